@@ -1,2 +1,60 @@
-//! placeholder
-fn main() {}
+/*!
+The program: what an administrator types, and what the answer looks like.
+
+One file per command; each returns an [`Exit`] and prints through [`output`]. Everything that touches
+the kernel is in the crate stockade-kernel, everything known about reasons in stockade-reasons.
+*/
+mod commands;
+mod flags;
+mod output;
+mod requester;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use flags::{Command, Flags};
+
+/// What a command found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Done, or the answer is yes.
+    Done,
+    /// The answer is no.
+    No,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let json = flags.json;
+    let result = match flags.command {
+        Command::Enforce(f) => commands::enforce::run(&f, json),
+        Command::Lift(f) => commands::lift::run(&f, json),
+        Command::Status => commands::status::run(json),
+        Command::Probe(f) => commands::probe::run(&f, json),
+        Command::Watch(f) => commands::watch::run(&f, json),
+        Command::CheckHost => commands::check_host::run(json),
+        Command::Explain(f) => commands::explain::run(&f, json),
+        Command::Completions(f) => commands::documents::completions(&f),
+        Command::Man(f) => commands::documents::man(&f),
+    };
+    match result {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::No) => ExitCode::from(1),
+        // Whoever closed the pipe has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if json {
+                let _ = output::json(&output::Failure { error: format!("{error:#}") });
+            }
+            eprintln!("stockade: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,304 @@
+/*!
+The steps from intent to effect.
+
+```text
+first time                            later
+  1 load, policy "hear everything"      1 write the slot that is not in force
+  2 attach                              2 flip `active`
+  3 self-test, then the real policy
+  4 pin the maps
+  5 pin the link: the commit
+```
+
+A kill before step 5 closes the only descriptor of the link, and the kernel detaches the program: the
+old state, nothing enforced. A kill between the later steps leaves the old policy in force or the new
+one, since decisions read `active` and one slot.
+*/
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use serde::Serialize;
+use stockade_common::{COUNTERS, LAYOUT, LOST, MAGIC, Policy, Scope, Slot, Verdict, counter_index};
+use stockade_reasons::Level;
+
+pub use crate::selftest::SelfTest;
+use crate::{
+    Error,
+    btf::KernelTypes,
+    host,
+    intent::{Intent, Notice},
+    object,
+    pins::{self, Enforcement, Lock, Pinned, PolicyValue},
+    selftest, sys,
+};
+
+/// What [`enforce`] did.
+#[derive(Debug)]
+pub struct Applied {
+    /// How.
+    pub change: Change,
+    /// What is in force now.
+    pub slot: Slot,
+    /// What the administrator should know.
+    pub notices: Vec<Notice>,
+    /// Proof that it decides.
+    pub self_test: SelfTest,
+    /// The level of the kernel's own lockdown.
+    pub native: Level,
+}
+
+/// How the state changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Nothing was enforced before.
+    Started,
+    /// Another policy was in force before.
+    Replaced,
+    /// This very policy was in force.
+    Unchanged,
+}
+
+/// Applies a policy until reboot or [`lift`]. Needs root, BTF, the bpf LSM and a BPF file system.
+///
+/// # Errors
+/// Whatever is missing, as an [`Error`] that names the remedy. The state is then as before.
+pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
+    intent.check()?;
+    if !host::is_root() {
+        return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
+    }
+    let types = KernelTypes::of_running_kernel()?;
+    let lsms = host::active_lsms()?;
+    if !host::has_bpf_lsm(&lsms) {
+        return Err(Error::NoBpfLsm { active: lsms });
+    }
+    let native = host::native_lockdown()?;
+    let (mut slot, notices) = intent.compile(&types);
+    slot.applied_boot_ns = host::boot_ns();
+
+    let _lock = Lock::take()?;
+    let (change, self_test) = match pins::open()? {
+        Pinned::Nothing { leftovers } => {
+            if leftovers {
+                pins::remove()?;
+            }
+            (Change::Started, start(&types, slot, native)?)
+        }
+        Pinned::Whole(mut enforcement) => {
+            let change = enforcement.swap(slot)?;
+            let scope = slot.scope;
+            (change, selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native)?)
+        }
+    };
+    Ok(Applied { change, slot, notices, self_test, native })
+}
+
+/// Stands still for a test to kill the process there. Compiled into every build, since the lab tests
+/// the program that ships; it only ever waits for a signal.
+fn step(name: &str) {
+    if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
+        // SAFETY: no arguments.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+}
+
+fn start(types: &KernelTypes, slot: Slot, native: Level) -> Result<SelfTest, Error> {
+    let hear_everything =
+        Slot { scope: Scope { watched: u64::MAX, deny: 0, quiet: u64::MAX }, ..Slot::default() };
+    let mut policy =
+        Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [hear_everything, slot] };
+    let mut loaded = object::load(types, &policy)?;
+    step("loaded");
+    let link = loaded.attach()?;
+    step("attached");
+    let heard = selftest::run(types, &loaded.counters, u64::MAX, 0, native)?;
+    step("heard");
+    zero(&mut loaded.counters)?;
+    policy.active = 1;
+    loaded.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))?;
+    step("decided");
+
+    pins::make_folder()?;
+    step("folder");
+    let pinned = (|| {
+        for (name, map) in &loaded.to_pin {
+            pins::pin(map, name)?;
+            step(name);
+        }
+        pins::pin(&link, pins::LINK)
+    })();
+    if pinned.is_err() {
+        pins::remove()?;
+    }
+    pinned?;
+    step("link-pinned");
+    Ok(heard)
+}
+
+fn zero(counters: &mut PerCpuArray<MapData, u64>) -> Result<(), Error> {
+    let broken = |e: aya::maps::MapError| Error::Object(e.to_string());
+    let cells = counters.get(&0, 0).map_err(broken)?.len();
+    for index in 0..COUNTERS {
+        let zeros = PerCpuValues::try_from(vec![0u64; cells]).map_err(|e| Error::io("reset a counter", e))?;
+        counters.set(index, zeros, 0).map_err(broken)?;
+    }
+    Ok(())
+}
+
+impl Enforcement {
+    fn policy(&self) -> Result<Policy, Error> {
+        self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
+    }
+
+    fn swap(&mut self, slot: Slot) -> Result<Change, Error> {
+        let mut policy = self.policy()?;
+        let in_force = usize::from(policy.active & 1 == 1);
+        let same_time = |slot: Slot| Slot { applied_boot_ns: 0, ..slot };
+        if same_time(policy.slots[in_force]) == same_time(slot) {
+            return Ok(Change::Unchanged);
+        }
+        let mut write = |policy: Policy| {
+            self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
+        };
+        wait_for_decisions();
+        policy.slots[1 - in_force] = slot;
+        write(policy)?;
+        step("slot-written");
+        policy.active = u64::from(in_force == 0);
+        write(policy)?;
+        step("flipped");
+        Ok(Change::Replaced)
+    }
+}
+
+/// Waits until no decision reads the slot that an earlier swap retired: MEMBARRIER_CMD_GLOBAL (4.3) is
+/// a grace period, and LSM programs run inside read-side sections. Where it is refused (nohz_full) a
+/// decision would have to last across two swaps to see a slot change, and the single word that
+/// refuses would still be one policy's.
+fn wait_for_decisions() {
+    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
+    // SAFETY: takes three integers.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+}
+
+/// What [`lift`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifted {
+    /// Enforcement is gone.
+    Lifted,
+    /// Nothing was enforced.
+    NothingToLift,
+}
+
+/// Ends enforcement and removes every pin.
+///
+/// # Errors
+/// [`Error`] when the pins cannot be removed. With `force`, pins of another version or damaged ones
+/// are removed unread.
+pub fn lift(force: bool) -> Result<Lifted, Error> {
+    if !host::is_root() {
+        return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
+    }
+    let _lock = Lock::take()?;
+    let link = match pins::open() {
+        Ok(Pinned::Nothing { leftovers }) => {
+            if leftovers {
+                pins::remove()?;
+            }
+            return Ok(Lifted::NothingToLift);
+        }
+        Ok(Pinned::Whole(enforcement)) => {
+            Some(sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?.id)
+        }
+        Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => None,
+        Err(e) => return Err(e),
+    };
+    pins::remove()?;
+    // The kernel detaches a moment after the last pin is gone: return when it has.
+    if let Some(id) = link {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while sys::link_exists(id) {
+            if Instant::now() > deadline {
+                return Err(Error::Request(
+                    "the pins are gone, but some other process still holds the attachment: enforcement goes on until it ends".into(),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(Lifted::Lifted)
+}
+
+/// Refusals and audits of one reason since enforcement started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// This kernel's number of the reason.
+    #[serde(skip)]
+    pub number: u32,
+    /// Its id, or the kernel's name when the table lacks it.
+    pub reason: String,
+    /// Requests refused.
+    pub refused: u64,
+    /// Requests let through and reported.
+    pub audited: u64,
+}
+
+/// What is in force, read back from the kernel.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The policy's slot in force.
+    pub slot: Slot,
+    /// Reasons with at least one refusal or audit.
+    pub counts: Vec<Count>,
+    /// Events that found the ring buffer full.
+    pub lost_events: u64,
+    /// Id of the attached program, as `bpftool prog` shows it.
+    pub program_id: u32,
+    /// Id of the link, as `bpftool link` shows it.
+    pub link_id: u32,
+}
+
+/// Reads back what is in force; `None` when nothing is.
+///
+/// # Errors
+/// [`Error`] when it cannot be read, for instance without root.
+pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
+    let Pinned::Whole(enforcement) = pins::open()? else { return Ok(None) };
+    let policy = enforcement.policy()?;
+    let sum = |index: u32| -> Result<u64, Error> {
+        let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
+        Ok(values.iter().sum())
+    };
+    let mut counts = Vec::new();
+    for reason in &types.reasons {
+        let number = reason.number;
+        let (refused, audited) =
+            (sum(counter_index(number, Verdict::Refused))?, sum(counter_index(number, Verdict::Audited))?);
+        if refused + audited > 0 {
+            counts.push(Count { number, reason: reason_id(types, number), refused, audited });
+        }
+    }
+    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
+    Ok(Some(InForce {
+        slot: policy.slots[usize::from(policy.active & 1 == 1)],
+        counts,
+        lost_events: sum(LOST)?,
+        program_id: info.program,
+        link_id: info.id,
+    }))
+}
+
+/// The id of the reason with this number, or the kernel's name where the table lacks it.
+#[must_use]
+pub fn reason_id(types: &KernelTypes, number: u32) -> String {
+    match types.enum_name(number) {
+        Some(name) => {
+            stockade_reasons::by_enum_name(name).map_or_else(|| name.to_owned(), |r| r.id.to_owned())
+        }
+        None => format!("reason-{number}"),
+    }
+}

@@ -1,0 +1,149 @@
+/*!
+What can go wrong between an administrator's wish and the kernel. Every message says what was tried,
+what the kernel answered and what to do about it.
+*/
+use std::{io, path::PathBuf};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel describes no types.
+    #[error(
+        "this kernel has no type information at {}: {source}\n  \
+         Stockade needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian, Fedora, RHEL 9, openSUSE, Arch and Ubuntu ship",
+        path.display()
+    )]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The type information is not readable as such.
+    #[error("the kernel's type information is damaged: {0}")]
+    BadBtf(&'static str),
+    /// BTF lacks something that every supported kernel has.
+    #[error(
+        "this kernel's type information lacks {0}: kernel 5.15 or newer with CONFIG_SECURITY=y and CONFIG_BPF_LSM=y is needed"
+    )]
+    TooOld(&'static str),
+    /// The bpf LSM is not active.
+    #[error(
+        "the BPF security module is not active on this kernel (active: {active})\n  \
+         Attaching would succeed and do nothing. Add bpf to the list on the kernel command line, `lsm={active},bpf`, and reboot"
+    )]
+    NoBpfLsm {
+        /// `/sys/kernel/security/lsm`.
+        active: String,
+    },
+    /// Not root, or root without the needed capability.
+    #[error(
+        "{what} was refused by the kernel: run this as root (needs CAP_SYS_ADMIN, or CAP_BPF and CAP_MAC_ADMIN)"
+    )]
+    NoPrivilege {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// No BPF file system where pins go.
+    #[error(
+        "no BPF file system is mounted at {}\n  mount it with: mount -t bpf bpf {}",
+        path.display(), path.display()
+    )]
+    NoBpffs {
+        /// Where it is expected.
+        path: PathBuf,
+    },
+    /// securityfs is needed to know what is active.
+    #[error(
+        "cannot read {}: {source}\n  mount it with: mount -t securityfs securityfs /sys/kernel/security",
+        path.display()
+    )]
+    NoSecurityfs {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Secure Boot's state cannot be told.
+    #[error(
+        "this machine booted by EFI, but whether Secure Boot is on cannot be read: {reason}\n  \
+         mount the variables with: mount -t efivarfs efivarfs /sys/firmware/efi/efivars, or name a level instead of auto"
+    )]
+    SecureBootUnknown {
+        /// What is missing.
+        reason: String,
+    },
+    /// The verifier refused the program.
+    #[error("the kernel refused to load the program: {source}\n{log}")]
+    Rejected {
+        /// The kernel's answer.
+        source: io::Error,
+        /// Last lines of the verifier's log.
+        log: String,
+    },
+    /// The compiled object cannot be used.
+    #[error("the built-in kernel program is unusable: {0}")]
+    Object(String),
+    /// A bpf(2) call or a file operation failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, on what.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Pinned by a program with other layouts.
+    #[error(
+        "what is pinned at {} was written by another version of Stockade ({found}; this one reads layout {})\n  \
+         use that version, or remove it with: stockade lift --force",
+        path.display(), stockade_common::LAYOUT
+    )]
+    OtherVersion {
+        /// The pin directory.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// Enforcement is there, and parts of its pins are not.
+    #[error(
+        "{} is incomplete: {missing} is gone, so the policy cannot be read or changed\n  \
+         the kernel goes on deciding as before; start afresh with: stockade lift --force",
+        path.display()
+    )]
+    Damaged {
+        /// The pin directory.
+        path: PathBuf,
+        /// The missing pin.
+        missing: &'static str,
+    },
+    /// Another process is changing the state.
+    #[error(
+        "another stockade is changing the policy right now and did not finish within {seconds} s; try again"
+    )]
+    Busy {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The program is attached and does not decide.
+    #[error("self-test failed: {0}\n  nothing was changed")]
+    SelfTest(String),
+    /// The request contradicts itself or this kernel.
+    #[error("{0}")]
+    Request(String),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    /// An error of a bpf(2) call: EPERM is told apart, since its remedy is another.
+    pub(crate) fn bpf(what: &'static str, source: io::Error) -> Self {
+        if source.raw_os_error() == Some(libc::EPERM) {
+            Self::NoPrivilege { what }
+        } else {
+            Self::io(what, source)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+/*!
+What was refused and audited, read from the ring buffer.
+
+The buffer keeps what happened while nobody read, up to its size; what found it full is counted. One
+reader at a time: two would each see a part.
+*/
+use std::{fs, io, os::fd::AsRawFd, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use stockade_common::Event;
+
+use crate::{Error, pins};
+
+const READER_LOCK: &str = "/run/stockade-watch.lock";
+
+/// The one reader of the ring buffer.
+pub struct Reader {
+    ring: RingBuf<MapData>,
+    _lock: fs::File,
+}
+
+impl Reader {
+    /// Opens the pinned ring buffer.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when nothing is enforced or another reader is at it, [`Error::OtherVersion`]
+    /// and the like as in [`crate::enforce`].
+    pub fn open() -> Result<Self, Error> {
+        if matches!(pins::open()?, pins::Pinned::Nothing { .. }) {
+            return Err(Error::Request("nothing is enforced, so there is nothing to watch; start with: stockade enforce integrity --audit".into()));
+        }
+        let lock =
+            fs::File::create(READER_LOCK).map_err(|e| Error::io(format!("create {READER_LOCK}"), e))?;
+        // SAFETY: an open descriptor.
+        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let error = io::Error::last_os_error();
+            return Err(if error.raw_os_error() == Some(libc::EWOULDBLOCK) {
+                Error::Request(
+                    "another `stockade watch` is reading the events; two would each see a part of them"
+                        .into(),
+                )
+            } else {
+                Error::io(format!("lock {READER_LOCK}"), error)
+            });
+        }
+        Ok(Self { ring: pins::open_events()?, _lock: lock })
+    }
+
+    /// The next event, if there is one already.
+    pub fn next(&mut self) -> Option<Event> {
+        let item = self.ring.next()?;
+        if item.len() < size_of::<Event>() {
+            return None;
+        }
+        // SAFETY: at least the event's size, plain integers, any bytes are a value; read unaligned.
+        Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast::<Event>()) })
+    }
+
+    /// Sleeps until there is something to read or the time is over.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when poll(2) fails for another cause than a signal.
+    pub fn wait(&self, at_most: Duration) -> Result<(), Error> {
+        let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one live entry.
+        if unsafe { libc::poll(&raw mut poll, 1, milliseconds) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(Error::io("wait for events", error));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+/*!
+What this machine offers and what already guards it. Reads files; changes nothing.
+*/
+use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt, path::Path};
+
+use serde::Serialize;
+use stockade_reasons::Level;
+
+use crate::Error;
+
+const LSM_LIST: &str = "/sys/kernel/security/lsm";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const EFI: &str = "/sys/firmware/efi";
+const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Firmware's word on Secure Boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecureBoot {
+    /// Booted without EFI: there is no such thing.
+    NoEfi,
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// The active security modules in the kernel's order.
+///
+/// # Errors
+/// [`Error::NoSecurityfs`] when the list cannot be read.
+pub fn active_lsms() -> Result<String, Error> {
+    fs::read_to_string(LSM_LIST)
+        .map(|list| list.trim().to_owned())
+        .map_err(|source| Error::NoSecurityfs { path: LSM_LIST.into(), source })
+}
+
+/// Whether `bpf` is among them.
+#[must_use]
+pub fn has_bpf_lsm(list: &str) -> bool {
+    list.split(',').any(|name| name == "bpf")
+}
+
+/// The level of the kernel's own lockdown. [`Level::None`] also where it is not built in.
+///
+/// # Errors
+/// [`Error::NoSecurityfs`] when securityfs cannot be read at all.
+pub fn native_lockdown() -> Result<Level, Error> {
+    match fs::read_to_string(LOCKDOWN) {
+        Ok(text) => Ok(parse_lockdown(&text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new(LSM_LIST).exists() => Ok(Level::None),
+        Err(source) => Err(Error::NoSecurityfs { path: LOCKDOWN.into(), source }),
+    }
+}
+
+fn parse_lockdown(text: &str) -> Level {
+    if text.contains("[confidentiality]") {
+        Level::Confidentiality
+    } else if text.contains("[integrity]") {
+        Level::Integrity
+    } else {
+        Level::None
+    }
+}
+
+/// Whether the firmware booted with Secure Boot.
+///
+/// # Errors
+/// [`Error::SecureBootUnknown`] on an EFI machine whose variables cannot be read: no guess is made.
+pub fn secure_boot() -> Result<SecureBoot, Error> {
+    if !Path::new(EFI).exists() {
+        return Ok(SecureBoot::NoEfi);
+    }
+    match fs::read(SECURE_BOOT) {
+        // Four bytes of attributes, then the value.
+        Ok(bytes) => match bytes.get(4) {
+            Some(1) => Ok(SecureBoot::On),
+            Some(_) => Ok(SecureBoot::Off),
+            None => Err(Error::SecureBootUnknown { reason: format!("{SECURE_BOOT} is too short") }),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound && efivarfs_mounted() => Ok(SecureBoot::Off),
+        Err(e) => Err(Error::SecureBootUnknown { reason: format!("{SECURE_BOOT}: {e}") }),
+    }
+}
+
+fn efivarfs_mounted() -> bool {
+    fs::read_dir("/sys/firmware/efi/efivars").is_ok_and(|mut dir| dir.next().is_some())
+}
+
+/// Whether a BPF file system is mounted at this folder.
+#[must_use]
+pub fn is_bpffs(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: statfs is plain data, for which zeros are a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are live for the call.
+    let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
+    answer == 0 && i64::from(stat.f_type) == BPF_FS_MAGIC
+}
+
+/// `uname -r`.
+#[must_use]
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".into(), |r| r.trim().to_owned())
+}
+
+/// Whether the kernel's tracing switch is off, which silences every BPF LSM program.
+#[must_use]
+pub fn tracing_is_off() -> bool {
+    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|v| v.trim() == "0")
+}
+
+/// Effective user id 0.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Nanoseconds since boot, suspend included.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is live for the call; CLOCK_BOOTTIME exists since 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bracketed_level_is_the_one_in_force() {
+        assert_eq!(parse_lockdown("[none] integrity confidentiality\n"), Level::None);
+        assert_eq!(parse_lockdown("none [integrity] confidentiality\n"), Level::Integrity);
+        assert_eq!(parse_lockdown("none integrity [confidentiality]\n"), Level::Confidentiality);
+    }
+
+    #[test]
+    fn bpf_is_a_word_in_the_list_not_a_part_of_one() {
+        assert!(has_bpf_lsm("lockdown,capability,bpf"));
+        assert!(!has_bpf_lsm("lockdown,bpfilter"));
+    }
+}

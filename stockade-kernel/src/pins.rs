@@ -1,0 +1,189 @@
+/*!
+Where enforcement lives while no process of ours does.
+
+```text
+/sys/fs/bpf/stockade/
+  policy    map: what is decided                     pinned first
+  counters  map: refusals and audits per processor
+  events    ring buffer
+  link      the attachment                           pinned last: the commit; removed first
+```
+
+A folder without `link` is a leftover of an interrupted start and enforces nothing.
+*/
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
+use stockade_common::{COUNTERS, LAYOUT, MAGIC, Policy};
+
+use crate::{Error, host, sys};
+
+/// The BPF file system that pins go to.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// The folder of our pins.
+pub const FOLDER: &str = "/sys/fs/bpf/stockade";
+
+pub(crate) const POLICY: &str = "policy";
+pub(crate) const COUNTS: &str = "counters";
+pub(crate) const EVENTS: &str = "events";
+pub(crate) const LINK: &str = "link";
+
+const LOCK_SECONDS: u64 = 10;
+
+/// [`Policy`] as map value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct PolicyValue(pub Policy);
+
+// SAFETY: `repr(C)`, integers only, padding explicit: any bytes are a value.
+unsafe impl aya::Pod for PolicyValue {}
+
+/// Held while state is read and changed. Two commands at once take turns.
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it releases the lock")] fs::File);
+
+impl Lock {
+    /// Takes the lock on the BPF file system itself: it is there whenever there is something to guard,
+    /// and the kernel releases it with the process.
+    pub fn take() -> Result<Self, Error> {
+        let path = Path::new(BPFFS);
+        if !host::is_bpffs(path) {
+            return Err(Error::NoBpffs { path: path.into() });
+        }
+        let folder = fs::File::open(path).map_err(|e| open_error(path, e))?;
+        let deadline = Instant::now() + Duration::from_secs(LOCK_SECONDS);
+        loop {
+            // SAFETY: an open descriptor.
+            if unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+                return Ok(Self(folder));
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
+                return Err(Error::io(format!("lock {BPFFS}"), error));
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Busy { seconds: LOCK_SECONDS });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn open_error(path: &Path, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        Error::NoPrivilege { what: "reading /sys/fs/bpf" }
+    } else {
+        Error::io(format!("open {}", path.display()), error)
+    }
+}
+
+/// What is pinned.
+pub(crate) enum Pinned {
+    /// Nothing, or the leftovers of an interrupted start.
+    Nothing { leftovers: bool },
+    /// Enforcement.
+    Whole(Box<Enforcement>),
+}
+
+/// The pinned objects, opened.
+pub(crate) struct Enforcement {
+    pub policy: Array<MapData, PolicyValue>,
+    pub counters: PerCpuArray<MapData, u64>,
+    pub link: OwnedFd,
+}
+
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+/// Opens what is pinned.
+pub(crate) fn open() -> Result<Pinned, Error> {
+    match fs::read_dir(FOLDER) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if !host::is_bpffs(Path::new(BPFFS)) {
+                return Err(Error::NoBpffs { path: BPFFS.into() });
+            }
+            return Ok(Pinned::Nothing { leftovers: false });
+        }
+        Err(e) => return Err(open_error(Path::new(FOLDER), e)),
+    }
+    let link = match sys::open_pin(&c_path(LINK)) {
+        Ok(link) => link,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Pinned::Nothing { leftovers: true }),
+        Err(e) => return Err(Error::bpf("opening the pinned link", e)),
+    };
+    let policy = open_policy()?;
+    let counters = PerCpuArray::try_from(open_map(COUNTS)?).map_err(|e| other_version(&e))?;
+    if counters.len() != COUNTERS {
+        return Err(other_version(&format!("{} counters", counters.len())));
+    }
+    Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
+}
+
+/// Opens the ring buffer.
+pub(crate) fn open_events() -> Result<RingBuf<MapData>, Error> {
+    RingBuf::try_from(open_map(EVENTS)?).map_err(|e| other_version(&e))
+}
+
+fn open_policy() -> Result<Array<MapData, PolicyValue>, Error> {
+    let map = Array::try_from(open_map(POLICY)?).map_err(|e| other_version(&e))?;
+    let value: PolicyValue = map.get(&0, 0).map_err(|e| Error::Object(e.to_string()))?;
+    if value.0.magic != MAGIC || value.0.layout != LAYOUT {
+        return Err(other_version(&format!("layout {}", value.0.layout)));
+    }
+    Ok(map)
+}
+
+fn open_map(name: &'static str) -> Result<Map, Error> {
+    let fd = sys::open_pin(&c_path(name)).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::Damaged { path: FOLDER.into(), missing: name },
+        _ => Error::bpf("opening a pinned map", e),
+    })?;
+    let data = MapData::from_fd(fd).map_err(|e| Error::Object(e.to_string()))?;
+    Map::from_map_data(data).map_err(|e| other_version(&e))
+}
+
+fn other_version(found: &dyn std::fmt::Display) -> Error {
+    Error::OtherVersion { path: FOLDER.into(), found: found.to_string() }
+}
+
+/// Pins a descriptor under our folder.
+pub(crate) fn pin(object: &impl AsFd, name: &str) -> Result<(), Error> {
+    sys::pin(object.as_fd(), &c_path(name)).map_err(|e| Error::io(format!("pin {}", path(name).display()), e))
+}
+
+/// Makes the folder, readable by root alone.
+pub(crate) fn make_folder() -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(FOLDER).map_err(|e| Error::io(format!("create {FOLDER}"), e))
+}
+
+/// Removes everything of ours, the link first: from then on nothing is refused.
+pub(crate) fn remove() -> Result<(), Error> {
+    let gone = |result: io::Result<()>, what: &Path| match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", what.display()), e))
+        }
+        _ => Ok(()),
+    };
+    gone(fs::remove_file(path(LINK)), &path(LINK))?;
+    if let Ok(entries) = fs::read_dir(FOLDER) {
+        for entry in entries.flatten() {
+            gone(fs::remove_file(entry.path()), &entry.path())?;
+        }
+    }
+    gone(fs::remove_dir(FOLDER), Path::new(FOLDER))
+}
+
+fn c_path(name: &str) -> CString {
+    CString::new(path(name).as_os_str().as_bytes()).expect("our names have no zero bytes")
+}

@@ -1,0 +1,108 @@
+/*!
+Proof that the program decides: knock at a real door and look whether the program heard it.
+
+Needed because attaching without `bpf` in the list of active security modules succeeds and does
+nothing. The doors here exist on every supported kernel of their architecture and are opened by this
+process for itself: nothing remains when the test ends.
+*/
+use std::{fs::File, io};
+
+use aya::maps::{MapData, PerCpuArray};
+use serde::Serialize;
+use stockade_common::{ReasonSet, Verdict, counter_index};
+use stockade_reasons::Level;
+
+use crate::{Error, btf::KernelTypes, intent::bit};
+
+/// What the self-test found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelfTest {
+    /// A real request reached the program, and its answer took effect.
+    Passed {
+        /// Id of the reason that was asked for.
+        reason: String,
+    },
+    /// The kernel's own lockdown refuses every door first, so the program is never asked.
+    NativeRefusesFirst,
+    /// The policy watches none of the doors that the self-test can use.
+    NothingToTest,
+}
+
+type Knock = fn() -> io::Result<()>;
+
+const DOORS: &[(&str, Knock)] = &[
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    ("LOCKDOWN_IOPORT", io_port),
+    ("LOCKDOWN_KCORE", kcore),
+];
+
+/// Knocks at the first door that is watched and that native lockdown leaves to us.
+pub(crate) fn run(
+    types: &KernelTypes,
+    counters: &PerCpuArray<MapData, u64>,
+    watched: ReasonSet,
+    deny: ReasonSet,
+    native: Level,
+) -> Result<SelfTest, Error> {
+    let mut native_first = false;
+    for (enum_name, knock) in DOORS {
+        let Some(number) = types.number(enum_name) else { continue };
+        if native == Level::Confidentiality || (native == Level::Integrity && types.is_integrity(number)) {
+            native_first = true;
+            continue;
+        }
+        if watched & bit(number) == 0 {
+            continue;
+        }
+        let refuse = deny & bit(number) != 0;
+        let verdict = if refuse { Verdict::Refused } else { Verdict::Audited };
+        let before = count(counters, number, verdict)?;
+        let answer = knock();
+        let id = stockade_reasons::by_enum_name(enum_name).map_or(*enum_name, |r| r.id);
+        if count(counters, number, verdict)? == before {
+            // A kernel built without the door says so; ask at the next one.
+            if matches!(&answer, Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOSYS | libc::ENXIO)))
+            {
+                continue;
+            }
+            return Err(Error::SelfTest(format!(
+                "the program is attached, but a request for {id} did not reach it ({})",
+                if crate::host::tracing_is_off() {
+                    "kernel.ftrace_enabled is 0, which silences BPF LSM programs: sysctl kernel.ftrace_enabled=1"
+                } else {
+                    "is bpf in /sys/kernel/security/lsm?"
+                }
+            )));
+        }
+        if refuse && answer.is_ok() {
+            return Err(Error::SelfTest(format!(
+                "a request for {id} was counted as refused and went through"
+            )));
+        }
+        return Ok(SelfTest::Passed { reason: id.into() });
+    }
+    Ok(if native_first { SelfTest::NativeRefusesFirst } else { SelfTest::NothingToTest })
+}
+
+fn count(counters: &PerCpuArray<MapData, u64>, number: u32, verdict: Verdict) -> Result<u64, Error> {
+    let values =
+        counters.get(&counter_index(number, verdict), 0).map_err(|e| Error::Object(e.to_string()))?;
+    Ok(values.iter().sum())
+}
+
+/// Asks for port 0x80, the diagnostic port, on a thread of its own: the grant ends with the thread and
+/// the port is not touched.
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+fn io_port() -> io::Result<()> {
+    std::thread::spawn(|| {
+        // SAFETY: grants this thread a port; touches no memory.
+        if unsafe { libc::ioperm(0x80, 1, 1) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    })
+    .join()
+    .unwrap_or_else(|_| Err(io::Error::other("the thread died")))
+}
+
+fn kcore() -> io::Result<()> {
+    File::open("/proc/kcore").map(drop)
+}

@@ -1,0 +1,195 @@
+/*!
+The bpf(2) calls that Aya has no door for: loading a program against a BTF id found by our own index,
+attaching it, and pinning and finding links without a loader around them.
+
+Every call passes a zeroed attribute block of the size that the kernel of its introduction knew, so
+older kernels do not refuse it for trailing bytes. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
+*/
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use aya_obj::generated::bpf_insn;
+
+const BPF_MAP_UPDATE_ELEM: i64 = 2;
+const BPF_MAP_FREEZE: i64 = 22;
+const BPF_PROG_LOAD: i64 = 5;
+const BPF_OBJ_PIN: i64 = 6;
+const BPF_OBJ_GET: i64 = 7;
+const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
+const BPF_LINK_GET_FD_BY_ID: i64 = 30;
+const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
+
+const BPF_PROG_TYPE_LSM: u32 = 29;
+const BPF_LSM_MAC: u32 = 27;
+
+fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
+    // SAFETY: `attr` is a live, initialised block of the size passed; pointers in it outlive the call
+    // (each caller holds what they point at).
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+fn owned(answer: i64) -> OwnedFd {
+    let fd = i32::try_from(answer).expect("the kernel's descriptors fit an int");
+    // SAFETY: a descriptor the kernel has just made for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn address<T: ?Sized>(pointer: *const T) -> u64 {
+    pointer.cast::<u8>() as usize as u64
+}
+
+/// Writes the one value of a map and makes the map read-only for user space, for good. The verifier
+/// takes what it reads from such a map for constants.
+pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    #[repr(C)]
+    struct Freeze {
+        map_fd: u32,
+    }
+    let key = 0u32;
+    let mut update = Update {
+        map_fd: fd_number(map),
+        pad: 0,
+        key: address(&raw const key),
+        value: address(value.as_ptr()),
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
+    bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) }).map(drop)
+}
+
+/// Loads an LSM program for the hook with this BTF id. The verifier's log goes to `log` when it is
+/// not empty.
+pub fn load_lsm(
+    instructions: &[bpf_insn],
+    license: &CStr,
+    name: &[u8; 16],
+    hook: u32,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+        prog_btf_fd: u32,
+        func_info_rec_size: u32,
+        func_info: u64,
+        func_info_cnt: u32,
+        line_info_rec_size: u32,
+        line_info: u64,
+        line_info_cnt: u32,
+        attach_btf_id: u32,
+    }
+    let mut attr = Attr {
+        prog_type: BPF_PROG_TYPE_LSM,
+        insn_cnt: u32::try_from(instructions.len()).expect("a program has fewer than a million instructions"),
+        insns: address(instructions.as_ptr()),
+        license: address(license.as_ptr()),
+        log_level: u32::from(!log.is_empty()),
+        log_size: u32::try_from(log.len()).expect("our buffers are small"),
+        log_buf: if log.is_empty() { 0 } else { address(log.as_mut_ptr()) },
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: *name,
+        prog_ifindex: 0,
+        expected_attach_type: BPF_LSM_MAC,
+        prog_btf_fd: 0,
+        func_info_rec_size: 0,
+        func_info: 0,
+        func_info_cnt: 0,
+        line_info_rec_size: 0,
+        line_info: 0,
+        line_info_cnt: 0,
+        attach_btf_id: hook,
+    };
+    bpf(BPF_PROG_LOAD, &mut attr).map(owned)
+}
+
+/// Attaches a loaded LSM program; the attachment lives as long as the link returned or a pin of it.
+/// Through BPF_RAW_TRACEPOINT_OPEN, which every kernel since 5.7 takes for LSM programs.
+pub fn attach_lsm(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        name: u64,
+        prog_fd: u32,
+        pad: u32,
+    }
+    bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 }).map(owned)
+}
+
+#[repr(C)]
+struct PathAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Gives a BPF object a name in a BPF file system.
+pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let mut attr = PathAttr { pathname: address(path.as_ptr()), bpf_fd: fd_number(object), file_flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens what a pin names.
+pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
+    let mut attr = PathAttr { pathname: address(path.as_ptr()), bpf_fd: 0, file_flags: 0 };
+    bpf(BPF_OBJ_GET, &mut attr).map(owned)
+}
+
+/// What the kernel says of a link.
+pub struct LinkInfo {
+    /// The link's id.
+    pub id: u32,
+    /// The id of the program it attaches.
+    pub program: u32,
+}
+
+/// Asks for a link's id and program.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = [0u32; 32];
+    let mut attr = Attr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(LinkInfo { id: info[1], program: info[2] })
+}
+
+/// Whether a link with this id still exists.
+pub fn link_exists(id: u32) -> bool {
+    #[repr(C)]
+    struct Attr {
+        link_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    bpf(BPF_LINK_GET_FD_BY_ID, &mut Attr { link_id: id, next_id: 0, open_flags: 0 }).map(owned).is_ok()
+}
+
+fn fd_number(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).expect("open descriptors are not negative")
+}

@@ -1,0 +1,115 @@
+/*!
+`stockade check-host`: can this host enforce, what is missing, how to get it.
+*/
+use std::{fmt::Write, path::Path};
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Serialize;
+use stockade_kernel::{btf::KernelTypes, host, pins};
+
+use crate::{Exit, output};
+
+/// What `check-host --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// Whether `stockade enforce` can work here
+    pub can_enforce: bool,
+    /// What was looked at
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Check {
+    /// What
+    pub name: String,
+    /// Whether it is as it must be; null for what is only worth knowing
+    pub ok: Option<bool>,
+    /// What was found, and how to get what is missing
+    pub found: String,
+}
+
+pub fn run(json: bool) -> Result<Exit> {
+    let must = |name: &str, result: Result<String, String>| {
+        let ok = Some(result.is_ok());
+        Check { name: name.into(), ok, found: result.unwrap_or_else(|e| e) }
+    };
+    let know = |name: &str, found: String| Check { name: name.into(), ok: None, found };
+    let checks = vec![
+        must(
+            "root",
+            if host::is_root() {
+                Ok("yes".into())
+            } else {
+                Err("no: run this as root; it is needed to change what the kernel refuses".into())
+            },
+        ),
+        must(
+            "type information and hook",
+            KernelTypes::of_running_kernel()
+                .map(|t| format!("{} reasons known to this kernel", t.reasons.len()))
+                .map_err(|e| e.to_string()),
+        ),
+        must(
+            "BPF security module",
+            match host::active_lsms() {
+                Ok(list) if host::has_bpf_lsm(&list) => Ok(format!("active ({list})")),
+                Ok(active) => Err(stockade_kernel::Error::NoBpfLsm { active }.to_string()),
+                Err(e) => Err(e.to_string()),
+            },
+        ),
+        must(
+            "BPF file system",
+            if host::is_bpffs(Path::new(pins::BPFFS)) {
+                Ok(format!("mounted at {}", pins::BPFFS))
+            } else {
+                Err(stockade_kernel::Error::NoBpffs { path: pins::BPFFS.into() }.to_string())
+            },
+        ),
+        must(
+            "kernel tracing switch",
+            if host::tracing_is_off() {
+                Err("kernel.ftrace_enabled is 0, which silences every BPF LSM program; turn it on with: sysctl kernel.ftrace_enabled=1".into())
+            } else {
+                Ok("on".into())
+            },
+        ),
+        know("native lockdown", host::native_lockdown().map_or_else(|e| e.to_string(), |l| l.to_string())),
+        know(
+            "Secure Boot",
+            match host::secure_boot() {
+                Ok(host::SecureBoot::On) => "on: level auto is integrity".into(),
+                Ok(host::SecureBoot::Off) => "off: level auto is none".into(),
+                Ok(host::SecureBoot::NoEfi) => "not booted by EFI: level auto is none".into(),
+                Err(e) => e.to_string(),
+            },
+        ),
+    ];
+    let report = Report { can_enforce: checks.iter().all(|c| c.ok != Some(false)), checks };
+    if json {
+        output::json(&report)?;
+    } else {
+        let mut out = format!("Kernel {}\n", host::kernel_release());
+        for check in &report.checks {
+            let mark = match check.ok {
+                Some(true) => "ok     ",
+                Some(false) => "MISSING",
+                None => "-      ",
+            };
+            let _ = writeln!(
+                out,
+                "{mark}  {:<26} {}",
+                check.name,
+                check.found.replace('\n', "\n                                    ")
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{}",
+            if report.can_enforce { "This host can enforce." } else { "This host cannot enforce yet." }
+        );
+        output::text(&out)?;
+    }
+    Ok(if report.can_enforce { Exit::Done } else { Exit::No })
+}

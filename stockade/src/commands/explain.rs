@@ -1,0 +1,130 @@
+/*!
+`stockade explain`: what a reason means, for whoever has just met its line in a log.
+*/
+use std::fmt::Write;
+
+use anyhow::{Result, anyhow};
+use schemars::JsonSchema;
+use serde::Serialize;
+use stockade_reasons::{Implies, Probe, Reason, Subject};
+
+use crate::{Exit, flags, output};
+
+/// What `explain --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The reason's id
+    pub reason: String,
+    /// The kernel's name for it
+    pub enum_name: String,
+    /// The kernel's words for it
+    pub kernel_string: String,
+    /// The lowest level that refuses it
+    pub level: String,
+    /// First mainline kernel that has it
+    pub first_version: String,
+    /// Architectures that have it
+    pub architecture: String,
+    /// What refusing it closes
+    pub closes: String,
+    /// Programs that are commonly hit
+    pub commonly_hit: Vec<String>,
+    /// What to do instead
+    pub instead: String,
+    /// What else falls if it is allowed; ["everything"] when that is the whole level
+    pub implies: Vec<String>,
+    /// Why
+    pub implies_why: String,
+    /// Whether the process that asks is the one that wants it
+    pub trustworthy_subject: bool,
+    /// Why
+    pub subject_why: String,
+    /// How `stockade probe` tries it, or why it never does
+    pub probe: String,
+    /// The process in the kernel's line, when one was given
+    pub comm: Option<String>,
+}
+
+pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
+    let what = flags.what.join(" ");
+    let (reason, comm) = find(&what)?;
+    let report = report(reason, comm);
+    if json {
+        output::json(&report)?;
+    } else {
+        output::text(&text(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn find(what: &str) -> Result<(&'static Reason, Option<String>)> {
+    if let Some(line) = stockade_reasons::parse_kernel_line(what) {
+        let reason = stockade_reasons::by_kernel_string(line.reason).ok_or_else(|| {
+            anyhow!(
+                "that is a lockdown line, but this version knows no reason {:?}",
+                output::harmless(line.reason)
+            )
+        })?;
+        return Ok((reason, Some(output::harmless(line.comm)).filter(|c| !c.is_empty())));
+    }
+    if let Some(reason) = stockade_reasons::by_kernel_string(what) {
+        return Ok((reason, None));
+    }
+    Ok((super::reason(what)?, None))
+}
+
+fn report(reason: &Reason, comm: Option<String>) -> Report {
+    Report {
+        reason: reason.id.into(),
+        enum_name: reason.enum_name.into(),
+        kernel_string: reason.kernel_string.into(),
+        level: reason.level.to_string(),
+        first_version: reason.first_version.into(),
+        architecture: reason.architecture.into(),
+        closes: reason.closes.into(),
+        commonly_hit: reason.commonly_hit.iter().map(ToString::to_string).collect(),
+        instead: reason.instead.into(),
+        implies: match reason.implies {
+            Implies::Everything => vec!["everything".into()],
+            Implies::Reasons(_) => stockade_reasons::closure(reason).iter().map(|r| r.id.into()).collect(),
+        },
+        implies_why: reason.implies_why.into(),
+        trustworthy_subject: reason.subject == Subject::Trustworthy,
+        subject_why: reason.subject_why.into(),
+        probe: match reason.probe {
+            Probe::How(how) => how.into(),
+            Probe::Never(why) => format!("never: {why}"),
+        },
+        comm,
+    }
+}
+
+fn text(r: &Report) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{} ({}), refused from level {} on", r.reason, r.kernel_string, r.level);
+    let _ =
+        writeln!(out, "{}; since Linux {}; architecture: {}", r.enum_name, r.first_version, r.architecture);
+    if let Some(comm) = &r.comm {
+        let _ = writeln!(out, "Asked for by: {comm}");
+    }
+    let _ = writeln!(out, "\n{}", r.closes);
+    if !r.commonly_hit.is_empty() {
+        let _ = writeln!(out, "\nCommonly hit:");
+        for program in &r.commonly_hit {
+            let _ = writeln!(out, "  {program}");
+        }
+    }
+    let _ = writeln!(out, "\nInstead: {}", r.instead);
+    let implies = match r.implies.as_slice() {
+        [] => "nothing else falls".to_owned(),
+        [all] if all == "everything" => "everything else falls too".to_owned(),
+        more => format!("this falls too: {}", more.join(", ")),
+    };
+    let _ = writeln!(out, "\nIf it is allowed, {implies}. {}", r.implies_why);
+    let subject = if r.trustworthy_subject { "is" } else { "may not be" };
+    let _ = writeln!(out, "\nThe process named {subject} the one that asks. {}", r.subject_why);
+    let _ = writeln!(out, "\nProbed by: {}", r.probe);
+    let _ =
+        writeln!(out, "\nTo let it through and keep the rest: stockade enforce LEVEL --allow {}", r.reason);
+    out
+}

@@ -1,0 +1,170 @@
+/*!
+`stockade probe`: evidence instead of configuration. Every door is tried; who refused is told from both
+sides' state and, for Stockade, from its own counter of that reason having moved.
+*/
+use std::{collections::BTreeMap, fmt::Write};
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Serialize;
+use stockade_kernel::{
+    btf::KernelTypes,
+    enforce::{InForce, read_back},
+    host,
+};
+use stockade_probe::{Answer, Door};
+use stockade_reasons::Level;
+
+use crate::{Exit, flags, output};
+
+/// What `probe --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// `uname -r`
+    pub kernel: String,
+    /// Level of the kernel's own lockdown
+    pub native_lockdown: String,
+    /// Every door that was looked at
+    pub doors: Vec<Tried>,
+}
+
+/// A door and its answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Tried {
+    /// The reason's id
+    pub reason: String,
+    /// What was tried
+    pub door: String,
+    /// The answer
+    pub answer: Verdict,
+    /// More about it, in words
+    pub detail: Option<String>,
+    /// The errno behind it
+    pub errno: Option<i32>,
+}
+
+/// The answer of a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The kernel's own lockdown refuses
+    RefusedByNative,
+    /// Stockade refuses
+    RefusedByStockade,
+    /// Refused with lockdown's errno, by neither
+    RefusedByOther,
+    /// Root gets through
+    Free,
+    /// This kernel does not have the door, or something in front of it decides
+    NotPresent,
+    /// Cannot be tried without root
+    NeedsRoot,
+    /// Never tried, since trying could do harm
+    NeverTried,
+    /// The attempt went wrong
+    Failed,
+}
+
+impl Verdict {
+    fn words(self) -> &'static str {
+        match self {
+            Self::RefusedByNative => "refused by native lockdown",
+            Self::RefusedByStockade => "refused by Stockade",
+            Self::RefusedByOther => "refused by something else",
+            Self::Free => "FREE",
+            Self::NotPresent => "not present on this kernel",
+            Self::NeedsRoot => "needs root",
+            Self::NeverTried => "never tried",
+            Self::Failed => "could not be tried",
+        }
+    }
+}
+
+pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
+    let wanted = super::reasons(&flags.reasons)?;
+    let types = KernelTypes::of_running_kernel()?;
+    let native = host::native_lockdown()?;
+    let state = || if host::is_root() { read_back(&types).ok().flatten() } else { None };
+    let before = refusals(state().as_ref());
+    let findings: Vec<_> = stockade_probe::doors()
+        .iter()
+        .filter(|door| wanted.is_empty() || wanted.iter().any(|r| r.id == door.reason))
+        .map(Door::knock)
+        .collect();
+    let after = refusals(state().as_ref());
+    let moved = |reason: &str| after.get(reason) > before.get(reason);
+
+    let doors = findings
+        .into_iter()
+        .map(|finding| {
+            let (answer, detail) = match finding.answer {
+                Answer::Refused => (who(finding.reason, native, &types, moved(finding.reason)), None),
+                Answer::Free => (Verdict::Free, None),
+                Answer::Absent(why) => (Verdict::NotPresent, Some(why)),
+                Answer::NeedsRoot(why) => (Verdict::NeedsRoot, Some(why)),
+                Answer::Failed(why) => (Verdict::Failed, Some(why)),
+                Answer::Never(why) => (Verdict::NeverTried, Some(why.to_owned())),
+            };
+            Tried {
+                reason: finding.reason.into(),
+                door: finding.door.into(),
+                answer,
+                detail,
+                errno: finding.errno,
+            }
+        })
+        .collect();
+    let report = Report { kernel: host::kernel_release(), native_lockdown: native.to_string(), doors };
+    if json {
+        output::json(&report)?;
+    } else {
+        output::text(&text(&report))?;
+    }
+    let tried = |verdict| report.doors.iter().any(|d| d.answer == verdict);
+    if tried(Verdict::NeedsRoot) && !json {
+        eprintln!("stockade: some doors can only be tried by root: run this as root");
+    }
+    Ok(if tried(Verdict::Free) { Exit::No } else { Exit::Done })
+}
+
+fn refusals(state: Option<&InForce>) -> BTreeMap<String, u64> {
+    state.map(|s| s.counts.iter().map(|c| (c.reason.clone(), c.refused)).collect()).unwrap_or_default()
+}
+
+/// Native lockdown is asked first, so what it covers is its refusal.
+fn who(reason: &str, native: Level, types: &KernelTypes, stockade_counted: bool) -> Verdict {
+    let number = stockade_reasons::by_id(reason).and_then(|r| types.number(r.enum_name));
+    let native_covers = number.is_some_and(|n| match native {
+        Level::None => false,
+        Level::Integrity => types.is_integrity(n),
+        Level::Confidentiality => true,
+    });
+    if native_covers {
+        Verdict::RefusedByNative
+    } else if stockade_counted {
+        Verdict::RefusedByStockade
+    } else {
+        Verdict::RefusedByOther
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let widest = report.doors.iter().map(|d| d.door.len()).max().unwrap_or(0);
+    for door in &report.doors {
+        let _ = write!(out, "{:<22} {:<widest$}  {}", door.reason, door.door, door.answer.words());
+        let _ = match &door.detail {
+            Some(detail) => writeln!(out, ": {detail}"),
+            None => writeln!(out),
+        };
+    }
+    let count = |wanted: &[Verdict]| report.doors.iter().filter(|d| wanted.contains(&d.answer)).count();
+    let _ = writeln!(
+        out,
+        "{} doors refused, {} free, {} not tried or not there",
+        count(&[Verdict::RefusedByNative, Verdict::RefusedByStockade, Verdict::RefusedByOther]),
+        count(&[Verdict::Free]),
+        count(&[Verdict::NotPresent, Verdict::NeedsRoot, Verdict::NeverTried, Verdict::Failed]),
+    );
+    out
+}

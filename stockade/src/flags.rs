@@ -1,0 +1,151 @@
+/*!
+Every command and flag, once: parsing, `--help`, man pages and completions are made from this.
+*/
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+
+const EXIT_CODES: &str =
+    "Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be asked.";
+
+/// Programmable kernel lockdown: refuse at the kernel's own check points what even root must not do.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, after_help = EXIT_CODES, disable_help_subcommand = true, infer_subcommands = false)]
+pub struct Flags {
+    /// Print JSON, one document (watch: one line per event)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Apply a level until reboot or `stockade lift`
+    Enforce(Enforce),
+    /// End enforcement
+    Lift(Lift),
+    /// Show what is enforced here, by whom, and what was refused
+    ///
+    /// Exit status 1 when Stockade enforces nothing.
+    Status,
+    /// Try every door harmlessly and say which are refused, by whom
+    ///
+    /// Each door is tried in a process of its own; nothing is changed that is not restored. Doors that
+    /// cannot be tried without harm are listed and never tried. Exit status 1 when a door is free.
+    Probe(Probe),
+    /// Print refusals and audits as they happen
+    ///
+    /// Starts with what happened while nobody watched, as far as the buffer reaches.
+    Watch(Watch),
+    /// Say whether this host can enforce, what is missing and how to get it
+    ///
+    /// Exit status 1 when it cannot.
+    CheckHost,
+    /// Explain a reason, or a line of the kernel log
+    Explain(Explain),
+    /// Print shell completions
+    Completions(Completions),
+    /// Write the man pages
+    Man(Man),
+}
+
+/// `stockade enforce`
+#[derive(Debug, Args)]
+pub struct Enforce {
+    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none
+    pub level: LevelChoice,
+    /// Let through and report what the level would refuse
+    #[arg(long)]
+    pub audit: bool,
+    /// Let this reason through in spite of the level (repeatable)
+    #[arg(long, value_name = "REASON")]
+    pub allow: Vec<String>,
+    /// Refuse this reason whatever the level and mode (repeatable)
+    #[arg(long, value_name = "REASON")]
+    pub deny: Vec<String>,
+    /// Let this reason through and report it, whatever the level (repeatable)
+    #[arg(long, value_name = "REASON")]
+    pub audit_reason: Vec<String>,
+    /// What happens to reasons of this kernel that this version does not know
+    #[arg(long, value_name = "VERDICT", default_value = "level")]
+    pub unknown_reasons: UnknownChoice,
+}
+
+/// A level on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LevelChoice {
+    /// Refuse nothing
+    None,
+    /// Refuse what could change the running kernel
+    Integrity,
+    /// Refuse also what could read its memory
+    Confidentiality,
+    /// integrity where EFI Secure Boot is on, otherwise none
+    Auto,
+}
+
+/// `--unknown-reasons`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum UnknownChoice {
+    /// As the kernel's own lockdown at the same level
+    Level,
+    /// Let through
+    Allow,
+    /// Let through and report
+    Audit,
+    /// Refuse
+    Deny,
+}
+
+/// `stockade lift`
+#[derive(Debug, Args)]
+pub struct Lift {
+    /// Also remove what another version pinned, or what is damaged, unread
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `stockade probe`
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// Only the doors of these reasons
+    #[arg(value_name = "REASON")]
+    pub reasons: Vec<String>,
+}
+
+/// `stockade watch`
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Also write the kernel's own line for each refusal to the kernel log, at most 10 in 5 seconds
+    #[arg(long)]
+    pub kernel_log: bool,
+    /// Print what is there and stop
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// `stockade explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A reason such as dev-mem, or a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7"
+    #[arg(required = true, value_name = "REASON|LINE")]
+    pub what: Vec<String>,
+}
+
+/// `stockade completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_parser = PossibleValuesParser::new(["bash", "elvish", "fish", "powershell", "zsh"]))]
+    pub shell: String,
+}
+
+/// `stockade man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Folder to write stockade.1 and a page for each command to
+    pub folder: PathBuf,
+}

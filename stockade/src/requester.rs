@@ -1,0 +1,32 @@
+/*!
+Who asked: what an event's numbers are called on this machine, while the process still lives.
+*/
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+
+use stockade_kernel::Event;
+
+/// Path of the requester's executable, when its process still runs the same file.
+pub fn exe_path(event: &Event) -> Option<String> {
+    let link = PathBuf::from(format!("/proc/{}/exe", event.tgid));
+    // The device is not compared: btrfs and overlayfs show user space another number than the kernel has.
+    if fs::metadata(&link).ok()?.ino() != event.exe_inode {
+        return None;
+    }
+    fs::read_link(&link).ok().map(|path| crate::output::harmless(&path.to_string_lossy()))
+}
+
+/// Path of the requester's cgroup in the v2 hierarchy, when its process is still there.
+pub fn cgroup_path(event: &Event) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", event.tgid)).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
+    // A cgroup's id is the inode number of its folder.
+    let folder = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().map(|root| format!("{root}{path}"));
+    let same = folder.into_iter().any(|f| fs::metadata(f).is_ok_and(|m| m.ino() == event.cgroup));
+    same.then(|| crate::output::harmless(&path))
+}
+
+/// The thread's name.
+pub fn comm(event: &Event) -> String {
+    let end = event.comm.iter().position(|&b| b == 0).unwrap_or(event.comm.len());
+    crate::output::harmless(&String::from_utf8_lossy(&event.comm[..end]))
+}
