@@ -72,18 +72,7 @@ pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
                 .map_err(|e| Error::bpf("writing the program's constants", e))?;
         }
     }
-    let mut take = |name: &str| {
-        let data = maps.remove(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
-        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
-        Ok((Map::from_map_data(data).map_err(|e| broken(&e))?, fd))
-    };
-    let (policy_map, policy_fd) = take(".data.policy")?;
-    let (counters, counters_fd) = take("COUNTS")?;
-    let (_, events_fd) = take("EVENTS")?;
-    let mut policy_map: Array<_, PolicyValue> = Array::try_from(policy_map).map_err(|e| broken(&e))?;
-    policy_map.set(0, PolicyValue(*policy), 0).map_err(|e| broken(&e))?;
-    let counters = PerCpuArray::try_from(counters).map_err(|e| broken(&e))?;
-
+    // The program names the maps by these descriptors, so it is loaded before they change hands.
     let program = object
         .programs
         .get("locked_down")
@@ -103,6 +92,18 @@ pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
             Err(source) => Error::Rejected { source, log: last_lines(&log) },
         }
     })?;
+
+    let mut take = |name: &str| {
+        let data = maps.remove(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
+        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
+        Ok((Map::from_map_data(data).map_err(|e| broken(&e))?, fd))
+    };
+    let (policy_map, policy_fd) = take(".data.policy")?;
+    let (counters, counters_fd) = take("COUNTS")?;
+    let (_, events_fd) = take("EVENTS")?;
+    let mut policy_map: Array<_, PolicyValue> = Array::try_from(policy_map).map_err(|e| broken(&e))?;
+    policy_map.set(0, PolicyValue(*policy), 0).map_err(|e| broken(&e))?;
+    let counters = PerCpuArray::try_from(counters).map_err(|e| broken(&e))?;
     let to_pin = [(pins::POLICY, policy_fd), (pins::COUNTS, counters_fd), (pins::EVENTS, events_fd)];
     Ok(Loaded { policy: policy_map, counters, to_pin, program })
 }
