@@ -47,7 +47,7 @@ impl Reader {
     }
 
     /// The next event, if there is one already.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         let item = self.ring.next()?;
         if item.len() < size_of::<Event>() {
             return None;

@@ -96,7 +96,7 @@ pub fn is_bpffs(path: &Path) -> bool {
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are live for the call.
     let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
-    answer == 0 && i64::from(stat.f_type) == BPF_FS_MAGIC
+    answer == 0 && stat.f_type == BPF_FS_MAGIC
 }
 
 /// `uname -r`.

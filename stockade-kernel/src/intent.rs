@@ -112,7 +112,7 @@ impl Intent {
         let lists =
             [("--allow", &self.allow), ("--deny", &self.deny), ("--audit-reason", &self.audit_reasons)];
         for (i, (flag, reasons)) in lists.iter().enumerate() {
-            for reason in reasons.iter() {
+            for reason in *reasons {
                 for (other, others) in &lists[i + 1..] {
                     if others.iter().any(|r| r.id == reason.id) {
                         return Err(Error::Request(format!(

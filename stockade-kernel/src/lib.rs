@@ -9,6 +9,7 @@ object   the compiled kernel side, loaded: maps, verifier, attach
 pins     where enforcement lives while no process of ours does
 enforce  the steps from intent to effect, in an order that a kill at any point cannot spoil
 events   what was refused and audited, read from the ring buffer
+measure  the floor and the kernel's statistics, for the benchmark
 sys      the bpf(2) calls that Aya has no door for
 ```
 
@@ -22,6 +23,7 @@ mod error;
 pub mod events;
 pub mod host;
 pub mod intent;
+pub mod measure;
 mod object;
 pub mod pins;
 mod selftest;

@@ -19,6 +19,7 @@ const BPF_PROG_LOAD: i64 = 5;
 const BPF_OBJ_PIN: i64 = 6;
 const BPF_OBJ_GET: i64 = 7;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
+const BPF_PROG_GET_FD_BY_ID: i64 = 13;
 const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 
@@ -179,15 +180,21 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { id: info[1], program: info[2] })
 }
 
+#[repr(C)]
+struct IdAttr {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
 /// Whether a link with this id still exists.
 pub fn link_exists(id: u32) -> bool {
-    #[repr(C)]
-    struct Attr {
-        link_id: u32,
-        next_id: u32,
-        open_flags: u32,
-    }
-    bpf(BPF_LINK_GET_FD_BY_ID, &mut Attr { link_id: id, next_id: 0, open_flags: 0 }).map(owned).is_ok()
+    bpf(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned).is_ok()
+}
+
+/// Opens a loaded program.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
 }
 
 fn fd_number(fd: BorrowedFd<'_>) -> u32 {

@@ -8,6 +8,8 @@ mod commands;
 mod flags;
 mod output;
 mod requester;
+#[cfg(test)]
+mod schema;
 
 use std::process::ExitCode;
 

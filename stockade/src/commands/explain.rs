@@ -31,7 +31,7 @@ pub struct Report {
     pub commonly_hit: Vec<String>,
     /// What to do instead
     pub instead: String,
-    /// What else falls if it is allowed; ["everything"] when that is the whole level
+    /// What else falls if it is allowed; the one word everything when that is the whole level
     pub implies: Vec<String>,
     /// Why
     pub implies_why: String,

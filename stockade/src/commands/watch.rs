@@ -71,12 +71,10 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     let mut log = if flags.kernel_log { Some(KernelLog::open()?) } else { None };
     let mut lost = Lost::default();
     loop {
-        while let Some(event) = reader.next() {
+        while let Some(event) = reader.take() {
             let seen = seen(&event, &types);
-            if let Some(log) = &mut log {
-                if seen.verdict == "refused" {
-                    log.write(&seen)?;
-                }
+            if let Some(log) = log.as_mut().filter(|_| seen.verdict == "refused") {
+                log.write(&seen)?;
             }
             print(&Line::Event(seen), json)?;
         }

@@ -1,0 +1,76 @@
+/*!
+What the benchmark needs from the kernel: the floor, a program on the same hook that does nothing, and
+the kernel's own statistics of ours.
+*/
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use aya_obj::generated::bpf_insn;
+
+use crate::{Error, btf::KernelTypes, pins, sys};
+
+/// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
+/// BPF program on the hook costs at least.
+///
+/// # Errors
+/// As for [`crate::enforce::enforce`].
+pub fn attach_empty_program(types: &KernelTypes) -> Result<impl Drop, Error> {
+    // mov r0, 0; exit
+    let mut answer = bpf_insn {
+        code: 0xb7,
+        _bitfield_align_1: [],
+        _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
+        off: 0,
+        imm: 0,
+    };
+    answer.set_dst_reg(0);
+    let exit = bpf_insn {
+        code: 0x95,
+        _bitfield_align_1: [],
+        _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
+        off: 0,
+        imm: 0,
+    };
+    let program = sys::load_lsm(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", types.hook, &mut [])
+        .map_err(|e| Error::bpf("loading the empty program", e))?;
+    let link = sys::attach_lsm(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
+    Ok(Attached { _program: program, _link: link })
+}
+
+struct Attached {
+    _program: OwnedFd,
+    _link: OwnedFd,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {}
+}
+
+/// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Runs.
+    pub runs: u64,
+    /// Nanoseconds in total.
+    pub nanoseconds: u64,
+}
+
+/// Reads the kernel's statistics of the pinned program (5.1 and later).
+///
+/// # Errors
+/// [`Error::Request`] when nothing is enforced, [`Error::Io`] when the kernel does not tell.
+pub fn statistics() -> Result<Statistics, Error> {
+    let pins::Pinned::Whole(enforcement) = pins::open()? else {
+        return Err(Error::Request("nothing is enforced: there are no statistics".into()));
+    };
+    let failed = |e: io::Error| Error::io("ask for the program's statistics", e);
+    let info = sys::link_info(enforcement.link.as_fd()).map_err(failed)?;
+    let program = sys::program_by_id(info.program).map_err(failed)?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).map_err(failed)?;
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+    };
+    Ok(Statistics { runs: field("run_cnt:"), nanoseconds: field("run_time_ns:") })
+}

@@ -1,0 +1,34 @@
+/*!
+The JSON schemas in docs/schema/ are made from the types that are printed. `STOCKADE_BLESS=1 cargo test
+-p stockade` writes them anew after a wanted change.
+*/
+use std::path::Path;
+
+use schemars::{Schema, schema_for};
+
+use crate::{commands, output};
+
+#[test]
+fn the_schemas_in_docs_are_those_of_the_program() {
+    let schemas: [(&str, Schema); 8] = [
+        ("enforce", schema_for!(commands::enforce::Report)),
+        ("lift", schema_for!(commands::lift::Report)),
+        ("status", schema_for!(commands::status::Report)),
+        ("probe", schema_for!(commands::probe::Report)),
+        ("watch", schema_for!(commands::watch::Line)),
+        ("check-host", schema_for!(commands::check_host::Report)),
+        ("explain", schema_for!(commands::explain::Report)),
+        ("failure", schema_for!(output::Failure)),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+    for (name, schema) in schemas {
+        let path = folder.join(format!("{name}.json"));
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("STOCKADE_BLESS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(there == text, "{} is out of date: STOCKADE_BLESS=1 cargo test -p stockade", path.display());
+    }
+}

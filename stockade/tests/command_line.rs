@@ -1,0 +1,64 @@
+//! The program as it is typed, as far as it needs no kernel: the rest is played in the lab's guests.
+
+use std::process::{Command, Output};
+
+fn stockade(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stockade")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn every_reason_is_explained() {
+    for reason in stockade_reasons::all() {
+        let output = stockade(&["explain", reason.id]);
+        assert_eq!(output.status.code(), Some(0), "{}", reason.id);
+        assert!(text(&output.stdout).contains(reason.kernel_string));
+        let json: serde_json::Value =
+            serde_json::from_slice(&stockade(&["explain", "--json", reason.id]).stdout).unwrap();
+        assert_eq!(json["reason"], reason.id);
+    }
+}
+
+#[test]
+fn a_pasted_line_is_explained_with_who_asked() {
+    let line =
+        "Nov 23 host kernel: Lockdown: Xorg: raw io port access is restricted; see man kernel_lockdown.7";
+    let output = stockade(&["explain", line]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert!(out.starts_with("ioport (") && out.contains("Asked for by: Xorg"), "{out}");
+}
+
+#[test]
+fn nonsense_ends_with_2_and_a_hint() {
+    let output = stockade(&["explain", "kexce"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("did you mean kexec?"));
+    assert_eq!(stockade(&["enforce", "everything"]).status.code(), Some(2));
+    assert_eq!(stockade(&["no-such-command"]).status.code(), Some(2));
+}
+
+#[test]
+fn failures_are_json_too() {
+    let output = stockade(&["--json", "explain", "kexce"]);
+    assert_eq!(output.status.code(), Some(2));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["error"].as_str().unwrap().contains("kexec"));
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let commands = ["enforce", "lift", "status", "probe", "watch", "check-host", "explain"];
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = text(&stockade(&["completions", shell]).stdout);
+        assert!(commands.iter().all(|c| script.contains(c)), "{shell}");
+    }
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("man");
+    assert_eq!(stockade(&["man", folder.to_str().unwrap()]).status.code(), Some(0));
+    for command in commands {
+        assert!(folder.join(format!("stockade-{command}.1")).exists(), "{command} has no page");
+    }
+}
