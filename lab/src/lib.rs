@@ -1,1 +1,29 @@
-//! placeholder
+/*!
+The lab: throw-away guests with real distribution kernels, and the scenarios played in them.
+
+```text
+ host (xtask)                                   guest (QEMU, emulated)
+ kernels ─ initrd ─ boot ──── boots ──────────▶ stockade-guest-init, PID 1
+                     │                            │ one process for each scenario
+ report ◀─ protocol ◀┴──── ttyS1, JSON lines ◀────┘
+```
+
+Nothing is installed on the host and nothing of the host is visible to a guest. ttyS0 is the kernel's
+console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe may have it.
+*/
+#![allow(clippy::missing_errors_doc, reason = "a tool for developers: errors are told, not matched")]
+pub mod boot;
+pub mod cache;
+pub mod debian;
+pub mod guest;
+pub mod initrd;
+pub mod kernels;
+#[cfg(feature = "scenarios")]
+pub mod program;
+pub mod protocol;
+pub mod report;
+pub mod scenario;
+#[cfg(feature = "scenarios")]
+pub mod scenarios;
+pub mod tool;
+pub mod vmlinux;

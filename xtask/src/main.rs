@@ -1,2 +1,62 @@
-//! placeholder
-fn main() {}
+/*!
+The one entry for developers: `cargo xtask --help`. One file per command.
+*/
+mod bench;
+mod bpf;
+mod demo;
+mod dist;
+mod lab;
+mod programs;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Work on Stockade.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what the other commands need (each sees to its own needs by itself)
+    Setup,
+    /// Compile the programs that run in the kernel
+    Bpf(bpf::Flags),
+    /// Play the scenarios in throw-away guests
+    Lab(lab::Flags),
+    /// Show Stockade in a throw-away guest
+    Demo(demo::Flags),
+    /// Everything CI checks; the last line counts
+    Test,
+    /// Count the instructions of decisions in an emulated guest
+    Bench(bench::Flags),
+    /// Build the static program for release
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let result = match Flags::parse().command {
+        Command::Setup => setup::run().map(|()| true),
+        Command::Bpf(flags) => bpf::run(&flags),
+        Command::Lab(flags) => lab::run(&flags),
+        Command::Demo(flags) => demo::run(&flags).map(|()| true),
+        Command::Test => test::run(),
+        Command::Bench(flags) => bench::run(&flags).map(|()| true),
+        Command::Dist => dist::run().map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

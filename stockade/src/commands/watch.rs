@@ -3,7 +3,7 @@
 */
 use std::{
     fs,
-    io::Write,
+    io::{self, BufWriter, Write},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use stockade_kernel::{
     events::Reader,
 };
 
-use crate::{Exit, flags, output, requester};
+use crate::{Exit, flags, requester};
 
 const KERNEL_LOG: &str = "/dev/kmsg";
 
@@ -70,17 +70,20 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     let mut reader = Reader::open()?;
     let mut log = if flags.kernel_log { Some(KernelLog::open()?) } else { None };
     let mut lost = Lost::default();
+    let mut names = requester::Names::default();
+    let mut out = BufWriter::new(io::stdout().lock());
     loop {
         while let Some(event) = reader.take() {
-            let seen = seen(&event, &types);
+            let seen = seen(&event, &types, &mut names);
             if let Some(log) = log.as_mut().filter(|_| seen.verdict == "refused") {
                 log.write(&seen)?;
             }
-            print(&Line::Event(seen), json)?;
+            print(&mut out, &Line::Event(seen), json)?;
         }
         if let Some(line) = lost.since_last(&types, flags.no_follow)? {
-            print(&line, json)?;
+            print(&mut out, &line, json)?;
         }
+        out.flush()?;
         if flags.no_follow {
             return Ok(Exit::Done);
         }
@@ -88,7 +91,7 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     }
 }
 
-fn seen(event: &Event, types: &KernelTypes) -> Seen {
+fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> Seen {
     let reason = reason_id(types, event.reason);
     Seen {
         boot_ns: event.boot_ns,
@@ -107,24 +110,27 @@ fn seen(event: &Event, types: &KernelTypes) -> Seen {
         uid: event.uid,
         exe_inode: event.exe_inode,
         exe_device: format!("{}:{}", event.exe_device >> 20, event.exe_device & 0xf_ffff),
-        exe: requester::exe_path(event),
+        exe: names.exe(event),
         cgroup_id: event.cgroup,
-        cgroup: requester::cgroup_path(event),
+        cgroup: names.cgroup(event),
     }
 }
 
-fn print(line: &Line, json: bool) -> Result<()> {
+fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
     if json {
-        return output::json_line(line);
+        serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+        return Ok(writeln!(out)?);
     }
     match line {
-        Line::Lost { events } => output::text(&format!(
+        Line::Lost { events } => Ok(writeln!(
+            out,
             "{events} events found the buffer full and are not shown; `stockade status` has counted them"
-        )),
+        )?),
         Line::Event(e) => {
             let exe = e.exe.clone().unwrap_or_else(|| format!("inode {} on {}", e.exe_inode, e.exe_device));
             let cgroup = e.cgroup.clone().unwrap_or_else(|| format!("id {}", e.cgroup_id));
-            output::text(&format!(
+            Ok(writeln!(
+                out,
                 "[{:>5}.{:06}] {} {}: {} ({}), pid {}, uid {}, cgroup {}; why: stockade explain {}",
                 e.boot_ns / 1_000_000_000,
                 e.boot_ns / 1000 % 1_000_000,
@@ -136,7 +142,7 @@ fn print(line: &Line, json: bool) -> Result<()> {
                 e.uid,
                 cgroup,
                 e.reason
-            ))
+            )?)
         }
     }
 }

@@ -1,0 +1,6 @@
+/*!
+To be written.
+*/
+fn main() {
+    println!("stockade-bench: nothing to show yet");
+}

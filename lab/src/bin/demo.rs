@@ -1,0 +1,6 @@
+/*!
+To be written.
+*/
+fn main() {
+    println!("stockade-demo: nothing to show yet");
+}

@@ -1,0 +1,362 @@
+/*!
+PID 1 of a guest: makes the file system a normal system would have, does what `stockade.run=` on the
+kernel's command line says, and powers off.
+
+```text
+stockade.run=boot:plain    play the scenarios of this boot, each in a process of its own; results on ttyS1
+stockade.run=exec:/path    run a program, what it prints goes to ttyS1
+stockade.run=demo          the same with /bin/stockade-demo
+stockade.run=shell         a shell on ttyS2
+stockade.only=WORD         only the scenarios whose name contains it
+```
+
+On the host, `--list` prints the scenarios.
+*/
+use std::{
+    env,
+    ffi::CString,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
+    path::Path,
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    ptr, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use stockade_lab::{
+    guest::{Guest, exit_status},
+    protocol::{Event, Listed, Outcome, is_trouble},
+    scenario::{Boot, Scenario, Skip},
+    scenarios,
+};
+
+/// A scenario that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Exit status of a scenario's process that returned [`Skip`].
+const SKIPPED: u8 = 77;
+
+/// As much as is reported of what a scenario printed.
+const DETAIL: usize = 8192;
+
+const MOUNTS: [(&str, &str); 10] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("securityfs", "/sys/kernel/security"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("bpf", "/sys/fs/bpf"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("tmpfs", "/tmp"),
+    ("tmpfs", "/run"),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["--list"] => list(),
+        ["--play", name] => play(name),
+        // The kernel hands unknown words of its command line to PID 1.
+        _ if std::process::id() == 1 => {
+            if let Err(error) = init() {
+                eprintln!("stockade-guest-init: {error:#}");
+            }
+            power_off()
+        }
+        _ => {
+            eprintln!(
+                "stockade-guest-init: this is the first program of the lab's guests; on a host it only knows --list"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() -> ExitCode {
+    for scenario in scenarios::all() {
+        let listed = Listed { name: scenario.name.to_owned(), boot: scenario.boot };
+        println!("{}", serde_json::to_string(&listed).expect("names and boots are plain text"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// The process of one scenario.
+fn play(name: &str) -> ExitCode {
+    let Some(scenario) = scenarios::all().into_iter().find(|s| s.name == name) else {
+        eprintln!("there is no scenario {name}");
+        return ExitCode::FAILURE;
+    };
+    match (scenario.run)(&Guest::here()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(skip) = error.downcast_ref::<Skip>() {
+                println!("{skip}");
+                return ExitCode::from(SKIPPED);
+            }
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init() -> anyhow::Result<()> {
+    let mut notes = mount_all();
+    notes.extend(load_modules());
+    // SAFETY: this process has one thread.
+    unsafe {
+        env::set_var("PATH", "/bin");
+        env::set_var("HOME", "/root");
+    }
+    let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    let word = |name: &str| cmdline.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
+    let run = word("stockade.run").context("the kernel's command line has no stockade.run=")?;
+    match run.split_once(':').unwrap_or((run, "")) {
+        ("boot", boot) => {
+            let boot = Boot::from_name(boot).with_context(|| format!("there is no boot {boot}"))?;
+            let mut host = Host(raw_tty("/dev/ttyS1")?);
+            for detail in notes {
+                host.tell(&Event::Note { detail })?;
+            }
+            let only = word("stockade.only").unwrap_or("");
+            play_all(&mut host, boot, only)
+        }
+        ("exec", path) => exec(path),
+        ("demo", _) => exec("/bin/stockade-demo"),
+        ("shell", _) => shell(),
+        _ => bail!("stockade.run={run} is not understood"),
+    }
+}
+
+/// The results' end of the line to the host.
+struct Host(File);
+
+impl Host {
+    fn tell(&mut self, event: &Event) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.0.write_all(&line).context("writing to ttyS1")
+    }
+}
+
+fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
+    let mut log = KernelLog::open()?;
+    for scenario in scenarios::all() {
+        if scenario.boot != boot || !scenario.name.contains(only) {
+            continue;
+        }
+        host.tell(&Event::Start { name: scenario.name.to_owned() })?;
+        log.drain();
+        let begin = Instant::now();
+        let (mut result, mut detail) = play_one(&scenario)
+            .unwrap_or_else(|error| (Outcome::Failed, format!("it could not be started: {error:#}")));
+        let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let kernel = log.drain();
+        if let Some(trouble) = kernel.iter().find(|line| is_trouble(line)) {
+            result = Outcome::Failed;
+            detail += &format!("\nthe kernel went wrong: {trouble}");
+        }
+        if result == Outcome::Failed && !kernel.is_empty() {
+            detail += "\nthe kernel's log meanwhile:\n";
+            detail += &kernel[kernel.len().saturating_sub(30)..].join("\n");
+        }
+        let detail = detail.trim().to_owned();
+        host.tell(&Event::End { name: scenario.name.to_owned(), result, detail, ms })?;
+    }
+    host.tell(&Event::Done)
+}
+
+/// Plays one scenario in a process and a session of its own, so that a crash or hang ends nothing else.
+fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
+    let said = Path::new("/run/scenario");
+    let output = File::create(said).context("creating /run/scenario")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["--play", scenario.name]).current_dir("/tmp");
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // SAFETY: setsid is async-signal-safe and takes nothing.
+    unsafe {
+        command.pre_exec(|| check(libc::setsid()));
+    }
+    let mut child = command.spawn().context("starting the scenario's process")?;
+    let status = wait(&mut child)?;
+    let mut detail = String::from_utf8_lossy(&fs::read(said).unwrap_or_default()).into_owned();
+    if detail.len() > DETAIL {
+        let begin = detail.ceil_char_boundary(detail.len() - DETAIL);
+        detail = format!("… {}", &detail[begin..]);
+    }
+    let result = match status {
+        None => {
+            detail += &format!("\nit did not end within {} s", TIMEOUT.as_secs());
+            Outcome::Failed
+        }
+        Some(status) if status.success() => return Ok((Outcome::Passed, String::new())),
+        Some(status) if status.code() == Some(SKIPPED.into()) => Outcome::Skipped,
+        Some(status) => {
+            if status.code().is_none() {
+                detail += &format!("\nit was ended by signal {}", exit_status(status) - 128);
+            }
+            Outcome::Failed
+        }
+    };
+    Ok((result, detail))
+}
+
+/// Its status, or nothing when it had to be ended. Whatever it left running in its session's group is ended too.
+fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if begin.elapsed() > TIMEOUT {
+            break None;
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    let group = i32::try_from(child.id()).context("a process number fits")?;
+    // SAFETY: kill takes numbers only.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+    if status.is_none() {
+        child.wait()?;
+    }
+    Ok(status)
+}
+
+/// Runs a program with its output on ttyS1.
+fn exec(path: &str) -> anyhow::Result<()> {
+    let mut tty = raw_tty("/dev/ttyS1")?;
+    let answer = Command::new(path)
+        .current_dir("/root")
+        .stdin(Stdio::null())
+        .stdout(tty.try_clone()?)
+        .stderr(tty.try_clone()?)
+        .status();
+    match answer {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Ok(writeln!(tty, "{path} ended with status {}", exit_status(status))?),
+        Err(error) => Ok(writeln!(tty, "{path} could not be run: {error}")?),
+    }
+}
+
+/// A shell on ttyS2, which keeps its line discipline: somebody types there.
+fn shell() -> anyhow::Result<()> {
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/ttyS2").context("opening /dev/ttyS2")?;
+    let mut command = Command::new("/bin/busybox");
+    command.args(["sh", "-l"]).env("TERM", "vt100").env("PS1", "guest# ").current_dir("/root");
+    command.stdin(tty.try_clone()?).stdout(tty.try_clone()?).stderr(tty);
+    // SAFETY: both calls are async-signal-safe; standard input is the terminal by then.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::setsid())?;
+            check(libc::ioctl(0, libc::TIOCSCTTY, 0))
+        });
+    }
+    command.status().context("running the shell")?;
+    Ok(())
+}
+
+/// A serial port that passes bytes on as they are.
+fn raw_tty(path: &str) -> anyhow::Result<File> {
+    let tty = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(path)
+        .with_context(|| format!("opening {path}"))?;
+    let mut settings = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: the descriptor is open and the settings are written before they are read.
+    let answer = unsafe {
+        if libc::tcgetattr(tty.as_raw_fd(), settings.as_mut_ptr()) == 0 {
+            let mut settings = settings.assume_init();
+            libc::cfmakeraw(&raw mut settings);
+            libc::tcsetattr(tty.as_raw_fd(), libc::TCSANOW, &raw const settings)
+        } else {
+            -1
+        }
+    };
+    check(answer).with_context(|| format!("making {path} raw"))?;
+    Ok(tty)
+}
+
+/// Lines of the kernel's log that nobody read yet.
+struct KernelLog(File);
+
+impl KernelLog {
+    fn open() -> anyhow::Result<KernelLog> {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+        Ok(KernelLog(file.context("opening /dev/kmsg")?))
+    }
+
+    fn drain(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut record = vec![0; 8192];
+        loop {
+            match self.0.read(&mut record) {
+                Ok(0) => return lines,
+                // "priority,sequence,time,flags;text", then continuation lines that nobody misses.
+                Ok(n) => {
+                    let text = String::from_utf8_lossy(&record[..n]);
+                    if let Some((_, text)) = text.split_once(';') {
+                        lines.push(text.lines().next().unwrap_or("").to_owned());
+                    }
+                }
+                // EPIPE: records were overwritten before they were read; the next read goes on after the gap.
+                Err(e) if e.kind() == ErrorKind::BrokenPipe || e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return lines,
+            }
+        }
+    }
+}
+
+/// Mounts what a normal system has. What this kernel lacks is told, not fatal.
+fn mount_all() -> Vec<String> {
+    let mut notes = Vec::new();
+    for (kind, target) in MOUNTS {
+        let folder = fs::create_dir_all(target);
+        if let Err(error) = folder.and_then(|()| mount(kind, target)) {
+            notes.push(format!("{kind} could not be mounted on {target}: {error}"));
+        }
+    }
+    notes
+}
+
+fn mount(kind: &str, target: &str) -> io::Result<()> {
+    let (kind, target) = (CString::new(kind)?, CString::new(target)?);
+    // SAFETY: both strings outlive the call; no data is passed.
+    check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+}
+
+/// Loads the modules that were shipped. One that does not load is told, not fatal.
+fn load_modules() -> Vec<String> {
+    let order = fs::read_to_string("/modules/order").unwrap_or_default();
+    let load = |path: &str| -> io::Result<()> {
+        let file = File::open(path)?;
+        // SAFETY: the descriptor is open and the parameters are an empty string.
+        let answer = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    let failures = order.lines().filter_map(|path| Some((path, load(path).err()?)));
+    failures.map(|(path, error)| format!("{path} did not load: {error}")).collect()
+}
+
+fn check(answer: i32) -> io::Result<()> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn power_off() -> ! {
+    for path in ["/dev/ttyS1", "/dev/ttyS2"] {
+        if let Ok(tty) = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(path) {
+            // SAFETY: the descriptor is open.
+            unsafe { libc::tcdrain(tty.as_raw_fd()) };
+        }
+    }
+    // SAFETY: there is nothing to be lost: this guest has no disk.
+    unsafe { libc::reboot(libc::RB_POWER_OFF) };
+    unreachable!("a guest that cannot power off panics, which ends it too")
+}

@@ -1,0 +1,131 @@
+/*!
+One guest, from start to power-off.
+
+Always emulated (`-accel tcg`): a lab that behaves differently where KVM happens to work is two labs.
+*/
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+
+use crate::{kernels::Kernel, tool};
+
+/// What a guest is started with.
+#[derive(Clone, Debug)]
+pub struct Machine<'a> {
+    /// The kernel to boot.
+    pub kernel: &'a Kernel,
+    /// The RAM disk, see [`crate::initrd`].
+    pub initrd: &'a Path,
+    /// Added to the kernel's command line.
+    pub cmdline: String,
+    /// Where the kernel's console is written to.
+    pub console: PathBuf,
+    /// Guest time counts instructions, so that figures repeat exactly.
+    pub count_instructions: bool,
+    /// A guest that says nothing on ttyS1 for so long is ended. Longer than any scenario may take.
+    pub patience: Duration,
+}
+
+/// How a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It powered off or rebooted, or crashed: what it said before tells.
+    Off,
+    /// It was ended after having said nothing for too long.
+    Silent,
+}
+
+impl Machine<'_> {
+    fn qemu(&self) -> std::process::Command {
+        let mut qemu = tool::command("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg", "-machine", "pc", "-cpu", "max", "-m", "512"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        if self.count_instructions {
+            qemu.args(["-icount", "shift=0"]);
+        }
+        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initrd);
+        let always = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
+        qemu.arg("-append").arg(format!("{always} {}", self.cmdline));
+        // A comma ends a value unless it is doubled.
+        let console = self.console.display().to_string().replace(',', ",,");
+        qemu.arg("-chardev").arg(format!("file,id=console,path={console}"));
+        qemu.args(["-serial", "chardev:console"]);
+        qemu
+    }
+
+    /// Runs the guest to its end. Each line it says on ttyS1 goes to `heard`.
+    pub fn run(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
+        let mut qemu = self.qemu();
+        // ttyS2 exists and is nobody's: scenarios may do to it what they like.
+        qemu.args([
+            "-chardev",
+            "stdio,id=results,signal=off",
+            "-serial",
+            "chardev:results",
+            "-serial",
+            "null",
+        ]);
+        let complaints = self.console.with_extension("qemu");
+        qemu.stdout(Stdio::piped()).stderr(File::create(&complaints).context("creating a log for QEMU")?);
+        let mut child = qemu.spawn().map_err(|e| tool::explain(&e, &qemu))?;
+        let stdout = child.stdout.take().context("QEMU's output was piped")?;
+        let (sender, lines) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        let end = loop {
+            match lines.recv_timeout(self.patience) {
+                Ok(line) => heard(&line),
+                Err(RecvTimeoutError::Disconnected) => break End::Off,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill().context("ending QEMU")?;
+                    break End::Silent;
+                }
+            }
+        };
+        let status = child.wait().context("waiting for QEMU")?;
+        let _ = reader.join();
+        if end == End::Off && !status.success() {
+            let said = fs::read_to_string(&complaints).unwrap_or_default();
+            bail!("qemu-system-x86_64 failed ({status}): {}", said.trim());
+        }
+        let _ = fs::remove_file(&complaints);
+        Ok(end)
+    }
+
+    /// Runs the guest with ttyS2 on this terminal.
+    pub fn run_on_terminal(&self) -> anyhow::Result<()> {
+        let mut qemu = self.qemu();
+        qemu.args(["-serial", "null", "-chardev", "stdio,id=shell,signal=off", "-serial", "chardev:shell"]);
+        qemu.stdin(Stdio::inherit());
+        let status = qemu.status().map_err(|e| tool::explain(&e, &qemu))?;
+        if !status.success() {
+            bail!("qemu-system-x86_64 failed ({status})");
+        }
+        Ok(())
+    }
+
+    /// The last lines of the kernel's console.
+    #[must_use]
+    pub fn console_tail(&self) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = File::open(&self.console) {
+            let _ = file.read_to_end(&mut bytes);
+        }
+        let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}

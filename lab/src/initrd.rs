@@ -1,0 +1,175 @@
+/*!
+The guests' file system: an initial RAM disk of two archives, one after the other.
+
+The first depends on the kernel alone and is cached: folders, the console, busybox, modules in the order
+in which to load them. The second holds the programs under test.
+*/
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use cpio::newc::{Builder, ModeFileType, trailer};
+
+use crate::{
+    cache,
+    debian::{Archive, Suite},
+    kernels::Kernel,
+    tool,
+};
+
+/// Raise it when what goes into the first archive changes.
+const BASE: &str = "base-1.cpio";
+
+/// Modules that scenarios want. Not every kernel has each.
+const MODULES: [&str; 3] = ["msr", "efi_test", "parport_pc"];
+
+const FOLDERS: [&str; 11] =
+    ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"];
+
+/// A program to put into a guest.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it goes, without the leading slash.
+    pub target: String,
+}
+
+/// Writes the RAM disk for this kernel, with these programs, to a file.
+pub fn write(kernel: &Kernel, programs: &[Program], file: &Path) -> anyhow::Result<()> {
+    let base = kernel.folder.join(BASE);
+    if !base.exists() {
+        cache::write(&base, &base_archive(kernel)?)?;
+    }
+    let mut out = File::create(file).with_context(|| format!("creating {}", file.display()))?;
+    io::copy(&mut File::open(&base)?, &mut out).with_context(|| format!("copying {}", base.display()))?;
+    let mut archive = ArchiveWriter::default();
+    for program in programs {
+        let bytes =
+            fs::read(&program.source).with_context(|| format!("reading {}", program.source.display()))?;
+        archive.file(&program.target, 0o755, &bytes)?;
+    }
+    out.write_all(&archive.finish()?).with_context(|| format!("writing {}", file.display()))
+}
+
+fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+    let mut archive = ArchiveWriter::default();
+    for folder in FOLDERS {
+        archive.folder(folder)?;
+    }
+    archive.console()?;
+    let busybox = busybox()?;
+    archive.file("bin/busybox", 0o755, &fs::read(&busybox)?)?;
+    // It is static: it runs here as well as in the guest.
+    for applet in tool::text(tool::command(&busybox.to_string_lossy()).arg("--list"))?.lines() {
+        if applet != "busybox" {
+            archive.link(&format!("bin/{applet}"), "busybox")?;
+        }
+    }
+    let mut order = String::new();
+    for module in modules(kernel)? {
+        let name = module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+        let name = name.split_inclusive(".ko").next().unwrap_or(&name).to_owned();
+        archive.file(&format!("modules/{name}"), 0o644, &tool::decompress(&module)?)?;
+        order += &format!("/modules/{name}\n");
+    }
+    archive.file("modules/order", 0o644, order.as_bytes())?;
+    archive.finish()
+}
+
+/// The wanted modules' files with all they need, each after what it needs.
+fn modules(kernel: &Kernel) -> anyhow::Result<Vec<PathBuf>> {
+    let root = kernel.folder.join("root");
+    let mut files = Vec::new();
+    if !root.exists() {
+        return Ok(files);
+    }
+    for module in MODULES {
+        let mut modprobe = tool::command("modprobe");
+        modprobe.arg("-d").arg(&root).arg("-S").arg(&kernel.release).args(["--show-depends", module]);
+        let answer = tool::finish(&mut modprobe)?;
+        if !answer.status.success() {
+            eprintln!("{}: this kernel has no module {module}", kernel.id);
+            continue;
+        }
+        for line in String::from_utf8_lossy(&answer.stdout).lines() {
+            // The other kind of line says that it is built in.
+            let Some(path) = line.strip_prefix("insmod ").and_then(|l| l.split_whitespace().next()) else {
+                continue;
+            };
+            let path = PathBuf::from(path);
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A static busybox: the guest's shell, and a real program for scenarios to run.
+fn busybox() -> anyhow::Result<PathBuf> {
+    let folder = cache::folder()?.join("busybox");
+    if !folder.exists() {
+        let archive = Archive::open(Suite::Own, false)?;
+        cache::replace_folder(&folder, |fresh| archive.unpack(&["busybox-static".to_owned()], fresh))
+            .context("fetching busybox")?;
+    }
+    let candidates = ["bin/busybox", "usr/bin/busybox"].map(|path| folder.join(path));
+    candidates
+        .into_iter()
+        .find(|path| path.exists())
+        .context("the package busybox-static contains no busybox")
+}
+
+/// An archive of the kind the kernel unpacks, in memory.
+#[derive(Default)]
+struct ArchiveWriter {
+    bytes: Vec<u8>,
+    inode: u32,
+}
+
+impl ArchiveWriter {
+    fn entry(&mut self, name: &str, kind: ModeFileType, mode: u32) -> Builder {
+        self.inode += 1;
+        Builder::new(name).ino(self.inode).mode(mode).set_mode_file_type(kind)
+    }
+
+    fn put(&mut self, entry: Builder, content: &[u8]) -> anyhow::Result<()> {
+        let length = u32::try_from(content.len()).context("a file is too big for the archive")?;
+        let mut writer = entry.write(&mut self.bytes, length);
+        writer.write_all(content)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    fn folder(&mut self, name: &str) -> anyhow::Result<()> {
+        let entry = self.entry(name, ModeFileType::Directory, 0o755);
+        self.put(entry, &[])
+    }
+
+    fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> anyhow::Result<()> {
+        let entry = self.entry(name, ModeFileType::Regular, mode);
+        self.put(entry, content)
+    }
+
+    fn link(&mut self, name: &str, to: &str) -> anyhow::Result<()> {
+        let entry = self.entry(name, ModeFileType::Symlink, 0o777);
+        self.put(entry, to.as_bytes())
+    }
+
+    /// /dev/console, which the kernel opens for PID 1 before anything is mounted.
+    fn console(&mut self) -> anyhow::Result<()> {
+        let entry = self.entry("dev/console", ModeFileType::Char, 0o600).rdev_major(5).rdev_minor(1);
+        self.put(entry, &[])
+    }
+
+    fn finish(mut self) -> anyhow::Result<Vec<u8>> {
+        trailer(&mut self.bytes)?;
+        // The kernel wants the next archive aligned, and takes zeros for padding.
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        Ok(self.bytes)
+    }
+}

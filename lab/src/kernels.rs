@@ -1,0 +1,144 @@
+/*!
+The kernels of the lab: distribution kernels, fetched as packages and kept in the cache.
+
+```text
+kernels/<id>/root/          the unpacked packages, with /lib/modules
+kernels/<id>/vmlinux        the kernel to boot
+kernels/<id>/release        its release; written last
+kernels/<id>/base-N.cpio    the part of the initrd that depends on the kernel alone
+```
+*/
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::{
+    cache,
+    debian::{Archive, Suite},
+    tool, vmlinux,
+};
+
+/// A kernel that can be booted.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Short name, such as `6.12-cloud`.
+    pub id: String,
+    /// As `uname -r` prints it; empty for a kernel given by path.
+    pub release: String,
+    /// The image QEMU loads.
+    pub image: PathBuf,
+    /// Folder of the cache for what is made from this kernel.
+    pub folder: PathBuf,
+}
+
+/// A kernel the lab knows how to fetch.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    id: &'static str,
+    meta_package: &'static str,
+    /// The release has to begin so; otherwise the suite has moved on and the kernel is another.
+    release: &'static str,
+    suite: Suite,
+}
+
+const KNOWN: [Known; 6] = [
+    Known { id: "6.1-cloud", meta_package: "linux-image-cloud-amd64", release: "6.1.", suite: Suite::Own },
+    Known { id: "6.1-generic", meta_package: "linux-image-amd64", release: "6.1.", suite: Suite::Own },
+    Known {
+        id: "6.12-cloud",
+        meta_package: "linux-image-6.12-cloud-amd64",
+        release: "6.12.",
+        suite: Suite::Own,
+    },
+    Known { id: "6.12-generic", meta_package: "linux-image-6.12-amd64", release: "6.12.", suite: Suite::Own },
+    Known {
+        id: "7-cloud",
+        meta_package: "linux-image-cloud-amd64",
+        release: "7.",
+        suite: Suite::Development,
+    },
+    Known { id: "7-generic", meta_package: "linux-image-amd64", release: "7.", suite: Suite::Development },
+];
+
+/// Every kernel's short name, oldest first.
+#[must_use]
+pub fn ids() -> Vec<&'static str> {
+    KNOWN.iter().map(|known| known.id).collect()
+}
+
+/// The kernel of this name: from the cache, or fetched when it is not there or `refresh` is asked for.
+pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
+    let Some(known) = KNOWN.iter().find(|known| known.id == id) else {
+        bail!("there is no kernel {id} in the lab; there are {}", ids().join(", "));
+    };
+    let folder = cache::folder()?.join("kernels").join(id);
+    if refresh || !folder.join("release").exists() {
+        fetch(known, &folder, refresh).with_context(|| format!("fetching the kernel {id}"))?;
+    }
+    let release = fs::read_to_string(folder.join("release"))?.trim_end().to_owned();
+    Ok(Kernel { id: id.to_owned(), release, image: folder.join("vmlinux"), folder })
+}
+
+/// A kernel of the developer's own: a bzImage or an ELF vmlinux. It brings no modules.
+pub fn given(path: &Path) -> anyhow::Result<Kernel> {
+    let image = fs::read(path).with_context(|| format!("reading the kernel {}", path.display()))?;
+    let folder = cache::folder()?.join("kernels").join("given");
+    fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    let mut kernel = Kernel { id: "given".into(), release: String::new(), image: path.to_owned(), folder };
+    if !vmlinux::is_elf(&image) {
+        // What cannot be extracted boots as it is, only slower.
+        match vmlinux::extract(&image, &kernel.folder) {
+            Ok(elf) => {
+                kernel.image = kernel.folder.join("vmlinux");
+                cache::write(&kernel.image, &elf)?;
+            }
+            Err(error) => eprintln!("{}: {error:#}; booting the image as it is", path.display()),
+        }
+    }
+    Ok(kernel)
+}
+
+fn fetch(known: &Known, folder: &Path, refresh: bool) -> anyhow::Result<()> {
+    eprintln!("fetching the kernel {} …", known.id);
+    let archive = Archive::open(known.suite, refresh)?;
+    ensure!(archive.knows(known.meta_package), "the package source has no {}", known.meta_package);
+    let closure = archive.closure(known.meta_package)?;
+    let numbered = |package: &&String| {
+        package
+            .strip_prefix("linux-image-")
+            .is_some_and(|v| v.starts_with(known.release) && v.ends_with("-amd64"))
+    };
+    let release = closure
+        .iter()
+        .find(numbered)
+        .and_then(|package| package.strip_prefix("linux-image-"))
+        .with_context(|| format!("{} leads to no kernel {}x", known.meta_package, known.release))?;
+    // Older packages hold image and modules in one, newer ones in several that end with the same release.
+    let is_part = |package: &&String| {
+        package.strip_prefix("linux-").and_then(|p| p.strip_suffix(release)).is_some_and(|p| p.ends_with('-'))
+    };
+    let packages: Vec<String> =
+        closure.iter().filter(is_part).filter(|p| archive.knows(p)).cloned().collect();
+    cache::replace_folder(folder, |fresh| {
+        let root = fresh.join("root");
+        archive.unpack(&packages, &root)?;
+        if !root.join("lib").exists() {
+            std::os::unix::fs::symlink("usr/lib", root.join("lib")).context("linking lib to usr/lib")?;
+        }
+        let candidates = [
+            root.join(format!("boot/vmlinuz-{release}")),
+            root.join(format!("lib/modules/{release}/vmlinuz")),
+        ];
+        let image = candidates
+            .iter()
+            .find(|path| path.exists())
+            .with_context(|| format!("{} contain no kernel image", packages.join(", ")))?;
+        let bytes = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
+        fs::write(fresh.join("vmlinux"), vmlinux::extract(&bytes, fresh)?).context("writing vmlinux")?;
+        tool::output(tool::command("depmod").arg("-b").arg(&root).arg(release))?;
+        fs::write(fresh.join("release"), release).context("writing the kernel's release")
+    })
+}

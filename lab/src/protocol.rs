@@ -1,0 +1,79 @@
+/*!
+What a guest tells the host over ttyS1: one JSON document a line.
+*/
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Boot;
+
+/// A line from the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// Something the host should know that is not a result, such as a module that did not load.
+    Note {
+        /// The text.
+        detail: String,
+    },
+    /// A scenario begins.
+    Start {
+        /// Its name.
+        name: String,
+    },
+    /// A scenario ended.
+    End {
+        /// Its name.
+        name: String,
+        /// How.
+        result: Outcome,
+        /// Why it failed or was skipped, with what it printed.
+        detail: String,
+        /// How long it took on the guest's clock.
+        ms: u64,
+    },
+    /// All scenarios of this boot were played.
+    Done,
+}
+
+/// How a scenario ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As told.
+    Passed,
+    /// Otherwise.
+    Failed,
+    /// It cannot be played on this kernel.
+    Skipped,
+}
+
+/// A scenario as listed by `stockade-guest-init --list`, one JSON document a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// How its guest is booted.
+    pub boot: Boot,
+}
+
+/// Words in a kernel's log that mean its own code went wrong.
+const TROUBLE: [&str; 6] =
+    ["Oops", "BUG:", "Kernel panic", "WARNING:", "general protection fault", "hung_task"];
+
+/// Whether a line of the kernel's log reports that the kernel itself went wrong.
+#[must_use]
+pub fn is_trouble(line: &str) -> bool {
+    TROUBLE.iter().any(|word| line.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Outcome};
+
+    #[test]
+    fn a_result_reads_as_documented() {
+        let line = r#"{"event":"end","name":"x","result":"passed","detail":"","ms":12}"#;
+        let event = Event::End { name: "x".into(), result: Outcome::Passed, detail: String::new(), ms: 12 };
+        assert_eq!(serde_json::from_str::<Event>(line).unwrap(), event);
+        assert_eq!(serde_json::to_string(&event).unwrap(), line);
+    }
+}

@@ -1,0 +1,204 @@
+/*!
+Plays scenarios on kernels, two guests at a time, and counts.
+*/
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::AddAssign,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::{
+    boot::{End, Machine},
+    initrd::{self, Program},
+    kernels::Kernel,
+    protocol::{Event, Listed, Outcome, is_trouble},
+    scenario::Boot,
+};
+
+/// Guests at a time. More gains nothing: emulation is bound by the processor, and developers have few.
+const GUESTS: usize = 2;
+
+/// Longer than a scenario may take, see `stockade-guest-init`.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How many scenarios, or other checks, ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// As told.
+    pub passed: usize,
+    /// Otherwise.
+    pub failed: usize,
+    /// Not played, with a reason printed.
+    pub skipped: usize,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Skipped => self.skipped += 1,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// What to play.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// On which kernels.
+    pub kernels: &'a [Kernel],
+    /// Which scenarios.
+    pub scenarios: &'a [Listed],
+    /// The scenarios' filter, as given to the guest.
+    pub only: Option<&'a str>,
+    /// The programs of the guest.
+    pub programs: &'a [Program],
+    /// Folder for RAM disks and consoles.
+    pub folder: &'a Path,
+}
+
+struct Job<'a> {
+    kernel: &'a Kernel,
+    boot: Boot,
+    names: Vec<&'a str>,
+    initrd: PathBuf,
+}
+
+impl Session<'_> {
+    /// Plays everything, printing a line for each scenario.
+    pub fn play(&self) -> anyhow::Result<Counts> {
+        let mut boots: BTreeMap<Boot, Vec<&str>> = BTreeMap::new();
+        for scenario in self.scenarios {
+            boots.entry(scenario.boot).or_default().push(&scenario.name);
+        }
+        let mut jobs = VecDeque::new();
+        for kernel in self.kernels {
+            let initrd = self.folder.join(format!("{}.cpio", kernel.id));
+            initrd::write(kernel, self.programs, &initrd)
+                .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
+            for (&boot, names) in &boots {
+                jobs.push_back(Job { kernel, boot, names: names.clone(), initrd: initrd.clone() });
+            }
+        }
+        let jobs = Mutex::new(jobs);
+        let total = Mutex::new(Counts::default());
+        thread::scope(|scope| {
+            for _ in 0..GUESTS {
+                scope.spawn(|| {
+                    while let Some(job) = next(&jobs) {
+                        let counts = self.guest(&job);
+                        *total.lock().expect("no thread panics while counting") += counts;
+                    }
+                });
+            }
+        });
+        Ok(total.into_inner().expect("no thread panics while counting"))
+    }
+
+    fn guest(&self, job: &Job<'_>) -> Counts {
+        let label = format!("{:<12} {:<22}", job.kernel.id, job.boot);
+        let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.cmdline(), job.boot);
+        if let Some(only) = self.only {
+            cmdline += &format!(" stockade.only={only}");
+        }
+        let machine = Machine {
+            kernel: job.kernel,
+            initrd: &job.initrd,
+            cmdline,
+            console: self.folder.join(format!("{}-{}.console", job.kernel.id, job.boot)),
+            count_instructions: false,
+            patience: PATIENCE,
+        };
+        let mut counts = Counts::default();
+        let mut open: Vec<&str> = job.names.clone();
+        let mut running = None;
+        let mut done = false;
+        let end = machine.run(|line| match serde_json::from_str(line) {
+            Ok(Event::Note { detail }) => println!("note {label} {detail}"),
+            Ok(Event::Start { name }) => running = Some(name),
+            Ok(Event::End { name, result, detail, ms }) => {
+                running = None;
+                open.retain(|n| *n != name);
+                counts.add(result);
+                println!("{}", line_of(result, &label, &name, ms, &detail));
+            }
+            Ok(Event::Done) => done = true,
+            Err(_) if line.trim().is_empty() => {}
+            Err(_) => println!("note {label} said: {line}"),
+        });
+        let console = machine.console_tail();
+        let crash = console.lines().find(|l| is_trouble(l)).map(str::to_owned);
+        let complaint = match (end, done) {
+            (Err(error), _) => format!("{error:#}"),
+            (Ok(End::Silent), false) => format!("the guest said nothing for {} s", PATIENCE.as_secs()),
+            (Ok(_), false) => {
+                format!("the guest ended early: {}", crash.as_deref().unwrap_or("no reason on its console"))
+            }
+            (Ok(End::Silent), true) => "the guest did not power off".to_owned(),
+            (Ok(End::Off), true) => match &crash {
+                Some(line) => format!("the kernel went wrong: {line}"),
+                None if open.is_empty() => return counts,
+                None => "the guest did not play it".to_owned(),
+            },
+        };
+        if open.is_empty() {
+            counts.failed += 1;
+            println!("{}", line_of(Outcome::Failed, &label, "(guest)", 0, &complaint));
+        }
+        for name in open {
+            counts.failed += 1;
+            let detail = if running.as_deref() == Some(name) {
+                &complaint
+            } else {
+                "never played: the guest did not last"
+            };
+            println!("{}", line_of(Outcome::Failed, &label, name, 0, detail));
+        }
+        println!(
+            "--- console of {} {} ({})\n{console}\n---",
+            job.kernel.id,
+            job.boot,
+            machine.console.display()
+        );
+        println!("--- {complaint}");
+        counts
+    }
+}
+
+fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {
+    jobs.lock().expect("no thread panics while taking a job").pop_front()
+}
+
+/// One line for a result, and what it has to say, indented.
+fn line_of(outcome: Outcome, label: &str, name: &str, ms: u64, detail: &str) -> String {
+    let (word, time) = match outcome {
+        Outcome::Passed => return format!("ok   {label} {name}  {ms} ms"),
+        Outcome::Failed => ("FAIL", format!("  {ms} ms")),
+        Outcome::Skipped => ("skip", String::new()),
+    };
+    let mut text = format!("{word} {label} {name}{time}");
+    for line in detail.lines() {
+        text += &format!("\n     {line}");
+    }
+    text
+}

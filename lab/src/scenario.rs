@@ -1,0 +1,102 @@
+/*!
+What a scenario is, and the ways a guest can be booted for it.
+*/
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Guest;
+
+/// One story played in a guest: given a guest booted so, when root does this, then that.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Unique; a sentence that is true when the scenario passes.
+    pub name: &'static str,
+    /// How the guest is booted. Scenarios of one kind of boot share a guest and run in the order of [`crate::scenarios::all`].
+    pub boot: Boot,
+    /// The story. Any error, panic or hang is a failure, except [`Skip`].
+    pub run: fn(&Guest) -> anyhow::Result<()>,
+}
+
+/// A way to boot a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// As distributed.
+    Plain,
+    /// The kernel's own lockdown at integrity.
+    NativeIntegrity,
+    /// The kernel's own lockdown at confidentiality.
+    NativeConfidentiality,
+    /// Without the bpf LSM.
+    NoBpfLsm,
+    /// As distributed, for scenarios that raise native lockdown, which no later one could lower.
+    Raised,
+}
+
+impl Boot {
+    /// Every way to boot.
+    pub const ALL: [Boot; 5] =
+        [Boot::Plain, Boot::NativeIntegrity, Boot::NativeConfidentiality, Boot::NoBpfLsm, Boot::Raised];
+
+    /// The word for it on the guest's command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Boot::Plain => "plain",
+            Boot::NativeIntegrity => "native-integrity",
+            Boot::NativeConfidentiality => "native-confidentiality",
+            Boot::NoBpfLsm => "no-bpf-lsm",
+            Boot::Raised => "raised",
+        }
+    }
+
+    /// The way of booting with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Boot> {
+        Boot::ALL.into_iter().find(|boot| boot.name() == name)
+    }
+
+    /// What it adds to the kernel's command line.
+    #[must_use]
+    pub fn cmdline(self) -> &'static str {
+        match self {
+            Boot::Plain | Boot::Raised => "",
+            Boot::NativeIntegrity => "lockdown=integrity",
+            Boot::NativeConfidentiality => "lockdown=confidentiality",
+            // The lockdown LSM is early: it is there even when a list omits it.
+            Boot::NoBpfLsm => "lsm=landlock,yama,apparmor",
+        }
+    }
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Returned by a scenario that cannot be played on this kernel, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+#[cfg(test)]
+mod tests {
+    use super::Boot;
+
+    #[test]
+    fn names_lead_back() {
+        for boot in Boot::ALL {
+            assert_eq!(Boot::from_name(boot.name()), Some(boot));
+        }
+        assert_eq!(Boot::from_name("sideways"), None);
+    }
+}

@@ -1,0 +1,74 @@
+/*!
+What is played in the guests: one file per topic, one function per scenario.
+*/
+use std::ffi::CString;
+
+use anyhow::{Result, ensure};
+
+use crate::{program::stockade, scenario::Scenario};
+
+mod bad_input;
+mod boots;
+mod conformance;
+mod enforcement;
+mod killed;
+mod native;
+mod table;
+mod watching;
+
+/// Every scenario, in the order in which those of one boot are played.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    [
+        boots::SCENARIOS,
+        table::SCENARIOS,
+        enforcement::SCENARIOS,
+        killed::SCENARIOS,
+        bad_input::SCENARIOS,
+        watching::SCENARIOS,
+        native::SCENARIOS,
+        conformance::SCENARIOS,
+    ]
+    .concat()
+}
+
+/// Back to nothing enforced, whatever an earlier scenario left.
+fn lift_all() -> Result<()> {
+    let answer = stockade(&["lift", "--force"])?;
+    ensure!(answer.code == 0, "lift --force ended with {}: {}", answer.code, answer.err);
+    Ok(())
+}
+
+/// A mount that ends with the scenario.
+struct Mounted(CString);
+
+impl Mounted {
+    /// Covers a folder with an empty one.
+    fn tmpfs(path: &str) -> Result<Self> {
+        let path = CString::new(path)?;
+        // SAFETY: the strings live through the call; tmpfs needs no data.
+        let answer =
+            unsafe { libc::mount(c"none".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) };
+        ensure!(answer == 0, "mount a tmpfs at {path:?}: {}", std::io::Error::last_os_error());
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // SAFETY: the path lives through the call. Lazily: nothing of the cover is kept.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique() {
+        let all = super::all();
+        let names: HashSet<_> = all.iter().map(|s| s.name).collect();
+        assert_eq!(names.len(), all.len());
+    }
+}

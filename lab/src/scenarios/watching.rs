@@ -1,0 +1,154 @@
+//! What `watch` sees, what it writes to the kernel log, and a storm.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::lift_all;
+use crate::{
+    guest::Guest,
+    program::{run, stockade},
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "watch says who, where and why", boot: Boot::Plain, run: who },
+    Scenario { name: "the kernel's own line reaches the kernel log", boot: Boot::Plain, run: kernel_log },
+    Scenario { name: "a second reader is turned away", boot: Boot::Plain, run: one_reader },
+    Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
+];
+
+fn events(text: &str) -> Result<Vec<Value>> {
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
+}
+
+fn who(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut child = Command::new("/bin/busybox")
+        .args(["sh", "-c", "exec 2>/dev/null; : < /dev/mem; sleep 60"])
+        .spawn()?;
+    std::thread::sleep(Duration::from_millis(300));
+    let seen = stockade(&["watch", "--no-follow", "--json"])?.exits(0);
+    let pid = child.id();
+    child.kill()?;
+    child.wait()?;
+    let seen = events(&seen?.out)?;
+    let event = seen
+        .iter()
+        .find(|e| e["reason"] == "dev-mem")
+        .with_context(|| format!("no event for dev-mem in {seen:?}"))?;
+    ensure!(event["verdict"] == "refused" && event["uid"] == 0, "{event}");
+    ensure!(event["kernel_string"] == "/dev/mem,kmem,port", "{event}");
+    let inode = {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata("/bin/busybox")?.ino()
+    };
+    ensure!(event["exe_inode"] == inode, "busybox has inode {inode}: {event}");
+    ensure!(event["tgid"] == pid, "the shell's pid is {pid}: {event}");
+    ensure!(event["exe_device"].as_str().is_some_and(|d| d.contains(':')), "{event}");
+    ensure!(event["boot_ns"].as_u64() > Some(0) && event["cgroup_id"].as_u64() > Some(0), "{event}");
+    Ok(())
+}
+
+fn kernel_log(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let line = "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7";
+    run(Command::new("/bin/busybox").args(["dmesg", "-c"]))?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    for _ in 0..30 {
+        run(Command::new("/bin/dd").args(["if=/dev/mem", "of=/dev/null", "count=1"]))?;
+    }
+    stockade(&["watch", "--no-follow", "--kernel-log"])?.exits(0)?.says("refused /dev/mem,kmem,port: dd")?;
+    let log = run(Command::new("/bin/busybox").args(["dmesg"]))?;
+    let lines = log.out.matches(line).count();
+    ensure!((1..=10).contains(&lines), "{lines} lines, not 1 to 10: {}", log.out);
+    Ok(())
+}
+
+fn follow(into: &str) -> Result<Child> {
+    let out = fs::File::create(into)?;
+    let child =
+        Command::new("/bin/stockade").args(["watch", "--json"]).stdin(Stdio::null()).stdout(out).spawn()?;
+    Ok(child)
+}
+
+fn one_reader(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["watch", "--no-follow"])?.exits(2)?.says("nothing is enforced")?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut first = follow("/tmp/first")?;
+    std::thread::sleep(Duration::from_millis(500));
+    let second =
+        stockade(&["watch", "--no-follow"])?.exits(2).and_then(|a| a.says("another `stockade watch`"));
+    first.kill()?;
+    first.wait()?;
+    second?;
+    Ok(())
+}
+
+/// Eight processes ask for a port as fast as they can for five seconds, with a reader attached. Every
+/// refusal counted by the kernel is an event that was read, or one that was counted as lost.
+fn storm(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut reader = follow("/tmp/storm")?;
+    std::thread::sleep(Duration::from_millis(300));
+    let children: Vec<_> = (0..8).map(|_| refused_until(Instant::now() + Duration::from_secs(5))).collect();
+    for child in children {
+        // SAFETY: waits for a child of this process; no status is wanted.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    }
+    // The reader has caught up when its file stops growing and what was lost has been told.
+    let mut size = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(2500));
+        let now = fs::metadata("/tmp/storm")?.len();
+        if now == size {
+            break;
+        }
+        size = now;
+    }
+    reader.kill()?;
+    reader.wait()?;
+    let text = fs::read_to_string("/tmp/storm")?;
+    let (mut seen, mut told_lost) = (0, 0);
+    for line in events(&text)? {
+        match line["type"].as_str() {
+            Some("event") if line["reason"] == "ioport" => seen += 1,
+            Some("lost") => told_lost += line["events"].as_u64().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    fs::remove_file("/tmp/storm")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let counters = status["stockade"]["counters"].as_array().cloned().unwrap_or_default();
+    let refused =
+        counters.iter().find(|c| c["reason"] == "ioport").map_or(0, |c| c["refused"].as_u64().unwrap_or(0));
+    let lost = status["stockade"]["lost_events"].as_u64().unwrap_or_default();
+    println!("storm: {refused} refusals, {seen} events read, {lost} lost and counted");
+    ensure!(refused > 1000, "a storm of {refused} refusals is none");
+    ensure!(seen + lost == refused, "{refused} refusals, {seen} events, {lost} lost");
+    ensure!(told_lost == lost, "watch told of {told_lost} lost events, {lost} were lost");
+    Ok(())
+}
+
+fn refused_until(deadline: Instant) -> libc::pid_t {
+    // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
+    match unsafe { libc::fork() } {
+        0 => {
+            while Instant::now() < deadline {
+                // SAFETY: asks the kernel for a port, which it refuses.
+                unsafe { libc::ioperm(0x80, 1, 1) };
+            }
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        child => child,
+    }
+}

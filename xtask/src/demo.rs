@@ -1,0 +1,65 @@
+/*!
+`cargo xtask demo`: Stockade in a guest, to look at or to play with.
+*/
+use std::{io::IsTerminal, time::Duration};
+
+use clap::Args;
+use stockade_lab::{
+    boot::{End, Machine},
+    initrd, kernels,
+};
+
+use crate::{programs, setup, workspace};
+
+/// What to show, and where.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// A shell in the guest instead of the demonstration; `exit` ends it
+    #[arg(long)]
+    shell: bool,
+    /// The guest's kernel
+    #[arg(long, value_name = "KERNEL", default_value = "6.12-cloud", value_parser = clap::builder::PossibleValuesParser::new(kernels::ids()))]
+    on: String,
+}
+
+/// Boots and shows.
+pub fn run(flags: &Flags) -> anyhow::Result<()> {
+    setup::need(&[setup::LAB])?;
+    let programs = programs::build()?;
+    let kernel = kernels::get(&flags.on, false)?;
+    let folder = workspace::lab_folder()?;
+    let disk = folder.join(format!("demo-{}.cpio", kernel.id));
+    initrd::write(&kernel, &programs, &disk)?;
+    let machine = Machine {
+        kernel: &kernel,
+        initrd: &disk,
+        cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
+        console: folder.join("demo.console"),
+        count_instructions: false,
+        patience: Duration::from_mins(2),
+    };
+    if flags.shell {
+        if std::io::stdin().is_terminal() {
+            println!("Debian's kernel {} in a throw-away guest; `exit` ends it.", kernel.release);
+        }
+        return machine.run_on_terminal();
+    }
+    show(&machine)
+}
+
+/// Runs a guest whose program prints to ttyS1, and prints that.
+pub fn show(machine: &Machine<'_>) -> anyhow::Result<()> {
+    let mut said = false;
+    let end = machine.run(|line| {
+        said = true;
+        println!("{line}");
+    })?;
+    if !said || end == End::Silent {
+        anyhow::bail!(
+            "the guest on {} did not finish. Its console:\n{}",
+            machine.kernel.id,
+            machine.console_tail()
+        );
+    }
+    Ok(())
+}

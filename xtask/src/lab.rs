@@ -1,0 +1,94 @@
+/*!
+`cargo xtask lab`: the scenarios, on real kernels.
+*/
+use std::path::PathBuf;
+
+use clap::Args;
+use stockade_lab::{
+    kernels::{self, Kernel},
+    report::{Counts, Session},
+};
+
+use crate::{programs, setup, workspace};
+
+/// What to play, and where.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Flags {
+    /// Play on a kernel of your own: a bzImage or vmlinux (without modules)
+    #[arg(long, value_name = "PATH", conflicts_with = "on")]
+    pub kernel: Option<PathBuf>,
+    /// Play on these kernels only
+    #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(kernels::ids()))]
+    pub on: Vec<String>,
+    /// Play only the scenarios whose name contains this
+    #[arg(long, value_name = "NAME")]
+    pub only: Option<String>,
+    /// List the scenarios and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Fetch kernels anew instead of taking them from the cache
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+/// Returns whether nothing failed.
+pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    if flags.list {
+        programs::build()?;
+        for scenario in programs::scenarios()? {
+            println!("{:<22} {}", scenario.boot, scenario.name);
+        }
+        return Ok(true);
+    }
+    let counts = play(flags)?;
+    println!("{counts}");
+    Ok(counts.failed == 0)
+}
+
+/// Plays and counts.
+pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
+    setup::need(&[setup::LAB])?;
+    let programs = programs::build()?;
+    let mut scenarios = programs::scenarios()?;
+    if let Some(only) = &flags.only {
+        scenarios.retain(|s| s.name.contains(only.as_str()));
+        anyhow::ensure!(
+            !scenarios.is_empty(),
+            "no scenario's name contains {only}; `cargo xtask lab --list` lists them"
+        );
+    }
+    let (kernels, mut counts) = find_kernels(flags)?;
+    counts += Session {
+        kernels: &kernels,
+        scenarios: &scenarios,
+        only: flags.only.as_deref(),
+        programs: &programs,
+        folder: &workspace::lab_folder()?,
+    }
+    .play()?;
+    Ok(counts)
+}
+
+/// The kernels to play on. One that cannot be had is skipped when nobody asked for it by name.
+fn find_kernels(flags: &Flags) -> anyhow::Result<(Vec<Kernel>, Counts)> {
+    let mut counts = Counts::default();
+    if let Some(path) = &flags.kernel {
+        return Ok((vec![kernels::given(path)?], counts));
+    }
+    if !flags.on.is_empty() {
+        let found: anyhow::Result<_> = flags.on.iter().map(|id| kernels::get(id, flags.refresh)).collect();
+        return Ok((found?, counts));
+    }
+    let mut found = Vec::new();
+    for id in kernels::ids() {
+        match kernels::get(id, flags.refresh) {
+            Ok(kernel) => found.push(kernel),
+            Err(error) => {
+                println!("skip {id:<12} this kernel could not be had: {error:#}");
+                counts.skipped += 1;
+            }
+        }
+    }
+    anyhow::ensure!(!found.is_empty(), "no kernel could be had; --kernel PATH plays on one of your own");
+    Ok((found, counts))
+}

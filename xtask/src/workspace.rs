@@ -1,0 +1,65 @@
+/*!
+The checkout: where it is, and how cargo is run in it.
+*/
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
+
+use anyhow::{Context, bail};
+use stockade_lab::tool;
+
+/// The one target that is built for guests and releases.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The checkout's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate xtask is a folder of the workspace")
+}
+
+/// Where cargo builds.
+pub fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
+/// A folder for what the lab makes from what cargo built.
+pub fn lab_folder() -> anyhow::Result<PathBuf> {
+    let folder = target_folder().join("lab");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The cargo that runs this, in the checkout's folder.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    // What cargo says about this package is not meant for the cargo that is started now.
+    for (name, _) in env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("CARGO_PKG_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
+    command
+}
+
+/// Cargo, for programs that need nothing of the system they run on.
+pub fn cargo_static() -> Command {
+    let mut command = cargo();
+    // Only with the target named: without, macros would be built static too, and they are loaded by the compiler.
+    command.args(["build", "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command
+}
+
+/// Runs a command with its output shown.
+pub fn status(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    command.status().map_err(|e| tool::explain(&e, command))
+}
+
+/// Runs a command with its output shown; any status but 0 is an error.
+pub fn run(what: &str, command: &mut Command) -> anyhow::Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("{what} failed ({status})");
+    }
+    Ok(())
+}
