@@ -105,8 +105,44 @@ fn compile(linker: &Path) -> anyhow::Result<Vec<u8>> {
     cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags:?}"));
     cargo.current_dir(workspace::root().join("stockade-ebpf"));
     workspace::run("compiling the BPF programs", &mut cargo)?;
-    let object = target.join(TARGET).join("release/stockade");
-    fs::read(&object).with_context(|| format!("reading {}", object.display()))
+    strip(&target.join(TARGET).join("release/stockade"), &target.join("stockade.bpf.o"))
+}
+
+/// Removes what only a debugger reads and what depends on the checkout's folder: the compiler puts a hash
+/// into the names of functions, and cargo makes it from the path of a crate outside the BPF crate's own
+/// workspace, as stockade-common is. The kernel and the loader go by BTF and by names that are not mangled.
+fn strip(built: &Path, stripped: &Path) -> anyhow::Result<Vec<u8>> {
+    let names = tool::text(tool::command(&format!("{}/bin/llvm-nm", setup::LLVM)).arg("-j").arg(built))?;
+    let mut objcopy = tool::command(&format!("{}/bin/llvm-objcopy", setup::LLVM));
+    objcopy.arg("--strip-debug");
+    for name in names.lines().filter(|name| name.starts_with("_R")) {
+        objcopy.arg(format!("--redefine-sym={name}={}", without_hashes(name)));
+    }
+    tool::output(objcopy.arg(built).arg(stripped))?;
+    fs::read(stripped).with_context(|| format!("reading {}", stripped.display()))
+}
+
+/// A mangled name with the hash of each crate (`Cs…_`, Rust's v0 mangling) taken out.
+fn without_hashes(name: &str) -> String {
+    let mut parts = name.split("Cs");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push('C');
+        match part.split_once('_') {
+            // A length follows: it was a hash and not a word of the program.
+            Some((hash, rest))
+                if hash.chars().all(|c| c.is_ascii_alphanumeric())
+                    && rest.starts_with(|c: char| c.is_ascii_digit()) =>
+            {
+                plain.push_str(rest);
+            }
+            _ => {
+                plain.push('s');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
 }
 
 fn search_path(linker: &Path) -> String {
@@ -178,4 +214,16 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_hashes;
+
+    #[test]
+    fn names_do_not_depend_on_the_folder() {
+        let name = "_RNvNtCsbhSsTxWZowN_8stockade6decide15refuse_or_audit";
+        assert_eq!(without_hashes(name), "_RNvNtC8stockade6decide15refuse_or_audit");
+        assert_eq!(without_hashes("locked_down"), "locked_down");
+    }
 }

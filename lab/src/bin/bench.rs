@@ -1,6 +1,158 @@
-/*!
-To be written.
-*/
-fn main() {
-    println!("stockade-bench: nothing to show yet");
+//! What one lockdown check costs, in instructions: runs in a guest under `-icount shift=0`, where a
+//! nanosecond of guest time is an instruction. Without it the figures are nanoseconds of an emulator
+//! and mean nothing.
+//!
+//! Each figure is the cheapest of several batches of one system call whose only variable part is the
+//! check. The floor is an empty BPF program on the same hook, measured in the same boot.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use stockade_kernel::{btf::KernelTypes, events::Reader, measure};
+
+const CALLS: u32 = 500;
+const BATCHES: u32 = 8;
+
+/// One way to make the kernel ask.
+struct Subject {
+    name: &'static str,
+    reason: &'static str,
+    call: Box<dyn FnMut()>,
+}
+
+fn main() -> Result<()> {
+    let types = KernelTypes::of_running_kernel()?;
+    let mut subjects = subjects()?;
+    println!("kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    print!("| instructions per call (over the floor) |");
+    for subject in &subjects {
+        print!(" {} |", subject.name);
+    }
+    println!("\n|---|{}", "---:|".repeat(subjects.len()));
+
+    print_row("nothing on the hook", &measure_all(&mut subjects, None)?, None);
+    let floor = {
+        let _program = measure::attach_empty_program(&types)?;
+        measure_all(&mut subjects, None)?
+    };
+    print_row("an empty BPF LSM program: the floor", &floor, None);
+
+    enforce(&["none"])?;
+    print_row("Stockade, level none: allowed", &measure_all(&mut subjects, None)?, Some(&floor));
+    let names: Vec<&str> = subjects.iter().map(|s| s.reason).collect();
+    let allow: Vec<&str> = names.iter().flat_map(|name| ["--allow", name]).collect();
+    enforce(&[&["confidentiality"], &allow[..]].concat())?;
+    print_row("Stockade, confidentiality, these allowed", &measure_all(&mut subjects, None)?, Some(&floor));
+    statistics(&mut subjects)?;
+    enforce(&["confidentiality"])?;
+    let mut reader = Reader::open()?;
+    let refused = measure_all(&mut subjects, Some(&mut reader))?;
+    print_row("Stockade, refused, event read by a live reader", &refused, Some(&floor));
+    enforce(&["confidentiality", "--audit"])?;
+    let audited = measure_all(&mut subjects, Some(&mut reader))?;
+    print_row("Stockade, audited, event read by a live reader", &audited, Some(&floor));
+    drop(reader);
+    run(&["lift"])?;
+
+    // Last, since native lockdown only goes up.
+    fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    let native = measure_all(&mut subjects, None)?;
+    print_row("native integrity: refuses MSR write and ioperm, allows the others", &native, None);
+    fs::write("/sys/kernel/security/lockdown", "confidentiality")?;
+    print_row("native confidentiality: refused", &measure_all(&mut subjects, None)?, None);
+    Ok(())
+}
+
+fn subjects() -> Result<Vec<Subject>> {
+    let mut msr = OpenOptions::new()
+        .write(true)
+        .open("/dev/cpu/0/msr")
+        .context("open /dev/cpu/0/msr: is the module msr loaded?")?;
+    let mut subjects = vec![
+        Subject {
+            name: "zero-length MSR write",
+            reason: "msr",
+            call: Box::new(move || drop(msr.write(&[]))),
+        },
+        Subject {
+            name: "ioperm",
+            reason: "ioport",
+            call: Box::new(|| {
+                // SAFETY: asks for one port, which is not touched.
+                unsafe { libc::ioperm(0x80, 1, 1) };
+            }),
+        },
+    ];
+    for (name, reason, path) in [
+        ("open kcore", "kcore", "/proc/kcore"),
+        ("open tracing_on", "tracefs", "/sys/kernel/tracing/tracing_on"),
+    ] {
+        subjects.push(Subject { name, reason, call: Box::new(move || drop(File::open(path))) });
+    }
+    Ok(subjects)
+}
+
+fn measure_all(subjects: &mut [Subject], mut reader: Option<&mut Reader>) -> Result<Vec<u64>> {
+    let mut figures = Vec::new();
+    for subject in subjects {
+        let mut best = u64::MAX;
+        for _ in 0..BATCHES {
+            let start = Instant::now();
+            for _ in 0..CALLS {
+                (subject.call)();
+            }
+            best = best.min(u64::try_from(start.elapsed().as_nanos())?);
+            if let Some(reader) = reader.as_deref_mut() {
+                let read = std::iter::from_fn(|| reader.take()).count();
+                ensure!(read >= CALLS as usize, "{read} events of {CALLS} calls were read");
+            }
+        }
+        figures.push(best / u64::from(CALLS));
+    }
+    Ok(figures)
+}
+
+fn print_row(name: &str, figures: &[u64], floor: Option<&[u64]>) {
+    print!("| {name} |");
+    for (i, figure) in figures.iter().enumerate() {
+        match floor {
+            Some(floor) => print!(" {figure} ({:+}) |", figure.cast_signed() - floor[i].cast_signed()),
+            None => print!(" {figure} |"),
+        }
+    }
+    println!();
+}
+
+/// The kernel's own count and time of the program's runs; the time includes reading the clock.
+fn statistics(subjects: &mut [Subject]) -> Result<()> {
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
+    let mut cells = Vec::new();
+    for subject in subjects {
+        let before = measure::statistics()?;
+        for _ in 0..CALLS {
+            (subject.call)();
+        }
+        let after = measure::statistics()?;
+        let runs = after.runs - before.runs;
+        let each = (after.nanoseconds - before.nanoseconds).checked_div(runs).unwrap_or(0);
+        cells.push(format!("{runs} runs, {each} each"));
+    }
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "0")?;
+    println!("| the kernel's BPF statistics of {CALLS} such calls | {} |", cells.join(" | "));
+    Ok(())
+}
+
+fn enforce(args: &[&str]) -> Result<()> {
+    run(&[&["enforce"], args].concat())
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    let output = Command::new("/bin/stockade").args(args).output().context("run stockade")?;
+    ensure!(output.status.success(), "stockade {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
