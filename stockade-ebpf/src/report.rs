@@ -5,10 +5,14 @@ Counters are per processor and need no lock. The ring buffer takes one: reasons 
 `quiet` set (kgdb, kdb and xmon ask while every other processor is stopped) are only counted.
 */
 use aya_ebpf::{
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_ktime_get_boot_ns},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns},
+    },
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
+use core::ptr::addr_of_mut;
 use stockade_common::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, Verdict, counter_index};
 
 use crate::subject::executable;
@@ -29,22 +33,24 @@ pub fn report(reason: u32, verdict: Verdict, quiet: bool) {
         count(LOST);
         return;
     };
+    // Field by field, straight into the buffer: a whole event built first would be copied byte by byte.
+    let event = entry.as_mut_ptr();
     let ids = bpf_get_current_pid_tgid();
     let exe = executable();
-    entry.write(Event {
-        // SAFETY: no arguments, no preconditions (5.8 and later).
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        // SAFETY: no arguments, no preconditions.
-        cgroup: unsafe { bpf_get_current_cgroup_id() },
-        exe_inode: exe.inode,
-        exe_device: exe.device,
-        reason,
-        pid: ids as u32,
-        tgid: (ids >> 32) as u32,
-        uid: bpf_get_current_uid_gid() as u32,
-        verdict: verdict as u32,
-        comm: bpf_get_current_comm().unwrap_or([0; 16]),
-    });
+    // SAFETY: `event` is the reserved entry; the helpers take no more than they are given.
+    unsafe {
+        (*event).boot_ns = bpf_ktime_get_boot_ns();
+        (*event).cgroup = bpf_get_current_cgroup_id();
+        (*event).exe_inode = exe.inode;
+        (*event).exe_device = exe.device;
+        (*event).reason = reason;
+        (*event).pid = ids as u32;
+        (*event).tgid = (ids >> 32) as u32;
+        (*event).uid = bpf_get_current_uid_gid() as u32;
+        (*event).verdict = verdict as u32;
+        let comm = addr_of_mut!((*event).comm);
+        bpf_get_current_comm(comm.cast(), size_of::<[u8; 16]>() as u32);
+    }
     entry.submit(0);
 }
 

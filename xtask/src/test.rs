@@ -33,7 +33,9 @@ pub fn run() -> anyhow::Result<bool> {
         total.add(match setup::cargo_deny() {
             Ok(deny) => step(
                 "deny",
-                Command::new(deny).args(["check", "--hide-inclusion-graph"]).current_dir(workspace::root()),
+                Command::new(deny)
+                    .args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
+                    .current_dir(workspace::root()),
             ),
             Err(error) => said("deny", &Err(error)),
         });
