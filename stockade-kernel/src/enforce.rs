@@ -21,7 +21,7 @@ use std::{
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use serde::Serialize;
-use stockade_common::{COUNTERS, LAYOUT, LOST, MAGIC, Policy, Scope, Slot, Verdict, counter_index};
+use stockade_common::{LAYOUT, LOST, MAGIC, Policy, Scope, Slot, Verdict, counter_index};
 use stockade_reasons::Level;
 
 pub use crate::selftest::SelfTest;
@@ -48,6 +48,8 @@ pub struct Applied {
     pub self_test: SelfTest,
     /// The level of the kernel's own lockdown.
     pub native: Level,
+    /// This kernel's types: read once, since that is most of the work.
+    pub types: KernelTypes,
 }
 
 /// How the state changed.
@@ -94,7 +96,7 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             (change, selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native)?)
         }
     };
-    Ok(Applied { change, slot, notices, self_test, native })
+    Ok(Applied { change, slot, notices, self_test, native, types })
 }
 
 /// Stands still for a test to kill the process there. Compiled into every build, since the lab tests
@@ -117,7 +119,7 @@ fn start(types: &KernelTypes, slot: Slot, native: Level) -> Result<SelfTest, Err
     step("attached");
     let heard = selftest::run(types, &loaded.counters, u64::MAX, 0, native)?;
     step("heard");
-    zero(&mut loaded.counters)?;
+    zero(&mut loaded.counters, types)?;
     policy.active = 1;
     loaded.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))?;
     step("decided");
@@ -139,10 +141,12 @@ fn start(types: &KernelTypes, slot: Slot, native: Level) -> Result<SelfTest, Err
     Ok(heard)
 }
 
-fn zero(counters: &mut PerCpuArray<MapData, u64>) -> Result<(), Error> {
+/// Forgets what was heard during the self-test.
+fn zero(counters: &mut PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<(), Error> {
     let broken = |e: aya::maps::MapError| Error::Object(e.to_string());
     let cells = counters.get(&0, 0).map_err(broken)?.len();
-    for index in 0..COUNTERS {
+    for reason in &types.reasons {
+        let index = counter_index(reason.number, Verdict::Audited);
         let zeros = PerCpuValues::try_from(vec![0u64; cells]).map_err(|e| Error::io("reset a counter", e))?;
         counters.set(index, zeros, 0).map_err(broken)?;
     }

@@ -57,8 +57,7 @@ pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
         },
     };
     let applied = enforce(&intent)?;
-    let types = KernelTypes::of_running_kernel()?;
-    let report = report(&applied, why, &types);
+    let report = report(&applied, why, &applied.types);
     if json {
         output::json(&report)?;
     } else {
