@@ -110,11 +110,13 @@ fn compile(linker: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Removes what only a debugger reads and what depends on the checkout's folder: the compiler puts a hash
 /// into the names of functions, and cargo makes it from the path of a crate outside the BPF crate's own
-/// workspace, as stockade-common is. The kernel and the loader go by BTF and by names that are not mangled.
+/// workspace, as stockade-common is. The kernel and the loader go by names that are not mangled.
 fn strip(built: &Path, stripped: &Path) -> anyhow::Result<Vec<u8>> {
     let names = tool::text(tool::command(&format!("{}/bin/llvm-nm", setup::LLVM)).arg("-j").arg(built))?;
     let mut objcopy = tool::command(&format!("{}/bin/llvm-objcopy", setup::LLVM));
     objcopy.arg("--strip-debug");
+    // Type information of our own is not handed to the kernel, and names where cargo keeps its sources.
+    objcopy.args(["--remove-section=.BTF", "--remove-section=.BTF.ext"]);
     for name in names.lines().filter(|name| name.starts_with("_R")) {
         objcopy.arg(format!("--redefine-sym={name}={}", without_hashes(name)));
     }
