@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 fn stockade(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_stockade")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_stockade")).args(args).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
