@@ -23,10 +23,10 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 /// Version of every layout in this file.
 pub const LAYOUT: u32 = 1;
 
-/// Size of the ring buffer in bytes: about 4,000 events while nobody reads.
+/// Size of the ring buffer in bytes: about 3,600 events while nobody reads.
 pub const EVENT_BUFFER_BYTES: u32 = 256 * 1024;
 
-/// Bit for reasons whose number does not fit the sets. No kernel has had more than 34 reasons.
+/// Bit for reasons whose number does not fit the sets. Kernels up to 7.2 have about thirty.
 pub const LAST_BIT: u32 = 63;
 
 /// Number of entries of the counter map: one for each reason and [`Verdict`], then [`LOST`].

@@ -91,16 +91,25 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             (Change::Started, start(&types, slot, native)?)
         }
         Pinned::Whole(mut enforcement) => {
-            let change = enforcement.swap(slot)?;
+            let before = enforcement.swap(slot)?;
             let scope = slot.scope;
-            (change, selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native)?)
+            match selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native) {
+                Ok(proof) => (before.map_or(Change::Unchanged, |_| Change::Replaced), proof),
+                Err(error) => {
+                    // A policy that cannot be proven is not left behind.
+                    if let Some(before) = before {
+                        enforcement.swap(before)?;
+                    }
+                    return Err(error);
+                }
+            }
         }
     };
     Ok(Applied { change, slot, notices, self_test, native, types })
 }
 
-/// Stands still for a test to kill the process there. Compiled into every build, since the lab tests
-/// the program that ships; it only ever waits for a signal.
+/// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
+/// them. In every build, since the lab tests the program that ships; it can only end the caller's own command.
 fn step(name: &str) {
     if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
         // SAFETY: no arguments.
@@ -158,13 +167,15 @@ impl Enforcement {
         self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
     }
 
-    fn swap(&mut self, slot: Slot) -> Result<Change, Error> {
+    /// Puts a slot in force and returns the one before; `None` when it was in force already.
+    fn swap(&mut self, slot: Slot) -> Result<Option<Slot>, Error> {
         let mut policy = self.policy()?;
         let in_force = usize::from(policy.active & 1 == 1);
         let same_time = |slot: Slot| Slot { applied_boot_ns: 0, ..slot };
         if same_time(policy.slots[in_force]) == same_time(slot) {
-            return Ok(Change::Unchanged);
+            return Ok(None);
         }
+        // The kernel copies the whole value; the bytes of the slot in force are written as they are.
         let mut write = |policy: Policy| {
             self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
         };
@@ -175,7 +186,7 @@ impl Enforcement {
         policy.active = u64::from(in_force == 0);
         write(policy)?;
         step("flipped");
-        Ok(Change::Replaced)
+        Ok(Some(policy.slots[in_force]))
     }
 }
 
@@ -208,19 +219,18 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
     }
     let _lock = Lock::take()?;
-    let link = match pins::open() {
+    let link = pins::link_id();
+    match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {
             if leftovers {
                 pins::remove()?;
             }
             return Ok(Lifted::NothingToLift);
         }
-        Ok(Pinned::Whole(enforcement)) => {
-            Some(sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?.id)
-        }
-        Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => None,
+        Ok(Pinned::Whole(_)) => {}
+        Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
         Err(e) => return Err(e),
-    };
+    }
     pins::remove()?;
     // The kernel detaches a moment after the last pin is gone: return when it has.
     if let Some(id) = link {

@@ -16,7 +16,7 @@ use crate::{Error, btf::KernelTypes, pins, sys};
 ///
 /// # Errors
 /// As for [`crate::enforce::enforce`].
-pub fn attach_empty_program(types: &KernelTypes) -> Result<impl Drop, Error> {
+pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> {
     // mov r0, 0; exit
     let mut answer = bpf_insn {
         code: 0xb7,
@@ -36,16 +36,14 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<impl Drop, Error> {
     let program = sys::load_lsm(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", types.hook, &mut [])
         .map_err(|e| Error::bpf("loading the empty program", e))?;
     let link = sys::attach_lsm(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
-    Ok(Attached { _program: program, _link: link })
+    Ok(EmptyProgram { _program: program, _link: link })
 }
 
-struct Attached {
+/// The floor, attached.
+#[derive(Debug)]
+pub struct EmptyProgram {
     _program: OwnedFd,
     _link: OwnedFd,
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {}
 }
 
 /// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.

@@ -23,6 +23,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: half_removed,
     },
     Scenario { name: "pins of another version are not misread", boot: Boot::Plain, run: other_version },
+    Scenario { name: "a policy of another layout is not misread", boot: Boot::Plain, run: other_layout },
     Scenario { name: "explain knows reasons and kernel lines", boot: Boot::Plain, run: explain },
     Scenario { name: "a closed pipe is a success", boot: Boot::Plain, run: closed_pipe },
 ];
@@ -126,6 +127,20 @@ fn other_version(_: &Guest) -> Result<()> {
     fs::rename("/sys/fs/bpf/stockade/events", "/sys/fs/bpf/stockade/policy").context("move a pin")?;
     for command in [&["status"][..], &["enforce", "integrity"], &["lift"]] {
         stockade(command)?.exits(2)?.says("another version of Stockade")?.says("lift --force")?;
+    }
+    ensure!(fs::File::open("/proc/kcore").is_err(), "enforcement ended");
+    stockade(&["lift", "--force"])?.exits(0)?;
+    ensure!(fs::File::open("/proc/kcore").is_ok(), "lift --force did not end it");
+    Ok(())
+}
+
+/// The policy map's own version number, raised by one as a later program would write it.
+fn other_layout(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    stockade_kernel::pins::rewrite_layout(stockade_common::LAYOUT + 1)?;
+    for command in [&["status"][..], &["enforce", "integrity"], &["watch", "--no-follow"], &["lift"]] {
+        stockade(command)?.exits(2)?.says("another version of Stockade")?.says("layout 2")?;
     }
     ensure!(fs::File::open("/proc/kcore").is_err(), "enforcement ended");
     stockade(&["lift", "--force"])?.exits(0)?;
