@@ -1,34 +1,13 @@
 /*!
-The guest as a scenario sees it: its kernel and its programs.
+The guest as a scenario sees it: its kernel; programs are run by [`crate::program`].
 */
-use std::{fs, process::Command};
+use std::fs;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 /// The guest this process runs in.
 #[derive(Debug)]
 pub struct Guest(());
-
-/// What a program answered.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// Exit status, or 128 and the number of the signal that ended it.
-    pub status: i32,
-    /// What it printed.
-    pub stdout: String,
-    /// What it complained about.
-    pub stderr: String,
-}
-
-impl Output {
-    /// The printed text when the status is 0, otherwise an error with everything that was said.
-    pub fn success(self) -> anyhow::Result<String> {
-        if self.status != 0 {
-            bail!("exit status {}, stdout {:?}, stderr {:?}", self.status, self.stdout, self.stderr);
-        }
-        Ok(self.stdout)
-    }
-}
 
 impl Guest {
     /// For the guest's init, which is the only place where this makes sense.
@@ -42,20 +21,6 @@ impl Guest {
         let text =
             fs::read_to_string("/proc/sys/kernel/osrelease").context("reading /proc/sys/kernel/osrelease")?;
         Ok(text.trim_end().to_owned())
-    }
-
-    /// Runs a program of the guest, such as `["stockade", "status"]`, to its end.
-    pub fn run(&self, command: &[&str]) -> anyhow::Result<Output> {
-        let (program, arguments) = command.split_first().context("no program was named")?;
-        let output = Command::new(program)
-            .args(arguments)
-            .output()
-            .with_context(|| format!("running {}", command.join(" ")))?;
-        Ok(Output {
-            status: exit_status(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
     }
 }
 
