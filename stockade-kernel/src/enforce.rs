@@ -219,7 +219,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
     }
     let _lock = Lock::take()?;
-    let link = pins::link_id();
+    let attached = pins::link_info();
     match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {
             if leftovers {
@@ -232,19 +232,25 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         Err(e) => return Err(e),
     }
     pins::remove()?;
-    // The kernel detaches a moment after the last pin is gone: return when it has.
-    if let Some(id) = link {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while sys::link_exists(id) {
-            if Instant::now() > deadline {
-                return Err(Error::Request(
-                    "the pins are gone, but some other process still holds the attachment: enforcement goes on until it ends".into(),
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    if let Some(attached) = attached {
+        wait_until_detached(&attached)?;
     }
     Ok(Lifted::Lifted)
+}
+
+/// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
+/// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
+fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while sys::program_exists(attached.program) {
+        if Instant::now() > deadline {
+            return Err(Error::Request(
+                "the pins are gone, but some other process still holds the program or its attachment: enforcement may go on until it ends".into(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Refusals and audits of one reason since enforcement started.

@@ -129,10 +129,10 @@ pub(crate) fn open() -> Result<Pinned, Error> {
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 
-/// Id of the pinned link, whatever else is pinned beside it.
-pub(crate) fn link_id() -> Option<u32> {
+/// What the kernel says of the pinned link, whatever else is pinned beside it.
+pub(crate) fn link_info() -> Option<sys::LinkInfo> {
     let link = sys::open_pin(&c_path(LINK)).ok()?;
-    sys::link_info(link.as_fd()).ok().map(|info| info.id)
+    sys::link_info(link.as_fd()).ok()
 }
 
 /// Opens the ring buffer.

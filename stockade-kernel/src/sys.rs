@@ -20,7 +20,6 @@ const BPF_OBJ_PIN: i64 = 6;
 const BPF_OBJ_GET: i64 = 7;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;
-const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 
 const BPF_PROG_TYPE_LSM: u32 = 29;
@@ -187,9 +186,9 @@ struct IdAttr {
     open_flags: u32,
 }
 
-/// Whether a link with this id still exists.
-pub fn link_exists(id: u32) -> bool {
-    bpf(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned).is_ok()
+/// Whether a program with this id is still loaded. Anything but "no such id" counts as yes.
+pub fn program_exists(id: u32) -> bool {
+    !matches!(program_by_id(id), Err(e) if e.raw_os_error() == Some(libc::ENOENT))
 }
 
 /// Opens a loaded program.
