@@ -146,6 +146,57 @@ pub struct Event {
     pub comm: [u8; 16],
 }
 
+/// Where this kernel keeps what events say of a task: byte offsets, written into the program before it
+/// is loaded. The verifier takes them for constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offsets {
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.uid`
+    pub cred_uid: u32,
+    /// `task_struct.mm`; this one and the following are all 0 where the kernel lacks one of
+    /// them, and the executable is then unknown
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_superblock: u32,
+    /// `super_block.s_dev`
+    pub superblock_device: u32,
+}
+
+impl Offsets {
+    /// The words in order, as they lie in the program.
+    #[must_use]
+    pub const fn words(self) -> [u32; 11] {
+        [
+            self.task_pid,
+            self.task_tgid,
+            self.task_comm,
+            self.task_cred,
+            self.cred_uid,
+            self.task_mm,
+            self.mm_exe_file,
+            self.file_inode,
+            self.inode_number,
+            self.inode_superblock,
+            self.superblock_device,
+        ]
+    }
+}
+
+const _: () = assert!(size_of::<Offsets>() == 4 * 11);
 const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Policy>() == 24 + 2 * 64);
 const _: () = assert!(size_of::<Event>() == 64);

@@ -5,17 +5,14 @@ Counters are per processor and need no lock. The ring buffer takes one: reasons 
 `quiet` set (kgdb, kdb and xmon ask while every other processor is stopped) are only counted.
 */
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns},
-    },
+    helpers::{bpf_get_current_cgroup_id, generated::bpf_ktime_get_boot_ns},
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
 use core::ptr::addr_of_mut;
 use stockade_common::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, Verdict, counter_index};
 
-use crate::subject::executable;
+use crate::subject::Task;
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
@@ -35,21 +32,22 @@ pub fn report(reason: u32, verdict: Verdict, quiet: bool) {
     };
     // Field by field, straight into the buffer: a whole event built first would be copied byte by byte.
     let event = entry.as_mut_ptr();
-    let ids = bpf_get_current_pid_tgid();
-    let exe = executable();
-    // SAFETY: `event` is the reserved entry; the helpers take no more than they are given.
+    // Calls first: they clobber the registers that the loads then keep.
+    // SAFETY: `event` is the reserved entry.
     unsafe {
         (*event).boot_ns = bpf_ktime_get_boot_ns();
         (*event).cgroup = bpf_get_current_cgroup_id();
+        let task = Task::current();
+        let exe = task.executable();
         (*event).exe_inode = exe.inode;
         (*event).exe_device = exe.device;
         (*event).reason = reason;
-        (*event).pid = ids as u32;
-        (*event).tgid = (ids >> 32) as u32;
-        (*event).uid = bpf_get_current_uid_gid() as u32;
+        (*event).pid = task.pid();
+        (*event).tgid = task.tgid();
+        (*event).uid = task.uid();
         (*event).verdict = verdict as u32;
-        let comm = addr_of_mut!((*event).comm);
-        bpf_get_current_comm(comm.cast(), size_of::<[u8; 16]>() as u32);
+        // The entry is aligned to eight bytes, and so is this field in it.
+        addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }
     entry.submit(0);
 }

@@ -12,6 +12,8 @@ since 5.4.
 */
 use std::{fs, path::Path};
 
+use stockade_common::Offsets;
+
 use crate::Error;
 
 /// Where the kernel shows its types.
@@ -28,24 +30,6 @@ pub struct ReasonNumber {
     pub number: u32,
 }
 
-/// Byte offsets of the fields between a task and the identity of its executable; 0 where the kernel
-/// has no such field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offsets {
-    /// `task_struct.mm`
-    pub task_mm: u32,
-    /// `mm_struct.exe_file`
-    pub mm_exe_file: u32,
-    /// `file.f_inode`
-    pub file_inode: u32,
-    /// `inode.i_ino`
-    pub inode_number: u32,
-    /// `inode.i_sb`
-    pub inode_superblock: u32,
-    /// `super_block.s_dev`
-    pub superblock_device: u32,
-}
-
 /// What Stockade needs to know about the running kernel's types.
 #[derive(Clone, Debug)]
 pub struct KernelTypes {
@@ -55,7 +39,7 @@ pub struct KernelTypes {
     pub integrity_max: u32,
     /// `LOCKDOWN_CONFIDENTIALITY_MAX`: reasons below it belong to the confidentiality level.
     pub confidentiality_max: u32,
-    /// Field offsets.
+    /// Where the fields that say who asks lie.
     pub offsets: Offsets,
     /// BTF id of `bpf_lsm_locked_down`.
     pub hook: u32,
@@ -108,10 +92,15 @@ impl KernelTypes {
 struct Names {
     reasons: u32,
     hook: u32,
-    fields: [(u32, u32); 6],
+    fields: [(u32, u32); FIELDS.len()],
 }
 
-const FIELDS: [(&str, &str); 6] = [
+const FIELDS: [(&str, &str); 11] = [
+    ("task_struct", "pid"),
+    ("task_struct", "tgid"),
+    ("task_struct", "comm"),
+    ("task_struct", "cred"),
+    ("cred", "uid"),
     ("task_struct", "mm"),
     ("mm_struct", "exe_file"),
     ("file", "f_inode"),
@@ -135,7 +124,7 @@ impl Names {
 struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
-    offsets: [Option<u32>; 6],
+    offsets: [Option<u32>; FIELDS.len()],
 }
 
 const STRUCT: u32 = 4;
@@ -177,15 +166,32 @@ impl Found {
         };
         let (integrity_max, confidentiality_max) =
             (marker("LOCKDOWN_INTEGRITY_MAX")?, marker("LOCKDOWN_CONFIDENTIALITY_MAX")?);
-        let [task_mm, mm_exe_file, file_inode, inode_number, inode_superblock, superblock_device] =
-            self.offsets.map(Option::unwrap_or_default);
+        let [
+            Some(task_pid),
+            Some(task_tgid),
+            Some(task_comm),
+            Some(task_cred),
+            Some(cred_uid),
+            executable @ ..,
+        ] = self.offsets
+        else {
+            return Err(Error::TooOld("fields of task_struct and cred that say who asks"));
+        };
         // A chain with a hole would read the wrong bytes: rather no executable at all.
-        let whole =
-            [task_mm, mm_exe_file, file_inode, inode_number, inode_superblock].iter().all(|&o| o != 0);
-        let offsets = if whole {
-            Offsets { task_mm, mm_exe_file, file_inode, inode_number, inode_superblock, superblock_device }
-        } else {
-            Offsets::default()
+        let [task_mm, mm_exe_file, file_inode, inode_number, inode_superblock, superblock_device] =
+            if executable.contains(&None) { [0; 6] } else { executable.map(Option::unwrap_or_default) };
+        let offsets = Offsets {
+            task_pid,
+            task_tgid,
+            task_comm,
+            task_cred,
+            cred_uid,
+            task_mm,
+            mm_exe_file,
+            file_inode,
+            inode_number,
+            inode_superblock,
+            superblock_device,
         };
         let reasons = self
             .reasons
@@ -305,14 +311,15 @@ mod tests {
     /// A blob with just the types given, each as (name, info, size, extra words).
     fn blob(types: &[(&str, u32, u32, Vec<u32>)], extra_names: &[&str]) -> (Vec<u8>, Vec<u32>) {
         let mut strings = vec![0u8];
+        // As in a kernel's blob, each string is there once.
+        let mut known = std::collections::HashMap::from([(String::new(), 0)]);
         let mut add = |name: &str| {
-            if name.is_empty() {
-                return 0;
-            }
-            let at = u32::try_from(strings.len()).unwrap();
-            strings.extend(name.as_bytes());
-            strings.push(0);
-            at
+            *known.entry(name.to_owned()).or_insert_with(|| {
+                let at = u32::try_from(strings.len()).unwrap();
+                strings.extend(name.as_bytes());
+                strings.push(0);
+                at
+            })
         };
         let extra: Vec<u32> = extra_names.iter().map(|n| add(n)).collect();
         let mut body = Vec::new();
@@ -333,28 +340,42 @@ mod tests {
         (out, extra)
     }
 
-    fn kernel(with_hook: bool) -> Vec<u8> {
-        let names = [
+    /// A kernel with five reasons, the hook if wanted, and the structs that events need: each member of
+    /// `FIELDS` lies 8 bytes behind the one before, from 8 on; `without` is left out.
+    fn kernel(with_hook: bool, without: &str) -> Vec<u8> {
+        let mut names = vec![
             "LOCKDOWN_NONE",
             "LOCKDOWN_DEV_MEM",
             "LOCKDOWN_INTEGRITY_MAX",
             "LOCKDOWN_KCORE",
             "LOCKDOWN_CONFIDENTIALITY_MAX",
         ];
+        names.extend(FIELDS.map(|(_, field)| field));
         // String offsets of the extra names are known before the types are made: they come first.
         let (_, at) = blob(&[], &names);
         let values: Vec<u32> =
-            at.iter().enumerate().flat_map(|(i, &o)| [o, u32::try_from(i).unwrap()]).collect();
-        let mut types = vec![("lockdown_reason", 6 << 24 | 5, 4, values)];
+            at[..5].iter().enumerate().flat_map(|(i, &o)| [o, u32::try_from(i).unwrap()]).collect();
+        let mut types = vec![("lockdown_reason", ENUM << 24 | 5, 4, values)];
         if with_hook {
-            types.push(("bpf_lsm_locked_down", 12 << 24, 1, vec![]));
+            types.push(("bpf_lsm_locked_down", FUNC << 24, 1, vec![]));
+        }
+        for owner in ["task_struct", "cred", "mm_struct", "file", "inode", "super_block"] {
+            let members: Vec<u32> = FIELDS
+                .iter()
+                .zip(&at[5..])
+                .zip(1u32..)
+                .filter(|(((of, field), _), _)| *of == owner && *field != without)
+                .flat_map(|((_, &name), n)| [name, 0, n * 64])
+                .collect();
+            let count = u32::try_from(members.len() / 3).unwrap();
+            types.push((owner, STRUCT << 24 | count, 128, members));
         }
         blob(&types, &names).0
     }
 
     #[test]
     fn reasons_and_hook_are_found_by_name() {
-        let types = KernelTypes::parse(&kernel(true)).unwrap();
+        let types = KernelTypes::parse(&kernel(true, "")).unwrap();
         assert_eq!(types.number("LOCKDOWN_DEV_MEM"), Some(1));
         assert_eq!(types.number("LOCKDOWN_KCORE"), Some(3));
         assert_eq!((types.integrity_max, types.confidentiality_max, types.hook), (2, 4, 2));
@@ -363,12 +384,21 @@ mod tests {
 
     #[test]
     fn a_kernel_without_the_hook_is_too_old() {
-        assert!(matches!(KernelTypes::parse(&kernel(false)), Err(Error::TooOld(_))));
+        assert!(matches!(KernelTypes::parse(&kernel(false, "")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn fields_are_found_and_a_hole_hides_the_executable_only() {
+        let offsets = KernelTypes::parse(&kernel(true, "")).unwrap().offsets;
+        assert_eq!((offsets.task_pid, offsets.cred_uid, offsets.superblock_device), (8, 40, 88));
+        let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
+        assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
+        assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
     }
 
     #[test]
     fn every_cut_is_an_error_and_never_a_panic() {
-        let whole = kernel(true);
+        let whole = kernel(true, "");
         for end in 0..whole.len() {
             assert!(KernelTypes::parse(&whole[..end]).is_err(), "cut at {end}");
         }

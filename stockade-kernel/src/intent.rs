@@ -230,7 +230,8 @@ fn level_set(level: Level, types: &KernelTypes) -> ReasonSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::btf::{Offsets, ReasonNumber};
+    use crate::btf::ReasonNumber;
+    use stockade_common::Offsets;
 
     fn types(names: &[(&str, u32)]) -> KernelTypes {
         KernelTypes {

@@ -36,19 +36,8 @@ pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
     let mut object = Object::parse(OBJECT).map_err(|e| broken(&e))?;
 
-    let o = types.offsets;
-    let globals = [
-        ("TASK_MM", o.task_mm),
-        ("MM_EXE_FILE", o.mm_exe_file),
-        ("FILE_INODE", o.file_inode),
-        ("INODE_NUMBER", o.inode_number),
-        ("INODE_SUPERBLOCK", o.inode_superblock),
-        ("SUPERBLOCK_DEVICE", o.superblock_device),
-    ]
-    .map(|(name, offset)| (name, offset.to_ne_bytes()));
-    object
-        .patch_map_data(globals.iter().map(|(name, bytes)| (*name, (&bytes[..], true))).collect())
-        .map_err(|e| broken(&e))?;
+    let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+    object.patch_map_data(HashMap::from([("OFFSETS", (&offsets[..], true))])).map_err(|e| broken(&e))?;
 
     let mut maps = HashMap::new();
     let mut plan = Vec::new();
