@@ -3,14 +3,15 @@ What this kernel calls things: numbers of the lockdown reasons, offsets of the f
 need, and the id of the hook.
 
 The numbers of `enum lockdown_reason` move within a stable series and between distributions, so they
-are always resolved by name. A kernel's BTF has over a hundred thousand types and enforcing must not
-wait for an index of all of them: one pass over the blob looks at the few names that matter. That is
-why this is not Aya's `Btf`, which reads everything.
+are always resolved by name. A kernel's BTF has over a hundred thousand types in some five megabytes,
+which it hands out page by page, and enforcing must not wait for all of it: types and names are read
+from the front until the few that matter were found, which is within the first third. That is why this
+is not Aya's `Btf`, which reads and indexes everything.
 
 Format: Documentation/bpf/btf.rst. Since 5.2; modules aside, one blob at /sys/kernel/btf/vmlinux
 since 5.4.
 */
-use std::{fs, path::Path};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use stockade_common::Offsets;
 
@@ -52,8 +53,10 @@ impl KernelTypes {
     /// [`Error::NoBtf`] without BTF, [`Error::TooOld`] when the kernel lacks the hook or the enum.
     pub fn of_running_kernel() -> Result<Self, Error> {
         let path = Path::new(VMLINUX);
-        let blob = fs::read(path).map_err(|source| Error::NoBtf { path: path.into(), source })?;
-        Self::parse(&blob)
+        let missing = |source| Error::NoBtf { path: path.into(), source };
+        let file = File::open(path).map_err(missing)?;
+        let length = file.metadata().map_err(missing)?.len();
+        Self::read(&|into, at| file.read_exact_at(into, at), length)
     }
 
     /// Reads a BTF blob in the byte order of this machine.
@@ -61,10 +64,22 @@ impl KernelTypes {
     /// # Errors
     /// [`Error::BadBtf`] for what is not BTF, [`Error::TooOld`] for BTF without the hook or the enum.
     pub fn parse(blob: &[u8]) -> Result<Self, Error> {
-        let blob = Blob::new(blob)?;
-        let names = Names::find(&blob);
+        let read = |into: &mut [u8], at: u64| {
+            let from = usize::try_from(at).ok().and_then(|at| blob.get(at..)?.get(..into.len()));
+            into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        };
+        Self::read(&read, blob.len() as u64)
+    }
+
+    fn read(source: &ReadAt<'_>, length: u64) -> Result<Self, Error> {
+        let mut blob = Blob::new(source, length)?;
         let mut found = Found::default();
-        blob.each_type(|id, ty| found.look(id, ty, &names, &blob))?;
+        let mut id = 1;
+        while !found.everything() && blob.reaches(id)? {
+            found.look(id, &mut blob)?;
+            id += 1;
+        }
         found.finish()
     }
 
@@ -88,13 +103,7 @@ impl KernelTypes {
     }
 }
 
-/// String offsets of the names that matter; 0, the empty name, for one the kernel lacks.
-struct Names {
-    reasons: u32,
-    hook: u32,
-    fields: [(u32, u32); FIELDS.len()],
-}
-
+/// Owners and fields, in the order of [`Offsets`].
 const FIELDS: [(&str, &str); 11] = [
     ("task_struct", "pid"),
     ("task_struct", "tgid"),
@@ -109,17 +118,6 @@ const FIELDS: [(&str, &str); 11] = [
     ("super_block", "s_dev"),
 ];
 
-impl Names {
-    fn find(blob: &Blob<'_>) -> Self {
-        let offset = |name: &str| blob.string_offset(name).unwrap_or(0);
-        Self {
-            reasons: offset("lockdown_reason"),
-            hook: offset("bpf_lsm_locked_down"),
-            fields: FIELDS.map(|(owner, field)| (offset(owner), offset(field))),
-        }
-    }
-}
-
 #[derive(Default)]
 struct Found {
     reasons: Vec<ReasonNumber>,
@@ -128,31 +126,44 @@ struct Found {
 }
 
 const STRUCT: u32 = 4;
+const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const FUNC: u32 = 12;
 
 impl Found {
-    fn look(&mut self, id: u32, ty: &Type<'_>, names: &Names, blob: &Blob<'_>) {
-        if ty.name == 0 {
-            return;
-        }
+    fn everything(&self) -> bool {
+        !self.reasons.is_empty() && self.hook.is_some() && !self.offsets.contains(&None)
+    }
+
+    fn look(&mut self, id: u32, blob: &mut Blob<'_>) -> Result<(), Error> {
+        let ty = blob.type_by_id(id)?;
         match ty.kind {
-            ENUM if ty.name == names.reasons => {
-                for value in ty.rest.chunks_exact(8) {
-                    let name = blob.string(word(value, 0)).unwrap_or_default();
-                    self.reasons.push(ReasonNumber { enum_name: name.into(), number: word(value, 4) });
+            ENUM if self.reasons.is_empty() && blob.string(ty.name)? == b"lockdown_reason" => {
+                for at in ty.members.step_by(8) {
+                    let (name, number) = (blob.word(at), blob.word(at + 4));
+                    let enum_name = String::from_utf8_lossy(blob.string(name)?).into_owned();
+                    self.reasons.push(ReasonNumber { enum_name, number });
                 }
             }
-            FUNC if ty.name == names.hook => self.hook = Some(id),
+            FUNC if self.hook.is_none() && blob.string(ty.name)? == b"bpf_lsm_locked_down" => {
+                self.hook = Some(id);
+            }
             STRUCT => {
-                for (slot, (owner, field)) in self.offsets.iter_mut().zip(names.fields) {
-                    if ty.name == owner && slot.is_none() {
-                        *slot = member_offset(ty, field, blob, 0);
+                let name = blob.string(ty.name)?;
+                // Most structs are none of these: one look at the name, not eleven.
+                let Some(first) = FIELDS.iter().position(|(owner, _)| owner.as_bytes() == name) else {
+                    return Ok(());
+                };
+                let owner = FIELDS[first].0;
+                for (slot, (of, field)) in self.offsets.iter_mut().zip(FIELDS) {
+                    if of == owner && slot.is_none() {
+                        *slot = member_offset(&ty, field, blob, 0)?;
                     }
                 }
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn finish(self) -> Result<KernelTypes, Error> {
@@ -203,32 +214,72 @@ impl Found {
 }
 
 /// Byte offset of a member, looking into anonymous members too: fields move into and out of them.
-fn member_offset(ty: &Type<'_>, field: u32, blob: &Blob<'_>, depth: u32) -> Option<u32> {
-    let bits = |member: &[u8]| if ty.kind_flag { word(member, 8) & 0x00ff_ffff } else { word(member, 8) };
-    for member in ty.rest.chunks_exact(12) {
-        if word(member, 0) == field && field != 0 {
-            return Some(bits(member) / 8);
-        }
-        if word(member, 0) == 0 && depth < 4 {
-            let inner = blob.type_by_id(word(member, 4))?;
-            if let Some(offset) = member_offset(&inner, field, blob, depth + 1) {
-                return Some(bits(member) / 8 + offset);
+fn member_offset(ty: &Type, field: &str, blob: &mut Blob<'_>, depth: u32) -> Result<Option<u32>, Error> {
+    for at in ty.members.clone().step_by(12) {
+        let (name, inner, place) = (blob.word(at), blob.word(at + 4), blob.word(at + 8));
+        let offset = if ty.kind_flag { place & 0x00ff_ffff } else { place } / 8;
+        if name != 0 {
+            if blob.string(name)? == field.as_bytes() {
+                return Ok(Some(offset));
+            }
+        } else if depth < 4 {
+            let inner = blob.type_by_id(inner)?;
+            if matches!(inner.kind, STRUCT | UNION)
+                && let Some(within) = member_offset(&inner, field, blob, depth + 1)?
+            {
+                return Ok(Some(offset + within));
             }
         }
     }
-    None
+    Ok(None)
 }
 
-struct Type<'a> {
+/// Fills the buffer from this place on, or fails.
+type ReadAt<'a> = dyn Fn(&mut [u8], u64) -> io::Result<()> + 'a;
+
+/// One section, read from its front as far as somebody asked.
+struct Section<'a> {
+    source: &'a ReadAt<'a>,
+    start: u64,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+impl Section<'_> {
+    const STEP: usize = 64 << 10;
+
+    /// Makes sure that the bytes up to `end` are there; false when the section is shorter.
+    fn reach(&mut self, end: usize) -> Result<bool, Error> {
+        let known = self.bytes.len();
+        if end <= known {
+            return Ok(true);
+        }
+        if end > self.length {
+            return Ok(false);
+        }
+        let wanted = self.length.min(end.max(known + Self::STEP));
+        self.bytes.resize(wanted, 0);
+        (self.source)(&mut self.bytes[known..], self.start + known as u64)
+            .map_err(|source| Error::NoBtf { path: VMLINUX.into(), source })?;
+        Ok(true)
+    }
+}
+
+/// A type: its name and where its members lie.
+struct Type {
     name: u32,
     kind: u32,
     kind_flag: bool,
-    rest: &'a [u8],
+    members: Range<usize>,
 }
 
 struct Blob<'a> {
-    types: &'a [u8],
-    strings: &'a [u8],
+    types: Section<'a>,
+    strings: Section<'a>,
+    /// Where each type starts that was come by so far; type 1 first.
+    starts: Vec<usize>,
+    /// Where the next one starts.
+    end: usize,
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -236,71 +287,100 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl<'a> Blob<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, Error> {
-        if bytes.len() < 24 || u16::from_ne_bytes([bytes[0], bytes[1]]) != MAGIC {
+    fn new(source: &'a ReadAt<'a>, length: u64) -> Result<Self, Error> {
+        let mut header = [0; 24];
+        if length < 24
+            || source(&mut header, 0).is_err()
+            || u16::from_ne_bytes([header[0], header[1]]) != MAGIC
+        {
             return Err(Error::BadBtf("it does not start with the BTF magic number"));
         }
-        let header = word(bytes, 4) as usize;
-        let section = |offset: usize, length: usize| {
-            let start = header.checked_add(word(bytes, offset) as usize)?;
-            bytes.get(start..start.checked_add(word(bytes, length) as usize)?)
+        let section = |offset: usize, size: usize, what| {
+            let start = u64::from(word(&header, 4)) + u64::from(word(&header, offset));
+            let size = word(&header, size);
+            if start + u64::from(size) > length {
+                return Err(Error::BadBtf(what));
+            }
+            Ok(Section { source, start, length: size as usize, bytes: Vec::new() })
         };
         Ok(Self {
-            types: section(8, 12).ok_or(Error::BadBtf("the type section is cut off"))?,
-            strings: section(16, 20).ok_or(Error::BadBtf("the string section is cut off"))?,
+            types: section(8, 12, "the type section is cut off")?,
+            strings: section(16, 20, "the string section is cut off")?,
+            starts: Vec::new(),
+            end: 0,
         })
     }
 
-    fn string_offset(&self, name: &str) -> Option<u32> {
-        let needle: Vec<u8> = [b"\0", name.as_bytes(), b"\0"].concat();
-        memchr::memmem::find(self.strings, &needle).and_then(|at| u32::try_from(at + 1).ok())
+    /// A word of the types that were come by so far.
+    fn word(&self, at: usize) -> u32 {
+        word(&self.types.bytes, at)
     }
 
-    fn string(&self, offset: u32) -> Option<&'a str> {
-        let rest = self.strings.get(offset as usize..)?;
-        std::str::from_utf8(&rest[..memchr::memchr(0, rest)?]).ok()
-    }
-
-    fn each_type(&self, mut look: impl FnMut(u32, &Type<'a>)) -> Result<(), Error> {
-        let mut rest = self.types;
-        let mut id = 1;
-        while !rest.is_empty() {
-            let (ty, next) =
-                Self::split(rest).ok_or(Error::BadBtf("a type is cut off or of an unknown kind"))?;
-            look(id, &ty);
-            rest = next;
-            id += 1;
+    /// The string at this offset, without its zero byte.
+    fn string(&mut self, offset: u32) -> Result<&[u8], Error> {
+        let start = offset as usize;
+        let mut end = start;
+        loop {
+            if !self.strings.reach(end + 1)? {
+                return Err(Error::BadBtf("a name is cut off"));
+            }
+            match memchr::memchr(0, &self.strings.bytes[end..]) {
+                Some(length) => return Ok(&self.strings.bytes[start..end + length]),
+                None => end = self.strings.bytes.len(),
+            }
         }
-        Ok(())
     }
 
-    fn type_by_id(&self, id: u32) -> Option<Type<'a>> {
-        let mut rest = self.types;
-        for _ in 1..id {
-            rest = Self::split(rest)?.1;
+    /// Whether there is a type with this id.
+    fn reaches(&mut self, id: u32) -> Result<bool, Error> {
+        while self.starts.len() < id as usize {
+            if self.end == self.types.length {
+                return Ok(false);
+            }
+            let end = self.end_of(self.end)?;
+            self.starts.push(self.end);
+            self.end = end;
         }
-        Self::split(rest).map(|(ty, _)| ty)
+        Ok(true)
     }
 
-    fn split(bytes: &'a [u8]) -> Option<(Type<'a>, &'a [u8])> {
-        if bytes.len() < 12 {
-            return None;
+    fn type_by_id(&mut self, id: u32) -> Result<Type, Error> {
+        if id == 0 || !self.reaches(id)? {
+            return Err(Error::BadBtf("a type refers to one that is not there"));
         }
-        let info = word(bytes, 4);
-        let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
-        let extra = match kind {
+        let start = self.starts[id as usize - 1];
+        let end = self.starts.get(id as usize).copied().unwrap_or(self.end);
+        let info = self.word(start + 4);
+        Ok(Type {
+            name: self.word(start),
+            kind: (info >> 24) & 0x1f,
+            kind_flag: info >> 31 == 1,
+            members: start + 12..end,
+        })
+    }
+
+    /// Where the type that starts here ends.
+    fn end_of(&mut self, start: usize) -> Result<usize, Error> {
+        const BROKEN: Error = Error::BadBtf("a type is cut off or of an unknown kind");
+        if !self.types.reach(start + 12)? {
+            return Err(BROKEN);
+        }
+        let info = self.word(start + 4);
+        let count = (info & 0xffff) as usize;
+        let members = match (info >> 24) & 0x1f {
             // int, var, declaration tag
             1 | 14 | 17 => 4,
             // pointer, forward, typedef, volatile, const, restrict, func, float, type tag
             2 | 7..=12 | 16 | 18 => 0,
-            3 => 12,                       // array
-            4 | 5 | 15 | 19 => count * 12, // struct, union, data section, 64-bit enum
-            6 | 13 => count * 8,           // enum, function prototype
-            _ => return None,
+            3 => 12, // array
+            // struct, union, data section, 64-bit enum
+            STRUCT | UNION | 15 | 19 => count * 12,
+            // enum, function prototype
+            ENUM | 13 => count * 8,
+            _ => return Err(BROKEN),
         };
-        let end = 12 + extra;
-        let rest = bytes.get(12..end)?;
-        Some((Type { name: word(bytes, 0), kind, kind_flag: info >> 31 == 1, rest }, &bytes[end..]))
+        let end = start + 12 + members;
+        if self.types.reach(end)? { Ok(end) } else { Err(BROKEN) }
     }
 }
 
@@ -394,6 +474,18 @@ mod tests {
         let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
         assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
         assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn a_changed_byte_is_never_a_panic() {
+        let whole = kernel(true, "");
+        for at in 0..whole.len() {
+            for byte in [0x00, 0x7f, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = byte;
+                let _ = KernelTypes::parse(&changed);
+            }
+        }
     }
 
     #[test]
