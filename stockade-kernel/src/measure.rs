@@ -8,8 +8,9 @@ use std::{
 };
 
 use aya_obj::generated::bpf_insn;
+use stockade_common::{LAYOUT, MAGIC, Policy, Slot};
 
-use crate::{Error, btf::KernelTypes, pins, sys};
+use crate::{Error, btf::KernelTypes, object, pins, sys};
 
 /// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
 /// BPF program on the hook costs at least.
@@ -44,6 +45,17 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
 pub struct EmptyProgram {
     _program: OwnedFd,
     _link: OwnedFd,
+}
+
+/// Loads our program against these types and lets it go again, attached to nothing. For the lab, which
+/// plays kernels that lack a field.
+///
+/// # Errors
+/// [`Error::Rejected`] when the verifier refuses it.
+#[doc(hidden)]
+pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
+    let policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [Slot::default(); 2] };
+    object::load(types, &policy).map(drop)
 }
 
 /// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.

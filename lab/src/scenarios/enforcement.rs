@@ -27,6 +27,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Plain,
         run: outlives,
     },
+    Scenario { name: "nothing is refused once lift has returned", boot: Boot::Plain, run: lift_is_done },
     Scenario { name: "auto without EFI is none", boot: Boot::Plain, run: auto },
     Scenario {
         name: "a real program is refused with the kernel's errno",
@@ -165,6 +166,17 @@ fn outlives(_: &Guest) -> Result<()> {
     ensure!(File::open("/proc/kcore").is_ok(), "lift has returned, and kcore is still refused");
     stockade(&["lift"])?.exits(0)?.says("Nothing to lift")?;
     ensure!(!std::path::Path::new("/sys/fs/bpf/stockade").exists(), "lift left pins behind");
+    Ok(())
+}
+
+/// The kernel detaches some time after the last pin is gone; `lift` must not return before.
+fn lift_is_done(_: &Guest) -> Result<()> {
+    lift_all()?;
+    for round in 0..20 {
+        stockade(&["enforce", "confidentiality"])?.exits(0)?;
+        stockade(&["lift"])?.exits(0)?;
+        ensure!(File::open("/proc/kcore").is_ok(), "round {round}: lift has returned, and kcore is refused");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The table of reasons against the running kernel.
 
 use anyhow::{Result, ensure};
-use stockade_kernel::btf::KernelTypes;
+use stockade_kernel::{btf::KernelTypes, measure};
 use stockade_reasons::Level;
 
 use crate::{
@@ -12,6 +12,11 @@ use crate::{
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "the table knows every reason of this kernel", boot: Boot::Plain, run: complete },
     Scenario { name: "executables can be told in events on this kernel", boot: Boot::Plain, run: offsets },
+    Scenario {
+        name: "a kernel that hides executables still takes the program",
+        boot: Boot::Plain,
+        run: no_executable,
+    },
 ];
 
 fn complete(_: &Guest) -> Result<()> {
@@ -35,5 +40,21 @@ fn complete(_: &Guest) -> Result<()> {
 fn offsets(_: &Guest) -> Result<()> {
     let offsets = KernelTypes::of_running_kernel()?.offsets;
     ensure!(offsets.task_mm != 0 && offsets.superblock_device != 0, "{offsets:?}");
+    Ok(())
+}
+
+/// What [`KernelTypes`] says where a field of the chain to the executable is missing.
+fn no_executable(_: &Guest) -> Result<()> {
+    let mut types = KernelTypes::of_running_kernel()?;
+    types.offsets.task_mm = 0;
+    types.offsets.mm_exe_file = 0;
+    types.offsets.file_inode = 0;
+    types.offsets.inode_number = 0;
+    types.offsets.inode_superblock = 0;
+    types.offsets.superblock_device = 0;
+    measure::load_only(&types)?;
+    // The test can fail: a chain that lands beside its fields is refused.
+    types.offsets.task_mm = 1;
+    ensure!(measure::load_only(&types).is_err(), "the verifier took an offset that points into a field");
     Ok(())
 }
