@@ -42,27 +42,23 @@ pub struct KernelTypes {
     pub confidentiality_max: u32,
     /// Where the fields that say who asks lie.
     pub offsets: Offsets,
-    /// BTF id of `bpf_lsm_locked_down`.
-    pub hook: u32,
+    /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
+    pub hook: Option<u32>,
 }
 
 impl KernelTypes {
     /// Reads the running kernel's types.
     ///
     /// # Errors
-    /// [`Error::NoBtf`] without BTF, [`Error::TooOld`] when the kernel lacks the hook or the enum.
+    /// [`Error::NoBtf`] without BTF, [`Error::TooOld`] when the kernel lacks the enum.
     pub fn of_running_kernel() -> Result<Self, Error> {
-        let path = Path::new(VMLINUX);
-        let missing = |source| Error::NoBtf { path: path.into(), source };
-        let file = File::open(path).map_err(missing)?;
-        let length = file.metadata().map_err(missing)?.len();
-        Self::read(&|into, at| file.read_exact_at(into, at), length)
+        of_running_kernel(Self::read)
     }
 
     /// Reads a BTF blob in the byte order of this machine.
     ///
     /// # Errors
-    /// [`Error::BadBtf`] for what is not BTF, [`Error::TooOld`] for BTF without the hook or the enum.
+    /// [`Error::BadBtf`] for what is not BTF, [`Error::TooOld`] for BTF without the enum.
     pub fn parse(blob: &[u8]) -> Result<Self, Error> {
         let read = |into: &mut [u8], at: u64| {
             let from = usize::try_from(at).ok().and_then(|at| blob.get(at..)?.get(..into.len()));
@@ -101,6 +97,33 @@ impl KernelTypes {
     pub fn enum_name(&self, number: u32) -> Option<&str> {
         self.reasons.iter().find(|r| r.number == number).map(|r| r.enum_name.as_str())
     }
+}
+
+/// BTF id of a function of the running kernel, which may lie anywhere in the blob.
+///
+/// # Errors
+/// [`Error::NoBtf`] without BTF, [`Error::BadBtf`] when it cannot be read.
+pub fn function(name: &str) -> Result<Option<u32>, Error> {
+    of_running_kernel(|source, length| {
+        let mut blob = Blob::new(source, length)?;
+        let mut id = 1;
+        while blob.reaches(id)? {
+            let ty = blob.type_by_id(id)?;
+            if ty.kind == FUNC && blob.string(ty.name)? == name.as_bytes() {
+                return Ok(Some(id));
+            }
+            id += 1;
+        }
+        Ok(None)
+    })
+}
+
+fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>) -> Result<T, Error> {
+    let path = Path::new(VMLINUX);
+    let missing = |source| Error::NoBtf { path: path.into(), source };
+    let file = File::open(path).map_err(missing)?;
+    let length = file.metadata().map_err(missing)?.len();
+    read(&|into, at| file.read_exact_at(into, at), length)
 }
 
 /// Owners and fields, in the order of [`Offsets`].
@@ -167,7 +190,6 @@ impl Found {
     }
 
     fn finish(self) -> Result<KernelTypes, Error> {
-        let hook = self.hook.ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))?;
         let marker = |name| {
             self.reasons
                 .iter()
@@ -209,7 +231,7 @@ impl Found {
             .into_iter()
             .filter(|r| !r.enum_name.ends_with("_MAX") && r.enum_name != "LOCKDOWN_NONE")
             .collect();
-        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook })
+        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook })
     }
 }
 
@@ -458,13 +480,13 @@ mod tests {
         let types = KernelTypes::parse(&kernel(true, "")).unwrap();
         assert_eq!(types.number("LOCKDOWN_DEV_MEM"), Some(1));
         assert_eq!(types.number("LOCKDOWN_KCORE"), Some(3));
-        assert_eq!((types.integrity_max, types.confidentiality_max, types.hook), (2, 4, 2));
+        assert_eq!((types.integrity_max, types.confidentiality_max, types.hook), (2, 4, Some(2)));
         assert_eq!(types.reasons.len(), 2);
     }
 
     #[test]
-    fn a_kernel_without_the_hook_is_too_old() {
-        assert!(matches!(KernelTypes::parse(&kernel(false, "")), Err(Error::TooOld(_))));
+    fn a_kernel_may_lack_the_hook() {
+        assert_eq!(KernelTypes::parse(&kernel(false, "")).unwrap().hook, None);
     }
 
     #[test]

@@ -27,10 +27,11 @@ use stockade_reasons::Level;
 pub use crate::selftest::SelfTest;
 use crate::{
     Error,
+    attach::Attachment,
     btf::KernelTypes,
     host,
     intent::{Intent, Notice},
-    object,
+    measure, object,
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
     selftest, sys,
 };
@@ -44,6 +45,8 @@ pub struct Applied {
     pub slot: Slot,
     /// What the administrator should know.
     pub notices: Vec<Notice>,
+    /// How the program is asked.
+    pub attachment: Attachment,
     /// Proof that it decides.
     pub self_test: SelfTest,
     /// The level of the kernel's own lockdown.
@@ -75,26 +78,34 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
     }
     let types = KernelTypes::of_running_kernel()?;
     let lsms = host::active_lsms()?;
-    if !host::has_bpf_lsm(&lsms) {
-        return Err(Error::NoBpfLsm { active: lsms });
-    }
     let native = host::native_lockdown()?;
     let (mut slot, notices) = intent.compile(&types);
     slot.applied_boot_ns = host::boot_ns();
 
     let _lock = Lock::take()?;
-    let (change, self_test) = match pins::open()? {
+    let (change, attachment, self_test) = match pins::open()? {
         Pinned::Nothing { leftovers } => {
             if leftovers {
                 pins::remove()?;
             }
-            (Change::Started, start(&types, slot, native)?)
+            let attachment = Attachment::choose(&lsms, &types);
+            let heard =
+                start(&types, slot, native, attachment).map_err(|error| match (attachment, error) {
+                    (
+                        Attachment::ModifyReturn,
+                        source @ (Error::TooOld(_) | Error::Rejected { .. } | Error::Io { .. }),
+                    ) => Error::NoBpfLsm { active: lsms, source: Box::new(source) },
+                    (_, error) => error,
+                })?;
+            (Change::Started, attachment, heard)
         }
         Pinned::Whole(mut enforcement) => {
             let before = enforcement.swap(slot)?;
             let scope = slot.scope;
+            let attachment = enforcement.attachment()?;
+            let native = attachment.refused_before(native);
             match selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native) {
-                Ok(proof) => (before.map_or(Change::Unchanged, |_| Change::Replaced), proof),
+                Ok(proof) => (before.map_or(Change::Unchanged, |_| Change::Replaced), attachment, proof),
                 Err(error) => {
                     // A policy that cannot be proven is not left behind.
                     if let Some(before) = before {
@@ -105,7 +116,7 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             }
         }
     };
-    Ok(Applied { change, slot, notices, self_test, native, types })
+    Ok(Applied { change, slot, notices, attachment, self_test, native, types })
 }
 
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
@@ -117,16 +128,16 @@ fn step(name: &str) {
     }
 }
 
-fn start(types: &KernelTypes, slot: Slot, native: Level) -> Result<SelfTest, Error> {
+fn start(types: &KernelTypes, slot: Slot, native: Level, attachment: Attachment) -> Result<SelfTest, Error> {
     let hear_everything =
         Slot { scope: Scope { watched: u64::MAX, deny: 0, quiet: u64::MAX }, ..Slot::default() };
     let mut policy =
         Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [hear_everything, slot] };
-    let mut loaded = object::load(types, &policy)?;
+    let mut loaded = object::load(types, &policy, attachment.target(types)?)?;
     step("loaded");
     let link = loaded.attach()?;
     step("attached");
-    let heard = selftest::run(types, &loaded.counters, u64::MAX, 0, native)?;
+    let heard = selftest::run(types, &loaded.counters, u64::MAX, 0, attachment.refused_before(native))?;
     step("heard");
     zero(&mut loaded.counters, types)?;
     policy.active = 1;
@@ -163,6 +174,11 @@ fn zero(counters: &mut PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result
 }
 
 impl Enforcement {
+    fn attachment(&self) -> Result<Attachment, Error> {
+        let info = sys::link_info(self.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
+        Ok(Attachment::of(&info))
+    }
+
     fn policy(&self) -> Result<Policy, Error> {
         self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
     }
@@ -276,6 +292,10 @@ pub struct InForce {
     pub counts: Vec<Count>,
     /// Events that found the ring buffer full.
     pub lost_events: u64,
+    /// How the program is asked.
+    pub attachment: Attachment,
+    /// Requests let through unasked, see [`crate::attach`].
+    pub skipped: u64,
     /// Id of the attached program, as `bpftool prog` shows it.
     pub program_id: u32,
     /// Id of the link, as `bpftool link` shows it.
@@ -307,6 +327,10 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         slot: policy.slots[usize::from(policy.active & 1 == 1)],
         counts,
         lost_events: sum(LOST)?,
+        attachment: Attachment::of(&info),
+        skipped: measure::account(&info)
+            .map_err(|e| Error::io("ask for the program's statistics", e))?
+            .skipped,
         program_id: info.program,
         link_id: info.id,
     }))

@@ -28,14 +28,16 @@ pub enum Error {
         "this kernel's type information lacks {0}: kernel 5.15 or newer with CONFIG_SECURITY=y and CONFIG_BPF_LSM=y is needed"
     )]
     TooOld(&'static str),
-    /// The bpf LSM is not active.
+    /// The bpf LSM is not active, and nothing can take its place.
     #[error(
-        "the BPF security module is not active on this kernel (active: {active})\n  \
-         Attaching would succeed and do nothing. Add bpf to the list on the kernel command line, `lsm={active},bpf`, and reboot"
+        "the BPF security module is not active on this kernel (active: {active}), and the way around it, a program in front of security_locked_down(), does not work here: {source}\n  \
+         add bpf to the list on the kernel command line, `lsm={active},bpf`, and reboot"
     )]
     NoBpfLsm {
         /// `/sys/kernel/security/lsm`.
         active: String,
+        /// Why modify-return does not work.
+        source: Box<Error>,
     },
     /// Not root, or root without the needed capability.
     #[error(

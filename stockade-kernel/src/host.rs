@@ -106,7 +106,7 @@ pub fn kernel_release() -> String {
         .map_or_else(|_| "unknown".into(), |r| r.trim().to_owned())
 }
 
-/// Whether the kernel's tracing switch is off, which silences every BPF LSM program.
+/// Whether the kernel's tracing switch is off, which silences every program attached to a function of the kernel, BPF LSM programs too.
 #[must_use]
 pub fn tracing_is_off() -> bool {
     fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|v| v.trim() == "0")

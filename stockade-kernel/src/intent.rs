@@ -239,7 +239,7 @@ mod tests {
             integrity_max: 10,
             confidentiality_max: 20,
             offsets: Offsets::default(),
-            hook: 1,
+            hook: Some(1),
         }
     }
 

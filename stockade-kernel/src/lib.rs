@@ -5,6 +5,7 @@ The user side of the kernel: everything Stockade asks of it or does to it.
 host     what this machine offers: BTF, LSM list, native lockdown, Secure Boot, bpffs
 btf      this kernel's numbers of the reasons and offsets of the fields events need
 intent   what the administrator wants, compiled to bit sets for this kernel
+attach   the two ways to be asked
 object   the compiled kernel side, loaded: maps, verifier, attach
 pins     where enforcement lives while no process of ours does
 enforce  the steps from intent to effect, in an order that a kill at any point cannot spoil
@@ -17,6 +18,7 @@ The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
 */
 #![deny(missing_docs)]
 
+pub mod attach;
 pub mod btf;
 pub mod enforce;
 mod error;

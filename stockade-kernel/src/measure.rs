@@ -10,7 +10,7 @@ use std::{
 use aya_obj::generated::bpf_insn;
 use stockade_common::{LAYOUT, MAGIC, Policy, Slot};
 
-use crate::{Error, btf::KernelTypes, object, pins, sys};
+use crate::{Error, attach::Attachment, btf::KernelTypes, object, pins, sys};
 
 /// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
 /// BPF program on the hook costs at least.
@@ -34,9 +34,10 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
         off: 0,
         imm: 0,
     };
-    let program = sys::load_lsm(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", types.hook, &mut [])
+    let target = Attachment::BpfLsm.target(types)?;
+    let program = sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, &mut [])
         .map_err(|e| Error::bpf("loading the empty program", e))?;
-    let link = sys::attach_lsm(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
+    let link = sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
     Ok(EmptyProgram { _program: program, _link: link })
 }
 
@@ -55,7 +56,7 @@ pub struct EmptyProgram {
 #[doc(hidden)]
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     let policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [Slot::default(); 2] };
-    object::load(types, &policy).map(drop)
+    object::load(types, &policy, Attachment::BpfLsm.target(types)?).map(drop)
 }
 
 /// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.
@@ -77,10 +78,28 @@ pub fn statistics() -> Result<Statistics, Error> {
     };
     let failed = |e: io::Error| Error::io("ask for the program's statistics", e);
     let info = sys::link_info(enforcement.link.as_fd()).map_err(failed)?;
-    let program = sys::program_by_id(info.program).map_err(failed)?;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).map_err(failed)?;
+    let account = account(&info).map_err(failed)?;
+    Ok(Statistics { runs: account.runs, nanoseconds: account.nanoseconds })
+}
+
+/// The kernel's account of the program behind a link.
+pub(crate) struct Account {
+    runs: u64,
+    nanoseconds: u64,
+    /// Requests that the program was not asked about, since it was deciding another one on the same
+    /// processor. Always 0 for LSM programs.
+    pub skipped: u64,
+}
+
+pub(crate) fn account(link: &sys::LinkInfo) -> io::Result<Account> {
+    let program = sys::program_by_id(link.program)?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
     let field = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
     };
-    Ok(Statistics { runs: field("run_cnt:"), nanoseconds: field("run_time_ns:") })
+    Ok(Account {
+        runs: field("run_cnt:"),
+        nanoseconds: field("run_time_ns:"),
+        skipped: field("recursion_misses:"),
+    })
 }

@@ -31,8 +31,8 @@ pub struct Loaded {
     program: OwnedFd,
 }
 
-/// Makes the maps with this policy in force, and loads the program for this kernel.
-pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
+/// Makes the maps with this policy in force, and loads the program for this kernel and target.
+pub fn load(types: &KernelTypes, policy: &Policy, target: sys::Target) -> Result<Loaded, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
     let mut object = Object::parse(OBJECT).map_err(|e| broken(&e))?;
 
@@ -67,9 +67,8 @@ pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
         .get("locked_down")
         .ok_or_else(|| Error::Object("it has no program locked_down".into()))?;
     let instructions = &object.functions[&program.function_key()].instructions;
-    let load = |log: &mut [u8]| {
-        sys::load_lsm(instructions, &object.license, b"stockade\0\0\0\0\0\0\0\0", types.hook, log)
-    };
+    let load =
+        |log: &mut [u8]| sys::load(instructions, &object.license, b"stockade\0\0\0\0\0\0\0\0", target, log);
     let program = load(&mut []).map_err(|first| {
         if first.raw_os_error() == Some(libc::EPERM) {
             return Error::bpf("loading the BPF program", first);
@@ -100,7 +99,7 @@ pub fn load(types: &KernelTypes, policy: &Policy) -> Result<Loaded, Error> {
 impl Loaded {
     /// Attaches the program. It decides from here on, as long as the link lives.
     pub fn attach(&self) -> Result<OwnedFd, Error> {
-        sys::attach_lsm(self.program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
+        sys::attach(self.program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 }
 

@@ -1,8 +1,8 @@
 /*!
 Proof that the program decides: knock at a real door and look whether the program heard it.
 
-Needed because attaching without `bpf` in the list of active security modules succeeds and does
-nothing. The doors here exist on every supported kernel of their architecture and are opened by this
+Needed because the kernel takes attachments that do nothing: without `bpf` among the active security
+modules, or with its tracing switch off. The doors here exist on every supported kernel of their architecture and are opened by this
 process for itself: nothing remains when the test ends.
 */
 use std::{fs::File, io};
@@ -69,9 +69,9 @@ pub(crate) fn run(
             return Err(Error::SelfTest(format!(
                 "the program is attached, but a request for {id} did not reach it ({})",
                 if crate::host::tracing_is_off() {
-                    "kernel.ftrace_enabled is 0, which silences BPF LSM programs: sysctl kernel.ftrace_enabled=1"
+                    "kernel.ftrace_enabled is 0, which silences programs attached to the kernel's functions: sysctl kernel.ftrace_enabled=1"
                 } else {
-                    "is bpf in /sys/kernel/security/lsm?"
+                    "the kernel does not say why"
                 }
             )));
         }

@@ -22,8 +22,31 @@ const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 
+const BPF_PROG_TYPE_TRACING: u32 = 26;
 const BPF_PROG_TYPE_LSM: u32 = 29;
+pub const BPF_MODIFY_RETURN: u32 = 26;
 const BPF_LSM_MAC: u32 = 27;
+
+/// What a program is loaded for.
+#[derive(Clone, Copy)]
+pub struct Target {
+    program_type: u32,
+    attach_type: u32,
+    function: u32,
+}
+
+impl Target {
+    /// A hook of the BPF security module, by the BTF id of its function. 5.7 and later.
+    pub fn lsm(function: u32) -> Self {
+        Self { program_type: BPF_PROG_TYPE_LSM, attach_type: BPF_LSM_MAC, function }
+    }
+
+    /// The front of a kernel function, by its BTF id: what the program returns, unless it is 0, is the
+    /// function's answer, and the function does not run. 5.7 and later.
+    pub fn modify_return(function: u32) -> Self {
+        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_MODIFY_RETURN, function }
+    }
+}
 
 fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
     // SAFETY: `attr` is a live, initialised block of the size passed; pointers in it outlive the call
@@ -69,13 +92,12 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) }).map(drop)
 }
 
-/// Loads an LSM program for the hook with this BTF id. The verifier's log goes to `log` when it is
-/// not empty.
-pub fn load_lsm(
+/// Loads a program. The verifier's log goes to `log` when it is not empty.
+pub fn load(
     instructions: &[bpf_insn],
     license: &CStr,
     name: &[u8; 16],
-    hook: u32,
+    target: Target,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -102,7 +124,7 @@ pub fn load_lsm(
         attach_btf_id: u32,
     }
     let mut attr = Attr {
-        prog_type: BPF_PROG_TYPE_LSM,
+        prog_type: target.program_type,
         insn_cnt: u32::try_from(instructions.len()).expect("a program has fewer than a million instructions"),
         insns: address(instructions.as_ptr()),
         license: address(license.as_ptr()),
@@ -113,7 +135,7 @@ pub fn load_lsm(
         prog_flags: 0,
         prog_name: *name,
         prog_ifindex: 0,
-        expected_attach_type: BPF_LSM_MAC,
+        expected_attach_type: target.attach_type,
         prog_btf_fd: 0,
         func_info_rec_size: 0,
         func_info: 0,
@@ -121,14 +143,14 @@ pub fn load_lsm(
         line_info_rec_size: 0,
         line_info: 0,
         line_info_cnt: 0,
-        attach_btf_id: hook,
+        attach_btf_id: target.function,
     };
     bpf(BPF_PROG_LOAD, &mut attr).map(owned)
 }
 
-/// Attaches a loaded LSM program; the attachment lives as long as the link returned or a pin of it.
-/// Through BPF_RAW_TRACEPOINT_OPEN, which every kernel since 5.7 takes for LSM programs.
-pub fn attach_lsm(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Attaches a loaded program to its target; the attachment lives as long as the link returned or a pin
+/// of it. Through BPF_RAW_TRACEPOINT_OPEN, which every kernel since 5.7 takes for these programs.
+pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
         name: u64,
@@ -163,6 +185,8 @@ pub struct LinkInfo {
     pub id: u32,
     /// The id of the program it attaches.
     pub program: u32,
+    /// How it is attached: one of the constants of `enum bpf_attach_type`.
+    pub attach_type: u32,
 }
 
 /// Asks for a link's id and program.
@@ -176,7 +200,7 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = [0u32; 32];
     let mut attr = Attr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(LinkInfo { id: info[1], program: info[2] })
+    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4] })
 }
 
 #[repr(C)]

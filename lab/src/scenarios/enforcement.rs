@@ -62,7 +62,7 @@ pub(super) fn doors() -> Result<Doors> {
 }
 
 /// Demands of every door that it is refused by Stockade exactly when `refused` says so.
-fn expect(refused: impl Fn(&str, bool) -> bool) -> Result<()> {
+pub(super) fn expect(refused: impl Fn(&str, bool) -> bool) -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     let mut wrong = Vec::new();
     for ((reason, door), (answer, _)) in doors()? {

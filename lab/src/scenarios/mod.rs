@@ -11,6 +11,7 @@ mod bad_input;
 mod boots;
 mod conformance;
 mod enforcement;
+mod fallback;
 mod killed;
 mod native;
 mod table;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         watching::SCENARIOS,
         native::SCENARIOS,
+        fallback::SCENARIOS,
         conformance::SCENARIOS,
     ]
     .concat()

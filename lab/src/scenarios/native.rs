@@ -1,4 +1,4 @@
-//! Beside the kernel's own lockdown, and on kernels that do not ask us.
+//! Beside the kernel's own lockdown.
 
 use anyhow::{Result, ensure};
 
@@ -19,11 +19,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "it loads under native confidentiality and says it has nothing to add",
         boot: Boot::NativeConfidentiality,
         run: confidentiality,
-    },
-    Scenario {
-        name: "without bpf among the modules it refuses to pretend",
-        boot: Boot::NoBpfLsm,
-        run: no_bpf,
     },
 ];
 
@@ -78,12 +73,5 @@ fn confidentiality(_: &Guest) -> Result<()> {
         "native refuses everything first"
     );
     stockade(&["lift"])?.exits(0)?.says("stays at confidentiality")?;
-    Ok(())
-}
-
-fn no_bpf(_: &Guest) -> Result<()> {
-    stockade(&["check-host"])?.exits(1)?.says("MISSING")?.says("lsm=")?;
-    stockade(&["enforce", "integrity"])?.exits(2)?.says("not active")?.says(",bpf")?;
-    ensure!(!std::path::Path::new("/sys/fs/bpf/stockade").exists(), "something was pinned");
     Ok(())
 }

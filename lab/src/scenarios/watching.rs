@@ -3,6 +3,7 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -99,11 +100,8 @@ fn storm(_: &Guest) -> Result<()> {
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let mut reader = follow("/tmp/storm")?;
     std::thread::sleep(Duration::from_millis(300));
-    let children: Vec<_> = (0..8).map(|_| refused_until(Instant::now() + Duration::from_secs(5))).collect();
-    for child in children {
-        // SAFETY: waits for a child of this process; no status is wanted.
-        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    }
+    let through = ports_granted(8, Duration::from_secs(5))?;
+    ensure!(through == 0, "{through} requests were not refused");
     // The reader has caught up when its file stops growing and what was lost has been told.
     let mut size = 0;
     loop {
@@ -138,13 +136,56 @@ fn storm(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-fn refused_until(deadline: Instant) -> libc::pid_t {
+/// Processes ask for a port as fast as they can for so long. How often one was granted.
+pub(super) fn ports_granted(processes: u32, duration: Duration) -> Result<u64> {
+    let deadline = Instant::now() + duration;
+    let granted = Shared::new()?;
+    let children: Vec<_> = (0..processes).map(|_| asking_until(deadline, &granted)).collect();
+    for child in children {
+        // SAFETY: waits for a child of this process; no status is wanted.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    }
+    Ok(granted.count().load(Ordering::Relaxed))
+}
+
+/// A number that children share with this process.
+struct Shared(*mut libc::c_void);
+
+impl Shared {
+    fn new() -> Result<Self> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for new memory; nothing is replaced.
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
+        ensure!(page != libc::MAP_FAILED, "map a page: {}", std::io::Error::last_os_error());
+        Ok(Self(page))
+    }
+
+    fn count(&self) -> &AtomicU64 {
+        // SAFETY: the page is as big, zeroed, aligned, and lives as long as `self`.
+        unsafe { &*self.0.cast() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this size.
+        unsafe { libc::munmap(self.0, size_of::<AtomicU64>()) };
+    }
+}
+
+fn asking_until(deadline: Instant, granted: &Shared) -> libc::pid_t {
     // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
     match unsafe { libc::fork() } {
         0 => {
             while Instant::now() < deadline {
-                // SAFETY: asks the kernel for a port, which it refuses.
-                unsafe { libc::ioperm(0x80, 1, 1) };
+                // SAFETY: asks the kernel for a port, which is not used.
+                if unsafe { libc::ioperm(0x80, 1, 1) } == 0 {
+                    granted.count().fetch_add(1, Ordering::Relaxed);
+                    // SAFETY: gives it back.
+                    unsafe { libc::ioperm(0x80, 1, 0) };
+                }
             }
             // SAFETY: ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(0) }

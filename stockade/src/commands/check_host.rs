@@ -30,6 +30,8 @@ pub struct Check {
     pub found: String,
 }
 
+const BPF_LSM: &str = "BPF security module";
+
 pub fn run(json: bool) -> Result<Exit> {
     let must = |name: &str, result: Result<String, String>| {
         let ok = Some(result.is_ok());
@@ -51,14 +53,11 @@ pub fn run(json: bool) -> Result<Exit> {
                 .map(|t| format!("{} reasons known to this kernel", t.reasons.len()))
                 .map_err(|e| e.to_string()),
         ),
-        must(
-            "BPF security module",
-            match host::active_lsms() {
-                Ok(list) if host::has_bpf_lsm(&list) => Ok(format!("active ({list})")),
-                Ok(active) => Err(stockade_kernel::Error::NoBpfLsm { active }.to_string()),
-                Err(e) => Err(e.to_string()),
-            },
-        ),
+        match host::active_lsms() {
+            Ok(list) if host::has_bpf_lsm(&list) => must(BPF_LSM, Ok(format!("active ({list})"))),
+            Ok(list) => know(BPF_LSM, super::weaker(&list)),
+            Err(e) => must(BPF_LSM, Err(e.to_string())),
+        },
         must(
             "BPF file system",
             if host::is_bpffs(Path::new(pins::BPFFS)) {
@@ -70,7 +69,7 @@ pub fn run(json: bool) -> Result<Exit> {
         must(
             "kernel tracing switch",
             if host::tracing_is_off() {
-                Err("kernel.ftrace_enabled is 0, which silences every BPF LSM program; turn it on with: sysctl kernel.ftrace_enabled=1".into())
+                Err("kernel.ftrace_enabled is 0, which silences every program attached to the kernel's functions; turn it on with: sysctl kernel.ftrace_enabled=1".into())
             } else {
                 Ok("on".into())
             },

@@ -7,6 +7,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    attach::Attachment,
     btf::KernelTypes,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
@@ -33,6 +34,8 @@ pub struct Report {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
+    /// How the program is attached: bpf-lsm, or modify-return, which is weaker
+    pub attachment: String,
     /// How it was proven: the reason that was asked for; null when the kernel left nothing to ask
     pub proven_by: Option<String>,
     /// What the administrator should know
@@ -84,7 +87,16 @@ fn report(applied: &Applied, why: Option<&str>, types: &KernelTypes) -> Report {
     let mut notices: Vec<String> = why.iter().map(ToString::to_string).collect();
     notices.extend(applied.notices.iter().map(ToString::to_string));
     let level = super::level_of(applied.slot.level);
-    if applied.native > Level::None {
+    let weaker = applied.attachment == Attachment::ModifyReturn;
+    if weaker {
+        notices.push(super::weaker(&host::active_lsms().unwrap_or_default()));
+    }
+    if applied.native > Level::None && weaker {
+        notices.push(format!(
+            "the kernel's own lockdown is at {} too and refuses what Stockade lets through; allowing, auditing or lifting here has no effect on that until reboot",
+            applied.native
+        ));
+    } else if applied.native > Level::None {
         let covers =
             if applied.native >= level { "everything this level would" } else { "the integrity reasons" };
         notices.push(format!(
@@ -110,6 +122,7 @@ fn report(applied: &Applied, why: Option<&str>, types: &KernelTypes) -> Report {
         refused: super::ids(scope.deny, types),
         audited: super::ids(scope.watched & !scope.deny, types),
         allowed: super::ids(applied.slot.allow, types),
+        attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {
             SelfTest::Passed { reason } => Some(reason.clone()),
             _ => None,

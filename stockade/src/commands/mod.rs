@@ -3,7 +3,7 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{btf::KernelTypes, enforce::reason_id};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
@@ -34,6 +34,22 @@ fn all_ids() -> String {
 /// Ids of the reasons in a set of this kernel.
 fn ids(set: u64, types: &KernelTypes) -> Vec<String> {
     types.reasons.iter().filter(|r| set >> r.number & 1 == 1).map(|r| reason_id(types, r.number)).collect()
+}
+
+fn attachment(attachment: Attachment) -> &'static str {
+    match attachment {
+        Attachment::BpfLsm => "bpf-lsm",
+        Attachment::ModifyReturn => "modify-return",
+    }
+}
+
+/// What to say of a machine on which [`Attachment::ModifyReturn`] is all there is.
+fn weaker(active_lsms: &str) -> String {
+    format!(
+        "bpf is not among the active security modules ({active_lsms}), so Stockade attaches by modify-return, which is weaker: \
+         a request that comes while another one is being decided on the same processor is let through (status counts them). \
+         For the stronger way add lsm={active_lsms},bpf to the kernel command line and reboot"
+    )
 }
 
 fn level_of(number: u8) -> Level {

@@ -131,7 +131,8 @@ fn refusals(state: Option<&InForce>) -> BTreeMap<String, u64> {
     state.map(|s| s.counts.iter().map(|c| (c.reason.clone(), c.refused)).collect()).unwrap_or_default()
 }
 
-/// Native lockdown is asked first, so what it covers is its refusal.
+/// What Stockade counted is its refusal. Where native lockdown is asked first, which is nearly
+/// everywhere, Stockade never hears of what native covers.
 fn who(reason: &str, native: Level, types: &KernelTypes, stockade_counted: bool) -> Verdict {
     let number = stockade_reasons::by_id(reason).and_then(|r| types.number(r.enum_name));
     let native_covers = number.is_some_and(|n| match native {
@@ -139,10 +140,10 @@ fn who(reason: &str, native: Level, types: &KernelTypes, stockade_counted: bool)
         Level::Integrity => types.is_integrity(n),
         Level::Confidentiality => true,
     });
-    if native_covers {
-        Verdict::RefusedByNative
-    } else if stockade_counted {
+    if stockade_counted {
         Verdict::RefusedByStockade
+    } else if native_covers {
+        Verdict::RefusedByNative
     } else {
         Verdict::RefusedByOther
     }

@@ -31,7 +31,7 @@ pub struct InForce {
     pub level: String,
     /// Whether the level is audited, not enforced
     pub audit: bool,
-    /// How the program is attached
+    /// How the program is attached: bpf-lsm, or modify-return, which is weaker
     pub attachment: String,
     /// Whether root can lift it before reboot
     pub sealed: bool,
@@ -47,6 +47,9 @@ pub struct InForce {
     pub counters: Vec<Counter>,
     /// Events that found the buffer full, most often since nobody watched
     pub lost_events: u64,
+    /// Requests let through unasked, since another one was being decided on the same processor: can only
+    /// happen with modify-return
+    pub skipped: u64,
     /// As in `bpftool prog`
     pub program_id: u32,
     /// As in `bpftool link`
@@ -70,7 +73,8 @@ pub fn run(json: bool) -> Result<Exit> {
     let stockade = read_back(&types)?.map(|state| InForce {
         level: super::level_of(state.slot.level).to_string(),
         audit: state.slot.audit == 1,
-        attachment: "BPF LSM".into(),
+        attachment: super::attachment(state.attachment).into(),
+        skipped: state.skipped,
         sealed: false,
         applied_seconds_ago: host::boot_ns().saturating_sub(state.slot.applied_boot_ns) / 1_000_000_000,
         refused: super::ids(state.slot.scope.deny, &types),
@@ -88,7 +92,7 @@ pub fn run(json: bool) -> Result<Exit> {
     let report = Report {
         kernel: host::kernel_release(),
         native_lockdown: native.to_string(),
-        warnings: warnings(stockade.is_some(), native, &types),
+        warnings: warnings(stockade.as_ref(), native, &types),
         stockade,
     };
     if json {
@@ -99,12 +103,26 @@ pub fn run(json: bool) -> Result<Exit> {
     Ok(if report.stockade.is_some() { Exit::Done } else { Exit::No })
 }
 
-fn warnings(in_force: bool, native: Level, types: &KernelTypes) -> Vec<String> {
+fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> Vec<String> {
     let mut warnings = Vec::new();
-    if in_force && host::tracing_is_off() {
-        warnings.push("kernel.ftrace_enabled is 0: no BPF LSM program runs, nothing is refused by Stockade; turn it on with: sysctl kernel.ftrace_enabled=1".into());
+    let in_force = stockade.is_some();
+    let weaker = stockade.is_some_and(|s| s.attachment == "modify-return");
+    if let Some(s) = stockade.filter(|_| weaker) {
+        let lsms = host::active_lsms().unwrap_or_default();
+        warnings.push(super::weaker(&lsms));
+        if s.skipped > 0 {
+            warnings.push(format!(
+                "{} requests of all processes were let through unasked, since another one was being decided on the same processor",
+                s.skipped
+            ));
+        }
     }
-    if in_force && native > Level::None {
+    if in_force && host::tracing_is_off() {
+        warnings.push("kernel.ftrace_enabled is 0: the program does not run, nothing is refused by Stockade; turn it on with: sysctl kernel.ftrace_enabled=1".into());
+    }
+    if in_force && native > Level::None && weaker {
+        warnings.push(format!("the kernel's own lockdown is at {native}: what Stockade lets through it still refuses, so allowing that has no effect"));
+    } else if in_force && native > Level::None {
         warnings.push(format!("the kernel's own lockdown is at {native} and refuses first: what it refuses is not counted here, and allowing it has no effect"));
     }
     for reason in &types.reasons {
@@ -133,7 +151,9 @@ fn text(report: &Report) -> String {
             let _ = writeln!(
                 out,
                 "  attached as    {} (program {}, link {})",
-                s.attachment, s.program_id, s.link_id
+                if s.attachment == "bpf-lsm" { "BPF LSM" } else { "modify-return, the weaker way" },
+                s.program_id,
+                s.link_id
             );
             let _ = writeln!(
                 out,

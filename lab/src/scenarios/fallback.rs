@@ -1,0 +1,95 @@
+//! Without bpf among the active security modules: the weaker attachment, and an honest account of it.
+
+use std::{fs::File, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use super::{enforcement::expect, lift_all};
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "without bpf among the modules both levels shut their doors",
+        boot: Boot::NoBpfLsm,
+        run: levels,
+    },
+    Scenario { name: "the weaker attachment is named, with why", boot: Boot::NoBpfLsm, run: named },
+    Scenario { name: "the weaker attachment audits, reports and ends", boot: Boot::NoBpfLsm, run: audit },
+    Scenario { name: "what the weaker attachment skips is counted", boot: Boot::NoBpfLsm, run: skipped },
+    // Last: native lockdown only goes up.
+    Scenario {
+        name: "the weaker attachment beside native lockdown",
+        boot: Boot::NoBpfLsm,
+        run: beside_native,
+    },
+];
+
+fn levels(_: &Guest) -> Result<()> {
+    lift_all()?;
+    expect(|_, _| false)?;
+    stockade(&["enforce", "integrity"])?.exits(0)?.says("proven: a real request")?;
+    expect(|_, integrity| integrity)?;
+    stockade(&["enforce", "confidentiality", "--allow", "pci-access"])?.exits(0)?;
+    expect(|reason, _| reason != "pci-access")
+}
+
+fn named(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["check-host"])?.exits(0)?.says("modify-return, which is weaker")?.says(",bpf")?;
+    let enforced = stockade(&["enforce", "integrity", "--json"])?.exits(0)?.json()?;
+    ensure!(enforced["attachment"] == "modify-return", "{enforced}");
+    stockade(&["enforce", "confidentiality"])?.exits(0)?.says("modify-return, which is weaker")?;
+    stockade(&["status"])?
+        .exits(0)?
+        .says("modify-return, the weaker way")?
+        .says("bpf is not among the active security modules")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    ensure!(status["stockade"]["attachment"] == "modify-return", "{status}");
+    Ok(())
+}
+
+fn audit(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "confidentiality", "--audit"])?.exits(0)?;
+    expect(|_, _| false)?;
+    stockade(&["watch", "--no-follow"])?.exits(0)?.says("audited /dev/mem,kmem,port: stockade")?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    ensure!(File::open("/proc/kcore").is_err(), "no process of ours is alive, and kcore opens");
+    stockade(&["lift"])?.exits(0)?;
+    ensure!(File::open("/proc/kcore").is_ok(), "lift has returned, and kcore is still refused");
+    Ok(())
+}
+
+/// Eight processes ask for a port at once on a kernel that switches tasks in the middle of decisions.
+/// Whoever gets one was not asked about, and the account says so.
+fn skipped(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let through = super::watching::ports_granted(8, Duration::from_secs(3))?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let skipped = status["stockade"]["skipped"].as_u64().unwrap_or_default();
+    println!("{through} requests got through, {skipped} were skipped");
+    ensure!(through <= skipped, "{through} requests got through, and only {skipped} are told: {status}");
+    Ok(())
+}
+
+fn beside_native(_: &Guest) -> Result<()> {
+    lift_all()?;
+    std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    stockade(&["enforce", "confidentiality", "--allow", "ioport"])?
+        .exits(0)?
+        .says("the kernel's own lockdown is at integrity too")?;
+    let report = stockade(&["probe", "--json"])?.exits(0)?.json()?;
+    for door in report["doors"].as_array().into_iter().flatten() {
+        let wanted = if door["reason"] == "ioport" { "refused-by-native" } else { "refused-by-stockade" };
+        let answer = door["answer"].as_str().unwrap_or_default();
+        ensure!(!answer.starts_with("refused") || answer == wanted, "{door}");
+    }
+    stockade(&["status"])?.exits(0)?.says("what Stockade lets through it still refuses")?;
+    stockade(&["lift"])?.exits(0)?.says("stays at integrity")?;
+    Ok(())
+}
