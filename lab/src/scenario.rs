@@ -28,8 +28,7 @@ pub enum Boot {
     NativeIntegrity,
     /// The kernel's own lockdown at confidentiality.
     NativeConfidentiality,
-    /// Without the bpf LSM, and with a kernel that may switch tasks in the middle of a decision: the worst
-    /// case for what takes the LSM's place.
+    /// Without the bpf LSM.
     NoBpfLsm,
     /// As distributed, for scenarios that raise native lockdown, which no later one could lower.
     Raised,
@@ -66,7 +65,7 @@ impl Boot {
             Boot::NativeIntegrity => "lockdown=integrity",
             Boot::NativeConfidentiality => "lockdown=confidentiality",
             // The lockdown LSM is early: it is there even when a list omits it.
-            Boot::NoBpfLsm => "lsm=landlock,yama,apparmor preempt=full",
+            Boot::NoBpfLsm => "lsm=landlock,yama,apparmor",
         }
     }
 }

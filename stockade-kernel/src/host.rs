@@ -112,6 +112,52 @@ pub fn tracing_is_off() -> bool {
     fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|v| v.trim() == "0")
 }
 
+/// Whether the kernel may switch tasks in the middle of a decision (full or lazy preemption); `None` where
+/// it does not tell: the model of a kernel with `PREEMPT_DYNAMIC` is in debugfs, which lockdown closes; the
+/// next best are its command line and the configuration that distributions install beside it.
+#[must_use]
+pub fn may_switch_in_kernel() -> Option<bool> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let release = kernel_release();
+    preemption(
+        &read("/proc/sys/kernel/version"),
+        &read("/proc/cmdline"),
+        &read("/sys/kernel/debug/sched/preempt"),
+        &(read(&format!("/boot/config-{release}")) + &read(&format!("/usr/lib/modules/{release}/config"))),
+    )
+}
+
+/// From `uname -v`, the kernel's command line, the list in debugfs with the model in force in
+/// parentheses, and the kernel's configuration.
+fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<bool> {
+    let model = |name: &str| match name {
+        "none" | "voluntary" => Some(false),
+        "full" | "lazy" => Some(true),
+        _ => None,
+    };
+    let told = list.split_once('(').and_then(|(_, rest)| model(rest.split(')').next()?));
+    if told.is_some() {
+        return told;
+    }
+    let mut words = version.split_whitespace();
+    match words.find(|word| word.starts_with("PREEMPT")) {
+        None => Some(false),
+        Some("PREEMPT_DYNAMIC") => {
+            let chosen =
+                cmdline.split_whitespace().rev().find_map(|word| model(word.strip_prefix("preempt=")?));
+            let built = || {
+                config.lines().find_map(|line| match line {
+                    "CONFIG_PREEMPT_NONE=y" | "CONFIG_PREEMPT_VOLUNTARY=y" => Some(false),
+                    "CONFIG_PREEMPT=y" | "CONFIG_PREEMPT_LAZY=y" => Some(true),
+                    _ => None,
+                })
+            };
+            chosen.or_else(built)
+        }
+        Some(_) => Some(true),
+    }
+}
+
 /// Effective user id 0.
 #[must_use]
 pub fn is_root() -> bool {
@@ -138,6 +184,18 @@ mod tests {
         assert_eq!(parse_lockdown("[none] integrity confidentiality\n"), Level::None);
         assert_eq!(parse_lockdown("none [integrity] confidentiality\n"), Level::Integrity);
         assert_eq!(parse_lockdown("none integrity [confidentiality]\n"), Level::Confidentiality);
+    }
+
+    #[test]
+    fn the_model_of_preemption_is_told_or_not_guessed() {
+        let dynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.12";
+        assert_eq!(preemption(dynamic, "quiet", "none (voluntary) full\n", ""), Some(false));
+        assert_eq!(preemption(dynamic, "quiet", "full (lazy)\n", "CONFIG_PREEMPT_VOLUNTARY=y\n"), Some(true));
+        assert_eq!(preemption(dynamic, "preempt=none preempt=full", "", ""), Some(true));
+        assert_eq!(preemption(dynamic, "quiet", "", "CONFIG_PREEMPT_VOLUNTARY=y\n"), Some(false));
+        assert_eq!(preemption(dynamic, "quiet", "", ""), None);
+        assert_eq!(preemption("#1 SMP Debian", "quiet", "", ""), Some(false));
+        assert_eq!(preemption("#1 SMP PREEMPT_RT Debian", "quiet", "", ""), Some(true));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn run(json: bool) -> Result<Exit> {
         ),
         match host::active_lsms() {
             Ok(list) if host::has_bpf_lsm(&list) => must(BPF_LSM, Ok(format!("active ({list})"))),
-            Ok(list) => know(BPF_LSM, super::weaker(&list)),
+            Ok(list) => know(BPF_LSM, super::weaker(&list, host::may_switch_in_kernel())),
             Err(e) => must(BPF_LSM, Err(e.to_string())),
         },
         must(

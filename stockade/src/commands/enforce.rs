@@ -8,7 +8,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
     attach::Attachment,
-    btf::KernelTypes,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
     intent::{Intent, Unknown},
@@ -59,8 +58,10 @@ pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
             flags::UnknownChoice::Deny => Unknown::Deny,
         },
     };
+    // Before the level closes the file that tells.
+    let may_switch = host::may_switch_in_kernel();
     let applied = enforce(&intent)?;
-    let report = report(&applied, why, &applied.types);
+    let report = report(&applied, why, may_switch);
     if json {
         output::json(&report)?;
     } else {
@@ -82,14 +83,15 @@ fn level(choice: flags::LevelChoice) -> Result<(Level, Option<&'static str>)> {
     })
 }
 
-fn report(applied: &Applied, why: Option<&str>, types: &KernelTypes) -> Report {
+fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Report {
+    let types = &applied.types;
     let scope = applied.slot.scope;
     let mut notices: Vec<String> = why.iter().map(ToString::to_string).collect();
     notices.extend(applied.notices.iter().map(ToString::to_string));
     let level = super::level_of(applied.slot.level);
     let weaker = applied.attachment == Attachment::ModifyReturn;
     if weaker {
-        notices.push(super::weaker(&host::active_lsms().unwrap_or_default()));
+        notices.push(super::weaker(&host::active_lsms().unwrap_or_default(), may_switch));
     }
     if applied.native > Level::None && weaker {
         notices.push(format!(

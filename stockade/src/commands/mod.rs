@@ -44,10 +44,19 @@ fn attachment(attachment: Attachment) -> &'static str {
 }
 
 /// What to say of a machine on which [`Attachment::ModifyReturn`] is all there is.
-fn weaker(active_lsms: &str) -> String {
+fn weaker(active_lsms: &str, may_switch: Option<bool>) -> String {
+    let how_weak = match may_switch {
+        Some(false) => {
+            "this kernel as booted does not switch tasks in the middle of a decision, so that does not happen"
+        }
+        Some(true) => "this kernel switches tasks in the middle of decisions, so root can bring that about",
+        None => {
+            "a kernel with full or lazy preemption lets root bring that about, and whether this one has it cannot be read"
+        }
+    };
     format!(
         "bpf is not among the active security modules ({active_lsms}), so Stockade attaches by modify-return, which is weaker: \
-         a request that comes while another one is being decided on the same processor is let through (status counts them). \
+         a request that comes while another one is being decided on the same processor is let through; {how_weak} (status counts them). \
          For the stronger way add lsm={active_lsms},bpf to the kernel command line and reboot"
     )
 }

@@ -109,7 +109,7 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
     let weaker = stockade.is_some_and(|s| s.attachment == "modify-return");
     if let Some(s) = stockade.filter(|_| weaker) {
         let lsms = host::active_lsms().unwrap_or_default();
-        warnings.push(super::weaker(&lsms));
+        warnings.push(super::weaker(&lsms, host::may_switch_in_kernel()));
         if s.skipped > 0 {
             warnings.push(format!(
                 "{} requests of all processes were let through unasked, since another one was being decided on the same processor",
