@@ -4,7 +4,11 @@ What was refused and audited, read from the ring buffer.
 The buffer keeps what happened while nobody read, up to its size; what found it full is counted. One
 reader at a time: two would each see a part.
 */
-use std::{fs, io, os::fd::AsRawFd, time::Duration};
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use stockade_common::Event;
@@ -55,21 +59,31 @@ impl Reader {
         // SAFETY: at least the event's size, plain integers, any bytes are a value; read unaligned.
         Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast::<Event>()) })
     }
+}
 
-    /// Sleeps until there is something to read or the time is over.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when poll(2) fails for another cause than a signal.
-    pub fn wait(&self, at_most: Duration) -> Result<(), Error> {
-        let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: one live entry.
-        if unsafe { libc::poll(&raw mut poll, 1, milliseconds) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(Error::io("wait for events", error));
-            }
-        }
-        Ok(())
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring buffer keeps its descriptor open as long as it lives, which `self` outlasts.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
+}
+
+/// Sleeps until one of these descriptors has something to read or the time is over.
+///
+/// # Errors
+/// [`Error::Io`] when poll(2) fails for another cause than a signal.
+pub fn wait(sources: &[BorrowedFd<'_>], at_most: Duration) -> Result<(), Error> {
+    let mut polls: Vec<libc::pollfd> = sources
+        .iter()
+        .map(|source| libc::pollfd { fd: source.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: as many live entries as are told.
+    if unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, milliseconds) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(Error::io("wait for events", error));
+        }
+    }
+    Ok(())
 }

@@ -168,9 +168,19 @@ pub fn is_root() -> bool {
 /// Nanoseconds since boot, suspend included.
 #[must_use]
 pub fn boot_ns() -> u64 {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds that this machine has spent suspended: what clocks that stop then are behind.
+#[must_use]
+pub fn suspended_ns() -> u64 {
+    boot_ns().saturating_sub(clock(libc::CLOCK_MONOTONIC))
+}
+
+fn clock(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is live for the call; CLOCK_BOOTTIME exists since 2.6.39.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
         + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

@@ -38,7 +38,8 @@ pub enum Command {
     Probe(Probe),
     /// Print refusals and audits as they happen
     ///
-    /// Starts with what happened while nobody watched, as far as the buffer reaches.
+    /// Starts with what happened while nobody watched, as far as the buffer reaches. What the kernel's own
+    /// lockdown refuses is taken from the kernel log, from its oldest record on: it is shown again each time.
     Watch(Watch),
     /// Say whether this host can enforce, what is missing and how to get it
     ///

@@ -6,6 +6,7 @@ the kernel is in the crate stockade-kernel, everything known about reasons in st
 */
 mod commands;
 mod flags;
+mod kernel_log;
 mod output;
 mod requester;
 #[cfg(test)]

@@ -27,6 +27,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::NoBpfLsm,
         run: beside_native,
     },
+    Scenario {
+        name: "audited by the weaker attachment and refused by native is one line",
+        boot: Boot::NoBpfLsm,
+        run: one_line,
+    },
 ];
 
 fn levels(_: &Guest) -> Result<()> {
@@ -101,5 +106,26 @@ fn beside_native(_: &Guest) -> Result<()> {
     }
     stockade(&["status"])?.exits(0)?.says("what Stockade lets through it still refuses")?;
     stockade(&["lift"])?.exits(0)?.says("stays at integrity")?;
+    Ok(())
+}
+
+fn one_line(_: &Guest) -> Result<()> {
+    lift_all()?;
+    // The kernel writes at most ten lines in five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    stockade(&["enforce", "confidentiality", "--audit"])?.exits(0)?;
+    super::watching::of_dd()?;
+    super::watching::dd("/dev/mem")?;
+    super::watching::dd("/proc/kcore")?;
+    let seen = super::watching::of_dd()?;
+    let told: Vec<_> =
+        seen.iter().map(|e| (e["reason"].as_str(), e["verdict"].as_str(), e["by"].as_str())).collect();
+    ensure!(
+        told == [
+            (Some("dev-mem"), Some("refused"), Some("native")),
+            (Some("kcore"), Some("audited"), Some("stockade"))
+        ],
+        "{seen:?}"
+    );
     Ok(())
 }

@@ -21,6 +21,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "watch says who, where and why", boot: Boot::Plain, run: who },
     Scenario { name: "the kernel's own line reaches the kernel log", boot: Boot::Plain, run: kernel_log },
     Scenario { name: "a second reader is turned away", boot: Boot::Plain, run: one_reader },
+    Scenario { name: "watch does not read back what it wrote", boot: Boot::Plain, run: own_lines },
+    Scenario { name: "watch follows enforcement that is started anew", boot: Boot::Plain, run: anew },
+    Scenario {
+        name: "watch shows what native lockdown refuses, each once",
+        boot: Boot::NativeIntegrity,
+        run: native,
+    },
     Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
 ];
 
@@ -69,6 +76,71 @@ fn kernel_log(_: &Guest) -> Result<()> {
     let log = run(Command::new("/bin/busybox").args(["dmesg"]))?;
     let lines = log.out.matches(line).count();
     ensure!((1..=10).contains(&lines), "{lines} lines, not 1 to 10: {}", log.out);
+    Ok(())
+}
+
+/// What dd did, as watch shows it.
+pub(super) fn of_dd() -> Result<Vec<Value>> {
+    let seen = events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)?;
+    Ok(seen.into_iter().filter(|e| e["comm"] == "dd").collect())
+}
+
+pub(super) fn dd(path: &str) -> Result<()> {
+    run(Command::new("/bin/dd").args([&format!("if={path}"), "of=/dev/null", "bs=1", "count=1"])).map(drop)
+}
+
+fn own_lines(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    dd("/dev/mem")?;
+    stockade(&["watch", "--no-follow", "--kernel-log"])?.exits(0)?.says("refused /dev/mem,kmem,port: dd")?;
+    ensure!(run(Command::new("/bin/busybox").args(["dmesg"]))?.out.contains("Lockdown: dd: /dev/mem"));
+    let again = of_dd()?;
+    ensure!(again.is_empty(), "its own line came back: {again:?}");
+    Ok(())
+}
+
+fn anew(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut watch = follow("/tmp/anew")?;
+    std::thread::sleep(Duration::from_millis(300));
+    stockade(&["lift"])?.exits(0)?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    std::thread::sleep(Duration::from_millis(2500));
+    dd("/dev/mem")?;
+    std::thread::sleep(Duration::from_millis(500));
+    watch.kill()?;
+    watch.wait()?;
+    let seen = events(&fs::read_to_string("/tmp/anew")?)?;
+    let of_dd = seen.iter().filter(|e| e["comm"] == "dd").count();
+    ensure!(of_dd == 1, "{of_dd} events of dd: {seen:?}");
+    Ok(())
+}
+
+fn native(_: &Guest) -> Result<()> {
+    lift_all()?;
+    // The kernel writes at most ten lines in five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    dd("/dev/mem")?;
+    let alone = of_dd()?;
+    ensure!(
+        matches!(&alone[..], [e] if e["type"] == "native" && e["reason"] == "dev-mem" && e["verdict"] == "refused"),
+        "{alone:?}"
+    );
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    dd("/dev/mem")?;
+    dd("/proc/kcore")?;
+    dd("/dev/mem")?;
+    // The log still has the first one. Its clock runs apart from that of events, so order says nothing.
+    let mut told: Vec<_> =
+        of_dd()?.iter().map(|e| (e["type"].to_string(), e["reason"].to_string())).collect();
+    told.sort();
+    let quoted = |kind: &str, reason: &str| (format!("{kind:?}"), format!("{reason:?}"));
+    let native = quoted("native", "dev-mem");
+    ensure!(told == [quoted("event", "kcore"), native.clone(), native.clone(), native], "{told:?}");
+    let text = stockade(&["watch", "--no-follow"])?.exits(0)?;
+    text.says("refused by native lockdown /dev/mem,kmem,port: dd; why: stockade explain dev-mem")?;
     Ok(())
 }
 

@@ -1,37 +1,78 @@
 /*!
-`stockade watch`: refusals and audits as they happen.
+`stockade watch`: refusals and audits as they happen, Stockade's own and those of the kernel's own lockdown,
+which refuses before Stockade is asked and tells the kernel log alone.
 */
 use std::{
-    fs,
+    collections::HashMap,
     io::{self, BufWriter, Write},
+    os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
     Event, Verdict,
+    attach::Attachment,
     btf::KernelTypes,
-    enforce::{read_back, reason_id},
-    events::Reader,
+    enforce::{InForce, read_back, reason_id},
+    events::{self, Reader},
+    host,
 };
+use stockade_reasons::Level;
 
-use crate::{Exit, flags, requester};
+use crate::{Exit, flags, kernel_log, requester};
 
-const KERNEL_LOG: &str = "/dev/kmsg";
+/// Events shown before the kernel log is looked at again.
+const BATCH: usize = 4096;
 
 /// One line of `watch --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Line {
-    /// A refusal or an audit
+    /// A refusal or an audit that Stockade saw
     Event(Seen),
+    /// A refusal by the kernel's own lockdown, of which only the kernel log tells
+    Native(Native),
     /// Events that found the buffer full since the last such line
     Lost {
         /// How many
         events: u64,
     },
+    /// Refusals by the kernel's own lockdown that it wrote no line for
+    NotLogged {
+        /// How many
+        refusals: u64,
+    },
+    /// The kernel log was overwritten before it was read: refusals by the kernel's own lockdown may be missing
+    LogOverwritten,
+}
+
+impl Line {
+    /// When it happened. What has no time of its own comes last.
+    fn time(&self) -> u64 {
+        match self {
+            Self::Event(seen) => seen.boot_ns,
+            Self::Native(native) => native.boot_ns,
+            Self::Lost { .. } | Self::NotLogged { .. } | Self::LogOverwritten => u64::MAX,
+        }
+    }
+}
+
+/// A refusal by the kernel's own lockdown.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Native {
+    /// Nanoseconds since boot by the kernel log's clock, which runs apart from that of events, in time by seconds
+    pub boot_ns: u64,
+    /// refused
+    pub verdict: String,
+    /// The reason's id; null for words that this version does not know
+    pub reason: Option<String>,
+    /// The kernel's words for it
+    pub kernel_string: String,
+    /// Name of the thread
+    pub comm: String,
 }
 
 /// A refusal or an audit.
@@ -41,6 +82,8 @@ pub struct Seen {
     pub boot_ns: u64,
     /// refused or audited
     pub verdict: String,
+    /// Who decided: stockade; or native, where Stockade let through what the kernel's own lockdown refused
+    pub by: String,
     /// The reason's id
     pub reason: String,
     /// The kernel's words for it
@@ -67,28 +110,175 @@ pub struct Seen {
 
 pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     let types = KernelTypes::of_running_kernel()?;
-    let mut reader = Reader::open()?;
-    let mut log = if flags.kernel_log { Some(KernelLog::open()?) } else { None };
-    let mut lost = Lost::default();
+    let mut watched = Watched::open(&types)?;
+    let mut native = open_kernel_log();
+    let mut own_lines = if flags.kernel_log { Some(kernel_log::Writing::open()?) } else { None };
     let mut names = requester::Names::default();
+    let mut shown = Shown::default();
     let mut out = BufWriter::new(io::stdout().lock());
     loop {
-        while let Some(event) = reader.take() {
-            let seen = seen(&event, &types, &mut names);
-            if let Some(log) = log.as_mut().filter(|_| seen.verdict == "refused") {
-                log.write(&seen)?;
+        let mut lines = Vec::new();
+        while lines.len() < BATCH
+            && let Some(event) = watched.take()
+        {
+            let mut seen = seen(&event, &types, &mut names);
+            if seen.verdict == "audited" && watched.native_refuses(event.reason, &types) {
+                shown.correct(&mut seen);
             }
-            print(&mut out, &Line::Event(seen), json)?;
+            if let Some(own) = own_lines.as_mut().filter(|_| seen.verdict == "refused" && seen.by != "native")
+            {
+                own.refusal(&seen.comm, &seen.kernel_string)?;
+            }
+            lines.push(Line::Event(seen));
         }
-        if let Some(line) = lost.since_last(&types, flags.no_follow)? {
-            print(&mut out, &line, json)?;
+        let last = flags.no_follow && lines.len() < BATCH;
+        while let Some(record) = native.as_mut().and_then(kernel_log::Reading::take) {
+            lines.extend(native_line(record, &mut shown));
+        }
+        lines.extend(watched.check(&types, last)?);
+        lines.sort_by_key(Line::time);
+        for line in &lines {
+            print(&mut out, line, json)?;
         }
         out.flush()?;
-        if flags.no_follow {
+        if last {
             return Ok(Exit::Done);
         }
-        reader.wait(Duration::from_secs(1))?;
+        let sources: Vec<_> = watched.source().into_iter().chain(native.as_ref().map(AsFd::as_fd)).collect();
+        events::wait(&sources, Duration::from_secs(1))?;
     }
+}
+
+/// Native refusals are worth having, not worth failing for.
+fn open_kernel_log() -> Option<kernel_log::Reading> {
+    kernel_log::Reading::open()
+        .inspect_err(|e| {
+            eprintln!("stockade: refusals by the kernel's own lockdown are not shown: /dev/kmsg: {e}");
+        })
+        .ok()
+}
+
+/// What native lockdown refuses although Stockade let it through: only with modify-return, where Stockade
+/// is asked first. Its lines in the kernel log are about requests that were shown already.
+#[derive(Default)]
+struct Shown {
+    expected: HashMap<(String, String), (u32, Instant)>,
+}
+
+impl Shown {
+    /// Sets an event right: it was let through here, and refused by the kernel's own lockdown.
+    fn correct(&mut self, seen: &mut Seen) {
+        seen.verdict = "refused".into();
+        seen.by = "native".into();
+        let key = (seen.comm.clone(), seen.kernel_string.clone());
+        let (count, at) = self.expected.entry(key).or_insert((0, Instant::now()));
+        (*count, *at) = (*count + 1, Instant::now());
+    }
+
+    /// Whether a line of the kernel log is about a request that was shown. The kernel does not write a line
+    /// for each, so what is expected is soon forgotten.
+    fn has(&mut self, comm: &str, kernel_string: &str) -> bool {
+        self.expected.retain(|_, (count, at)| *count > 0 && at.elapsed() < Duration::from_secs(1));
+        match self.expected.get_mut(&(comm.to_owned(), kernel_string.to_owned())) {
+            Some((count, _)) => {
+                *count -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// A record of the kernel log as a line, unless it was shown already.
+fn native_line(record: kernel_log::Record, shown: &mut Shown) -> Option<Line> {
+    match record {
+        kernel_log::Record::Refusal { boot_ns, comm, kernel_string } => {
+            if shown.has(&comm, &kernel_string) {
+                return None;
+            }
+            let reason = stockade_reasons::by_kernel_string(&kernel_string).map(|r| r.id.to_owned());
+            Some(Line::Native(Native { boot_ns, verdict: "refused".into(), reason, kernel_string, comm }))
+        }
+        kernel_log::Record::Suppressed(refusals) => Some(Line::NotLogged { refusals }),
+        kernel_log::Record::Overwritten => Some(Line::LogOverwritten),
+    }
+}
+
+/// The enforcement that is watched: the one in force, whichever that is by now.
+struct Watched {
+    reader: Option<Reader>,
+    program: Option<u32>,
+    /// The level of the kernel's own lockdown where it is asked after Stockade, otherwise none.
+    asked_after: Level,
+    lost_before: u64,
+    checked: Option<Instant>,
+}
+
+impl Watched {
+    /// Fails when there is nothing that could refuse.
+    fn open(types: &KernelTypes) -> Result<Self> {
+        let state = read_back(types)?;
+        let program = state.as_ref().map(|state| state.program_id);
+        let reader = match program {
+            None if host::native_lockdown()? > Level::None => {
+                eprintln!(
+                    "stockade: Stockade enforces nothing; showing what the kernel's own lockdown refuses"
+                );
+                None
+            }
+            _ => Some(Reader::open()?),
+        };
+        let asked_after = asked_after(state.as_ref())?;
+        Ok(Self { reader, program, asked_after, lost_before: 0, checked: None })
+    }
+
+    fn take(&mut self) -> Option<Event> {
+        self.reader.as_mut()?.take()
+    }
+
+    /// Whether the kernel's own lockdown refuses this reason after Stockade has let it through.
+    fn native_refuses(&self, number: u32, types: &KernelTypes) -> bool {
+        match self.asked_after {
+            Level::None => false,
+            Level::Integrity => types.is_integrity(number),
+            Level::Confidentiality => true,
+        }
+    }
+
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.reader.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Looks, at most once a second, for lost events and for enforcement that has come or gone.
+    fn check(&mut self, types: &KernelTypes, now: bool) -> Result<Option<Line>> {
+        if !now && self.checked.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+            return Ok(None);
+        }
+        self.checked = Some(Instant::now());
+        let state = read_back(types)?;
+        let program = state.as_ref().map(|s| s.program_id);
+        self.asked_after = asked_after(state.as_ref())?;
+        if program != self.program {
+            eprintln!(
+                "stockade: {}",
+                if program.is_some() { "enforcement was started" } else { "enforcement was lifted" }
+            );
+            // The old one's lock has to go before the new one is taken.
+            self.reader = None;
+            self.reader = program.map(|_| Reader::open()).transpose()?;
+            self.program = program;
+            self.lost_before = 0;
+        }
+        let total = state.map_or(self.lost_before, |s| s.lost_events);
+        let events = total.saturating_sub(self.lost_before);
+        self.lost_before = total;
+        Ok((events > 0).then_some(Line::Lost { events }))
+    }
+}
+
+fn asked_after(state: Option<&InForce>) -> Result<Level> {
+    let first = state.is_some_and(|s| s.attachment == Attachment::ModifyReturn);
+    Ok(if first { host::native_lockdown()? } else { Level::None })
 }
 
 fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> Seen {
@@ -101,6 +291,7 @@ fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> See
             None => "unknown",
         }
         .into(),
+        by: "stockade".into(),
         kernel_string: stockade_reasons::by_id(&reason)
             .map_or_else(|| reason.clone(), |r| r.kernel_string.into()),
         reason,
@@ -126,15 +317,31 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
             out,
             "{events} events found the buffer full and are not shown; `stockade status` has counted them"
         )?),
+        Line::NotLogged { refusals } => Ok(writeln!(
+            out,
+            "{refusals} refusals by the kernel's own lockdown were not logged by it and are not shown"
+        )?),
+        Line::LogOverwritten => Ok(writeln!(
+            out,
+            "the kernel log was overwritten before it was read: refusals by the kernel's own lockdown may be missing"
+        )?),
+        Line::Native(n) => Ok(writeln!(
+            out,
+            "{} refused by native lockdown {}: {}; why: stockade explain {}",
+            clock(n.boot_ns),
+            n.kernel_string,
+            if n.comm.is_empty() { "unnamed" } else { &n.comm },
+            n.reason.as_deref().unwrap_or("REASON (this version does not know these words)")
+        )?),
         Line::Event(e) => {
             let exe = e.exe.clone().unwrap_or_else(|| format!("inode {} on {}", e.exe_inode, e.exe_device));
             let cgroup = e.cgroup.clone().unwrap_or_else(|| format!("id {}", e.cgroup_id));
             Ok(writeln!(
                 out,
-                "[{:>5}.{:06}] {} {}: {} ({}), pid {}, uid {}, cgroup {}; why: stockade explain {}",
-                e.boot_ns / 1_000_000_000,
-                e.boot_ns / 1000 % 1_000_000,
+                "{} {}{} {}: {} ({}), pid {}, uid {}, cgroup {}; why: stockade explain {}",
+                clock(e.boot_ns),
                 e.verdict,
+                if e.by == "native" { " by native lockdown" } else { "" },
                 e.kernel_string,
                 e.comm,
                 exe,
@@ -147,100 +354,47 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
     }
 }
 
-/// Reports lost events, asking at most once a second.
-#[derive(Default)]
-struct Lost {
-    reported: u64,
-    asked: Option<Instant>,
-}
-
-impl Lost {
-    fn since_last(&mut self, types: &KernelTypes, now: bool) -> Result<Option<Line>> {
-        if !now && self.asked.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
-            return Ok(None);
-        }
-        self.asked = Some(Instant::now());
-        let total = read_back(types)?.map_or(self.reported, |state| state.lost_events);
-        let events = total.saturating_sub(self.reported);
-        self.reported = total;
-        Ok((events > 0).then_some(Line::Lost { events }))
-    }
-}
-
-/// The kernel's own line for a refusal, so that tools that know it keep working. Limited as the kernel
-/// limits it: 10 in 5 seconds, then a line that says how many were left out.
-struct KernelLog {
-    file: fs::File,
-    limit: Limit,
-}
-
-impl KernelLog {
-    fn open() -> Result<Self> {
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .open(KERNEL_LOG)
-            .with_context(|| format!("open {KERNEL_LOG} for writing (--kernel-log needs root)"))?;
-        Ok(Self { file, limit: Limit::default() })
-    }
-
-    fn write(&mut self, seen: &Seen) -> Result<()> {
-        let (pass, suppressed) = self.limit.pass(Instant::now());
-        let mut line = |text: String| {
-            // 5 is notice, as the kernel has it. One write is one record.
-            self.file
-                .write_all(format!("<5>{text}\n").as_bytes())
-                .with_context(|| format!("write to {KERNEL_LOG}"))
-        };
-        if suppressed > 0 {
-            line(format!("Lockdown: {suppressed} callbacks suppressed"))?;
-        }
-        if pass {
-            line(format!(
-                "Lockdown: {}: {} is restricted; see man kernel_lockdown.7",
-                seen.comm, seen.kernel_string
-            ))?;
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Limit {
-    began: Option<Instant>,
-    passed: u32,
-    suppressed: u32,
-}
-
-impl Limit {
-    /// Whether this one may pass, and how many were suppressed in a window that has just ended.
-    fn pass(&mut self, now: Instant) -> (bool, u32) {
-        let mut report = 0;
-        if self.began.is_none_or(|began| now.duration_since(began) > Duration::from_secs(5)) {
-            report = std::mem::take(&mut self.suppressed);
-            self.began = Some(now);
-            self.passed = 0;
-        }
-        if self.passed < 10 {
-            self.passed += 1;
-            (true, report)
-        } else {
-            self.suppressed += 1;
-            (false, report)
-        }
-    }
+/// As the kernel log writes it.
+fn clock(boot_ns: u64) -> String {
+    format!("[{:>5}.{:06}]", boot_ns / 1_000_000_000, boot_ns / 1000 % 1_000_000)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn audited(comm: &str) -> Seen {
+        Seen {
+            boot_ns: 1,
+            verdict: "audited".into(),
+            by: "stockade".into(),
+            reason: "kcore".into(),
+            kernel_string: "/proc/kcore access".into(),
+            comm: comm.into(),
+            pid: 1,
+            tgid: 1,
+            uid: 0,
+            exe_inode: 0,
+            exe_device: String::new(),
+            exe: None,
+            cgroup_id: 1,
+            cgroup: None,
+        }
+    }
+
     #[test]
-    fn ten_in_five_seconds_then_a_count() {
-        let mut limit = Limit::default();
-        let start = Instant::now();
-        let passed = (0..25).filter(|_| limit.pass(start).0).count();
-        assert_eq!(passed, 10);
-        assert_eq!(limit.pass(start + Duration::from_secs(6)), (true, 15));
-        assert_eq!(limit.pass(start + Duration::from_secs(6)), (true, 0));
+    fn one_request_is_one_line() {
+        let line = |comm: &str| kernel_log::Record::Refusal {
+            boot_ns: 1,
+            comm: comm.into(),
+            kernel_string: "/proc/kcore access".into(),
+        };
+        let mut shown = Shown::default();
+        let mut event = audited("dd");
+        shown.correct(&mut event);
+        assert_eq!((event.verdict.as_str(), event.by.as_str()), ("refused", "native"));
+        assert!(native_line(line("cat"), &mut shown).is_some(), "another program's");
+        assert!(native_line(line("dd"), &mut shown).is_none(), "its own");
+        assert!(native_line(line("dd"), &mut shown).is_some(), "a second one");
     }
 }
