@@ -12,7 +12,9 @@ const LSM_LIST: &str = "/sys/kernel/security/lsm";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const EFI: &str = "/sys/firmware/efi";
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 
 /// Firmware's word on Secure Boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,24 +81,27 @@ pub fn secure_boot() -> Result<SecureBoot, Error> {
             Some(_) => Ok(SecureBoot::Off),
             None => Err(Error::SecureBootUnknown { reason: format!("{SECURE_BOOT} is too short") }),
         },
-        Err(e) if e.kind() == io::ErrorKind::NotFound && efivarfs_mounted() => Ok(SecureBoot::Off),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && is_mounted(Path::new(VARIABLES), EFIVARFS_MAGIC) => {
+            Ok(SecureBoot::Off)
+        }
         Err(e) => Err(Error::SecureBootUnknown { reason: format!("{SECURE_BOOT}: {e}") }),
     }
-}
-
-fn efivarfs_mounted() -> bool {
-    fs::read_dir("/sys/firmware/efi/efivars").is_ok_and(|mut dir| dir.next().is_some())
 }
 
 /// Whether a BPF file system is mounted at this folder.
 #[must_use]
 pub fn is_bpffs(path: &Path) -> bool {
+    is_mounted(path, BPF_FS_MAGIC)
+}
+
+/// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.
+fn is_mounted(path: &Path, magic: i64) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: statfs is plain data, for which zeros are a value.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are live for the call.
     let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
-    answer == 0 && stat.f_type == BPF_FS_MAGIC
+    answer == 0 && stat.f_type == magic
 }
 
 /// `uname -r`.
