@@ -7,6 +7,8 @@ use std::io;
 pub enum Answer {
     /// The kernel refuses the operation in the way lockdown does.
     Refused,
+    /// Something else refuses before the lockdown check is reached: what, in plain words.
+    RefusedElsewhere(String),
     /// The kernel lets root through.
     Free,
     /// The door does not exist here, or something in front of it decides: why, in plain words.
@@ -33,6 +35,10 @@ impl Outcome {
 
     pub(crate) const fn refused(errno: i32) -> Self {
         Self { answer: Answer::Refused, errno: Some(errno) }
+    }
+
+    pub(crate) fn refused_elsewhere(why: impl Into<String>) -> Self {
+        Self { answer: Answer::RefusedElsewhere(why.into()), errno: None }
     }
 
     pub(crate) const fn never(why: &'static str) -> Self {

@@ -137,6 +137,7 @@ fn reap(pid: libc::pid_t, flags: i32) -> Option<i32> {
 fn encode(outcome: &Outcome) -> Vec<u8> {
     let (tag, text) = match &outcome.answer {
         Answer::Refused => (b'r', ""),
+        Answer::RefusedElsewhere(what) => (b'e', what.as_str()),
         Answer::Free => (b'f', ""),
         Answer::Absent(why) => (b'a', why.as_str()),
         Answer::NeedsRoot(what) => (b'n', what.as_str()),
@@ -156,6 +157,7 @@ fn decode(message: &[u8]) -> Option<Outcome> {
     let text = String::from_utf8_lossy(text).into_owned();
     let answer = match tag {
         b'r' => Answer::Refused,
+        b'e' => Answer::RefusedElsewhere(text),
         b'f' => Answer::Free,
         b'a' => Answer::Absent(text),
         b'n' => Answer::NeedsRoot(text),
@@ -229,6 +231,7 @@ mod tests {
         for outcome in [
             Outcome::free(),
             Outcome::refused(libc::EINVAL),
+            Outcome::refused_elsewhere("IMA"),
             Outcome::needs_root("CAP_SYS_BOOT"),
             Outcome::failed("x").with(&io::Error::from_raw_os_error(libc::EIO)),
         ] {

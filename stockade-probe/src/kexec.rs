@@ -30,7 +30,7 @@ pub(crate) fn load_nothing() -> Outcome {
     match result {
         Ok(_) => Outcome::failed("kexec_load accepted invalid flags"),
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            Outcome::absent("IMA refuses kexec_load, the lockdown check is not reached").with(&error)
+            Outcome::refused_elsewhere("IMA refuses kexec_load before lockdown is asked").with(&error)
         }
         Err(error) => Outcome::from_error_past("kexec_load", &error, libc::EINVAL),
     }

@@ -22,8 +22,8 @@ pub(crate) fn load_zeros() -> Outcome {
         check(unsafe { libc::syscall(libc::SYS_init_module, zeros.as_ptr(), zeros.len(), c"".as_ptr()) });
     match result {
         Ok(_) => Outcome::failed("the kernel loaded 4096 zero bytes as a module"),
-        Err(error) if error.raw_os_error() == Some(libc::EKEYREJECTED) => Outcome::absent(
-            "the kernel itself enforces module signatures (sig_enforce), the lockdown check is not reached",
+        Err(error) if error.raw_os_error() == Some(libc::EKEYREJECTED) => Outcome::refused_elsewhere(
+            "the kernel enforces module signatures (sig_enforce, or IMA under Secure Boot) before lockdown is asked",
         )
         .with(&error),
         Err(error) => Outcome::from_error_past("init_module", &error, libc::ENOEXEC),

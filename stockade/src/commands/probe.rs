@@ -51,7 +51,7 @@ pub enum Verdict {
     RefusedByNative,
     /// Stockade refuses
     RefusedByStockade,
-    /// Refused with lockdown's errno, by neither
+    /// Refused by neither: with lockdown's errno, or before lockdown is asked
     RefusedByOther,
     /// Root gets through
     Free,
@@ -99,6 +99,7 @@ pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
         .map(|finding| {
             let (answer, detail) = match finding.answer {
                 Answer::Refused => (who(finding.reason, native, &types, moved(finding.reason)), None),
+                Answer::RefusedElsewhere(why) => (Verdict::RefusedByOther, Some(why)),
                 Answer::Free => (Verdict::Free, None),
                 Answer::Absent(why) => (Verdict::NotPresent, Some(why)),
                 Answer::NeedsRoot(why) => (Verdict::NeedsRoot, Some(why)),
