@@ -79,7 +79,8 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
     let types = KernelTypes::of_running_kernel()?;
     let lsms = host::active_lsms()?;
     let native = host::native_lockdown()?;
-    let (mut slot, notices) = intent.compile(&types);
+    let (mut slot, mut notices) = intent.compile(&types);
+    notices.extend(intent.without_effect(native, &types));
     slot.applied_boot_ns = host::boot_ns();
 
     let _lock = Lock::take()?;

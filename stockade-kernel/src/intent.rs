@@ -70,6 +70,13 @@ pub enum Notice {
         /// The reason's id.
         reason: String,
     },
+    /// A reason is to go through that the kernel's own lockdown refuses anyway.
+    RefusedByNative {
+        /// The reason's id.
+        reason: String,
+        /// Level of the kernel's own lockdown.
+        native: Level,
+    },
 }
 
 impl std::fmt::Display for Notice {
@@ -85,6 +92,10 @@ impl std::fmt::Display for Notice {
             Self::NeedlessAllow { reason } => {
                 write!(f, "the level does not refuse {reason}: allowing it changes nothing")
             }
+            Self::RefusedByNative { reason, native } => write!(
+                f,
+                "{reason} stays refused: the kernel's own lockdown is at {native} and refuses it whatever Stockade says, until reboot"
+            ),
         }
     }
 }
@@ -129,6 +140,21 @@ impl Intent {
             ));
         }
         Ok(())
+    }
+
+    /// The reasons that were to go through by name, and that the kernel's own lockdown at this level refuses
+    /// nevertheless.
+    #[must_use]
+    pub fn without_effect(&self, native: Level, types: &KernelTypes) -> Vec<Notice> {
+        let native_set = level_set(native, types);
+        let refused = |reason: &&&Reason| {
+            types.number(reason.enum_name).is_some_and(|number| native_set & bit(number) != 0)
+        };
+        let named = self.allow.iter().chain(&self.audit_reasons);
+        named
+            .filter(refused)
+            .map(|reason| Notice::RefusedByNative { reason: reason.id.into(), native })
+            .collect()
     }
 
     /// Bit sets for this kernel, and what the administrator should know about them.
@@ -274,6 +300,23 @@ mod tests {
         intent.deny = vec![reason("kexec")];
         let (slot, _) = intent.compile(&kernel());
         assert_eq!((slot.scope.watched, slot.scope.deny), (0b1100, 0b1000));
+    }
+
+    #[test]
+    fn an_exception_that_native_lockdown_overrules_is_told() {
+        let mut intent = Intent::level(Level::Confidentiality);
+        intent.allow = vec![reason("dev-mem"), reason("kcore"), reason("msr")];
+        intent.audit_reasons = vec![reason("kexec")];
+        let told = |native| -> Vec<String> {
+            let notices = intent.without_effect(native, &kernel());
+            notices.iter().map(ToString::to_string).collect()
+        };
+        assert!(told(Level::None).is_empty());
+        let integrity = told(Level::Integrity);
+        assert_eq!(integrity.len(), 2, "{integrity:?}");
+        assert!(integrity[0].starts_with("dev-mem stays refused") && integrity[1].starts_with("kexec"));
+        // This kernel has no check for msr.
+        assert_eq!(told(Level::Confidentiality).len(), 3);
     }
 
     #[test]
