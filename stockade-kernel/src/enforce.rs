@@ -74,7 +74,7 @@ pub enum Change {
 pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
     intent.check()?;
     if !host::is_root() {
-        return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
+        return Err(Error::no_privilege("changing what the kernel refuses"));
     }
     let types = KernelTypes::of_running_kernel()?;
     let lsms = host::active_lsms()?;
@@ -233,7 +233,7 @@ pub enum Lifted {
 /// are removed unread.
 pub fn lift(force: bool) -> Result<Lifted, Error> {
     if !host::is_root() {
-        return Err(Error::NoPrivilege { what: "changing what the kernel refuses" });
+        return Err(Error::no_privilege("changing what the kernel refuses"));
     }
     let _lock = Lock::take()?;
     let attached = pins::link_info();

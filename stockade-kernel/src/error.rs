@@ -4,6 +4,8 @@ what the kernel answered and what to do about it.
 */
 use std::{io, path::PathBuf};
 
+use crate::host;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +46,15 @@ pub enum Error {
         "{what} was refused by the kernel: run this as root (needs CAP_SYS_ADMIN, or CAP_BPF and CAP_MAC_ADMIN)"
     )]
     NoPrivilege {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// In a user namespace of its own, where nothing true can be said of the machine.
+    #[error(
+        "{what} is possible on the machine itself only: this process is in a user namespace of its own, as in a container, \
+         where even root has no right over the kernel\n  run stockade on the host, outside the container"
+    )]
+    Container {
         /// What was tried.
         what: &'static str,
     },
@@ -140,10 +151,15 @@ impl Error {
         Self::Io { what: what.into(), source }
     }
 
+    /// Root is needed, or root outside.
+    pub(crate) fn no_privilege(what: &'static str) -> Self {
+        if host::in_container() { Self::Container { what } } else { Self::NoPrivilege { what } }
+    }
+
     /// An error of a bpf(2) call: EPERM is told apart, since its remedy is another.
     pub(crate) fn bpf(what: &'static str, source: io::Error) -> Self {
         if source.raw_os_error() == Some(libc::EPERM) {
-            Self::NoPrivilege { what }
+            Self::no_privilege(what)
         } else {
             Self::io(what, source)
         }

@@ -16,6 +16,10 @@ const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 
+/// The machine's own user namespace, as the kernel numbers it since 3.8 (`PROC_USER_INIT_INO`). The uid map
+/// would not do: root can give a new namespace the very same one.
+const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
 /// Firmware's word on Secure Boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -163,11 +167,18 @@ fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<
     }
 }
 
-/// Effective user id 0.
+/// Effective user id 0, in the machine's own user namespace.
 #[must_use]
 pub fn is_root() -> bool {
     // SAFETY: no arguments, cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    unsafe { libc::geteuid() == 0 && !in_container() }
+}
+
+/// Whether this process is in another user namespace than the machine's own: what is mounted here is not
+/// what the machine has, and being root here gives no right over the machine.
+#[must_use]
+pub fn in_container() -> bool {
+    fs::read_link("/proc/self/ns/user").is_ok_and(|link| link != Path::new(INITIAL_USER_NAMESPACE))
 }
 
 /// Nanoseconds since boot, suspend included.

@@ -4,6 +4,7 @@
 //! the caller lacks the right: the answer would be misread.
 
 use std::fs;
+use std::path::Path;
 
 /// A capability, by its number in `linux/capability.h`.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +26,7 @@ pub(crate) fn lacking(needs: Option<Capability>) -> Option<String> {
     if unsafe { libc::geteuid() } != 0 {
         return Some("run as root".into());
     }
-    if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everyone(&map)) {
+    if fs::read_link("/proc/self/ns/user").is_ok_and(|namespace| !is_initial(&namespace)) {
         return Some("run in the machine's own user namespace, not as root of a container".into());
     }
     let needs = needs?;
@@ -33,9 +34,10 @@ pub(crate) fn lacking(needs: Option<Capability>) -> Option<String> {
     (!holds(&status, needs)?).then(|| format!("{} is missing", needs.name))
 }
 
-/// Whether a uid_map is that of the initial user namespace.
-fn maps_everyone(uid_map: &str) -> bool {
-    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
+/// Whether this is the machine's own user namespace, by the number it has since Linux 3.8
+/// (`PROC_USER_INIT_INO`). Its uid map would not tell: root can give a new namespace the very same one.
+fn is_initial(namespace: &Path) -> bool {
+    namespace == Path::new("user:[4026531837]")
 }
 
 /// Whether /proc/PID/status shows a capability as effective; none if it does not say.
@@ -59,8 +61,7 @@ mod tests {
 
     #[test]
     fn the_initial_user_namespace_is_told_from_another() {
-        assert!(maps_everyone("         0          0 4294967295\n"));
-        assert!(!maps_everyone("         0     100000      65536\n"));
-        assert!(!maps_everyone(""));
+        assert!(is_initial(Path::new("user:[4026531837]")));
+        assert!(!is_initial(Path::new("user:[4026532241]")));
     }
 }

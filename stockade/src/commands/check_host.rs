@@ -43,6 +43,9 @@ pub fn run(json: bool) -> Result<Exit> {
             "root",
             if host::is_root() {
                 Ok("yes".into())
+            } else if host::in_container() {
+                Err("no: this is a user namespace of its own, as in a container; run this on the host itself"
+                    .into())
             } else {
                 Err("no: run this as root; it is needed to change what the kernel refuses".into())
             },

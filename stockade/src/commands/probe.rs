@@ -123,7 +123,12 @@ pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
     }
     let tried = |verdict| report.doors.iter().any(|d| d.answer == verdict);
     if tried(Verdict::NeedsRoot) && !json {
-        eprintln!("stockade: some doors can only be tried by root: run this as root");
+        let remedy = if host::in_container() {
+            "run this on the host itself, outside the container"
+        } else {
+            "run this as root"
+        };
+        eprintln!("stockade: some doors can only be tried by root of the machine: {remedy}");
     }
     Ok(if tried(Verdict::Free) { Exit::No } else { Exit::Done })
 }
