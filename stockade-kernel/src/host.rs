@@ -14,6 +14,7 @@ const EFI: &str = "/sys/firmware/efi";
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 
 /// The machine's own user namespace, as the kernel numbers it since 3.8 (`PROC_USER_INIT_INO`). The uid map
@@ -96,6 +97,12 @@ pub fn secure_boot() -> Result<SecureBoot, Error> {
 #[must_use]
 pub fn is_bpffs(path: &Path) -> bool {
     is_mounted(path, BPF_FS_MAGIC)
+}
+
+/// Whether a cgroup hierarchy of version 2 is mounted at this folder or above it.
+#[must_use]
+pub fn is_cgroup2(path: &Path) -> bool {
+    is_mounted(path, CGROUP2_MAGIC)
 }
 
 /// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.

@@ -1,9 +1,14 @@
 /*!
 Who asked: what an event's numbers are called on this machine, while the process still lives.
 */
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
-use stockade_kernel::Event;
+use stockade_kernel::{Event, host};
 
 /// More processes than this at once are looked up anew.
 const REMEMBERED: usize = 1024;
@@ -50,10 +55,13 @@ fn exe_path(event: &Event) -> Option<String> {
 fn cgroup_path(event: &Event) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", event.tgid)).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
-    // A cgroup's id is the inode number of its folder.
+    // A cgroup's id is the inode number of its folder. Where only v1 hierarchies are mounted, another file
+    // system is found here, whose root may have the same number: no path is better than a wrong one.
     let folder = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().map(|root| format!("{root}{path}"));
-    let same = folder.into_iter().any(|f| fs::metadata(f).is_ok_and(|m| m.ino() == event.cgroup));
-    same.then(|| crate::output::harmless(&path))
+    let same = |folder: String| {
+        host::is_cgroup2(Path::new(&folder)) && fs::metadata(folder).is_ok_and(|m| m.ino() == event.cgroup)
+    };
+    folder.into_iter().any(same).then(|| crate::output::harmless(&path))
 }
 
 /// The thread's name.

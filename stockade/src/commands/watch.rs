@@ -102,9 +102,9 @@ pub struct Seen {
     pub exe_device: String,
     /// Path of the executable, while the process lives
     pub exe: Option<String>,
-    /// Id of the cgroup
+    /// Id of the cgroup in the v2 hierarchy; the root's, 1, where only v1 hierarchies are used
     pub cgroup_id: u64,
-    /// Path of the cgroup, while the process lives
+    /// Path of the cgroup in the v2 hierarchy, while the process lives and where it is mounted
     pub cgroup: Option<String>,
 }
 
@@ -335,7 +335,7 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
         )?),
         Line::Event(e) => {
             let exe = e.exe.clone().unwrap_or_else(|| format!("inode {} on {}", e.exe_inode, e.exe_device));
-            let cgroup = e.cgroup.clone().unwrap_or_else(|| format!("id {}", e.cgroup_id));
+            let cgroup = e.cgroup.clone().unwrap_or_else(|| format!("v2 id {}", e.cgroup_id));
             Ok(writeln!(
                 out,
                 "{} {}{} {}: {} ({}), pid {}, uid {}, cgroup {}; why: stockade explain {}",
