@@ -29,7 +29,7 @@ use crate::{
     Error,
     attach::Attachment,
     btf::KernelTypes,
-    host,
+    elsewhere, host,
     intent::{Intent, Notice},
     measure, object,
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
@@ -242,6 +242,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
             if leftovers {
                 pins::remove()?;
             }
+            elsewhere::nothing()?;
             return Ok(Lifted::NothingToLift);
         }
         Ok(Pinned::Whole(_)) => {}
@@ -308,7 +309,7 @@ pub struct InForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let Pinned::Whole(enforcement) = pins::open()? else { return Ok(None) };
+    let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
     let policy = enforcement.policy()?;
     let sum = |index: u32| -> Result<u64, Error> {
         let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;

@@ -130,6 +130,17 @@ pub enum Error {
         /// The missing pin.
         missing: &'static str,
     },
+    /// A program is loaded, but not pinned where we look.
+    #[error(
+        "nothing is pinned at {}, but a program of Stockade's is loaded (id {program}): it was started where another \
+         BPF file system is mounted\n  \
+         run stockade there; from a container that is on the host, for instance: nsenter -t 1 -m stockade status",
+        crate::pins::FOLDER
+    )]
+    Elsewhere {
+        /// Its id, as `bpftool prog` shows it.
+        program: u32,
+    },
     /// Another process is changing the state.
     #[error(
         "another stockade is changing the policy right now and did not finish within {seconds} s; try again"

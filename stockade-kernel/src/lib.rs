@@ -20,6 +20,7 @@ The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
 
 pub mod attach;
 pub mod btf;
+mod elsewhere;
 pub mod enforce;
 mod error;
 pub mod events;

@@ -31,6 +31,9 @@ pub struct Loaded {
     program: OwnedFd,
 }
 
+/// The program's name in the kernel, as `bpftool prog` shows it.
+pub(crate) const PROGRAM_NAME: &[u8; 16] = b"stockade\0\0\0\0\0\0\0\0";
+
 /// Makes the maps with this policy in force, and loads the program for this kernel and target.
 pub fn load(types: &KernelTypes, policy: &Policy, target: sys::Target) -> Result<Loaded, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
@@ -67,8 +70,7 @@ pub fn load(types: &KernelTypes, policy: &Policy, target: sys::Target) -> Result
         .get("locked_down")
         .ok_or_else(|| Error::Object("it has no program locked_down".into()))?;
     let instructions = &object.functions[&program.function_key()].instructions;
-    let load =
-        |log: &mut [u8]| sys::load(instructions, &object.license, b"stockade\0\0\0\0\0\0\0\0", target, log);
+    let load = |log: &mut [u8]| sys::load(instructions, &object.license, PROGRAM_NAME, target, log);
     let program = load(&mut []).map_err(|first| {
         if first.raw_os_error() == Some(libc::EPERM) {
             return Error::bpf("loading the BPF program", first);

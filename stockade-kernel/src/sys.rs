@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{bpf_insn, bpf_prog_info};
 
 const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_FREEZE: i64 = 22;
@@ -19,6 +19,7 @@ const BPF_PROG_LOAD: i64 = 5;
 const BPF_OBJ_PIN: i64 = 6;
 const BPF_OBJ_GET: i64 = 7;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
+const BPF_PROG_GET_NEXT_ID: i64 = 11;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 
@@ -189,16 +190,17 @@ pub struct LinkInfo {
     pub attach_type: u32,
 }
 
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
 /// Asks for a link's id and program.
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    #[repr(C)]
-    struct Attr {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
     let mut info = [0u32; 32];
-    let mut attr = Attr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
+    let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4] })
 }
@@ -218,6 +220,32 @@ pub fn program_exists(id: u32) -> bool {
 /// Opens a loaded program.
 pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
+/// The lowest id of a loaded program above this one.
+pub fn next_program(after: u32) -> io::Result<Option<u32>> {
+    let mut attr = IdAttr { id: after, next_id: 0, open_flags: 0 };
+    match bpf(BPF_PROG_GET_NEXT_ID, &mut attr) {
+        Ok(_) => Ok(Some(attr.next_id)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Asks what is known of a loaded program, and for as many of its translated instructions as fit. How many
+/// bytes it has is in `xlated_prog_len`; zero there means that the kernel keeps them to itself.
+pub fn program_info(program: BorrowedFd<'_>, instructions: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
+    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    info.xlated_prog_len = u32::try_from(size_of_val(instructions)).expect("our buffers are small");
+    info.xlated_prog_insns = address(instructions.as_mut_ptr());
+    let mut attr = InfoAttr {
+        bpf_fd: fd_number(program),
+        info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
+        info: address(&raw mut info),
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
 }
 
 fn fd_number(fd: BorrowedFd<'_>) -> u32 {

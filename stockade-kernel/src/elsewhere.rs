@@ -1,0 +1,47 @@
+/*!
+Whether a program of ours is loaded though none is pinned where we look: in a mount namespace with a BPF file
+system of its own, as a privileged container has, or under one that was mounted over the other. Without this
+look, "nothing is enforced" would be said of a machine that enforces.
+*/
+use std::{
+    io,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Error, object::PROGRAM_NAME, sys};
+
+/// The kernel takes a moment to forget a program that nobody holds any more, and `enforce` holds one for a
+/// moment before it pins it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all.
+/// Who may not list programs is not told of any.
+pub(crate) fn nothing() -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(program) = ours() {
+        if Instant::now() > deadline {
+            return Err(Error::Elsewhere { program });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The first loaded program with our name.
+fn ours() -> Option<u32> {
+    let mut id = 0;
+    while let Ok(Some(next)) = sys::next_program(id) {
+        id = next;
+        if name(id).is_ok_and(|name| name == *PROGRAM_NAME) {
+            return Some(id);
+        }
+    }
+    None
+}
+
+fn name(program: u32) -> io::Result<[u8; 16]> {
+    let program = sys::program_by_id(program)?;
+    Ok(sys::program_info(program.as_fd(), &mut [])?.name.map(libc::c_char::cast_unsigned))
+}
