@@ -6,8 +6,9 @@ Always emulated (`-accel tcg`): a lab that behaves differently where KVM happens
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -15,7 +16,9 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{kernels::Kernel, tool};
+use crate::{firmware, kernels::Kernel, tool};
+
+const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 
 /// What a guest is started with.
 #[derive(Clone, Debug)]
@@ -41,19 +44,33 @@ pub enum End {
     Off,
     /// It was ended after having said nothing for too long.
     Silent,
+    /// It was ended since nothing more was wanted from it.
+    Enough,
 }
 
 impl Machine<'_> {
-    fn qemu(&self) -> std::process::Command {
+    /// The kernel's command line.
+    #[must_use]
+    pub fn kernel_cmdline(&self) -> String {
+        format!("{ALWAYS} {}", self.cmdline)
+    }
+
+    /// QEMU loads the kernel by itself.
+    fn qemu(&self) -> Command {
+        let mut qemu = self.qemu_machine("pc");
+        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initrd);
+        qemu.arg("-append").arg(self.kernel_cmdline());
+        qemu
+    }
+
+    /// The machine alone.
+    fn qemu_machine(&self, kind: &str) -> Command {
         let mut qemu = tool::command("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-machine", "pc", "-cpu", "max", "-m", "512"]);
+        qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", "max", "-m", "512"]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         if self.count_instructions {
             qemu.args(["-icount", "shift=0"]);
         }
-        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initrd);
-        let always = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
-        qemu.arg("-append").arg(format!("{always} {}", self.cmdline));
         // A comma ends a value unless it is doubled.
         let console = self.console.display().to_string().replace(',', ",,");
         qemu.arg("-chardev").arg(format!("file,id=console,path={console}"));
@@ -63,7 +80,30 @@ impl Machine<'_> {
 
     /// Runs the guest to its end. Each line it says on ttyS1 goes to `heard`.
     pub fn run(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
-        let mut qemu = self.qemu();
+        self.follow(self.qemu(), |line| {
+            heard(line);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Machine::run`], with firmware that boots from a disk, until `heard` has heard enough. The kernel, its
+    /// RAM disk and its command line are those on the disk. The firmware writes to every serial port, ttyS1
+    /// included.
+    pub fn run_firmware(
+        &self,
+        disk: &firmware::Disk,
+        heard: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> anyhow::Result<End> {
+        let mut qemu = self.qemu_machine("q35,smm=on");
+        disk.attach(&mut qemu);
+        self.follow(qemu, heard)
+    }
+
+    fn follow(
+        &self,
+        mut qemu: Command,
+        mut heard: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> anyhow::Result<End> {
         // ttyS2 exists and is nobody's: scenarios may do to it what they like.
         qemu.args([
             "-chardev",
@@ -87,7 +127,12 @@ impl Machine<'_> {
         });
         let end = loop {
             match lines.recv_timeout(self.patience) {
-                Ok(line) => heard(&line),
+                Ok(line) => {
+                    if heard(&line).is_break() {
+                        child.kill().context("ending QEMU")?;
+                        break End::Enough;
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break End::Off,
                 Err(RecvTimeoutError::Timeout) => {
                     child.kill().context("ending QEMU")?;

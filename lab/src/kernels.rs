@@ -69,6 +69,20 @@ pub fn ids() -> Vec<&'static str> {
     KNOWN.iter().map(|known| known.id).collect()
 }
 
+impl Kernel {
+    /// The image as its package has it, for those who boot through firmware; a kernel given by path has none.
+    #[must_use]
+    pub fn bzimage(&self) -> Option<PathBuf> {
+        packaged_image(&self.folder.join("root"), &self.release)
+    }
+}
+
+fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {
+    let candidates =
+        [root.join(format!("boot/vmlinuz-{release}")), root.join(format!("lib/modules/{release}/vmlinuz"))];
+    candidates.into_iter().find(|path| path.exists())
+}
+
 /// The kernel of this name: from the cache, or fetched when it is not there or `refresh` is asked for.
 pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     let Some(known) = KNOWN.iter().find(|known| known.id == id) else {
@@ -128,15 +142,9 @@ fn fetch(known: &Known, folder: &Path, refresh: bool) -> anyhow::Result<()> {
         if !root.join("lib").exists() {
             std::os::unix::fs::symlink("usr/lib", root.join("lib")).context("linking lib to usr/lib")?;
         }
-        let candidates = [
-            root.join(format!("boot/vmlinuz-{release}")),
-            root.join(format!("lib/modules/{release}/vmlinuz")),
-        ];
-        let image = candidates
-            .iter()
-            .find(|path| path.exists())
+        let image = packaged_image(&root, release)
             .with_context(|| format!("{} contain no kernel image", packages.join(", ")))?;
-        let bytes = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
+        let bytes = fs::read(&image).with_context(|| format!("reading {}", image.display()))?;
         fs::write(fresh.join("vmlinux"), vmlinux::extract(&bytes, fresh)?).context("writing vmlinux")?;
         tool::output(tool::command("depmod").arg("-b").arg(&root).arg(release))?;
         fs::write(fresh.join("release"), release).context("writing the kernel's release")

@@ -15,6 +15,7 @@ console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe ma
 pub mod boot;
 pub mod cache;
 pub mod debian;
+pub mod firmware;
 pub mod guest;
 pub mod initrd;
 pub mod kernels;

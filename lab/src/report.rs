@@ -3,17 +3,19 @@ Plays scenarios on kernels, two guests at a time, and counts.
 */
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::AddAssign,
+    fs,
+    ops::{AddAssign, ControlFlow},
     path::{Path, PathBuf},
     sync::Mutex,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 
 use crate::{
     boot::{End, Machine},
+    firmware,
     initrd::{self, Program},
     kernels::Kernel,
     protocol::{Event, Listed, Outcome, is_trouble},
@@ -96,7 +98,15 @@ impl Session<'_> {
             let initrd = self.folder.join(format!("{}.cpio", kernel.id));
             initrd::write(kernel, self.programs, &initrd)
                 .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
-            for (&boot, names) in &boots {
+            let (played, left_out): (Vec<_>, Vec<_>) =
+                boots.iter().partition(|(boot, _)| boot.firmware().is_none() || firmware::suits(kernel));
+            if !left_out.is_empty() {
+                println!(
+                    "note {:<12} is not booted by firmware: of each series, the generic kernel is",
+                    kernel.id
+                );
+            }
+            for (&boot, names) in played {
                 jobs.push_back(Job { kernel, boot, names: names.clone(), initrd: initrd.clone() });
             }
         }
@@ -129,11 +139,14 @@ impl Session<'_> {
             count_instructions: false,
             patience: PATIENCE,
         };
+        if job.boot.is_refused() {
+            return refused(job, &machine, &label);
+        }
         let mut counts = Counts::default();
         let mut open: Vec<&str> = job.names.clone();
         let mut running = None;
         let mut done = false;
-        let end = machine.run(|line| match serde_json::from_str(line) {
+        let hear = |line: &str| match serde_json::from_str(line) {
             Ok(Event::Note { detail }) => println!("note {label} {detail}"),
             Ok(Event::Start { name }) => running = Some(name),
             Ok(Event::End { name, result, detail, ms }) => {
@@ -143,9 +156,10 @@ impl Session<'_> {
                 println!("{}", line_of(result, &label, &name, ms, &detail));
             }
             Ok(Event::Done) => done = true,
-            Err(_) if line.trim().is_empty() => {}
+            Err(_) if line.trim().is_empty() || is_firmware(line) => {}
             Err(_) => println!("note {label} said: {line}"),
-        });
+        };
+        let end = run(&machine, job.boot, hear);
         let console = machine.console_tail();
         let crash = console.lines().find(|l| is_trouble(l)).map(str::to_owned);
         let complaint = match (end, done) {
@@ -155,7 +169,7 @@ impl Session<'_> {
                 format!("the guest ended early: {}", crash.as_deref().unwrap_or("no reason on its console"))
             }
             (Ok(End::Silent), true) => "the guest did not power off".to_owned(),
-            (Ok(End::Off), true) => match &crash {
+            (Ok(End::Off | End::Enough), true) => match &crash {
                 Some(line) => format!("the kernel went wrong: {line}"),
                 None if open.is_empty() => return counts,
                 None => "the guest did not play it".to_owned(),
@@ -183,6 +197,62 @@ impl Session<'_> {
         println!("--- {complaint}");
         counts
     }
+}
+
+/// Runs a guest in the way its boot asks for.
+fn run(machine: &Machine<'_>, boot: Boot, mut hear: impl FnMut(&str)) -> anyhow::Result<End> {
+    let Some(setup) = boot.firmware() else { return machine.run(hear) };
+    let disk = prepare(machine, setup)?;
+    let end = machine.run_firmware(&disk, |line| {
+        hear(line);
+        ControlFlow::Continue(())
+    });
+    // One image is some thirty megabytes.
+    let _ = fs::remove_dir_all(machine.console.with_extension("firmware"));
+    end
+}
+
+fn prepare(machine: &Machine<'_>, setup: firmware::Setup) -> anyhow::Result<firmware::Disk> {
+    let folder = machine.console.with_extension("firmware");
+    firmware::prepare(setup, machine.kernel, machine.initrd, &machine.kernel_cmdline(), &folder)
+        .with_context(|| format!("making the boot disk for {}", machine.kernel.id))
+}
+
+/// What the firmware writes to every serial port.
+fn is_firmware(line: &str) -> bool {
+    line.starts_with("BdsDxe:") || line.contains('\u{1b}')
+}
+
+/// Plays the boots that must not happen: the firmware has to say that it refuses the image, and nothing of
+/// the guest may be heard.
+fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
+    let begin = Instant::now();
+    let attempt = job.boot.firmware().context("only firmware refuses").and_then(|setup| {
+        let disk = prepare(machine, setup)?;
+        let mut verdict = None;
+        machine.run_firmware(&disk, |line| {
+            let guest = serde_json::from_str::<Event>(line).is_ok();
+            match (guest, firmware::is_refusal(line)) {
+                (true, _) => verdict = Some(Err(anyhow::anyhow!("the firmware booted the image"))),
+                (_, true) => verdict = Some(Ok(())),
+                _ => return ControlFlow::Continue(()),
+            }
+            ControlFlow::Break(())
+        })?;
+        let _ = fs::remove_dir_all(machine.console.with_extension("firmware"));
+        verdict.unwrap_or_else(|| Err(anyhow::anyhow!("the firmware did not say that it refuses the image")))
+    });
+    let (outcome, detail) = match attempt {
+        Ok(()) => (Outcome::Passed, String::new()),
+        Err(error) => (Outcome::Failed, format!("{error:#}")),
+    };
+    let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut counts = Counts::default();
+    for name in &job.names {
+        counts.add(outcome);
+        println!("{}", line_of(outcome, label, name, ms, &detail));
+    }
+    counts
 }
 
 fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {

@@ -5,7 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::guest::Guest;
+use crate::{
+    firmware::{self, Image},
+    guest::Guest,
+};
 
 /// One story played in a guest: given a guest booted so, when root does this, then that.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +35,35 @@ pub enum Boot {
     NoBpfLsm,
     /// As distributed, for scenarios that raise native lockdown, which no later one could lower.
     Raised,
+    /// As [`Boot::Raised`], for the scenario that raises it over Stockade's integrity.
+    RaisedOverIntegrity,
+    /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
+    RaisedOverConfidentiality,
+    /// By EFI firmware without keys: Secure Boot is off.
+    Efi,
+    /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
+    SecureBoot,
+    /// By EFI firmware with an enrolled key, from an image without a signature: it must not boot at all.
+    Unsigned,
+    /// By EFI firmware with an enrolled key, from a signed image that was altered: it must not boot at all.
+    Altered,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 5] =
-        [Boot::Plain, Boot::NativeIntegrity, Boot::NativeConfidentiality, Boot::NoBpfLsm, Boot::Raised];
+    pub const ALL: [Boot; 11] = [
+        Boot::Plain,
+        Boot::NativeIntegrity,
+        Boot::NativeConfidentiality,
+        Boot::NoBpfLsm,
+        Boot::Raised,
+        Boot::RaisedOverIntegrity,
+        Boot::RaisedOverConfidentiality,
+        Boot::Efi,
+        Boot::SecureBoot,
+        Boot::Unsigned,
+        Boot::Altered,
+    ];
 
     /// The word for it on the guest's command line and in reports.
     #[must_use]
@@ -48,6 +74,12 @@ impl Boot {
             Boot::NativeConfidentiality => "native-confidentiality",
             Boot::NoBpfLsm => "no-bpf-lsm",
             Boot::Raised => "raised",
+            Boot::RaisedOverIntegrity => "raised-over-integrity",
+            Boot::RaisedOverConfidentiality => "raised-over-confid",
+            Boot::Efi => "efi",
+            Boot::SecureBoot => "secure-boot",
+            Boot::Unsigned => "unsigned",
+            Boot::Altered => "altered",
         }
     }
 
@@ -57,11 +89,36 @@ impl Boot {
         Boot::ALL.into_iter().find(|boot| boot.name() == name)
     }
 
+    /// The firmware it takes; without, QEMU loads the kernel by itself.
+    #[must_use]
+    pub fn firmware(self) -> Option<firmware::Setup> {
+        match self {
+            Boot::Efi => Some(firmware::Setup { secure_boot: false, image: Image::Unsigned }),
+            Boot::SecureBoot => Some(firmware::Setup { secure_boot: true, image: Image::Signed }),
+            Boot::Unsigned => Some(firmware::Setup { secure_boot: true, image: Image::Unsigned }),
+            Boot::Altered => Some(firmware::Setup { secure_boot: true, image: Image::Altered }),
+            _ => None,
+        }
+    }
+
+    /// Whether the firmware has to refuse it: the scenario is then played by the host.
+    #[must_use]
+    pub fn is_refused(self) -> bool {
+        matches!(self, Boot::Unsigned | Boot::Altered)
+    }
+
     /// What it adds to the kernel's command line.
     #[must_use]
     pub fn cmdline(self) -> &'static str {
         match self {
-            Boot::Plain | Boot::Raised => "",
+            Boot::Plain
+            | Boot::Raised
+            | Boot::RaisedOverIntegrity
+            | Boot::RaisedOverConfidentiality
+            | Boot::Efi
+            | Boot::SecureBoot
+            | Boot::Unsigned
+            | Boot::Altered => "",
             Boot::NativeIntegrity => "lockdown=integrity",
             Boot::NativeConfidentiality => "lockdown=confidentiality",
             // The lockdown LSM is early: it is there even when a list omits it.

@@ -47,7 +47,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
 
 /// Plays and counts.
 pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
-    setup::need(&[setup::LAB])?;
+    setup::need(&[setup::LAB, setup::FIRMWARE])?;
     let programs = programs::build()?;
     let mut scenarios = programs::scenarios()?;
     if let Some(only) = &flags.only {

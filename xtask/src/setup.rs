@@ -19,6 +19,9 @@ pub type Packages = &'static [&'static str];
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg"];
 
+/// For guests that boot by EFI firmware, with and without Secure Boot.
+pub const FIRMWARE: Packages = &["ovmf", "systemd-boot-efi", "sbsigntool", "binutils", "openssl"];
+
 /// For the programs that run in the kernel.
 pub const BPF: Packages = &[
     "rustc-web",
@@ -38,7 +41,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, BPF])?;
+    need(&[LAB, FIRMWARE, BPF])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())

@@ -109,6 +109,7 @@ fn play(name: &str) -> ExitCode {
 fn init() -> anyhow::Result<()> {
     let mut notes = mount_all();
     notes.extend(load_modules());
+    notes.extend(mount_efi_variables());
     // SAFETY: this process has one thread.
     unsafe {
         env::set_var("PATH", "/bin");
@@ -121,6 +122,8 @@ fn init() -> anyhow::Result<()> {
         ("boot", boot) => {
             let boot = Boot::from_name(boot).with_context(|| format!("there is no boot {boot}"))?;
             let mut host = Host(raw_tty("/dev/ttyS1")?);
+            // Firmware may have left half a line there.
+            host.0.write_all(b"\n").context("writing to ttyS1")?;
             for detail in notes {
                 host.tell(&Event::Note { detail })?;
             }
@@ -326,13 +329,24 @@ fn mount_all() -> Vec<String> {
     notes
 }
 
+/// Mounts the firmware's variables where there are any. After the modules: the file system is one of them.
+fn mount_efi_variables() -> Option<String> {
+    const VARIABLES: &str = "/sys/firmware/efi/efivars";
+    if !Path::new(VARIABLES).exists() {
+        return None;
+    }
+    let error = mount("efivarfs", VARIABLES).err()?;
+    Some(format!("efivarfs could not be mounted on {VARIABLES}: {error}"))
+}
+
 fn mount(kind: &str, target: &str) -> io::Result<()> {
     let (kind, target) = (CString::new(kind)?, CString::new(target)?);
     // SAFETY: both strings outlive the call; no data is passed.
     check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
 }
 
-/// Loads the modules that were shipped. One that does not load is told, not fatal.
+/// Loads the modules that were shipped. One that does not load is told, not fatal; one whose device this
+/// guest lacks is not even told: without EFI there are no variables.
 fn load_modules() -> Vec<String> {
     let order = fs::read_to_string("/modules/order").unwrap_or_default();
     let load = |path: &str| -> io::Result<()> {
@@ -342,6 +356,7 @@ fn load_modules() -> Vec<String> {
         if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
     let failures = order.lines().filter_map(|path| Some((path, load(path).err()?)));
+    let failures = failures.filter(|(_, error)| error.raw_os_error() != Some(libc::ENODEV));
     failures.map(|(path, error)| format!("{path} did not load: {error}")).collect()
 }
 

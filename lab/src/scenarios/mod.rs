@@ -14,6 +14,7 @@ mod enforcement;
 mod fallback;
 mod killed;
 mod native;
+mod secure_boot;
 mod table;
 mod watching;
 
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         watching::SCENARIOS,
         native::SCENARIOS,
         fallback::SCENARIOS,
+        secure_boot::SCENARIOS,
         conformance::SCENARIOS,
     ]
     .concat()

@@ -1,0 +1,185 @@
+//! Guests that EFI firmware booted: what Secure Boot changes, and what `auto` makes of it.
+//!
+//! efi-test is not played: no Debian kernel has the module behind /dev/efi_test.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use stockade_reasons::Level;
+
+use super::{Mounted, enforcement::expect, lift_all};
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "the firmware refuses an image without a signature",
+        boot: Boot::Unsigned,
+        run: must_not_boot,
+    },
+    Scenario {
+        name: "the firmware refuses a signed image with one bit changed",
+        boot: Boot::Altered,
+        run: must_not_boot,
+    },
+    Scenario {
+        name: "the image that is refused unsigned boots with Secure Boot off",
+        boot: Boot::Efi,
+        run: boots_without,
+    },
+    Scenario { name: "with Secure Boot off auto is none", boot: Boot::Efi, run: auto_is_none },
+    Scenario { name: "integrity shuts its doors on an EFI machine too", boot: Boot::Efi, run: integrity },
+    Scenario { name: "under Secure Boot auto is integrity", boot: Boot::SecureBoot, run: auto_is_integrity },
+    Scenario {
+        name: "under Secure Boot probe tells native, Stockade and others apart",
+        boot: Boot::SecureBoot,
+        run: who,
+    },
+    Scenario {
+        name: "an exception that native lockdown overrules is told",
+        boot: Boot::SecureBoot,
+        run: exception,
+    },
+    Scenario {
+        name: "where the firmware's variables cannot be read auto refuses to guess",
+        boot: Boot::SecureBoot,
+        run: unreadable,
+    },
+];
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const VARIABLES: &str = "/sys/firmware/efi/efivars";
+const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Played by the host: that the firmware says no is the whole story.
+fn must_not_boot(_: &Guest) -> Result<()> {
+    bail!("the firmware booted an image that it has no good signature for, though keys are enrolled")
+}
+
+/// The firmware's own word: four bytes of attributes, then the value.
+fn secure_boot() -> Result<Option<u8>> {
+    let path = format!("{VARIABLES}/{SECURE_BOOT}");
+    Ok(fs::read(&path).with_context(|| format!("read {path}"))?.get(4).copied())
+}
+
+fn boots_without(_: &Guest) -> Result<()> {
+    ensure!(secure_boot()? == Some(0), "the firmware says {:?}", secure_boot()?);
+    ensure!(fs::read_to_string(LOCKDOWN)?.contains("[none]"), "the kernel locked itself down");
+    Ok(())
+}
+
+fn auto_is_none(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["check-host"])?.exits(0)?.says("off: level auto is none")?;
+    stockade(&["enforce", "auto"])?.exits(0)?.says("auto is none: EFI Secure Boot is off")?;
+    expect(|_, _| false)
+}
+
+fn integrity(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    expect(|_, integrity| integrity)
+}
+
+fn auto_is_integrity(_: &Guest) -> Result<()> {
+    lift_all()?;
+    ensure!(secure_boot()? == Some(1), "the firmware says {:?}", secure_boot()?);
+    ensure!(fs::read_to_string(LOCKDOWN)?.contains("[integrity]"), "the kernel did not lock itself down");
+    stockade(&["check-host"])?.exits(0)?.says("on: level auto is integrity")?;
+    let status = stockade(&["status", "--json"])?.exits(1)?.json()?;
+    ensure!(status["native_lockdown"] == "integrity" && status["stockade"].is_null(), "{status}");
+    stockade(&["enforce", "auto"])?
+        .exits(0)?
+        .says("In force: integrity")?
+        .says("auto is integrity: EFI Secure Boot is on")?
+        .says("the kernel's own lockdown is at integrity")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    ensure!(status["native_lockdown"] == "integrity", "{status}");
+    ensure!(status["stockade"]["level"] == "integrity", "{status}");
+    stockade(&["lift"])?.exits(0)?.says("stays at integrity")?;
+    Ok(())
+}
+
+/// What `probe` answers at the doors that are there, by reason.
+fn probe() -> Result<BTreeMap<String, Vec<Value>>> {
+    let report = stockade(&["probe", "--json"])?.json()?;
+    let mut doors: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for door in report["doors"].as_array().into_iter().flatten() {
+        if door["answer"] != "not-present" && door["answer"] != "never-tried" {
+            doors.entry(door["reason"].as_str().unwrap_or_default().into()).or_default().push(door.clone());
+        }
+    }
+    Ok(doors)
+}
+
+/// Debian's kernel answers at two doors before it asks about lockdown: IMA demands signatures of kernels, and
+/// has the module loader demand them of modules.
+fn who(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let earlier = BTreeMap::from([("kexec", libc::EACCES), ("module-signature", libc::EKEYREJECTED)]);
+    for (enforced, above) in [("none", "free"), ("confidentiality", "refused-by-stockade")] {
+        stockade(&["enforce", enforced])?.exits(0)?;
+        let (mut native, mut ours) = (0, 0);
+        for (reason, doors) in probe()? {
+            let level = stockade_reasons::by_id(&reason).context("doors carry ids of the table")?.level;
+            for door in doors {
+                if let Some(errno) = earlier.get(reason.as_str()) {
+                    ensure!(door["answer"] == "refused-by-other" && door["errno"] == *errno, "{door}");
+                    let detail = door["detail"].as_str().unwrap_or_default();
+                    ensure!(detail.contains("IMA"), "{door} does not say who refuses");
+                } else if level == Level::Integrity {
+                    ensure!(door["answer"] == "refused-by-native", "{door}");
+                    native += 1;
+                } else {
+                    ensure!(door["answer"] == above, "under {enforced}: {door}");
+                    ours += 1;
+                }
+            }
+        }
+        ensure!(native >= 8 && ours >= 4, "only {native} and {ours} doors could be tried");
+    }
+    Ok(())
+}
+
+fn exception(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let words = "hibernation stays refused: the kernel's own lockdown is at integrity";
+    stockade(&["enforce", "integrity", "--allow", "hibernation"])?.exits(0)?.says(words)?;
+    stockade(&["enforce", "integrity", "--audit-reason", "hibernation"])?.exits(0)?.says(words)?;
+    ensure!(answer("hibernation")? == "refused-by-native", "{}", answer("hibernation")?);
+    // Above native's level an exception works, and nothing is said against it.
+    let answer_to = stockade(&["enforce", "confidentiality", "--allow", "kcore"])?.exits(0)?;
+    ensure!(!answer_to.out.contains("stays refused"), "{}", answer_to.out);
+    ensure!(answer("kcore")? == "free", "{}", answer("kcore")?);
+    Ok(())
+}
+
+fn answer(reason: &str) -> Result<String> {
+    let doors = probe()?;
+    let door = doors.get(reason).and_then(|doors| doors.first()).context("no such door")?;
+    Ok(door["answer"].as_str().unwrap_or_default().to_owned())
+}
+
+fn unreadable(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _covered = Mounted::tmpfs(VARIABLES)?;
+    let refuses = |why: &str| -> Result<()> {
+        let mount = "mount -t efivarfs efivarfs /sys/firmware/efi/efivars";
+        stockade(&["enforce", "auto"])?.exits(2)?.says(why)?.says(mount)?.says("name a level instead")?;
+        stockade(&["check-host"])?.exits(0)?.says(why)?.says(mount)?;
+        stockade(&["status"])?.exits(1)?.says("enforces nothing")?;
+        Ok(())
+    };
+    refuses("No such file")?;
+    // Files of somebody else are not the firmware's.
+    fs::write(format!("{VARIABLES}/BootOrder"), b"1234")?;
+    refuses("No such file")?;
+    fs::write(format!("{VARIABLES}/{SECURE_BOOT}"), b"12")?;
+    refuses("too short")?;
+    stockade(&["enforce", "integrity"])?.exits(0)?.says("In force: integrity")?;
+    Ok(())
+}
