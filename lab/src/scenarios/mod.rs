@@ -9,6 +9,7 @@ use crate::{program::stockade, scenario::Scenario};
 
 mod bad_input;
 mod boots;
+mod cgroups;
 mod conformance;
 mod enforcement;
 mod fallback;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         killed::SCENARIOS,
         bad_input::SCENARIOS,
         watching::SCENARIOS,
+        cgroups::SCENARIOS,
         native::SCENARIOS,
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,
