@@ -1,9 +1,16 @@
-//! The same doors, the same answers: Stockade against the kernel's own lockdown raised at run time.
-//! Plays in a boot of its own, since native lockdown only goes up.
+//! The same doors, the same answers: Stockade against the kernel's own lockdown raised at run time, as seen by
+//! root, by a 32-bit program of root's and by root of a user namespace. Plays in a boot of its own, since
+//! native lockdown only goes up.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
-use super::{enforcement::doors, lift_all};
+use super::{
+    enforcement::doors,
+    lift_all,
+    raw::{self, Caller, Entry},
+};
 use crate::{
     guest::Guest,
     program::stockade,
@@ -15,35 +22,71 @@ pub(super) const SCENARIOS: &[Scenario] =
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
+/// What a caller sees at each door.
+type View = BTreeMap<String, String>;
+
+/// Who looks, and how.
+type Look = (&'static str, fn() -> Result<View>);
+
+const CALLERS: [Look; 4] = [
+    ("probe", probe),
+    ("a 32-bit program", || bare(Entry::Compat, Caller::Root)),
+    ("root of a user namespace", || bare(Entry::Native, Caller::Container(0))),
+    ("a 32-bit program in a user namespace", || bare(Entry::Compat, Caller::Container(0))),
+];
+
 fn same(_: &Guest) -> Result<()> {
     let mut ours = Vec::new();
     for level in ["integrity", "confidentiality"] {
         lift_all()?;
         stockade(&["enforce", level])?.exits(0)?;
-        ours.push((level, doors()?));
+        ours.push((level, views()?));
     }
-    lift_all()?;
     for (level, ours) in ours {
+        // Raised while Stockade lets everything through: it must not be in native's way.
+        stockade(&["enforce", "none"])?.exits(0)?;
         std::fs::write(LOCKDOWN, level)?;
-        let native = doors()?;
-        let mut different = Vec::new();
-        for (door, (answer, errno)) in &native {
-            let (wanted, wanted_errno) = ours.get(door).cloned().unwrap_or_default();
-            let alike =
-                wanted.starts_with("refused") == answer.starts_with("refused") && wanted_errno == *errno;
-            if !alike {
-                different.push(format!(
-                    "{level} {door:?}: native {answer} {errno:?}, Stockade {wanted} {wanted_errno:?}"
-                ));
-            }
-        }
+        compare(&format!("{level}, native above Stockade's none"), &views()?, &ours)?;
+        lift_all()?;
+        compare(&format!("{level}, native alone"), &views()?, &ours)?;
+    }
+    Ok(())
+}
+
+fn compare(situation: &str, native: &[View], ours: &[View]) -> Result<()> {
+    let mut different = Vec::new();
+    for (((caller, _), native), ours) in CALLERS.iter().zip(native).zip(ours) {
         ensure!(
             native.len() == ours.len(),
-            "{} doors under native, {} under Stockade",
+            "{situation}: {caller} sees {} doors under native, {} under Stockade",
             native.len(),
             ours.len()
         );
-        ensure!(different.is_empty(), "{}", different.join("\n"));
+        for (door, native) in native {
+            let ours = ours.get(door).map_or("nothing", String::as_str);
+            if native != ours {
+                different.push(format!("{situation}, {caller}, {door}: native {native}, Stockade {ours}"));
+            }
+        }
     }
+    ensure!(different.is_empty(), "{}", different.join("\n"));
     Ok(())
+}
+
+fn views() -> Result<Vec<View>> {
+    CALLERS.iter().map(|(_, look)| look()).collect()
+}
+
+/// What `probe` says, whoever refuses.
+fn probe() -> Result<View> {
+    let view = doors()?.into_iter().map(|((reason, door), (answer, errno))| {
+        let refused = if answer.starts_with("refused") { "refused" } else { "free" };
+        (format!("{reason} ({door})"), format!("{refused}, errno {errno:?}"))
+    });
+    Ok(view.collect())
+}
+
+fn bare(entry: Entry, caller: Caller) -> Result<View> {
+    let answers = raw::answers(entry, caller)?;
+    Ok(answers.into_iter().map(|(door, errno)| (door.to_owned(), format!("errno {errno}"))).collect())
 }

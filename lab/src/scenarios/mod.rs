@@ -10,11 +10,14 @@ use crate::{program::stockade, scenario::Scenario};
 mod bad_input;
 mod boots;
 mod cgroups;
+mod compat;
 mod conformance;
 mod enforcement;
 mod fallback;
 mod killed;
+mod namespaces;
 mod native;
+mod raw;
 mod secure_boot;
 mod table;
 mod watching;
@@ -30,6 +33,8 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         watching::SCENARIOS,
         cgroups::SCENARIOS,
+        namespaces::SCENARIOS,
+        compat::SCENARIOS,
         native::SCENARIOS,
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,

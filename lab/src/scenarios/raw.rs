@@ -1,0 +1,411 @@
+/*!
+Doors by bare system calls: what `probe` does not do for callers that it calls needing root, or that it is
+not, such as 32-bit ones.
+
+```text
+ scenario ──fork──▶ child: a namespace, if wanted ──fork──▶ grandchild: knocks at every door
+     ◀───────────────── a shared page: one errno for each door ──────────┘
+```
+
+The two system call entries take the same arguments here: pointers lie below 4 GiB, and structures have one
+layout on both sides or are read back from the kernel.
+*/
+use std::{
+    arch::asm,
+    fs, io, ptr,
+    sync::atomic::{AtomicI32, Ordering},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// How a system call enters the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// As 64-bit programs do.
+    Native,
+    /// By `int 0x80`, as 32-bit programs do. Kernels with CONFIG_IA32_EMULATION let any process use it.
+    Compat,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Root of the machine.
+    Root,
+    /// Root of new namespaces, user namespace included, as in a container. The machine's user behind it is the
+    /// one with this number.
+    Container(u32),
+}
+
+/// The errno of each door, 0 where it is free.
+pub(super) type Answers = Vec<(&'static str, i32)>;
+
+/// A door: what is tried, and trying it.
+type Door = (&'static str, fn(&Calls) -> i32);
+
+const DOORS: [Door; 20] = [
+    ("open /dev/mem", |calls| calls.open("/dev/mem")),
+    ("open /dev/port", |calls| calls.open("/dev/port")),
+    ("open /proc/kcore", |calls| calls.open("/proc/kcore")),
+    ("open sched/verbose of debugfs", |calls| calls.open(VERBOSE)),
+    ("chmod sched/verbose of debugfs", chmod),
+    ("open tracing_on", |calls| calls.open("/sys/kernel/tracing/tracing_on")),
+    ("ioperm", |calls| calls.errno(&IOPERM, [0x80, 1, 1, 0, 0])),
+    ("iopl", |calls| calls.errno(&IOPL, [3, 0, 0, 0, 0])),
+    ("init_module", init_module),
+    ("kexec_load", |calls| calls.errno(&KEXEC_LOAD, [0, 0, 0, X86_64_IMAGE | 0xff, 0])),
+    ("write /sys/power/disk", hibernation),
+    ("write share_irqs", share_irqs),
+    ("write PCI config", pci_config),
+    ("PCIIOC_CONTROLLER", pci_controller),
+    ("write /dev/cpu/0/msr", |calls| calls.write("/dev/cpu/0/msr", b"")),
+    ("TIOCSSERIAL", tiocsserial),
+    ("perf registers", perf_registers),
+    ("perf kprobe", perf_kprobe),
+    ("bpf_probe_read_kernel", |calls| bpf(calls, 113)),
+    ("bpf_probe_write_user", |calls| bpf(calls, 36)),
+];
+
+const VERBOSE: &str = "/sys/kernel/debug/sched/verbose";
+
+/// What `KEXEC_ARCH_X86_64` says: without it a 32-bit caller is turned away before lockdown is asked.
+const X86_64_IMAGE: usize = 62 << 16;
+
+/// Knocks at every door.
+pub(super) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
+    let page = Page::new(libc::MAP_SHARED)?;
+    let errnos = page.errnos();
+    for errno in errnos {
+        errno.store(UNTRIED, Ordering::Relaxed);
+    }
+    in_child(|| {
+        if let Caller::Container(user) = caller {
+            enter_container(user)?;
+        }
+        in_child(|| {
+            let calls = Calls { entry, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? };
+            for ((_, knock), errno) in DOORS.iter().zip(errnos) {
+                errno.store(knock(&calls), Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    })?;
+    let answers: Answers =
+        DOORS.iter().zip(errnos).map(|((name, _), errno)| (*name, errno.load(Ordering::Relaxed))).collect();
+    let untried: Vec<_> = answers.iter().filter(|(_, errno)| *errno == UNTRIED).collect();
+    ensure!(untried.is_empty(), "not tried: {untried:?}");
+    Ok(answers)
+}
+
+/// The doors where two views differ, in words.
+pub(super) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
+    one.iter()
+        .zip(other)
+        .filter(|(one, other)| one != other)
+        .map(|((name, one), (_, other))| format!("{name}: {} here, {} there", word(*one), word(*other)))
+        .collect()
+}
+
+/// How many doors were free in one view and are shut in another.
+pub(super) fn shut(before: &Answers, now: &Answers) -> usize {
+    // bpf(2) and the calls that are asked with nonsense answer EINVAL, ENOEXEC past the check.
+    before.iter().zip(now).filter(|((_, before), (_, now))| before != now && *now == libc::EPERM).count()
+}
+
+fn word(errno: i32) -> String {
+    if errno == 0 { "free".into() } else { io::Error::from_raw_os_error(errno).to_string() }
+}
+
+const UNTRIED: i32 = i32::MIN;
+const PAGE: usize = 1 << 16;
+
+/// Some memory.
+struct Page(*mut u8);
+
+impl Page {
+    fn new(flags: i32) -> Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: asks for new memory anywhere.
+        let place = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, flags | libc::MAP_ANONYMOUS, -1, 0) };
+        ensure!(place != libc::MAP_FAILED, "map memory: {}", io::Error::last_os_error());
+        Ok(Self(place.cast()))
+    }
+
+    fn errnos(&self) -> &[AtomicI32] {
+        // SAFETY: the memory is zeroed, aligned, large enough for all doors and never unmapped while borrowed.
+        unsafe { std::slice::from_raw_parts(self.0.cast(), DOORS.len()) }
+    }
+
+    /// Copies bytes to an offset, with a zero behind them, and returns their address.
+    fn put(&self, offset: usize, bytes: &[u8]) -> usize {
+        assert!(offset + bytes.len() < PAGE);
+        // SAFETY: checked to lie inside the memory, which overlaps nothing of Rust's.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.add(offset), bytes.len());
+            self.0.add(offset + bytes.len()).write(0);
+        }
+        self.0 as usize + offset
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, with this length.
+        unsafe { libc::munmap(self.0.cast(), PAGE) };
+    }
+}
+
+/// Runs something in a child, whose failure is told here.
+fn in_child(what: impl FnOnce() -> Result<()>) -> Result<()> {
+    // SAFETY: a scenario's process has one thread, so its copy is whole; the child leaves through _exit.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()).context("fork"),
+        0 => {
+            let done = what();
+            if let Err(error) = &done {
+                println!("{error:#}");
+            }
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for a child of this process.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            ensure!(status == 0, "a child that knocks ended with status {status:#x}");
+            Ok(())
+        }
+    }
+}
+
+/// Root of new namespaces for this process and its children.
+fn enter_container(user: u32) -> Result<()> {
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWNET;
+    // SAFETY: both change this process alone, which has one thread.
+    let answer = unsafe {
+        if libc::setresgid(user, user, user) == 0 && libc::setresuid(user, user, user) == 0 {
+            // The files of /proc/self belong to root while the process is not dumpable.
+            libc::prctl(libc::PR_SET_DUMPABLE, 1);
+            libc::unshare(flags)
+        } else {
+            -1
+        }
+    };
+    ensure!(answer == 0, "make namespaces as user {user}: {}", io::Error::last_os_error());
+    fs::write("/proc/self/setgroups", "deny").context("write setgroups")?;
+    fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("write uid_map")?;
+    fs::write("/proc/self/gid_map", format!("0 {user} 1")).context("write gid_map")
+}
+
+/// A system call by its two numbers.
+struct Number {
+    native: libc::c_long,
+    compat: u32,
+}
+
+const OPEN: Number = Number { native: libc::SYS_open, compat: 5 };
+const WRITE: Number = Number { native: libc::SYS_write, compat: 4 };
+const CHMOD: Number = Number { native: libc::SYS_chmod, compat: 15 };
+const IOCTL: Number = Number { native: libc::SYS_ioctl, compat: 54 };
+const IOPERM: Number = Number { native: libc::SYS_ioperm, compat: 101 };
+const IOPL: Number = Number { native: libc::SYS_iopl, compat: 110 };
+const INIT_MODULE: Number = Number { native: libc::SYS_init_module, compat: 128 };
+const KEXEC_LOAD: Number = Number { native: libc::SYS_kexec_load, compat: 283 };
+const PERF_EVENT_OPEN: Number = Number { native: libc::SYS_perf_event_open, compat: 336 };
+const BPF: Number = Number { native: libc::SYS_bpf, compat: 357 };
+
+/// System calls by one entry, with memory that both can name.
+struct Calls {
+    entry: Entry,
+    memory: Page,
+}
+
+impl Calls {
+    /// Calls, and returns what the kernel does: an errno is negative.
+    fn call(&self, number: &Number, arguments: [usize; 5]) -> i32 {
+        match self.entry {
+            Entry::Native => {
+                let a = arguments;
+                // SAFETY: every pointer among the arguments is null or points into `memory` or to something larger
+                // than what the kernel reads there.
+                let answer = unsafe { libc::syscall(number.native, a[0], a[1], a[2], a[3], a[4]) };
+                if answer == -1 { -errno() } else { i32::try_from(answer).unwrap_or(i32::MAX) }
+            }
+            // SAFETY: as above.
+            Entry::Compat => unsafe { int80(number.compat, arguments) },
+        }
+    }
+
+    /// Calls, and returns the errno or 0. A descriptor that the call opens is closed with this process.
+    fn errno(&self, number: &Number, arguments: [usize; 5]) -> i32 {
+        self.call(number, arguments).min(0).abs()
+    }
+
+    fn descriptor(&self, path: &str, flags: i32) -> Result<usize, i32> {
+        let path = self.memory.put(0, path.as_bytes());
+        let answer = self.call(&OPEN, [path, flags.cast_unsigned() as usize, 0, 0, 0]);
+        usize::try_from(answer).map_err(|_| -answer)
+    }
+
+    fn open(&self, path: &str) -> i32 {
+        self.descriptor(path, libc::O_RDONLY).err().unwrap_or(0)
+    }
+
+    /// Writes to the start of a file, in one call.
+    fn write(&self, path: &str, bytes: &[u8]) -> i32 {
+        match self.descriptor(path, libc::O_WRONLY) {
+            Ok(file) => self.errno(&WRITE, [file, self.memory.put(4096, bytes), bytes.len(), 0, 0]),
+            Err(errno) => errno,
+        }
+    }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// # Safety
+/// As for the system call with this number of the 32-bit table.
+unsafe fn int80(number: u32, arguments: [usize; 5]) -> i32 {
+    let answer: u64;
+    // SAFETY: the caller's. The first argument belongs into rbx, which the compiler keeps for itself; older
+    // kernels do not save r8 to r11 here.
+    unsafe {
+        asm!(
+            "xchg {first}, rbx",
+            "int 0x80",
+            "xchg {first}, rbx",
+            first = inout(reg) arguments[0] => _,
+            inlateout("rax") u64::from(number) => answer,
+            in("rcx") arguments[1],
+            in("rdx") arguments[2],
+            in("rsi") arguments[3],
+            in("rdi") arguments[4],
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the answer of a 32-bit call is in eax")]
+    let answer = answer as u32;
+    answer.cast_signed()
+}
+
+fn chmod(calls: &Calls) -> i32 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(mode) = fs::metadata(VERBOSE).map(|m| m.mode() & 0o7777) else { return errno() };
+    calls.errno(&CHMOD, [calls.memory.put(0, VERBOSE.as_bytes()), mode as usize, 0, 0, 0])
+}
+
+fn init_module(calls: &Calls) -> i32 {
+    let image = calls.memory.put(4096, &[0; 4096]);
+    calls.errno(&INIT_MODULE, [image, 4096, calls.memory.put(0, b""), 0, 0])
+}
+
+/// Writes the current mode back; shown as disabled, it is refused.
+fn hibernation(calls: &Calls) -> i32 {
+    let Ok(modes) = fs::read_to_string("/sys/power/disk") else { return errno() };
+    let current = modes.split(['[', ']']).nth(1).unwrap_or_default();
+    if current == "disabled" { libc::EPERM } else { calls.write("/sys/power/disk", current.as_bytes()) }
+}
+
+fn share_irqs(calls: &Calls) -> i32 {
+    for module in ["8250", "8250_core"] {
+        let path = format!("/sys/module/{module}/parameters/share_irqs");
+        if let Ok(value) = fs::read(&path) {
+            return calls.write(&path, &value);
+        }
+    }
+    libc::ENOENT
+}
+
+/// Writes the vendor id back.
+fn pci_config(calls: &Calls) -> i32 {
+    let path = "/sys/bus/pci/devices/0000:00:00.0/config";
+    match fs::read(path) {
+        Ok(config) => calls.write(path, &config[..2]),
+        Err(_) => errno(),
+    }
+}
+
+fn pci_controller(calls: &Calls) -> i32 {
+    match calls.descriptor("/proc/bus/pci/00/00.0", libc::O_RDONLY) {
+        Ok(file) => calls.errno(&IOCTL, [file, 0x5043_4900, 0, 0, 0]),
+        Err(errno) => errno,
+    }
+}
+
+/// Reads the settings of a port that is nobody's console and asks for an impossible interrupt. The kernel has
+/// two layouts of the settings, which agree in where the interrupt stands.
+fn tiocsserial(calls: &Calls) -> i32 {
+    const IRQ: usize = 12;
+    let port = match calls.descriptor("/dev/ttyS2", libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK) {
+        Ok(port) => port,
+        Err(errno) => return errno,
+    };
+    let settings = calls.memory.put(4096, &[0; 128]);
+    let answer = calls.errno(&IOCTL, [port, 0x541e, settings, 0, 0]);
+    if answer != 0 {
+        return answer;
+    }
+    // SAFETY: inside the settings that the kernel has just written.
+    unsafe { ptr::write_unaligned((settings + IRQ) as *mut i32, i32::MAX) };
+    calls.errno(&IOCTL, [port, 0x541f, settings, 0, 0])
+}
+
+/// A `struct perf_event_attr` of version 5, disabled, as words of 64 bits.
+fn perf(calls: &Calls, words: &[(usize, u64)]) -> i32 {
+    const SIZE: u64 = 112;
+    let mut attr = [0_u64; 14];
+    attr[0] = SIZE << 32;
+    attr[5] = 1;
+    for (index, word) in words {
+        attr[*index] |= word;
+    }
+    let bytes: Vec<u8> = attr.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let everywhere = usize::MAX;
+    calls.errno(&PERF_EVENT_OPEN, [calls.memory.put(4096, &bytes), 0, everywhere, everywhere, 8])
+}
+
+fn perf_registers(calls: &Calls) -> i32 {
+    // The software clock; PERF_SAMPLE_REGS_INTR of one register.
+    perf(calls, &[(0, 1), (2, 1_000_000), (3, 1 << 18), (11, 1)])
+}
+
+fn perf_kprobe(calls: &Calls) -> i32 {
+    let Ok(kind) = fs::read_to_string("/sys/bus/event_source/devices/kprobe/type") else { return errno() };
+    let kind = kind.trim().parse().unwrap_or(0);
+    let function = calls.memory.put(0, b"vfs_fsync") as u64;
+    perf(calls, &[(0, kind), (7, function)])
+}
+
+/// Loads a program that calls a helper, as `stockade-probe` does. EINVAL is the refusal.
+fn bpf(calls: &Calls, helper: u64) -> i32 {
+    let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
+    let frame_to = |register: u64| (0xa0 | register) << 8 | 0xbf;
+    let minus_eight = |register: u64| 0xffff_fff8 << 32 | register << 8 | 0x07;
+    let (target, source, length) = if helper == 36 { (set(1, 0), 2, 3) } else { (frame_to(1), 1, 2) };
+    let program: [u64; 8] = [
+        // *(u64 *)(r10 - 8) = 0
+        0xfff8 << 16 | 0xa << 8 | 0x7a,
+        target,
+        if helper == 36 { frame_to(source) } else { minus_eight(source) },
+        if helper == 36 { minus_eight(source) } else { set(length, 8) },
+        if helper == 36 { set(length, 8) } else { set(3, 0) },
+        helper << 32 | 0x85,
+        set(0, 0),
+        0x95,
+    ];
+    let words = |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
+    let instructions = calls.memory.put(4096, &words(&program)) as u64;
+    let license = calls.memory.put(0, b"GPL") as u64;
+    // A kprobe program of eight instructions, then 32 zero bytes of log and version, name and attach type.
+    let mut attr = [0; 9];
+    attr[0] = 8 << 32 | 2;
+    attr[1] = instructions;
+    attr[2] = license;
+    calls.errno(&BPF, [5, calls.memory.put(8192, &words(&attr)), 72, 0, 0])
+}
