@@ -1,8 +1,10 @@
 //! Beside the kernel's own lockdown.
 
 use anyhow::{Result, ensure};
+use stockade_kernel::btf::KernelTypes;
+use stockade_reasons::Level;
 
-use super::lift_all;
+use super::{enforcement::doors, lift_all};
 use crate::{
     guest::Guest,
     program::stockade,
@@ -20,7 +22,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::NativeConfidentiality,
         run: confidentiality,
     },
+    Scenario {
+        name: "native raised over Stockade's integrity: the stricter refuses, and each is named",
+        boot: Boot::RaisedOverIntegrity,
+        run: over_integrity,
+    },
+    Scenario {
+        name: "native raised over Stockade's confidentiality: the stricter refuses, and each is named",
+        boot: Boot::RaisedOverConfidentiality,
+        run: over_confidentiality,
+    },
 ];
+
+const LEVELS: [Level; 3] = [Level::None, Level::Integrity, Level::Confidentiality];
 
 fn answers(of: &str) -> Result<Vec<(String, String)>> {
     let report = stockade(&["probe", "--json"])?.json()?;
@@ -73,5 +87,71 @@ fn confidentiality(_: &Guest) -> Result<()> {
         "native refuses everything first"
     );
     stockade(&["lift"])?.exits(0)?.says("stays at confidentiality")?;
+    Ok(())
+}
+
+/// Native lockdown goes up from none and from integrity while Stockade is at integrity; then every level of
+/// Stockade is started on top of it. Native over Stockade's none is played where native alone is, see
+/// [`super::conformance`].
+fn over_integrity(_: &Guest) -> Result<()> {
+    for native in [Level::Integrity, Level::Confidentiality] {
+        raise_over(Level::Integrity, native)?;
+        for on_top in LEVELS {
+            stockade(&["lift"])?.exits(0)?.says(&format!("stays at {native}"))?;
+            enforce(on_top)?;
+            both(native, on_top)?;
+        }
+        stockade(&["lift"])?.exits(0)?;
+        both(native, Level::None)?;
+    }
+    Ok(())
+}
+
+/// The same over confidentiality; then the policy on top of native is replaced by every level.
+fn over_confidentiality(_: &Guest) -> Result<()> {
+    for native in [Level::Integrity, Level::Confidentiality] {
+        raise_over(Level::Confidentiality, native)?;
+        for on_top in LEVELS {
+            enforce(on_top)?;
+            both(native, on_top)?;
+        }
+        stockade(&["lift"])?.exits(0)?;
+        both(native, Level::None)?;
+    }
+    Ok(())
+}
+
+fn raise_over(ours: Level, native: Level) -> Result<()> {
+    lift_all()?;
+    enforce(ours)?;
+    std::fs::write("/sys/kernel/security/lockdown", native.to_string())?;
+    both(native, ours)
+}
+
+fn enforce(level: Level) -> Result<()> {
+    stockade(&["enforce", &level.to_string()])?.exits(0)?.says(&format!("In force: {level}"))?;
+    Ok(())
+}
+
+/// Each door is refused by the stricter of the two, and by native where both would: it is asked first.
+fn both(native: Level, ours: Level) -> Result<()> {
+    let types = KernelTypes::of_running_kernel()?;
+    for ((reason, door), (answer, errno)) in doors()? {
+        let integrity = stockade_reasons::by_id(&reason)
+            .and_then(|known| types.number(known.enum_name))
+            .is_some_and(|number| types.is_integrity(number));
+        let needed = if integrity { Level::Integrity } else { Level::Confidentiality };
+        let wanted = if native >= needed {
+            "refused-by-native"
+        } else if ours >= needed {
+            "refused-by-stockade"
+        } else {
+            "free"
+        };
+        ensure!(
+            answer == wanted,
+            "native at {native}, Stockade at {ours}: {reason} ({door}) is {answer} (errno {errno:?}), not {wanted}"
+        );
+    }
     Ok(())
 }
