@@ -75,6 +75,15 @@ impl Kernel {
     pub fn bzimage(&self) -> Option<PathBuf> {
         packaged_image(&self.folder.join("root"), &self.release)
     }
+
+    /// The file of a module of its package.
+    pub fn module(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let root = self.folder.join("root");
+        let mut modinfo = tool::command("modinfo");
+        modinfo.arg("-b").arg(&root).args(["-k", &self.release, "-F", "filename", name]);
+        let path = tool::text(&mut modinfo).with_context(|| format!("{} has no module {name}", self.id))?;
+        Ok(PathBuf::from(path.trim()))
+    }
 }
 
 fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {

@@ -14,7 +14,10 @@ console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe ma
 #![allow(clippy::missing_errors_doc, reason = "a tool for developers: errors are told, not matched")]
 pub mod boot;
 pub mod cache;
+pub mod conformance;
 pub mod debian;
+#[cfg(feature = "scenarios")]
+pub mod doors;
 pub mod firmware;
 pub mod guest;
 pub mod initrd;

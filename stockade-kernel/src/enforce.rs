@@ -272,10 +272,9 @@ fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
 }
 
 /// Refusals and audits of one reason since enforcement started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
     /// This kernel's number of the reason.
-    #[serde(skip)]
     pub number: u32,
     /// Its id, or the kernel's name when the table lacks it.
     pub reason: String,

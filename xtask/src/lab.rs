@@ -3,8 +3,10 @@
 */
 use std::path::PathBuf;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, Subcommand};
 use stockade_lab::{
+    conformance::Matrix,
     kernels::{self, Kernel},
     report::{Counts, Session},
 };
@@ -29,10 +31,27 @@ pub struct Flags {
     /// Fetch kernels anew instead of taking them from the cache
     #[arg(long)]
     pub refresh: bool,
+    /// Something else than the scenarios
+    #[command(subcommand)]
+    pub other: Option<Other>,
+}
+
+/// What else the lab does.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Other {
+    /// Hold Stockade against the kernel's own lockdown on every kernel, and write docs/conformance.md
+    Conformance {
+        /// Write nothing; fail when the document does not say what is
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// Returns whether nothing failed.
 pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    if let Some(Other::Conformance { check }) = flags.other {
+        return conformance(check);
+    }
     if flags.list {
         programs::build()?;
         for scenario in programs::scenarios()? {
@@ -43,6 +62,39 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     let counts = play(flags)?;
     println!("{counts}");
     Ok(counts.failed == 0)
+}
+
+const DOCUMENT: &str = "docs/conformance.md";
+
+/// Returns whether Stockade answers as native lockdown does and, with `check`, whether the document says what is.
+pub fn conformance(check: bool) -> anyhow::Result<bool> {
+    setup::need(&[setup::LAB, setup::FIRMWARE])?;
+    let programs = programs::build()?;
+    let kernels: Vec<Kernel> =
+        kernels::ids().iter().map(|id| kernels::get(id, false)).collect::<anyhow::Result<_>>()?;
+    let matrix = Matrix::play(&kernels, &programs, &workspace::lab_folder()?)?;
+    let differences = matrix.differences();
+    for difference in &differences {
+        println!("differs: {difference}");
+    }
+    println!("{} answers compared with native lockdown's, {} differ", matrix.compared(), differences.len());
+    let file = workspace::root().join(DOCUMENT);
+    let document = matrix.document();
+    if !check {
+        std::fs::write(&file, document).with_context(|| format!("writing {DOCUMENT}"))?;
+        return Ok(differences.is_empty());
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    let gone = written.lines().filter(|line| !document.lines().any(|l| l == *line)).map(|l| ("-", l));
+    let come = document.lines().filter(|line| !written.lines().any(|l| l == *line)).map(|l| ("+", l));
+    let changes: Vec<_> = gone.chain(come).collect();
+    for (sign, line) in &changes {
+        println!("{DOCUMENT}: {sign} {line}");
+    }
+    if written != document {
+        println!("{DOCUMENT} does not say what is; `cargo xtask lab conformance` writes it anew");
+    }
+    Ok(differences.is_empty() && written == document)
 }
 
 /// Plays and counts.

@@ -8,11 +8,12 @@ use stockade_lab::{initrd::Program, protocol::Listed, tool};
 
 use crate::workspace;
 
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("stockade-guest-init", "init"),
     ("stockade", "bin/stockade"),
     ("stockade-demo", "bin/stockade-demo"),
     ("stockade-bench", "bin/stockade-bench"),
+    ("stockade-conformance", "bin/stockade-conformance"),
 ];
 
 fn folder() -> PathBuf {

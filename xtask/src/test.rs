@@ -45,6 +45,7 @@ pub fn run() -> anyhow::Result<bool> {
     }
     total.add(said("bpf", &bpf::run(&bpf::Flags { check: true })));
     total += lab::play(&lab::Flags::default()).unwrap_or_else(|error| could_not("lab", &error));
+    total.add(said("conformance", &lab::conformance(true)));
     println!("{total}");
     Ok(total.failed == 0)
 }

@@ -1,0 +1,190 @@
+//! Plays the conformance matrix in a guest: every door under every setting, and what was told of it. One line
+//! of JSON for each.
+//!
+//! Native lockdown comes last, since it only goes up. It writes at most ten lines in five seconds to the
+//! kernel log, so the doors are knocked at in groups, with a pause between.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use stockade_kernel::{btf::KernelTypes, enforce::reason_id, events::Reader};
+use stockade_lab::{
+    conformance::{Row, Setting},
+    doors,
+};
+
+/// The kernel's limit for its lines: `DEFAULT_RATELIMIT_BURST` in `DEFAULT_RATELIMIT_INTERVAL`.
+const BURST: usize = 10;
+const INTERVAL: Duration = Duration::from_millis(5100);
+
+fn main() -> Result<()> {
+    let types = KernelTypes::of_running_kernel()?;
+    for setting in Setting::ALL {
+        set(setting)?;
+        let mut told: Box<dyn Told> = match setting {
+            Setting::Nothing => Box::new(Nobody),
+            Setting::Audit | Setting::OurIntegrity | Setting::OurConfidentiality => {
+                Box::new(Ours { reader: Reader::open()?, types: &types })
+            }
+            Setting::NativeIntegrity | Setting::NativeConfidentiality => Box::new(Native::open()?),
+        };
+        for (reason, name, answer) in knocks() {
+            told.prepare()?;
+            let answer = answer()?;
+            let row = Row { setting, reason: reason.into(), door: name.into(), answer, told: told.take()? };
+            println!("{}", serde_json::to_string(&row)?);
+        }
+    }
+    Ok(())
+}
+
+type Knock = Box<dyn Fn() -> Result<String>>;
+
+/// The lab's own doors, and of the harmless ones those that the lab's do not have.
+fn knocks() -> Vec<(&'static str, &'static str, Knock)> {
+    let mut all: Vec<(&str, &str, Knock)> = doors::all()
+        .into_iter()
+        .map(|door| (door.reason, door.name, Box::new(move || Ok(door.knock()?)) as Knock))
+        .collect();
+    for door in stockade_probe::doors() {
+        if ["perf", "kprobes", "xfrm-secret"].contains(&door.reason) {
+            all.push((door.reason, door.name, Box::new(move || Ok(harmless(door)))));
+        }
+    }
+    let order: BTreeMap<&str, usize> =
+        stockade_reasons::all().iter().enumerate().map(|(at, reason)| (reason.id, at)).collect();
+    all.sort_by_key(|(reason, ..)| order.get(reason).copied());
+    all
+}
+
+fn harmless(door: &stockade_probe::Door) -> String {
+    use stockade_probe::Answer;
+    match door.knock().answer {
+        Answer::Refused if door.reason == "xfrm-secret" => "done: the keys are zeros".into(),
+        Answer::Free if door.reason == "xfrm-secret" => "done: the keys are there".into(),
+        Answer::Refused => "EPERM".into(),
+        Answer::Free => "done".into(),
+        Answer::Absent(why) => format!("absent: {why}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn set(setting: Setting) -> Result<()> {
+    let stockade = |args: &[&str]| -> Result<()> {
+        let output = Command::new("/bin/stockade").args(args).output().context("run stockade")?;
+        ensure!(output.status.success(), "stockade {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    let native = |level: &str| {
+        stockade(&["lift"])?;
+        fs::write("/sys/kernel/security/lockdown", level)
+            .with_context(|| format!("raise lockdown to {level}"))
+    };
+    match setting {
+        Setting::Nothing => Ok(()),
+        Setting::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
+        Setting::OurIntegrity => stockade(&["enforce", "integrity"]),
+        Setting::OurConfidentiality => stockade(&["enforce", "confidentiality"]),
+        Setting::NativeIntegrity => native("integrity"),
+        Setting::NativeConfidentiality => native("confidentiality"),
+    }
+}
+
+/// Who tells the administrator, and in which words, that something was refused.
+trait Told {
+    /// Before a door is knocked at.
+    fn prepare(&mut self) -> Result<()>;
+    /// What was told since: the kernel's words for each reason, once.
+    fn take(&mut self) -> Result<Vec<String>>;
+}
+
+struct Nobody;
+
+impl Told for Nobody {
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Stockade's events.
+struct Ours<'a> {
+    reader: Reader,
+    types: &'a KernelTypes,
+}
+
+impl Told for Ours<'_> {
+    fn prepare(&mut self) -> Result<()> {
+        while self.reader.take().is_some() {}
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Vec<String>> {
+        let mut told: Vec<String> = std::iter::from_fn(|| self.reader.take())
+            .map(|event| {
+                let id = reason_id(self.types, event.reason);
+                stockade_reasons::by_id(&id).map_or(id, |reason| reason.kernel_string.to_owned())
+            })
+            .collect();
+        told.dedup();
+        Ok(told)
+    }
+}
+
+/// The kernel log.
+struct Native {
+    log: File,
+    lines: usize,
+    since: Instant,
+}
+
+impl Native {
+    fn open() -> Result<Self> {
+        let log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+        let mut native = Self { log, lines: BURST, since: Instant::now() };
+        native.read();
+        Ok(native)
+    }
+
+    fn read(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        let mut record = [0; 8192];
+        while let Ok(length) = self.log.read(&mut record) {
+            let text = String::from_utf8_lossy(&record[..length]);
+            if let Some(line) = text.lines().next().and_then(stockade_reasons::parse_kernel_line) {
+                told.push(line.reason.to_owned());
+            }
+        }
+        told
+    }
+}
+
+impl Told for Native {
+    /// Two lines are left for the door: none makes the kernel write more.
+    fn prepare(&mut self) -> Result<()> {
+        if self.lines + 2 > BURST {
+            thread::sleep(INTERVAL.saturating_sub(self.since.elapsed()));
+            (self.lines, self.since) = (0, Instant::now());
+        }
+        self.read();
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Vec<String>> {
+        let mut told = self.read();
+        self.lines += told.len();
+        told.dedup();
+        Ok(told)
+    }
+}

@@ -1,0 +1,379 @@
+/*!
+The conformance matrix: the same operations under Stockade and under the kernel's own lockdown, on every
+kernel, and the document made from it.
+*/
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    boot::Machine,
+    initrd::{self, Program},
+    kernels::Kernel,
+    protocol::is_trouble,
+    tool,
+};
+
+/// Mostly the guests sleep, until the kernel's limit for its own lines allows more.
+const GUESTS: usize = 3;
+
+/// What is in force while the doors are knocked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// Nothing.
+    Nothing,
+    /// Stockade audits the confidentiality level.
+    Audit,
+    /// Stockade enforces integrity.
+    OurIntegrity,
+    /// Stockade enforces confidentiality.
+    OurConfidentiality,
+    /// The kernel's own lockdown, raised to integrity at run time.
+    NativeIntegrity,
+    /// The kernel's own lockdown, raised to confidentiality at run time.
+    NativeConfidentiality,
+}
+
+impl Setting {
+    /// In the order in which one guest can play them.
+    pub const ALL: [Setting; 6] = [
+        Setting::Nothing,
+        Setting::Audit,
+        Setting::OurIntegrity,
+        Setting::OurConfidentiality,
+        Setting::NativeIntegrity,
+        Setting::NativeConfidentiality,
+    ];
+}
+
+/// What came of one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was in force.
+    pub setting: Setting,
+    /// The reason's id.
+    pub reason: String,
+    /// The operation.
+    pub door: String,
+    /// What user space saw.
+    pub answer: String,
+    /// What the administrator was told: the kernel's words for the reason.
+    pub told: Vec<String>,
+}
+
+/// The answers of one door on one kernel.
+type Cells = BTreeMap<Setting, Row>;
+
+/// Everything that was seen: per door, per kernel.
+pub struct Matrix {
+    kernels: Vec<String>,
+    /// In the order of the guests.
+    doors: Vec<(String, String)>,
+    cells: BTreeMap<(String, String), Cells>,
+}
+
+/// Files that the operations need beside the programs: modules and an image, made from the kernel's package.
+pub fn files(kernel: &Kernel, folder: &Path) -> anyhow::Result<Vec<Program>> {
+    fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    let made = |name: &str, bytes: &[u8]| -> anyhow::Result<Program> {
+        let source = folder.join(name);
+        fs::write(&source, bytes).with_context(|| format!("writing {}", source.display()))?;
+        Ok(Program { source, target: format!("root/{name}") })
+    };
+    let signed = tool::decompress(&kernel.module("dummy")?)?;
+    let stripped = without_signature(&signed).context("the module dummy is not signed")?;
+    let image = kernel.bzimage().with_context(|| format!("{} has no bzImage", kernel.id))?;
+    let mut image = fs::read(&image).with_context(|| format!("reading {}", image.display()))?;
+    forget_signature(&mut image).context("the kernel's image is no PE file")?;
+    Ok(vec![
+        made("signed.ko", &signed)?,
+        made("stripped.ko", stripped)?,
+        made("foreign.ko", &signed_by_a_stranger(stripped, folder)?)?,
+        made("image", &image)?,
+    ])
+}
+
+/// Ends a signed module, after `struct module_signature`, whose last word is the length of the signature.
+const MODULE_MAGIC: &[u8] = b"~Module signature appended~\n";
+
+fn without_signature(module: &[u8]) -> Option<&[u8]> {
+    let rest = module.strip_suffix(MODULE_MAGIC)?;
+    let (rest, descriptor) = rest.split_at_checked(rest.len().checked_sub(12)?)?;
+    let length = u32::from_be_bytes(descriptor.get(8..)?.try_into().ok()?);
+    rest.get(..rest.len().checked_sub(length as usize)?)
+}
+
+/// Signs with a key made for this once, which no kernel knows.
+fn signed_by_a_stranger(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>> {
+    let file = |name: &str| folder.join(name);
+    fs::write(file("module"), module)?;
+    let mut request = tool::command("openssl");
+    request.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=stranger"]);
+    tool::output(request.arg("-keyout").arg(file("key.pem")).arg("-out").arg(file("certificate.pem")))?;
+    let mut sign = tool::command("openssl");
+    sign.args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-md", "sha256", "-outform", "DER"]);
+    sign.arg("-in").arg(file("module")).arg("-inkey").arg(file("key.pem"));
+    let signature = tool::output(sign.arg("-signer").arg(file("certificate.pem")))?;
+    // Five bytes that PKCS#7 leaves zero but for its number, three of padding, the length.
+    let descriptor = [0, 0, 2, 0, 0, 0, 0, 0];
+    let length = u32::try_from(signature.len())?.to_be_bytes();
+    Ok([module, &signature, &descriptor, &length, MODULE_MAGIC].concat())
+}
+
+/// Empties the entry of a PE file that says where its signature is.
+fn forget_signature(image: &mut [u8]) -> Option<()> {
+    const DIRECTORY: usize = 112 + 4 * 8;
+    let header = u32::from_le_bytes(image.get(0x3c..0x40)?.try_into().ok()?) as usize;
+    (image.get(header..header + 4)? == b"PE\0\0").then_some(())?;
+    let optional = header + 24;
+    // PE32+, which every 64-bit kernel is.
+    (image.get(optional..optional + 2)? == [0x0b, 0x02]).then_some(())?;
+    image.get_mut(optional + DIRECTORY..optional + DIRECTORY + 8)?.fill(0);
+    Some(())
+}
+
+impl Matrix {
+    /// Plays it on these kernels, several guests at a time.
+    pub fn play(kernels: &[Kernel], programs: &[Program], folder: &Path) -> anyhow::Result<Matrix> {
+        let waiting: Mutex<VecDeque<&Kernel>> = Mutex::new(kernels.iter().collect());
+        let played = Mutex::new(BTreeMap::new());
+        thread::scope(|scope| {
+            for _ in 0..GUESTS {
+                scope.spawn(|| {
+                    while let Some(kernel) = next(&waiting) {
+                        let rows = guest(kernel, programs, folder);
+                        played.lock().expect("no thread panics here").insert(kernel.id.clone(), rows);
+                    }
+                });
+            }
+        });
+        let mut matrix = Matrix { kernels: Vec::new(), doors: Vec::new(), cells: BTreeMap::new() };
+        let mut played = played.into_inner().expect("no thread panics here");
+        for kernel in kernels {
+            let rows = played.remove(&kernel.id).context("every kernel was played")??;
+            matrix.add(&kernel.id, rows);
+        }
+        Ok(matrix)
+    }
+
+    fn add(&mut self, kernel: &str, rows: Vec<Row>) {
+        self.kernels.push(kernel.to_owned());
+        for row in rows {
+            let door = (row.reason.clone(), row.door.clone());
+            if !self.doors.contains(&door) {
+                self.doors.push(door);
+            }
+            let cells = self.cells.entry((row.door.clone(), kernel.to_owned())).or_default();
+            cells.insert(row.setting, row);
+        }
+    }
+
+    /// Where Stockade and native lockdown differ, or a trial run is not without effect. There should be none.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        use Setting::{
+            Audit, NativeConfidentiality, NativeIntegrity, Nothing, OurConfidentiality, OurIntegrity,
+        };
+        let mut found = Vec::new();
+        for ((door, kernel), cells) in &self.cells {
+            let mut compare = |ours: Setting, theirs: Setting, words: bool| {
+                let (Some(ours_row), Some(theirs_row)) = (cells.get(&ours), cells.get(&theirs)) else {
+                    found.push(format!("{kernel}: {door}: {ours:?} or {theirs:?} was not played"));
+                    return;
+                };
+                if ours_row.answer != theirs_row.answer {
+                    let (a, b) = (&ours_row.answer, &theirs_row.answer);
+                    found.push(format!("{kernel}: {door}: {ours:?} answers {a}, {theirs:?} {b}"));
+                }
+                if words && ours_row.told != theirs_row.told {
+                    let (a, b) = (&ours_row.told, &theirs_row.told);
+                    found.push(format!("{kernel}: {door}: {ours:?} tells {a:?}, {theirs:?} {b:?}"));
+                }
+            };
+            compare(Audit, Nothing, false);
+            compare(OurIntegrity, NativeIntegrity, true);
+            compare(OurConfidentiality, NativeConfidentiality, true);
+        }
+        found
+    }
+
+    /// How many answers were compared with native lockdown's.
+    #[must_use]
+    pub fn compared(&self) -> usize {
+        2 * self.cells.len()
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn document(&self) -> String {
+        let mut out = String::from(HEAD);
+        let mut absent: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+        for (reason, door) in &self.doors {
+            let mut seen: Vec<([&str; 3], Vec<&str>)> = Vec::new();
+            for kernel in &self.kernels {
+                let Some(cells) = self.cells.get(&(door.clone(), kernel.clone())) else { continue };
+                let answers = answers(cells);
+                if let Some(why) = answers[0].strip_prefix("absent: ") {
+                    absent.entry((door, why.to_owned())).or_default().push(kernel);
+                    continue;
+                }
+                match seen.iter_mut().find(|(known, _)| *known == answers) {
+                    Some((_, kernels)) => kernels.push(kernel),
+                    None => seen.push((answers, vec![kernel])),
+                }
+            }
+            for ([nothing, integrity, confidentiality], kernels) in seen {
+                let kernels =
+                    if kernels.len() == self.kernels.len() { "all".into() } else { kernels.join(", ") };
+                let _ = writeln!(
+                    out,
+                    "| {reason} | {door} | {nothing} | {integrity} | {confidentiality} | {kernels} |"
+                );
+            }
+        }
+        out += "\n## Differences between Stockade and native lockdown\n\n";
+        let differences = self.differences();
+        if differences.is_empty() {
+            out += "None.\n";
+        }
+        for difference in differences {
+            let _ = writeln!(out, "- {difference}");
+        }
+        out += "\n## Doors that a kernel's guest does not have\n\n| operation | kernels | why |\n|---|---|---|\n";
+        for ((door, why), kernels) in &absent {
+            let _ = writeln!(out, "| {door} | {} | {why} |", kernels.join(", "));
+        }
+        out += UNREACHABLE;
+        out
+    }
+}
+
+/// Without lockdown, at integrity, at confidentiality.
+fn answers(cells: &Cells) -> [&str; 3] {
+    [Setting::Nothing, Setting::NativeIntegrity, Setting::NativeConfidentiality]
+        .map(|setting| cells.get(&setting).map_or("not played", |row| row.answer.as_str()))
+}
+
+fn next<'a>(waiting: &Mutex<VecDeque<&'a Kernel>>) -> Option<&'a Kernel> {
+    waiting.lock().expect("no thread panics here").pop_front()
+}
+
+fn guest(kernel: &Kernel, programs: &[Program], folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let scratch: PathBuf = folder.join(format!("conformance-{}", kernel.id));
+    let all = [programs, &files(kernel, &scratch)?].concat();
+    let disk = scratch.join("guest.cpio");
+    initrd::write(kernel, &all, &disk)?;
+    let machine = Machine {
+        kernel,
+        initrd: &disk,
+        cmdline: "stockade.run=exec:/bin/stockade-conformance".to_owned(),
+        console: scratch.join("console"),
+        count_instructions: false,
+        patience: Duration::from_mins(1),
+    };
+    let mut rows = Vec::new();
+    let mut noise = Vec::new();
+    machine.run(|line| match serde_json::from_str(line) {
+        Ok(row) => rows.push(row),
+        Err(_) if line.trim().is_empty() => {}
+        Err(_) => noise.push(line.to_owned()),
+    })?;
+    let console = machine.console_tail();
+    if !noise.is_empty() || rows.is_empty() {
+        bail!("the guest on {} did not play the matrix: {}\n{console}", kernel.id, noise.join("\n"));
+    }
+    let trouble = console.lines().find(|line| is_trouble(line));
+    ensure!(
+        trouble.is_none(),
+        "the kernel {} went wrong: {}\n{console}",
+        kernel.id,
+        trouble.unwrap_or_default()
+    );
+    Ok(rows)
+}
+
+const HEAD: &str = "\
+# Conformance
+
+Made by `cargo xtask lab conformance`; `cargo xtask test` fails when it is not true any more.
+
+The same operations, by root of a throw-away guest, under the kernel's own lockdown and under Stockade at the same
+level: what user space sees. Native lockdown is raised at run time. Under Stockade the answers are the same, operation
+by operation, and so are the words that the kernel log (native) and `stockade watch` name the refusal with; with
+`--audit` they are those without lockdown. Where that is not so, it is listed below the table.
+
+| reason | operation | without lockdown | integrity | confidentiality | kernels |
+|---|---|---|---|---|---|
+";
+
+const UNREACHABLE: &str = "
+## Doors that no guest here reaches
+
+| reason | why |
+|---|---|
+| acpi-tables | most callers run before any program does; the one at run time, configfs, is not in Debian's kernels |
+| device-tree, rtas-error-injection, xmon-wr, xmon-rw | powerpc only |
+| dbg-write-kernel, dbg-read-kernel | the kernel debugger stops the machine and waits at its console |
+| efi-test | none of these kernels is built with CONFIG_EFI_TEST |
+| mmiotrace | asked by the kernel's own test module only, which Debian does not build |
+| pcmcia-cis | needs a socket, which the guest's machine does not have |
+| xen-user-actions | Xen guests only |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(setting: Setting, answer: &str, told: &[&str]) -> Row {
+        let told = told.iter().map(ToString::to_string).collect();
+        Row { setting, reason: "kcore".into(), door: "open".into(), answer: answer.into(), told }
+    }
+
+    fn matrix(ours: Row) -> Matrix {
+        let mut matrix = Matrix { kernels: Vec::new(), doors: Vec::new(), cells: BTreeMap::new() };
+        let rows = vec![
+            row(Setting::Nothing, "done", &[]),
+            row(Setting::Audit, "done", &["kcore"]),
+            row(Setting::OurIntegrity, "done", &[]),
+            row(Setting::NativeIntegrity, "done", &[]),
+            ours,
+            row(Setting::NativeConfidentiality, "EPERM", &["kcore"]),
+        ];
+        matrix.add("6.1", rows);
+        matrix
+    }
+
+    #[test]
+    fn alike_is_no_difference() {
+        let same = matrix(row(Setting::OurConfidentiality, "EPERM", &["kcore"]));
+        assert_eq!(same.differences(), Vec::<String>::new());
+        assert!(same.document().contains("| kcore | open | done | done | EPERM | all |"));
+    }
+
+    #[test]
+    fn another_answer_or_another_word_is_a_difference() {
+        let free = matrix(row(Setting::OurConfidentiality, "done", &["kcore"]));
+        assert_eq!(free.differences().len(), 1);
+        let silent = matrix(row(Setting::OurConfidentiality, "EPERM", &[]));
+        assert_eq!(silent.differences().len(), 1);
+    }
+
+    #[test]
+    fn a_signature_is_cut_off_whole() {
+        let module = [b"code", &b"sign"[..], &[0, 0, 2, 0, 0, 0, 0, 0], &[0, 0, 0, 4], MODULE_MAGIC].concat();
+        assert_eq!(without_signature(&module), Some(&b"code"[..]));
+        assert_eq!(without_signature(b"code"), None);
+        let short = [&[0, 0, 2, 0, 0, 0, 0, 0], &[0, 0, 1, 0][..], MODULE_MAGIC].concat();
+        assert_eq!(without_signature(&short), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! Another kernel in place of this one. What was loaded is unloaded; nothing is ever started.
+
+use std::{fs::File, io, os::fd::AsRawFd, path::Path};
+
+use super::{Answer, Door, missing};
+
+pub(super) const DOORS: &[Door] = &[
+    Door::new("kexec", "kexec_load of one page", load_page),
+    Door::new("kexec", "kexec_load with flags that do not exist", || load(&[], 0xff)),
+    Door::new("kexec", "kexec_file_load of an unsigned image", load_file),
+];
+
+/// A Debian kernel without its signature.
+pub(crate) const IMAGE: &str = "/root/image";
+
+#[repr(C)]
+struct Segment {
+    buffer: *const u8,
+    buffer_size: usize,
+    memory: usize,
+    memory_size: usize,
+}
+
+fn load(segments: &[Segment], flags: usize) -> Answer {
+    let entry = segments.first().map_or(0, |segment| segment.memory);
+    // SAFETY: as many live segments as are told, each of a live buffer.
+    Answer::call(unsafe {
+        libc::syscall(libc::SYS_kexec_load, entry, segments.len(), segments.as_ptr(), flags)
+    })
+}
+
+/// Sixteen megabytes up is memory in every guest, and nobody's before the image is started.
+fn load_page() -> Answer {
+    let page = [0_u8; 4096];
+    let segment =
+        Segment { buffer: page.as_ptr(), buffer_size: page.len(), memory: 16 << 20, memory_size: page.len() };
+    match load(&[segment], 0) {
+        // Without segments it unloads.
+        done @ Answer::Done(_) => match load(&[], 0) {
+            Answer::Done(_) => done,
+            failed => Answer::Done(format!("and could not be unloaded: {failed}")),
+        },
+        refused => refused,
+    }
+}
+
+fn load_file() -> Answer {
+    const UNLOAD: usize = 1;
+    const NO_INITRAMFS: usize = 4;
+    if !Path::new(IMAGE).exists() {
+        return missing(IMAGE);
+    }
+    let image = match File::open(IMAGE) {
+        Ok(image) => image,
+        Err(e) => return Answer::of::<()>(Err(e)),
+    };
+    let call = |image: i32, flags: usize| {
+        // SAFETY: the command line is one zero byte.
+        let answer =
+            unsafe { libc::syscall(libc::SYS_kexec_file_load, image, -1, 1_usize, c"".as_ptr(), flags) };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    match call(image.as_raw_fd(), NO_INITRAMFS) {
+        Ok(()) => match call(-1, UNLOAD) {
+            Ok(()) => Answer::DONE,
+            Err(e) => Answer::Done(format!("and could not be unloaded: {e}")),
+        },
+        Err(e) => Answer::of::<()>(Err(e)),
+    }
+}
