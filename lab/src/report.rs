@@ -156,7 +156,8 @@ impl Session<'_> {
                 println!("{}", line_of(result, &label, &name, ms, &detail));
             }
             Ok(Event::Done) => done = true,
-            Err(_) if line.trim().is_empty() || is_firmware(line) => {}
+            Err(_) if line.trim().is_empty() => {}
+            Err(_) if job.boot.firmware().is_some() && is_firmware(line) => {}
             Err(_) => println!("note {label} said: {line}"),
         };
         let end = run(&machine, job.boot, hear);
