@@ -24,6 +24,8 @@ pub struct Machine<'a> {
     pub kernel: &'a Kernel,
     /// The RAM disk, see [`crate::initrd`].
     pub initrd: &'a Path,
+    /// A read-only disk, see [`crate::userland`].
+    pub disk: Option<&'a Path>,
     /// Added to the kernel's command line.
     pub cmdline: String,
     /// Where the kernel's console is written to.
@@ -52,11 +54,13 @@ impl Machine<'_> {
             qemu.args(["-icount", "shift=0"]);
         }
         qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initrd);
+        if let Some(disk) = self.disk {
+            let path = option_value(disk);
+            qemu.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={path}"));
+        }
         let always = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
         qemu.arg("-append").arg(format!("{always} {}", self.cmdline));
-        // A comma ends a value unless it is doubled.
-        let console = self.console.display().to_string().replace(',', ",,");
-        qemu.arg("-chardev").arg(format!("file,id=console,path={console}"));
+        qemu.arg("-chardev").arg(format!("file,id=console,path={}", option_value(&self.console)));
         qemu.args(["-serial", "chardev:console"]);
         qemu
     }
@@ -128,4 +132,9 @@ impl Machine<'_> {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
+}
+
+/// A path inside one of QEMU's options, where a comma ends a value unless it is doubled.
+fn option_value(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }

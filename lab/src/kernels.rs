@@ -34,6 +34,20 @@ pub struct Kernel {
     pub folder: PathBuf,
 }
 
+impl Kernel {
+    /// The image as the distribution ships it, from which [`Kernel::image`] was extracted.
+    #[must_use]
+    pub fn bootable(&self) -> Option<PathBuf> {
+        shipped_image(&self.folder.join("root"), &self.release)
+    }
+}
+
+/// Older packages have the image in /boot, newer ones beside its modules.
+fn shipped_image(root: &Path, release: &str) -> Option<PathBuf> {
+    let candidates = [format!("boot/vmlinuz-{release}"), format!("lib/modules/{release}/vmlinuz")];
+    candidates.iter().map(|path| root.join(path)).find(|path| path.exists())
+}
+
 /// A kernel the lab knows how to fetch.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -128,15 +142,9 @@ fn fetch(known: &Known, folder: &Path, refresh: bool) -> anyhow::Result<()> {
         if !root.join("lib").exists() {
             std::os::unix::fs::symlink("usr/lib", root.join("lib")).context("linking lib to usr/lib")?;
         }
-        let candidates = [
-            root.join(format!("boot/vmlinuz-{release}")),
-            root.join(format!("lib/modules/{release}/vmlinuz")),
-        ];
-        let image = candidates
-            .iter()
-            .find(|path| path.exists())
+        let image = shipped_image(&root, release)
             .with_context(|| format!("{} contain no kernel image", packages.join(", ")))?;
-        let bytes = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
+        let bytes = fs::read(&image).with_context(|| format!("reading {}", image.display()))?;
         fs::write(fresh.join("vmlinux"), vmlinux::extract(&bytes, fresh)?).context("writing vmlinux")?;
         tool::output(tool::command("depmod").arg("-b").arg(&root).arg(release))?;
         fs::write(fresh.join("release"), release).context("writing the kernel's release")

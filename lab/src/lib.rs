@@ -26,4 +26,5 @@ pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 pub mod tool;
+pub mod userland;
 pub mod vmlinux;

@@ -32,12 +32,26 @@ pub enum Boot {
     NoBpfLsm,
     /// As distributed, for scenarios that raise native lockdown, which no later one could lower.
     Raised,
+    /// As distributed, with Debian's programs and modules for them.
+    Programs,
+    /// The same with AppArmor, as distributed, and its tools.
+    AppArmor,
+    /// The same with SELinux enforcing, before any policy is loaded.
+    Selinux,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 5] =
-        [Boot::Plain, Boot::NativeIntegrity, Boot::NativeConfidentiality, Boot::NoBpfLsm, Boot::Raised];
+    pub const ALL: [Boot; 8] = [
+        Boot::Plain,
+        Boot::NativeIntegrity,
+        Boot::NativeConfidentiality,
+        Boot::NoBpfLsm,
+        Boot::Raised,
+        Boot::Programs,
+        Boot::AppArmor,
+        Boot::Selinux,
+    ];
 
     /// The word for it on the guest's command line and in reports.
     #[must_use]
@@ -48,6 +62,9 @@ impl Boot {
             Boot::NativeConfidentiality => "native-confidentiality",
             Boot::NoBpfLsm => "no-bpf-lsm",
             Boot::Raised => "raised",
+            Boot::Programs => "programs",
+            Boot::AppArmor => "app-armor",
+            Boot::Selinux => "selinux",
         }
     }
 
@@ -61,12 +78,20 @@ impl Boot {
     #[must_use]
     pub fn cmdline(self) -> &'static str {
         match self {
-            Boot::Plain | Boot::Raised => "",
+            Boot::Plain | Boot::Raised | Boot::Programs => "",
             Boot::NativeIntegrity => "lockdown=integrity",
             Boot::NativeConfidentiality => "lockdown=confidentiality",
             // The lockdown LSM is early: it is there even when a list omits it.
             Boot::NoBpfLsm => "lsm=landlock,yama,apparmor",
+            Boot::AppArmor => "security=apparmor",
+            Boot::Selinux => "security=selinux enforcing=1",
         }
+    }
+
+    /// Whether its guest has [`crate::userland`]'s disk.
+    #[must_use]
+    pub fn has_userland(self) -> bool {
+        matches!(self, Boot::Programs | Boot::AppArmor | Boot::Selinux)
     }
 }
 

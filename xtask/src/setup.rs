@@ -17,7 +17,7 @@ use crate::workspace;
 pub type Packages = &'static [&'static str];
 
 /// For guests.
-pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg"];
+pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
 /// For the programs that run in the kernel.
 pub const BPF: Packages = &[
