@@ -13,7 +13,9 @@ mod conformance;
 mod enforcement;
 mod killed;
 mod native;
+mod programs;
 mod table;
+mod unsigned;
 mod watching;
 
 /// Every scenario, in the order in which those of one boot are played.
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Scenario> {
         watching::SCENARIOS,
         native::SCENARIOS,
         conformance::SCENARIOS,
+        programs::SCENARIOS,
     ]
     .concat()
 }
