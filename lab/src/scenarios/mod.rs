@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::{program::stockade, scenario::Scenario};
 
+mod apparmor;
 mod bad_input;
 mod boots;
 mod conformance;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         native::SCENARIOS,
         conformance::SCENARIOS,
         programs::SCENARIOS,
+        apparmor::SCENARIOS,
     ]
     .concat()
 }
