@@ -15,6 +15,7 @@ mod enforcement;
 mod killed;
 mod native;
 mod programs;
+mod selinux;
 mod table;
 mod unsigned;
 mod watching;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         conformance::SCENARIOS,
         programs::SCENARIOS,
         apparmor::SCENARIOS,
+        selinux::SCENARIOS,
     ]
     .concat()
 }
