@@ -93,12 +93,11 @@ fn confined(_: &Guest) -> Result<()> {
     confined_stockade(&["status"])?.exits(0)?.says("confidentiality")?;
     ensure!(File::open("/dev/mem").is_err(), "nothing is enforced");
     confined_stockade(&["watch", "--no-follow", "--kernel-log"])?.exits(0)?.says("/dev/mem,kmem,port")?;
-    let (inside, outside) = (probed(CONFINED)?, probed("/bin/stockade")?);
-    ensure!(inside == outside, "confined: {inside:?}\nunconfined: {outside:?}");
+    same_answers()?;
     confined_stockade(&["explain", "kexec"])?.exits(0)?;
     confined_stockade(&["lift"])?.exits(0)?;
-    let (inside, outside) = (probed(CONFINED)?, probed("/bin/stockade")?);
-    ensure!(inside == outside, "confined: {inside:?}\nunconfined: {outside:?}");
+    same_answers()?;
+    unmounted(same_answers)?;
     let log = log()?;
     ensure!(denials(&log).is_empty(), "{}", denials(&log).join("\n"));
     Ok(())
@@ -116,6 +115,30 @@ fn is_confined() -> Result<()> {
     child.wait()?;
     ensure!(label.trim_end() == "stockade (enforce)", "the program runs as {label}");
     Ok(())
+}
+
+/// Demands that the doors answer the confined program as they answer an unconfined one.
+fn same_answers() -> Result<()> {
+    let (inside, outside) = (probed(CONFINED)?, probed("/bin/stockade")?);
+    ensure!(inside == outside, "confined: {inside:?}\nunconfined: {outside:?}");
+    Ok(())
+}
+
+/// Runs something while debugfs and tracefs are mounted nowhere, so that `probe` mounts them for itself.
+fn unmounted(then: impl FnOnce() -> Result<()>) -> Result<()> {
+    let busybox = |arguments: &[&str]| run(Command::new("/bin/busybox").args(arguments))?.exits(0);
+    let of_interest = |line: &&str| line.contains(" debugfs ") || line.contains(" tracefs ");
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    for line in mounts.lines().filter(of_interest) {
+        busybox(&["umount", "-l", line.split(' ').nth(1).context("a mount has a place")?])?;
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    ensure!(!mounts.lines().any(|line| of_interest(&line)), "still mounted: {mounts}");
+    let result = then();
+    for (kind, place) in [("debugfs", "/sys/kernel/debug"), ("tracefs", "/sys/kernel/tracing")] {
+        busybox(&["mount", "-t", kind, kind, place])?;
+    }
+    result
 }
 
 /// What each door answers this copy of the program.
