@@ -27,6 +27,8 @@ pub struct Machine<'a> {
     pub kernel: &'a Kernel,
     /// The RAM disk, see [`crate::initrd`].
     pub initrd: &'a Path,
+    /// A read-only disk, see [`crate::userland`].
+    pub disk: Option<&'a Path>,
     /// Added to the kernel's command line.
     pub cmdline: String,
     /// Where the kernel's console is written to.
@@ -73,9 +75,11 @@ impl Machine<'_> {
         if self.count_instructions {
             qemu.args(["-icount", "shift=0"]);
         }
-        // A comma ends a value unless it is doubled.
-        let console = self.console.display().to_string().replace(',', ",,");
-        qemu.arg("-chardev").arg(format!("file,id=console,path={console}"));
+        if let Some(disk) = self.disk {
+            let path = option_value(disk);
+            qemu.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={path}"));
+        }
+        qemu.arg("-chardev").arg(format!("file,id=console,path={}", option_value(&self.console)));
         qemu.args(["-serial", "chardev:console"]);
         qemu
     }
@@ -175,4 +179,9 @@ impl Machine<'_> {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
+}
+
+/// A path inside one of QEMU's options, where a comma ends a value unless it is doubled.
+fn option_value(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }

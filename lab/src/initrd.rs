@@ -69,25 +69,18 @@ fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
             archive.link(&format!("bin/{applet}"), "busybox")?;
         }
     }
-    let mut order = String::new();
-    for module in modules(kernel)? {
-        let name = module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
-        let name = name.split_inclusive(".ko").next().unwrap_or(&name).to_owned();
-        archive.file(&format!("modules/{name}"), 0o644, &tool::decompress(&module)?)?;
-        order += &format!("/modules/{name}\n");
-    }
-    archive.file("modules/order", 0o644, order.as_bytes())?;
+    archive.modules("modules/order", &modules(kernel, &MODULES)?)?;
     archive.finish()
 }
 
-/// The wanted modules' files with all they need, each after what it needs.
-fn modules(kernel: &Kernel) -> anyhow::Result<Vec<PathBuf>> {
+/// These modules' files with all they need, each after what it needs.
+pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let root = kernel.folder.join("root");
     let mut files = Vec::new();
     if !root.exists() {
         return Ok(files);
     }
-    for module in MODULES {
+    for module in wanted {
         let mut modprobe = tool::command("modprobe");
         modprobe.arg("-d").arg(&root).arg("-S").arg(&kernel.release).args(["--show-depends", module]);
         let answer = tool::finish(&mut modprobe)?;
@@ -126,7 +119,7 @@ fn busybox() -> anyhow::Result<PathBuf> {
 
 /// An archive of the kind the kernel unpacks, in memory.
 #[derive(Default)]
-struct ArchiveWriter {
+pub(crate) struct ArchiveWriter {
     bytes: Vec<u8>,
     inode: u32,
 }
@@ -145,14 +138,26 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    fn folder(&mut self, name: &str) -> anyhow::Result<()> {
+    pub(crate) fn folder(&mut self, name: &str) -> anyhow::Result<()> {
         let entry = self.entry(name, ModeFileType::Directory, 0o755);
         self.put(entry, &[])
     }
 
-    fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> anyhow::Result<()> {
         let entry = self.entry(name, ModeFileType::Regular, mode);
         self.put(entry, content)
+    }
+
+    /// Puts modules into their folder, and the order in which to load them into a list.
+    pub(crate) fn modules(&mut self, list: &str, files: &[PathBuf]) -> anyhow::Result<()> {
+        let mut order = String::new();
+        for module in files {
+            let name = module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+            let name = name.split_inclusive(".ko").next().unwrap_or(&name).to_owned();
+            self.file(&format!("modules/{name}"), 0o644, &tool::decompress(module)?)?;
+            order += &format!("/modules/{name}\n");
+        }
+        self.file(list, 0o644, order.as_bytes())
     }
 
     fn link(&mut self, name: &str, to: &str) -> anyhow::Result<()> {
@@ -166,7 +171,7 @@ impl ArchiveWriter {
         self.put(entry, &[])
     }
 
-    fn finish(mut self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<Vec<u8>> {
         trailer(&mut self.bytes)?;
         // The kernel wants the next archive aligned, and takes zeros for padding.
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);

@@ -30,4 +30,6 @@ pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 pub mod tool;
+pub mod unsigned;
+pub mod userland;
 pub mod vmlinux;

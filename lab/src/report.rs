@@ -20,6 +20,7 @@ use crate::{
     kernels::Kernel,
     protocol::{Event, Listed, Outcome, is_trouble},
     scenario::Boot,
+    userland,
 };
 
 /// Guests at a time. More gains nothing: emulation is bound by the processor, and developers have few.
@@ -84,6 +85,7 @@ struct Job<'a> {
     boot: Boot,
     names: Vec<&'a str>,
     initrd: PathBuf,
+    disk: Option<PathBuf>,
 }
 
 impl Session<'_> {
@@ -93,6 +95,7 @@ impl Session<'_> {
         for scenario in self.scenarios {
             boots.entry(scenario.boot).or_default().push(&scenario.name);
         }
+        let disk = if boots.keys().any(|boot| boot.has_userland()) { Some(userland::disk()?) } else { None };
         let mut jobs = VecDeque::new();
         for kernel in self.kernels {
             let initrd = self.folder.join(format!("{}.cpio", kernel.id));
@@ -107,7 +110,13 @@ impl Session<'_> {
                 );
             }
             for (&boot, names) in played {
-                jobs.push_back(Job { kernel, boot, names: names.clone(), initrd: initrd.clone() });
+                let (initrd, disk) = match &disk {
+                    Some(disk) if boot.has_userland() => {
+                        (userland::initrd(kernel, &initrd)?, Some(disk.clone()))
+                    }
+                    _ => (initrd.clone(), None),
+                };
+                jobs.push_back(Job { kernel, boot, names: names.clone(), initrd, disk });
             }
         }
         let jobs = Mutex::new(jobs);
@@ -134,6 +143,7 @@ impl Session<'_> {
         let machine = Machine {
             kernel: job.kernel,
             initrd: &job.initrd,
+            disk: job.disk.as_deref(),
             cmdline,
             console: self.folder.join(format!("{}-{}.console", job.kernel.id, job.boot)),
             count_instructions: false,

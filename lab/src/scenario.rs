@@ -47,11 +47,17 @@ pub enum Boot {
     Unsigned,
     /// By EFI firmware with an enrolled key, from a signed image that was altered: it must not boot at all.
     Altered,
+    /// As distributed, with Debian's programs and modules for them.
+    Programs,
+    /// The same with AppArmor, as distributed, and its tools.
+    AppArmor,
+    /// The same with SELinux enforcing, before any policy is loaded.
+    Selinux,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 11] = [
+    pub const ALL: [Boot; 14] = [
         Boot::Plain,
         Boot::NativeIntegrity,
         Boot::NativeConfidentiality,
@@ -63,6 +69,9 @@ impl Boot {
         Boot::SecureBoot,
         Boot::Unsigned,
         Boot::Altered,
+        Boot::Programs,
+        Boot::AppArmor,
+        Boot::Selinux,
     ];
 
     /// The word for it on the guest's command line and in reports.
@@ -80,6 +89,9 @@ impl Boot {
             Boot::SecureBoot => "secure-boot",
             Boot::Unsigned => "unsigned",
             Boot::Altered => "altered",
+            Boot::Programs => "programs",
+            Boot::AppArmor => "app-armor",
+            Boot::Selinux => "selinux",
         }
     }
 
@@ -116,6 +128,7 @@ impl Boot {
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
             | Boot::Efi
+            | Boot::Programs
             | Boot::SecureBoot
             | Boot::Unsigned
             | Boot::Altered => "",
@@ -123,7 +136,15 @@ impl Boot {
             Boot::NativeConfidentiality => "lockdown=confidentiality",
             // The lockdown LSM is early: it is there even when a list omits it.
             Boot::NoBpfLsm => "lsm=landlock,yama,apparmor",
+            Boot::AppArmor => "security=apparmor",
+            Boot::Selinux => "security=selinux enforcing=1",
         }
+    }
+
+    /// Whether its guest has [`crate::userland`]'s disk.
+    #[must_use]
+    pub fn has_userland(self) -> bool {
+        matches!(self, Boot::Programs | Boot::AppArmor | Boot::Selinux)
     }
 }
 

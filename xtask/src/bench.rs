@@ -30,6 +30,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         demo::show(&Machine {
             kernel: &kernel,
             initrd: &disk,
+            disk: None,
             cmdline: "stockade.run=exec:/bin/stockade-bench".to_owned(),
             console: folder.join(format!("bench-{id}.console")),
             count_instructions: true,

@@ -33,6 +33,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let machine = Machine {
         kernel: &kernel,
         initrd: &disk,
+        disk: None,
         cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
         console: folder.join("demo.console"),
         count_instructions: false,

@@ -17,7 +17,7 @@ use crate::workspace;
 pub type Packages = &'static [&'static str];
 
 /// For guests.
-pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg"];
+pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
 /// For guests that boot by EFI firmware, with and without Secure Boot.
 pub const FIRMWARE: Packages = &["ovmf", "systemd-boot-efi", "sbsigntool", "binutils", "openssl"];

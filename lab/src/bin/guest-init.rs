@@ -32,7 +32,7 @@ use stockade_lab::{
     guest::{Guest, exit_status},
     protocol::{Event, Listed, Outcome, is_trouble},
     scenario::{Boot, Scenario, Skip},
-    scenarios,
+    scenarios, userland,
 };
 
 /// A scenario that takes longer hangs.
@@ -108,8 +108,12 @@ fn play(name: &str) -> ExitCode {
 
 fn init() -> anyhow::Result<()> {
     let mut notes = mount_all();
-    notes.extend(load_modules());
+    notes.extend(load_modules("/modules/order"));
     notes.extend(mount_efi_variables());
+    if Path::new(userland::ORDER).exists() {
+        notes.extend(load_modules(userland::ORDER));
+        notes.extend(mount_userland().err().map(|error| format!("{error:#}")));
+    }
     // SAFETY: this process has one thread.
     unsafe {
         env::set_var("PATH", "/bin");
@@ -340,15 +344,36 @@ fn mount_efi_variables() -> Option<String> {
 }
 
 fn mount(kind: &str, target: &str) -> io::Result<()> {
-    let (kind, target) = (CString::new(kind)?, CString::new(target)?);
-    // SAFETY: both strings outlive the call; no data is passed.
-    check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+    mount_as(kind, target, kind, 0)
+}
+
+fn mount_as(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> io::Result<()> {
+    let (source, target, kind) = (CString::new(source)?, CString::new(target)?, CString::new(kind)?);
+    // SAFETY: the strings outlive the call; no data is passed.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null()) })
+}
+
+/// Mounts the disk with Debian's programs, and into it what a program expects to find.
+fn mount_userland() -> anyhow::Result<()> {
+    let root = userland::MOUNTED;
+    // The driver finds the disk on its own time.
+    let begin = Instant::now();
+    while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    mount_as(userland::DEVICE, root, "ext4", libc::MS_RDONLY)
+        .with_context(|| format!("mounting {} at {root}", userland::DEVICE))?;
+    for folder in ["/proc", "/sys", "/dev", "/run", "/tmp", "/modules"] {
+        mount_as(folder, &format!("{root}{folder}"), "", libc::MS_BIND | libc::MS_REC)
+            .with_context(|| format!("binding {folder} into {root}"))?;
+    }
+    Ok(())
 }
 
 /// Loads the modules that were shipped. One that does not load is told, not fatal; one whose device this
 /// guest lacks is not even told: without EFI there are no variables.
-fn load_modules() -> Vec<String> {
-    let order = fs::read_to_string("/modules/order").unwrap_or_default();
+fn load_modules(order: &str) -> Vec<String> {
+    let order = fs::read_to_string(order).unwrap_or_default();
     let load = |path: &str| -> io::Result<()> {
         let file = File::open(path)?;
         // SAFETY: the descriptor is open and the parameters are an empty string.

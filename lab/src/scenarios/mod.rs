@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::{program::stockade, scenario::Scenario};
 
+mod apparmor;
 mod bad_input;
 mod boots;
 mod cgroups;
@@ -17,8 +18,10 @@ mod fallback;
 mod killed;
 mod namespaces;
 mod native;
+mod programs;
 mod raw;
 mod secure_boot;
+mod selinux;
 mod table;
 mod watching;
 
@@ -39,6 +42,9 @@ pub fn all() -> Vec<Scenario> {
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,
         conformance::SCENARIOS,
+        programs::SCENARIOS,
+        apparmor::SCENARIOS,
+        selinux::SCENARIOS,
     ]
     .concat()
 }

@@ -1,0 +1,194 @@
+/*!
+Debian's programs in a guest: a read-only disk, made once and shared by all kernels.
+
+```text
+<cache>/userland-N/disk.ext4        the unpacked packages with all they need
+<cache>/userland-N/packages         which ones
+<cache>/kernels/<id>/userland-N.cpio   modules to read the disk with, modules and a kernel image to play with
+```
+
+Nothing is compressed: emulated processors are slow at undoing it, and the host's page cache is large. A
+guest mounts the disk at [`MOUNTED`] and runs its programs under a root of their own.
+*/
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    cache,
+    debian::{Archive, Suite},
+    initrd::{self, ArchiveWriter},
+    kernels::Kernel,
+    tool,
+};
+
+/// Raise it when the packages or what is made of them change.
+const VERSION: &str = "userland-1";
+
+/// Where a guest finds the disk's content.
+pub const MOUNTED: &str = "/debian";
+
+/// The disk, as the guest's kernel calls it.
+pub const DEVICE: &str = "/dev/vda";
+
+/// Where a guest finds modules that are loaded only with the disk, in their order.
+pub const ORDER: &str = "/modules/userland-order";
+
+/// A module that nothing needs, for programs to load.
+pub const SPARE_MODULE: &str = "/modules/spare/dummy.ko";
+
+/// The kernel's own image, for programs to load.
+pub const KERNEL_IMAGE: &str = "/modules/spare/vmlinuz";
+
+/// What scenarios run, and a shell for those that are scripts.
+const PACKAGES: [&str; 18] = [
+    "apparmor",
+    "bpftool",
+    "bpftrace",
+    "coreutils",
+    "dash",
+    "dmidecode",
+    "flashrom",
+    "grep",
+    "iproute2",
+    "kexec-tools",
+    "kmod",
+    "linux-perf",
+    "msr-tools",
+    "pciutils",
+    "pm-utils",
+    "policycoreutils",
+    "selinux-policy-default",
+    "setserial",
+];
+
+/// Parts of these packages that no program reads here.
+const UNREAD: [&str; 4] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"];
+
+/// What the policy's compiler is linked with, the C library aside.
+const LIBRARIES: [&str; 7] =
+    ["libaudit.", "libbz2.", "libcap-ng.", "libpcre2-8.", "libselinux.", "libsemanage.", "libsepol."];
+
+/// To read the disk, and what the programs ask the kernel for.
+const MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "ext4", "xfrm_user", "ah4", "esp4"];
+
+/// The disk's file, made when there is none.
+pub fn disk() -> anyhow::Result<PathBuf> {
+    let folder = cache::folder()?.join(VERSION);
+    let disk = folder.join("disk.ext4");
+    if !disk.exists() {
+        eprintln!("fetching the guests' programs …");
+        cache::replace_folder(&folder, make).context("making the disk with Debian's programs")?;
+    }
+    Ok(disk)
+}
+
+fn make(folder: &Path) -> anyhow::Result<()> {
+    let archive = Archive::open(Suite::Own, false)?;
+    let mut packages = std::collections::BTreeSet::new();
+    for package in PACKAGES {
+        ensure!(archive.knows(package), "the package source has no {package}");
+        packages.extend(archive.closure(package)?);
+    }
+    let packages: Vec<String> = packages.into_iter().collect();
+    let root = folder.join("root");
+    archive.unpack(&packages, &root)?;
+    selinux_policy(&root).context("compiling the SELinux policy")?;
+    for unread in UNREAD.map(|path| root.join(path)) {
+        if unread.exists() {
+            fs::remove_dir_all(&unread).with_context(|| format!("removing {}", unread.display()))?;
+        }
+    }
+    for mount_point in ["proc", "sys", "dev", "run", "tmp", "modules"] {
+        let path = root.join(mount_point);
+        fs::create_dir_all(&path).with_context(|| format!("making the folder {}", path.display()))?;
+    }
+    let list = packages.join("\n") + "\n";
+    fs::write(folder.join("packages"), list).context("listing the packages")?;
+    file_system(&root, &folder.join("disk.ext4"))?;
+    fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
+}
+
+/// Does what the policy's package does when it is installed: its modules become the policy a kernel loads.
+fn selinux_policy(root: &Path) -> anyhow::Result<()> {
+    // The compiler is the packages' own. It runs with the machine's C library and the packages' others.
+    let libraries = root.join("semodule-libraries");
+    fs::create_dir(&libraries).with_context(|| format!("making the folder {}", libraries.display()))?;
+    for folder in ["lib", "usr/lib"].map(|folder| root.join(folder).join("x86_64-linux-gnu")) {
+        for entry in fs::read_dir(&folder).with_context(|| format!("listing {}", folder.display()))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if LIBRARIES.iter().any(|library| name.to_string_lossy().starts_with(library)) {
+                std::os::unix::fs::symlink(entry.path(), libraries.join(&name))?;
+            }
+        }
+    }
+    let settings = format!(
+        "module-store = direct\nexpand-check = 0\ncompiler-directory = {}\n\
+         [setfiles]\npath = /bin/true\nargs =\n[end]\n[sefcontext_compile]\npath = /bin/true\nargs =\n[end]\n",
+        root.join("usr/libexec/selinux/hll").display()
+    );
+    fs::write(root.join("etc/selinux/semanage.conf"), settings).context("writing semanage.conf")?;
+    fs::write(root.join("etc/selinux/config"), "SELINUX=enforcing\nSELINUXTYPE=default\n")
+        .context("writing the configuration of SELinux")?;
+    let shipped = root.join("usr/share/selinux/default");
+    let list = fs::read_to_string(shipped.join(".modules")).context("listing the policy's modules")?;
+    let mut semodule = tool::command(&root.join("usr/sbin/semodule").to_string_lossy());
+    semodule.env("LD_LIBRARY_PATH", &libraries).arg("-p").arg(root);
+    semodule.args(["-X", "100", "-n", "-s", "default"]);
+    for module in list.split_whitespace() {
+        semodule.arg("-i").arg(shipped.join(format!("{module}.pp.bz2")));
+    }
+    tool::output(&mut semodule)?;
+    for made in [libraries, shipped, root.join("var/lib/selinux")] {
+        fs::remove_dir_all(&made).with_context(|| format!("removing {}", made.display()))?;
+    }
+    Ok(())
+}
+
+/// A file system that holds this folder's content.
+fn file_system(root: &Path, disk: &Path) -> anyhow::Result<()> {
+    let used = tool::text(tool::command("du").arg("-sm").arg(root))?;
+    let used: u64 =
+        used.split_whitespace().next().and_then(|n| n.parse().ok()).context("du did not print a size")?;
+    let mut mkfs = tool::command("mkfs.ext4");
+    mkfs.args(["-q", "-O", "^has_journal", "-m", "0", "-d"]).arg(root).arg(disk);
+    mkfs.arg(format!("{}M", used + used / 8 + 32));
+    tool::output(&mut mkfs)?;
+    Ok(())
+}
+
+/// A kernel's RAM disk with what the disk needs, from the one without.
+pub fn initrd(kernel: &Kernel, without: &Path) -> anyhow::Result<PathBuf> {
+    let addition = kernel.folder.join(format!("{VERSION}.cpio"));
+    if !addition.exists() {
+        cache::write(&addition, &modules(kernel)?)?;
+    }
+    let with = without.with_extension("userland.cpio");
+    let mut out = File::create(&with).with_context(|| format!("creating {}", with.display()))?;
+    for part in [without, &addition] {
+        let mut part = File::open(part).with_context(|| format!("opening {}", part.display()))?;
+        io::copy(&mut part, &mut out).with_context(|| format!("writing {}", with.display()))?;
+    }
+    Ok(with)
+}
+
+fn modules(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+    let mut archive = ArchiveWriter::default();
+    for folder in ["modules", "modules/spare", MOUNTED.trim_start_matches('/')] {
+        archive.folder(folder)?;
+    }
+    archive.modules(ORDER.trim_start_matches('/'), &initrd::modules(kernel, &MODULES)?)?;
+    if let [spare] = initrd::modules(kernel, &["dummy"])?.as_slice() {
+        archive.file(SPARE_MODULE.trim_start_matches('/'), 0o644, &tool::decompress(spare)?)?;
+    }
+    if let Some(image) = kernel.bzimage() {
+        let bytes = fs::read(&image).with_context(|| format!("reading {}", image.display()))?;
+        archive.file(KERNEL_IMAGE.trim_start_matches('/'), 0o644, &bytes)?;
+    }
+    archive.finish()
+}
