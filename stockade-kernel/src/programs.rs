@@ -226,7 +226,8 @@ fn symbol(line: &[u8]) -> Option<(u64, &str)> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let (address, rest) = line.split_at_checked(16)?;
     // Cheap: nearly every line ends here.
-    let name = rest.get(3..).filter(|name| name.starts_with(b"bpf_probe_") || name.starts_with(b"__bpf_call_"))?;
+    let name =
+        rest.get(3..).filter(|name| name.starts_with(b"bpf_probe_") || name.starts_with(b"__bpf_call_"))?;
     let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
     Some((address, std::str::from_utf8(name).ok()?))
 }

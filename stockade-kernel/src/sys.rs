@@ -229,16 +229,16 @@ pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
 /// bytes it has is in `xlated_prog_len`; zero there means that the kernel keeps them to itself.
 pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
     // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
-    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    info.xlated_prog_len = u32::try_from(size_of_val(into)).expect("our buffers are small");
-    info.xlated_prog_insns = address(into.as_mut_ptr());
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    answer.xlated_prog_len = u32::try_from(size_of_val(into)).expect("our buffers are small");
+    answer.xlated_prog_insns = address(into.as_mut_ptr());
     let mut attr = InfoAttr {
         bpf_fd: fd_number(program),
         info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
-        info: address(&raw mut info),
+        info: address(&raw mut answer),
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info)
+    Ok(answer)
 }
 
 /// The program that a process's perf event runs. Since 4.18.

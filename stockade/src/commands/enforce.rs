@@ -98,6 +98,7 @@ fn report(applied: &Applied, why: Option<&str>, types: &KernelTypes) -> Report {
                 .into(),
         );
     }
+    notices.extend(super::residual::notice(types, applied.native, scope.deny));
     Report {
         change: match applied.change {
             Change::Started => "started",
