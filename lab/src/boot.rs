@@ -48,6 +48,7 @@ impl Machine<'_> {
         let mut qemu = tool::command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-machine", "pc", "-cpu", "max", "-m", "512"]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(["-device", "edu"]);
         if self.count_instructions {
             qemu.args(["-icount", "shift=0"]);
         }

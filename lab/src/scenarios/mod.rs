@@ -13,6 +13,7 @@ mod conformance;
 mod enforcement;
 mod killed;
 mod native;
+mod residual;
 mod table;
 mod watching;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         watching::SCENARIOS,
         native::SCENARIOS,
         conformance::SCENARIOS,
+        residual::SCENARIOS,
     ]
     .concat()
 }
