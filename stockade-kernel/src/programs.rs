@@ -105,16 +105,21 @@ pub struct Programs {
     pub hidden: Vec<(u32, String)>,
 }
 
-/// Looks at every loaded program. Needs root.
+/// Looks at every loaded program but one that the caller knows. Needs root.
+///
+/// Most of the time goes into finding the kernel's symbols, and into none of it where no program calls a helper.
 ///
 /// # Errors
 /// When the kernel does not list programs or does not show where its functions are.
-pub fn look() -> io::Result<Programs> {
+pub fn look(known: Option<u32>) -> io::Result<Programs> {
     let mut programs = Programs::default();
     let mut helpers = None;
     let mut id = 0;
     while let Some(next) = sys::next_program(id)? {
         id = next;
+        if known == Some(id) {
+            continue;
+        }
         let (info, instructions) = match translated(id) {
             Ok(answer) => answer,
             // Unloaded meanwhile.

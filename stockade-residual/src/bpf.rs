@@ -7,10 +7,10 @@ use stockade_kernel::programs::{self, Hold, Program};
 
 use crate::{Kind, Leftover, Process, Residue, Unseen, walk::Walk};
 
-/// Looks at every loaded program; who holds one is asked for those found only.
-pub fn look(walk: &Walk, bpf_folders: &[PathBuf], residue: &mut Residue) {
+/// Looks at every loaded program but a known one; who holds one is asked for those found only.
+pub fn look(walk: &Walk, bpf_folders: &[PathBuf], known: Option<u32>, residue: &mut Residue) {
     const WHAT: &str = "BPF programs that read kernel memory or write user memory";
-    let found = match programs::look() {
+    let found = match programs::look(known) {
         Ok(found) => found,
         Err(e) => {
             residue.unseen.push(Unseen { what: WHAT, why: e.to_string(), hidden_by: None });

@@ -138,24 +138,25 @@ pub struct Residue {
 pub const INVISIBLE: [&str; 5] = [
     "I/O ports granted by ioperm or iopl (ioport): ioperm is shown only to a debugger that stops the process, iopl to nobody; children inherit both",
     "perf events that sample kernel registers (perf): the kernel does not say what an open perf event samples",
-    "uprobes set through perf or BPF: no list has them, and lockdown does not refuse them",
+    "uprobes set through perf or BPF, and BPF's multi-kprobes: no list has them, and lockdown does not refuse them",
     "descriptors on their way through a socket, or kept by io_uring: they belong to no process's table",
     "what was written and stays: MSRs, PCI configuration, ports of serial lines, module parameters, memory itself",
 ];
 
 /// Looks at everything. `refused` says of a reason whether it is refused now: what would only be refused is not
-/// tried, so that looking leaves no refusal behind.
+/// tried, so that looking leaves no refusal behind. `known` is a BPF program that need not be looked at: the
+/// caller has loaded it.
 ///
 /// Needs root in the machine's own namespaces; see [`incomplete_view`].
 #[must_use]
-pub fn look(refused: &dyn Fn(&str) -> bool) -> Residue {
+pub fn look(refused: &dyn Fn(&str) -> bool, known: Option<u32>) -> Residue {
     let mut residue = Residue::default();
     let trees = filesystems::Trees::of_running_kernel(&mut residue.unseen);
     let guard = guarded::Guard::of_running_kernel(&trees, &mut residue.unseen);
     let walk = walk::all(Path::new("/proc"), &guard, &mut residue);
     tracing::look(&trees, &walk.perf_events, refused, &mut residue);
     loaded::look(Path::new("/"), &mut residue);
-    bpf::look(&walk, &trees.bpf_folders(), &mut residue);
+    bpf::look(&walk, &trees.bpf_folders(), known, &mut residue);
     residue.leftovers.sort_by(|a, b| (a.kind, &a.process, &a.what).cmp(&(b.kind, &b.process, &b.what)));
     residue
 }

@@ -25,7 +25,7 @@ pub fn look(
     let events = events(trees.tracefs.as_ref(), refused, &mut residue.unseen);
     let mut told = BTreeSet::new();
     for kprobe in kprobes(trees.debugfs.as_ref(), &mut residue.unseen) {
-        let names: Vec<&Event> = events.iter().filter(|e| e.target == kprobe.target).collect();
+        let names: Vec<&Event> = events.iter().filter(|e| kprobe.is_at(&e.target)).collect();
         told.extend(names.iter().map(|e| e.name.clone()));
         residue.leftovers.push(kprobe_leftover(&kprobe, &names, perf_events));
     }
@@ -98,6 +98,16 @@ struct Kprobe {
     target: String,
     /// What the kernel adds, such as `[DISABLED]`.
     state: String,
+}
+
+impl Kprobe {
+    /// Whether an event with this target is set here. Where functions begin with a landing mark (ENDBR, BTI) of
+    /// four bytes, a probe on the entry is listed behind it.
+    fn is_at(&self, target: &str) -> bool {
+        // An event on a module's function names the module first.
+        let target = target.split_once(':').map_or(target, |(_, function)| function);
+        self.target == target || self.target.strip_suffix("+4").is_some_and(|function| function == target)
+    }
 }
 
 fn kprobes(debugfs: Option<&Tree>, unseen: &mut Vec<Unseen>) -> Vec<Kprobe> {
@@ -251,5 +261,14 @@ mod tests {
         let leftover = kprobe_leftover(&kprobe, &[&event], &[]);
         assert_eq!((leftover.reason, leftover.what.as_str()), ("kprobes", "kprobe on vfs_fsync"));
         assert!(leftover.advice.contains("-:kprobes/mine"), "{}", leftover.advice);
+    }
+
+    #[test]
+    fn an_event_is_known_behind_a_landing_mark_and_in_a_module() {
+        let marked = kprobe("ffffffff8120e7c4  k  vfs_fsync+0x4    [FTRACE]").unwrap();
+        assert!(marked.is_at("vfs_fsync") && marked.is_at("vfs_fsync+4"));
+        assert!(!marked.is_at("vfs_fsync+8") && !marked.is_at("vfs_fsync_range"));
+        let module = kprobe("ffffffffc0001010  k  ext4_sync+0x10  ext4 ").unwrap();
+        assert!(module.is_at("ext4:ext4_sync+16") && !module.is_at("ext4:ext4_sync"));
     }
 }

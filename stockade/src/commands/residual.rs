@@ -7,14 +7,19 @@ use std::{fmt::Write, sync::mpsc, thread, time::Duration};
 use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{btf::KernelTypes, enforce::read_back, host};
+use stockade_kernel::{
+    btf::KernelTypes,
+    enforce::{program_in_force, read_back},
+    host,
+};
 use stockade_reasons::Level;
 use stockade_residual::{INVISIBLE, Leftover, Residue, incomplete_view, look};
 
 use crate::{Exit, output};
 
-/// `enforce` does not wait longer for the count it prints.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// `enforce` does not wait longer for the count it prints. A look takes a tenth of it on a machine with 2,000
+/// processes; a file server that does not answer could make it last.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `residual --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -224,7 +229,7 @@ pub fn run(json: bool) -> Result<Exit> {
         let audited = if state.slot.audit == 1 { ", audited" } else { "" };
         format!("{}{audited}", super::level_of(state.slot.level))
     });
-    let mut residue = look(&|reason| in_force.refuser(reason).is_some());
+    let mut residue = look(&|reason| in_force.refuser(reason).is_some(), None);
     notes.append(&mut residue.notes);
     let report = report(residue, &in_force, stockade, &notes);
     if json {
@@ -248,7 +253,7 @@ pub fn notice(types: &KernelTypes, native: Level, deny: u64) -> Option<String> {
     let (sender, answer) = mpsc::channel();
     // Left behind when it takes too long: it holds nothing, and ends with the command.
     thread::spawn(move || {
-        let residue = look(&|reason| refused.contains(&reason));
+        let residue = look(&|reason| refused.contains(&reason), program_in_force());
         let contradictions = residue.leftovers.iter().filter(|l| refused.contains(&l.reason)).count();
         let _ = sender.send(contradictions);
     });
