@@ -62,16 +62,11 @@ pub fn look(walk: &Walk, bpf_folders: &[PathBuf], known: Option<u32>, residue: &
 
 fn leftover(program: &Program, reason: &'static str, details: &[String], advice: &str) -> Leftover {
     let name = if program.name.is_empty() { "without a name" } else { &program.name };
+    let what = format!("BPF program {} {name} ({})", program.id, program.kind);
     Leftover {
-        reason,
-        kind: Kind::BpfProgram,
-        what: format!("BPF program {} {name} ({})", program.id, program.kind),
-        process: None,
-        descriptors: Vec::new(),
-        mappings: Vec::new(),
         loaded_boot_ns: Some(program.loaded_boot_ns),
         details: details.to_vec(),
-        advice: advice.to_owned(),
+        ..Leftover::new(reason, Kind::BpfProgram, what, advice.to_owned())
     }
 }
 

@@ -18,17 +18,7 @@ pub fn look(root: &Path, residue: &mut Residue) {
 }
 
 fn leftover(reason: &'static str, kind: Kind, what: &str, detail: &str, advice: String) -> Leftover {
-    Leftover {
-        reason,
-        kind,
-        what: what.to_owned(),
-        process: None,
-        descriptors: Vec::new(),
-        mappings: Vec::new(),
-        loaded_boot_ns: None,
-        details: vec![detail.to_owned()],
-        advice,
-    }
+    Leftover { details: vec![detail.to_owned()], ..Leftover::new(reason, kind, what.to_owned(), advice) }
 }
 
 fn images(root: &Path, residue: &mut Residue) {

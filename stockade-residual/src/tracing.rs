@@ -51,7 +51,8 @@ fn kprobe_leftover(kprobe: &Kprobe, names: &[&Event], perf_events: &[(u32, u32)]
             "end the process whose perf event it is: one of those named".into()
         }
     };
-    leftover("kprobes", Kind::Kprobe, format!("{} on {}", kprobe.kind, kprobe.target), details, advice)
+    let what = format!("{} on {}", kprobe.kind, kprobe.target);
+    Leftover { details, ..Leftover::new("kprobes", Kind::Kprobe, what, advice) }
 }
 
 fn event_leftover(event: &Event) -> Leftover {
@@ -61,33 +62,14 @@ fn event_leftover(event: &Event) -> Leftover {
         Sort::Event => ("tracefs", Kind::Uprobe, "event probe"),
     };
     let details = vec![format!("trace event {}", event.name)];
-    leftover(reason, kind, format!("{what} on {}", event.target), details, remove(&event.name))
+    let what = format!("{what} on {}", event.target);
+    Leftover { details, ..Leftover::new(reason, kind, what, remove(&event.name)) }
 }
 
 fn remove(event: &str) -> String {
     format!(
         "remove it, while tracefs is not refused (stockade lift): echo 0 > /sys/kernel/tracing/events/{event}/enable; echo '-:{event}' >> /sys/kernel/tracing/{EVENTS}"
     )
-}
-
-fn leftover(
-    reason: &'static str,
-    kind: Kind,
-    what: String,
-    details: Vec<String>,
-    advice: String,
-) -> Leftover {
-    Leftover {
-        reason,
-        kind,
-        what,
-        process: None,
-        descriptors: Vec::new(),
-        mappings: Vec::new(),
-        loaded_boot_ns: None,
-        details,
-        advice,
-    }
 }
 
 /// A line of `kprobes/list`.

@@ -100,8 +100,15 @@ struct Worker<'a> {
     part: Part,
 }
 
-/// Guarded files of one process, by name.
-type Held = Vec<(Guarded, String, Vec<Descriptor>, Vec<String>)>;
+/// A guarded file of one process.
+struct HeldFile {
+    guarded: Guarded,
+    name: String,
+    descriptors: Vec<Descriptor>,
+    mappings: Vec<String>,
+}
+
+type Held = Vec<HeldFile>;
 
 impl<'a> Worker<'a> {
     fn new(proc: &'a Path, guard: &'a Guard) -> Self {
@@ -125,24 +132,36 @@ impl<'a> Worker<'a> {
         let path = self.proc.join(pid.to_string());
         let folder = open_folder(&path)?;
         let mut held = Held::new();
-        self.descriptors(pid, &path, &folder, &mut held)?;
-        let mut has_memory = self.mappings(&path, &folder, &mut held)?;
+        let descriptors = self.descriptors(pid, &path, &folder, &mut held);
+        let memory = self.mappings(&path, &folder, &mut held);
+        // What was found is told also where the rest could not be read.
         self.report(pid, None, held);
+        descriptors?;
+        let mut has_memory = memory?;
         for thread in other_threads(pid, &folder) {
-            // A thread's folder is not listed in /proc, and is there.
-            let path = self.proc.join(thread.to_string());
-            let Ok(folder) = open_folder(&path) else { continue };
-            let mut held = Held::new();
-            if !share_descriptors(pid, thread) {
-                let _ = self.descriptors(pid, &path, &folder, &mut held);
+            match self.thread(pid, thread, has_memory) {
+                Ok(found_memory) => has_memory |= found_memory,
+                Err(Errno::NOENT | Errno::SRCH) => {}
+                Err(error) => return Err(error),
             }
-            // The first thread has ended and the others have not: the memory is theirs.
-            if !has_memory {
-                has_memory = self.mappings(&path, &folder, &mut held).unwrap_or(false);
-            }
-            self.report(pid, Some(thread), held);
         }
         Ok(())
+    }
+
+    /// A thread's own descriptors; and the memory, where the first thread has ended and took the sight of it along.
+    fn thread(&mut self, pid: u32, thread: u32, has_memory: bool) -> rustix::io::Result<bool> {
+        // Its folder is not listed in /proc, and is there.
+        let path = self.proc.join(thread.to_string());
+        let folder = open_folder(&path)?;
+        let mut held = Held::new();
+        let descriptors = if share_descriptors(pid, thread) {
+            Ok(())
+        } else {
+            self.descriptors(pid, &path, &folder, &mut held)
+        };
+        let memory = if has_memory { Ok(true) } else { self.mappings(&path, &folder, &mut held) };
+        self.report(pid, Some(thread), held);
+        descriptors.and(memory)
     }
 
     fn descriptors(
@@ -159,8 +178,12 @@ impl<'a> Worker<'a> {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
             let Ok(number) = name.parse() else { continue };
-            // Closed meanwhile, or its file server is gone: no file of the kernel's own.
-            let Ok(file) = Numbers::of(&list, name) else { continue };
+            let file = match Numbers::of(&list, name) {
+                Ok(file) => file,
+                Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
+                // Closed meanwhile, or its file server is gone: no file of the kernel's own.
+                Err(_) => continue,
+            };
             // What is no file at all, such as a perf event, has no type.
             if file.kind == FileType::Unknown {
                 self.nameless(pid, number, folder, &list);
@@ -171,7 +194,7 @@ impl<'a> Worker<'a> {
             let Some(access) = access(folder, number) else { continue };
             if guarded.refuses(access) {
                 let entry = entry_for(held, guarded, || link(&at));
-                entry.2.push(Descriptor { number, access });
+                entry.descriptors.push(Descriptor { number, access });
             }
         }
         Ok(())
@@ -234,7 +257,7 @@ impl<'a> Worker<'a> {
         }
         if let Some(Some(guarded)) = self.known.get(line.file) {
             let entry = entry_for(held, guarded.clone(), || line.path());
-            entry.3.push(format!(
+            entry.mappings.push(format!(
                 "{} {}",
                 String::from_utf8_lossy(line.range),
                 String::from_utf8_lossy(line.access)
@@ -248,37 +271,29 @@ impl<'a> Worker<'a> {
             return;
         }
         let process = Process::read(self.proc, pid, thread);
-        for (guarded, what, mut descriptors, mappings) in held {
-            descriptors.sort_unstable();
+        for mut file in held {
+            file.descriptors.sort_unstable();
+            let advice = match file.guarded.kind {
+                Kind::PciBar => format!(
+                    "end the process (kill {pid}); what it told the device to do goes on until the device is reset"
+                ),
+                _ => format!("end the process (kill {pid}) or restart its service"),
+            };
             self.part.leftovers.push(Leftover {
-                reason: guarded.reason,
-                kind: guarded.kind,
-                what,
-                descriptors,
-                advice: match guarded.kind {
-                    Kind::PciBar => format!(
-                        "end the process (kill {pid}); what it told the device to do goes on until the device is reset"
-                    ),
-                    _ => format!("end the process (kill {pid}) or restart its service"),
-                },
-                mappings,
                 process: Some(process.clone()),
-                loaded_boot_ns: None,
-                details: Vec::new(),
+                descriptors: file.descriptors,
+                mappings: file.mappings,
+                ..Leftover::new(file.guarded.reason, file.guarded.kind, file.name, advice)
             });
         }
     }
 }
 
-fn entry_for(
-    held: &mut Held,
-    guarded: Guarded,
-    name: impl FnOnce() -> String,
-) -> &mut (Guarded, String, Vec<Descriptor>, Vec<String>) {
+fn entry_for(held: &mut Held, guarded: Guarded, name: impl FnOnce() -> String) -> &mut HeldFile {
     let name = guarded.name.clone().unwrap_or_else(name);
-    let at = held.iter().position(|(g, n, ..)| g.reason == guarded.reason && *n == name);
+    let at = held.iter().position(|h| h.guarded.reason == guarded.reason && h.name == name);
     let at = at.unwrap_or_else(|| {
-        held.push((guarded, name, Vec::new(), Vec::new()));
+        held.push(HeldFile { guarded, name, descriptors: Vec::new(), mappings: Vec::new() });
         held.len() - 1
     });
     &mut held[at]

@@ -449,17 +449,7 @@ mod tests {
     use super::*;
 
     fn leftover(reason: &'static str, kind: stockade_residual::Kind, what: &str) -> Leftover {
-        Leftover {
-            reason,
-            kind,
-            what: what.into(),
-            process: None,
-            descriptors: Vec::new(),
-            mappings: Vec::new(),
-            loaded_boot_ns: None,
-            details: Vec::new(),
-            advice: "reboot".into(),
-        }
+        Leftover::new(reason, kind, what.into(), "reboot".into())
     }
 
     fn native(level: Level, residue: Residue) -> Report {
