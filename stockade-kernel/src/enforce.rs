@@ -337,6 +337,12 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
     }))
 }
 
+/// The id of the program that decides, as far as it is pinned.
+#[must_use]
+pub fn program_in_force() -> Option<u32> {
+    pins::link_info().map(|link| link.program)
+}
+
 /// The id of the reason with this number, or the kernel's name where the table lacks it.
 #[must_use]
 pub fn reason_id(types: &KernelTypes, number: u32) -> String {

@@ -11,6 +11,7 @@ pins     where enforcement lives while no process of ours does
 enforce  the steps from intent to effect, in an order that a kill at any point cannot spoil
 events   what was refused and audited, read from the ring buffer
 measure  the floor and the kernel's statistics, for the benchmark
+programs BPF programs of others that read kernel memory or write user memory
 sys      the bpf(2) calls that Aya has no door for
 ```
 
@@ -29,6 +30,7 @@ pub mod intent;
 pub mod measure;
 mod object;
 pub mod pins;
+pub mod programs;
 mod selftest;
 mod sys;
 

@@ -1,6 +1,6 @@
 /*!
 The bpf(2) calls that Aya has no door for: loading a program against a BTF id found by our own index,
-attaching it, and pinning and finding links without a loader around them.
+attaching it, pinning and finding links without a loader around them, and reading what others loaded.
 
 Every call passes a zeroed attribute block of the size that the kernel of its introduction knew, so
 older kernels do not refuse it for trailing bytes. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
@@ -22,6 +22,9 @@ const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
 const BPF_PROG_GET_NEXT_ID: i64 = 11;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
+const BPF_TASK_FD_QUERY: i64 = 20;
+const BPF_LINK_GET_FD_BY_ID: i64 = 30;
+const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
 const BPF_PROG_TYPE_TRACING: u32 = 26;
 const BPF_PROG_TYPE_LSM: u32 = 29;
@@ -224,28 +227,71 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
 
 /// The lowest id of a loaded program above this one.
 pub fn next_program(after: u32) -> io::Result<Option<u32>> {
+    next_id(BPF_PROG_GET_NEXT_ID, after)
+}
+
+/// The lowest id of a link above this one. Since 5.8.
+pub fn next_link(after: u32) -> io::Result<Option<u32>> {
+    next_id(BPF_LINK_GET_NEXT_ID, after)
+}
+
+fn next_id(command: i64, after: u32) -> io::Result<Option<u32>> {
     let mut attr = IdAttr { id: after, next_id: 0, open_flags: 0 };
-    match bpf(BPF_PROG_GET_NEXT_ID, &mut attr) {
+    match bpf(command, &mut attr) {
         Ok(_) => Ok(Some(attr.next_id)),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
+/// Opens a link. Since 5.8.
+pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
 /// Asks what is known of a loaded program, and for as many of its translated instructions as fit. How many
 /// bytes it has is in `xlated_prog_len`; zero there means that the kernel keeps them to itself.
-pub fn program_info(program: BorrowedFd<'_>, instructions: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
+pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
     // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
-    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    info.xlated_prog_len = u32::try_from(size_of_val(instructions)).expect("our buffers are small");
-    info.xlated_prog_insns = address(instructions.as_mut_ptr());
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    answer.xlated_prog_len = u32::try_from(size_of_val(into)).expect("our buffers are small");
+    answer.xlated_prog_insns = address(into.as_mut_ptr());
     let mut attr = InfoAttr {
         bpf_fd: fd_number(program),
         info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
-        info: address(&raw mut info),
+        info: address(&raw mut answer),
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info)
+    Ok(answer)
+}
+
+/// The program that a process's perf event runs. Since 4.18.
+pub fn perf_event_program(pid: u32, fd: u32) -> io::Result<u32> {
+    #[repr(C)]
+    struct Attr {
+        pid: u32,
+        fd: u32,
+        flags: u32,
+        buf_len: u32,
+        buf: u64,
+        prog_id: u32,
+        fd_type: u32,
+        probe_offset: u64,
+        probe_addr: u64,
+    }
+    let mut attr = Attr {
+        pid,
+        fd,
+        flags: 0,
+        buf_len: 0,
+        buf: 0,
+        prog_id: 0,
+        fd_type: 0,
+        probe_offset: 0,
+        probe_addr: 0,
+    };
+    bpf(BPF_TASK_FD_QUERY, &mut attr)?;
+    Ok(attr.prog_id)
 }
 
 fn fd_number(fd: BorrowedFd<'_>) -> u32 {

@@ -36,6 +36,17 @@ pub enum Command {
     /// Each door is tried in a process of its own; nothing is changed that is not restored. Doors that
     /// cannot be tried without harm are listed and never tried. Exit status 1 when a door is free.
     Probe(Probe),
+    /// List what was opened or loaded before and goes on in spite of the level
+    ///
+    /// Lockdown checks when something is opened or loaded and takes nothing back. This finds open and mapped
+    /// /dev/mem, kcore, debugfs, tracefs and the like, mapped PCI registers, kprobes and uprobes, kernels
+    /// loaded for kexec, unsigned modules, and BPF programs that read kernel memory or write user memory; each
+    /// with who has it and what to do about it. Changes nothing. What it could not look at is named, and so is
+    /// what the kernel shows to nobody.
+    ///
+    /// Exit status 1 when something was found, 2 also when nothing was found and not everything could be
+    /// looked at.
+    Residual,
     /// Print refusals and audits as they happen
     ///
     /// Starts with what happened while nobody watched, as far as the buffer reaches. What the kernel's own

@@ -25,6 +25,8 @@ enum Exit {
     Done,
     /// The answer is no.
     No,
+    /// Not everything could be asked, and what could does not settle it.
+    Unknown,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Lift(f) => commands::lift::run(&f, json),
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
+        Command::Residual => commands::residual::run(json),
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
         Command::Explain(f) => commands::explain::run(&f, json),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::No) => ExitCode::from(1),
+        Ok(Exit::Unknown) => ExitCode::from(2),
         // Whoever closed the pipe has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

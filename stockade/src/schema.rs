@@ -10,11 +10,12 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 8] = [
+    let schemas: [(&str, Schema); 9] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
         ("probe", schema_for!(commands::probe::Report)),
+        ("residual", schema_for!(commands::residual::Report)),
         ("watch", schema_for!(commands::watch::Line)),
         ("check-host", schema_for!(commands::check_host::Report)),
         ("explain", schema_for!(commands::explain::Report)),

@@ -20,6 +20,7 @@ mod namespaces;
 mod native;
 mod programs;
 mod raw;
+mod residual;
 mod secure_boot;
 mod selinux;
 mod table;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Scenario> {
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,
         conformance::SCENARIOS,
+        residual::SCENARIOS,
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,

@@ -112,6 +112,7 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
                 .into(),
         );
     }
+    notices.extend(super::residual::notice(types, applied.native, scope.deny));
     Report {
         change: match applied.change {
             Change::Started => "started",

@@ -12,6 +12,7 @@ pub mod enforce;
 pub mod explain;
 pub mod lift;
 pub mod probe;
+pub mod residual;
 pub mod status;
 pub mod watch;
 
