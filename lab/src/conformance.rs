@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Mostly the guests sleep, until the kernel's limit for its own lines allows more.
-const GUESTS: usize = 3;
+const GUESTS: usize = 6;
 
 /// What is in force while the doors are knocked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

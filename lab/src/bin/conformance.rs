@@ -23,7 +23,7 @@ use stockade_lab::{
 
 /// The kernel's limit for its lines: `DEFAULT_RATELIMIT_BURST` in `DEFAULT_RATELIMIT_INTERVAL`.
 const BURST: usize = 10;
-const INTERVAL: Duration = Duration::from_millis(5100);
+const INTERVAL: Duration = Duration::from_millis(5200);
 
 fn main() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
@@ -166,6 +166,11 @@ impl Native {
                 told.push(line.reason.to_owned());
             }
         }
+        // The kernel's interval begins with its first line.
+        if self.lines == 0 && !told.is_empty() {
+            self.since = Instant::now();
+        }
+        self.lines += told.len();
         told
     }
 }
@@ -173,17 +178,16 @@ impl Native {
 impl Told for Native {
     /// Two lines are left for the door: none makes the kernel write more.
     fn prepare(&mut self) -> Result<()> {
+        self.read();
         if self.lines + 2 > BURST {
             thread::sleep(INTERVAL.saturating_sub(self.since.elapsed()));
-            (self.lines, self.since) = (0, Instant::now());
+            self.lines = 0;
         }
-        self.read();
         Ok(())
     }
 
     fn take(&mut self) -> Result<Vec<String>> {
         let mut told = self.read();
-        self.lines += told.len();
         told.dedup();
         Ok(told)
     }
