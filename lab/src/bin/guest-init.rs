@@ -371,7 +371,7 @@ fn mount_userland() -> anyhow::Result<()> {
 }
 
 /// Loads the modules that were shipped. One that does not load is told, not fatal; one whose device this
-/// guest lacks is not even told: without EFI there are no variables.
+/// guest lacks, or that is loaded already, is not even told.
 fn load_modules(order: &str) -> Vec<String> {
     let order = fs::read_to_string(order).unwrap_or_default();
     let load = |path: &str| -> io::Result<()> {
@@ -381,7 +381,8 @@ fn load_modules(order: &str) -> Vec<String> {
         if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
     let failures = order.lines().filter_map(|path| Some((path, load(path).err()?)));
-    let failures = failures.filter(|(_, error)| error.raw_os_error() != Some(libc::ENODEV));
+    let failures =
+        failures.filter(|(_, error)| !matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EEXIST)));
     failures.map(|(path, error)| format!("{path} did not load: {error}")).collect()
 }
 
