@@ -129,16 +129,19 @@ pub fn tracing_is_off() -> bool {
 }
 
 /// Whether the kernel may switch tasks in the middle of a decision (full or lazy preemption); `None` where
-/// it does not tell: the model of a kernel with `PREEMPT_DYNAMIC` is in debugfs, which lockdown closes; the
-/// next best are its command line and the configuration that distributions install beside it.
+/// it does not tell: the model of a kernel with `PREEMPT_DYNAMIC` is in debugfs, which lockdown closes and
+/// which is not tried then, since a look should leave no refusal behind; the next best are its command line
+/// and the configuration that distributions install beside it.
 #[must_use]
 pub fn may_switch_in_kernel() -> Option<bool> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let release = kernel_release();
+    let closed = Path::new(crate::pins::FOLDER).exists() || !matches!(native_lockdown(), Ok(Level::None));
+    let list = if closed { String::new() } else { read("/sys/kernel/debug/sched/preempt") };
     preemption(
         &read("/proc/sys/kernel/version"),
         &read("/proc/cmdline"),
-        &read("/sys/kernel/debug/sched/preempt"),
+        &list,
         &(read(&format!("/boot/config-{release}")) + &read(&format!("/usr/lib/modules/{release}/config"))),
     )
 }

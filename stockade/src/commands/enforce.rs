@@ -59,7 +59,8 @@ pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
         },
     };
     // Before the level closes the file that tells.
-    let may_switch = host::may_switch_in_kernel();
+    let weaker = host::active_lsms().is_ok_and(|list| !host::has_bpf_lsm(&list));
+    let may_switch = if weaker { host::may_switch_in_kernel() } else { None };
     let applied = enforce(&intent)?;
     let report = report(&applied, why, may_switch);
     if json {
