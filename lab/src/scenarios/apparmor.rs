@@ -86,6 +86,7 @@ fn confined(_: &Guest) -> Result<()> {
     lift_all()?;
     install()?;
     log()?;
+    same_residue()?;
     confined_stockade(&["check-host"])?.exits(0)?;
     confined_stockade(&["enforce", "integrity", "--audit"])?.exits(0)?.says("proven")?;
     confined_stockade(&["enforce", "confidentiality"])?.exits(0)?;
@@ -114,6 +115,21 @@ fn is_confined() -> Result<()> {
     child.kill()?;
     child.wait()?;
     ensure!(label.trim_end() == "stockade (enforce)", "the program runs as {label}");
+    Ok(())
+}
+
+/// Demands that what is left open looks alike from inside the profile, with a file that is.
+fn same_residue() -> Result<()> {
+    let _left_open = File::open("/dev/mem")?;
+    let found = |program: &str| -> Result<Value> {
+        Ok(run(Command::new(program).args(["residual", "--json"]))?.exits(1)?.json()?["found"].clone())
+    };
+    let (inside, outside) = (found(CONFINED)?, found("/bin/stockade")?);
+    let of_mem =
+        |found: &Value| found.as_array().into_iter().flatten().filter(|f| f["reason"] == "dev-mem").count();
+    ensure!(of_mem(&inside) == 1, "/dev/mem is open and not found: {inside}");
+    let count = |found: &Value| found.as_array().map_or(0, Vec::len);
+    ensure!(count(&inside) == count(&outside), "confined: {inside}\nunconfined: {outside}");
     Ok(())
 }
 
