@@ -182,6 +182,12 @@ fn log() -> Result<String> {
     Ok(run(Command::new("/bin/busybox").args(["dmesg", "-c"]))?.out)
 }
 
+/// Reading links in map_files asks for CAP_CHECKPOINT_RESTORE first and takes CAP_SYS_ADMIN in its place; the
+/// policy refuses the one, with a line, and grants the other.
 fn denials(log: &str) -> Vec<String> {
-    log.lines().filter(|line| line.contains("avc:") && line.contains("denied")).map(str::to_owned).collect()
+    log.lines()
+        .filter(|line| line.contains("avc:") && line.contains("denied"))
+        .filter(|line| !line.contains("{ checkpoint_restore }"))
+        .map(str::to_owned)
+        .collect()
 }
