@@ -2,7 +2,6 @@
 `cargo xtask setup`: what has to be on the machine, asked for before anything is installed.
 */
 use std::{
-    fs,
     io::{self, BufRead, IsTerminal, Write},
     path::{Path, PathBuf},
     process::Command,
@@ -69,10 +68,8 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
             bail!("nothing was installed; `apt-get install {list}` does it");
         }
     }
-    let lists = fs::read_dir("/var/lib/apt/lists").into_iter().flatten().filter_map(Result::ok);
-    if !lists.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("_Packages")) {
-        workspace::run("fetching the package lists", as_root("apt-get").args(["update", "-qq"]))?;
-    }
+    // Lists that came with the machine are often older than the archive: they lack packages and name files that are gone.
+    workspace::run("fetching the package lists", as_root("apt-get").args(["update", "-qq"]))?;
     let mut install = as_root("apt-get");
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
     workspace::run("installing packages", &mut install)
