@@ -1,12 +1,21 @@
 /*!
 The kernel side of Stockade. One file per duty; this one only joins them.
+
+```text
+decide    locked_down                                   asked for every request
+place     cgroup_mkdir, cgroup_release                  for policies that speak of cgroups
+label     bprm_committed_creds, task_alloc,             for policies that speak of programs
+          ptrace_access_check, ptrace_traceme
+```
 */
 #![no_std]
 #![no_main]
 
 mod decide;
+mod label;
+mod place;
 mod report;
-mod subject;
+mod task;
 
 /// The verifier lets only GPL-compatible programs call the helpers that events need.
 #[unsafe(link_section = "license")]

@@ -10,9 +10,9 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use core::ptr::addr_of_mut;
-use stockade_common::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, Verdict, counter_index};
+use stockade_common::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, counter_index, decide::Decision};
 
-use crate::subject::Task;
+use crate::task::Task;
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
@@ -21,8 +21,8 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BUFFER_BYTES, 0);
 
 #[inline(always)]
-pub fn report(reason: u32, verdict: Verdict, quiet: bool) {
-    count(counter_index(reason, verdict));
+pub fn report(reason: u32, decision: Decision, quiet: bool) {
+    count(counter_index(reason, decision.verdict));
     if quiet {
         return;
     }
@@ -45,7 +45,9 @@ pub fn report(reason: u32, verdict: Verdict, quiet: bool) {
         (*event).pid = task.pid();
         (*event).tgid = task.tgid();
         (*event).uid = task.uid();
-        (*event).verdict = verdict as u32;
+        (*event).verdict = decision.verdict as u32;
+        (*event).place = decision.place;
+        (*event).shape = decision.shape;
         // The entry is aligned to eight bytes, and so is this field in it.
         addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }
@@ -53,7 +55,7 @@ pub fn report(reason: u32, verdict: Verdict, quiet: bool) {
 }
 
 #[inline(always)]
-fn count(index: u32) {
+pub fn count(index: u32) {
     if let Some(counter) = COUNTS.get_ptr_mut(index) {
         // SAFETY: this processor's own cell; the program does not migrate while it runs. An interrupt
         // that asks for lockdown in between could lose one count, never corrupt it.

@@ -231,6 +231,20 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The same with every unit replaced by the cgroup that it has.
+    #[must_use]
+    pub fn with_units(mut self, find: impl Fn(&str) -> String) -> Self {
+        let places = self.scopes.iter_mut().map(|scope| &mut scope.place);
+        for place in places.chain(self.exceptions.iter_mut().filter_map(|e| e.place.as_mut())) {
+            if let Place::Unit(unit) = &place.value {
+                place.value = Place::Path(find(unit));
+            }
+        }
+        self
+    }
+}
+
 impl LevelChoice {
     /// The level; `auto` is what the caller found it to be.
     #[must_use]

@@ -1,0 +1,120 @@
+/*!
+The decision, in one place for both sides: the kernel side runs it with its maps around it, the tests run it
+with tables in memory.
+
+```text
+subject of an exception, its shape:   4 a program | 2 a place | 1 a user      at least 4 or 2
+```
+*/
+use crate::{ANY_UID, Exception, ExceptionKey, Label, NO_PLACE, Sets, Until, UntilKey, Verdict, Words};
+
+/// Shape of a subject that names a program.
+pub const BY_PROGRAM: u32 = 4;
+/// Shape of a subject that names a place.
+pub const BY_PLACE: u32 = 2;
+/// Shape of a subject that names a user.
+pub const BY_UID: u32 = 1;
+
+/// What a decision has to know of the requester and the policy beyond [`Words`].
+pub trait World {
+    /// What the nearest cgroup that a place of the policy covers decides.
+    fn place(&self, generation: u64) -> Option<Sets>;
+    /// The label of the requester's process.
+    fn label(&self) -> Option<Label>;
+    /// Its real user id.
+    fn uid(&self) -> u32;
+    /// Nanoseconds since boot, suspend included.
+    fn boot_ns(&self) -> u64;
+    /// From what a subject is excepted.
+    fn exception(&self, key: &ExceptionKey) -> Option<Exception>;
+    /// How long.
+    fn until(&self, key: &UntilKey) -> Option<Until>;
+}
+
+/// A request that is not simply allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The place that decided, or [`NO_PLACE`].
+    pub place: u32,
+    /// For [`Verdict::Excepted`], the shape of the subject.
+    pub shape: u32,
+}
+
+/// Decides a request for a reason in `watched_anywhere`, of which `bit` is the bit. `None` is allowed.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "the kernel side has no room for calls: their stacks add up")]
+pub fn decide(words: &Words, reason: u32, bit: u64, world: &impl World) -> Option<Decision> {
+    let (mut watched, mut deny, mut place) = (words.watched, words.deny, NO_PLACE);
+    if words.places != 0
+        && let Some(sets) = world.place(words.generation)
+    {
+        (watched, deny, place) = (sets.watched, sets.deny, sets.place);
+    }
+    if watched & bit == 0 {
+        return None;
+    }
+    if words.excepted & bit & !words.quiet != 0
+        && let Some(shape) = excepted(words, reason, bit, place, world)
+    {
+        return Some(Decision { verdict: Verdict::Excepted, place, shape });
+    }
+    let verdict = if deny & bit != 0 { Verdict::Refused } else { Verdict::Audited };
+    Some(Decision { verdict, place, shape: 0 })
+}
+
+/// The shape of an exception that lets the requester through. Only shapes that the policy has are looked up.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World) -> Option<u32> {
+    let shapes = words.shapes;
+    let by_program = 0b1111_0000;
+    let label = if shapes & by_program == 0 { None } else { world.label() };
+    let label = label.filter(|label| label.flags & Label::LOST == 0);
+    let by_uid = 0b1010_1010;
+    let uid = if shapes & by_uid == 0 { ANY_UID } else { world.uid() };
+    let mut shape = 1;
+    while shape < 8 {
+        if shapes & (1 << shape) != 0
+            && (shape & BY_PLACE == 0 || place != NO_PLACE)
+            && (shape & BY_PROGRAM == 0 || label.is_some())
+        {
+            let (mut inode, mut device, mut inherited) = (0, 0, false);
+            if shape & BY_PROGRAM != 0
+                && let Some(label) = label
+            {
+                (inode, device) = (label.inode, label.device);
+                inherited = label.flags & Label::INHERITED != 0;
+            }
+            let key = ExceptionKey {
+                generation: words.generation,
+                inode,
+                device,
+                place: if shape & BY_PLACE == 0 { NO_PLACE } else { place },
+                uid: if shape & BY_UID == 0 { ANY_UID } else { uid },
+                pad: 0,
+            };
+            if lets_through(&key, reason, bit, inherited, world) {
+                return Some(shape);
+            }
+        }
+        shape += 1;
+    }
+    None
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, world: &impl World) -> bool {
+    let Some(exception) = world.exception(key) else { return false };
+    let always = if inherited { exception.inherited } else { exception.always };
+    if always & bit != 0 {
+        return true;
+    }
+    if exception.timed & bit == 0 {
+        return false;
+    }
+    let Some(until) = world.until(&UntilKey { subject: *key, reason: u64::from(reason) }) else { return false };
+    world.boot_ns() < if inherited { until.inherited } else { until.itself }
+}

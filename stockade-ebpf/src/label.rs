@@ -1,0 +1,246 @@
+/*!
+What a process is known to execute, decided when it executes it.
+
+The link that the kernel shows as /proc/PID/exe is not asked: root can change it. A process gets a label when it
+executes a program that the policy in force speaks of and that is still the file that was looked at, unless it
+was told to load other code with it or is being traced. It loses it with the next program it executes, and
+when another process gets hold of it that could change its memory.
+
+The label is one per process, kept with its first thread. Children start without, unless the policy says
+that they inherit it.
+*/
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_user_str, bpf_task_storage_delete, bpf_task_storage_get},
+    macros::{lsm, map},
+    maps::HashMap,
+    programs::LsmContext,
+};
+use core::{ffi::c_void, ptr::null_mut};
+use stockade_common::{EXCEPTIONS_MAX, Label, Program, ProgramKey};
+
+use crate::{
+    decide::{BPF_F_NO_PREALLOC, words_in_force},
+    task::{Binprm, Task},
+};
+
+#[map]
+static PROGRAMS: HashMap<ProgramKey, Program> = HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC);
+
+/// `struct bpf_map_def`. aya-ebpf has task storage only with type information of the map's own.
+#[repr(C)]
+struct MapDef {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    id: u32,
+    pinning: u32,
+}
+
+const BPF_MAP_TYPE_TASK_STORAGE: u32 = 29;
+
+#[unsafe(link_section = "maps")]
+#[unsafe(no_mangle)]
+static mut LABELS: MapDef = MapDef {
+    kind: BPF_MAP_TYPE_TASK_STORAGE,
+    key_size: 4,
+    value_size: size_of::<Label>() as u32,
+    max_entries: 0,
+    flags: BPF_F_NO_PREALLOC,
+    id: 0,
+    pinning: 0,
+};
+
+const CREATE: u64 = 1;
+
+#[inline(always)]
+fn labels() -> *mut c_void {
+    (&raw mut LABELS).cast()
+}
+
+#[inline(always)]
+fn of(task: Task) -> Option<&'static mut Label> {
+    // SAFETY: a task that the kernel handed out; without CREATE nothing is made.
+    unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }
+}
+
+#[inline(always)]
+fn set(task: Task, label: Label) {
+    let mut label = label;
+    // SAFETY: as above; the value has the size that the map says.
+    let there = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut label).cast(), CREATE) };
+    // SAFETY: what is there may be an older label.
+    if let Some(there) = unsafe { there.cast::<Label>().as_mut() } {
+        *there = label;
+    }
+}
+
+/// The label of the process that asks.
+#[inline(always)]
+pub fn of_current() -> Option<Label> {
+    of(Task::current().leader()).map(|label| *label)
+}
+
+/// `bprm_committed_creds(bprm)`: the process has become another program.
+#[lsm(hook = "bprm_committed_creds")]
+pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
+    let bprm = Binprm::from_argument(ctx.arg(0));
+    // Since the other threads are gone, this one is the first.
+    let task = Task::current();
+    match label_for(task, bprm) {
+        Some(label) => set(task, label),
+        None => {
+            // SAFETY: the current task; there may be nothing to delete.
+            unsafe { bpf_task_storage_delete(labels(), task.pointer()) };
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn label_for(task: Task, bprm: Binprm) -> Option<Label> {
+    // SAFETY: points into the policy.
+    let generation = unsafe { (*words_in_force()).generation };
+    let file = bprm.file();
+    let id = file.id();
+    let key = ProgramKey { generation, inode: id.inode, device: id.device, pad: 0 };
+    // SAFETY: entries of a policy in force are not written.
+    let program = unsafe { PROGRAMS.get(key) }?;
+    let unchanged = if program.flags & Program::VERITY != 0 {
+        file.has_verity()
+    } else {
+        (program.ctime, program.ctime_nsec) == (file.ctime(), file.ctime_nsec())
+    };
+    if !unchanged
+        || program.inode_generation != file.generation()
+        || task.is_traced()
+        || loads_other_code(bprm)
+    {
+        return None;
+    }
+    let hands_on = if program.flags & Program::INHERIT != 0 { Label::HANDS_ON } else { 0 };
+    Some(Label { inode: id.inode, device: id.device, flags: hands_on })
+}
+
+/// Strings of arguments and environment that are looked at; a process with more gets no label.
+const STRINGS: u32 = 768;
+
+/// Enough of a string to know it, and a multiple of what arguments usually need.
+const PIECE: usize = 64;
+
+/// Whether the environment tells the dynamic loader or the C library to load code from elsewhere, or cannot be read.
+///
+/// The strings lie one after the other on the new program's stack: arguments, then environment.
+#[inline(always)]
+fn loads_other_code(bprm: Binprm) -> bool {
+    let (arguments, environment) = (bprm.arguments(), bprm.environment());
+    let mut at = bprm.strings();
+    let mut strings = 0;
+    let mut begins = true;
+    let mut n = 0;
+    while n < STRINGS {
+        if strings >= arguments + environment {
+            return false;
+        }
+        let mut piece = [0u64; PIECE / 8];
+        // SAFETY: writes at most that many bytes; the address is the process's own.
+        let length =
+            unsafe { bpf_probe_read_user_str(piece.as_mut_ptr().cast(), PIECE as u32, at as *const c_void) };
+        if length <= 0 {
+            return true;
+        }
+        if begins && strings >= arguments && is_loaders(&piece) {
+            return true;
+        }
+        if (length as usize) < PIECE {
+            at += length as u64;
+            strings += 1;
+            begins = true;
+        } else {
+            // Cut off, or ending just here: the next piece begins at the zero that was written over the last byte.
+            at += PIECE as u64 - 1;
+            begins = false;
+        }
+        n += 1;
+    }
+    true
+}
+
+/// Variables with which code can be brought into a program from outside: `LD_*`, and glibc's `GCONV_PATH`,
+/// `GLIBC_TUNABLES`, `LOCPATH` and the like by their first letters.
+#[inline(always)]
+fn is_loaders(piece: &[u64; PIECE / 8]) -> bool {
+    let begin = piece[0];
+    let is = |word: &[u8]| {
+        let mut value = 0;
+        let mut n = word.len();
+        while n > 0 {
+            n -= 1;
+            value = value << 8 | word[n] as u64;
+        }
+        let mask = if word.len() == 8 { u64::MAX } else { (1 << (8 * word.len())) - 1 };
+        begin & mask == value
+    };
+    is(b"LD_") || is(b"GCONV_") || is(b"GLIBC_") || is(b"LOCPATH=") || is(b"NLSPATH=")
+}
+
+/// `task_alloc(task, clone_flags)`: a process or a thread is made.
+#[lsm(hook = "task_alloc")]
+pub fn task_alloc(ctx: LsmContext) -> i32 {
+    let earlier: u64 = ctx.arg(2);
+    if earlier != 0 {
+        return earlier as i32;
+    }
+    const CLONE_THREAD: u64 = 0x0001_0000;
+    let flags: u64 = ctx.arg(1);
+    // Threads have the label of the first.
+    if flags & CLONE_THREAD != 0 {
+        return 0;
+    }
+    let Some(label) = of_current() else { return 0 };
+    if label.flags & Label::HANDS_ON != 0 {
+        set(Task::from_argument(ctx.arg(0)), Label { flags: label.flags | Label::INHERITED, ..label });
+    }
+    0
+}
+
+/// `ptrace_access_check(child, mode)`: somebody wants a process's memory, registers or descriptors.
+#[lsm(hook = "ptrace_access_check")]
+pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    let earlier: u64 = ctx.arg(2);
+    if earlier != 0 {
+        return earlier as i32;
+    }
+    const PTRACE_MODE_ATTACH: u32 = 2;
+    let mode: u32 = ctx.arg(1);
+    if mode & PTRACE_MODE_ATTACH != 0 {
+        fall_into(of_current(), Task::from_argument(ctx.arg(0)).leader());
+    }
+    0
+}
+
+/// `ptrace_traceme(parent)`: the process hands itself to its parent.
+#[lsm(hook = "ptrace_traceme")]
+pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
+    let earlier: u64 = ctx.arg(1);
+    if earlier != 0 {
+        return earlier as i32;
+    }
+    let parent = of(Task::from_argument(ctx.arg(0)).leader()).map(|label| *label);
+    fall_into(parent, Task::current().leader());
+    0
+}
+
+/// Takes away a process's label, unless whoever gets hold of it has the same.
+#[inline(always)]
+fn fall_into(hands: Option<Label>, process: Task) {
+    let Some(label) = of(process) else { return };
+    let same = hands.is_some_and(|hands| {
+        (hands.inode, hands.device) == (label.inode, label.device)
+            && hands.flags & (Label::LOST | Label::INHERITED) == label.flags & Label::INHERITED
+    });
+    if !same {
+        label.flags |= Label::LOST;
+    }
+}

@@ -1,0 +1,220 @@
+/*!
+Which part of the cgroup tree decides, and how cgroups that appear later come to be part of it.
+
+A policy speaks of paths and of patterns of names. User space looks up the cgroups that are there and writes
+their ids; those that appear afterwards are given their place here, before anybody can be moved into them:
+the tracepoint fires while the new cgroup is not yet visible. No process of ours has to be alive for it.
+*/
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_snprintf},
+    macros::{btf_tracepoint, map},
+    maps::{Array, HashMap},
+    programs::BtfTracePointContext,
+};
+use core::ffi::c_char;
+use stockade_common::{
+    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Sets,
+    UNPLACED,
+};
+
+use crate::{
+    decide::{BPF_F_NO_PREALLOC, words_of},
+    report::count,
+    task::{Cgroup, Task},
+};
+
+#[map]
+static CGROUPS: HashMap<CgroupKey, Sets> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
+    HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC);
+
+/// Room to take a path apart: too much for the stack. One is enough, since the kernel makes cgroups one at a time.
+#[map]
+static DESK: Array<Desk> = Array::with_max_entries(1, 0);
+
+#[repr(C)]
+struct Desk {
+    key: PathKey,
+    name: [u64; NAME_PART_MAX / 8 + 1],
+    slash: u64,
+}
+
+/// What the nearest cgroup with an entry decides, from the requester's own upwards.
+#[inline(always)]
+pub fn nearest(generation: u64) -> Option<Sets> {
+    let deepest = Task::current().cgroup().level().min(DEPTH_MAX);
+    let mut above = 0;
+    while above <= DEPTH_MAX {
+        if above > deepest {
+            break;
+        }
+        // SAFETY: takes a number.
+        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id((deepest - above) as i32) };
+        // SAFETY: entries of a policy in force are not written.
+        if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation, cgroup }) } {
+            return Some(*sets);
+        }
+        above += 1;
+    }
+    None
+}
+
+/// `cgroup_mkdir(cgroup, path)`: a cgroup is made.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup = Cgroup::from_argument(ctx.arg(0));
+    let path: u64 = ctx.arg(1);
+    // Both: the policy in force, and the one that user space may be writing at the moment.
+    place_new(0, cgroup, path);
+    place_new(1, cgroup, path);
+    0
+}
+
+/// `cgroup_release(cgroup, path)`: it is gone. Its id is never used again.
+#[btf_tracepoint(function = "cgroup_release")]
+pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
+    let cgroup = Cgroup::from_argument(ctx.arg(0)).id();
+    let mut slot = 0;
+    while slot < 2 {
+        // SAFETY: points into the policy.
+        let generation = unsafe { (*words_of(slot)).generation };
+        let _ = CGROUPS.remove(CgroupKey { generation, cgroup });
+        slot += 1;
+    }
+    0
+}
+
+#[inline(always)]
+fn place_new(slot: usize, cgroup: Cgroup, path: u64) {
+    // SAFETY: points into the policy.
+    let words = unsafe { &*words_of(slot) };
+    if words.places == 0 {
+        return;
+    }
+    match sets_of(words.generation, path) {
+        Found::Nothing => {}
+        Found::Sets(sets) => {
+            let key = CgroupKey { generation: words.generation, cgroup: cgroup.id() };
+            if CGROUPS.insert(key, sets, 0).is_err() {
+                count(UNPLACED);
+            }
+        }
+        Found::TooLong => count(UNPLACED),
+    }
+}
+
+enum Found {
+    Nothing,
+    Sets(Sets),
+    TooLong,
+}
+
+/// What a policy says of the cgroup with this path: a path is looked for first, then patterns.
+#[inline(always)]
+fn sets_of(generation: u64, path: u64) -> Found {
+    let Some(desk) = DESK.get_ptr_mut(0) else { return Found::Nothing };
+    // SAFETY: the one desk, under the kernel's lock for changes of the cgroup tree.
+    let desk = unsafe { &mut *desk };
+    desk.key.generation = generation;
+    clear(&mut desk.key.path);
+    let length = print(&mut desk.key.path, path);
+    if length < 2 || length > PATH_MAX {
+        return Found::TooLong;
+    }
+    // SAFETY: user space does not write entries of a policy in force.
+    if let Some(sets) = unsafe { PATHS.get(&desk.key) } {
+        return Found::Sets(*sets);
+    }
+
+    // In memory: the verifier would follow every place where the last slash could be on its own.
+    desk.slash = 0;
+    let mut at = 1;
+    while at < PATH_MAX {
+        if desk.key.path[at] == b'/' {
+            // SAFETY: a field of the desk.
+            unsafe { (&raw mut desk.slash).write_volatile(at as u64) };
+        }
+        at += 1;
+    }
+    // SAFETY: as above.
+    let slash = unsafe { (&raw const desk.slash).read_volatile() } & 0xff;
+    let name = path + slash + 1;
+    let name_length = (length as u64 - slash - 1) as u32;
+    // The parent: everything before the last slash, or the slash alone.
+    let end = if slash == 0 { 1 } else { slash as u32 };
+    clear(&mut desk.key.path);
+    // SAFETY: at most 256 bytes, the last of which is a zero.
+    unsafe { snprintf(desk.key.path.as_mut_ptr(), end + 1, path) };
+    // SAFETY: as above.
+    let Some(patterns) = (unsafe { PATTERNS_BELOW.get(&desk.key) }) else { return Found::Nothing };
+    let mut n = 0;
+    while n < PATTERNS {
+        let pattern = &patterns[n];
+        if name_length >= pattern.least {
+            read_name(&mut desk.name, name);
+            if pattern.head.begins(first(&desk.name)) {
+                read_name(&mut desk.name, name + u64::from(name_length - pattern.tail_length));
+                if pattern.tail.begins(first(&desk.name)) {
+                    return Found::Sets(pattern.sets);
+                }
+            }
+        }
+        n += 1;
+    }
+    Found::Nothing
+}
+
+#[inline(always)]
+fn first(name: &[u64; NAME_PART_MAX / 8 + 1]) -> &[u64; NAME_PART_MAX / 8] {
+    // SAFETY: a shorter array at the same address.
+    unsafe { &*name.as_ptr().cast() }
+}
+
+/// The first [`NAME_PART_MAX`] bytes at this address of the kernel, padded with zeros.
+#[inline(always)]
+fn read_name(name: &mut [u64; NAME_PART_MAX / 8 + 1], from: u64) {
+    let mut at = 0;
+    while at < name.len() {
+        name[at] = 0;
+        at += 1;
+    }
+    // SAFETY: writes at most this many bytes, the last of which is a zero.
+    unsafe { snprintf(name.as_mut_ptr().cast(), NAME_PART_MAX as u32 + 1, from) };
+}
+
+/// Copies the string at this address of the kernel, and returns its whole length.
+#[inline(always)]
+fn print(to: &mut [u8; PATH_MAX + 1], from: u64) -> usize {
+    // SAFETY: writes at most so many bytes.
+    let written = unsafe { snprintf(to.as_mut_ptr(), PATH_MAX as u32 + 1, from) };
+    // With the zero at the end.
+    if written <= 0 { 0 } else { written as usize - 1 }
+}
+
+#[inline(always)]
+fn clear(path: &mut [u8; PATH_MAX + 1]) {
+    let words: *mut u64 = path.as_mut_ptr().cast();
+    let mut at = 0;
+    while at < (PATH_MAX + 1) / 8 {
+        // SAFETY: inside the path, which lies at a multiple of eight.
+        unsafe { words.add(at).write_volatile(0) };
+        at += 1;
+    }
+}
+
+/// "%s" for bpf_snprintf, which reads kernel strings also under the kernel's own confidentiality level,
+/// where bpf_probe_read_kernel_str does not load. In read-only memory, as the verifier demands.
+#[unsafe(no_mangle)]
+static FORMAT: [u8; 3] = *b"%s\0";
+
+#[inline(always)]
+unsafe fn snprintf(to: *mut u8, size: u32, from: u64) -> i64 {
+    let mut argument = from;
+    // SAFETY: the caller's buffer has `size` bytes; one argument of eight bytes.
+    unsafe { bpf_snprintf(to.cast::<c_char>(), size, FORMAT.as_ptr().cast(), &raw mut argument, 8) as i64 }
+}

@@ -1,0 +1,268 @@
+/*!
+The kernel's structures, as far as programs read them: tasks, their executables and cgroups, files.
+
+Direct loads through BTF pointers only: `bpf_probe_read_kernel` is itself refused under the kernel's
+own confidentiality level, and these programs must load there too. The offsets come from the running
+kernel's BTF and are handed in before the programs are loaded, when the verifier takes them for
+constants. They also cost a fraction of the helpers that fill the same fields: `bpf_get_current_comm`
+alone is 110 instructions. A load through a null pointer of BTF type reads zero.
+*/
+use aya_ebpf::{bindings::task_struct, helpers::generated::bpf_get_current_task_btf};
+use core::ptr::read_volatile;
+use stockade_common::Offsets;
+
+/// Written by the loader.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets {
+    task_pid: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    task_cred: 0,
+    cred_uid: 0,
+    task_mm: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_number: 0,
+    inode_superblock: 0,
+    superblock_device: 0,
+    task_leader: 0,
+    task_ptrace: 0,
+    task_cgroups: 0,
+    css_set_cgroup: 0,
+    cgroup_level: 0,
+    cgroup_node: 0,
+    node_id: 0,
+    bprm_file: 0,
+    bprm_strings: 0,
+    bprm_argc: 0,
+    bprm_envc: 0,
+    inode_flags: 0,
+    inode_generation: 0,
+    inode_ctime: 0,
+    inode_ctime_nsec: 0,
+};
+
+/// The task that asks.
+#[derive(Clone, Copy)]
+pub struct Task(*const u8);
+
+/// Identity of a file; zero where there is none.
+#[derive(Clone, Copy)]
+pub struct FileId {
+    pub inode: u64,
+    pub device: u32,
+}
+
+impl Task {
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: no arguments.
+        Self(unsafe { bpf_get_current_task_btf() } as *const u8)
+    }
+
+    #[inline(always)]
+    pub fn pid(self) -> u32 {
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe { *field(self.0, &OFFSETS.task_pid) }
+    }
+
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.task_tgid) }
+    }
+
+    /// The name, in two words: the verifier takes loads of up to eight bytes.
+    #[inline(always)]
+    pub fn comm(self) -> [u64; 2] {
+        // SAFETY: as above; the field has sixteen bytes.
+        unsafe {
+            let words: *const u64 = field(self.0, &OFFSETS.task_comm);
+            [*words, *words.add(1)]
+        }
+    }
+
+    /// The real user of the task's credentials, in the initial user namespace.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        // SAFETY: as above.
+        unsafe {
+            let cred: *const u8 = *field(self.0, &OFFSETS.task_cred);
+            *field(cred, &OFFSETS.cred_uid)
+        }
+    }
+
+    #[inline(always)]
+    pub fn executable(self) -> FileId {
+        // SAFETY: as above.
+        unsafe {
+            if read_volatile(&raw const OFFSETS.task_mm) == 0 {
+                return FileId { inode: 0, device: 0 };
+            }
+            // A kernel thread has no mm: no need to ask at each step, the rest of the chain reads zero.
+            let mm: *const u8 = *field(self.0, &OFFSETS.task_mm);
+            File(*field(mm, &OFFSETS.mm_exe_file)).id()
+        }
+    }
+
+    /// The first thread of the task's process.
+    #[inline(always)]
+    pub fn leader(self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { *field(self.0, &OFFSETS.task_leader) })
+    }
+
+    #[inline(always)]
+    pub fn is_traced(self) -> bool {
+        // SAFETY: as above.
+        unsafe { *field::<u32>(self.0, &OFFSETS.task_ptrace) != 0 }
+    }
+
+    /// Its cgroup in the hierarchy of version 2.
+    #[inline(always)]
+    pub fn cgroup(self) -> Cgroup {
+        // SAFETY: as above.
+        unsafe {
+            let css_set: *const u8 = *field(self.0, &OFFSETS.task_cgroups);
+            Cgroup(*field(css_set, &OFFSETS.css_set_cgroup))
+        }
+    }
+
+    #[inline(always)]
+    pub fn from_argument(task: *const u8) -> Self {
+        Self(task)
+    }
+
+    #[inline(always)]
+    pub fn pointer(self) -> *mut task_struct {
+        self.0.cast_mut().cast()
+    }
+}
+
+/// A cgroup.
+#[derive(Clone, Copy)]
+pub struct Cgroup(*const u8);
+
+impl Cgroup {
+    #[inline(always)]
+    pub fn from_argument(cgroup: *const u8) -> Self {
+        Self(cgroup)
+    }
+
+    /// How many cgroups are above it.
+    #[inline(always)]
+    pub fn level(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.cgroup_level) }
+    }
+
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        // SAFETY: as above.
+        unsafe {
+            let node: *const u8 = *field(self.0, &OFFSETS.cgroup_node);
+            *field(node, &OFFSETS.node_id)
+        }
+    }
+}
+
+/// A program about to be executed: `struct linux_binprm`.
+#[derive(Clone, Copy)]
+pub struct Binprm(*const u8);
+
+impl Binprm {
+    #[inline(always)]
+    pub fn from_argument(bprm: *const u8) -> Self {
+        Self(bprm)
+    }
+
+    /// What is executed; for a script its interpreter.
+    #[inline(always)]
+    pub fn file(self) -> File {
+        // SAFETY: as above.
+        File(unsafe { *field(self.0, &OFFSETS.bprm_file) })
+    }
+
+    /// Where the strings of arguments and environment begin on the new stack.
+    #[inline(always)]
+    pub fn strings(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.bprm_strings) }
+    }
+
+    /// How many arguments there are.
+    #[inline(always)]
+    pub fn arguments(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.bprm_argc) }
+    }
+
+    /// How many variables there are.
+    #[inline(always)]
+    pub fn environment(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.bprm_envc) }
+    }
+}
+
+/// An open file.
+#[derive(Clone, Copy)]
+pub struct File(*const u8);
+
+impl File {
+    #[inline(always)]
+    fn inode(self) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.file_inode) }
+    }
+
+    #[inline(always)]
+    pub fn id(self) -> FileId {
+        // SAFETY: as above.
+        unsafe {
+            let inode = self.inode();
+            let superblock: *const u8 = *field(inode, &OFFSETS.inode_superblock);
+            FileId {
+                inode: *field(inode, &OFFSETS.inode_number),
+                device: *field(superblock, &OFFSETS.superblock_device),
+            }
+        }
+    }
+
+    /// Whether fs-verity binds its content.
+    #[inline(always)]
+    pub fn has_verity(self) -> bool {
+        const S_VERITY: u32 = 1 << 16;
+        // SAFETY: as above.
+        unsafe { *field::<u32>(self.inode(), &OFFSETS.inode_flags) & S_VERITY != 0 }
+    }
+
+    /// Generation of the inode number.
+    #[inline(always)]
+    pub fn generation(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *field(self.inode(), &OFFSETS.inode_generation) }
+    }
+
+    /// Seconds of the change time.
+    #[inline(always)]
+    pub fn ctime(self) -> i64 {
+        // SAFETY: as above.
+        unsafe { *field(self.inode(), &OFFSETS.inode_ctime) }
+    }
+
+    /// Nanoseconds of the change time.
+    #[inline(always)]
+    pub fn ctime_nsec(self) -> u32 {
+        // Since 6.13 the highest bit says whether somebody looked at the time.
+        const QUERIED: u32 = 1 << 31;
+        // SAFETY: as above.
+        unsafe { *field::<u32>(self.inode(), &OFFSETS.inode_ctime_nsec) & !QUERIED }
+    }
+}
+
+#[inline(always)]
+unsafe fn field<T>(base: *const u8, offset: &'static u32) -> *const T {
+    // SAFETY: the caller's. Volatile, since the value is replaced at load.
+    unsafe { base.add(read_volatile(offset) as usize).cast() }
+}
