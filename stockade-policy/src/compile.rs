@@ -368,13 +368,11 @@ impl<'a> Index<'a> {
 
     /// Every place that contains this one at its own level, the most specific first.
     fn containing(&self, place: &Place) -> Vec<usize> {
-        match place {
-            Place::Path(path) => self.naming(path).collect(),
-            _ => {
-                let siblings = self.patterns.get(place.above()).map_or(&[][..], |found| found);
-                siblings.iter().copied().filter(|&at| self.places[at].contains(place)).collect()
-            }
+        if let Place::Path(path) = place {
+            return self.naming(path).collect();
         }
+        let siblings = self.patterns.get(place.above()).map_or(&[][..], |found| found);
+        siblings.iter().copied().filter(|&at| self.places[at].contains(place)).collect()
     }
 
     /// The cgroups above what a place names.

@@ -140,6 +140,7 @@ pub fn host<'a>(policy: &'a Policy, auto: Level, reason: &KernelReason) -> Rulin
 }
 
 /// The scopes around a cgroup, the outermost first; of those that name one cgroup the most specific.
+#[must_use]
 pub fn scopes_around<'a>(policy: &'a Policy, cgroup: &str) -> Vec<&'a Scope> {
     let scopes = || policy.scopes.iter().map(|scope| (&scope.place.value, scope));
     let named = |path: &str| place::most_specific(scopes(), path).map(|(_, scope)| scope);
