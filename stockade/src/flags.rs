@@ -34,7 +34,9 @@ pub enum Command {
     /// Try every door harmlessly and say which are refused, by whom
     ///
     /// Each door is tried in a process of its own; nothing is changed that is not restored. Doors that
-    /// cannot be tried without harm are listed and never tried. Exit status 1 when a door is free.
+    /// cannot be tried without harm are listed and never tried.
+    ///
+    /// Exit status 1 when a door is free, 2 when none is and not every door could be tried.
     Probe(Probe),
     /// List what was opened or loaded before and goes on in spite of the level
     ///

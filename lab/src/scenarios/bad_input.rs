@@ -67,7 +67,7 @@ fn not_root(_: &Guest) -> Result<()> {
         nobody(&["enforce", "integrity"])?.exits(2)?.says("run this as root")?;
         nobody(&["lift"])?.exits(2)?.says("run this as root")?;
         nobody(&["check-host"])?.exits(1)?.says("run this as root")?;
-        nobody(&["probe"])?.exits(0)?.says("needs root")?;
+        nobody(&["probe"])?.exits(2)?.says("needs root")?;
         Ok(())
     })?;
     stockade(&["enforce", "integrity"])?.exits(0)?;

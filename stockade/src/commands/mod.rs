@@ -3,7 +3,7 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id, host};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
@@ -35,6 +35,11 @@ fn all_ids() -> String {
 /// Ids of the reasons in a set of this kernel.
 fn ids(set: u64, types: &KernelTypes) -> Vec<String> {
     types.reasons.iter().filter(|r| set >> r.number & 1 == 1).map(|r| reason_id(types, r.number)).collect()
+}
+
+/// How to come by the rights that an answer takes.
+fn how_to_be_root() -> &'static str {
+    if host::in_container() { "run this on the host itself, outside the container" } else { "run this as root" }
 }
 
 fn attachment(attachment: Attachment) -> &'static str {

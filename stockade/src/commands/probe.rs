@@ -121,16 +121,22 @@ pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
     } else {
         output::text(&text(&report))?;
     }
-    let tried = |verdict| report.doors.iter().any(|d| d.answer == verdict);
-    if tried(Verdict::NeedsRoot) && !json {
-        let remedy = if host::in_container() {
-            "run this on the host itself, outside the container"
-        } else {
-            "run this as root"
-        };
+    if report.doors.iter().any(|door| door.answer == Verdict::NeedsRoot) && !json {
+        let remedy = super::how_to_be_root();
         eprintln!("stockade: some doors can only be tried by root of the machine: {remedy}");
     }
-    Ok(if tried(Verdict::Free) { Exit::No } else { Exit::Done })
+    Ok(exit(report.doors.iter().map(|door| door.answer)))
+}
+
+/// A free door settles the question; that all are shut takes an answer of each.
+fn exit(mut answers: impl Iterator<Item = Verdict> + Clone) -> Exit {
+    if answers.clone().any(|answer| answer == Verdict::Free) {
+        Exit::No
+    } else if answers.any(|answer| matches!(answer, Verdict::NeedsRoot | Verdict::Failed)) {
+        Exit::Unknown
+    } else {
+        Exit::Done
+    }
 }
 
 fn refusals(state: Option<&InForce>) -> BTreeMap<String, u64> {
@@ -174,4 +180,18 @@ fn text(report: &Report) -> String {
         count(&[Verdict::NotPresent, Verdict::NeedsRoot, Verdict::NeverTried, Verdict::Failed]),
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_that_nobody_tried_are_not_shut() {
+        let exit = |answers: &[Verdict]| exit(answers.iter().copied());
+        assert_eq!(exit(&[Verdict::RefusedByStockade, Verdict::NotPresent, Verdict::NeverTried]), Exit::Done);
+        assert_eq!(exit(&[Verdict::NeedsRoot]), Exit::Unknown);
+        assert_eq!(exit(&[Verdict::RefusedByNative, Verdict::Failed]), Exit::Unknown);
+        assert_eq!(exit(&[Verdict::NeedsRoot, Verdict::Free]), Exit::No);
+    }
 }
