@@ -132,6 +132,7 @@ fn nothing_is_claimed((map, prepare): (&str, &str)) -> Result<()> {
     for arguments in ["status", "enforce integrity", "lift --force", "watch --no-follow"] {
         stockade(arguments)?.exits(2)?.says("in a user namespace of its own")?.says("on the host")?;
     }
+    stockade("residual")?.exits(2)?.says("outside the container")?.says("nothing was looked at")?;
     stockade("check-host")?.exits(1)?.says("in a container")?.says("cannot enforce")?;
     let answer = stockade("probe --json")?.exits(2)?;
     let doors = answer.json()?;
