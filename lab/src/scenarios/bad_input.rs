@@ -100,7 +100,7 @@ fn no_btf(_: &Guest) -> Result<()> {
 }
 
 fn half_removed(_: &Guest) -> Result<()> {
-    for pin in ["policy", "counters"] {
+    for pin in ["policy", "counters", "events"] {
         lift_all()?;
         stockade(&["enforce", "confidentiality"])?.exits(0)?;
         fs::remove_file(format!("/sys/fs/bpf/stockade/{pin}"))?;
