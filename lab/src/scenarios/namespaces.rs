@@ -157,7 +157,7 @@ fn another_bpffs(_: &Guest) -> Result<()> {
     };
     inside("status")?.exits(1)?.says("enforces nothing")?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
-    for arguments in ["status", "lift"] {
+    for arguments in ["status", "enforce integrity", "lift"] {
         inside(arguments)?.exits(2)?.says("a program of Stockade's is loaded")?.says("nsenter")?;
     }
     ensure!(fs::File::open("/proc/kcore").is_err(), "it was lifted from behind another BPF file system");
