@@ -77,7 +77,13 @@ pub fn run(json: bool) -> Result<Exit> {
                 Ok("on".into())
             },
         ),
-        know("native lockdown", host::native_lockdown().map_or_else(|e| e.to_string(), |l| l.to_string())),
+        know(
+            "native lockdown",
+            host::native_lockdown().map_or_else(
+                |e| e.to_string(),
+                |level| super::overruled(level).unwrap_or_else(|| level.to_string()),
+            ),
+        ),
         know(
             "Secure Boot",
             match host::secure_boot() {

@@ -67,6 +67,15 @@ fn weaker(active_lsms: &str, may_switch: Option<bool>) -> String {
     )
 }
 
+/// What to say of an exception where the kernel's own lockdown has a level.
+fn overruled(native: Level) -> Option<String> {
+    (native > Level::None).then(|| {
+        format!(
+            "the kernel's own lockdown is at {native}: what it refuses stays refused until reboot, and an exception in Stockade has no effect on that"
+        )
+    })
+}
+
 fn level_of(number: u8) -> Level {
     match number {
         0 => Level::None,

@@ -119,7 +119,7 @@ pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
     if json {
         output::json(&report)?;
     } else {
-        output::text(&text(&report))?;
+        output::text(&text(&report, native))?;
     }
     if report.doors.iter().any(|door| door.answer == Verdict::NeedsRoot) && !json {
         let remedy = super::how_to_be_root();
@@ -161,7 +161,7 @@ fn who(reason: &str, native: Level, types: &KernelTypes, stockade_counted: bool)
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, native: Level) -> String {
     let mut out = String::new();
     let widest = report.doors.iter().map(|d| d.door.len()).max().unwrap_or(0);
     for door in &report.doors {
@@ -179,6 +179,9 @@ fn text(report: &Report) -> String {
         count(&[Verdict::Free]),
         count(&[Verdict::NotPresent, Verdict::NeedsRoot, Verdict::NeverTried, Verdict::Failed]),
     );
+    if let Some(overruled) = super::overruled(native) {
+        let _ = writeln!(out, "note: {overruled}");
+    }
     out
 }
 
