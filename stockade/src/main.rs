@@ -66,7 +66,9 @@ fn not_understood(error: &clap::Error) -> ! {
     let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
     if json && error.use_stderr() {
         let words = error.render().to_string();
-        let _ = output::json(&output::Failure { error: words.trim_start_matches("error: ").trim_end().to_owned() });
+        let _ = output::json(&output::Failure {
+            error: words.trim_start_matches("error: ").trim_end().to_owned(),
+        });
     }
     error.exit()
 }

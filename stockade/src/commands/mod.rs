@@ -39,7 +39,11 @@ fn ids(set: u64, types: &KernelTypes) -> Vec<String> {
 
 /// How to come by the rights that an answer takes.
 fn how_to_be_root() -> &'static str {
-    if host::in_container() { "run this on the host itself, outside the container" } else { "run this as root" }
+    if host::in_container() {
+        "run this on the host itself, outside the container"
+    } else {
+        "run this as root"
+    }
 }
 
 fn attachment(attachment: Attachment) -> &'static str {

@@ -418,6 +418,10 @@ mod tests {
         let told = native_lines(&mut records, &mut shown, true);
         assert!(matches!(&told[..], [Line::Native(n)] if n.comm == "cat"), "{told:?}");
         assert!(records.is_empty());
-        assert_eq!(native_lines(&mut vec![record("dd")], &mut shown, true).len(), 1, "a real one was swallowed");
+        assert_eq!(
+            native_lines(&mut vec![record("dd")], &mut shown, true).len(),
+            1,
+            "a real one was swallowed"
+        );
     }
 }
