@@ -56,7 +56,7 @@ pub fn run(json: bool) -> Result<Exit> {
             types
                 .as_ref()
                 .map(|t| format!("{} reasons known to this kernel", t.reasons.len()))
-                .map_err(|e| e.to_string()),
+                .map_err(ToString::to_string),
         ),
         match host::active_lsms() {
             Ok(list) if host::has_bpf_lsm(&list) => must(BPF_LSM, Ok(format!("active ({list})"))),
