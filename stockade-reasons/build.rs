@@ -26,6 +26,8 @@ struct Entry {
     enum_name: String,
     id: String,
     kernel_string: String,
+    #[serde(default)]
+    historic: Vec<String>,
     level: String,
     first_version: String,
     architecture: String,
@@ -113,6 +115,11 @@ fn check(entries: &[Entry], errors: &mut Vec<String>) {
                 wrong(format!("{field} {value:?} is already that of {first}"));
             }
         }
+        for words in &entry.historic {
+            if let Some(first) = seen.insert(("kernel_string", words.to_ascii_lowercase()), name) {
+                wrong(format!("historic {words:?} is already that of {first}"));
+            }
+        }
         // The id may also be given as the enum's name, so one must follow from the other.
         if !is_kebab(&entry.id) {
             wrong(format!("id {:?} is not kebab-case (a-z, 0-9, single hyphens)", entry.id));
@@ -120,8 +127,8 @@ fn check(entries: &[Entry], errors: &mut Vec<String>) {
             wrong(format!("id {:?} is not the enum name in kebab-case", entry.id));
         }
         // The kernel's log line is cut at the last ": "; a string that contained one would be ambiguous.
-        if entry.kernel_string.contains(": ") {
-            wrong("kernel_string contains \": \", which the log line parser cuts at".into());
+        if entry.historic.iter().chain([&entry.kernel_string]).any(|words| words.contains(": ")) {
+            wrong("kernel_string or historic contains \": \", which the log line parser cuts at".into());
         }
         if !matches!(entry.level.as_str(), "integrity" | "confidentiality") {
             wrong(format!("level {:?} is neither \"integrity\" nor \"confidentiality\"", entry.level));
@@ -206,13 +213,14 @@ fn render(entries: &[Entry]) -> String {
         let subject = if entry.subject == "trustworthy" { "Trustworthy" } else { "Unreliable" };
         writeln!(
             code,
-            "Reason {{ id: {:?}, enum_name: {:?}, kernel_string: {:?}, level: Level::{level}, \
+            "Reason {{ id: {:?}, enum_name: {:?}, kernel_string: {:?}, historic: &{:?}, level: Level::{level}, \
              first_version: {:?}, architecture: {:?}, closes: {:?}, commonly_hit: &{:?}, instead: {:?}, \
              implies: {implies}, implies_why: {:?}, subject: Subject::{subject}, subject_why: {:?}, \
              debugger: {}, probe: {probe} }},",
             entry.id,
             entry.enum_name,
             entry.kernel_string,
+            entry.historic,
             entry.first_version,
             entry.architecture,
             entry.closes,

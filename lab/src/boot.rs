@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{firmware, kernels::Kernel, tool};
+use crate::{firmware, kernels::Kernel, protocol::ENDED, tool};
 
 const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 
@@ -90,6 +90,25 @@ impl Machine<'_> {
             heard(line);
             ControlFlow::Continue(())
         })
+    }
+
+    /// Runs a guest that runs one program. Each line the program says goes to `heard`; that it does not end with
+    /// status 0 is an error.
+    pub fn run_program(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<()> {
+        let mut status = None;
+        let end = self.run(|line| match line.strip_prefix(ENDED) {
+            Some(said) => status = Some(said.to_owned()),
+            None => heard(line),
+        })?;
+        let complaint = match (end, status.as_deref()) {
+            (End::Silent, _) => format!("said nothing for {} s", self.patience.as_secs()),
+            (End::Off | End::Enough, None) => "ended early".to_owned(),
+            (End::Off | End::Enough, Some("0")) => return Ok(()),
+            (End::Off | End::Enough, Some(status)) => {
+                format!("ran a program that ended with status {status}")
+            }
+        };
+        bail!("the guest on {} {complaint}. Its console:\n{}", self.kernel.id, self.console_tail())
     }
 
     /// As [`Machine::run`], with firmware that boots from a disk, until `heard` has heard enough. The kernel, its

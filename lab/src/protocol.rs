@@ -55,6 +55,9 @@ pub struct Listed {
     pub boot: Boot,
 }
 
+/// Begins the last line of a guest that runs one program; its exit status follows.
+pub const ENDED: &str = "guest-init: the program ended with status ";
+
 /// Words in a kernel's log that mean its own code went wrong.
 const TROUBLE: [&str; 6] =
     ["Oops", "BUG:", "Kernel panic", "WARNING:", "general protection fault", "hung_task"];

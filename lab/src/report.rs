@@ -96,18 +96,19 @@ impl Session<'_> {
             boots.entry(scenario.boot).or_default().push(&scenario.name);
         }
         let disk = if boots.keys().any(|boot| boot.has_userland()) { Some(userland::disk()?) } else { None };
-        let mut jobs = VecDeque::new();
+        let (mut jobs, mut skipped) = (VecDeque::new(), Counts::default());
         for kernel in self.kernels {
             let initrd = self.folder.join(format!("{}.cpio", kernel.id));
             initrd::write(kernel, self.programs, &initrd)
                 .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
             let (played, left_out): (Vec<_>, Vec<_>) =
                 boots.iter().partition(|(boot, _)| boot.firmware().is_none() || firmware::suits(kernel));
-            if !left_out.is_empty() {
-                println!(
-                    "note {:<12} is not booted by firmware: of each series, the generic kernel is",
-                    kernel.id
-                );
+            for (boot, names) in left_out {
+                for name in names {
+                    let why = "not booted by firmware: of each series, the generic kernel is";
+                    println!("{}", line_of(Outcome::Skipped, &label(kernel, *boot), name, 0, why));
+                    skipped.add(Outcome::Skipped);
+                }
             }
             for (&boot, names) in played {
                 let (initrd, disk) = match &disk {
@@ -120,7 +121,7 @@ impl Session<'_> {
             }
         }
         let jobs = Mutex::new(jobs);
-        let total = Mutex::new(Counts::default());
+        let total = Mutex::new(skipped);
         thread::scope(|scope| {
             for _ in 0..GUESTS {
                 scope.spawn(|| {
@@ -135,7 +136,7 @@ impl Session<'_> {
     }
 
     fn guest(&self, job: &Job<'_>) -> Counts {
-        let label = format!("{:<12} {:<22}", job.kernel.id, job.boot);
+        let label = label(job.kernel, job.boot);
         let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.cmdline(), job.boot);
         if let Some(only) = self.only {
             cmdline += &format!(" stockade.only={only}");
@@ -264,6 +265,10 @@ fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
         println!("{}", line_of(outcome, label, name, ms, &detail));
     }
     counts
+}
+
+fn label(kernel: &Kernel, boot: Boot) -> String {
+    format!("{:<12} {:<22}", kernel.id, boot)
 }
 
 fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {

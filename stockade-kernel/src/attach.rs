@@ -43,6 +43,14 @@ impl Attachment {
         if host::has_bpf_lsm(active_lsms) && types.hook.is_some() { Self::BpfLsm } else { Self::ModifyReturn }
     }
 
+    /// Whether this kernel has what the program hangs on.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] when it does not, [`Error::NoBtf`] and the like when that cannot be told.
+    pub fn check(self, types: &KernelTypes) -> Result<(), Error> {
+        self.target(types).map(drop)
+    }
+
     /// What the program is loaded for.
     pub(crate) fn target(self, types: &KernelTypes) -> Result<sys::Target, Error> {
         match self {

@@ -89,6 +89,7 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             if leftovers {
                 pins::remove()?;
             }
+            elsewhere::nothing()?;
             let attachment = Attachment::choose(&lsms, &types);
             let heard =
                 start(&types, slot, native, attachment).map_err(|error| match (attachment, error) {

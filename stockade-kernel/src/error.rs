@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// Not root, or root without the needed capability.
     #[error(
-        "{what} was refused by the kernel: run this as root (needs CAP_SYS_ADMIN, or CAP_BPF and CAP_MAC_ADMIN)"
+        "{what} was refused by the kernel: run this as root (needs user id 0 in the machine's own user namespace with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)"
     )]
     NoPrivilege {
         /// What was tried.

@@ -129,6 +129,10 @@ pub(crate) fn open() -> Result<Pinned, Error> {
     if counters.len() != COUNTERS {
         return Err(other_version(&format!("{} counters", counters.len())));
     }
+    // Not read here; but with it gone, what is refused would be told to nobody.
+    if !matches!(open_map(EVENTS)?, Map::RingBuf(_)) {
+        return Err(other_version(&"events that are no ring buffer"));
+    }
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 

@@ -15,7 +15,7 @@ the same words under its own name is not the kernel. This keeps honest logs apar
 a line without a prefix, or one from `logger -t kernel`, looks like the kernel's in a text file.
 */
 
-use crate::all;
+use crate::{Reason, all};
 
 /// A refusal as the kernel logged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,8 +41,7 @@ pub fn parse_kernel_line(line: &str) -> Option<KernelLine<'_>> {
 
 /// Cuts `comm: reason`, or `reason` alone, at the place the kernel put the colon.
 fn cut(said: &str) -> (&str, &str) {
-    for known in all() {
-        let words = known.kernel_string;
+    for words in all().iter().flat_map(Reason::spellings) {
         let Some(at) = said.len().checked_sub(words.len()) else {
             continue;
         };
@@ -166,11 +165,41 @@ mod tests {
             parsed("Lockdown: swapper/0: Hibernation is restricted; see https://wiki.debian.org/SecureBoot"),
             Some(("swapper/0", "Hibernation"))
         );
-        assert_eq!(by_kernel_string("Hibernation").map(|reason| reason.id), Some("hibernation"));
-        assert_eq!(
-            parsed("Lockdown: Loading of unsigned modules is restricted; see man kernel_lockdown.7"),
-            Some(("", "Loading of unsigned modules"))
-        );
+        // With and without a comm: the patches had either.
+        for (words, id) in [
+            ("Loading of unsigned modules", "module-signature"),
+            ("Loading of unsigned module", "module-signature"),
+            ("Loading of module with unavailable key", "module-signature"),
+            ("/dev/mem,kmem,port", "dev-mem"),
+            ("kexec of unsigned images", "kexec"),
+            ("Hibernation", "hibernation"),
+            ("/dev/snapshot", "hibernation"),
+            ("Direct PCI access", "pci-access"),
+            ("ioperm", "ioport"),
+            ("iopl", "ioport"),
+            ("Direct MSR access", "msr"),
+            ("ACPI table override", "acpi-tables"),
+            ("Modifying ACPI tables", "acpi-tables"),
+            ("Direct PCMCIA CIS storage", "pcmcia-cis"),
+            ("Using TIOCSSERIAL to change device addresses, irqs and dma channels", "tiocsserial"),
+            ("Command line-specified device addresses, irqs and dma channels", "module-parameters"),
+            ("Command line-specified device addresses", "module-parameters"),
+            ("MMIO trace testing", "mmiotrace"),
+            ("debugfs", "debugfs"),
+            ("Asus WMI", "debugfs"),
+            ("/proc/kcore", "kcore"),
+            ("Use of kprobes", "kprobes"),
+            ("BPF", "bpf-read-kernel"),
+            ("perf", "perf"),
+        ] {
+            for comm in ["", "insmod", "a: b"] {
+                let colon = if comm.is_empty() { "" } else { ": " };
+                let line = format!("Lockdown: {comm}{colon}{words} {SEE}");
+                let read = parse_kernel_line(&line).expect("the kernel's format of its time");
+                assert_eq!(read.comm, comm, "{line}");
+                assert_eq!(by_kernel_string(read.reason).map(|reason| reason.id), Some(id), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -30,11 +30,18 @@ pub fn by_enum_name(name: &str) -> Option<&'static Reason> {
     REASONS.iter().find(|reason| reason.enum_name == name)
 }
 
-/// Finds a reason by the words of the kernel's log line. Case is ignored: some distribution kernels
-/// capitalise them.
+/// Finds a reason by the words of the kernel's log line, those of kernels before 5.4 too. Case is ignored:
+/// some distribution kernels capitalise them.
 #[must_use]
 pub fn by_kernel_string(text: &str) -> Option<&'static Reason> {
-    REASONS.iter().find(|reason| reason.kernel_string.eq_ignore_ascii_case(text))
+    REASONS.iter().find(|reason| reason.spellings().any(|words| words.eq_ignore_ascii_case(text)))
+}
+
+impl Reason {
+    /// The kernel's words for it, of today and of before.
+    pub(crate) fn spellings(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.kernel_string).chain(self.historic.iter().copied())
+    }
 }
 
 /// The id most like a misspelt name, or none when nothing is near enough to suggest.

@@ -72,6 +72,10 @@ fn section(text: &mut String, reason: &Reason) {
             },
         ),
     );
+    if !reason.historic.is_empty() {
+        let words: Vec<_> = reason.historic.iter().map(|words| format!("`{words}`")).collect();
+        put(text, format_args!("- **Before 5.4 it said**: {}\n", words.join("; ")));
+    }
     text.push_str("- **Commonly hit by**:\n");
     for hit in reason.commonly_hit {
         put(text, format_args!("  - {hit}\n"));

@@ -15,6 +15,8 @@ pub struct Reason {
     pub enum_name: &'static str,
     /// The kernel's words for it in its log, verbatim.
     pub kernel_string: &'static str,
+    /// Its words before 5.4, when distributions carried lockdown as patches.
+    pub historic: &'static [&'static str],
     /// The level from which on the kernel refuses it; never [`Level::None`].
     pub level: Level,
     /// The first mainline release with this reason. Stable series and distributions may have it

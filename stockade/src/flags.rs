@@ -33,8 +33,11 @@ pub enum Command {
     Status,
     /// Try every door harmlessly and say which are refused, by whom
     ///
-    /// Each door is tried in a process of its own; nothing is changed that is not restored. Doors that
-    /// cannot be tried without harm are listed and never tried. Exit status 1 when a door is free.
+    /// Each door is tried in a process of its own; nothing is changed that is not restored. What it cannot help:
+    /// the modem lines of a serial port are raised for a moment, a debugfs file gets a new change time, and
+    /// the kernel log has lines about it. Doors that cannot be tried without harm are listed and never tried.
+    ///
+    /// Exit status 1 when a door is free, 2 when none is and not every door could be tried.
     Probe(Probe),
     /// List what was opened or loaded before and goes on in spite of the level
     ///

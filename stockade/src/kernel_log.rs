@@ -18,6 +18,9 @@ use stockade_reasons::parse_kernel_line;
 
 const KERNEL_LOG: &str = "/dev/kmsg";
 
+/// The kernel's words around the number of lines it left out.
+const SUPPRESSED: (&str, &str) = ("lockdown_is_locked_down: ", " callbacks suppressed");
+
 /// What the kernel's log has to say of lockdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -71,14 +74,16 @@ impl AsFd for Reading {
     }
 }
 
+fn suppressed_line(count: u64) -> String {
+    let (before, after) = SUPPRESSED;
+    format!("{before}{count}{after}")
+}
+
 /// Takes a record apart: `priority,sequence,microseconds,flags;message`, then lines with fields.
 fn parse(record: &str, suspended_ns: u64) -> Option<Record> {
     let first = record.lines().next()?;
     let (header, message) = first.split_once(';')?;
-    if let Some(count) = message
-        .strip_prefix("lockdown_is_locked_down: ")
-        .and_then(|rest| rest.strip_suffix(" callbacks suppressed"))
-    {
+    if let Some(count) = message.strip_prefix(SUPPRESSED.0).and_then(|rest| rest.strip_suffix(SUPPRESSED.1)) {
         return is_kernel(header).then(|| count.parse().ok().map(Record::Suppressed))?;
     }
     let line = parse_kernel_line(first)?;
@@ -120,7 +125,7 @@ impl Writing {
                 .with_context(|| format!("write to {KERNEL_LOG}"))
         };
         if suppressed > 0 {
-            line(format!("Lockdown: {suppressed} callbacks suppressed"))?;
+            line(suppressed_line(suppressed.into()))?;
         }
         if pass {
             line(format!("Lockdown: {comm}: {kernel_string} is restricted; see man kernel_lockdown.7"))?;
@@ -180,6 +185,7 @@ mod tests {
         assert_eq!(parse(record, 7), Some(refusal));
         let record = "4,340,5140900,-;lockdown_is_locked_down: 12 callbacks suppressed\n";
         assert_eq!(parse(record, 0), Some(Record::Suppressed(12)));
+        assert_eq!(suppressed_line(12), "lockdown_is_locked_down: 12 callbacks suppressed");
     }
 
     #[test]

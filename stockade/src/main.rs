@@ -30,7 +30,7 @@ enum Exit {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = Flags::try_parse().unwrap_or_else(|error| not_understood(&error));
     let json = flags.json;
     let result = match flags.command {
         Command::Enforce(f) => commands::enforce::run(&f, json),
@@ -58,6 +58,19 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Ends with what is wrong with the command line, or with the help that was asked for.
+fn not_understood(error: &clap::Error) -> ! {
+    // There are no flags yet; what stands behind a bare `--` is no flag.
+    let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    if json && error.use_stderr() {
+        let words = error.render().to_string();
+        let _ = output::json(&output::Failure {
+            error: words.trim_start_matches("error: ").trim_end().to_owned(),
+        });
+    }
+    error.exit()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

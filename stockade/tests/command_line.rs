@@ -50,6 +50,20 @@ fn failures_are_json_too() {
 }
 
 #[test]
+fn a_command_line_that_is_not_understood_is_a_failure_in_json_too() {
+    for args in [&["enforce", "everything", "--json"][..], &["--json", "no-such-command"], &["--json"]] {
+        let output = stockade(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!json["error"].as_str().unwrap().is_empty(), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+    // Help is no failure, and a file named --json is no flag.
+    assert!(text(&stockade(&["--json", "--help"]).stdout).starts_with("Programmable"));
+    assert!(stockade(&["explain", "--", "--json"]).stdout.is_empty());
+}
+
+#[test]
 fn completions_and_man_pages_know_every_command() {
     let commands = ["enforce", "lift", "status", "probe", "residual", "watch", "check-host", "explain"];
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {

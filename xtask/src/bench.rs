@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use stockade_lab::{boot::Machine, initrd, kernels};
 
-use crate::{demo, programs, setup, workspace};
+use crate::{programs, setup, workspace};
 
 /// Where to measure.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         let disk = folder.join(format!("bench-{id}.cpio"));
         initrd::write(&kernel, &programs, &disk)?;
         println!("{} ({})", kernel.id, kernel.release);
-        demo::show(&Machine {
+        let machine = Machine {
             kernel: &kernel,
             initrd: &disk,
             disk: None,
@@ -35,7 +35,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
             console: folder.join(format!("bench-{id}.console")),
             count_instructions: true,
             patience: Duration::from_mins(10),
-        })?;
+        };
+        machine.run_program(|line| println!("{line}"))?;
     }
     Ok(())
 }

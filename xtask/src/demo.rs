@@ -4,10 +4,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use stockade_lab::{
-    boot::{End, Machine},
-    initrd, kernels,
-};
+use stockade_lab::{boot::Machine, initrd, kernels};
 
 use crate::{programs, setup, workspace};
 
@@ -45,22 +42,5 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         }
         return machine.run_on_terminal();
     }
-    show(&machine)
-}
-
-/// Runs a guest whose program prints to ttyS1, and prints that.
-pub fn show(machine: &Machine<'_>) -> anyhow::Result<()> {
-    let mut said = false;
-    let end = machine.run(|line| {
-        said = true;
-        println!("{line}");
-    })?;
-    if !said || end == End::Silent {
-        anyhow::bail!(
-            "the guest on {} did not finish. Its console:\n{}",
-            machine.kernel.id,
-            machine.console_tail()
-        );
-    }
-    Ok(())
+    machine.run_program(|line| println!("{line}"))
 }

@@ -2,51 +2,55 @@
 
 use std::{
     io::Write,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread::sleep,
     time::Duration,
 };
 
-fn main() {
+/// Whether a command ended in another way than the tour tells.
+static OTHERWISE: AtomicBool = AtomicBool::new(false);
+
+fn main() -> ExitCode {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     tell(&format!("You are root in a throw-away machine with Debian's kernel {}.", release.trim()));
     tell("Nothing is locked down yet. Every door that lockdown guards is open to root:");
-    show(&["stockade", "status"]);
-    show(&["stockade", "probe"]);
+    show(1, &["stockade", "status"]);
+    show(1, &["stockade", "probe"]);
 
     tell("First a trial: integrity, audited. Nothing is refused, everything is reported.");
-    show(&["stockade", "enforce", "integrity", "--audit"]);
+    show(0, &["stockade", "enforce", "integrity", "--audit"]);
     tell("A real program, dd, reads one byte of /dev/mem. It is caught, and not stopped:");
-    show(&["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
-    show(&["stockade", "watch", "--no-follow"]);
+    show(0, &["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
+    show(0, &["stockade", "watch", "--no-follow"]);
 
     tell("Now for real. The same program gets the answer of the kernel's own lockdown:");
-    show(&["stockade", "enforce", "integrity"]);
-    show(&["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
-    show(&["stockade", "probe"]);
+    show(0, &["stockade", "enforce", "integrity"]);
+    show(1, &["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
+    show(1, &["stockade", "probe"]);
 
     tell("Confidentiality shuts what could read the kernel's memory too:");
-    show(&["stockade", "enforce", "confidentiality"]);
-    show(&["dd", "if=/proc/kcore", "of=/dev/null", "bs=1", "count=1"]);
+    show(0, &["stockade", "enforce", "confidentiality"]);
+    show(1, &["dd", "if=/proc/kcore", "of=/dev/null", "bs=1", "count=1"]);
 
     tell("One reason is let through, here hibernation; the rest stays shut:");
-    show(&["stockade", "enforce", "confidentiality", "--allow", "hibernation"]);
-    show(&["stockade", "probe", "hibernation", "kexec", "dev-mem", "kcore"]);
+    show(0, &["stockade", "enforce", "confidentiality", "--allow", "hibernation"]);
+    show(1, &["stockade", "probe", "hibernation", "kexec", "dev-mem", "kcore"]);
 
     tell("Who was refused, in the kernel's own words, with who and where. The last few:");
     show_last(&["stockade", "watch", "--no-follow"], 4);
     tell("A reason, or a line from a log, explained:");
-    show(&[
-        "stockade",
-        "explain",
-        "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7",
-    ]);
-    show(&["stockade", "status"]);
+    show(
+        0,
+        &["stockade", "explain", "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7"],
+    );
+    show(0, &["stockade", "status"]);
 
     tell("And back:");
-    show(&["stockade", "lift"]);
-    show(&["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
+    show(0, &["stockade", "lift"]);
+    show(0, &["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
     tell("That was it. To play yourself: cargo xtask demo --shell");
+    ExitCode::from(u8::from(OTHERWISE.load(Ordering::Relaxed)))
 }
 
 fn tell(text: &str) {
@@ -55,17 +59,28 @@ fn tell(text: &str) {
     sleep(Duration::from_millis(500));
 }
 
-fn show(line: &[&str]) {
+/// Runs a command that has to end with this status.
+fn show(status: i32, line: &[&str]) {
     prompt(line);
-    if let Err(error) = Command::new(line[0]).args(&line[1..]).status() {
-        println!("{}: {error}", line[0]);
+    let answer = Command::new(line[0]).args(&line[1..]).status();
+    told(status, answer.map(|status| status.code()), line[0]);
+}
+
+/// Notes, and says, when a command ended otherwise.
+fn told(expected: i32, answer: std::io::Result<Option<i32>>, program: &str) {
+    match answer {
+        Ok(Some(status)) if status == expected => return,
+        Ok(status) => println!("{program} ended with status {status:?}, not {expected}"),
+        Err(error) => println!("{program}: {error}"),
     }
+    OTHERWISE.store(true, Ordering::Relaxed);
 }
 
 fn show_last(line: &[&str], lines: usize) {
     prompt(line);
     let output = Command::new(line[0]).args(&line[1..]).stderr(Stdio::inherit()).output();
-    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let text = output.as_ref().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    told(0, output.map(|o| o.status.code()), line[0]);
     let all: Vec<&str> = text.lines().collect();
     for line in &all[all.len().saturating_sub(lines)..] {
         println!("{line}");

@@ -30,7 +30,7 @@ use std::{
 use anyhow::{Context, bail};
 use stockade_lab::{
     guest::{Guest, exit_status},
-    protocol::{Event, Listed, Outcome, is_trouble},
+    protocol::{ENDED, Event, Listed, Outcome, is_trouble},
     scenario::{Boot, Scenario, Skip},
     scenarios, userland,
 };
@@ -235,20 +235,31 @@ fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Runs a program with its output on ttyS1.
+/// Runs a program with its output on ttyS1. That the kernel went wrong meanwhile is its failure: on the console
+/// `quiet` hides warnings.
 fn exec(path: &str) -> anyhow::Result<()> {
     let mut tty = raw_tty("/dev/ttyS1")?;
+    let mut log = KernelLog::open()?;
+    log.drain();
     let answer = Command::new(path)
         .current_dir("/root")
         .stdin(Stdio::null())
         .stdout(tty.try_clone()?)
         .stderr(tty.try_clone()?)
         .status();
-    match answer {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Ok(writeln!(tty, "{path} ended with status {}", exit_status(status))?),
-        Err(error) => Ok(writeln!(tty, "{path} could not be run: {error}")?),
+    let mut status = match answer {
+        Ok(status) => exit_status(status),
+        Err(error) => {
+            writeln!(tty, "{path} could not be run: {error}")?;
+            127
+        }
+    };
+    let meanwhile = log.drain();
+    if meanwhile.iter().any(|line| is_trouble(line) || line == OVERWRITTEN) {
+        writeln!(tty, "the kernel went wrong, or wrote more than it keeps:\n{}", meanwhile.join("\n"))?;
+        status = 1;
     }
+    Ok(writeln!(tty, "{ENDED}{status}")?)
 }
 
 /// A shell on ttyS2, which keeps its line discipline: somebody types there.
@@ -291,6 +302,9 @@ fn raw_tty(path: &str) -> anyhow::Result<File> {
     Ok(tty)
 }
 
+/// Stands for records that were overwritten before they were read.
+const OVERWRITTEN: &str = "(records of the kernel's log were overwritten before they were read)";
+
 /// Lines of the kernel's log that nobody read yet.
 struct KernelLog(File);
 
@@ -314,7 +328,8 @@ impl KernelLog {
                     }
                 }
                 // EPIPE: records were overwritten before they were read; the next read goes on after the gap.
-                Err(e) if e.kind() == ErrorKind::BrokenPipe || e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => lines.push(OVERWRITTEN.to_owned()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return lines,
             }
         }

@@ -67,7 +67,7 @@ fn not_root(_: &Guest) -> Result<()> {
         nobody(&["enforce", "integrity"])?.exits(2)?.says("run this as root")?;
         nobody(&["lift"])?.exits(2)?.says("run this as root")?;
         nobody(&["check-host"])?.exits(1)?.says("run this as root")?;
-        nobody(&["probe"])?.exits(0)?.says("needs root")?;
+        nobody(&["probe"])?.exits(2)?.says("needs root")?;
         Ok(())
     })?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
@@ -100,7 +100,7 @@ fn no_btf(_: &Guest) -> Result<()> {
 }
 
 fn half_removed(_: &Guest) -> Result<()> {
-    for pin in ["policy", "counters"] {
+    for pin in ["policy", "counters", "events"] {
         lift_all()?;
         stockade(&["enforce", "confidentiality"])?.exits(0)?;
         fs::remove_file(format!("/sys/fs/bpf/stockade/{pin}"))?;

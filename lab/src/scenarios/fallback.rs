@@ -32,6 +32,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::NoBpfLsm,
         run: one_line,
     },
+    Scenario {
+        name: "followed, what native refuses after the weaker attachment is one line each",
+        boot: Boot::NoBpfLsm,
+        run: one_line_each,
+    },
 ];
 
 fn levels(_: &Guest) -> Result<()> {
@@ -127,5 +132,28 @@ fn one_line(_: &Guest) -> Result<()> {
         ],
         "{seen:?}"
     );
+    Ok(())
+}
+
+/// Requests at any moment of the reader's round: between its look at the one stream and at the other, too.
+fn one_line_each(_: &Guest) -> Result<()> {
+    const REQUESTS: usize = 8;
+    lift_all()?;
+    stockade(&["enforce", "integrity", "--audit"])?.exits(0)?;
+    // The kernel writes at most ten lines in five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    let before = super::watching::of_dd()?.len();
+    let mut watch = super::watching::follow("/tmp/one-line-each")?;
+    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..REQUESTS {
+        super::watching::dd("/dev/mem")?;
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    watch.kill()?;
+    watch.wait()?;
+    let seen = super::watching::events(&std::fs::read_to_string("/tmp/one-line-each")?)?;
+    let of_dd: Vec<_> = seen.iter().filter(|e| e["comm"] == "dd").skip(before).collect();
+    ensure!(of_dd.len() == REQUESTS, "{} lines for {REQUESTS} requests: {of_dd:?}", of_dd.len());
+    ensure!(of_dd.iter().all(|e| e["type"] == "event" && e["by"] == "native"), "{of_dd:?}");
     Ok(())
 }

@@ -132,8 +132,9 @@ fn nothing_is_claimed((map, prepare): (&str, &str)) -> Result<()> {
     for arguments in ["status", "enforce integrity", "lift --force", "watch --no-follow"] {
         stockade(arguments)?.exits(2)?.says("in a user namespace of its own")?.says("on the host")?;
     }
+    stockade("residual")?.exits(2)?.says("outside the container")?.says("nothing was looked at")?;
     stockade("check-host")?.exits(1)?.says("in a container")?.says("cannot enforce")?;
-    let answer = stockade("probe --json")?.exits(0)?;
+    let answer = stockade("probe --json")?.exits(2)?;
     let doors = answer.json()?;
     let doors = doors["doors"].as_array().context("probe lists doors")?;
     for door in doors {
@@ -156,7 +157,7 @@ fn another_bpffs(_: &Guest) -> Result<()> {
     };
     inside("status")?.exits(1)?.says("enforces nothing")?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
-    for arguments in ["status", "lift"] {
+    for arguments in ["status", "enforce integrity", "lift"] {
         inside(arguments)?.exits(2)?.says("a program of Stockade's is loaded")?.says("nsenter")?;
     }
     ensure!(fs::File::open("/proc/kcore").is_err(), "it was lifted from behind another BPF file system");

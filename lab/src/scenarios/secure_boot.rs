@@ -151,6 +151,9 @@ fn exception(_: &Guest) -> Result<()> {
     stockade(&["enforce", "integrity", "--allow", "hibernation"])?.exits(0)?.says(words)?;
     stockade(&["enforce", "integrity", "--audit-reason", "hibernation"])?.exits(0)?.says(words)?;
     ensure!(answer("hibernation")? == "refused-by-native", "{}", answer("hibernation")?);
+    let overruled = "an exception in Stockade has no effect on that";
+    stockade(&["check-host"])?.exits(0)?.says(overruled)?;
+    stockade(&["probe"])?.says(overruled)?;
     // Above native's level an exception works, and nothing is said against it.
     let answer_to = stockade(&["enforce", "confidentiality", "--allow", "kcore"])?.exits(0)?;
     ensure!(!answer_to.out.contains("stays refused"), "{}", answer_to.out);

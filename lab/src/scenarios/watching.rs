@@ -31,7 +31,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
 ];
 
-fn events(text: &str) -> Result<Vec<Value>> {
+pub(super) fn events(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
 }
 
@@ -144,7 +144,7 @@ fn native(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-fn follow(into: &str) -> Result<Child> {
+pub(super) fn follow(into: &str) -> Result<Child> {
     let out = fs::File::create(into)?;
     let child =
         Command::new("/bin/stockade").args(["watch", "--json"]).stdin(Stdio::null()).stdout(out).spawn()?;

@@ -6,7 +6,7 @@ use std::{fmt::Write, path::Path};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{btf::KernelTypes, host, pins};
+use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, host, pins};
 
 use crate::{Exit, output};
 
@@ -38,6 +38,7 @@ pub fn run(json: bool) -> Result<Exit> {
         Check { name: name.into(), ok, found: result.unwrap_or_else(|e| e) }
     };
     let know = |name: &str, found: String| Check { name: name.into(), ok: None, found };
+    let types = KernelTypes::of_running_kernel();
     let checks = vec![
         must(
             "root",
@@ -52,13 +53,19 @@ pub fn run(json: bool) -> Result<Exit> {
         ),
         must(
             "type information and hook",
-            KernelTypes::of_running_kernel()
+            types
+                .as_ref()
                 .map(|t| format!("{} reasons known to this kernel", t.reasons.len()))
-                .map_err(|e| e.to_string()),
+                .map_err(ToString::to_string),
         ),
         match host::active_lsms() {
             Ok(list) if host::has_bpf_lsm(&list) => must(BPF_LSM, Ok(format!("active ({list})"))),
-            Ok(list) => know(BPF_LSM, super::weaker(&list, host::may_switch_in_kernel())),
+            Ok(active) => match types.as_ref().map(|types| Attachment::ModifyReturn.check(types)) {
+                Ok(Err(source)) => {
+                    must(BPF_LSM, Err(Error::NoBpfLsm { active, source: Box::new(source) }.to_string()))
+                }
+                _ => know(BPF_LSM, super::weaker(&active, host::may_switch_in_kernel())),
+            },
             Err(e) => must(BPF_LSM, Err(e.to_string())),
         },
         must(
@@ -66,7 +73,7 @@ pub fn run(json: bool) -> Result<Exit> {
             if host::is_bpffs(Path::new(pins::BPFFS)) {
                 Ok(format!("mounted at {}", pins::BPFFS))
             } else {
-                Err(stockade_kernel::Error::NoBpffs { path: pins::BPFFS.into() }.to_string())
+                Err(Error::NoBpffs { path: pins::BPFFS.into() }.to_string())
             },
         ),
         must(
@@ -77,7 +84,13 @@ pub fn run(json: bool) -> Result<Exit> {
                 Ok("on".into())
             },
         ),
-        know("native lockdown", host::native_lockdown().map_or_else(|e| e.to_string(), |l| l.to_string())),
+        know(
+            "native lockdown",
+            host::native_lockdown().map_or_else(
+                |e| e.to_string(),
+                |level| super::overruled(level).unwrap_or_else(|| level.to_string()),
+            ),
+        ),
         know(
             "Secure Boot",
             match host::secure_boot() {

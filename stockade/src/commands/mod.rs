@@ -3,7 +3,7 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id, host};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
@@ -37,6 +37,15 @@ fn ids(set: u64, types: &KernelTypes) -> Vec<String> {
     types.reasons.iter().filter(|r| set >> r.number & 1 == 1).map(|r| reason_id(types, r.number)).collect()
 }
 
+/// How to come by the rights that an answer takes.
+fn how_to_be_root() -> &'static str {
+    if host::in_container() {
+        "run this on the host itself, outside the container"
+    } else {
+        "run this as root"
+    }
+}
+
 fn attachment(attachment: Attachment) -> &'static str {
     match attachment {
         Attachment::BpfLsm => "bpf-lsm",
@@ -60,6 +69,15 @@ fn weaker(active_lsms: &str, may_switch: Option<bool>) -> String {
          a request that comes while another one is being decided on the same processor is let through; {how_weak} (status counts them). \
          For the stronger way add lsm={active_lsms},bpf to the kernel command line and reboot"
     )
+}
+
+/// What to say of an exception where the kernel's own lockdown has a level.
+fn overruled(native: Level) -> Option<String> {
+    (native > Level::None).then(|| {
+        format!(
+            "the kernel's own lockdown is at {native}: what it refuses stays refused until reboot, and an exception in Stockade has no effect on that"
+        )
+    })
 }
 
 fn level_of(number: u8) -> Level {

@@ -119,18 +119,24 @@ pub fn run(flags: &flags::Probe, json: bool) -> Result<Exit> {
     if json {
         output::json(&report)?;
     } else {
-        output::text(&text(&report))?;
+        output::text(&text(&report, native))?;
     }
-    let tried = |verdict| report.doors.iter().any(|d| d.answer == verdict);
-    if tried(Verdict::NeedsRoot) && !json {
-        let remedy = if host::in_container() {
-            "run this on the host itself, outside the container"
-        } else {
-            "run this as root"
-        };
+    if report.doors.iter().any(|door| door.answer == Verdict::NeedsRoot) && !json {
+        let remedy = super::how_to_be_root();
         eprintln!("stockade: some doors can only be tried by root of the machine: {remedy}");
     }
-    Ok(if tried(Verdict::Free) { Exit::No } else { Exit::Done })
+    Ok(exit(report.doors.iter().map(|door| door.answer)))
+}
+
+/// A free door settles the question; that all are shut takes an answer of each.
+fn exit(mut answers: impl Iterator<Item = Verdict> + Clone) -> Exit {
+    if answers.clone().any(|answer| answer == Verdict::Free) {
+        Exit::No
+    } else if answers.any(|answer| matches!(answer, Verdict::NeedsRoot | Verdict::Failed)) {
+        Exit::Unknown
+    } else {
+        Exit::Done
+    }
 }
 
 fn refusals(state: Option<&InForce>) -> BTreeMap<String, u64> {
@@ -155,7 +161,7 @@ fn who(reason: &str, native: Level, types: &KernelTypes, stockade_counted: bool)
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, native: Level) -> String {
     let mut out = String::new();
     let widest = report.doors.iter().map(|d| d.door.len()).max().unwrap_or(0);
     for door in &report.doors {
@@ -173,5 +179,22 @@ fn text(report: &Report) -> String {
         count(&[Verdict::Free]),
         count(&[Verdict::NotPresent, Verdict::NeedsRoot, Verdict::NeverTried, Verdict::Failed]),
     );
+    if let Some(overruled) = super::overruled(native) {
+        let _ = writeln!(out, "note: {overruled}");
+    }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_that_nobody_tried_are_not_shut() {
+        let exit = |answers: &[Verdict]| exit(answers.iter().copied());
+        assert_eq!(exit(&[Verdict::RefusedByStockade, Verdict::NotPresent, Verdict::NeverTried]), Exit::Done);
+        assert_eq!(exit(&[Verdict::NeedsRoot]), Exit::Unknown);
+        assert_eq!(exit(&[Verdict::RefusedByNative, Verdict::Failed]), Exit::Unknown);
+        assert_eq!(exit(&[Verdict::NeedsRoot, Verdict::Free]), Exit::No);
+    }
 }

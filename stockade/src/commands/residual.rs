@@ -204,7 +204,8 @@ impl InForce<'_> {
 pub fn run(json: bool) -> Result<Exit> {
     if !host::is_root() {
         bail!(
-            "looking into other processes and at BPF programs needs root: run this as root; nothing was looked at"
+            "looking into other processes and at BPF programs needs root: {}; nothing was looked at",
+            super::how_to_be_root()
         );
     }
     let types = KernelTypes::of_running_kernel().ok();

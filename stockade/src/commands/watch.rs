@@ -115,9 +115,12 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     let mut own_lines = if flags.kernel_log { Some(kernel_log::Writing::open()?) } else { None };
     let mut names = requester::Names::default();
     let mut shown = Shown::default();
+    let mut records = Vec::new();
     let mut out = BufWriter::new(io::stdout().lock());
     loop {
         let mut lines = Vec::new();
+        // Before the events: where Stockade is asked first, each record read here has its event in the buffer.
+        records.extend(std::iter::from_fn(|| native.as_mut().and_then(kernel_log::Reading::take)));
         while lines.len() < BATCH
             && let Some(event) = watched.take()
         {
@@ -131,10 +134,9 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
             }
             lines.push(Line::Event(seen));
         }
-        let last = flags.no_follow && lines.len() < BATCH;
-        while let Some(record) = native.as_mut().and_then(kernel_log::Reading::take) {
-            lines.extend(native_line(record, &mut shown));
-        }
+        let all_read = lines.len() < BATCH;
+        let last = flags.no_follow && all_read;
+        lines.extend(native_lines(&mut records, &mut shown, all_read));
         lines.extend(watched.check(&types, last)?);
         lines.sort_by_key(Line::time);
         for line in &lines {
@@ -189,18 +191,24 @@ impl Shown {
     }
 }
 
-/// A record of the kernel log as a line, unless it was shown already.
-fn native_line(record: kernel_log::Record, shown: &mut Shown) -> Option<Line> {
+/// Records of the kernel log as lines, without those that were shown already. While events wait to be read
+/// (`!all_read`) a record may be about one of them, and is kept.
+fn native_lines(records: &mut Vec<kernel_log::Record>, shown: &mut Shown, all_read: bool) -> Vec<Line> {
+    records.retain(|record| match record {
+        kernel_log::Record::Refusal { comm, kernel_string, .. } => !shown.has(comm, kernel_string),
+        _ => true,
+    });
+    if all_read { std::mem::take(records).into_iter().map(native_line).collect() } else { Vec::new() }
+}
+
+fn native_line(record: kernel_log::Record) -> Line {
     match record {
         kernel_log::Record::Refusal { boot_ns, comm, kernel_string } => {
-            if shown.has(&comm, &kernel_string) {
-                return None;
-            }
             let reason = stockade_reasons::by_kernel_string(&kernel_string).map(|r| r.id.to_owned());
-            Some(Line::Native(Native { boot_ns, verdict: "refused".into(), reason, kernel_string, comm }))
+            Line::Native(Native { boot_ns, verdict: "refused".into(), reason, kernel_string, comm })
         }
-        kernel_log::Record::Suppressed(refusals) => Some(Line::NotLogged { refusals }),
-        kernel_log::Record::Overwritten => Some(Line::LogOverwritten),
+        kernel_log::Record::Suppressed(refusals) => Line::NotLogged { refusals },
+        kernel_log::Record::Overwritten => Line::LogOverwritten,
     }
 }
 
@@ -382,19 +390,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_request_is_one_line() {
-        let line = |comm: &str| kernel_log::Record::Refusal {
+    fn record(comm: &str) -> kernel_log::Record {
+        kernel_log::Record::Refusal {
             boot_ns: 1,
             comm: comm.into(),
             kernel_string: "/proc/kcore access".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn one_request_is_one_line() {
+        let lines = |comm: &str, shown: &mut Shown| native_lines(&mut vec![record(comm)], shown, true).len();
         let mut shown = Shown::default();
         let mut event = audited("dd");
         shown.correct(&mut event);
         assert_eq!((event.verdict.as_str(), event.by.as_str()), ("refused", "native"));
-        assert!(native_line(line("cat"), &mut shown).is_some(), "another program's");
-        assert!(native_line(line("dd"), &mut shown).is_none(), "its own");
-        assert!(native_line(line("dd"), &mut shown).is_some(), "a second one");
+        assert_eq!(lines("cat", &mut shown), 1, "another program's");
+        assert_eq!(lines("dd", &mut shown), 0, "its own");
+        assert_eq!(lines("dd", &mut shown), 1, "a second one");
+    }
+
+    #[test]
+    fn a_record_waits_for_its_event() {
+        let (mut shown, mut records) = (Shown::default(), vec![record("dd"), record("cat")]);
+        assert!(native_lines(&mut records, &mut shown, false).is_empty(), "told before all events were read");
+        shown.correct(&mut audited("dd"));
+        let told = native_lines(&mut records, &mut shown, true);
+        assert!(matches!(&told[..], [Line::Native(n)] if n.comm == "cat"), "{told:?}");
+        assert!(records.is_empty());
+        assert_eq!(
+            native_lines(&mut vec![record("dd")], &mut shown, true).len(),
+            1,
+            "a real one was swallowed"
+        );
     }
 }
