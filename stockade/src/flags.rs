@@ -3,10 +3,23 @@ Every command and flag, once: parsing, `--help`, man pages and completions are m
 */
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
+use stockade_policy::model::{LevelChoice, Unknown};
 
 const EXIT_CODES: &str =
     "Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be asked.";
+
+/// One of these words, which mean on the command line what they mean in a policy.
+fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words)
+        .try_map(|word| T::deserialize(IntoDeserializer::<WordError>::into_deserializer(word.as_str())))
+}
 
 /// Programmable kernel lockdown: refuse at the kernel's own check points what even root must not do.
 #[derive(Debug, Parser)]
@@ -71,6 +84,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Enforce {
     /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none
+    #[arg(value_parser = one_of::<LevelChoice>(&["none", "integrity", "confidentiality", "auto"]))]
     pub level: LevelChoice,
     /// Let through and report what the level would refuse
     #[arg(long)]
@@ -85,34 +99,8 @@ pub struct Enforce {
     #[arg(long, value_name = "REASON")]
     pub audit_reason: Vec<String>,
     /// What happens to reasons of this kernel that this version does not know
-    #[arg(long, value_name = "VERDICT", default_value = "level")]
-    pub unknown_reasons: UnknownChoice,
-}
-
-/// A level on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LevelChoice {
-    /// Refuse nothing
-    None,
-    /// Refuse what could change the running kernel
-    Integrity,
-    /// Refuse also what could read its memory
-    Confidentiality,
-    /// integrity where EFI Secure Boot is on, otherwise none
-    Auto,
-}
-
-/// `--unknown-reasons`
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum UnknownChoice {
-    /// As the kernel's own lockdown at the same level
-    Level,
-    /// Let through
-    Allow,
-    /// Let through and report
-    Audit,
-    /// Refuse
-    Deny,
+    #[arg(long, value_name = "VERDICT", default_value = "level", value_parser = one_of::<Unknown>(&["level", "allow", "audit", "deny"]))]
+    pub unknown_reasons: Unknown,
 }
 
 /// `stockade lift`

@@ -3,15 +3,16 @@
 */
 use std::fmt::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    Error,
     attach::Attachment,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
-    intent::{Intent, Unknown},
 };
+use stockade_policy::model::{LevelChoice, Mode, Policy, Said, Verdict};
 use stockade_reasons::Level;
 
 use crate::{Exit, flags, output};
@@ -44,24 +45,16 @@ pub struct Report {
 }
 
 pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
-    let (level, why) = level(flags.level)?;
-    let intent = Intent {
-        level,
-        audit: flags.audit,
-        allow: super::reasons(&flags.allow)?,
-        deny: super::reasons(&flags.deny)?,
-        audit_reasons: super::reasons(&flags.audit_reason)?,
-        unknown: match flags.unknown_reasons {
-            flags::UnknownChoice::Level => Unknown::Level,
-            flags::UnknownChoice::Allow => Unknown::Allow,
-            flags::UnknownChoice::Audit => Unknown::Audit,
-            flags::UnknownChoice::Deny => Unknown::Deny,
-        },
-    };
+    let (policy, auto, why) = policy(flags)?;
+    apply(|| enforce(&policy, auto), why, json)
+}
+
+/// Applies something, and prints what came of it.
+pub fn apply(act: impl FnOnce() -> Result<Applied, Error>, why: Option<&str>, json: bool) -> Result<Exit> {
     // Before the level closes the file that tells.
     let weaker = host::active_lsms().is_ok_and(|list| !host::has_bpf_lsm(&list));
     let may_switch = if weaker { host::may_switch_in_kernel() } else { None };
-    let applied = enforce(&intent)?;
+    let applied = act()?;
     let report = report(&applied, why, may_switch);
     if json {
         output::json(&report)?;
@@ -71,22 +64,55 @@ pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn level(choice: flags::LevelChoice) -> Result<(Level, Option<&'static str>)> {
-    Ok(match choice {
-        flags::LevelChoice::None => (Level::None, None),
-        flags::LevelChoice::Integrity => (Level::Integrity, None),
-        flags::LevelChoice::Confidentiality => (Level::Confidentiality, None),
-        flags::LevelChoice::Auto => match host::secure_boot()? {
-            SecureBoot::On => (Level::Integrity, Some("auto is integrity: EFI Secure Boot is on")),
-            SecureBoot::Off => (Level::None, Some("auto is none: EFI Secure Boot is off")),
-            SecureBoot::NoEfi => (Level::None, Some("auto is none: this machine did not boot by EFI")),
-        },
+const COMMAND_LINE: &str = "command line";
+
+/// The policy that flags ask for, what `auto` is here, and a word on that.
+fn policy(flags: &flags::Enforce) -> Result<(Policy, Level, Option<&'static str>)> {
+    let level = flags.level;
+    let (auto, why) = if level == LevelChoice::Auto { auto()? } else { (Level::None, None) };
+    let mut policy = Policy::level(level, COMMAND_LINE);
+    if flags.audit {
+        policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
+    }
+    policy.unknown_reasons = Said::at(flags.unknown_reasons, COMMAND_LINE);
+    for (flag, names, verdict) in [
+        ("--allow", &flags.allow, Verdict::Allow),
+        ("--deny", &flags.deny, Verdict::Deny),
+        ("--audit-reason", &flags.audit_reason, Verdict::Audit),
+    ] {
+        for reason in super::reasons(names)? {
+            let said = Said::at(verdict, flag);
+            if let Some(before) = policy.reasons.insert(reason.id.into(), said)
+                && before.value != verdict
+            {
+                bail!(
+                    "{} is named by both {} and {flag}: a reason has one verdict; drop one of the two",
+                    reason.id,
+                    before.origin
+                );
+            }
+        }
+    }
+    if flags.audit && level == LevelChoice::None {
+        bail!(
+            "--audit with level none: there is nothing to audit; name the level to try, integrity or confidentiality"
+        );
+    }
+    Ok((policy, auto, why))
+}
+
+/// What the level `auto` is on this machine, and why.
+pub fn auto() -> Result<(Level, Option<&'static str>)> {
+    Ok(match host::secure_boot()? {
+        SecureBoot::On => (Level::Integrity, Some("auto is integrity: EFI Secure Boot is on")),
+        SecureBoot::Off => (Level::None, Some("auto is none: EFI Secure Boot is off")),
+        SecureBoot::NoEfi => (Level::None, Some("auto is none: this machine did not boot by EFI")),
     })
 }
 
 fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Report {
     let types = &applied.types;
-    let scope = applied.slot.scope;
+    let words = applied.slot.words;
     let mut notices: Vec<String> = why.iter().map(ToString::to_string).collect();
     notices.extend(applied.notices.iter().map(ToString::to_string));
     let level = super::level_of(applied.slot.level);
@@ -113,7 +139,7 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
                 .into(),
         );
     }
-    notices.extend(super::residual::notice(types, applied.native, scope.deny));
+    notices.extend(super::residual::notice(types, applied.native, words.deny));
     Report {
         change: match applied.change {
             Change::Started => "started",
@@ -123,8 +149,8 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         .into(),
         level: level.to_string(),
         audit: applied.slot.audit == 1,
-        refused: super::ids(scope.deny, types),
-        audited: super::ids(scope.watched & !scope.deny, types),
+        refused: super::ids(words.deny, types),
+        audited: super::ids(words.watched & !words.deny, types),
         allowed: super::ids(applied.slot.allow, types),
         attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {

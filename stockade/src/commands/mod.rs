@@ -3,7 +3,7 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id, host};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::reason_id};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
