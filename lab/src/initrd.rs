@@ -21,13 +21,14 @@ use crate::{
 };
 
 /// Raise it when what goes into the first archive changes.
-const BASE: &str = "base-5.cpio";
+const BASE: &str = "base-6.cpio";
 
-/// Modules that scenarios want: for MSRs, firmware's variables, parameters that name hardware, and an IPsec
+/// Modules that scenarios want: for MSRs, firmware's variables, ACPI tables at run time, parameters that name hardware, and an IPsec
 /// association with all it needs. Not every kernel has each, as a module or at all.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "msr",
     "efivarfs",
+    "configfs",
     "parport_pc",
     "ctr",
     "sha512_generic",
