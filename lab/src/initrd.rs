@@ -15,7 +15,7 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use crate::{
     cache,
-    debian::{Archive, Suite},
+    debian::{self, Suite},
     kernels::Kernel,
     tool,
 };
@@ -119,9 +119,11 @@ pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<Pa
 fn busybox() -> anyhow::Result<PathBuf> {
     let folder = cache::folder()?.join("busybox");
     if !folder.exists() {
-        let archive = Archive::open(Suite::Own, false)?;
-        cache::replace_folder(&folder, |fresh| archive.unpack(&["busybox-static".to_owned()], fresh))
-            .context("fetching busybox")?;
+        let package = ["busybox-static".to_owned()];
+        debian::with(Suite::Own, false, |archive| {
+            cache::replace_folder(&folder, |fresh| archive.unpack(&package, fresh))
+        })
+        .context("fetching busybox")?;
     }
     let candidates = ["bin/busybox", "usr/bin/busybox"].map(|path| folder.join(path));
     candidates
