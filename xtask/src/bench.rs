@@ -50,6 +50,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             initrd: &disk,
             disk: None,
             cmdline: "stockade.run=exec:/bin/stockade-bench".to_owned(),
+            processors: 1,
             console: folder.join(format!("bench-{id}.console")),
             count_instructions: true,
             patience: Duration::from_mins(10),

@@ -86,7 +86,7 @@ fn skipped(_: &Guest) -> Result<()> {
         None => bail!("debugfs is mounted, and the model of preemption cannot be told"),
     };
     stockade(&["enforce", "integrity"])?.exits(0)?.says(expected)?;
-    let through = super::watching::ports_granted(8, Duration::from_secs(3))?;
+    let through = super::load::ports_granted(8, Duration::from_secs(3))?;
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
     let skipped = status["stockade"]["skipped"].as_u64().unwrap_or_default();
     ensure!(

@@ -16,6 +16,7 @@ mod conformance;
 mod enforcement;
 mod fallback;
 mod killed;
+mod load;
 mod namespaces;
 mod native;
 mod programs;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
         killed::SCENARIOS,
         bad_input::SCENARIOS,
         watching::SCENARIOS,
+        load::SCENARIOS,
         cgroups::SCENARIOS,
         namespaces::SCENARIOS,
         compat::SCENARIOS,
