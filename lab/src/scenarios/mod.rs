@@ -26,6 +26,7 @@ mod secure_boot;
 mod selinux;
 mod table;
 mod watching;
+mod weaknesses;
 
 /// Every scenario, in the order in which those of one boot are played.
 #[must_use]
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
         enforcement::SCENARIOS,
         killed::SCENARIOS,
         bad_input::SCENARIOS,
+        weaknesses::SCENARIOS,
         watching::SCENARIOS,
         load::SCENARIOS,
         cgroups::SCENARIOS,
