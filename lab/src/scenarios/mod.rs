@@ -19,6 +19,7 @@ mod killed;
 mod load;
 mod namespaces;
 mod native;
+mod probing;
 mod programs;
 mod raw;
 mod residual;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
         enforcement::SCENARIOS,
         killed::SCENARIOS,
         bad_input::SCENARIOS,
+        probing::SCENARIOS,
         weaknesses::SCENARIOS,
         watching::SCENARIOS,
         load::SCENARIOS,
