@@ -8,6 +8,8 @@ intent   what the administrator wants, compiled to bit sets for this kernel
 attach   the two ways to be asked
 object   the compiled kernel side, loaded: maps, verifier, attach
 pins     where enforcement lives while no process of ours does
+selftest proof that the attached program decides
+elsewhere whether a program of ours runs though nothing is pinned where we look
 enforce  the steps from intent to effect, in an order that a kill at any point cannot spoil
 events   what was refused and audited, read from the ring buffer
 measure  the floor and the kernel's statistics, for the benchmark
