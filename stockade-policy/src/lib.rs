@@ -9,4 +9,5 @@ files ─ read ─▶ Policy (model) ─ check ─▶ findings
 */
 #![deny(missing_docs)]
 
+pub mod check;
 pub mod model;
