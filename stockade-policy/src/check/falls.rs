@@ -1,7 +1,7 @@
 /*!
 What falls with what is let through: the implication graph of the reasons table, held against what the policy refuses.
 */
-use stockade_reasons::{Implies, Reason, Subject, all, by_id, closure};
+use stockade_reasons::{Implies, Reason, all, by_id, closure};
 
 use super::{About, Case, Finding, Report, Severity, code, list};
 use crate::model::{Digest, Exception, Origin, Said, Unknown, Verdict, known};
@@ -98,10 +98,7 @@ fn excepted(case: &Case<'_>, exception: &Exception) -> Vec<Finding> {
     let mut findings = Vec::new();
     for said in &exception.reasons {
         let reason = known(&said.value);
-        if !case.can_happen(reason.id)
-            || !case.denied_somewhere(reason.id)
-            || reason.subject == Subject::Unreliable
-        {
+        if !case.can_happen(reason.id) || !case.denied_somewhere(reason.id) {
             continue;
         }
         if way_to_everything(reason).is_some() {

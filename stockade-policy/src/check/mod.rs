@@ -17,9 +17,10 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `places.rs` | how places in the cgroup tree lie to each other |
 | `verdicts.rs` | what becomes of each reason, on the host and in each scope |
 | `tools.rs` | programs that are known to do anybody's bidding |
-| `machine.rs`, `disk.rs`, `content.rs` | what is known of the machine and its files |
+| `machine.rs`, `disk.rs`, `content.rs`, `cgroups.rs` | what is known of the machine, its files and cgroups |
 */
 mod accept;
+mod cgroups;
 mod code;
 pub mod content;
 mod disk;
@@ -38,6 +39,7 @@ mod verdicts;
 
 use std::fmt;
 
+pub use cgroups::Cgroups;
 pub use code::*;
 pub use disk::Disk;
 pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};

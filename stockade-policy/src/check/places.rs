@@ -74,6 +74,13 @@ pub(super) fn chain(policy: &Policy, scope: usize) -> Vec<usize> {
         .collect()
 }
 
+/// Whether a pattern names this very cgroup.
+pub(super) fn names(pattern: &Place, path: &str) -> bool {
+    let Place::Glob { prefix, suffix } = pattern else { return false };
+    let (folder, start) = cut(prefix);
+    path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && matches(start, suffix, name))
+}
+
 /// Folder, with its slash, and the beginning of the name.
 fn cut(prefix: &str) -> (&str, &str) {
     prefix.split_at(prefix.rfind('/').map_or(0, |slash| slash + 1))

@@ -3,14 +3,12 @@ Who is excepted, and whether root can be that.
 */
 use std::path::Path;
 
-use stockade_reasons::Subject;
-
 use super::{
     Case, Finding, Program, Report, Severity, code,
     falls::{about, subject},
     tools::{self, Bidding},
 };
-use crate::model::{Exception, known};
+use crate::model::Exception;
 
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
@@ -21,29 +19,11 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
             continue;
         }
         let program = program.as_ref().and_then(|seen| seen.as_ref().ok());
-        report.findings.extend(unreliable(exception));
         report.findings.extend(by_cgroup(exception));
         report.findings.extend(by_uid(exception));
         report.findings.extend(bidding(exception, program));
         report.findings.extend(inherit(exception, program));
     }
-}
-
-fn unreliable(exception: &Exception) -> Vec<Finding> {
-    let who_knows = |id: &str| Some(known(id)).filter(|reason| reason.subject == Subject::Unreliable);
-    let reasons = exception.reasons.iter().filter_map(|said| Some((said, who_knows(&said.value)?)));
-    reasons
-        .map(|(said, reason)| {
-            Finding::new(
-                &code::SUBJECT_UNRELIABLE,
-                about(exception),
-                &said.origin,
-                format!("{} cannot have exceptions: the kernel does not know who asks", reason.id),
-            )
-            .label("who asks is not known")
-            .why(reason.subject_why)
-        })
-        .collect()
 }
 
 fn by_cgroup(exception: &Exception) -> Option<Finding> {
