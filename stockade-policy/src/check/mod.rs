@@ -31,10 +31,14 @@ mod machine;
 mod page;
 mod places;
 mod program;
+#[cfg(test)]
+mod scene;
 mod scopes;
 mod subject;
 mod time;
 mod tools;
+#[cfg(test)]
+mod trials;
 mod verdicts;
 
 use std::fmt;
