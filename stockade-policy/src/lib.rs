@@ -10,15 +10,30 @@ files ─ read ─▶ Documents ─ merge ─▶ Policy (model) ─ check ─▶
 #![deny(missing_docs)]
 
 pub mod check;
+pub mod diff;
 pub mod document;
+pub mod files;
+pub mod load;
+pub mod merge;
 pub mod model;
+mod origins;
 pub mod problem;
+mod quote;
 pub mod read;
 pub mod render;
+mod root;
+#[cfg(test)]
+mod schema;
+pub mod show;
 pub mod source;
+pub mod trust;
 pub mod words;
 
+pub use diff::diff;
 pub use document::Document;
+pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};
 pub use read::read;
+pub use show::show;
 pub use source::Source;
+pub use trust::trustworthy;
