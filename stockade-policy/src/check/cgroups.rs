@@ -64,13 +64,13 @@ mod tests {
 
     #[test]
     fn a_place_counts_the_cgroups_it_names() {
-        let mount = std::env::temp_dir().join(format!("stockade-cgroups-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path();
         for path in ["system.slice/web-1.scope/inner", "system.slice/web-2.scope", "system.slice/a.service"] {
             fs::create_dir_all(mount.join(path)).unwrap();
         }
         fs::write(mount.join("system.slice/cgroup.procs"), "").unwrap();
-        let cgroups = Cgroups::read(&mount).unwrap();
-        fs::remove_dir_all(&mount).unwrap();
+        let cgroups = Cgroups::read(mount).unwrap();
         let glob = |suffix: &str| Place::Glob { prefix: "/system.slice/web-".into(), suffix: suffix.into() };
         for (place, count) in [
             (Place::Path("/".into()), 1),
@@ -83,6 +83,6 @@ mod tests {
         ] {
             assert_eq!(cgroups.count(&place), count, "{place}");
         }
-        assert!(Cgroups::read(&mount).is_err());
+        assert!(Cgroups::read(&mount.join("gone")).is_err());
     }
 }

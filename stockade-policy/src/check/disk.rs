@@ -224,20 +224,22 @@ mod tests {
 
     use super::*;
 
-    /// A folder that stands for a root, removed at the end.
-    struct Root(PathBuf);
+    /// A folder that stands for a root.
+    struct Root(tempfile::TempDir);
 
     impl Root {
-        fn new(name: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("stockade-check-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&root);
-            fs::create_dir_all(root.join("usr/bin")).unwrap();
-            fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("usr/bin")).unwrap();
             Self(root)
         }
 
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
         fn file(&self, path: &str, content: &str, mode: u32) -> &Self {
-            let here = self.0.join(path);
+            let here = self.at(path);
             fs::create_dir_all(here.parent().unwrap()).unwrap();
             fs::write(&here, content).unwrap();
             fs::set_permissions(&here, fs::Permissions::from_mode(mode)).unwrap();
@@ -245,22 +247,16 @@ mod tests {
         }
 
         fn disk(&self) -> Disk {
-            Disk::new(&self.0).unwrap()
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            Disk::new(self.0.path()).unwrap()
         }
     }
 
     #[test]
     fn links_are_followed_under_the_other_root() {
-        let root = Root::new("links");
+        let root = Root::new();
         root.file("usr/bin/tool-1.2", "\x7fELF", 0o755);
-        symlink("usr/bin", root.0.join("bin")).unwrap();
-        symlink("/usr/bin/../bin/tool-1.2", root.0.join("usr/bin/tool")).unwrap();
+        symlink("usr/bin", root.at("bin")).unwrap();
+        symlink("/usr/bin/../bin/tool-1.2", root.at("usr/bin/tool")).unwrap();
         let program = root.disk().program(Path::new("/bin/tool")).unwrap();
         assert_eq!(program.real, Path::new("/usr/bin/tool-1.2"));
         assert!(program.regular && program.script.is_none());
@@ -272,21 +268,21 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named_and_circles_end() {
-        let root = Root::new("circles");
-        symlink("b", root.0.join("a")).unwrap();
-        symlink("a", root.0.join("b")).unwrap();
-        symlink("/gone/tool", root.0.join("usr/bin/tool")).unwrap();
+        let root = Root::new();
+        symlink("b", root.at("a")).unwrap();
+        symlink("a", root.at("b")).unwrap();
+        symlink("/gone/tool", root.at("usr/bin/tool")).unwrap();
         let disk = root.disk();
         assert!(
             matches!(disk.program(Path::new("/usr/bin/tool")), Err(Unseen::Missing(path)) if path == Path::new("/gone"))
         );
         assert!(matches!(disk.program(Path::new("/a")), Err(Unseen::Failed(..))));
-        assert!(Disk::new(root.0.join("a/b")).is_err());
+        assert!(Disk::new(root.at("a/b")).is_err());
     }
 
     #[test]
     fn scripts_and_folders_are_told_from_programs() {
-        let root = Root::new("scripts");
+        let root = Root::new();
         root.file("usr/bin/s", "#! /usr/bin/env python3\n", 0o755).file("usr/bin/empty", "", 0o644);
         let disk = root.disk();
         let program = disk.program(Path::new("/usr/bin/s")).unwrap();
@@ -299,7 +295,7 @@ mod tests {
 
     #[test]
     fn units_are_found_by_name_and_by_template() {
-        let root = Root::new("units");
+        let root = Root::new();
         root.file("usr/lib/systemd/system/getty@.service", "", 0o644).file(
             "etc/systemd/system/a.service",
             "",

@@ -40,21 +40,16 @@ pub(super) fn let_through(case: &Case<'_>, id: &str, said: &Said<Verdict>, at: &
     if falls.is_empty() {
         return None;
     }
-    let done = if said.value == Verdict::Allow { "allowed" } else { "audited, which lets it through," };
+    let how = if said.value == Verdict::Allow { "allowed" } else { "only audited" };
     let who = match &at.about {
         About::Scope(name) => format!("in scope {name:?}"),
         _ => "for everybody".into(),
     };
     let (code, message) = if way_to_everything(reason).is_some() {
-        (
-            &code::LEVEL_VOID,
-            format!("{id} is {done} {who}: the level is void, since whoever has it has everything"),
-        )
+        (&code::LEVEL_VOID, format!("{id} is {how} {who}: the level is void, since {id} gives everything"))
     } else {
-        (
-            &code::GIVES_OTHERS,
-            format!("{id} is {done} {who}: that gives {} others which are refused", falls.len()),
-        )
+        let count = falls.len();
+        (&code::GIVES_OTHERS, format!("{id} is {how} {who}: that gives {count} others which are refused"))
     };
     let severity = if said.value == Verdict::Audit { Severity::Warning } else { code.severity };
     Some(

@@ -8,7 +8,7 @@ use stockade_reasons::Level;
 use super::{FileSystem, Files, Keeper, Machine, Program, Report, Step, Unseen, check};
 use crate::{
     Source,
-    model::{LevelChoice, Mode, Place, Policy, Said, Unknown},
+    model::{Place, Policy},
 };
 
 /// What the files of the tests contain.
@@ -130,15 +130,7 @@ pub fn machine() -> Machine<'static> {
 
 pub fn policy(text: &str) -> Policy {
     let document = crate::read(&Source::new("policy.toml", text)).unwrap_or_else(|wrong| panic!("{wrong}"));
-    Policy {
-        level: document.level.unwrap_or(Said::at(LevelChoice::Auto, "default")),
-        mode: document.mode.unwrap_or(Said::at(Mode::Enforce, "default")),
-        unknown_reasons: document.unknown_reasons.unwrap_or(Said::at(Unknown::Level, "default")),
-        reasons: document.reasons,
-        scopes: document.scopes,
-        exceptions: document.exceptions,
-        accepted: document.accepted,
-    }
+    crate::merge::merge([document]).unwrap()
 }
 
 pub fn found(text: &str) -> Report {
