@@ -56,7 +56,10 @@ pub enum Command {
     ///
     /// Exit status 1 when it cannot.
     CheckHost,
-    /// Explain a reason, or a line of the kernel log
+    /// Look at a policy before it is applied
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Explain a reason, a line of the kernel log, or a code of `policy check`
     Explain(Explain),
     /// Print shell completions
     Completions(Completions),
@@ -139,11 +142,54 @@ pub struct Watch {
     pub no_follow: bool,
 }
 
+/// `stockade policy`
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Argue against a policy: what it lets through without saying so, and what it says without effect
+    ///
+    /// Finds exceptions and allowed reasons that void the level, subjects that root can fake, programs that others
+    /// can change, and what has no effect on this machine. Each finding has a code (`stockade explain SP001`),
+    /// points at the sentence that is to blame, and can be accepted in the policy with an [[accept]] entry that
+    /// says why. Changes nothing. Without root it goes as far as it can and names what it could not look at.
+    ///
+    /// Exit status 1 when an error or a warning is left, 2 when the policy could not be read.
+    Check(PolicyCheck),
+}
+
+/// `stockade policy check`
+#[derive(Debug, Args)]
+pub struct PolicyCheck {
+    /// Files or folders to read instead of the system's, later ones over earlier ones (repeatable)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub policy: Vec<PathBuf>,
+    /// Look at programs, units and policy in this folder, the root of another machine; nothing is known of its kernel
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// How to print it; sarif is version 2.1.0
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Let notes decide as well
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One document, as with --json
+    Json,
+    /// For code hosts and auditors' tools
+    Sarif,
+}
+
 /// `stockade explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A reason such as dev-mem, or a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7"
-    #[arg(required = true, value_name = "REASON|LINE")]
+    /// A reason such as dev-mem, a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7", or
+    /// a code such as SP001
+    #[arg(required = true, value_name = "REASON|LINE|CODE")]
     pub what: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ mod flags;
 mod kernel_log;
 mod output;
 mod requester;
+mod sarif;
 #[cfg(test)]
 mod schema;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Residual => commands::residual::run(json),
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
+        Command::Policy(f) => commands::policy::run(&f, json),
         Command::Explain(f) => commands::explain::run(&f, json),
         Command::Completions(f) => commands::documents::completions(&f),
         Command::Man(f) => commands::documents::man(&f),
