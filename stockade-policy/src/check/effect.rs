@@ -1,6 +1,8 @@
 /*!
 What a policy says without effect: the kernel refuses first, has no such check, or nothing is left to except.
 */
+use std::{collections::BTreeMap, path::Path};
+
 use stockade_reasons::{Level, all};
 
 use super::{
@@ -170,14 +172,20 @@ fn exceptions(case: &Case<'_>, report: &mut Report) {
             .related(&first.name.origin, "an exception"),
         );
     }
-    let active: Vec<_> = case.active_exceptions().collect();
-    for (at, exception) in active.iter().enumerate() {
+    // What contains an exception has the same program or none.
+    let mut by_exe: BTreeMap<Option<&Path>, Vec<(usize, &Exception)>> = BTreeMap::new();
+    for (at, exception) in case.active_exceptions().enumerate() {
+        by_exe.entry(exe(exception)).or_default().push((at, exception));
+    }
+    let with = |exe| by_exe.get(&exe).map_or(&[][..], Vec::as_slice).iter();
+    for (at, exception) in case.active_exceptions().enumerate() {
         report.findings.extend(needless(case, exception));
-        let larger = |(n, other): (usize, &&&Exception)| {
+        let same = exe(exception).map(|exe| with(Some(exe))).into_iter().flatten();
+        let larger = same.chain(with(None)).find(|(n, other)| {
             // Of two equal ones the later is the superfluous one.
-            n != at && covers(other, exception) && (n < at || !covers(exception, other))
-        };
-        if let Some((_, other)) = active.iter().enumerate().find(|(n, other)| larger((*n, other))) {
+            *n != at && covers(other, exception) && (*n < at || !covers(exception, other))
+        });
+        if let Some((_, other)) = larger {
             report.findings.push(
                 Finding::new(
                     &code::EXCEPTION_COVERED,
@@ -195,12 +203,13 @@ fn exceptions(case: &Case<'_>, report: &mut Report) {
     }
 }
 
+fn exe(exception: &Exception) -> Option<&Path> {
+    exception.exe.as_ref().map(|exe| exe.value.as_path())
+}
+
 fn needless(case: &Case<'_>, exception: &Exception) -> Option<Finding> {
-    let watched = |id: &str| {
-        case.host.of(id) != Verdict::Allow
-            || case.scopes.iter().any(|scope| scope.effective.of(id) != Verdict::Allow)
-    };
-    let needless: Vec<_> = exception.reasons.iter().filter(|said| !watched(&said.value)).collect();
+    let needless: Vec<_> =
+        exception.reasons.iter().filter(|said| !case.watched.contains(said.value.as_str())).collect();
     let first = needless.first()?;
     let ids = list(needless.iter().map(|said| said.value.as_str()));
     let all = needless.len() == exception.reasons.len();

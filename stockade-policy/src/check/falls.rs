@@ -1,12 +1,15 @@
 /*!
 What falls with what is let through: the implication graph of the reasons table, held against what the policy refuses.
 */
-use stockade_reasons::{Implies, Reason, all, by_id, closure};
+use stockade_reasons::{Implies, Level, Reason, all, by_id, closure};
 
 use super::{About, Case, Finding, Report, Severity, code, list};
 use crate::model::{Digest, Exception, Origin, Said, Unknown, Verdict, known};
 
 const WRITES_PROCESSES: &str = "bpf-write-user";
+
+/// More names than this nobody reads.
+const PREY_SHOWN: usize = 3;
 
 pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
     let policy = case.policy;
@@ -93,7 +96,7 @@ fn excepted(case: &Case<'_>, exception: &Exception) -> Vec<Finding> {
     let mut findings = Vec::new();
     for said in &exception.reasons {
         let reason = known(&said.value);
-        if !case.can_happen(reason.id) || !case.denied_somewhere(reason.id) {
+        if !case.can_happen(reason.id) || !case.denied.contains(reason.id) {
             continue;
         }
         if way_to_everything(reason).is_some() {
@@ -103,7 +106,7 @@ fn excepted(case: &Case<'_>, exception: &Exception) -> Vec<Finding> {
         let falls = names(
             closure(reason)
                 .into_iter()
-                .filter(|r| !named(r.id) && case.denied_somewhere(r.id) && case.has(r.id)),
+                .filter(|r| !named(r.id) && case.denied.contains(r.id) && case.has(r.id)),
         );
         if !falls.is_empty() {
             findings.push(
@@ -166,11 +169,20 @@ fn taken(case: &Case<'_>) -> Vec<Finding> {
         .active_exceptions()
         .filter(|e| {
             e.exe.is_some()
-                && e.reasons.iter().any(|r| r.value != WRITES_PROCESSES && case.denied_somewhere(&r.value))
+                && e.reasons
+                    .iter()
+                    .any(|r| r.value != WRITES_PROCESSES && case.denied.contains(r.value.as_str()))
         })
         .collect();
-    let finding = |about: About, origin: &Origin, who: &str, prey: &[&Exception]| {
-        let names: Vec<String> = prey.iter().map(|e| format!("{:?}", e.name.value)).collect();
+    let finding = |about: About, origin: &Origin, who: &str, but: Option<&Exception>| {
+        let mut others = prey.iter().filter(|e| but.is_none_or(|but| but.name.value != e.name.value));
+        let shown: Vec<_> = others.by_ref().take(PREY_SHOWN).collect();
+        let mut names: Vec<String> = shown.iter().map(|e| format!("{:?}", e.name.value)).collect();
+        match others.count() {
+            0 if shown.is_empty() => return None,
+            0 => {}
+            more => names.push(format!("{more} more")),
+        }
         let mut finding = Finding::new(
             &code::EXCEPTIONS_CAN_BE_TAKEN,
             about,
@@ -182,27 +194,23 @@ fn taken(case: &Case<'_>) -> Vec<Finding> {
             "A BPF program can write into a process that has an exception: {}.",
             list(names.iter().map(String::as_str))
         ));
-        for exception in prey.iter().take(3) {
+        for exception in shown {
             finding = finding.related(&exception.name.origin, "can be taken over");
         }
-        finding
+        Some(finding)
     };
     let mut findings = Vec::new();
-    if !prey.is_empty() && !case.meant.denies(WRITES_PROCESSES) {
+    if !case.meant.denies(WRITES_PROCESSES) {
         let (key, origin) = match case.policy.reasons.get(WRITES_PROCESSES) {
             Some(said) => (format!("reasons.{WRITES_PROCESSES}"), &said.origin),
             None => ("level".into(), &case.policy.level.origin),
         };
-        findings.push(finding(About::Key(key), origin, "everybody", &prey));
+        findings.extend(finding(About::Key(key), origin, "everybody", None));
     }
     for holder in case.active_exceptions().filter(|e| holds(e) && case.meant.denies(WRITES_PROCESSES)) {
-        let others: Vec<_> = prey.iter().copied().filter(|e| e.name.value != holder.name.value).collect();
-        if !others.is_empty() {
-            let severity = if holder.digest.is_some() { Severity::Note } else { Severity::Warning };
-            findings.push(
-                finding(about(holder), &holder.name.origin, &subject(holder), &others).severity(severity),
-            );
-        }
+        let severity = if holder.digest.is_some() { Severity::Note } else { Severity::Warning };
+        let found = finding(about(holder), &holder.name.origin, &subject(holder), Some(holder));
+        findings.extend(found.map(|finding| finding.severity(severity)));
     }
     findings
 }
@@ -214,7 +222,9 @@ fn unknown(case: &Case<'_>) -> Option<Finding> {
         Unknown::Audit => "audited only",
         Unknown::Level | Unknown::Deny => return None,
     };
-    (!case.meant.all_allow()).then(|| {
+    let scopes = (0..case.scopes.len()).map(Some);
+    let strict = std::iter::once(None).chain(scopes).any(|at| case.level_at(at) > Level::None);
+    strict.then(|| {
         Finding::new(
             &code::UNKNOWN_REASONS_LAXER,
             About::Key("unknown-reasons".into()),

@@ -17,9 +17,12 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `places.rs` | how places in the cgroup tree lie to each other |
 | `verdicts.rs` | what becomes of each reason, on the host and in each scope |
 | `tools.rs` | programs that are known to do anybody's bidding |
+| `scene.rs`, `trials.rs`, `anything.rs` | tests: a machine, the arguments played on it, policies nobody would write |
 | `machine.rs`, `disk.rs`, `content.rs`, `cgroups.rs` | what is known of the machine, its files and cgroups |
 */
 mod accept;
+#[cfg(test)]
+mod anything;
 mod cgroups;
 mod code;
 pub mod content;
@@ -41,7 +44,7 @@ mod tools;
 mod trials;
 mod verdicts;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 pub use cgroups::Cgroups;
 pub use code::*;
@@ -50,7 +53,7 @@ pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};
 
 use stockade_reasons::Level;
 
-use crate::model::{Exception, Mode, Origin, Policy, known};
+use crate::model::{Exception, Mode, Origin, Policy, Verdict, known};
 use verdicts::{InScope, Verdicts, settled};
 
 /// One argument against a policy.
@@ -198,6 +201,10 @@ struct Case<'a> {
     scopes: Vec<InScope>,
     /// The same once nothing is only audited by its mode.
     meant_scopes: Vec<Verdicts>,
+    /// Reasons that are meant to be refused on the host or in a scope.
+    denied: BTreeSet<&'static str>,
+    /// Reasons that are refused or reported on the host or in a scope.
+    watched: BTreeSet<&'static str>,
     /// The file of each exception's program, in the policy's order.
     programs: Vec<Option<Result<Program, Unseen>>>,
 }
@@ -210,13 +217,24 @@ impl<'a> Case<'a> {
             let exe = exception.exe.as_ref().filter(|_| !ended(exception, machine))?;
             Some(machine.files.program(&exe.value))
         };
+        let host = Verdicts::of_host(policy, machine, None);
+        let meant = Verdicts::of_host(policy, machine, Some(Mode::Enforce));
+        let meant_scopes: Vec<_> = scopes(Some(Mode::Enforce)).map(|scope| scope.effective).collect();
+        let scopes: Vec<_> = scopes(None).collect();
+        let somewhere = |host: &Verdicts, scopes: &mut dyn Iterator<Item = &Verdicts>, least: Verdict| {
+            let mut found = host.at_least(least);
+            scopes.for_each(|scope| found.extend(scope.at_least(least)));
+            found
+        };
         Self {
             policy,
             machine,
-            host: Verdicts::of_host(policy, machine, None),
-            meant: Verdicts::of_host(policy, machine, Some(Mode::Enforce)),
-            scopes: scopes(None).collect(),
-            meant_scopes: scopes(Some(Mode::Enforce)).map(|scope| scope.effective).collect(),
+            denied: somewhere(&meant, &mut meant_scopes.iter(), Verdict::Deny),
+            watched: somewhere(&host, &mut scopes.iter().map(|scope| &scope.effective), Verdict::Audit),
+            host,
+            meant,
+            scopes,
+            meant_scopes,
             programs: policy.exceptions.iter().map(look).collect(),
         }
     }
@@ -250,11 +268,6 @@ impl<'a> Case<'a> {
     /// The level in a scope, or outside all of them.
     fn level_at(&self, scope: Option<usize>) -> Level {
         scope.map_or_else(|| settled(self.policy.level.value, self.machine), |scope| self.scopes[scope].level)
-    }
-
-    /// Whether a reason is meant to be refused on the host or in a scope.
-    fn denied_somewhere(&self, id: &str) -> bool {
-        self.meant.denies(id) || self.meant_scopes.iter().any(|scope| scope.denies(id))
     }
 }
 

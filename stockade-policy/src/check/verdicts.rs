@@ -1,7 +1,7 @@
 /*!
 What becomes of each reason of the table, on the host and in each scope, if the policy is applied.
 */
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stockade_reasons::{Level, Reason};
 
@@ -30,6 +30,11 @@ impl Verdicts {
 
     pub fn denies(&self, id: &str) -> bool {
         self.of(id) == Verdict::Deny
+    }
+
+    /// Ids of the reasons that are treated so or more strictly.
+    pub fn at_least(&self, least: Verdict) -> BTreeSet<&'static str> {
+        self.0.iter().filter(|(_, verdict)| **verdict >= least).map(|(id, _)| *id).collect()
     }
 
     pub fn all_allow(&self) -> bool {
