@@ -58,6 +58,8 @@ pub enum Command {
     CheckHost,
     /// Explain a reason, or a line of the kernel log
     Explain(Explain),
+    /// Look at policies: see stockade.policy(5)
+    Policy(Policy),
     /// Print shell completions
     Completions(Completions),
     /// Write the man pages
@@ -147,6 +149,59 @@ pub struct Explain {
     pub what: Vec<String>,
 }
 
+/// `stockade policy`
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// What to do
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// The commands of `stockade policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print what all files of the policy say together, with the file and line of each value
+    ///
+    /// What is printed is a policy itself, which says the same. Exit status 2 when there is no policy or it is wrong.
+    Show(PolicyShow),
+    /// Say what it would change to put another policy in the place of this one
+    ///
+    /// By meaning, not by line: which reasons would be decided otherwise, and which scopes and exceptions come, go
+    /// or change. Exit status 1 when the two differ.
+    Diff(PolicyDiff),
+}
+
+/// Which policy, for the commands that read one.
+#[derive(Debug, Args)]
+pub struct PolicyFiles {
+    /// Read this file, or this folder laid out like /etc/stockade, in the place of the system's policy (repeatable:
+    /// later ones override earlier ones)
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    pub policy: Vec<PathBuf>,
+    /// Read the policy of the system below this folder, for instance of an image
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// `stockade policy show`
+#[derive(Debug, Args)]
+pub struct PolicyShow {
+    /// Which policy
+    #[command(flatten)]
+    pub files: PolicyFiles,
+}
+
+/// `stockade policy diff`
+#[derive(Debug, Args)]
+pub struct PolicyDiff {
+    /// Which policy it is compared with
+    #[command(flatten)]
+    pub files: PolicyFiles,
+    /// The other policy: files, or folders laid out like /etc/stockade, later ones over earlier ones
+    #[arg(required = true, value_name = "NEW")]
+    pub new: Vec<PathBuf>,
+}
+
 /// `stockade completions`
 #[derive(Debug, Args)]
 pub struct Completions {
@@ -158,6 +213,6 @@ pub struct Completions {
 /// `stockade man`
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Folder to write stockade.1 and a page for each command to
+    /// Folder to write stockade.1, a page for each command and stockade.policy.5 to
     pub folder: PathBuf,
 }
