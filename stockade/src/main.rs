@@ -7,6 +7,7 @@ the kernel is in the crate stockade-kernel, everything known about reasons in st
 mod commands;
 mod flags;
 mod kernel_log;
+mod manual;
 mod output;
 mod requester;
 mod sarif;
@@ -53,10 +54,7 @@ fn main() -> ExitCode {
         // Whoever closed the pipe has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if json {
-                let _ = output::json(&output::Failure { error: format!("{error:#}") });
-            }
-            eprintln!("stockade: {error:#}");
+            output::failure(&error, json);
             ExitCode::from(2)
         }
     }

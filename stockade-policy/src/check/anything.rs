@@ -143,5 +143,5 @@ fn a_large_policy_is_argued_about_in_time() {
     let report = check(&policy, &machine());
     assert!(report.findings.len() > 30_000, "{}", report.findings.len());
     // Three seconds unoptimised, more where others work too; what is quadratic takes many minutes.
-    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(2), "{:?}", start.elapsed());
 }

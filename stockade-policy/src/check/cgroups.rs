@@ -44,15 +44,20 @@ impl Cgroups {
         Ok(Self(found))
     }
 
-    /// How many a place names, those below them not counted.
+    #[cfg(test)]
+    pub(super) fn of(paths: &[&str]) -> Self {
+        Self(paths.iter().map(|path| (*path).to_owned()).collect())
+    }
+
+    /// The paths of those that a place names, those below them not among them.
     #[must_use]
-    pub fn count(&self, place: &Place) -> usize {
+    pub fn named_by(&self, place: &Place) -> Vec<String> {
         match place {
-            Place::Path(path) => usize::from(self.0.contains(path)),
-            Place::Glob { .. } => self.0.iter().filter(|path| places::names(place, path)).count(),
+            Place::Path(path) => self.0.get(path).into_iter().cloned().collect(),
+            Place::Glob { .. } => self.0.iter().filter(|path| places::names(place, path)).cloned().collect(),
             Place::Unit(unit) => {
                 let is_unit = |path: &&String| path.rsplit('/').next() == Some(unit);
-                self.0.iter().filter(is_unit).count()
+                self.0.iter().filter(is_unit).cloned().collect()
             }
         }
     }
@@ -63,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_counts_the_cgroups_it_names() {
+    fn a_place_has_the_cgroups_it_names() {
         let folder = tempfile::tempdir().unwrap();
         let mount = folder.path();
         for path in ["system.slice/web-1.scope/inner", "system.slice/web-2.scope", "system.slice/a.service"] {
@@ -81,7 +86,7 @@ mod tests {
             (Place::Unit("a.service".into()), 1),
             (Place::Unit("b.service".into()), 0),
         ] {
-            assert_eq!(cgroups.count(&place), count, "{place}");
+            assert_eq!(cgroups.named_by(&place).len(), count, "{place}");
         }
         assert!(Cgroups::read(&mount.join("gone")).is_err());
     }

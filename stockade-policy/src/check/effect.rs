@@ -118,7 +118,7 @@ fn places_there(case: &Case<'_>, report: &mut Report) {
     for (about, place) in scopes.chain(exceptions) {
         match (case.machine.cgroups)(&place.value) {
             None => report.unseen.push("the cgroups: whether places name any is not told".into()),
-            Some(0) => report.findings.push(not_there(case, about, place)),
+            Some(paths) if paths.is_empty() => report.findings.push(not_there(case, about, place)),
             Some(_) => {}
         }
     }

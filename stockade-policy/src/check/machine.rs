@@ -25,8 +25,8 @@ pub struct Machine<'a> {
     pub now: Timestamp,
     /// Its file systems.
     pub files: &'a dyn Files,
-    /// How many cgroups a place names right now.
-    pub cgroups: &'a dyn Fn(&Place) -> Option<usize>,
+    /// Paths of the cgroups that a place names right now.
+    pub cgroups: &'a dyn Fn(&Place) -> Option<Vec<String>>,
 }
 
 /// What can be asked of the file systems of a machine.

@@ -53,7 +53,7 @@ pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};
 
 use stockade_reasons::Level;
 
-use crate::model::{Exception, Mode, Origin, Policy, Verdict, known};
+use crate::model::{Exception, Mode, Origin, Place, Policy, Scope, Verdict, known};
 use verdicts::{InScope, Verdicts, settled};
 
 /// One argument against a policy.
@@ -197,8 +197,12 @@ struct Case<'a> {
     host: Verdicts,
     /// The same once nothing is only audited by its mode: what the policy is meant to come to.
     meant: Verdicts,
+    /// Where each scope is, units that are there by their paths.
+    places: Vec<Place>,
     /// In each scope, in the policy's order.
     scopes: Vec<InScope>,
+    /// Each scope and those around it, the nearest first.
+    chains: Vec<Vec<usize>>,
     /// The same once nothing is only audited by its mode.
     meant_scopes: Vec<Verdicts>,
     /// Reasons that are meant to be refused on the host or in a scope.
@@ -211,7 +215,9 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(policy: &'a Policy, machine: &'a Machine<'a>) -> Self {
-        let chains: Vec<_> = (0..policy.scopes.len()).map(|scope| places::chain(policy, scope)).collect();
+        let place = |scope: &Scope| resolved(&scope.place.value, machine);
+        let places: Vec<Place> = policy.scopes.iter().map(place).collect();
+        let chains: Vec<_> = (0..places.len()).map(|scope| places::chain(&places, scope)).collect();
         let scopes = |mode| chains.iter().map(move |chain| InScope::of(policy, chain, machine, mode));
         let look = |exception: &Exception| {
             let exe = exception.exe.as_ref().filter(|_| !ended(exception, machine))?;
@@ -233,7 +239,9 @@ impl<'a> Case<'a> {
             watched: somewhere(&host, &mut scopes.iter().map(|scope| &scope.effective), Verdict::Audit),
             host,
             meant,
+            places,
             scopes,
+            chains,
             meant_scopes,
             programs: policy.exceptions.iter().map(look).collect(),
         }
@@ -268,6 +276,17 @@ impl<'a> Case<'a> {
     /// The level in a scope, or outside all of them.
     fn level_at(&self, scope: Option<usize>) -> Level {
         scope.map_or_else(|| settled(self.policy.level.value, self.machine), |scope| self.scopes[scope].level)
+    }
+}
+
+/// A unit that is there as its path, so that it can be told what is around it.
+fn resolved(place: &Place, machine: &Machine<'_>) -> Place {
+    let found = |unit: &Place| {
+        (machine.cgroups)(unit).filter(|paths| paths.len() == 1).and_then(|mut paths| paths.pop())
+    };
+    match place {
+        Place::Unit(_) => found(place).map_or_else(|| place.clone(), Place::Path),
+        _ => place.clone(),
     }
 }
 

@@ -1,10 +1,13 @@
 /*!
 How places in the cgroup tree lie to each other, as far as their names tell.
 
-A unit is wherever systemd puts it; its name alone is compared. What only the running machine could tell is
-not guessed: then neither contains the other.
+A unit is wherever systemd puts it: its name alone is compared where it is not there. What only the running machine
+could tell is not guessed: then neither contains the other.
+
+Of the scopes that name one cgroup the most specific applies and the others do not; those around it are those that
+name a cgroup above it.
 */
-use crate::model::{Place, Policy};
+use crate::model::Place;
 
 /// Whether everything that `inner` names is in what `outer` names.
 pub(super) fn contains(outer: &Place, inner: &Place) -> bool {
@@ -55,23 +58,51 @@ pub(super) fn clash(a: &Place, b: &Place) -> bool {
         && either(sa, sb, |x, y| x.ends_with(y))
 }
 
-/// The scope that is nearest around another.
-pub(super) fn surrounding(policy: &Policy, scope: usize) -> Option<usize> {
-    let place = |scope: usize| &policy.scopes[scope].place.value;
-    let around = |inner: usize, outer: usize| {
-        outer != inner && place(outer) != place(inner) && contains(place(outer), place(inner))
-            // Two that contain each other by name only: the one that comes first is the outer one.
-            && (!contains(place(inner), place(outer)) || outer < inner)
+/// Whether `outer` names a cgroup above all that `inner` names.
+fn is_above(outer: &Place, inner: &Place) -> bool {
+    let above = match inner {
+        Place::Path(path) if path == "/" => None,
+        Place::Path(path) => Some(folder(path)),
+        Place::Glob { prefix, .. } => Some(folder(prefix)),
+        Place::Unit(unit) => Some(slices(unit).map_or_else(|| "/".into(), |path| folder(&path))),
     };
-    let all: Vec<usize> = (0..policy.scopes.len()).filter(|outer| around(scope, *outer)).collect();
-    all.iter().copied().find(|near| !all.iter().any(|other| around(*other, *near)))
+    above.is_some_and(|path| contains(outer, &Place::Path(path)))
+}
+
+/// The scope that is nearest around another. `places` are those of all scopes.
+pub(super) fn surrounding(places: &[Place], scope: usize) -> Option<usize> {
+    let above = |outer: &usize, inner: usize| is_above(&places[*outer], &places[inner]);
+    let all: Vec<usize> = (0..places.len()).filter(|outer| above(outer, scope)).collect();
+    // Of two that name the same cgroup above it the most specific applies.
+    let nearer = |near: usize, far: usize| {
+        above(&far, near)
+            || (!above(&near, far) && contains(&places[far], &places[near]) && places[far] != places[near])
+    };
+    all.iter().copied().find(|near| !all.iter().any(|other| *other != *near && nearer(*other, *near)))
+}
+
+/// The scope that would apply to the same cgroups if this more specific one were not there.
+pub(super) fn instead(places: &[Place], scope: usize) -> Option<usize> {
+    let general = |outer: &usize, inner: usize| {
+        places[*outer] != places[inner]
+            && contains(&places[*outer], &places[inner])
+            && !is_above(&places[*outer], &places[inner])
+    };
+    let all: Vec<usize> = (0..places.len()).filter(|outer| general(outer, scope)).collect();
+    all.iter().copied().find(|near| !all.iter().any(|other| general(near, *other)))
 }
 
 /// A scope and those around it, the nearest first.
-pub(super) fn chain(policy: &Policy, scope: usize) -> Vec<usize> {
-    std::iter::successors(Some(scope), |inner| surrounding(policy, *inner))
-        .take(policy.scopes.len())
-        .collect()
+pub(super) fn chain(places: &[Place], scope: usize) -> Vec<usize> {
+    std::iter::successors(Some(scope), |inner| surrounding(places, *inner)).take(places.len()).collect()
+}
+
+/// The path of what a path is in.
+fn folder(path: &str) -> String {
+    match path.rfind('/') {
+        Some(0) | None => "/".into(),
+        Some(at) => path[..at].into(),
+    }
 }
 
 /// Whether a pattern names this very cgroup.
@@ -139,6 +170,43 @@ mod tests {
         ] {
             assert!(!contains(&place(a), &place(b)) && !contains(&place(b), &place(a)), "{a}, {b}");
         }
+    }
+
+    #[test]
+    fn the_nearest_above_surrounds_and_a_twin_does_not() {
+        let names = [
+            "/",
+            "/a",
+            "/a/b",
+            "/a/b/c",
+            "/a/x-*",
+            "/a/x-1*",
+            "/a/x-1",
+            "/a/x-1/y",
+            "u.service",
+            "a-b.slice",
+            "a.slice",
+        ];
+        let places: Vec<Place> = names.iter().map(|name| place(name)).collect();
+        let around = |name: &str| {
+            let scope = names.iter().position(|known| *known == name).unwrap();
+            surrounding(&places, scope).map(|outer| names[outer])
+        };
+        for (inner, outer) in [
+            ("/", None),
+            ("/a", Some("/")),
+            ("/a/b", Some("/a")),
+            ("/a/b/c", Some("/a/b")),
+            ("/a/x-*", Some("/a")),
+            ("/a/x-1*", Some("/a")),
+            ("/a/x-1", Some("/a")),
+            ("/a/x-1/y", Some("/a/x-1")),
+            ("u.service", Some("/")),
+            ("a-b.slice", Some("a.slice")),
+        ] {
+            assert_eq!(around(inner), outer, "{inner}");
+        }
+        assert_eq!(chain(&places, 3), [3, 2, 1, 0]);
     }
 
     #[test]

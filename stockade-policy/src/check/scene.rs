@@ -5,11 +5,8 @@ use std::{io, path::Path};
 
 use stockade_reasons::Level;
 
-use super::{FileSystem, Files, Keeper, Machine, Program, Report, Step, Unseen, check};
-use crate::{
-    Source,
-    model::{Place, Policy},
-};
+use super::{Cgroups, FileSystem, Files, Keeper, Machine, Program, Report, Step, Unseen, check};
+use crate::{Source, model::Policy};
 
 /// What the files of the tests contain.
 const CONTENT: [u8; 32] = [0x11; 32];
@@ -50,7 +47,8 @@ const FILES: &[(&str, u32, u32, &str)] = &[
     ("/tmp/of-user", 1000, 0o755, "memory"),
 ];
 
-const CGROUPS: &[&str] = &["/", "/system.slice", "/kubepods.slice", "/build.slice", "fwupd.service"];
+const CGROUPS: &[&str] =
+    &["/", "/system.slice", "/kubepods.slice", "/build.slice", "/system.slice/fwupd.service"];
 
 struct Scenery;
 
@@ -103,13 +101,6 @@ impl Files for Scenery {
     }
 }
 
-fn cgroups(place: &Place) -> usize {
-    match place {
-        Place::Path(name) | Place::Unit(name) => usize::from(CGROUPS.contains(&name.as_str())),
-        Place::Glob { .. } => 0,
-    }
-}
-
 /// No lockdown of the kernel's own, Secure Boot, a kernel for x86, in November 2026.
 pub fn machine() -> Machine<'static> {
     Machine {
@@ -124,7 +115,7 @@ pub fn machine() -> Machine<'static> {
         ),
         now: "2026-11-01T00:00:00Z".parse().unwrap(),
         files: &Scenery,
-        cgroups: &|place| Some(cgroups(place)),
+        cgroups: &|place| Some(Cgroups::of(CGROUPS).named_by(place)),
     }
 }
 

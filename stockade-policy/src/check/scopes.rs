@@ -5,15 +5,17 @@ use super::{
     About, Case, Finding, Report, Severity, code,
     falls::{At, let_through, refused_alone, way_to_everything},
     list, places,
+    verdicts::Verdicts,
 };
 use crate::model::{Origin, Scope, Verdict, known};
 
 pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
     for (at, scope) in case.policy.scopes.iter().enumerate() {
         report.findings.extend(loosens(case, at, scope));
+        report.findings.extend(takes_out(case, at, scope));
         report.findings.extend(cannot_loosen(case, at, scope));
         report.findings.extend(needless(case, at, scope));
-        let around = places::surrounding(case.policy, at);
+        let around = case.chains[at].get(1).copied();
         for (id, said) in &scope.reasons {
             let place = At { about: about(scope), within: Some(at) };
             // What is laxer than around it is another argument.
@@ -41,31 +43,45 @@ fn sentence<'a>(scope: &'a Scope, id: &str) -> &'a Origin {
 }
 
 fn loosens(case: &Case<'_>, at: usize, scope: &Scope) -> Option<Finding> {
-    let here = &case.scopes[at];
-    let laxer: Vec<_> =
-        here.effective.laxer_than(&here.around).into_iter().filter(|id| case.can_happen(id)).collect();
+    let around = &case.scopes[at].around;
+    let what = format!("scope {:?} is laxer than what surrounds it", scope.name.value);
+    laxer(case, at, scope, around, &what).map(|f| f.related(&scope.loosen.origin, "says that it may"))
+}
+
+/// A scope that takes a cgroup out of a more general one, which would refuse more there.
+fn takes_out(case: &Case<'_>, at: usize, scope: &Scope) -> Option<Finding> {
+    let general = places::instead(&case.places, at)?;
+    let other = &case.policy.scopes[general];
+    let what = format!(
+        "scope {:?} is laxer than {:?}, in whose place it stands",
+        scope.name.value, other.name.value
+    );
+    let finding = laxer(case, at, scope, &case.scopes[general].effective, &what)?;
+    Some(finding.related(&other.place.origin, "would apply otherwise"))
+}
+
+fn laxer(case: &Case<'_>, at: usize, scope: &Scope, than: &Verdicts, what: &str) -> Option<Finding> {
+    let here = &case.scopes[at].effective;
+    let laxer: Vec<_> = here.laxer_than(than).into_iter().filter(|id| case.can_happen(id)).collect();
     let first = laxer.first()?;
-    let void = |id: &&str| here.around.denies(id) && way_to_everything(known(id)).is_some();
-    let voids: Vec<_> = laxer.iter().copied().filter(void).collect();
+    let voids = laxer.iter().copied().filter(|id| than.denies(id) && way_to_everything(known(id)).is_some());
+    let voids: Vec<_> = voids.collect();
     let (severity, why) = if voids.is_empty() {
         (Severity::Warning, String::new())
     } else {
-        (Severity::Error, format!("Everything can be had through {}. ", list(voids.iter().copied())))
+        (Severity::Error, format!("Everything can be had through {}. ", list(voids)))
     };
-    let finding = Finding::new(
-        &code::SCOPE_LOOSENS,
-        about(scope),
-        sentence(scope, first),
-        format!(
-            "scope {:?} is laxer than what surrounds it for {}",
-            scope.name.value,
-            list(laxer.iter().copied())
-        ),
+    Some(
+        Finding::new(
+            &code::SCOPE_LOOSENS,
+            about(scope),
+            sentence(scope, first),
+            format!("{what} for {}", list(laxer.iter().copied())),
+        )
+        .severity(severity)
+        .label("laxer from here on")
+        .why(format!("{why}Any process of root can move itself into {}.", scope.place.value)),
     )
-    .severity(severity)
-    .label("laxer from here on")
-    .why(format!("{why}Any process of root can move itself into {}.", scope.place.value));
-    Some(finding.related(&scope.loosen.origin, "says that it may"))
 }
 
 fn cannot_loosen(case: &Case<'_>, at: usize, scope: &Scope) -> Option<Finding> {
@@ -96,7 +112,9 @@ fn cannot_loosen(case: &Case<'_>, at: usize, scope: &Scope) -> Option<Finding> {
 
 fn needless(case: &Case<'_>, at: usize, scope: &Scope) -> Option<Finding> {
     let here = &case.scopes[at];
-    let same = here.effective == here.around && here.asked == here.around;
+    let same = here.effective == here.around
+        && here.asked == here.around
+        && places::instead(&case.places, at).is_none();
     same.then(|| {
         Finding::new(
             &code::SCOPE_NEEDLESS,

@@ -197,6 +197,27 @@ fn scopes_are_measured_by_what_is_around_them() {
 }
 
 #[test]
+fn a_unit_that_is_there_is_measured_by_what_is_around_it() {
+    let text = "level = \"integrity\"\n[[scope]]\nname = \"system\"\ncgroup = \"/system.slice\"\nlevel = \"confidentiality\"\n\
+                [[scope]]\nname = \"fwupd\"\nunit = \"fwupd.service\"\nlevel = \"integrity\"\n";
+    assert_eq!(only(&found(text), "SP304").about.name(), "fwupd");
+    let elsewhere = text.replace("fwupd.service", "rasdaemon.service");
+    silent(&found(&elsewhere), "SP304");
+}
+
+#[test]
+fn of_two_scopes_for_one_cgroup_the_general_one_is_not_around_the_other() {
+    let report = found(
+        "level = \"integrity\"\n[[scope]]\nname = \"all\"\ncgroup = \"/pods/*\"\nlevel = \"confidentiality\"\n\
+         [[scope]]\nname = \"one\"\ncgroup = \"/pods/one\"\nlevel = \"integrity\"\n",
+    );
+    silent(&report, "SP304");
+    silent(&report, "SP310");
+    let finding = only(&report, "SP006");
+    assert!(finding.about.name() == "one" && finding.message.contains("\"all\""), "{finding:#?}");
+}
+
+#[test]
 fn interpreters_are_known_and_digests_do_not_help() {
     let report =
         excepting(&format!("exe = \"/usr/bin/python3.13\"\ndigest = \"sha256:{}\"", "11".repeat(32)));

@@ -1,8 +1,9 @@
 /*!
 `stockade policy check`: what speaks against a policy, before it is applied.
 */
-use std::{fmt::Write, io::IsTerminal, path::Path};
+use std::{fmt::Write, path::Path};
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -12,7 +13,7 @@ use stockade_kernel::{
     host::{self, SecureBoot},
 };
 use stockade_policy::{
-    LoadError, Loaded, Problem, Source,
+    Loaded, Problem, Source,
     check::{self, About, Cgroups, Code, Disk, Finding, Machine, Severity},
     load,
     load::{Trust, Where},
@@ -21,6 +22,7 @@ use stockade_policy::{
 };
 use stockade_reasons::{Level, Reason};
 
+use super::NotRead;
 use crate::{Exit, flags, output, sarif};
 
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -31,8 +33,10 @@ const WIDTH: usize = 100;
 /// What `policy check --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The files that make the policy, in the order in which they are read
+    /// The files that were read, later ones over earlier ones
     pub files: Vec<String>,
+    /// Files that were there and not read
+    pub not_read: Vec<NotRead>,
     /// What was found: the worst first, accepted ones last
     pub findings: Vec<Found>,
     /// What could not be looked at: nothing was argued about that
@@ -88,22 +92,18 @@ pub struct At {
 }
 
 pub fn run(flags: &flags::PolicyCheck, json: bool) -> Result<Exit> {
-    let image = flags.root.as_deref().filter(|root| *root != Path::new("/"));
-    let root = image.unwrap_or(Path::new("/"));
-    let from = if flags.policy.is_empty() { Where::System(root) } else { Where::Named(&flags.policy) };
-    let loaded = match load(from, Trust::Any) {
-        Ok(loaded) => loaded,
-        Err(LoadError::Invalid(problems)) if !json => {
-            eprint!("{}", problems.render(colour(&std::io::stderr())));
-            return Ok(Exit::Unknown);
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let image = Some(flags.root.as_path()).filter(|root| *root != Path::new("/"));
+    let from = if flags.policy.is_empty() { Where::System(&flags.root) } else { Where::Named(&flags.policy) };
+    let loaded = load(from, Trust::Any)?;
     let report = argue(&loaded, image)?;
     let format = if json { flags::Format::Json } else { flags.format };
     match format {
-        flags::Format::Text => output::text(&text(&report, &loaded, colour(&std::io::stdout())))?,
-        flags::Format::Json => output::json(&document(&report, &loaded.sources))?,
+        flags::Format::Text => output::text(&text(
+            &report,
+            &loaded,
+            AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
+        ))?,
+        flags::Format::Json => output::json(&document(&report, &loaded))?,
         flags::Format::Sarif => output::json(&log(&report, &loaded.sources))?,
     }
     let tolerated = if flags.strict { None } else { Some(Severity::Note) };
@@ -129,7 +129,7 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
         }),
         now: Timestamp::now(),
         files: &files,
-        cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.count(place)),
+        cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.named_by(place)),
     };
     Ok(check::check(&loaded.policy, &machine))
 }
@@ -142,10 +142,6 @@ fn is_asked_here(reason: &Reason) -> bool {
 fn cgroups() -> Option<Cgroups> {
     let mount = CGROUPS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount))?;
     Cgroups::read(mount).ok()
-}
-
-fn colour(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn text(report: &check::Report, loaded: &Loaded, colour: bool) -> String {
@@ -225,7 +221,9 @@ fn paragraph(out: &mut String, word: &str, text: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-fn document(report: &check::Report, sources: &[Source]) -> Report {
+fn document(report: &check::Report, loaded: &Loaded) -> Report {
+    let sources = &loaded.sources;
+    let not_read = loaded.passed_over.iter();
     let found = |finding: &Finding| Found {
         code: finding.code.id.into(),
         name: finding.code.name.into(),
@@ -240,7 +238,10 @@ fn document(report: &check::Report, sources: &[Source]) -> Report {
         accepted: finding.accepted.clone(),
     };
     Report {
-        files: sources.iter().map(|source| source.name().to_owned()).collect(),
+        files: super::files(loaded),
+        not_read: not_read
+            .map(|file| NotRead { file: file.path.display().to_string(), why: file.why.clone() })
+            .collect(),
         findings: report.findings.iter().map(found).collect(),
         not_looked_at: report.unseen.clone(),
         errors: report.count(Severity::Error),
