@@ -20,7 +20,7 @@ use crate::{read::keys, words::Word};
 #[schemars(rename_all = "kebab-case", deny_unknown_fields)]
 struct Policy {
     /// Version of the language
-    #[schemars(schema_with = "version")]
+    #[schemars(schema_with = "version", default)]
     version: Option<u32>,
     /// What is refused outside all scopes. auto: integrity where EFI Secure Boot is on, otherwise none
     #[schemars(schema_with = "words::<crate::model::LevelChoice>", default = "auto")]
@@ -32,7 +32,7 @@ struct Policy {
     #[schemars(schema_with = "words::<crate::model::Unknown>", default = "level")]
     unknown_reasons: Option<String>,
     /// Single reasons, whatever the level and mode
-    #[schemars(schema_with = "reasons")]
+    #[schemars(schema_with = "reasons", default)]
     reasons: Option<BTreeMap<String, String>>,
     /// Parts of the cgroup tree with verdicts of their own
     scope: Option<Vec<Scope>>,
@@ -68,13 +68,13 @@ struct Scope {
     #[schemars(regex(pattern = r"^[A-Za-z0-9:_.\\@-]+\.(service|slice|scope|socket|mount|swap)$"))]
     unit: Option<String>,
     /// Its level; the surrounding one's when left out
-    #[schemars(schema_with = "words::<crate::model::LevelChoice>")]
+    #[schemars(schema_with = "words::<crate::model::LevelChoice>", default)]
     level: Option<String>,
     /// Its mode; the surrounding one's when left out
-    #[schemars(schema_with = "words::<crate::model::Mode>")]
+    #[schemars(schema_with = "words::<crate::model::Mode>", default)]
     mode: Option<String>,
     /// Single reasons, whatever its level and mode
-    #[schemars(schema_with = "reasons")]
+    #[schemars(schema_with = "reasons", default)]
     reasons: Option<BTreeMap<String, String>>,
     /// Whether it may be laxer than what surrounds it
     #[schemars(default)]
@@ -110,7 +110,7 @@ struct Exception {
     #[schemars(default)]
     inherit: bool,
     /// When it ends: a time with Z or an offset, without quotes
-    #[schemars(schema_with = "time")]
+    #[schemars(schema_with = "time", default)]
     expires: Option<String>,
     /// Why, for whoever reads the policy
     why: Option<String>,
@@ -197,6 +197,11 @@ fn the_schema_for_editors_is_that_of_the_reader() {
         there.sort();
         assert_eq!(there, sorted(known), "{name}");
     }
+    let needed = |table: &Value| table["required"].as_array().cloned().unwrap_or_default();
+    assert_eq!(needed(&schema), [] as [Value; 0]);
+    assert_eq!(needed(&schema["$defs"]["Scope"]), ["name"]);
+    assert_eq!(needed(&schema["$defs"]["Exception"]), ["name", "reasons"]);
+    assert_eq!(needed(&schema["$defs"]["Accept"]), ["code", "why"]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/policy.schema.json");
     let text = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
     if std::env::var_os("STOCKADE_BLESS").is_some() {

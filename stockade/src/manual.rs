@@ -11,7 +11,7 @@ const REFERENCE: &str = include_str!("../../docs/policy-language.md");
 pub fn policy_page() -> String {
     let mut roff = Roff::new();
     let version = format!("stockade {}", env!("CARGO_PKG_VERSION"));
-    roff.control("TH", ["stockade.policy", "5", "", version.as_str(), "File formats"]);
+    roff.control("TH", ["stockade.policy", "5", " ", version.as_str(), "File formats"]);
     section(&mut roff, "NAME");
     roff.text([roman("stockade.policy - what is refused on this machine, and to whom")]);
     section(&mut roff, "DESCRIPTION");

@@ -15,7 +15,7 @@ pub struct Failure {
     /// What went wrong and what to do.
     pub error: String,
     /// What is wrong with the policy, one by one, where that is why
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Mistake>,
 }
 
