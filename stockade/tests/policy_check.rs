@@ -63,6 +63,13 @@ fn nothing_to_say_is_success_and_names_what_was_not_seen() {
 }
 
 #[test]
+fn the_example_passes() {
+    let example = include_str!("../../packaging/policy/policy.toml");
+    let (code, text) = check(example, &["--strict"]);
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
 fn notes_decide_only_when_asked_to() {
     let policy = format!("{FINE}\n[reasons]\nperf = \"allow\"\n");
     assert_eq!(check(&policy, &[]).0, 0);
