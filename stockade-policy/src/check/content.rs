@@ -78,6 +78,12 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_call_is_the_kernels() {
+        assert_eq!(MEASURE_VERITY, 0xc004_6686);
+    }
+
+    #[test]
     fn a_plain_file_is_not_under_verity() {
         assert_eq!(
             verity(&File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap()).unwrap(),
