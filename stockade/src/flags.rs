@@ -72,8 +72,10 @@ pub enum Command {
     ///
     /// Exit status 1 when it cannot.
     CheckHost,
-    /// Explain a reason, or a line of the kernel log
+    /// Explain a reason, a line of the kernel log, or a code of `policy check`
     Explain(Explain),
+    /// Look at policies: see stockade.policy(5)
+    Policy(Policy),
     /// Print shell completions
     Completions(Completions),
     /// Write the man pages
@@ -133,9 +135,102 @@ pub struct Watch {
 /// `stockade explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A reason such as dev-mem, or a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7"
-    #[arg(required = true, value_name = "REASON|LINE")]
+    /// A reason such as dev-mem, a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7", or
+    /// a code such as SP001
+    #[arg(required = true, value_name = "REASON|LINE|CODE")]
     pub what: Vec<String>,
+}
+
+/// `stockade policy`
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// What to do
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// The commands of `stockade policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Argue against a policy: what it lets through without saying so, and what it says without effect
+    ///
+    /// Finds exceptions and allowed reasons that void the level, subjects that root can fake, programs that others
+    /// can change, and what has no effect on this machine. Each finding has a code (`stockade explain SP001`),
+    /// points at the sentence that is to blame, and can be accepted in the policy with an [[accept]] entry that
+    /// says why. Changes nothing. Without root it goes as far as it can and names what it could not look at.
+    ///
+    /// Exit status 1 when an error or a warning is left, 2 when the policy could not be read.
+    Check(PolicyCheck),
+    /// Print what all files of the policy say together, with the file and line of each value
+    ///
+    /// What is printed is a policy itself, which says the same. Exit status 2 when there is no policy or it is wrong.
+    Show(PolicyShow),
+    /// Say what it would change to put another policy in the place of this one
+    ///
+    /// By meaning, not by line: which reasons would be decided otherwise, and which scopes and exceptions come, go
+    /// or change. Exit status 1 when the two differ.
+    Diff(PolicyDiff),
+}
+
+/// Which policy, for the commands that read one.
+#[derive(Debug, Args)]
+pub struct PolicyFiles {
+    /// Read this file, or this folder laid out like /etc/stockade, in the place of the system's policy (repeatable:
+    /// later ones override earlier ones)
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    pub policy: Vec<PathBuf>,
+    /// Read the policy of the system below this folder, for instance of an image
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// `stockade policy check`
+#[derive(Debug, Args)]
+pub struct PolicyCheck {
+    /// Read this file, or this folder laid out like /etc/stockade, in the place of the system's policy (repeatable:
+    /// later ones override earlier ones)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Look at the programs, the units and, without --policy, the policy below this folder, for instance of an image; nothing
+    /// is known of its kernel then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// How to print it; sarif is version 2.1.0
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Let notes decide as well
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One document, as with --json
+    Json,
+    /// For code hosts and auditors' tools
+    Sarif,
+}
+
+/// `stockade policy show`
+#[derive(Debug, Args)]
+pub struct PolicyShow {
+    /// Which policy
+    #[command(flatten)]
+    pub files: PolicyFiles,
+}
+
+/// `stockade policy diff`
+#[derive(Debug, Args)]
+pub struct PolicyDiff {
+    /// Which policy it is compared with
+    #[command(flatten)]
+    pub files: PolicyFiles,
+    /// The other policy: files, or folders laid out like /etc/stockade, later ones over earlier ones
+    #[arg(required = true, value_name = "NEW")]
+    pub new: Vec<PathBuf>,
 }
 
 /// `stockade completions`
@@ -149,6 +244,6 @@ pub struct Completions {
 /// `stockade man`
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Folder to write stockade.1 and a page for each command to
+    /// Folder to write stockade.1, a page for each command and stockade.policy.5 to
     pub folder: PathBuf,
 }

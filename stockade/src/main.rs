@@ -7,8 +7,10 @@ the kernel is in the crate stockade-kernel, everything known about reasons in st
 mod commands;
 mod flags;
 mod kernel_log;
+mod manual;
 mod output;
 mod requester;
+mod sarif;
 #[cfg(test)]
 mod schema;
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Residual => commands::residual::run(json),
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
+        Command::Policy(f) => commands::policy::run(&f, json),
         Command::Explain(f) => commands::explain::run(&f, json),
         Command::Completions(f) => commands::documents::completions(&f),
         Command::Man(f) => commands::documents::man(&f),
@@ -51,10 +54,7 @@ fn main() -> ExitCode {
         // Whoever closed the pipe has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if json {
-                let _ = output::json(&output::Failure { error: format!("{error:#}") });
-            }
-            eprintln!("stockade: {error:#}");
+            output::failure(&error, json);
             ExitCode::from(2)
         }
     }

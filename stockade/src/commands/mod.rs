@@ -11,6 +11,7 @@ pub mod documents;
 pub mod enforce;
 pub mod explain;
 pub mod lift;
+pub mod policy;
 pub mod probe;
 pub mod residual;
 pub mod status;
