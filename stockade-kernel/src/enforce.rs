@@ -22,12 +22,11 @@ use std::{
 };
 
 use aya::maps::{MapData, PerCpuArray};
-use jiff::Timestamp;
 use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
     compile::{CompileError, Tables, compile},
-    model::Policy,
+    model::{Exception, Policy},
 };
 use stockade_reasons::Level;
 
@@ -87,7 +86,18 @@ pub enum Change {
 pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
-    apply(machine, policy.clone(), auto)
+    let mut policy = policy.clone();
+    policy.exceptions.extend(grants()?);
+    apply(machine, policy, auto)
+}
+
+/// What was granted and has not ended: it outlives the policy it was granted under.
+fn grants() -> Result<Vec<Exception>, Error> {
+    let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
+    let slot = enforcement.slot()?;
+    let description = Description::read(slot.words.generation, slot.digest);
+    let exceptions = description.map(|description| description.policy.exceptions).unwrap_or_default();
+    Ok(exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect())
 }
 
 /// Applies what `change` makes of the policy in force.
@@ -112,6 +122,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         )));
     };
     let mut policy = description.policy;
+    policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
     apply(machine, policy, description.auto.into())
 }
@@ -147,7 +158,7 @@ struct Ready {
 impl Ready {
     fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
         let policy = policy.with_units(cgroups::of_unit);
-        let tables = compile(&policy, auto, &types.kernel_reasons(), Timestamp::now())
+        let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
             .map_err(|e: CompileError| Error::Request(e.to_string()))?;
         if !tables.places.is_empty() {
             cgroups::root()?;

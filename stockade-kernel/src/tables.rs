@@ -10,17 +10,16 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use jiff::Timestamp;
 use stockade_common::{
     CgroupKey, Exception, ExceptionKey, NAME_PART_MAX, NamePart, PATTERNS, PathKey, Pattern, Program,
     ProgramKey, Sets, Until, UntilKey,
 };
 use stockade_policy::{
-    compile::{CompiledPlace, End, Tables},
+    compile::{CompiledPlace, Tables},
     model::Place,
 };
 
-use crate::{Error, cgroups, executables::Executable, host, object::Object};
+use crate::{Error, cgroups, executables::Executable, object::Object};
 
 /// The hash maps of a policy.
 pub(crate) struct Maps(HashMap<&'static str, OwnedFd>);
@@ -122,8 +121,8 @@ impl Maps {
             for &(reason, itself, inherited) in &excepted.timed {
                 entry.timed |= stockade_policy::compile::bit(reason);
                 let until = until.entry(UntilKey { subject: key, reason: u64::from(reason) }).or_default();
-                until.itself = until.itself.max(boot_ns(itself));
-                until.inherited = until.inherited.max(boot_ns(inherited));
+                until.itself = until.itself.max(itself);
+                until.inherited = until.inherited.max(inherited);
             }
         }
         self.update("UNTIL", until.into_iter().collect())?;
@@ -174,17 +173,5 @@ impl Maps {
             )),
             _ => Error::io(format!("write the table {name}"), e),
         })
-    }
-}
-
-/// A moment on the clock that decisions read. The wall clock is asked once, here: setting it later moves no end.
-fn boot_ns(end: End) -> u64 {
-    match end {
-        End::Past => 0,
-        End::Never => u64::MAX,
-        End::At(when) => {
-            let left = when.duration_since(Timestamp::now()).as_nanos();
-            u64::try_from(i128::from(host::boot_ns()) + left).unwrap_or(0)
-        }
     }
 }

@@ -63,6 +63,7 @@ impl Exception {
             expires: bare(self.expires),
             why: bare(self.why),
             granted: self.granted,
+            ends_boot_ns: self.ends_boot_ns,
         }
     }
 }

@@ -4,7 +4,7 @@ Every command and flag, once: parsing, `--help`, man pages and completions are m
 use std::path::PathBuf;
 
 use clap::{
-    Args, Parser, Subcommand,
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
@@ -38,6 +38,12 @@ pub struct Flags {
 pub enum Command {
     /// Apply a level until reboot or `stockade lift`
     Enforce(Enforce),
+    /// Let somebody through for a limited time
+    ///
+    /// The end is enforced by the kernel, on a clock that nobody can set: no process of Stockade's has to be alive
+    /// for it. A grant goes on when another policy is applied, and ends with `stockade lift`. Each use is an event
+    /// that `stockade watch` shows.
+    Grant(Grant),
     /// End enforcement
     Lift(Lift),
     /// Show what is enforced here, by whom, and what was refused
@@ -85,24 +91,65 @@ pub enum Command {
 /// `stockade enforce`
 #[derive(Debug, Args)]
 pub struct Enforce {
-    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none
-    #[arg(value_parser = one_of::<LevelChoice>(&["none", "integrity", "confidentiality", "auto"]))]
-    pub level: LevelChoice,
-    /// Let through and report what the level would refuse
+    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none. Without a level the system's
+    /// policy is applied: /etc/stockade/policy.toml and what belongs to it
+    #[arg(value_parser = one_of::<LevelChoice>(&["none", "integrity", "confidentiality", "auto"]), conflicts_with = "policy")]
+    pub level: Option<LevelChoice>,
+    /// Apply this file, or this folder laid out like /etc/stockade (repeatable: later ones override earlier ones)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Let through and report what would be refused
     #[arg(long)]
     pub audit: bool,
     /// Let this reason through in spite of the level (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub allow: Vec<String>,
     /// Refuse this reason whatever the level and mode (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub deny: Vec<String>,
     /// Let this reason through and report it, whatever the level (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub audit_reason: Vec<String>,
     /// What happens to reasons of this kernel that this version does not know
-    #[arg(long, value_name = "VERDICT", default_value = "level", value_parser = one_of::<Unknown>(&["level", "allow", "audit", "deny"]))]
-    pub unknown_reasons: Unknown,
+    #[arg(long, value_name = "VERDICT", requires = "level", value_parser = one_of::<Unknown>(&["level", "allow", "audit", "deny"]))]
+    pub unknown_reasons: Option<Unknown>,
+}
+
+/// `stockade grant`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["reasons", "list", "revoke"])))]
+#[command(group(ArgGroup::new("subject").multiple(true).args(["unit", "cgroup", "exe"])))]
+pub struct Grant {
+    /// What to let through
+    #[arg(value_name = "REASON", requires_all = ["time", "subject"])]
+    pub reasons: Vec<String>,
+    /// For how long, from now on: 10m, 2h 30m
+    #[arg(long = "for", id = "time", value_name = "TIME")]
+    pub time: Option<String>,
+    /// Whoever is in this systemd unit or slice
+    #[arg(long, conflicts_with = "cgroup")]
+    pub unit: Option<String>,
+    /// Whoever is in this cgroup or below it: a path from the root of the hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Whoever executes this program from now on
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// Only with this real user id
+    #[arg(long, requires = "subject")]
+    pub uid: Option<u32>,
+    /// Also the processes that the program forks
+    #[arg(long, requires = "exe")]
+    pub inherit: bool,
+    /// What the grant is called in status and watch; made up where it is left out
+    #[arg(long)]
+    pub name: Option<String>,
+    /// List what is granted and has not ended. Exit status 1 when nothing is
+    #[arg(long)]
+    pub list: bool,
+    /// End this grant now
+    #[arg(long, value_name = "NAME")]
+    pub revoke: Option<String>,
 }
 
 /// `stockade lift`

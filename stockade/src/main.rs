@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     let json = flags.json;
     let result = match flags.command {
         Command::Enforce(f) => commands::enforce::run(&f, json),
+        Command::Grant(f) => commands::grant::run(&f, json),
         Command::Lift(f) => commands::lift::run(&f, json),
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
@@ -68,6 +69,7 @@ fn not_understood(error: &clap::Error) -> ! {
         let words = error.render().to_string();
         let _ = output::json(&output::Failure {
             error: words.trim_start_matches("error: ").trim_end().to_owned(),
+            problems: Vec::new(),
         });
     }
     error.exit()

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use stockade_common::{Policy, Scope};
+use stockade_common::{Policy, Words};
 
 use super::lift_all;
 use crate::{
@@ -63,7 +63,7 @@ fn write_maps(_: &Guest) -> Result<()> {
     // SAFETY: integers only, written by the kernel.
     let mut policy = unsafe { policy.assume_init() };
     for slot in &mut policy.slots {
-        slot.scope = Scope::default();
+        slot.words = Words { generation: slot.words.generation, ..Words::default() };
     }
     bpf(UPDATE, [fd, &raw const key as u64, &raw const policy as u64, 0])?;
     ensure!(kcore_opens(), "the map was written, and kcore is still refused");

@@ -1,7 +1,7 @@
 /*!
 `stockade enforce`: from flags to a policy in force, and how to undo it.
 */
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 use anyhow::{Result, bail};
 use schemars::JsonSchema;
@@ -12,7 +12,11 @@ use stockade_kernel::{
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
 };
-use stockade_policy::model::{LevelChoice, Mode, Policy, Said, Verdict};
+use stockade_policy::{
+    load,
+    load::{Trust, Where},
+    model::{LevelChoice, Mode, Policy, Said, Unknown, Verdict},
+};
 use stockade_reasons::Level;
 
 use crate::{Exit, flags, output};
@@ -68,37 +72,73 @@ const COMMAND_LINE: &str = "command line";
 
 /// The policy that flags ask for, what `auto` is here, and a word on that.
 fn policy(flags: &flags::Enforce) -> Result<(Policy, Level, Option<&'static str>)> {
-    let level = flags.level;
-    let (auto, why) = if level == LevelChoice::Auto { auto()? } else { (Level::None, None) };
-    let mut policy = Policy::level(level, COMMAND_LINE);
-    if flags.audit {
-        policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
-    }
-    policy.unknown_reasons = Said::at(flags.unknown_reasons, COMMAND_LINE);
-    for (flag, names, verdict) in [
-        ("--allow", &flags.allow, Verdict::Allow),
-        ("--deny", &flags.deny, Verdict::Deny),
-        ("--audit-reason", &flags.audit_reason, Verdict::Audit),
-    ] {
-        for reason in super::reasons(names)? {
-            let said = Said::at(verdict, flag);
-            if let Some(before) = policy.reasons.insert(reason.id.into(), said)
-                && before.value != verdict
-            {
-                bail!(
-                    "{} is named by both {} and {flag}: a reason has one verdict; drop one of the two",
-                    reason.id,
-                    before.origin
-                );
-            }
+    let mut policy = match flags.level {
+        Some(level) => of_flags(level, flags)?,
+        None => {
+            let from = match &flags.policy[..] {
+                [] => Where::System(Path::new("/")),
+                named => Where::Named(named),
+            };
+            // Whoever else may write the policy decides what is enforced.
+            load(from, Trust::RootOnly)?.policy
         }
+    };
+    let levels = policy.scopes.iter().filter_map(|scope| scope.level.as_ref()).chain([&policy.level]);
+    let says_auto = levels.into_iter().any(|said| said.value == LevelChoice::Auto);
+    let (auto, why) = if says_auto { auto()? } else { (Level::None, None) };
+    if flags.audit {
+        audit(&mut policy);
+    }
+    Ok((policy, auto, why))
+}
+
+/// Nothing is refused any more; what would be is reported.
+fn audit(policy: &mut Policy) {
+    policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
+    let scopes = policy.scopes.iter_mut();
+    let reasons = scopes.map(|scope| {
+        if let Some(mode) = &mut scope.mode {
+            *mode = Said::at(Mode::Audit, COMMAND_LINE);
+        }
+        &mut scope.reasons
+    });
+    for reasons in reasons.chain([&mut policy.reasons]) {
+        for said in reasons.values_mut().filter(|said| said.value == Verdict::Deny) {
+            *said = Said::at(Verdict::Audit, COMMAND_LINE);
+        }
+    }
+    if policy.unknown_reasons.value == Unknown::Deny {
+        policy.unknown_reasons = Said::at(Unknown::Audit, COMMAND_LINE);
+    }
+}
+
+fn of_flags(level: LevelChoice, flags: &flags::Enforce) -> Result<Policy> {
+    let mut policy = Policy::level(level, COMMAND_LINE);
+    if let Some(unknown) = flags.unknown_reasons {
+        policy.unknown_reasons = Said::at(unknown, COMMAND_LINE);
     }
     if flags.audit && level == LevelChoice::None {
         bail!(
             "--audit with level none: there is nothing to audit; name the level to try, integrity or confidentiality"
         );
     }
-    Ok((policy, auto, why))
+    let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+    for (flag, names, verdict) in [
+        ("--allow", &flags.allow, Verdict::Allow),
+        ("--deny", &flags.deny, Verdict::Deny),
+        ("--audit-reason", &flags.audit_reason, Verdict::Audit),
+    ] {
+        for reason in super::reasons(names)? {
+            if let Some(before) = named.insert(reason.id, flag).filter(|before| *before != flag) {
+                bail!(
+                    "{} is named by both {before} and {flag}: a reason has one verdict; drop one of the two",
+                    reason.id
+                );
+            }
+            policy.reasons.insert(reason.id.into(), Said::at(verdict, COMMAND_LINE));
+        }
+    }
+    Ok(policy)
 }
 
 /// What the level `auto` is on this machine, and why.

@@ -10,6 +10,7 @@ pub mod check_host;
 pub mod documents;
 pub mod enforce;
 pub mod explain;
+pub mod grant;
 pub mod lift;
 pub mod policy;
 pub mod probe;
