@@ -84,11 +84,7 @@ pub enum Change {
 /// # Errors
 /// Whatever is missing, as an [`Error`] that names the remedy. The state is then as before.
 pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
-    let machine = Machine::look()?;
-    let _lock = Lock::take()?;
-    let mut policy = policy.clone();
-    policy.exceptions.extend(grants()?);
-    apply(machine, policy, auto)
+    Machine::look()?.enforce(policy, auto)
 }
 
 /// What was granted and has not ended: it outlives the policy it was granted under.
@@ -127,15 +123,20 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
     apply(machine, policy, description.auto.into())
 }
 
-/// What has to be known of the machine.
-struct Machine {
+/// What has to be known of the machine: read once, since that is most of the work.
+#[derive(Clone, Debug)]
+pub struct Machine {
     types: KernelTypes,
     lsms: String,
     native: Level,
 }
 
 impl Machine {
-    fn look() -> Result<Self, Error> {
+    /// Looks.
+    ///
+    /// # Errors
+    /// Without root, BTF or securityfs.
+    pub fn look() -> Result<Self, Error> {
         if !host::is_root() {
             return Err(Error::no_privilege("changing what the kernel refuses"));
         }
@@ -144,6 +145,17 @@ impl Machine {
             lsms: host::active_lsms()?,
             native: host::native_lockdown()?,
         })
+    }
+
+    /// As [`enforce`].
+    ///
+    /// # Errors
+    /// As for [`enforce`].
+    pub fn enforce(&self, policy: &Policy, auto: Level) -> Result<Applied, Error> {
+        let _lock = Lock::take()?;
+        let mut policy = policy.clone();
+        policy.exceptions.extend(grants()?);
+        apply(self.clone(), policy, auto)
     }
 }
 
@@ -169,8 +181,9 @@ impl Ready {
                 "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
             )));
         }
-        let executables: Vec<Executable> =
-            tables.programs.iter().map(executables::look_up).collect::<Result<_, _>>()?;
+        let mut mounts = executables::Mounts::default();
+        let look_up = |program| executables::look_up(program, &mut mounts);
+        let executables: Vec<Executable> = tables.programs.iter().map(look_up).collect::<Result<_, _>>()?;
         let programs = tables.programs.iter().zip(&executables).map(|(program, seen)| description::Program {
             path: program.path.clone(),
             inode: seen.inode,
@@ -398,12 +411,14 @@ fn replace(
     let generation = policy.slots[0].words.generation.max(policy.slots[1].words.generation) + 1;
     let needed = ready.duties();
     let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
-    let object = Object::open(types, pins::open_maps()?)?;
-    let maps = Maps::of(&object)?;
+    let maps = Maps::pinned()?;
     let written = (|| {
-        for (duty, link) in attach_all(&object, &missing)? {
-            pins::pin(&link, duty.pin())?;
-            step(duty.pin());
+        if !missing.is_empty() {
+            let object = Object::open(types, pins::open_maps()?)?;
+            for (duty, link) in attach_all(&object, &missing)? {
+                pins::pin(&link, duty.pin())?;
+                step(duty.pin());
+            }
         }
         // Left behind by a command that was killed.
         maps.keep_only(before.words.generation)?;

@@ -7,6 +7,7 @@ moves with every change of content, mode or owner and lets nobody set. A file un
 its content cannot change.
 */
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
@@ -36,11 +37,15 @@ const GET_VERSION: libc::c_ulong = 0x8008_7601;
 /// `FS_IOC_MEASURE_VERITY`, 5.4 and later.
 const MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
 
+/// Devices of mounts as the kernel has them, by the mounts' ids.
+#[derive(Default)]
+pub struct Mounts(HashMap<String, u32>);
+
 /// Looks a program up, and its content where the policy says what it has to be.
 ///
 /// # Errors
 /// [`Error::Request`] names the exception and what is wrong with its program.
-pub fn look_up(program: &CompiledProgram) -> Result<Executable, Error> {
+pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executable, Error> {
     let wrong = |what: String| {
         Error::Request(format!(
             "the exception {} is for {}, {what}",
@@ -111,7 +116,8 @@ pub fn look_up(program: &CompiledProgram) -> Result<Executable, Error> {
         flags,
         pad: 0,
     };
-    let device = device(&file, &before).map_err(|e| wrong(format!("whose device cannot be told: {e}")))?;
+    let device =
+        mounts.device(&file, &before).map_err(|e| wrong(format!("whose device cannot be told: {e}")))?;
     Ok(Executable { inode: before.ino(), device, program })
 }
 
@@ -133,24 +139,27 @@ fn generation(file: &File) -> Option<u32> {
     (answer == 0).then_some(version)
 }
 
-/// The device as the kernel has it: that of the mount, since some file systems show each file another.
-fn device(file: &File, metadata: &fs::Metadata) -> io::Result<u32> {
-    let packed = |major: u32, minor: u32| major << 20 | minor;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    for line in mounts.lines() {
-        let mut words = line.split(' ');
-        let (id, device) = (words.next(), words.nth(1));
-        if id == mount
-            && let Some((major, minor)) = device.and_then(|device| device.split_once(':'))
-            && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
-        {
-            return Ok(packed(major, minor));
+impl Mounts {
+    /// The device as the kernel has it: that of the mount, since some file systems show each file another.
+    fn device(&mut self, file: &File, metadata: &fs::Metadata) -> io::Result<u32> {
+        let packed = |major: u32, minor: u32| major << 20 | minor;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+        let mount =
+            info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim).unwrap_or_default();
+        if self.0.is_empty() {
+            for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
+                let mut words = line.split(' ');
+                if let (Some(id), Some((major, minor))) =
+                    (words.next(), words.nth(1).and_then(|device| device.split_once(':')))
+                    && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
+                {
+                    self.0.insert(id.to_owned(), packed(major, minor));
+                }
+            }
         }
+        let device = metadata.dev();
+        Ok(self.0.get(mount).copied().unwrap_or_else(|| packed(libc::major(device), libc::minor(device))))
     }
-    let device = metadata.dev();
-    Ok(packed(libc::major(device), libc::minor(device)))
 }
 
 fn sha256(path: &Path) -> io::Result<[u8; 32]> {

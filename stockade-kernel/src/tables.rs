@@ -19,7 +19,7 @@ use stockade_policy::{
     model::Place,
 };
 
-use crate::{Error, cgroups, executables::Executable, object::Object};
+use crate::{Error, cgroups, executables::Executable, object::Object, pins};
 
 /// The hash maps of a policy.
 pub(crate) struct Maps(HashMap<&'static str, OwnedFd>);
@@ -35,6 +35,13 @@ impl Maps {
             Ok((name, map))
         });
         Ok(Self(maps.collect::<Result<_, Error>>()?))
+    }
+
+    /// Those that are pinned.
+    pub fn pinned() -> Result<Self, Error> {
+        let mut there = pins::open_maps()?;
+        let maps = NAMES.iter().filter_map(|&name| Some((name, there.remove(name)?)));
+        Ok(Self(maps.collect()))
     }
 
     fn map(&self, name: &str) -> BorrowedFd<'_> {

@@ -19,6 +19,7 @@ mod killed;
 mod load;
 mod namespaces;
 mod native;
+mod policy;
 mod probing;
 mod programs;
 mod raw;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,
+        &policy::all(),
     ]
     .concat()
 }

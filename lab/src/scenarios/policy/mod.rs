@@ -1,0 +1,137 @@
+//! Policies from files: scopes, exceptions, grants.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{lift_all, watching::events};
+use crate::{
+    program::{Answer, run, stockade},
+    scenario::Scenario,
+};
+
+mod grants;
+mod places;
+mod subjects;
+mod swaps;
+
+/// Every scenario of this folder.
+pub(super) fn all() -> Vec<Scenario> {
+    [subjects::SCENARIOS, places::SCENARIOS, grants::SCENARIOS, swaps::SCENARIOS].concat()
+}
+
+const POLICY: &str = "/etc/stockade/policy.toml";
+
+/// Makes this the system's policy.
+fn write(text: &str) -> Result<()> {
+    fs::create_dir_all("/etc/stockade")?;
+    fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))
+}
+
+/// Makes this the system's policy and applies it.
+fn apply(text: &str) -> Result<Answer> {
+    write(text)?;
+    stockade(&["enforce"])?.exits(0)
+}
+
+/// A program of its own: a copy of busybox, which does what its first argument says.
+struct Tool(PathBuf);
+
+impl Tool {
+    fn new(path: &str) -> Result<Self> {
+        let _ = fs::remove_file(path);
+        fs::copy("/bin/busybox", path).with_context(|| format!("copy busybox to {path}"))?;
+        Ok(Self(path.into()))
+    }
+
+    /// A command that opens /dev/mem and reads nothing of it.
+    fn opens_mem(&self) -> Command {
+        opens(&self.0, "/dev/mem")
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn opens(program: impl AsRef<Path>, file: &str) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.arg0("busybox").args(["dd", &format!("if={file}"), "of=/dev/null", "count=0"]);
+    command
+}
+
+/// Whether a command that opens something got through.
+fn through(command: &mut Command) -> Result<bool> {
+    let answer = run(command)?;
+    let refused = answer.err.contains("Operation not permitted");
+    ensure!(refused || answer.code == 0, "{}: {}{}", answer.line, answer.out, answer.err);
+    Ok(!refused)
+}
+
+/// Demands that a command gets through, or is refused.
+fn expect(command: &mut Command, wanted: bool, who: &str) -> Result<()> {
+    let got = through(command)?;
+    ensure!(got == wanted, "{who} {}", if got { "got through" } else { "was refused" });
+    Ok(())
+}
+
+/// What `watch` has to tell.
+fn watched() -> Result<Vec<Value>> {
+    events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)
+}
+
+/// A cgroup, removed with the scenario, and everything below that is empty.
+struct Cgroup(String);
+
+const TREE: &str = "/sys/fs/cgroup";
+
+impl Cgroup {
+    /// Makes the cgroup with this path.
+    fn new(path: &str) -> Result<Self> {
+        fs::create_dir(format!("{TREE}{path}")).with_context(|| format!("make the cgroup {path}"))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// Lets a command run in it.
+    fn runs(&self, command: &mut Command) -> Result<()> {
+        use std::ffi::CString;
+        let file = CString::new(format!("{TREE}{}/cgroup.procs", self.0))?;
+        // SAFETY: only async-signal-safe calls on data made before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                let fd = libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                if fd < 0 || libc::write(fd, c"0".as_ptr().cast(), 1) != 1 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                libc::close(fd);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// Demands of a program in it what [`expect`] demands.
+    fn expect(&self, mut command: Command, wanted: bool) -> Result<()> {
+        self.runs(&mut command)?;
+        expect(&mut command, wanted, &self.0)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(format!("{TREE}{}", self.0));
+    }
+}
+
+/// Whether anything is enforced: what a policy with a mistake must not change.
+fn enforced() -> Result<bool> {
+    Ok(!stockade(&["status", "--json"])?.json()?["stockade"].is_null())
+}

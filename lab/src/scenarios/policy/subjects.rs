@@ -1,0 +1,296 @@
+//! Exceptions by program: who is known as that program, and who only looks like it.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Tool, apply, enforced, expect, lift_all, opens, stockade, through, watched, write};
+use crate::{
+    guest::Guest,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "an excepted program gets through and no other", boot: Boot::Plain, run: program },
+    Scenario { name: "a program replaced on disk is excepted no more", boot: Boot::Plain, run: replaced },
+    Scenario {
+        name: "loader variables and tracers cost a program its exception",
+        boot: Boot::Plain,
+        run: influenced,
+    },
+    Scenario {
+        name: "children inherit an exception only where it says so",
+        boot: Boot::Plain,
+        run: children,
+    },
+    Scenario { name: "the link to the executable excepts nobody", boot: Boot::Plain, run: disguised },
+    Scenario { name: "an exception can demand a user beside a program", boot: Boot::Plain, run: user },
+    Scenario { name: "an exception ends when it says so", boot: Boot::Plain, run: expires },
+    Scenario { name: "who ran before being excepted is named", boot: Boot::Plain, run: before },
+    Scenario { name: "a policy that is wrong changes nothing", boot: Boot::Plain, run: wrong },
+    Scenario {
+        name: "without the BPF security module exceptions by program are refused",
+        boot: Boot::NoBpfLsm,
+        run: no_lsm,
+    },
+];
+
+const TOOL: &str = "/tmp/msrtool";
+
+fn policy(more: &str) -> String {
+    format!(
+        "level = \"integrity\"\n[[exception]]\nname = \"vendor\"\nreasons = [\"dev-mem\", \"msr\"]\nexe = \"{TOOL}\"\n{more}"
+    )
+}
+
+fn program(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    apply(&policy(""))?;
+    expect(&mut tool.opens_mem(), true, "the excepted program")?;
+    expect(&mut opens("/bin/busybox", "/dev/mem"), false, "another program")?;
+    expect(&mut opens(TOOL, "/sys/kernel/debug/sched/verbose"), false, "the program for another reason")?;
+    let seen = watched()?;
+    let use_of_it = seen.iter().find(|e| e["verdict"] == "excepted").context("no event of its use")?;
+    ensure!(use_of_it["exception"] == "vendor" && use_of_it["reason"] == "dev-mem", "{use_of_it}");
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    ensure!(status["stockade"]["exceptions"][0]["name"] == "vendor", "{status}");
+    let counted = status["stockade"]["counters"].as_array().into_iter().flatten();
+    ensure!(counted.into_iter().any(|c| c["excepted"] == 1), "{status}");
+    // Applied again it is what was in force, and excepts the same.
+    apply(&policy(""))?.says("Already in force")?;
+    expect(&mut tool.opens_mem(), true, "the program once more")?;
+    // Another policy without it.
+    apply("level = \"integrity\"")?;
+    expect(&mut tool.opens_mem(), false, "the program without its exception")?;
+    Ok(())
+}
+
+fn replaced(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    apply(&policy(""))?;
+    expect(&mut tool.opens_mem(), true, "the program")?;
+    // Another file under its name.
+    fs::copy("/bin/busybox", "/tmp/other")?;
+    fs::rename("/tmp/other", TOOL)?;
+    expect(&mut tool.opens_mem(), false, "another file under its name")?;
+    apply(&policy(""))?;
+    expect(&mut tool.opens_mem(), true, "the other file once the policy was applied again")?;
+    // The same file with other content: clocks of file systems tick in steps of ten milliseconds at most.
+    sleep(Duration::from_millis(20));
+    let same = fs::read("/bin/busybox")?;
+    fs::write(TOOL, same)?;
+    expect(&mut tool.opens_mem(), false, "the file written again")?;
+    apply(&policy(""))?;
+    expect(&mut tool.opens_mem(), true, "the written file once the policy was applied again")?;
+    Ok(())
+}
+
+fn influenced(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    apply(&policy(""))?;
+    for variable in ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "GLIBC_TUNABLES"] {
+        expect(tool.opens_mem().env(variable, "/tmp"), false, variable)?;
+    }
+    expect(tool.opens_mem().env("OLD_PRELOAD", "LD_PRELOAD=/tmp"), true, "a harmless variable")?;
+    // Long strings are looked over and not into.
+    let long = "LD_".repeat(2000);
+    expect(tool.opens_mem().env("A", &long).env("LD_PRELOAD", "/tmp"), false, "behind a long variable")?;
+    expect(tool.opens_mem().env("A", &long), true, "a long variable")?;
+    // An argument is no variable.
+    expect(
+        Command::new(TOOL).arg0("busybox").args(["sh", "-c", ": < /dev/mem", "LD_PRELOAD=x"]),
+        true,
+        "an argument",
+    )?;
+    // More than anybody looks at: then it is not known.
+    let mut many = tool.opens_mem();
+    many.envs((0..2000).map(|n| (format!("V{n}"), "x")));
+    expect(&mut many, false, "too many variables to be looked at")?;
+
+    // Traced from its first instruction on.
+    let mut traced = tool.opens_mem();
+    // SAFETY: one async-signal-safe call.
+    unsafe {
+        traced.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    ensure!(!traced_through(traced)?, "a traced program got through");
+
+    // Taken over later, by a look into its memory.
+    let mut running = Command::new(TOOL);
+    running.arg0("busybox").args(["sh", "-c", "read line; : < /dev/mem"]);
+    for look in [false, true] {
+        let mut child = running.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        sleep(Duration::from_millis(200));
+        if look {
+            drop(fs::OpenOptions::new().write(true).open(format!("/proc/{}/mem", child.id()))?);
+        }
+        drop(child.stdin.take());
+        let status = child.wait()?;
+        ensure!(status.success() != look, "memory open for writing: {look}, and it ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command that has asked to be traced, with its stops let go, and says whether it got through.
+fn traced_through(mut command: Command) -> Result<bool> {
+    let child = command.stderr(Stdio::null()).spawn()?;
+    let pid = i32::try_from(child.id())?;
+    loop {
+        let mut status = 0;
+        // SAFETY: a live integer.
+        ensure!(unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid, "wait for the traced program");
+        if libc::WIFEXITED(status) {
+            return Ok(libc::WEXITSTATUS(status) == 0);
+        }
+        ensure!(libc::WIFSTOPPED(status), "the traced program was killed");
+        // SAFETY: our own stopped child.
+        unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0, 0) };
+    }
+}
+
+fn children(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _tool = Tool::new(TOOL)?;
+    let forked = || {
+        let mut command = Command::new(TOOL);
+        command.arg0("busybox").args(["sh", "-c", "( : < /dev/mem ) ; r=$?; exit $r"]);
+        command
+    };
+    let by_thread = |mut command: Command| through(&mut command);
+    apply(&policy(""))?;
+    ensure!(!by_thread(forked())?, "a child got through without inheriting");
+    apply(&policy("inherit = true\n"))?;
+    ensure!(by_thread(forked())?, "a child did not inherit");
+    // What a child executes is another program.
+    let mut other = Command::new(TOOL);
+    other.arg0("busybox").args(["sh", "-c", "exec /bin/busybox dd if=/dev/mem of=/dev/null count=0"]);
+    expect(&mut other, false, "a program executed by the excepted one")?;
+    Ok(())
+}
+
+/// Another process can make its link say that it is the excepted program.
+fn disguised(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _tool = Tool::new(TOOL)?;
+    apply(&policy(""))?;
+    // SAFETY: forks; the child makes system calls only.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: system calls on constants; every mapping of the old executable goes away with the fork's end.
+        unsafe {
+            let file = libc::open(c"/tmp/msrtool".as_ptr(), libc::O_RDONLY);
+            let set = libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file, 0, 0);
+            // With the old executable still mapped the kernel answers EBUSY: then there is no disguise to test.
+            let open = libc::open(c"/dev/mem".as_ptr(), libc::O_RDONLY);
+            libc::_exit(if open >= 0 {
+                1
+            } else if set == 0 {
+                0
+            } else {
+                2
+            });
+        }
+    }
+    let mut status = 0;
+    // SAFETY: our child and a live integer.
+    ensure!(unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid, "wait for the disguised process");
+    ensure!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 1, "the disguised process got through");
+    Ok(())
+}
+
+fn user(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    apply(&policy("uid = 0\n"))?;
+    expect(&mut tool.opens_mem(), true, "root")?;
+    apply(&policy("uid = 1000\n"))?;
+    expect(&mut tool.opens_mem(), false, "root, where user 1000 is excepted")?;
+    Ok(())
+}
+
+fn expires(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    let in_five_seconds = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
+    apply(&policy(&format!("expires = {in_five_seconds}\n")))?;
+    expect(&mut tool.opens_mem(), true, "before the end")?;
+    sleep(Duration::from_secs(6));
+    expect(&mut tool.opens_mem(), false, "after the end")?;
+    Ok(())
+}
+
+fn before(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _tool = Tool::new(TOOL)?;
+    let mut running = Command::new(TOOL);
+    let mut running = running.arg0("busybox").args(["sleep", "60"]).spawn()?;
+    sleep(Duration::from_millis(200));
+    let told = apply(&policy(""));
+    running.kill()?;
+    running.wait()?;
+    told?.says(&format!("process {} runs {TOOL} since before", running.id()))?;
+    Ok(())
+}
+
+fn wrong(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    for (text, words) in [
+        ("level = \"integrty\"\n", "policy.toml:1"),
+        ("level = \"integrity\"\nmoed = \"audit\"\n", "mode"),
+        (
+            &policy("digest = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n"),
+            "content is another",
+        ),
+        (
+            &policy(
+                "digest = \"verity:sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n",
+            ),
+            "fs-verity",
+        ),
+        ("[[exception]]\nname = \"x\"\nreasons = [\"msr\"]\nexe = \"/nowhere/at/all\"\n", "cannot be opened"),
+        (
+            "[[scope]]\nname = \"a\"\ncgroup = \"/p/x*\"\nlevel = \"integrity\"\n[[scope]]\nname = \"b\"\ncgroup = \"/p/*y\"\nlevel = \"integrity\"\n",
+            "neither is part",
+        ),
+    ] {
+        write(text)?;
+        stockade(&["enforce"])?.exits(2)?.says(words)?;
+        ensure!(!enforced()?, "something is enforced after: {words}");
+    }
+    // What is in force stays in force.
+    apply(&policy(""))?;
+    write("level = \"none\"\nnonsense = 1\n")?;
+    stockade(&["enforce"])?.exits(2)?.says("nonsense")?;
+    write(&policy("digest = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n"))?;
+    stockade(&["enforce"])?.exits(2)?;
+    expect(&mut tool.opens_mem(), true, "the excepted program after a mistake")?;
+    expect(&mut opens("/bin/busybox", "/dev/mem"), false, "another program after a mistake")?;
+    // A file that others may write is not applied.
+    fs::set_permissions(super::POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    let answer = stockade(&["enforce"])?;
+    fs::set_permissions(super::POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    answer.exits(2)?;
+    Ok(())
+}
+
+fn no_lsm(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _tool = Tool::new(TOOL)?;
+    write(&policy(""))?;
+    stockade(&["enforce"])?.exits(2)?.says("bpf is among the active security modules")?;
+    ensure!(!enforced()?, "something is enforced");
+    Ok(())
+}
