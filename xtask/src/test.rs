@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use stockade_lab::{protocol::Outcome, report::Counts, tool};
 
-use crate::{bpf, lab, setup, workspace};
+use crate::{bench, bpf, lab, setup, workspace};
 
 /// Returns whether nothing failed. A step that could not be carried out is a failure.
 pub fn run() -> anyhow::Result<bool> {
@@ -46,6 +46,8 @@ pub fn run() -> anyhow::Result<bool> {
     total.add(said("bpf", &bpf::run(&bpf::Flags { check: true })));
     total += lab::play(&lab::Flags::default()).unwrap_or_else(|error| could_not("lab", &error));
     total.add(said("conformance", &lab::conformance(true)));
+    // Instructions are counted, so other load changes no figure; the guest takes some ten seconds.
+    total.add(said("bench", &bench::run(&bench::Flags::check())));
     println!("{total}");
     Ok(total.failed == 0)
 }
