@@ -1,0 +1,23 @@
+/*!
+What one file says. Unlike a [`Policy`](crate::model::Policy) it need not say everything.
+*/
+use crate::model::{Accepted, Exception, LevelChoice, Mode, Reasons, Said, Scope, Unknown};
+
+/// One file of a policy, read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// `level`
+    pub level: Option<Said<LevelChoice>>,
+    /// `mode`
+    pub mode: Option<Said<Mode>>,
+    /// `unknown-reasons`
+    pub unknown_reasons: Option<Said<Unknown>>,
+    /// `[reasons]`
+    pub reasons: Reasons,
+    /// `[[scope]]`
+    pub scopes: Vec<Scope>,
+    /// `[[exception]]`
+    pub exceptions: Vec<Exception>,
+    /// `[[accept]]`
+    pub accepted: Vec<Accepted>,
+}

@@ -1,0 +1,80 @@
+/*!
+From the text of a file to a [`Document`], or to everything that is wrong with it.
+
+```text
+text ─ syntax ─▶ tables with spans ─ one file per kind of table ─▶ Document
+```
+
+Strings become types here and nowhere else. Reading goes on after a mistake, so that one run tells them all.
+
+| file | what it owns |
+|---|---|
+| `syntax.rs` | TOML itself: its errors, in our words |
+| `fields.rs` | taking values of one type out of a table; unknown keys |
+| `table.rs` | the top of the file |
+| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs` | one kind of table each |
+| `place.rs`, `cgroup.rs`, `unit.rs` | where a scope or exception is |
+| `exe.rs`, `digest.rs`, `expiry.rs`, `name.rs` | one kind of value each |
+*/
+mod accept;
+mod cgroup;
+mod digest;
+mod exception;
+mod exe;
+mod expiry;
+mod fields;
+mod name;
+mod place;
+mod reasons;
+mod scope;
+mod syntax;
+mod table;
+mod unit;
+
+pub use table::VERSION;
+
+use crate::{
+    document::Document,
+    problem::{Problem, Problems},
+    source::Source,
+};
+
+/// The keys of each kind of table.
+pub mod keys {
+    pub use super::{
+        accept::KEYS as ACCEPT, exception::KEYS as EXCEPTION, scope::KEYS as SCOPE, table::KEYS as TOP,
+    };
+}
+
+/// The largest file that is read: 10,000 exceptions are about 2 MiB.
+pub const LARGEST: usize = 16 << 20;
+
+/// Reads one file.
+///
+/// # Errors
+/// With everything that is wrong with it, in the order of its lines.
+pub fn read(source: &Source) -> Result<Document, Problems> {
+    let mut reader = Reader { source, problems: Vec::new() };
+    let document = if source.text().len() > LARGEST {
+        let mib = LARGEST >> 20;
+        reader.problems.push(
+            Problem::new(format!("a policy file of more than {mib} MiB is not read"), source.origin(&(0..0)))
+                .help("split it into files in policy.d, or cover many programs by one scope or unit"),
+        );
+        Document::default()
+    } else {
+        syntax::read(&mut reader)
+    };
+    if reader.problems.is_empty() {
+        return Ok(document);
+    }
+    let mut problems = reader.problems;
+    problems.sort_by_key(|problem| problem.at.span);
+    Err(Problems::new(problems, [source.clone()]))
+}
+
+/// The file that is read, and what was found wrong with it so far.
+struct Reader<'s> {
+    source: &'s Source,
+    problems: Vec<Problem>,
+}
