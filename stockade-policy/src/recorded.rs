@@ -256,8 +256,12 @@ impl Missing {
         }
         if self.native > 0 {
             caveats.push(format!(
-                "{} by the kernel's own lockdown left out: no policy of Stockade's changes them",
-                count(self.native, "refusal was", "refusals were")
+                "{} left out, since no policy of Stockade's changes that",
+                count(
+                    self.native,
+                    "refusal by the kernel's own lockdown was",
+                    "refusals by the kernel's own lockdown were"
+                )
             ));
         }
         if self.not_logged > 0 {

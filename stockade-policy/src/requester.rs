@@ -130,6 +130,8 @@ pub struct Tally {
     pub users: BTreeSet<u32>,
     /// Paths of cgroups, where known.
     pub cgroups: BTreeSet<String>,
+    /// Names of threads, which processes choose themselves.
+    pub names: BTreeSet<String>,
     /// How many came from a program that had been replaced or deleted while it ran.
     pub deleted: u64,
 }
@@ -144,6 +146,7 @@ impl Tally {
             last_ns: event.boot_ns,
             users: BTreeSet::from([event.uid]),
             cgroups: event.cgroup.iter().cloned().collect(),
+            names: BTreeSet::from([event.comm.clone()]),
             deleted: u64::from(deleted),
         });
     }
@@ -158,6 +161,7 @@ impl Tally {
         }
         self.users.extend(&other.users);
         self.cgroups.extend(other.cgroups.iter().cloned());
+        self.names.extend(other.names.iter().cloned());
         self.deleted += other.deleted;
     }
 }

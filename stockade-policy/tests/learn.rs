@@ -103,6 +103,7 @@ fn a_program_that_was_gone_is_excepted_by_its_unit() {
         ]
     );
     let text = learned.toml();
+    assert!(text.contains("\n# What asked called itself c\n"), "{text}");
     assert!(text.replace("\n#   ", " ").contains("session-3.scope will not come again"), "{text}");
     assert!(text.replace("\n#   ", " ").contains("every program in tune.service"), "{text}");
 }

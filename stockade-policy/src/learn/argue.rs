@@ -37,7 +37,7 @@ pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], t
 }
 
 /// What else falls.
-fn falls(reason: &'static Reason) -> Option<String> {
+pub(super) fn falls(reason: &'static Reason) -> Option<String> {
     let falls = closure(reason);
     let why = reason.implies_why;
     match falls.len() {

@@ -34,7 +34,7 @@ pub use subject::Subject;
 
 use crate::{
     model::{Place, Policy},
-    recorded::{Outcome, Record},
+    recorded::{Outcome, Record, count},
     replay::decide,
     requester::{Asked, Tally, gather},
     unit,
@@ -131,6 +131,13 @@ pub fn learn(record: &Record, options: &Options<'_>) -> Learned {
         caveats: record.missing.caveats(),
         booted: options.booted,
     };
+    let excepted = record.events.iter().filter(|event| event.verdict == Outcome::Excepted).count() as u64;
+    if excepted > 0 {
+        learned.caveats.push(format!(
+            "{} let through by exceptions that were in force: this file is an addition to those",
+            count(excepted, "other event was", "other events were")
+        ));
+    }
     let mut everybody: BTreeMap<&'static str, Everybody> = BTreeMap::new();
     let mut nobody: BTreeMap<(String, String, String), Tally> = BTreeMap::new();
     let mut requests: Vec<(Asked, Tally, Subject)> = Vec::new();

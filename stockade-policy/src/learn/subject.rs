@@ -116,7 +116,7 @@ fn why_nobody(asked: &Asked) -> String {
         Some(cgroup) => format!("no policy can name its cgroup, {}", harmless(cgroup)),
     };
     let program = match &asked.exe {
-        Program::Gone(_) => "its process was gone before its program could be looked up".to_owned(),
+        Program::Gone(_) => "no program could be looked up any more".to_owned(),
         Program::NotOfHost(_) => "its program is no file of the host".to_owned(),
         Program::Path(path) => format!("no policy can name its program, {}", harmless(path)),
     };

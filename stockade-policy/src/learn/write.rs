@@ -6,7 +6,7 @@ harmless, so that none can end the comment and become a sentence of the policy.
 */
 use std::{collections::BTreeSet, fmt::Write};
 
-use super::{Learned, Suggestion};
+use super::{Learned, Suggestion, argue};
 use crate::{harmless::harmless, model::Place, recorded::count, requester::Tally, when};
 
 /// More names than this at once nobody reads.
@@ -28,11 +28,13 @@ impl Learned {
             comment(
                 &mut out,
                 &format!(
-                    "Who asks for {} cannot be told, so no exception can be made: {} It can only be \
-                allowed for everybody.",
+                    "Who asks for {} cannot be told, so no exception can be made: {} It can only be allowed for everybody.",
                     reason.id, reason.subject_why
                 ),
             );
+            if let Some(argument) = argue::falls(reason) {
+                comment(&mut out, &format!("Against that: {argument}"));
+            }
         }
         if !self.everybody.is_empty() {
             out.push_str("# [reasons]\n");
@@ -64,8 +66,8 @@ impl Learned {
         comment(
             out,
             &format!(
-                "Made by stockade policy learn from {from} that were audited or refused. Nothing was applied. Review each \
-             exception: it lets through whatever its subject asks for, the next time by somebody else perhaps."
+                "Made by stockade policy learn from {from} that were audited or refused. Nothing was applied. Review \
+                 each exception: it lets its subject through whoever starts it and whatever it was made to do."
             ),
         );
         if self.passed_already > 0 {
@@ -85,6 +87,9 @@ impl Learned {
     fn exception(&self, out: &mut String, suggestion: &Suggestion) {
         out.push('\n');
         comment(out, &self.seen(&suggestion.tally));
+        if suggestion.subject.exe.is_none() {
+            comment(out, &format!("What asked called itself {}", few(&suggestion.tally.names)));
+        }
         let by_reason: Vec<_> =
             suggestion.reasons.iter().map(|(reason, events)| format!("{} {events}", reason.id)).collect();
         comment(out, &format!("By reason: {}", by_reason.join(", ")));
