@@ -31,6 +31,8 @@ pub struct Machine<'a> {
     pub disk: Option<&'a Path>,
     /// Added to the kernel's command line.
     pub cmdline: String,
+    /// Processors.
+    pub processors: u32,
     /// Where the kernel's console is written to.
     pub console: PathBuf,
     /// Guest time counts instructions, so that figures repeat exactly.
@@ -69,6 +71,7 @@ impl Machine<'_> {
     fn qemu_machine(&self, kind: &str) -> Command {
         let mut qemu = tool::command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", "max", "-m", "512"]);
+        qemu.arg("-smp").arg(self.processors.to_string());
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         // Its registers are nobody's: scenarios may map them.
         qemu.args(["-device", "edu"]);

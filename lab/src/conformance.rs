@@ -257,6 +257,7 @@ fn guest(kernel: &Kernel, programs: &[Program], folder: &Path) -> anyhow::Result
         initrd: &disk,
         disk: None,
         cmdline: "stockade.run=exec:/bin/stockade-conformance".to_owned(),
+        processors: 1,
         console: scratch.join("console"),
         count_instructions: false,
         patience: Duration::from_mins(1),

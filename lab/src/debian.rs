@@ -34,9 +34,30 @@ pub enum Suite {
 /// The development suite's name never changes.
 const DEVELOPMENT: &str = "sid";
 
+/// Does something with a suite. The machine's lists, or those fetched long ago, may name packages that the
+/// archive has replaced since: what fails is tried once more, with lists of its own that were fetched just now.
+pub fn with<T>(
+    suite: Suite,
+    refresh: bool,
+    does: impl Fn(&Archive) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    once_more(refresh, |fresh| does(&Archive::open(suite, fresh)?))
+}
+
+/// Tries with what is there, unless fresh lists are asked for, and then with fresh lists.
+fn once_more<T>(refresh: bool, attempt: impl Fn(bool) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    match attempt(refresh) {
+        Err(error) if !refresh => {
+            eprintln!("{error:#}; trying once more, with package lists of today …");
+            attempt(true)
+        }
+        done => done,
+    }
+}
+
 impl Archive {
     /// A suite, with its package lists fetched when there are none or when `refresh` asks for newer ones.
-    pub fn open(suite: Suite, refresh: bool) -> anyhow::Result<Archive> {
+    fn open(suite: Suite, refresh: bool) -> anyhow::Result<Archive> {
         let state = cache::folder()?.join("apt").join(if suite == Suite::Own { "own" } else { DEVELOPMENT });
         let archive = match suite {
             Suite::Own => {
@@ -219,7 +240,29 @@ fn from_lines(text: &str, suite: &str) -> Option<Source> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Source, from_lines, from_stanzas};
+    use std::cell::RefCell;
+
+    use anyhow::bail;
+
+    use super::{Source, from_lines, from_stanzas, once_more};
+
+    #[test]
+    fn stale_lists_are_tried_once_and_fresh_ones_after_them() {
+        let attempts = RefCell::new(Vec::new());
+        let stale = |fresh: bool| {
+            attempts.borrow_mut().push(fresh);
+            if fresh { Ok(()) } else { bail!("404") }
+        };
+        assert!(once_more(false, stale).is_ok());
+        assert!(once_more(true, stale).is_ok());
+        assert_eq!(attempts.take(), [false, true, true]);
+        let gone = |fresh: bool| -> anyhow::Result<()> {
+            attempts.borrow_mut().push(fresh);
+            bail!("404")
+        };
+        assert!(once_more(false, gone).is_err());
+        assert_eq!(attempts.take(), [false, true]);
+    }
 
     fn source() -> Source {
         Source {

@@ -15,19 +15,20 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 
 use crate::{
     cache,
-    debian::{Archive, Suite},
+    debian::{self, Suite},
     kernels::Kernel,
     tool,
 };
 
 /// Raise it when what goes into the first archive changes.
-const BASE: &str = "base-5.cpio";
+const BASE: &str = "base-6.cpio";
 
-/// Modules that scenarios want: for MSRs, firmware's variables, parameters that name hardware, and an IPsec
+/// Modules that scenarios want: for MSRs, firmware's variables, ACPI tables at run time, parameters that name hardware, and an IPsec
 /// association with all it needs. Not every kernel has each, as a module or at all.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "msr",
     "efivarfs",
+    "configfs",
     "parport_pc",
     "ctr",
     "sha512_generic",
@@ -118,9 +119,11 @@ pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<Pa
 fn busybox() -> anyhow::Result<PathBuf> {
     let folder = cache::folder()?.join("busybox");
     if !folder.exists() {
-        let archive = Archive::open(Suite::Own, false)?;
-        cache::replace_folder(&folder, |fresh| archive.unpack(&["busybox-static".to_owned()], fresh))
-            .context("fetching busybox")?;
+        let package = ["busybox-static".to_owned()];
+        debian::with(Suite::Own, false, |archive| {
+            cache::replace_folder(&folder, |fresh| archive.unpack(&package, fresh))
+        })
+        .context("fetching busybox")?;
     }
     let candidates = ["bin/busybox", "usr/bin/busybox"].map(|path| folder.join(path));
     candidates

@@ -17,7 +17,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::{
     cache,
-    debian::{Archive, Suite},
+    debian::{self, Archive, Suite},
     tool, vmlinux,
 };
 
@@ -99,7 +99,9 @@ pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     };
     let folder = cache::folder()?.join("kernels").join(id);
     if refresh || !folder.join("release").exists() {
-        fetch(known, &folder, refresh).with_context(|| format!("fetching the kernel {id}"))?;
+        eprintln!("fetching the kernel {id} …");
+        debian::with(known.suite, refresh, |archive| fetch(known, &folder, archive))
+            .with_context(|| format!("fetching the kernel {id}"))?;
     }
     let release = fs::read_to_string(folder.join("release"))?.trim_end().to_owned();
     Ok(Kernel { id: id.to_owned(), release, image: folder.join("vmlinux"), folder })
@@ -124,9 +126,7 @@ pub fn given(path: &Path) -> anyhow::Result<Kernel> {
     Ok(kernel)
 }
 
-fn fetch(known: &Known, folder: &Path, refresh: bool) -> anyhow::Result<()> {
-    eprintln!("fetching the kernel {} …", known.id);
-    let archive = Archive::open(known.suite, refresh)?;
+fn fetch(known: &Known, folder: &Path, archive: &Archive) -> anyhow::Result<()> {
     ensure!(archive.knows(known.meta_package), "the package source has no {}", known.meta_package);
     let closure = archive.closure(known.meta_package)?;
     let numbered = |package: &&String| {

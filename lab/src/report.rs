@@ -146,6 +146,7 @@ impl Session<'_> {
             initrd: &job.initrd,
             disk: job.disk.as_deref(),
             cmdline,
+            processors: job.boot.processors(),
             console: self.folder.join(format!("{}-{}.console", job.kernel.id, job.boot)),
             count_instructions: false,
             patience: PATIENCE,

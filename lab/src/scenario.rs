@@ -27,6 +27,8 @@ pub struct Scenario {
 pub enum Boot {
     /// As distributed.
     Plain,
+    /// The same with two processors, for what happens at once.
+    TwoProcessors,
     /// The kernel's own lockdown at integrity.
     NativeIntegrity,
     /// The kernel's own lockdown at confidentiality.
@@ -57,8 +59,9 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 14] = [
+    pub const ALL: [Boot; 15] = [
         Boot::Plain,
+        Boot::TwoProcessors,
         Boot::NativeIntegrity,
         Boot::NativeConfidentiality,
         Boot::NoBpfLsm,
@@ -79,6 +82,7 @@ impl Boot {
     pub fn name(self) -> &'static str {
         match self {
             Boot::Plain => "plain",
+            Boot::TwoProcessors => "two-processors",
             Boot::NativeIntegrity => "native-integrity",
             Boot::NativeConfidentiality => "native-confidentiality",
             Boot::NoBpfLsm => "no-bpf-lsm",
@@ -124,6 +128,7 @@ impl Boot {
     pub fn cmdline(self) -> &'static str {
         match self {
             Boot::Plain
+            | Boot::TwoProcessors
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
@@ -139,6 +144,12 @@ impl Boot {
             Boot::AppArmor => "security=apparmor",
             Boot::Selinux => "security=selinux enforcing=1",
         }
+    }
+
+    /// How many processors its guest has. Emulated ones take turns with the host's few, so one is the rule.
+    #[must_use]
+    pub fn processors(self) -> u32 {
+        if self == Boot::TwoProcessors { 2 } else { 1 }
     }
 
     /// Whether its guest has [`crate::userland`]'s disk.

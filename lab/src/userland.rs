@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     cache,
-    debian::{Archive, Suite},
+    debian::{self, Archive, Suite},
     initrd::{self, ArchiveWriter},
     kernels::Kernel,
     tool,
@@ -82,13 +82,15 @@ pub fn disk() -> anyhow::Result<PathBuf> {
     let disk = folder.join("disk.ext4");
     if !disk.exists() {
         eprintln!("fetching the guests' programs …");
-        cache::replace_folder(&folder, make).context("making the disk with Debian's programs")?;
+        debian::with(Suite::Own, false, |archive| {
+            cache::replace_folder(&folder, |fresh| make(archive, fresh))
+        })
+        .context("making the disk with Debian's programs")?;
     }
     Ok(disk)
 }
 
-fn make(folder: &Path) -> anyhow::Result<()> {
-    let archive = Archive::open(Suite::Own, false)?;
+fn make(archive: &Archive, folder: &Path) -> anyhow::Result<()> {
     let mut packages = std::collections::BTreeSet::new();
     for package in PACKAGES {
         ensure!(archive.knows(package), "the package source has no {package}");

@@ -115,6 +115,8 @@ fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, worl
     if exception.timed & bit == 0 {
         return false;
     }
-    let Some(until) = world.until(&UntilKey { subject: *key, reason: u64::from(reason) }) else { return false };
+    let Some(until) = world.until(&UntilKey { subject: *key, reason: u64::from(reason) }) else {
+        return false;
+    };
     world.boot_ns() < if inherited { until.inherited } else { until.itself }
 }

@@ -148,6 +148,12 @@ pub struct PathKey {
     pub path: [u8; PATH_MAX + 1],
 }
 
+impl Default for PathKey {
+    fn default() -> Self {
+        Self { generation: 0, path: [0; PATH_MAX + 1] }
+    }
+}
+
 impl PathKey {
     /// The key of a path; none for one that is too long.
     #[must_use]
@@ -217,7 +223,7 @@ pub struct Pattern {
 }
 
 /// Key of `exceptions`: the subject, each part of which may be left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ExceptionKey {
     /// The policy.
@@ -247,7 +253,7 @@ pub struct Exception {
 }
 
 /// Key of `until`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct UntilKey {
     /// The subject.
@@ -267,7 +273,7 @@ pub struct Until {
 }
 
 /// Key of `programs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ProgramKey {
     /// The policy.
@@ -290,7 +296,7 @@ pub struct Program {
     pub ctime_nsec: u32,
     /// Generation of the inode number: the number is used again, this is not.
     pub inode_generation: u32,
-    /// Bits [`Program::VERITY`] and [`Program::INHERIT`].
+    /// Bits [`Program::VERITY`] and so on.
     pub flags: u32,
     /// Zero.
     pub pad: u32,
@@ -301,6 +307,8 @@ impl Program {
     pub const VERITY: u32 = 1;
     /// Children that the program forks get a label as well.
     pub const INHERIT: u32 = 2;
+    /// The file system does not tell the generation of its inode numbers: it is not compared.
+    pub const NO_GENERATION: u32 = 4;
 }
 
 /// What a process is known to execute. In task storage of the process's first thread.

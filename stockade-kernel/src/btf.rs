@@ -13,7 +13,10 @@ since 5.4.
 */
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
 
-use stockade_common::Offsets;
+use stockade_common::{ALWAYS_READ, Offsets, WHO_ASKS};
+use stockade_reasons::Level;
+
+use stockade_policy::interpret::KernelReason;
 
 use crate::Error;
 
@@ -44,6 +47,8 @@ pub struct KernelTypes {
     pub offsets: Offsets,
     /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
     pub hook: Option<u32>,
+    /// Fields of [`Offsets::FIELDS`] that this kernel lacks.
+    pub missing: Vec<(&'static str, &'static str)>,
 }
 
 impl KernelTypes {
@@ -92,6 +97,28 @@ impl KernelTypes {
         self.reasons.iter().find(|r| r.enum_name == enum_name).map(|r| r.number)
     }
 
+    /// The reasons as the policy's compiler wants them.
+    #[must_use]
+    pub fn kernel_reasons(&self) -> Vec<KernelReason> {
+        let reasons = self.reasons.iter().map(|reason| {
+            let known = stockade_reasons::by_enum_name(&reason.enum_name);
+            // Whatever sounds like a debugger is not written to a ring buffer.
+            let sounds = ["DBG", "GDB", "XMON"].iter().any(|word| reason.enum_name.contains(word));
+            KernelReason {
+                number: reason.number,
+                id: known.map(|known| known.id),
+                enum_name: reason.enum_name.clone(),
+                level: if self.is_integrity(reason.number) {
+                    Level::Integrity
+                } else {
+                    Level::Confidentiality
+                },
+                debugger: known.map_or(sounds, |known| known.debugger),
+            }
+        });
+        reasons.collect()
+    }
+
     /// The reason behind a number.
     #[must_use]
     pub fn enum_name(&self, number: u32) -> Option<&str> {
@@ -104,17 +131,27 @@ impl KernelTypes {
 /// # Errors
 /// [`Error::NoBtf`] without BTF, [`Error::BadBtf`] when it cannot be read.
 pub fn function(name: &str) -> Result<Option<u32>, Error> {
+    Ok(ids(&[(FUNC, name)])?[0])
+}
+
+/// BTF ids of these functions and type names of the running kernel, in one look.
+pub(crate) fn ids(wanted: &[(u32, &str)]) -> Result<Vec<Option<u32>>, Error> {
     of_running_kernel(|source, length| {
         let mut blob = Blob::new(source, length)?;
+        let mut found = vec![None; wanted.len()];
         let mut id = 1;
-        while blob.reaches(id)? {
+        while found.contains(&None) && blob.reaches(id)? {
             let ty = blob.type_by_id(id)?;
-            if ty.kind == FUNC && blob.string(ty.name)? == name.as_bytes() {
-                return Ok(Some(id));
+            if matches!(ty.kind, FUNC | TYPEDEF) {
+                let name = blob.string(ty.name)?;
+                let at = wanted.iter().position(|&(kind, word)| kind == ty.kind && word.as_bytes() == name);
+                if let Some(at) = at {
+                    found[at].get_or_insert(id);
+                }
             }
             id += 1;
         }
-        Ok(None)
+        Ok(found)
     })
 }
 
@@ -126,36 +163,28 @@ fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>)
     read(&|into, at| file.read_exact_at(into, at), length)
 }
 
-/// Owners and fields, in the order of [`Offsets`].
-const FIELDS: [(&str, &str); 11] = [
-    ("task_struct", "pid"),
-    ("task_struct", "tgid"),
-    ("task_struct", "comm"),
-    ("task_struct", "cred"),
-    ("cred", "uid"),
-    ("task_struct", "mm"),
-    ("mm_struct", "exe_file"),
-    ("file", "f_inode"),
-    ("inode", "i_ino"),
-    ("inode", "i_sb"),
-    ("super_block", "s_dev"),
-];
+const FIELDS: &[(&str, &str)] = Offsets::FIELDS;
 
 #[derive(Default)]
 struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
     offsets: [Option<u32>; FIELDS.len()],
+    /// Structures that were looked at: what they lack is not looked for any further.
+    seen: [bool; FIELDS.len()],
 }
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
-const FUNC: u32 = 12;
+/// A name for a type.
+pub(crate) const TYPEDEF: u32 = 8;
+/// A function.
+pub(crate) const FUNC: u32 = 12;
 
 impl Found {
     fn everything(&self) -> bool {
-        !self.reasons.is_empty() && self.hook.is_some() && !self.offsets.contains(&None)
+        !self.reasons.is_empty() && self.hook.is_some() && !self.seen.contains(&false)
     }
 
     fn look(&mut self, id: u32, blob: &mut Blob<'_>) -> Result<(), Error> {
@@ -178,10 +207,14 @@ impl Found {
                     return Ok(());
                 };
                 let owner = FIELDS[first].0;
-                for (slot, (of, field)) in self.offsets.iter_mut().zip(FIELDS) {
-                    if of == owner && slot.is_none() {
-                        *slot = member_offset(&ty, field, blob, 0)?;
+                for (at, &(of, field)) in FIELDS.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
+                    if self.offsets[at].is_none() {
+                        self.offsets[at] = match member_offset(&ty, field, blob, 0)? {
+                            None if of == "inode" => older_change_time(&ty, field, blob)?,
+                            offset => offset,
+                        };
                     }
+                    self.seen[at] = true;
                 }
             }
             _ => {}
@@ -199,40 +232,39 @@ impl Found {
         };
         let (integrity_max, confidentiality_max) =
             (marker("LOCKDOWN_INTEGRITY_MAX")?, marker("LOCKDOWN_CONFIDENTIALITY_MAX")?);
-        let [
-            Some(task_pid),
-            Some(task_tgid),
-            Some(task_comm),
-            Some(task_cred),
-            Some(cred_uid),
-            executable @ ..,
-        ] = self.offsets
-        else {
+        let mut words = self.offsets;
+        if words[..WHO_ASKS].contains(&None) {
             return Err(Error::TooOld("fields of task_struct and cred that say who asks"));
-        };
+        }
         // A chain with a hole would read the wrong bytes: rather no executable at all.
-        let [task_mm, mm_exe_file, file_inode, inode_number, inode_superblock, superblock_device] =
-            if executable.contains(&None) { [0; 6] } else { executable.map(Option::unwrap_or_default) };
-        let offsets = Offsets {
-            task_pid,
-            task_tgid,
-            task_comm,
-            task_cred,
-            cred_uid,
-            task_mm,
-            mm_exe_file,
-            file_inode,
-            inode_number,
-            inode_superblock,
-            superblock_device,
-        };
+        if words[WHO_ASKS..ALWAYS_READ].contains(&None) {
+            words[WHO_ASKS..ALWAYS_READ].fill(None);
+        }
+        let missing = FIELDS.iter().zip(words).filter(|(_, word)| word.is_none()).map(|(field, _)| *field);
+        let missing: Vec<_> = missing.collect();
+        let offsets = Offsets::from_words(&words);
         let reasons = self
             .reasons
             .into_iter()
             .filter(|r| !r.enum_name.ends_with("_MAX") && r.enum_name != "LOCKDOWN_NONE")
             .collect();
-        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook })
+        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook, missing })
     }
+}
+
+/// The change time of an inode before 6.11: two words in one field, which has had two names.
+fn older_change_time(ty: &Type, field: &str, blob: &mut Blob<'_>) -> Result<Option<u32>, Error> {
+    let further = match field {
+        "i_ctime_sec" => 0,
+        "i_ctime_nsec" => 8,
+        _ => return Ok(None),
+    };
+    for name in ["__i_ctime", "i_ctime"] {
+        if let Some(offset) = member_offset(ty, name, blob, 0)? {
+            return Ok(Some(offset + further));
+        }
+    }
+    Ok(None)
 }
 
 /// Byte offset of a member, looking into anonymous members too: fields move into and out of them.
@@ -452,7 +484,7 @@ mod tests {
             "LOCKDOWN_KCORE",
             "LOCKDOWN_CONFIDENTIALITY_MAX",
         ];
-        names.extend(FIELDS.map(|(_, field)| field));
+        names.extend(FIELDS.iter().map(|(_, field)| field));
         // String offsets of the extra names are known before the types are made: they come first.
         let (_, at) = blob(&[], &names);
         let values: Vec<u32> =
@@ -461,12 +493,15 @@ mod tests {
         if with_hook {
             types.push(("bpf_lsm_locked_down", FUNC << 24, 1, vec![]));
         }
-        for owner in ["task_struct", "cred", "mm_struct", "file", "inode", "super_block"] {
+        let mut owners: Vec<&str> = FIELDS.iter().map(|(owner, _)| *owner).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        for owner in owners {
             let members: Vec<u32> = FIELDS
                 .iter()
                 .zip(&at[5..])
                 .zip(1u32..)
-                .filter(|(((of, field), _), _)| *of == owner && *field != without)
+                .filter(|(((of, field), _), _)| *of == owner && *field != without && *field != "i_ctime_nsec")
                 .flat_map(|((_, &name), n)| [name, 0, n * 64])
                 .collect();
             let count = u32::try_from(members.len() / 3).unwrap();
@@ -496,6 +531,20 @@ mod tests {
         let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
         assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
         assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn the_change_time_has_had_other_names() {
+        let mut older = kernel(true, "");
+        let at = older.windows(12).position(|bytes| bytes == b"i_ctime_sec\0").unwrap();
+        older[at..at + 12].copy_from_slice(b"__i_ctime\0\0\0");
+        let types = KernelTypes::parse(&older).unwrap();
+        assert!(types.missing.is_empty(), "{:?}", types.missing);
+        assert_eq!(types.offsets.inode_ctime_nsec, types.offsets.inode_ctime + 8);
+        assert_eq!(
+            KernelTypes::parse(&kernel(true, "dfl_cgrp")).unwrap().missing,
+            [("css_set", "dfl_cgrp"), ("inode", "i_ctime_nsec")]
+        );
     }
 
     #[test]

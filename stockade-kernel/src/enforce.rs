@@ -1,27 +1,33 @@
 /*!
-The steps from intent to effect.
+The steps from a policy to its effect.
 
 ```text
-first time                            later
-  1 load, policy "hear everything"      1 write the slot that is not in force
-  2 attach                              2 flip `active`
-  3 self-test, then the real policy
-  4 pin the maps
-  5 pin the link: the commit
+first time                                    later
+  1 load, policy "hear everything"              1 attach what the new policy needs beside
+  2 attach                                      2 write its tables under a new generation
+  3 self-test                                   3 write the slot that is not in force
+  4 write the tables and the policy             4 give the cgroups that are there their places
+  5 attach what it needs beside                 5 flip `active`: the commit
+  6 pin the maps and those links                6 self-test; if it fails, flip back
+  7 pin the link: the commit                    7 forget the old tables
 ```
 
-A kill before step 5 closes the only descriptor of the link, and the kernel detaches the program: the
-old state, nothing enforced. A kill between the later steps leaves the old policy in force or the new
-one, since decisions read `active` and one slot.
+A kill before the commit leaves the old state: the kernel detaches a link that nobody holds, and a slot that is
+not in force is not read. A kill after it leaves the new state; what was to be forgotten is forgotten by the
+next command. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::{
-    os::fd::AsFd,
-    time::{Duration, Instant},
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
 };
 
-use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
-use stockade_common::{LAYOUT, LOST, MAGIC, Policy, Scope, Slot, Verdict, counter_index};
+use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
+use stockade_policy::{
+    compile::{CompileError, Tables, compile},
+    model::{Exception, Policy},
+};
 use stockade_reasons::Level;
 
 pub use crate::selftest::SelfTest;
@@ -29,11 +35,16 @@ use crate::{
     Error,
     attach::Attachment,
     btf::KernelTypes,
-    elsewhere, host,
-    intent::{Intent, Notice},
-    measure, object,
+    cgroups,
+    description::{self, Description},
+    elsewhere,
+    executables::{self, Executable},
+    host, labels,
+    notices::{self, Notice},
+    object::{Duty, LABELS, MAPS, Object},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
     selftest, sys,
+    tables::Maps,
 };
 
 /// What [`enforce`] did.
@@ -67,23 +78,173 @@ pub enum Change {
     Unchanged,
 }
 
-/// Applies a policy until reboot or [`lift`]. Needs root, BTF, the bpf LSM and a BPF file system.
+/// Applies a policy until reboot or [`crate::lift::lift`]. `auto` is what the level `auto` was found to be. Needs root,
+/// BTF and a BPF file system; exceptions by program need the bpf LSM.
 ///
 /// # Errors
 /// Whatever is missing, as an [`Error`] that names the remedy. The state is then as before.
-pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
-    intent.check()?;
-    if !host::is_root() {
-        return Err(Error::no_privilege("changing what the kernel refuses"));
-    }
-    let types = KernelTypes::of_running_kernel()?;
-    let lsms = host::active_lsms()?;
-    let native = host::native_lockdown()?;
-    let (mut slot, mut notices) = intent.compile(&types);
-    notices.extend(intent.without_effect(native, &types));
-    slot.applied_boot_ns = host::boot_ns();
-
+pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
+    let machine = Machine::look()?;
     let _lock = Lock::take()?;
+    let mut policy = policy.clone();
+    policy.exceptions.extend(grants()?);
+    apply(machine, policy, auto)
+}
+
+/// What was granted and has not ended: it outlives the policy it was granted under.
+fn grants() -> Result<Vec<Exception>, Error> {
+    let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
+    let slot = enforcement.slot()?;
+    let description = Description::read(slot.words.generation, slot.digest);
+    let exceptions = description.map(|description| description.policy.exceptions).unwrap_or_default();
+    Ok(exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect())
+}
+
+/// Applies what `change` makes of the policy in force.
+///
+/// # Errors
+/// As for [`enforce`]; [`Error::Request`] when nothing is in force or its description is lost, and whatever `change` says.
+pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
+    let machine = Machine::look()?;
+    let _lock = Lock::take()?;
+    let Pinned::Whole(enforcement) = pins::open()? else {
+        elsewhere::nothing()?;
+        return Err(Error::Request(
+            "nothing is enforced, so there is nothing to be excepted from; start with: stockade enforce"
+                .into(),
+        ));
+    };
+    let slot = enforcement.slot()?;
+    let Some(description) = Description::read(slot.words.generation, slot.digest) else {
+        return Err(Error::Request(format!(
+            "the description of the policy in force, in {}, is lost or is of something else: apply the policy again with stockade enforce",
+            description::FOLDER
+        )));
+    };
+    let mut policy = description.policy;
+    policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
+    change(&mut policy)?;
+    apply(machine, policy, description.auto.into())
+}
+
+/// What has to be known of the machine.
+struct Machine {
+    types: KernelTypes,
+    lsms: String,
+    native: Level,
+}
+
+impl Machine {
+    fn look() -> Result<Self, Error> {
+        if !host::is_root() {
+            return Err(Error::no_privilege("changing what the kernel refuses"));
+        }
+        Ok(Self {
+            types: KernelTypes::of_running_kernel()?,
+            lsms: host::active_lsms()?,
+            native: host::native_lockdown()?,
+        })
+    }
+}
+
+/// A policy made ready for this machine.
+struct Ready {
+    tables: Tables,
+    executables: Vec<Executable>,
+    slot: Slot,
+    description: Description,
+}
+
+impl Ready {
+    fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
+        let policy = policy.with_units(cgroups::of_unit);
+        let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
+            .map_err(|e: CompileError| Error::Request(e.to_string()))?;
+        if !tables.places.is_empty() {
+            cgroups::root()?;
+        }
+        let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
+        if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
+            return Err(Error::Request(format!(
+                "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
+            )));
+        }
+        let executables: Vec<Executable> =
+            tables.programs.iter().map(executables::look_up).collect::<Result<_, _>>()?;
+        let programs = tables.programs.iter().zip(&executables).map(|(program, seen)| description::Program {
+            path: program.path.clone(),
+            inode: seen.inode,
+            device: seen.device,
+            changed: (seen.program.ctime, seen.program.ctime_nsec),
+        });
+        let description = Description {
+            auto: auto.into(),
+            places: tables.places.iter().map(|place| place.place.clone()).collect(),
+            programs: programs.collect(),
+            policy,
+        };
+        let slot = slot(&tables, &description.policy, auto, types);
+        Ok(Self { tables, executables, slot, description })
+    }
+
+    /// What it needs beside the program that decides.
+    fn duties(&self) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        if !self.tables.places.is_empty() {
+            duties.extend(Duty::PLACES);
+        }
+        if !self.tables.programs.is_empty() {
+            duties.extend(Duty::LABELS);
+        }
+        duties
+    }
+
+    /// What is watched where this process is.
+    fn watched_here(&self) -> u64 {
+        let finder = cgroups::Finder::new(&self.tables.places);
+        let here = cgroups::own().and_then(|path| finder.nearest(&path));
+        here.map_or(self.slot.words.watched, |sets| sets.watched)
+    }
+
+    /// Writes tables and description under this generation.
+    fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
+        self.slot.words.generation = generation;
+        maps.write(&self.tables, &self.executables, generation)?;
+        self.slot.digest = self.description.write(generation)?;
+        step("tables-written");
+        Ok(())
+    }
+}
+
+fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> Slot {
+    use stockade_policy::model::{Mode, Verdict};
+    let named = |verdict| {
+        policy.reasons.iter().filter(|(_, said)| said.value == verdict).fold(0, |set, (id, _)| {
+            let number = types.number(stockade_policy::model::known(id).enum_name);
+            set | number.map_or(0, stockade_policy::compile::bit)
+        })
+    };
+    Slot {
+        words: tables.words,
+        allow: named(Verdict::Allow),
+        deny_extra: named(Verdict::Deny),
+        audit_extra: named(Verdict::Audit),
+        applied_boot_ns: host::boot_ns(),
+        digest: 0,
+        level: match policy.level.value.settled(auto) {
+            Level::None => 0,
+            Level::Integrity => 1,
+            Level::Confidentiality => 2,
+        },
+        audit: u8::from(policy.mode.value == Mode::Audit),
+        pad: [0; 6],
+    }
+}
+
+fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error> {
+    let Machine { types, lsms, native } = machine;
+    let mut ready = Ready::new(&types, policy, auto)?;
+    let mut notices = notices::of(&ready.description.policy, auto, native, &types);
     let (change, attachment, self_test) = match pins::open()? {
         Pinned::Nothing { leftovers } => {
             if leftovers {
@@ -92,7 +253,7 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             elsewhere::nothing()?;
             let attachment = Attachment::choose(&lsms, &types);
             let heard =
-                start(&types, slot, native, attachment).map_err(|error| match (attachment, error) {
+                start(&types, &mut ready, native, attachment).map_err(|error| match (attachment, error) {
                     (
                         Attachment::ModifyReturn,
                         source @ (Error::TooOld(_) | Error::Rejected { .. } | Error::Io { .. }),
@@ -102,23 +263,18 @@ pub fn enforce(intent: &Intent) -> Result<Applied, Error> {
             (Change::Started, attachment, heard)
         }
         Pinned::Whole(mut enforcement) => {
-            let before = enforcement.swap(slot)?;
-            let scope = slot.scope;
             let attachment = enforcement.attachment()?;
             let native = attachment.refused_before(native);
-            match selftest::run(&types, &enforcement.counters, scope.watched, scope.deny, native) {
-                Ok(proof) => (before.map_or(Change::Unchanged, |_| Change::Replaced), attachment, proof),
-                Err(error) => {
-                    // A policy that cannot be proven is not left behind.
-                    if let Some(before) = before {
-                        enforcement.swap(before)?;
-                    }
-                    return Err(error);
-                }
-            }
+            let (change, proof) = replace(&types, &mut ready, native, attachment, &mut enforcement)?;
+            (change, attachment, proof)
         }
     };
-    Ok(Applied { change, slot, notices, attachment, self_test, native, types })
+    description::keep_only(Some(ready.slot.words.generation));
+    if !ready.executables.is_empty() {
+        let running = labels::missing(&ready.description.programs)?;
+        notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
+    }
+    Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types })
 }
 
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
@@ -130,30 +286,74 @@ fn step(name: &str) {
     }
 }
 
-fn start(types: &KernelTypes, slot: Slot, native: Level, attachment: Attachment) -> Result<SelfTest, Error> {
-    let hear_everything =
-        Slot { scope: Scope { watched: u64::MAX, deny: 0, quiet: u64::MAX }, ..Slot::default() };
-    let mut policy =
-        Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [hear_everything, slot] };
-    let mut loaded = object::load(types, &policy, attachment.target(types)?)?;
+/// Programs cannot be known where the bpf LSM is not active.
+fn check_attachment(attachment: Attachment, ready: &Ready) -> Result<(), Error> {
+    match ready.tables.programs.first() {
+        Some(program) if attachment == Attachment::ModifyReturn => Err(Error::Request(format!(
+            "the exception {} is for a program, and programs are known only where bpf is among the active security modules: \
+             add it to lsm= on the kernel command line, or name a unit",
+            program.named_by
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn start(
+    types: &KernelTypes,
+    ready: &mut Ready,
+    native: Level,
+    attachment: Attachment,
+) -> Result<SelfTest, Error> {
+    check_attachment(attachment, ready)?;
+    let hear_everything = Slot {
+        words: Words { watched_anywhere: u64::MAX, watched: u64::MAX, quiet: u64::MAX, ..Words::default() },
+        ..Slot::default()
+    };
+    let mut policy = KernelPolicy {
+        magic: MAGIC,
+        layout: LAYOUT,
+        pad: 0,
+        active: 0,
+        slots: [hear_everything, Slot::default()],
+    };
+    let object = Object::open(types, HashMap::new())?;
+    let write = |policy: &KernelPolicy| {
+        let map = object.map(MAPS[0].0)?;
+        sys::update(map, &0u32, policy).map_err(|e| Error::bpf("writing the policy", e))
+    };
+    write(&policy)?;
     step("loaded");
-    let link = loaded.attach()?;
+    let link = object.attach(Duty::Decide, attachment.target(types)?)?;
     step("attached");
-    let heard = selftest::run(types, &loaded.counters, u64::MAX, 0, attachment.refused_before(native))?;
+    let counters = counters(&object)?;
+    let heard = selftest::run(types, &counters, u64::MAX, attachment.refused_before(native))?;
     step("heard");
-    zero(&mut loaded.counters, types)?;
+    // Forgets what was heard.
+    pins::zero(counters)?;
+    let duties = ready.duties();
+    let maps = Maps::of(&object)?;
+    ready.write(&maps, 1)?;
+    policy.slots[1] = ready.slot;
+    write(&policy)?;
+    let beside = attach_all(&object, &duties)?;
+    maps.place(&ready.tables.places, 1)?;
     policy.active = 1;
-    loaded.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))?;
+    policy.slots[0] = Slot::default();
+    write(&policy)?;
     step("decided");
 
     pins::make_folder()?;
     step("folder");
     let pinned = (|| {
-        for (name, map) in &loaded.to_pin {
-            pins::pin(map, name)?;
-            step(name);
+        for (name, pin) in MAPS.iter().chain([&LABELS]) {
+            pins::pin(&object.map(name)?, pin)?;
+            step(pin);
         }
-        pins::pin(&link, pins::LINK)
+        for (duty, link) in &beside {
+            pins::pin(link, duty.pin())?;
+            step(duty.pin());
+        }
+        pins::pin(&link, Duty::Decide.pin())
     })();
     if pinned.is_err() {
         pins::remove()?;
@@ -163,194 +363,135 @@ fn start(types: &KernelTypes, slot: Slot, native: Level, attachment: Attachment)
     Ok(heard)
 }
 
-/// Forgets what was heard during the self-test.
-fn zero(counters: &mut PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<(), Error> {
-    let broken = |e: aya::maps::MapError| Error::Object(e.to_string());
-    let cells = counters.get(&0, 0).map_err(broken)?.len();
-    for reason in &types.reasons {
-        let index = counter_index(reason.number, Verdict::Audited);
-        let zeros = PerCpuValues::try_from(vec![0u64; cells]).map_err(|e| Error::io("reset a counter", e))?;
-        counters.set(index, zeros, 0).map_err(broken)?;
+fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+    let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
+    let fd = object.map("COUNTS")?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
+    let data = MapData::from_fd(fd).map_err(|e| broken(&e))?;
+    let map = aya::maps::Map::from_map_data(data).map_err(|e| broken(&e))?;
+    PerCpuArray::try_from(map).map_err(|e| broken(&e))
+}
+
+fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
+    let targets = Duty::targets(duties)?;
+    duties.iter().zip(targets).map(|(&duty, target)| Ok((duty, object.attach(duty, target)?))).collect()
+}
+
+fn replace(
+    types: &KernelTypes,
+    ready: &mut Ready,
+    native: Level,
+    attachment: Attachment,
+    enforcement: &mut Enforcement,
+) -> Result<(Change, SelfTest), Error> {
+    check_attachment(attachment, ready)?;
+    let policy = enforcement.policy()?;
+    let active = usize::from(policy.active & 1 == 1);
+    let before = policy.slots[active];
+    let watched = ready.watched_here();
+    ready.slot.digest = ready.description.digest()?;
+    if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::has) {
+        ready.slot = before;
+        let proof = selftest::run(types, &enforcement.counters, watched, native)?;
+        return Ok((Change::Unchanged, proof));
     }
-    Ok(())
+
+    let generation = policy.slots[0].words.generation.max(policy.slots[1].words.generation) + 1;
+    let needed = ready.duties();
+    let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
+    let object = Object::open(types, pins::open_maps()?)?;
+    let maps = Maps::of(&object)?;
+    let written = (|| {
+        for (duty, link) in attach_all(&object, &missing)? {
+            pins::pin(&link, duty.pin())?;
+            step(duty.pin());
+        }
+        // Left behind by a command that was killed.
+        maps.keep_only(before.words.generation)?;
+        ready.write(&maps, generation)?;
+        wait_for_decisions();
+        enforcement.write_slot(1 - active, ready.slot)?;
+        step("slot-written");
+        maps.place(&ready.tables.places, generation)?;
+        step("placed");
+        enforcement.flip()?;
+        step("flipped");
+        selftest::run(types, &enforcement.counters, watched, native).inspect_err(|_| {
+            // A policy that cannot be proven is not left behind.
+            if let Err(error) = enforcement.flip() {
+                eprintln!("stockade: the old policy could not be put back: {error}");
+            }
+        })
+    })();
+    let proof = match written {
+        Ok(proof) => proof,
+        Err(error) => {
+            // Nothing of it is in force: what cannot be cleared now is cleared by the next command.
+            wait_for_decisions();
+            let _ = enforcement.write_slot(1 - active, Slot::default());
+            let _ = maps.keep_only(before.words.generation);
+            for duty in missing {
+                let _ = pins::end(duty);
+            }
+            description::keep_only(Some(before.words.generation));
+            return Err(error);
+        }
+    };
+    wait_for_decisions();
+    maps.keep_only(generation)?;
+    for duty in Duty::PLACES.into_iter().chain(Duty::LABELS).filter(|duty| !needed.contains(duty)) {
+        pins::end(duty)?;
+    }
+    Ok((Change::Replaced, proof))
+}
+
+/// Whether two slots say the same, whenever they were applied.
+fn same(one: &Slot, other: &Slot) -> bool {
+    let timeless =
+        |slot: &Slot| Slot { applied_boot_ns: 0, words: Words { generation: 0, ..slot.words }, ..*slot };
+    timeless(one) == timeless(other)
 }
 
 impl Enforcement {
-    fn attachment(&self) -> Result<Attachment, Error> {
+    pub(crate) fn attachment(&self) -> Result<Attachment, Error> {
         let info = sys::link_info(self.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
         Ok(Attachment::of(&info))
     }
 
-    fn policy(&self) -> Result<Policy, Error> {
+    pub(crate) fn policy(&self) -> Result<KernelPolicy, Error> {
         self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
     }
 
-    /// Puts a slot in force and returns the one before; `None` when it was in force already.
-    fn swap(&mut self, slot: Slot) -> Result<Option<Slot>, Error> {
+    /// The slot in force.
+    fn slot(&self) -> Result<Slot, Error> {
+        let policy = self.policy()?;
+        Ok(policy.slots[usize::from(policy.active & 1 == 1)])
+    }
+
+    /// The kernel copies the whole value; the bytes that do not change are written as they are.
+    fn change(&mut self, change: impl FnOnce(&mut KernelPolicy)) -> Result<(), Error> {
         let mut policy = self.policy()?;
-        let in_force = usize::from(policy.active & 1 == 1);
-        let same_time = |slot: Slot| Slot { applied_boot_ns: 0, ..slot };
-        if same_time(policy.slots[in_force]) == same_time(slot) {
-            return Ok(None);
-        }
-        // The kernel copies the whole value; the bytes of the slot in force are written as they are.
-        let mut write = |policy: Policy| {
-            self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
-        };
-        wait_for_decisions();
-        policy.slots[1 - in_force] = slot;
-        write(policy)?;
-        step("slot-written");
-        policy.active = u64::from(in_force == 0);
-        write(policy)?;
-        step("flipped");
-        Ok(Some(policy.slots[in_force]))
+        change(&mut policy);
+        self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
+    }
+
+    fn write_slot(&mut self, at: usize, slot: Slot) -> Result<(), Error> {
+        self.change(|policy| policy.slots[at] = slot)
+    }
+
+    fn flip(&mut self) -> Result<(), Error> {
+        self.change(|policy| policy.active = u64::from(policy.active & 1 == 0))
     }
 }
 
-/// Waits until no decision reads the slot that an earlier swap retired: MEMBARRIER_CMD_GLOBAL (4.3) is
-/// a grace period, and LSM programs run inside read-side sections. Where it is refused (nohz_full) a
-/// decision would have to last across two swaps to see a slot change, and the single word that
-/// refuses would still be one policy's.
+/// Waits until no decision reads what was just retired: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace period, and
+/// LSM programs run inside read-side sections. Where it is refused (`nohz_full`) the kernel is made to wait otherwise.
 fn wait_for_decisions() {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     // SAFETY: takes three integers.
-    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-}
-
-/// What [`lift`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifted {
-    /// Enforcement is gone.
-    Lifted,
-    /// Nothing was enforced.
-    NothingToLift,
-}
-
-/// Ends enforcement and removes every pin.
-///
-/// # Errors
-/// [`Error`] when the pins cannot be removed. With `force`, pins of another version or damaged ones
-/// are removed unread.
-pub fn lift(force: bool) -> Result<Lifted, Error> {
-    if !host::is_root() {
-        return Err(Error::no_privilege("changing what the kernel refuses"));
-    }
-    let _lock = Lock::take()?;
-    let attached = pins::link_info();
-    match pins::open() {
-        Ok(Pinned::Nothing { leftovers }) => {
-            if leftovers {
-                pins::remove()?;
-            }
-            elsewhere::nothing()?;
-            return Ok(Lifted::NothingToLift);
-        }
-        Ok(Pinned::Whole(_)) => {}
-        Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
-        Err(e) => return Err(e),
-    }
-    pins::remove()?;
-    if let Some(attached) = attached {
-        wait_until_detached(&attached)?;
-    }
-    Ok(Lifted::Lifted)
-}
-
-/// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
-/// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
-fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while sys::program_exists(attached.program) {
-        if Instant::now() > deadline {
-            return Err(Error::Request(
-                "the pins are gone, but some other process still holds the program or its attachment: enforcement may go on until it ends".into(),
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// Refusals and audits of one reason since enforcement started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// This kernel's number of the reason.
-    pub number: u32,
-    /// Its id, or the kernel's name when the table lacks it.
-    pub reason: String,
-    /// Requests refused.
-    pub refused: u64,
-    /// Requests let through and reported.
-    pub audited: u64,
-}
-
-/// What is in force, read back from the kernel.
-#[derive(Clone, Debug)]
-pub struct InForce {
-    /// The policy's slot in force.
-    pub slot: Slot,
-    /// Reasons with at least one refusal or audit.
-    pub counts: Vec<Count>,
-    /// Events that found the ring buffer full.
-    pub lost_events: u64,
-    /// How the program is asked.
-    pub attachment: Attachment,
-    /// Requests let through unasked, see [`crate::attach`].
-    pub skipped: u64,
-    /// Id of the attached program, as `bpftool prog` shows it.
-    pub program_id: u32,
-    /// Id of the link, as `bpftool link` shows it.
-    pub link_id: u32,
-}
-
-/// Reads back what is in force; `None` when nothing is.
-///
-/// # Errors
-/// [`Error`] when it cannot be read, for instance without root.
-pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
-    let policy = enforcement.policy()?;
-    let sum = |index: u32| -> Result<u64, Error> {
-        let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
-        Ok(values.iter().sum())
-    };
-    let mut counts = Vec::new();
-    for reason in &types.reasons {
-        let number = reason.number;
-        let (refused, audited) =
-            (sum(counter_index(number, Verdict::Refused))?, sum(counter_index(number, Verdict::Audited))?);
-        if refused + audited > 0 {
-            counts.push(Count { number, reason: reason_id(types, number), refused, audited });
-        }
-    }
-    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
-    Ok(Some(InForce {
-        slot: policy.slots[usize::from(policy.active & 1 == 1)],
-        counts,
-        lost_events: sum(LOST)?,
-        attachment: Attachment::of(&info),
-        skipped: measure::account(&info)
-            .map_err(|e| Error::io("ask for the program's statistics", e))?
-            .skipped,
-        program_id: info.program,
-        link_id: info.id,
-    }))
-}
-
-/// The id of the program that decides, as far as it is pinned.
-#[must_use]
-pub fn program_in_force() -> Option<u32> {
-    pins::link_info().map(|link| link.program)
-}
-
-/// The id of the reason with this number, or the kernel's name where the table lacks it.
-#[must_use]
-pub fn reason_id(types: &KernelTypes, number: u32) -> String {
-    match types.enum_name(number) {
-        Some(name) => {
-            stockade_reasons::by_enum_name(name).map_or_else(|| name.to_owned(), |r| r.id.to_owned())
-        }
-        None => format!("reason-{number}"),
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if answer != 0
+        && let Err(error) = sys::wait_for_programs()
+    {
+        eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
     }
 }

@@ -3,7 +3,9 @@ What this machine offers and what already guards it. Reads files; changes nothin
 */
 use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
+use jiff::Timestamp;
 use serde::Serialize;
+use stockade_policy::model::Clock;
 use stockade_reasons::Level;
 
 use crate::Error;
@@ -195,6 +197,12 @@ pub fn in_container() -> bool {
 #[must_use]
 pub fn boot_ns() -> u64 {
     clock(libc::CLOCK_BOOTTIME)
+}
+
+/// Now, on both clocks.
+#[must_use]
+pub fn now() -> Clock {
+    Clock { wall: Timestamp::now(), boot_ns: boot_ns() }
 }
 
 /// Nanoseconds that this machine has spent suspended: what clocks that stop then are behind.

@@ -2,17 +2,26 @@
 The user side of the kernel: everything Stockade asks of it or does to it.
 
 ```text
-host     what this machine offers: BTF, LSM list, native lockdown, Secure Boot, bpffs
-btf      this kernel's numbers of the reasons and offsets of the fields events need
-intent   what the administrator wants, compiled to bit sets for this kernel
-attach   the two ways to be asked
-object   the compiled kernel side, loaded: maps, verifier, attach
-pins     where enforcement lives while no process of ours does
-enforce  the steps from intent to effect, in an order that a kill at any point cannot spoil
-events   what was refused and audited, read from the ring buffer
-measure  the floor and the kernel's statistics, for the benchmark
-programs BPF programs of others that read kernel memory or write user memory
-sys      the bpf(2) calls that Aya has no door for
+host         what this machine offers: BTF, LSM list, native lockdown, Secure Boot, bpffs
+btf          this kernel's numbers of the reasons and offsets of the fields programs read
+cgroups      the cgroup tree: places of a policy, units
+executables  programs of a policy, as the kernel will know them
+attach       the two ways to be asked
+object       the compiled kernel side, loaded: maps, verifier, attach
+tables       a compiled policy, written into maps
+pins         where enforcement lives while no process of ours does
+enforce      the steps from a policy to its effect, in an order that a kill at any point cannot spoil
+selftest     the proof that it has one
+description  the policy in force in words
+labels       who runs an excepted program without being known for it
+notices      what the administrator should know
+lift         the way back
+read_back    what is in force
+elsewhere    whether a program of ours works where we do not look
+events       what was refused, audited and excepted, read from the ring buffer
+measure      the floor and the kernel's statistics, for the benchmark
+programs     BPF programs of others that read kernel memory or write user memory
+sys          the bpf(2) calls that Aya has no door for
 ```
 
 The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
@@ -21,18 +30,25 @@ The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
 
 pub mod attach;
 pub mod btf;
+pub mod cgroups;
+pub mod description;
 mod elsewhere;
 pub mod enforce;
 mod error;
 pub mod events;
+pub mod executables;
 pub mod host;
-pub mod intent;
+pub mod labels;
+pub mod lift;
 pub mod measure;
+pub mod notices;
 mod object;
 pub mod pins;
 pub mod programs;
+pub mod read_back;
 mod selftest;
 mod sys;
+mod tables;
 
 pub use error::Error;
 pub use stockade_common::{Event, Verdict};

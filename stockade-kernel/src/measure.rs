@@ -8,9 +8,14 @@ use std::{
 };
 
 use aya_obj::generated::bpf_insn;
-use stockade_common::{LAYOUT, MAGIC, Policy, Slot};
 
-use crate::{Error, attach::Attachment, btf::KernelTypes, object, pins, sys};
+use crate::{
+    Error,
+    attach::Attachment,
+    btf::KernelTypes,
+    object::{Duty, Object},
+    pins, sys,
+};
 
 /// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
 /// BPF program on the hook costs at least.
@@ -55,8 +60,8 @@ pub struct EmptyProgram {
 /// [`Error::Rejected`] when the verifier refuses it.
 #[doc(hidden)]
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
-    let policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [Slot::default(); 2] };
-    object::load(types, &policy, Attachment::BpfLsm.target(types)?).map(drop)
+    let object = Object::open(types, std::collections::HashMap::new())?;
+    object.load(Duty::Decide, Attachment::BpfLsm.target(types)?).map(drop)
 }
 
 /// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.

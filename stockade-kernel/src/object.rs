@@ -1,20 +1,23 @@
 /*!
 The compiled kernel side, loaded. Aya's object crate reads the ELF file and relocates it, Aya makes the
-maps; the program itself is loaded by [`crate::sys`], against the hook that [`crate::btf`] found.
+maps; programs are loaded by [`crate::sys`], against what [`crate::btf`] found.
+
+There is one program for each duty. The first decides and is always there; the others are loaded when a
+policy needs them, against the maps of the first.
 */
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
-use aya_obj::{EbpfSectionKind, Object};
-use stockade_common::Policy;
+use aya::maps::MapData;
+use aya_obj::{EbpfSectionKind, Object as ElfObject};
+use stockade_common::Label;
 
 use crate::{
     Error,
-    btf::KernelTypes,
-    pins::{self, PolicyValue},
+    btf::{self, KernelTypes},
     sys,
 };
 
@@ -22,87 +25,221 @@ use crate::{
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
 
-/// Maps and program, loaded and not yet attached. Dropping it unloads everything.
-pub struct Loaded {
-    pub policy: Array<MapData, PolicyValue>,
-    pub counters: PerCpuArray<MapData, u64>,
-    /// The maps once more, by the names that pins give them: Aya's typed maps keep theirs.
-    pub to_pin: [(&'static str, OwnedFd); 3],
-    program: OwnedFd,
-}
-
-/// The program's name in the kernel, as `bpftool prog` shows it.
+/// The deciding program's name in the kernel, as `bpftool prog` shows it.
 pub(crate) const PROGRAM_NAME: &[u8; 16] = b"stockade\0\0\0\0\0\0\0\0";
 
-/// Makes the maps with this policy in force, and loads the program for this kernel and target.
-pub fn load(types: &KernelTypes, policy: &Policy, target: sys::Target) -> Result<Loaded, Error> {
-    let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-    let mut object = Object::parse(OBJECT).map_err(|e| broken(&e))?;
-
-    let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
-    object.patch_map_data(HashMap::from([("OFFSETS", (&offsets[..], true))])).map_err(|e| broken(&e))?;
-
-    let mut maps = HashMap::new();
-    let mut plan = Vec::new();
-    for (name, map) in object.maps.drain() {
-        let data = MapData::create(map.clone(), &name, None).map_err(|e| match e {
-            aya::maps::MapError::CreateError { io_error, .. } => Error::bpf("creating a BPF map", io_error),
-            other => broken(&other),
-        })?;
-        plan.push((name.clone(), data.fd().as_fd().as_raw_fd(), map));
-        maps.insert(name, data);
-    }
-    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-    object
-        .relocate_maps(plan.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
-        .map_err(|e| broken(&e))?;
-    object.relocate_calls(&text).map_err(|e| broken(&e))?;
-
-    for (name, _, map) in &plan {
-        if map.section_kind() == EbpfSectionKind::Rodata {
-            sys::fill_and_freeze(maps[name].fd().as_fd(), map.data())
-                .map_err(|e| Error::bpf("writing the program's constants", e))?;
-        }
-    }
-    // The program names the maps by these descriptors, so it is loaded before they change hands.
-    let program = object
-        .programs
-        .get("locked_down")
-        .ok_or_else(|| Error::Object("it has no program locked_down".into()))?;
-    let instructions = &object.functions[&program.function_key()].instructions;
-    let load = |log: &mut [u8]| sys::load(instructions, &object.license, PROGRAM_NAME, target, log);
-    let program = load(&mut []).map_err(|first| {
-        if first.raw_os_error() == Some(libc::EPERM) {
-            return Error::bpf("loading the BPF program", first);
-        }
-        // Once more, for the verifier's words.
-        let mut log = vec![0; 1 << 20];
-        match load(&mut log) {
-            Ok(_) => Error::Rejected { source: first, log: "the second try succeeded".into() },
-            Err(source) => Error::Rejected { source, log: last_lines(&log) },
-        }
-    })?;
-
-    let mut take = |name: &str| {
-        let data = maps.remove(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
-        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
-        Ok((Map::from_map_data(data).map_err(|e| broken(&e))?, fd))
-    };
-    let (policy_map, policy_fd) = take(".data.policy")?;
-    let (counters, counters_fd) = take("COUNTS")?;
-    let (_, events_fd) = take("EVENTS")?;
-    let mut policy_map: Array<_, PolicyValue> = Array::try_from(policy_map).map_err(|e| broken(&e))?;
-    policy_map.set(0, PolicyValue(*policy), 0).map_err(|e| broken(&e))?;
-    let counters = PerCpuArray::try_from(counters).map_err(|e| broken(&e))?;
-    let to_pin = [(pins::POLICY, policy_fd), (pins::COUNTS, counters_fd), (pins::EVENTS, events_fd)];
-    Ok(Loaded { policy: policy_map, counters, to_pin, program })
+/// What a program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Duty {
+    /// Decides.
+    Decide,
+    /// Gives new cgroups their place.
+    PlaceNew,
+    /// Forgets cgroups that are gone.
+    ForgetPlace,
+    /// Labels processes when they execute a program.
+    Label,
+    /// Hands labels on to children.
+    HandOn,
+    /// Takes labels from processes that are traced.
+    Traced,
+    /// The same where they ask for it.
+    TraceMe,
 }
 
-impl Loaded {
-    /// Attaches the program. It decides from here on, as long as the link lives.
-    pub fn attach(&self) -> Result<OwnedFd, Error> {
-        sys::attach(self.program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
+impl Duty {
+    /// What a policy with places needs.
+    pub const PLACES: [Self; 2] = [Self::PlaceNew, Self::ForgetPlace];
+    /// What a policy with exceptions by program needs.
+    pub const LABELS: [Self; 4] = [Self::Label, Self::HandOn, Self::Traced, Self::TraceMe];
+
+    /// The program's name in the object.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Decide => "locked_down",
+            Self::PlaceNew => "cgroup_mkdir",
+            Self::ForgetPlace => "cgroup_release",
+            Self::Label => "bprm_committed_creds",
+            Self::HandOn => "task_alloc",
+            Self::Traced => "ptrace_access_check",
+            Self::TraceMe => "ptrace_traceme",
+        }
     }
+
+    /// The name of its link's pin.
+    pub fn pin(self) -> &'static str {
+        match self {
+            Self::Decide => "link",
+            Self::PlaceNew => "link-place-new",
+            Self::ForgetPlace => "link-forget-place",
+            Self::Label => "link-label",
+            Self::HandOn => "link-hand-on",
+            Self::Traced => "link-traced",
+            Self::TraceMe => "link-trace-me",
+        }
+    }
+
+    /// Kind and name, in the kernel's types, of what it is attached to.
+    fn hook(self) -> (u32, &'static str) {
+        match self {
+            Self::Decide => (btf::FUNC, "bpf_lsm_locked_down"),
+            Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
+            Self::ForgetPlace => (btf::TYPEDEF, "btf_trace_cgroup_release"),
+            Self::Label => (btf::FUNC, "bpf_lsm_bprm_committed_creds"),
+            Self::HandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
+            Self::Traced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
+            Self::TraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
+        }
+    }
+
+    /// Where these are attached on the running kernel.
+    pub fn targets(duties: &[Self]) -> Result<Vec<sys::Target>, Error> {
+        if duties.is_empty() {
+            return Ok(Vec::new());
+        }
+        let hooks: Vec<_> = duties.iter().map(|duty| duty.hook()).collect();
+        let found = btf::ids(&hooks)?;
+        let targets = hooks.into_iter().zip(found).map(|((kind, name), id)| match id {
+            Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
+            Some(id) => Ok(sys::Target::lsm(id)),
+            None => Err(Error::TooOld(name)),
+        });
+        targets.collect()
+    }
+}
+
+/// The maps that outlive the command: their names in the object and those of their pins.
+pub(crate) const MAPS: [(&str, &str); 9] = [
+    (".data.policy", "policy"),
+    ("COUNTS", "counters"),
+    ("EVENTS", "events"),
+    ("CGROUPS", "cgroups"),
+    ("PATHS", "paths"),
+    ("PATTERNS_BELOW", "patterns"),
+    ("EXCEPTIONS", "exceptions"),
+    ("UNTIL", "until"),
+    ("PROGRAMS", "programs"),
+];
+
+/// Task storage has a pin too, and is made in another way.
+pub(crate) const LABELS: (&str, &str) = ("LABELS", "labels");
+
+/// The object with its maps. Dropping it forgets what is not pinned.
+pub(crate) struct Object {
+    elf: ElfObject,
+    maps: HashMap<String, OwnedFd>,
+}
+
+impl Object {
+    /// Makes the maps, apart from those that are there already.
+    pub fn open(types: &KernelTypes, mut there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
+        let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
+        let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
+        let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        elf.patch_map_data(HashMap::from([("OFFSETS", (&offsets[..], true))])).map_err(|e| broken(&e))?;
+
+        let mut maps = HashMap::new();
+        let mut plan = Vec::new();
+        for (name, map) in elf.maps.drain() {
+            let fd = match there.remove(&name) {
+                Some(fd) => fd,
+                None if name == LABELS.0 => {
+                    task_storage().map_err(|e| Error::bpf("creating a BPF map for labels", e))?
+                }
+                None => {
+                    let data = MapData::create(map.clone(), &name, None).map_err(|e| match e {
+                        aya::maps::MapError::CreateError { io_error, .. } => {
+                            Error::bpf("creating a BPF map", io_error)
+                        }
+                        other => broken(&other),
+                    })?;
+                    data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?
+                }
+            };
+            if map.section_kind() == EbpfSectionKind::Rodata {
+                sys::fill_and_freeze(fd.as_fd(), map.data())
+                    .map_err(|e| Error::bpf("writing the program's constants", e))?;
+            }
+            plan.push((name.clone(), fd.as_raw_fd(), map));
+            maps.insert(name, fd);
+        }
+        let text: HashSet<usize> = elf.functions.keys().map(|(section, _)| *section).collect();
+        elf.relocate_maps(plan.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
+            .map_err(|e| broken(&e))?;
+        elf.relocate_calls(&text).map_err(|e| broken(&e))?;
+        Ok(Self { elf, maps })
+    }
+
+    /// One of the maps.
+    pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
+        let map = self.maps.get(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
+        Ok(map.as_fd())
+    }
+
+    /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
+    pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
+        let program = self.load(duty, target)?;
+        sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
+    }
+
+    /// Loads the program for a duty.
+    pub fn load(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
+        let name = duty.program();
+        let program = self.elf.programs.get(name);
+        let program = program.ok_or_else(|| Error::Object(format!("it has no program {name}")))?;
+        let instructions = &self.elf.functions[&program.function_key()].instructions;
+        let mut shown = *PROGRAM_NAME;
+        if duty != Duty::Decide {
+            let short = &duty.pin().as_bytes()["link-".len()..];
+            shown[.."st_".len()].copy_from_slice(b"st_");
+            shown["st_".len()..].fill(0);
+            for (to, &byte) in shown["st_".len()..15].iter_mut().zip(short) {
+                *to = if byte == b'-' { b'_' } else { byte };
+            }
+        }
+        let load = |log: &mut [u8]| sys::load(instructions, &self.elf.license, &shown, target, log);
+        load(&mut []).map_err(|first| {
+            if first.raw_os_error() == Some(libc::EPERM) {
+                return Error::bpf("loading the BPF program", first);
+            }
+            // Once more, for the verifier's words.
+            let mut log = vec![0; 1 << 20];
+            match load(&mut log) {
+                Ok(_) => Error::Rejected { source: first, log: "the second try succeeded".into() },
+                Err(source) => Error::Rejected { source, log: format!("{name}:\n{}", last_lines(&log)) },
+            }
+        })
+    }
+}
+
+/// Task storage for labels. The kernel demands type information for it, and checks the sizes only: an int for
+/// the key, an array of them for the value.
+fn task_storage() -> io::Result<OwnedFd> {
+    const INT: u32 = 1;
+    const ARRAY: u32 = 2;
+    let words = u32::try_from(size_of::<Label>() / 4).expect("a label is small");
+    let names = b"\0u32\0";
+    #[rustfmt::skip]
+    let types = [
+        // INT: name, kind, size; unsigned, 32 bits
+        1, 1 << 24, 4, 32,
+        // ARRAY: no name, kind, no size; of what, indexed by what, how many
+        0, 3 << 24, 0, INT, INT, words,
+    ];
+    let length = |bytes: usize| u32::try_from(bytes).expect("a few bytes");
+    let header = [
+        // Magic number and version 1
+        0x0001_eb9f,
+        24,
+        0,
+        length(size_of_val(&types)),
+        length(size_of_val(&types)),
+        length(names.len()),
+    ];
+    let words: Vec<u32> = header.into_iter().chain(types).collect();
+    let mut btf: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+    btf.extend(names);
+    sys::create_task_storage(&btf, INT, ARRAY, length(size_of::<Label>()))
 }
 
 fn last_lines(log: &[u8]) -> String {

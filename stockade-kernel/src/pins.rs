@@ -6,12 +6,15 @@ Where enforcement lives while no process of ours does.
   policy    map: what is decided                     pinned first
   counters  map: refusals and audits per processor
   events    ring buffer
-  link      the attachment                           pinned last: the commit; removed first
+  cgroups, paths, patterns, exceptions, until, programs, labels     tables of policies that need them
+  link-…    attachments that such policies need
+  link      the attachment that decides              pinned last: the commit; removed first
 ```
 
 A folder without `link` is a leftover of an interrupted start and enforces nothing.
 */
 use std::{
+    collections::HashMap,
     ffi::CString,
     fs, io,
     os::{
@@ -22,20 +25,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
-use stockade_common::{COUNTERS, LAYOUT, MAGIC, Policy};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use stockade_common::{COUNTERS, LAST_BIT, LAYOUT, LOST, MAGIC, Policy, Verdict, counter_index};
 
-use crate::{Error, host, sys};
+use crate::{
+    Error, host,
+    object::{Duty, LABELS, MAPS},
+    sys,
+};
 
 /// The BPF file system that pins go to.
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// The folder of our pins.
 pub const FOLDER: &str = "/sys/fs/bpf/stockade";
 
-pub(crate) const POLICY: &str = "policy";
-pub(crate) const COUNTS: &str = "counters";
-pub(crate) const EVENTS: &str = "events";
-pub(crate) const LINK: &str = "link";
+const POLICY: &str = "policy";
+const COUNTS: &str = "counters";
+const EVENTS: &str = "events";
+const LINK: &str = "link";
 
 const LOCK_SECONDS: u64 = 10;
 
@@ -136,6 +143,37 @@ pub(crate) fn open() -> Result<Pinned, Error> {
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 
+/// Sets the counters that count what was heard while everything was let through to zero.
+pub(crate) fn zero(mut counters: PerCpuArray<MapData, u64>) -> Result<(), Error> {
+    let broken = |e: aya::maps::MapError| Error::Object(e.to_string());
+    let cells = counters.get(&0, 0).map_err(broken)?.len();
+    for index in (0..=LAST_BIT).map(|number| counter_index(number, Verdict::Audited)).chain([LOST]) {
+        if counters.get(&index, 0).map_err(broken)?.iter().any(|&cell| cell != 0) {
+            let zeros =
+                PerCpuValues::try_from(vec![0u64; cells]).map_err(|e| Error::io("reset a counter", e))?;
+            counters.set(index, zeros, 0).map_err(broken)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens every pinned map, by its name in the object.
+pub(crate) fn open_maps() -> Result<HashMap<String, OwnedFd>, Error> {
+    let names = MAPS.iter().chain([&LABELS]);
+    let maps = names.map(|&(name, pin)| Ok((name.to_owned(), open_fd(pin)?)));
+    maps.collect()
+}
+
+/// Whether the attachment for a duty is pinned.
+pub(crate) fn has(duty: Duty) -> bool {
+    path(duty.pin()).exists()
+}
+
+/// Ends the attachment for a duty, if it is pinned.
+pub(crate) fn end(duty: Duty) -> Result<(), Error> {
+    gone(fs::remove_file(path(duty.pin())), &path(duty.pin()))
+}
+
 /// What the kernel says of the pinned link, whatever else is pinned beside it.
 pub(crate) fn link_info() -> Option<sys::LinkInfo> {
     let link = sys::open_pin(&c_path(LINK)).ok()?;
@@ -169,11 +207,15 @@ pub fn rewrite_layout(layout: u32) -> Result<(), Error> {
     map.set(0, value, 0).map_err(|e| Error::Object(e.to_string()))
 }
 
-fn open_map(name: &'static str) -> Result<Map, Error> {
-    let fd = sys::open_pin(&c_path(name)).map_err(|e| match e.kind() {
+fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {
+    sys::open_pin(&c_path(name)).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::Damaged { path: FOLDER.into(), missing: name },
         _ => Error::bpf("opening a pinned map", e),
-    })?;
+    })
+}
+
+fn open_map(name: &'static str) -> Result<Map, Error> {
+    let fd = open_fd(name)?;
     let data = MapData::from_fd(fd).map_err(|e| Error::Object(e.to_string()))?;
     Map::from_map_data(data).map_err(|e| other_version(&e))
 }
@@ -195,12 +237,6 @@ pub(crate) fn make_folder() -> Result<(), Error> {
 
 /// Removes everything of ours, the link first: from then on nothing is refused.
 pub(crate) fn remove() -> Result<(), Error> {
-    let gone = |result: io::Result<()>, what: &Path| match result {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("remove {}", what.display()), e))
-        }
-        _ => Ok(()),
-    };
     gone(fs::remove_file(path(LINK)), &path(LINK))?;
     if let Ok(entries) = fs::read_dir(FOLDER) {
         for entry in entries.flatten() {
@@ -208,6 +244,15 @@ pub(crate) fn remove() -> Result<(), Error> {
         }
     }
     gone(fs::remove_dir(FOLDER), Path::new(FOLDER))
+}
+
+fn gone(result: io::Result<()>, what: &Path) -> Result<(), Error> {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", what.display()), e))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn c_path(name: &str) -> CString {

@@ -8,12 +8,18 @@ older kernels do not refuse it for trailing bytes. Layouts: include/uapi/linux/b
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
 
+const BPF_MAP_CREATE: i64 = 0;
+const BPF_MAP_LOOKUP_ELEM: i64 = 1;
 const BPF_MAP_UPDATE_ELEM: i64 = 2;
+const BPF_MAP_LOOKUP_BATCH: i64 = 24;
+const BPF_BTF_LOAD: i64 = 18;
+const BPF_MAP_UPDATE_BATCH: i64 = 26;
+const BPF_MAP_DELETE_BATCH: i64 = 27;
 const BPF_MAP_FREEZE: i64 = 22;
 const BPF_PROG_LOAD: i64 = 5;
 const BPF_OBJ_PIN: i64 = 6;
@@ -30,6 +36,11 @@ const BPF_PROG_TYPE_TRACING: u32 = 26;
 const BPF_PROG_TYPE_LSM: u32 = 29;
 pub const BPF_MODIFY_RETURN: u32 = 26;
 const BPF_LSM_MAC: u32 = 27;
+const BPF_TRACE_RAW_TP: u32 = 23;
+const BPF_MAP_TYPE_TASK_STORAGE: u32 = 29;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What a program is loaded for.
 #[derive(Clone, Copy)]
@@ -43,6 +54,11 @@ impl Target {
     /// A hook of the BPF security module, by the BTF id of its function. 5.7 and later.
     pub fn lsm(function: u32) -> Self {
         Self { program_type: BPF_PROG_TYPE_LSM, attach_type: BPF_LSM_MAC, function }
+    }
+
+    /// A tracepoint, by the BTF id of its `btf_trace_…` type. 5.5 and later.
+    pub fn tracepoint(name: u32) -> Self {
+        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
     }
 
     /// The front of a kernel function, by its BTF id: what the program returns, unless it is 0, is the
@@ -94,6 +110,184 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
     bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) }).map(drop)
+}
+
+/// `BPF_MAP_CREATE`, as far as it is needed here.
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+    map_ifindex: u32,
+    btf_fd: u32,
+    btf_key_type_id: u32,
+    btf_value_type_id: u32,
+}
+
+/// Makes a map that keeps a value with each task, described by these types: the kernel wants to know them.
+/// 5.11 and later.
+pub fn create_task_storage(
+    btf: &[u8],
+    key_type: u32,
+    value_type: u32,
+    value_size: u32,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct BtfAttr {
+        btf: u64,
+        btf_log_buf: u64,
+        btf_size: u32,
+        btf_log_size: u32,
+        btf_log_level: u32,
+    }
+    let size = u32::try_from(btf.len()).expect("it has a hundred bytes");
+    let mut attr = BtfAttr {
+        btf: address(btf.as_ptr()),
+        btf_log_buf: 0,
+        btf_size: size,
+        btf_log_size: 0,
+        btf_log_level: 0,
+    };
+    let types = bpf(BPF_BTF_LOAD, &mut attr).map(owned)?;
+    let mut attr = CreateAttr {
+        map_type: BPF_MAP_TYPE_TASK_STORAGE,
+        key_size: 4,
+        value_size,
+        map_flags: BPF_F_NO_PREALLOC,
+        map_name: *b"stockade_labels\0",
+        btf_fd: fd_number(types.as_fd()),
+        btf_key_type_id: key_type,
+        btf_value_type_id: value_type,
+        ..CreateAttr::default()
+    };
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Waits until every program that runs now, sleeping ones aside, has ended: the kernel does so when a map in
+/// a map is replaced, since programs may still look into the old one.
+pub fn wait_for_programs() -> io::Result<()> {
+    let array = CreateAttr {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        ..CreateAttr::default()
+    };
+    let inner = bpf(BPF_MAP_CREATE, &mut CreateAttr { ..array }).map(owned)?;
+    let mut outer = CreateAttr {
+        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        inner_map_fd: fd_number(inner.as_fd()),
+        ..CreateAttr::default()
+    };
+    let outer = bpf(BPF_MAP_CREATE, &mut outer).map(owned)?;
+    update(outer.as_fd(), &0u32, &fd_number(inner.as_fd()))
+}
+
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    /// Or the address for the next key.
+    value: u64,
+    flags: u64,
+}
+
+/// Writes one entry. Key and value have the sizes of the map, which the caller made.
+pub fn update<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let (key, value) = (address(&raw const *key), address(&raw const *value));
+    let mut attr = ElementAttr { map_fd: fd_number(map), pad: 0, key, value, flags: 0 };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Reads one entry. `V` is plain data of the map's size, for which any bytes are a value.
+pub fn lookup<K: Copy, V: Copy + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut found = V::default();
+    let (key, value) = (address(&raw const *key), address(&raw mut found));
+    let mut attr = ElementAttr { map_fd: fd_number(map), pad: 0, key, value, flags: 0 };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(Some(found)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Every key of a hash map whose values are of type `V`. What is written meanwhile may be missed. 5.6 and later.
+pub fn keys<K: Copy + Default, V: Copy + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
+    const ROOM: usize = 4096;
+    let (mut found, mut keys, mut values) = (Vec::new(), vec![K::default(); ROOM], vec![V::default(); ROOM]);
+    let (mut position, mut next) = (0u32, 0u32);
+    let mut first = true;
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if first { 0 } else { address(&raw const position) },
+            out_batch: address(&raw mut next),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: u32::try_from(ROOM).expect("a constant"),
+            map_fd: fd_number(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        let answer = bpf(BPF_MAP_LOOKUP_BATCH, &mut attr);
+        match &answer {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return answer.map(|_| found),
+            _ => found.extend_from_slice(&keys[..attr.count as usize]),
+        }
+        if answer.is_err() {
+            return Ok(found);
+        }
+        (position, first) = (next, false);
+    }
+}
+
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes many entries of a hash map. 5.6 and later.
+pub fn update_all<K: Copy, V: Copy>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len());
+    batch(BPF_MAP_UPDATE_BATCH, map, keys, address(values.as_ptr()))
+}
+
+/// Deletes many entries of a hash map. 5.6 and later.
+pub fn delete_all<K: Copy>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
+    batch(BPF_MAP_DELETE_BATCH, map, keys, 0)
+}
+
+fn batch<K: Copy>(command: i64, map: BorrowedFd<'_>, keys: &[K], values: u64) -> io::Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: address(keys.as_ptr()),
+        values,
+        count: u32::try_from(keys.len()).expect("maps have fewer entries"),
+        map_fd: fd_number(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    bpf(command, &mut attr).map(drop)
 }
 
 /// Loads a program. The verifier's log goes to `log` when it is not empty.

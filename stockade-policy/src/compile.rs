@@ -17,7 +17,6 @@ use std::{
     path::PathBuf,
 };
 
-use jiff::Timestamp;
 use stockade_common::{
     ANY_UID, EXCEPTIONS_MAX, LAST_BIT, NO_PLACE, PATHS_MAX, PATTERNS, ReasonSet, Sets, Words,
     decide::{BY_PLACE, BY_PROGRAM, BY_UID},
@@ -26,7 +25,7 @@ use stockade_reasons::Level;
 
 use crate::{
     interpret::KernelReason,
-    model::{Digest, Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
+    model::{Clock, Digest, Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
     place,
 };
 
@@ -87,18 +86,6 @@ impl Subject {
     }
 }
 
-/// When an exception ends. The order is that of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
-    /// It never was.
-    #[default]
-    Past,
-    /// Then.
-    At(Timestamp),
-    /// Never.
-    Never,
-}
-
 /// From what a subject is excepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excepted {
@@ -106,8 +93,9 @@ pub struct Excepted {
     pub always: ReasonSet,
     /// Without end, for children too.
     pub inherited: ReasonSet,
-    /// For a time: number of the reason, end for itself, end for children.
-    pub timed: Vec<(u32, End, End)>,
+    /// For a time: number of the reason, and nanoseconds since boot when it ends for itself and for children; 0
+    /// where it never was, the largest number where it never ends.
+    pub timed: Vec<(u32, u64, u64)>,
 }
 
 /// A policy that cannot be compiled.
@@ -155,7 +143,7 @@ pub fn compile(
     policy: &Policy,
     auto: Level,
     reasons: &[KernelReason],
-    now: Timestamp,
+    now: Clock,
 ) -> Result<Tables, CompileError> {
     let kernel = Kernel::new(reasons);
     let host = kernel.host(policy, auto);
@@ -409,13 +397,13 @@ fn exceptions(
     policy: &Policy,
     index: &Index<'_>,
     kernel: &Kernel<'_>,
-    now: Timestamp,
+    now: Clock,
 ) -> (Exceptions, Vec<CompiledProgram>) {
     let mut programs: Vec<CompiledProgram> = Vec::new();
     let mut by_path: HashMap<PathBuf, usize> = HashMap::new();
     let mut by_place: HashMap<&Place, Vec<&Exception>> = HashMap::new();
-    let mut ends: BTreeMap<Subject, BTreeMap<u32, (End, End)>> = BTreeMap::new();
-    let mut add = |exception: &Exception, place: u32, ends: &mut BTreeMap<_, BTreeMap<u32, (End, End)>>| {
+    let mut ends: BTreeMap<Subject, BTreeMap<u32, (u64, u64)>> = BTreeMap::new();
+    let mut add = |exception: &Exception, place: u32, ends: &mut BTreeMap<_, BTreeMap<u32, (u64, u64)>>| {
         let program = exception.exe.as_ref().map(|exe| {
             let at = *by_path.entry(exe.value.clone()).or_insert_with(|| {
                 programs.push(CompiledProgram {
@@ -434,18 +422,17 @@ fn exceptions(
         });
         let subject =
             Subject { program, place, uid: exception.uid.as_ref().map_or(ANY_UID, |uid| uid.value) };
-        let end = exception.expires.as_ref().map_or(End::Never, |expires| End::At(expires.value));
+        let end = exception.ends(now);
         // Who is no child of a program has nothing to inherit.
-        let inherited = if exception.inherit.value || program.is_none() { end } else { End::Past };
+        let inherited = if exception.inherit.value || program.is_none() { end } else { 0 };
         let reasons: &mut BTreeMap<_, _> = ends.entry(subject).or_default();
         for id in &exception.reasons {
             let Some(&number) = kernel.numbers.get(id.value.as_str()) else { continue };
-            let known: &mut (End, End) = reasons.entry(number).or_default();
+            let known: &mut (u64, u64) = reasons.entry(number).or_default();
             *known = (known.0.max(end), known.1.max(inherited));
         }
     };
-    let alive = |e: &&Exception| e.expires.as_ref().is_none_or(|expires| expires.value > now);
-    for exception in policy.exceptions.iter().filter(alive) {
+    for exception in policy.exceptions.iter().filter(|e| !e.has_ended(now)) {
         match &exception.place {
             None => add(exception, NO_PLACE, &mut ends),
             Some(place) => by_place.entry(&place.value).or_default().push(exception),
@@ -465,16 +452,17 @@ fn exceptions(
     (exceptions, programs)
 }
 
-fn excepted(reasons: BTreeMap<u32, (End, End)>) -> Excepted {
+fn excepted(reasons: BTreeMap<u32, (u64, u64)>) -> Excepted {
     let mut excepted = Excepted::default();
     for (number, (itself, inherited)) in reasons {
-        if itself == End::Never {
+        let for_a_time = |end: u64| end != 0 && end != u64::MAX;
+        if itself == u64::MAX {
             excepted.always |= bit(number);
         }
-        if inherited == End::Never {
+        if inherited == u64::MAX {
             excepted.inherited |= bit(number);
         }
-        if matches!(itself, End::At(_)) || matches!(inherited, End::At(_)) {
+        if for_a_time(itself) || for_a_time(inherited) {
             excepted.timed.push((number, itself, inherited));
         }
     }

@@ -1,5 +1,5 @@
 /*!
-The policy language: from files to tables that the kernel side reads, and from recorded events back to files.
+The policy language: from files to tables that the kernel side reads, and from recorded events back to a file.
 
 ```text
 files ─ read ─▶ Documents ─ merge ─▶ Policy (model) ─ check ─▶ findings
@@ -13,28 +13,44 @@ events of watch ─ read_record ─▶ Record ─┬─ replay(policy) ─▶ wh
 */
 #![deny(missing_docs)]
 
+pub mod check;
 pub mod compile;
+pub mod diff;
 pub mod document;
+pub mod files;
 mod harmless;
 pub mod interpret;
 pub mod learn;
+pub mod load;
+pub mod merge;
 pub mod model;
+mod origins;
 pub mod place;
 pub mod problem;
+mod quote;
 pub mod read;
 pub mod recorded;
 pub mod render;
 pub mod replay;
 pub mod requester;
+mod root;
+#[cfg(test)]
+mod schema;
+pub mod show;
 pub mod source;
+pub mod trust;
 pub mod unit;
 pub mod when;
 pub mod words;
 
+pub use diff::diff;
 pub use document::Document;
 pub use learn::learn;
+pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};
 pub use read::read;
 pub use recorded::{Record, read_record};
 pub use replay::replay;
+pub use show::show;
 pub use source::Source;
+pub use trust::trustworthy;

@@ -165,6 +165,38 @@ pub struct Exception {
     pub why: Option<Said<String>>,
     /// Whether it was granted by command, not written in a policy.
     pub granted: bool,
+    /// When a grant ends, in nanoseconds since boot with suspend included: setting the clock moves it not at all.
+    /// What `expires` says is then for people.
+    pub ends_boot_ns: Option<u64>,
+}
+
+impl Exception {
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self, now: Clock) -> bool {
+        self.ends(now) <= now.boot_ns
+    }
+
+    /// When it ends, in nanoseconds since boot; the largest number for never.
+    #[must_use]
+    pub fn ends(&self, now: Clock) -> u64 {
+        self.ends_boot_ns.unwrap_or_else(|| match &self.expires {
+            None => u64::MAX,
+            Some(expires) => {
+                let left = expires.value.duration_since(now.wall).as_nanos();
+                u64::try_from(i128::from(now.boot_ns) + left).unwrap_or(0)
+            }
+        })
+    }
+}
+
+/// The same moment on two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// The one that people read and root can set.
+    pub wall: Timestamp,
+    /// Nanoseconds since boot, suspend included, which nobody can set.
+    pub boot_ns: u64,
 }
 
 /// A finding of the check that somebody looked at and accepted.

@@ -78,6 +78,18 @@ impl Place {
         }
     }
 
+    /// Whether it covers whatever the other one names.
+    #[must_use]
+    pub fn covers_all(&self, other: &Place) -> bool {
+        let above = match other {
+            Self::Path(path) => parent(path),
+            Self::Glob { .. } if other.above().is_empty() => Some("/"),
+            Self::Glob { .. } => Some(other.above()),
+            Self::Unit(_) => None,
+        };
+        self.contains(other) || above.is_some_and(|above| self.covers(above))
+    }
+
     /// Whether there can be a cgroup that both name although neither contains the other.
     #[must_use]
     pub fn is_ambiguous_with(&self, other: &Place) -> bool {

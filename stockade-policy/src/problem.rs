@@ -81,14 +81,19 @@ impl Problems {
         render::problems(&self.list, &self.sources, colour)
     }
 
-    /// Line and column of a mistake, as `FILE:LINE:COLUMN`.
+    /// The column of a mistake in characters, from 1; none where there are no lines.
+    #[must_use]
+    pub fn column(&self, problem: &Problem) -> Option<usize> {
+        let source = render::source_of(&problem.at, &self.sources)?;
+        Some(source.column(problem.at.span.0 as usize))
+    }
+
+    /// Where a mistake is, as `FILE:LINE:COLUMN`.
     #[must_use]
     pub fn position(&self, problem: &Problem) -> String {
-        match render::source_of(&problem.at, &self.sources) {
-            Some(source) if problem.at.line > 0 => {
-                format!("{}:{}", problem.at, source.column(problem.at.span.0 as usize))
-            }
-            _ => problem.at.to_string(),
+        match self.column(problem) {
+            Some(column) => format!("{}:{column}", problem.at),
+            None => problem.at.to_string(),
         }
     }
 }

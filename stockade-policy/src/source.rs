@@ -20,7 +20,7 @@ impl Source {
     pub fn new(name: &str, text: impl Into<Arc<str>>) -> Self {
         let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let text = text.into();
-        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let breaks = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
         let lines = std::iter::once(0).chain(breaks).collect();
         Self { name: name.into(), text, lines }
     }

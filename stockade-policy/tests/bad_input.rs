@@ -197,7 +197,7 @@ fn reasons_without_a_trustworthy_subject_refuse_exceptions_and_say_why() {
             &format!("`{}` takes no exceptions", reason.id),
             &format!("{} = \"allow\"", reason.id),
         );
-        assert_eq!(problems(&text).list[0].label, reason.subject_why);
+        one(&text, "3:12", "takes no exceptions", reason.subject_why);
         count += 1;
     }
     assert!(count >= 7, "{count}");

@@ -3,10 +3,23 @@ Every command and flag, once: parsing, `--help`, man pages and completions are m
 */
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
+use stockade_policy::model::{LevelChoice, Unknown};
 
 const EXIT_CODES: &str =
     "Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be asked.";
+
+/// One of these words, which mean on the command line what they mean in a policy.
+fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    words: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words)
+        .try_map(|word| T::deserialize(IntoDeserializer::<WordError>::into_deserializer(word.as_str())))
+}
 
 /// Programmable kernel lockdown: refuse at the kernel's own check points what even root must not do.
 #[derive(Debug, Parser)]
@@ -25,6 +38,12 @@ pub struct Flags {
 pub enum Command {
     /// Apply a level until reboot or `stockade lift`
     Enforce(Enforce),
+    /// Let somebody through for a limited time
+    ///
+    /// The end is enforced by the kernel, on a clock that nobody can set: no process of Stockade's has to be alive
+    /// for it. A grant goes on when another policy is applied, and ends with `stockade lift`. Each use is an event
+    /// that `stockade watch` shows.
+    Grant(Grant),
     /// End enforcement
     Lift(Lift),
     /// Show what is enforced here, by whom, and what was refused
@@ -59,8 +78,10 @@ pub enum Command {
     ///
     /// Exit status 1 when it cannot.
     CheckHost,
-    /// Explain a reason, or a line of the kernel log
+    /// Explain a reason, a line of the kernel log, or a code of `policy check`
     Explain(Explain),
+    /// Look at policies: see stockade.policy(5)
+    Policy(Policy),
     /// Print shell completions
     Completions(Completions),
     /// Write the man pages
@@ -70,49 +91,65 @@ pub enum Command {
 /// `stockade enforce`
 #[derive(Debug, Args)]
 pub struct Enforce {
-    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none
-    pub level: LevelChoice,
-    /// Let through and report what the level would refuse
+    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none. Without a level the system's
+    /// policy is applied: /etc/stockade/policy.toml and what belongs to it
+    #[arg(value_parser = one_of::<LevelChoice>(&["none", "integrity", "confidentiality", "auto"]), conflicts_with = "policy")]
+    pub level: Option<LevelChoice>,
+    /// Apply this file, or this folder laid out like /etc/stockade (repeatable: later ones override earlier ones)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Let through and report what would be refused
     #[arg(long)]
     pub audit: bool,
     /// Let this reason through in spite of the level (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub allow: Vec<String>,
     /// Refuse this reason whatever the level and mode (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub deny: Vec<String>,
     /// Let this reason through and report it, whatever the level (repeatable)
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", requires = "level")]
     pub audit_reason: Vec<String>,
     /// What happens to reasons of this kernel that this version does not know
-    #[arg(long, value_name = "VERDICT", default_value = "level")]
-    pub unknown_reasons: UnknownChoice,
+    #[arg(long, value_name = "VERDICT", requires = "level", value_parser = one_of::<Unknown>(&["level", "allow", "audit", "deny"]))]
+    pub unknown_reasons: Option<Unknown>,
 }
 
-/// A level on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LevelChoice {
-    /// Refuse nothing
-    None,
-    /// Refuse what could change the running kernel
-    Integrity,
-    /// Refuse also what could read its memory
-    Confidentiality,
-    /// integrity where EFI Secure Boot is on, otherwise none
-    Auto,
-}
-
-/// `--unknown-reasons`
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum UnknownChoice {
-    /// As the kernel's own lockdown at the same level
-    Level,
-    /// Let through
-    Allow,
-    /// Let through and report
-    Audit,
-    /// Refuse
-    Deny,
+/// `stockade grant`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["reasons", "list", "revoke"])))]
+#[command(group(ArgGroup::new("subject").multiple(true).args(["unit", "cgroup", "exe"])))]
+pub struct Grant {
+    /// What to let through
+    #[arg(value_name = "REASON", requires_all = ["time", "subject"])]
+    pub reasons: Vec<String>,
+    /// For how long, from now on: 10m, 2h 30m
+    #[arg(long = "for", id = "time", value_name = "TIME")]
+    pub time: Option<String>,
+    /// Whoever is in this systemd unit or slice
+    #[arg(long, conflicts_with = "cgroup")]
+    pub unit: Option<String>,
+    /// Whoever is in this cgroup or below it: a path from the root of the hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Whoever executes this program from now on
+    #[arg(long, value_name = "PATH")]
+    pub exe: Option<PathBuf>,
+    /// Only with this real user id
+    #[arg(long, requires = "subject")]
+    pub uid: Option<u32>,
+    /// Also the processes that the program forks
+    #[arg(long, requires = "exe")]
+    pub inherit: bool,
+    /// What the grant is called in status and watch; made up where it is left out
+    #[arg(long)]
+    pub name: Option<String>,
+    /// List what is granted and has not ended. Exit status 1 when nothing is
+    #[arg(long)]
+    pub list: bool,
+    /// End this grant now
+    #[arg(long, value_name = "NAME")]
+    pub revoke: Option<String>,
 }
 
 /// `stockade lift`
@@ -145,9 +182,102 @@ pub struct Watch {
 /// `stockade explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A reason such as dev-mem, or a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7"
-    #[arg(required = true, value_name = "REASON|LINE")]
+    /// A reason such as dev-mem, a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7", or
+    /// a code such as SP001
+    #[arg(required = true, value_name = "REASON|LINE|CODE")]
     pub what: Vec<String>,
+}
+
+/// `stockade policy`
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// What to do
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// The commands of `stockade policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Argue against a policy: what it lets through without saying so, and what it says without effect
+    ///
+    /// Finds exceptions and allowed reasons that void the level, subjects that root can fake, programs that others
+    /// can change, and what has no effect on this machine. Each finding has a code (`stockade explain SP001`),
+    /// points at the sentence that is to blame, and can be accepted in the policy with an [[accept]] entry that
+    /// says why. Changes nothing. Without root it goes as far as it can and names what it could not look at.
+    ///
+    /// Exit status 1 when an error or a warning is left, 2 when the policy could not be read.
+    Check(PolicyCheck),
+    /// Print what all files of the policy say together, with the file and line of each value
+    ///
+    /// What is printed is a policy itself, which says the same. Exit status 2 when there is no policy or it is wrong.
+    Show(PolicyShow),
+    /// Say what it would change to put another policy in the place of this one
+    ///
+    /// By meaning, not by line: which reasons would be decided otherwise, and which scopes and exceptions come, go
+    /// or change. Exit status 1 when the two differ.
+    Diff(PolicyDiff),
+}
+
+/// Which policy, for the commands that read one.
+#[derive(Debug, Args)]
+pub struct PolicyFiles {
+    /// Read this file, or this folder laid out like /etc/stockade, in the place of the system's policy (repeatable:
+    /// later ones override earlier ones)
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    pub policy: Vec<PathBuf>,
+    /// Read the policy of the system below this folder, for instance of an image
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// `stockade policy check`
+#[derive(Debug, Args)]
+pub struct PolicyCheck {
+    /// Read this file, or this folder laid out like /etc/stockade, in the place of the system's policy (repeatable:
+    /// later ones override earlier ones)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Look at the programs, the units and, without --policy, the policy below this folder, for instance of an image; nothing
+    /// is known of its kernel then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// How to print it; sarif is version 2.1.0
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Let notes decide as well
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One document, as with --json
+    Json,
+    /// For code hosts and auditors' tools
+    Sarif,
+}
+
+/// `stockade policy show`
+#[derive(Debug, Args)]
+pub struct PolicyShow {
+    /// Which policy
+    #[command(flatten)]
+    pub files: PolicyFiles,
+}
+
+/// `stockade policy diff`
+#[derive(Debug, Args)]
+pub struct PolicyDiff {
+    /// Which policy it is compared with
+    #[command(flatten)]
+    pub files: PolicyFiles,
+    /// The other policy: files, or folders laid out like /etc/stockade, later ones over earlier ones
+    #[arg(required = true, value_name = "NEW")]
+    pub new: Vec<PathBuf>,
 }
 
 /// `stockade completions`
@@ -161,6 +291,6 @@ pub struct Completions {
 /// `stockade man`
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Folder to write stockade.1 and a page for each command to
+    /// Folder to write stockade.1, a page for each command and stockade.policy.5 to
     pub folder: PathBuf,
 }

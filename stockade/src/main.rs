@@ -7,8 +7,10 @@ the kernel is in the crate stockade-kernel, everything known about reasons in st
 mod commands;
 mod flags;
 mod kernel_log;
+mod manual;
 mod output;
 mod requester;
+mod sarif;
 #[cfg(test)]
 mod schema;
 
@@ -34,12 +36,14 @@ fn main() -> ExitCode {
     let json = flags.json;
     let result = match flags.command {
         Command::Enforce(f) => commands::enforce::run(&f, json),
+        Command::Grant(f) => commands::grant::run(&f, json),
         Command::Lift(f) => commands::lift::run(&f, json),
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
         Command::Residual => commands::residual::run(json),
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
+        Command::Policy(f) => commands::policy::run(&f, json),
         Command::Explain(f) => commands::explain::run(&f, json),
         Command::Completions(f) => commands::documents::completions(&f),
         Command::Man(f) => commands::documents::man(&f),
@@ -51,10 +55,7 @@ fn main() -> ExitCode {
         // Whoever closed the pipe has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if json {
-                let _ = output::json(&output::Failure { error: format!("{error:#}") });
-            }
-            eprintln!("stockade: {error:#}");
+            output::failure(&error, json);
             ExitCode::from(2)
         }
     }
@@ -68,6 +69,7 @@ fn not_understood(error: &clap::Error) -> ! {
         let words = error.render().to_string();
         let _ = output::json(&output::Failure {
             error: words.trim_start_matches("error: ").trim_end().to_owned(),
+            problems: Vec::new(),
         });
     }
     error.exit()

@@ -4,14 +4,34 @@ docs/schema/. Nothing that a process chose for itself reaches a terminal unescap
 */
 use std::io::{self, Write};
 
+use anstream::{AutoStream, ColorChoice};
 use schemars::JsonSchema;
 use serde::Serialize;
+use stockade_policy::{LoadError, Problems};
 
 /// What is printed in JSON when a command could not be asked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Failure {
     /// What went wrong and what to do.
     pub error: String,
+    /// What is wrong with the policy, one by one, where that is why
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Mistake>,
+}
+
+/// One mistake in a policy.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Mistake {
+    /// The file
+    pub file: String,
+    /// Line, from 1
+    pub line: u32,
+    /// Column in characters, from 1
+    pub column: Option<usize>,
+    /// What is wrong
+    pub what: String,
+    /// What would be right
+    pub help: Option<String>,
 }
 
 /// Prints one JSON document.
@@ -31,6 +51,39 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// Tells why a command could not be asked. A wrong policy is shown with the lines in question.
+pub fn failure(error: &anyhow::Error, as_json: bool) {
+    let wrong = match error.downcast_ref::<LoadError>() {
+        Some(LoadError::Invalid(problems)) => Some(problems),
+        _ => None,
+    };
+    if as_json {
+        let problems = wrong.map(mistakes).unwrap_or_default();
+        // Nobody is left to tell when this fails.
+        let _ = json(&Failure { error: format!("{error:#}"), problems });
+    }
+    match wrong {
+        Some(problems) => {
+            let colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
+            let count = problems.list.len();
+            let mistakes = if count == 1 { "1 mistake".into() } else { format!("{count} mistakes") };
+            eprintln!("{}\nstockade: the policy has {mistakes}; nothing was done", problems.render(colour));
+        }
+        None => eprintln!("stockade: {error:#}"),
+    }
+}
+
+fn mistakes(problems: &Problems) -> Vec<Mistake> {
+    let mistake = |problem: &stockade_policy::Problem| Mistake {
+        file: problem.at.file.to_string(),
+        line: problem.at.line,
+        column: problems.column(problem),
+        what: problem.what.clone(),
+        help: problem.help.clone(),
+    };
+    problems.list.iter().map(mistake).collect()
 }
 
 /// Control characters replaced, so that a process's name cannot drive a terminal or forge a log line.

@@ -10,7 +10,7 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 9] = [
+    let schemas: [(&str, Schema); 13] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
@@ -19,6 +19,10 @@ fn the_schemas_in_docs_are_those_of_the_program() {
         ("watch", schema_for!(commands::watch::Line)),
         ("check-host", schema_for!(commands::check_host::Report)),
         ("explain", schema_for!(commands::explain::Report)),
+        ("explain-code", schema_for!(commands::explain::CodeReport)),
+        ("policy-check", schema_for!(commands::policy::check::Report)),
+        ("policy-show", schema_for!(commands::policy::show::Report)),
+        ("policy-diff", schema_for!(commands::policy::diff::Report)),
         ("failure", schema_for!(output::Failure)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");

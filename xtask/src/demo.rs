@@ -32,6 +32,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         initrd: &disk,
         disk: None,
         cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
+        processors: 1,
         console: folder.join("demo.console"),
         count_instructions: false,
         patience: Duration::from_mins(2),

@@ -7,7 +7,10 @@ use anyhow::{Context, ensure};
 
 use crate::workspace;
 
-/// Builds it and checks that it is static.
+/// The promised size, in bytes: the program stays below it.
+const TOO_LARGE: usize = 6 * 1024 * 1024;
+
+/// Builds it and checks that it is static and not too large.
 pub fn run() -> anyhow::Result<()> {
     let mut cargo = workspace::cargo_static();
     cargo.args(["--release", "-p", "stockade", "--bin", "stockade"]);
@@ -18,6 +21,12 @@ pub fn run() -> anyhow::Result<()> {
         !asks_for_interpreter(&program)?,
         "{} asks for a dynamic loader: it is not static (is the static C library installed?)",
         built.display()
+    );
+    ensure!(
+        program.len() < TOO_LARGE,
+        "{} has {} bytes; SPECIFICATION.md promises less than {TOO_LARGE}",
+        built.display(),
+        program.len()
     );
     let folder = workspace::target_folder().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;

@@ -1,7 +1,7 @@
 /*!
 `cargo xtask lab`: the scenarios, on real kernels.
 */
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -72,12 +72,18 @@ pub fn conformance(check: bool) -> anyhow::Result<bool> {
     let programs = programs::build()?;
     let kernels: Vec<Kernel> =
         kernels::ids().iter().map(|id| kernels::get(id, false)).collect::<anyhow::Result<_>>()?;
+    let begin = Instant::now();
     let matrix = Matrix::play(&kernels, &programs, &workspace::lab_folder()?)?;
     let differences = matrix.differences();
     for difference in &differences {
         println!("differs: {difference}");
     }
-    println!("{} answers compared with native lockdown's, {} differ", matrix.compared(), differences.len());
+    println!(
+        "{} answers compared with native lockdown's, {} differ; played in {} s",
+        matrix.compared(),
+        differences.len(),
+        begin.elapsed().as_secs()
+    );
     let file = workspace::root().join(DOCUMENT);
     let document = matrix.document();
     if !check {

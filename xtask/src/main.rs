@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         Command::Lab(flags) => lab::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test => test::run(),
-        Command::Bench(flags) => bench::run(&flags).map(|()| true),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Dist => dist::run().map(|()| true),
     };
     match result {

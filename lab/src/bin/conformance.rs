@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use stockade_kernel::{btf::KernelTypes, enforce::reason_id, events::Reader};
+use stockade_kernel::{btf::KernelTypes, events::Reader, read_back::reason_id};
 use stockade_lab::{
     conformance::{Row, Setting},
     doors,

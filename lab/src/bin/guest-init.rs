@@ -109,7 +109,7 @@ fn play(name: &str) -> ExitCode {
 fn init() -> anyhow::Result<()> {
     let mut notes = mount_all();
     notes.extend(load_modules("/modules/order"));
-    notes.extend(mount_efi_variables());
+    notes.extend(mount_what_modules_bring());
     if Path::new(userland::ORDER).exists() {
         notes.extend(load_modules(userland::ORDER));
         notes.extend(mount_userland().err().map(|error| format!("{error:#}")));
@@ -348,14 +348,13 @@ fn mount_all() -> Vec<String> {
     notes
 }
 
-/// Mounts the firmware's variables where there are any. After the modules: the file system is one of them.
-fn mount_efi_variables() -> Option<String> {
-    const VARIABLES: &str = "/sys/firmware/efi/efivars";
-    if !Path::new(VARIABLES).exists() {
-        return None;
-    }
-    let error = mount("efivarfs", VARIABLES).err()?;
-    Some(format!("efivarfs could not be mounted on {VARIABLES}: {error}"))
+/// Mounts file systems that are modules: the firmware's variables where there are any, and configfs, without
+/// which nothing could be said of ACPI's door in it.
+fn mount_what_modules_bring() -> Vec<String> {
+    let folders = [("efivarfs", "/sys/firmware/efi/efivars"), ("configfs", "/sys/kernel/config")];
+    let there = folders.into_iter().filter(|(_, folder)| Path::new(folder).exists());
+    let failed = there.filter_map(|(kind, folder)| Some((kind, folder, mount(kind, folder).err()?)));
+    failed.map(|(kind, folder, error)| format!("{kind} could not be mounted on {folder}: {error}")).collect()
 }
 
 fn mount(kind: &str, target: &str) -> io::Result<()> {

@@ -8,7 +8,7 @@ use super::{Mounted, lift_all};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Scenario, Skip},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -16,6 +16,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "contradictory flags are refused", boot: Boot::Plain, run: contradictions },
     Scenario { name: "without root nothing happens", boot: Boot::Plain, run: not_root },
     Scenario { name: "without a BPF file system it says how to mount it", boot: Boot::Plain, run: no_bpffs },
+    Scenario { name: "without securityfs it says how to mount it", boot: Boot::Plain, run: no_securityfs },
+    Scenario { name: "a lock that is not given up is told", boot: Boot::Plain, run: busy },
+    Scenario { name: "a program that cannot be proven is not left behind", boot: Boot::Plain, run: unproven },
     Scenario { name: "without BTF it says what is missing", boot: Boot::Plain, run: no_btf },
     Scenario {
         name: "a half-removed pin folder is told and can be lifted",
@@ -86,6 +89,54 @@ fn no_bpffs(_: &Guest) -> Result<()> {
         stockade(&["check-host"])?.exits(1)?.says("mount -t bpf bpf /sys/fs/bpf")?;
         Ok(())
     })
+}
+
+fn no_securityfs(_: &Guest) -> Result<()> {
+    lift_all()?;
+    unchanged(|| {
+        let _covered = Mounted::tmpfs("/sys/kernel/security")?;
+        let mount = "mount -t securityfs securityfs /sys/kernel/security";
+        for command in [&["enforce", "integrity"][..], &["status"], &["probe"]] {
+            stockade(command)?.exits(2)?.says(mount)?;
+        }
+        stockade(&["check-host"])?.exits(1)?.says(mount)?;
+        Ok(())
+    })
+}
+
+fn busy(_: &Guest) -> Result<()> {
+    lift_all()?;
+    unchanged(|| {
+        let lock = fs::File::open("/sys/fs/bpf")?;
+        lock.lock().context("lock the BPF file system")?;
+        stockade(&["enforce", "integrity"])?.exits(2)?.says("another stockade is changing the policy")?;
+        Ok(())
+    })
+}
+
+/// With the kernel's tracing switch off, a program is attached and never asked.
+fn unproven(_: &Guest) -> Result<()> {
+    let switch = "/proc/sys/kernel/ftrace_enabled";
+    lift_all()?;
+    match fs::write(switch, "0") {
+        Ok(()) => {}
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
+            return Err(Skip(format!("this kernel keeps its tracing switch on: {e}")).into());
+        }
+        Err(e) => return Err(e).context("write ftrace_enabled"),
+    }
+    let refused = unchanged(|| {
+        let answer = stockade(&["enforce", "confidentiality"])?.exits(2)?;
+        answer.says("ftrace_enabled")?.says("nothing was changed")?;
+        ensure!(fs::File::open("/proc/kcore").is_ok(), "kcore is refused");
+        Ok(())
+    });
+    fs::write(switch, "1")?;
+    refused?;
+    ensure!(fs::File::open("/proc/kcore").is_ok(), "it was left behind, and came to life");
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    ensure!(fs::File::open("/proc/kcore").is_err(), "the next enforce did not take");
+    Ok(())
 }
 
 fn no_btf(_: &Guest) -> Result<()> {
@@ -164,7 +215,10 @@ fn explain(_: &Guest) -> Result<()> {
 
 fn closed_pipe(_: &Guest) -> Result<()> {
     let mut shell = Command::new("/bin/busybox");
-    shell.args(["sh", "-c", "(stockade explain dev-mem; echo $? >&2) | true"]).env("PATH", "/bin");
-    run(&mut shell)?.says("0")?;
+    // The reader has ended before anything is written.
+    let line = "(sleep 1; stockade explain dev-mem; echo status=$? >&2) | true";
+    shell.args(["sh", "-c", line]).env("PATH", "/bin");
+    let answer = run(&mut shell)?;
+    ensure!(answer.err.trim() == "status=0", "{answer:?}");
     Ok(())
 }

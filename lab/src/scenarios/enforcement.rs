@@ -198,7 +198,7 @@ fn real_program(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-fn at_once(_: &Guest) -> Result<()> {
+pub(super) fn at_once(_: &Guest) -> Result<()> {
     lift_all()?;
     for round in 0..4 {
         let racers: Vec<_> = ["integrity", "confidentiality", "integrity", "confidentiality"]

@@ -16,8 +16,10 @@ mod conformance;
 mod enforcement;
 mod fallback;
 mod killed;
+mod load;
 mod namespaces;
 mod native;
+mod probing;
 mod programs;
 mod raw;
 mod residual;
@@ -25,6 +27,7 @@ mod secure_boot;
 mod selinux;
 mod table;
 mod watching;
+mod weaknesses;
 
 /// Every scenario, in the order in which those of one boot are played.
 #[must_use]
@@ -35,7 +38,10 @@ pub fn all() -> Vec<Scenario> {
         enforcement::SCENARIOS,
         killed::SCENARIOS,
         bad_input::SCENARIOS,
+        probing::SCENARIOS,
+        weaknesses::SCENARIOS,
         watching::SCENARIOS,
+        load::SCENARIOS,
         cgroups::SCENARIOS,
         namespaces::SCENARIOS,
         compat::SCENARIOS,

@@ -16,7 +16,7 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Scenario, Skip},
 };
 use left_open::{Children, KexecImage, Mapped, Mount, Node, TraceEvent, Unsigned};
 
@@ -30,6 +30,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Plain,
         run: dev_mem,
     },
+    Scenario { name: "residue: an open /dev/port is found", boot: Boot::Plain, run: dev_port },
+    Scenario { name: "residue: an open /dev/snapshot is found", boot: Boot::Plain, run: snapshot },
     Scenario { name: "residue: a mapped /dev/mem is found", boot: Boot::Plain, run: dev_mem_mapped },
     Scenario {
         name: "residue: an open kcore is found, also of an unmounted proc",
@@ -187,6 +189,34 @@ fn dev_mem(_: &Guest) -> Result<()> {
     ensure!(found["what"] == "/dev/mem" && found["descriptors"][0]["access"] == "read", "{found:#}");
     drop(file);
     none("file", "dev-mem")
+}
+
+fn dev_port(_: &Guest) -> Result<()> {
+    left_open("/dev/port", (1, 4), "dev-mem")
+}
+
+fn snapshot(_: &Guest) -> Result<()> {
+    left_open("/dev/snapshot", (10, 231), "hibernation")
+}
+
+/// A device, where the kernel has it.
+fn left_open(path: &str, (major, minor): (u32, u32), reason: &str) -> Result<()> {
+    lift_all()?;
+    none("file", reason)?;
+    let node = Node::new("/tmp/innocent", major, minor)?;
+    let file = match File::open(&node.0) {
+        Ok(file) => file,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) => {
+            return Err(Skip(format!("this kernel has no {path}")).into());
+        }
+        Err(e) => return Err(e).with_context(|| format!("open {path}")),
+    };
+    drop(node);
+    let found = left_after("integrity", "file", reason)?;
+    is_ours(&found)?;
+    ensure!(found["what"] == path && found["descriptors"][0]["access"] == "read", "{found:#}");
+    drop(file);
+    none("file", reason)
 }
 
 fn dev_mem_mapped(_: &Guest) -> Result<()> {

@@ -3,8 +3,7 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -28,7 +27,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::NativeIntegrity,
         run: native,
     },
-    Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
 ];
 
 pub(super) fn events(text: &str) -> Result<Vec<Value>> {
@@ -163,105 +161,4 @@ fn one_reader(_: &Guest) -> Result<()> {
     first.wait()?;
     second?;
     Ok(())
-}
-
-/// Eight processes ask for a port as fast as they can for five seconds, with a reader attached. Every
-/// refusal counted by the kernel is an event that was read, or one that was counted as lost.
-fn storm(_: &Guest) -> Result<()> {
-    lift_all()?;
-    stockade(&["enforce", "integrity"])?.exits(0)?;
-    let mut reader = follow("/tmp/storm")?;
-    std::thread::sleep(Duration::from_millis(300));
-    let through = ports_granted(8, Duration::from_secs(5))?;
-    ensure!(through == 0, "{through} requests were not refused");
-    // The reader has caught up when its file stops growing and what was lost has been told.
-    let mut size = 0;
-    loop {
-        std::thread::sleep(Duration::from_millis(2500));
-        let now = fs::metadata("/tmp/storm")?.len();
-        if now == size {
-            break;
-        }
-        size = now;
-    }
-    reader.kill()?;
-    reader.wait()?;
-    let text = fs::read_to_string("/tmp/storm")?;
-    let (mut seen, mut told_lost) = (0, 0);
-    for line in events(&text)? {
-        match line["type"].as_str() {
-            Some("event") if line["reason"] == "ioport" => seen += 1,
-            Some("lost") => told_lost += line["events"].as_u64().unwrap_or_default(),
-            _ => {}
-        }
-    }
-    fs::remove_file("/tmp/storm")?;
-    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
-    let counters = status["stockade"]["counters"].as_array().cloned().unwrap_or_default();
-    let refused =
-        counters.iter().find(|c| c["reason"] == "ioport").map_or(0, |c| c["refused"].as_u64().unwrap_or(0));
-    let lost = status["stockade"]["lost_events"].as_u64().unwrap_or_default();
-    println!("storm: {refused} refusals, {seen} events read, {lost} lost and counted");
-    ensure!(refused > 1000, "a storm of {refused} refusals is none");
-    ensure!(seen + lost == refused, "{refused} refusals, {seen} events, {lost} lost");
-    ensure!(told_lost == lost, "watch told of {told_lost} lost events, {lost} were lost");
-    Ok(())
-}
-
-/// Processes ask for a port as fast as they can for so long. How often one was granted.
-pub(super) fn ports_granted(processes: u32, duration: Duration) -> Result<u64> {
-    let deadline = Instant::now() + duration;
-    let granted = Shared::new()?;
-    let children: Vec<_> = (0..processes).map(|_| asking_until(deadline, &granted)).collect();
-    for child in children {
-        // SAFETY: waits for a child of this process; no status is wanted.
-        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    }
-    Ok(granted.count().load(Ordering::Relaxed))
-}
-
-/// A number that children share with this process.
-struct Shared(*mut libc::c_void);
-
-impl Shared {
-    fn new() -> Result<Self> {
-        let (protection, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: asks for new memory; nothing is replaced.
-        let page =
-            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
-        ensure!(page != libc::MAP_FAILED, "map a page: {}", std::io::Error::last_os_error());
-        Ok(Self(page))
-    }
-
-    fn count(&self) -> &AtomicU64 {
-        // SAFETY: the page is as big, zeroed, aligned, and lives as long as `self`.
-        unsafe { &*self.0.cast() }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this size.
-        unsafe { libc::munmap(self.0, size_of::<AtomicU64>()) };
-    }
-}
-
-fn asking_until(deadline: Instant, granted: &Shared) -> libc::pid_t {
-    // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
-    match unsafe { libc::fork() } {
-        0 => {
-            while Instant::now() < deadline {
-                // SAFETY: asks the kernel for a port, which is not used.
-                if unsafe { libc::ioperm(0x80, 1, 1) } == 0 {
-                    granted.count().fetch_add(1, Ordering::Relaxed);
-                    // SAFETY: gives it back.
-                    unsafe { libc::ioperm(0x80, 1, 0) };
-                }
-            }
-            // SAFETY: ends the child without running the parent's exit handlers.
-            unsafe { libc::_exit(0) }
-        }
-        child => child,
-    }
 }

@@ -51,6 +51,7 @@ impl Reader<'_> {
             expires,
             why,
             granted,
+            ends_boot_ns: None,
         })
     }
 

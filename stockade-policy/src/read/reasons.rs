@@ -96,9 +96,9 @@ impl Reader<'_> {
 
     fn unreliable(&mut self, reason: &Reason, at: &Origin) {
         let what = format!("`{}` takes no exceptions: who asks for it cannot be told", reason.id);
-        self.report(Problem::new(what, at.clone()).label(reason.subject_why).help(format!(
-            "allow it for everybody, `{} = \"allow\"` under [reasons], or leave it refused",
-            reason.id
+        self.report(Problem::new(what, at.clone()).help(format!(
+            "{} Allow it for everybody, `{} = \"allow\"` under [reasons], or leave it refused",
+            reason.subject_why, reason.id
         )));
     }
 }

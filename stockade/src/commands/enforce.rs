@@ -1,16 +1,21 @@
 /*!
 `stockade enforce`: from flags to a policy in force, and how to undo it.
 */
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    Error,
     attach::Attachment,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
-    intent::{Intent, Unknown},
+};
+use stockade_policy::{
+    load,
+    load::{Trust, Where},
+    model::{LevelChoice, Mode, Policy, Said, Unknown, Verdict},
 };
 use stockade_reasons::Level;
 
@@ -44,24 +49,16 @@ pub struct Report {
 }
 
 pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
-    let (level, why) = level(flags.level)?;
-    let intent = Intent {
-        level,
-        audit: flags.audit,
-        allow: super::reasons(&flags.allow)?,
-        deny: super::reasons(&flags.deny)?,
-        audit_reasons: super::reasons(&flags.audit_reason)?,
-        unknown: match flags.unknown_reasons {
-            flags::UnknownChoice::Level => Unknown::Level,
-            flags::UnknownChoice::Allow => Unknown::Allow,
-            flags::UnknownChoice::Audit => Unknown::Audit,
-            flags::UnknownChoice::Deny => Unknown::Deny,
-        },
-    };
+    let (policy, auto, why) = policy(flags)?;
+    apply(|| enforce(&policy, auto), why, json)
+}
+
+/// Applies something, and prints what came of it.
+pub fn apply(act: impl FnOnce() -> Result<Applied, Error>, why: Option<&str>, json: bool) -> Result<Exit> {
     // Before the level closes the file that tells.
     let weaker = host::active_lsms().is_ok_and(|list| !host::has_bpf_lsm(&list));
     let may_switch = if weaker { host::may_switch_in_kernel() } else { None };
-    let applied = enforce(&intent)?;
+    let applied = act()?;
     let report = report(&applied, why, may_switch);
     if json {
         output::json(&report)?;
@@ -71,22 +68,91 @@ pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn level(choice: flags::LevelChoice) -> Result<(Level, Option<&'static str>)> {
-    Ok(match choice {
-        flags::LevelChoice::None => (Level::None, None),
-        flags::LevelChoice::Integrity => (Level::Integrity, None),
-        flags::LevelChoice::Confidentiality => (Level::Confidentiality, None),
-        flags::LevelChoice::Auto => match host::secure_boot()? {
-            SecureBoot::On => (Level::Integrity, Some("auto is integrity: EFI Secure Boot is on")),
-            SecureBoot::Off => (Level::None, Some("auto is none: EFI Secure Boot is off")),
-            SecureBoot::NoEfi => (Level::None, Some("auto is none: this machine did not boot by EFI")),
-        },
+const COMMAND_LINE: &str = "command line";
+
+/// The policy that flags ask for, what `auto` is here, and a word on that.
+fn policy(flags: &flags::Enforce) -> Result<(Policy, Level, Option<&'static str>)> {
+    let mut policy = match flags.level {
+        Some(level) => of_flags(level, flags)?,
+        None => {
+            let from = match &flags.policy[..] {
+                [] => Where::System(Path::new("/")),
+                named => Where::Named(named),
+            };
+            // Whoever else may write the policy decides what is enforced.
+            load(from, Trust::RootOnly)?.policy
+        }
+    };
+    let levels = policy.scopes.iter().filter_map(|scope| scope.level.as_ref()).chain([&policy.level]);
+    let says_auto = levels.into_iter().any(|said| said.value == LevelChoice::Auto);
+    let (auto, why) = if says_auto { auto()? } else { (Level::None, None) };
+    if flags.audit {
+        audit(&mut policy);
+    }
+    Ok((policy, auto, why))
+}
+
+/// Nothing is refused any more; what would be is reported.
+fn audit(policy: &mut Policy) {
+    policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
+    let scopes = policy.scopes.iter_mut();
+    let reasons = scopes.map(|scope| {
+        if let Some(mode) = &mut scope.mode {
+            *mode = Said::at(Mode::Audit, COMMAND_LINE);
+        }
+        &mut scope.reasons
+    });
+    for reasons in reasons.chain([&mut policy.reasons]) {
+        for said in reasons.values_mut().filter(|said| said.value == Verdict::Deny) {
+            *said = Said::at(Verdict::Audit, COMMAND_LINE);
+        }
+    }
+    if policy.unknown_reasons.value == Unknown::Deny {
+        policy.unknown_reasons = Said::at(Unknown::Audit, COMMAND_LINE);
+    }
+}
+
+fn of_flags(level: LevelChoice, flags: &flags::Enforce) -> Result<Policy> {
+    let mut policy = Policy::level(level, COMMAND_LINE);
+    if let Some(unknown) = flags.unknown_reasons {
+        policy.unknown_reasons = Said::at(unknown, COMMAND_LINE);
+    }
+    if flags.audit && level == LevelChoice::None {
+        bail!(
+            "--audit with level none: there is nothing to audit; name the level to try, integrity or confidentiality"
+        );
+    }
+    let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+    for (flag, names, verdict) in [
+        ("--allow", &flags.allow, Verdict::Allow),
+        ("--deny", &flags.deny, Verdict::Deny),
+        ("--audit-reason", &flags.audit_reason, Verdict::Audit),
+    ] {
+        for reason in super::reasons(names)? {
+            if let Some(before) = named.insert(reason.id, flag).filter(|before| *before != flag) {
+                bail!(
+                    "{} is named by both {before} and {flag}: a reason has one verdict; drop one of the two",
+                    reason.id
+                );
+            }
+            policy.reasons.insert(reason.id.into(), Said::at(verdict, COMMAND_LINE));
+        }
+    }
+    Ok(policy)
+}
+
+/// What the level `auto` is on this machine, and why.
+pub fn auto() -> Result<(Level, Option<&'static str>)> {
+    Ok(match host::secure_boot()? {
+        SecureBoot::On => (Level::Integrity, Some("auto is integrity: EFI Secure Boot is on")),
+        SecureBoot::Off => (Level::None, Some("auto is none: EFI Secure Boot is off")),
+        SecureBoot::NoEfi => (Level::None, Some("auto is none: this machine did not boot by EFI")),
     })
 }
 
 fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Report {
     let types = &applied.types;
-    let scope = applied.slot.scope;
+    let words = applied.slot.words;
     let mut notices: Vec<String> = why.iter().map(ToString::to_string).collect();
     notices.extend(applied.notices.iter().map(ToString::to_string));
     let level = super::level_of(applied.slot.level);
@@ -113,7 +179,7 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
                 .into(),
         );
     }
-    notices.extend(super::residual::notice(types, applied.native, scope.deny));
+    notices.extend(super::residual::notice(types, applied.native, words.deny));
     Report {
         change: match applied.change {
             Change::Started => "started",
@@ -123,8 +189,8 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         .into(),
         level: level.to_string(),
         audit: applied.slot.audit == 1,
-        refused: super::ids(scope.deny, types),
-        audited: super::ids(scope.watched & !scope.deny, types),
+        refused: super::ids(words.deny, types),
+        audited: super::ids(words.watched & !words.deny, types),
         allowed: super::ids(applied.slot.allow, types),
         attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {

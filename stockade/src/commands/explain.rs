@@ -1,11 +1,12 @@
 /*!
-`stockade explain`: what a reason means, for whoever has just met its line in a log.
+`stockade explain`: what a reason means, for whoever has just met its line in a log; and what a code of `policy check` does.
 */
 use std::fmt::Write;
 
 use anyhow::{Result, anyhow};
 use schemars::JsonSchema;
 use serde::Serialize;
+use stockade_policy::check::{Code, code};
 use stockade_reasons::{Implies, Probe, Reason, Subject};
 
 use crate::{Exit, flags, output};
@@ -45,8 +46,40 @@ pub struct Report {
     pub comm: Option<String>,
 }
 
+/// What `explain --json` prints of a code of `policy check`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CodeReport {
+    /// The code, such as SP001
+    pub code: String,
+    /// The code in words
+    pub name: String,
+    /// The worst it can be: error, warning or note
+    pub severity: String,
+    /// What is wrong
+    pub title: String,
+    /// Why that matters
+    pub explanation: String,
+    /// What to do
+    pub remedy: String,
+    /// A policy that provokes it
+    pub wrong: String,
+    /// One that does not
+    pub right: String,
+}
+
 pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
     let what = flags.what.join(" ");
+    if let Some(code) = code(&what) {
+        if json {
+            output::json(&code_report(code))?;
+        } else {
+            output::text(&code_text(code))?;
+        }
+        return Ok(Exit::Done);
+    }
+    if is_code(&what) {
+        return Err(anyhow!("this version knows no code {what}; docs/checks/README.md lists those it knows"));
+    }
     let (reason, comm) = find(&what)?;
     let report = report(reason, comm);
     if json {
@@ -55,6 +88,42 @@ pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
         output::text(&text(&report))?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether it is written like a code.
+fn is_code(what: &str) -> bool {
+    let digits = what.strip_prefix("SP").or_else(|| what.strip_prefix("sp"));
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn code_report(code: &Code) -> CodeReport {
+    CodeReport {
+        code: code.id.into(),
+        name: code.name.into(),
+        severity: code.severity.to_string(),
+        title: code.title.into(),
+        explanation: code.explanation.into(),
+        remedy: code.remedy.into(),
+        wrong: code.wrong.into(),
+        right: code.right.into(),
+    }
+}
+
+fn code_text(code: &Code) -> String {
+    let policy = |text: &str| {
+        text.lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect::<String>()
+    };
+    format!(
+        "{} ({}), at worst: {}\n{}.\n\n{}\n\nWhat to do: {}\n\nA policy that provokes it:\n\n{}\nOne that does not:\n\n{}",
+        code.id,
+        code.name,
+        code.severity,
+        code.title,
+        code.explanation,
+        code.remedy,
+        policy(code.wrong),
+        policy(code.right)
+    )
 }
 
 fn find(what: &str) -> Result<(&'static Reason, Option<String>)> {

@@ -5,8 +5,8 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
-    enforce::{Lifted, lift},
     host,
+    lift::{Lifted, lift},
 };
 use stockade_reasons::Level;
 

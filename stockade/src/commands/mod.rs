@@ -3,14 +3,16 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{attach::Attachment, btf::KernelTypes, enforce::reason_id, host};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::reason_id};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
 pub mod documents;
 pub mod enforce;
 pub mod explain;
+pub mod grant;
 pub mod lift;
+pub mod policy;
 pub mod probe;
 pub mod residual;
 pub mod status;

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
     btf::KernelTypes,
-    enforce::{InForce, read_back},
     host,
+    read_back::{InForce, read_back},
 };
 use stockade_probe::{Answer, Door};
 use stockade_reasons::Level;

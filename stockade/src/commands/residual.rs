@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
     btf::KernelTypes,
-    enforce::{program_in_force, read_back},
     host,
+    read_back::{program_in_force, read_back},
 };
 use stockade_reasons::Level;
 use stockade_residual::{INVISIBLE, Leftover, Residue, incomplete_view, look};
@@ -224,7 +224,7 @@ pub fn run(json: bool) -> Result<Exit> {
     let in_force = InForce {
         types: types.as_ref(),
         native,
-        deny: state.as_ref().map_or(0, |state| state.slot.scope.deny),
+        deny: state.as_ref().map_or(0, |state| state.slot.words.deny),
     };
     let stockade = state.as_ref().map(|state| {
         let audited = if state.slot.audit == 1 { ", audited" } else { "" };

@@ -4,9 +4,15 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{btf::KernelTypes, enforce::read_back, host};
+use stockade_kernel::{
+    btf::KernelTypes,
+    host,
+    read_back::{self, read_back},
+};
+use stockade_policy::model::{Exception, Policy};
 use stockade_reasons::Level;
 
 use crate::{Exit, output};
@@ -43,6 +49,14 @@ pub struct InForce {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
+    /// Scopes: parts of the cgroup tree with verdicts of their own
+    pub scopes: Vec<String>,
+    /// Exceptions and grants that have not ended
+    pub exceptions: Vec<ExceptionLine>,
+    /// Whether the words for the policy are there; without them, scopes and exceptions are in force but not listed
+    pub described: bool,
+    /// New cgroups that could not be looked up among the scopes; what surrounds them decides for them
+    pub unplaced_cgroups: u64,
     /// Requests per reason since enforcement started
     pub counters: Vec<Counter>,
     /// Events that found the buffer full, most often since nobody watched
@@ -65,6 +79,46 @@ pub struct Counter {
     pub refused: u64,
     /// Let through and reported
     pub audited: u64,
+    /// Let through by an exception or a grant
+    pub excepted: u64,
+}
+
+/// An exception or a grant.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ExceptionLine {
+    /// Its name
+    pub name: String,
+    /// Reasons
+    pub reasons: Vec<String>,
+    /// Whom it lets through, in words
+    pub subject: String,
+    /// When it ends; null for never
+    pub ends: Option<String>,
+    /// Whether it was granted by command
+    pub granted: bool,
+}
+
+impl ExceptionLine {
+    /// An exception of the policy in force.
+    pub fn of(exception: &Exception) -> Self {
+        let mut parts = Vec::new();
+        if let Some(exe) = &exception.exe {
+            parts.push(exe.value.display().to_string());
+        }
+        if let Some(place) = &exception.place {
+            parts.push(format!("in {}", place.value));
+        }
+        if let Some(uid) = &exception.uid {
+            parts.push(format!("as user {}", uid.value));
+        }
+        Self {
+            name: exception.name.value.clone(),
+            reasons: exception.reasons.iter().map(|reason| reason.value.clone()).collect(),
+            subject: parts.join(" "),
+            ends: exception.expires.as_ref().map(|ends| ends.value.to_string()),
+            granted: exception.granted,
+        }
+    }
 }
 
 pub fn run(json: bool) -> Result<Exit> {
@@ -77,13 +131,33 @@ pub fn run(json: bool) -> Result<Exit> {
         skipped: state.skipped,
         sealed: false,
         applied_seconds_ago: host::boot_ns().saturating_sub(state.slot.applied_boot_ns) / 1_000_000_000,
-        refused: super::ids(state.slot.scope.deny, &types),
-        audited: super::ids(state.slot.scope.watched & !state.slot.scope.deny, &types),
+        refused: super::ids(state.slot.words.deny, &types),
+        audited: super::ids(state.slot.words.watched & !state.slot.words.deny, &types),
         allowed: super::ids(state.slot.allow, &types),
+        described: state.description.is_some(),
+        scopes: described(&state, |policy| {
+            policy
+                .scopes
+                .iter()
+                .map(|scope| format!("{} ({})", scope.name.value, scope.place.value))
+                .collect()
+        }),
+        exceptions: described(&state, |policy| {
+            let now = Timestamp::now();
+            let alive =
+                policy.exceptions.iter().filter(|e| e.expires.as_ref().is_none_or(|at| at.value > now));
+            alive.map(ExceptionLine::of).collect()
+        }),
+        unplaced_cgroups: state.unplaced_cgroups,
         counters: state
             .counts
             .into_iter()
-            .map(|c| Counter { reason: c.reason, refused: c.refused, audited: c.audited })
+            .map(|c| Counter {
+                reason: c.reason,
+                refused: c.refused,
+                audited: c.audited,
+                excepted: c.excepted,
+            })
             .collect(),
         lost_events: state.lost_events,
         program_id: state.program_id,
@@ -103,6 +177,10 @@ pub fn run(json: bool) -> Result<Exit> {
     Ok(if report.stockade.is_some() { Exit::Done } else { Exit::No })
 }
 
+fn described<T>(state: &read_back::InForce, list: impl FnOnce(&Policy) -> Vec<T>) -> Vec<T> {
+    state.description.as_ref().map_or_else(Vec::new, |description| list(&description.policy))
+}
+
 fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> Vec<String> {
     let mut warnings = Vec::new();
     let in_force = stockade.is_some();
@@ -116,6 +194,18 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
                 s.skipped
             ));
         }
+    }
+    if stockade.is_some_and(|s| !s.described) {
+        warnings.push(format!(
+            "the description of the policy, in {}, is lost or is of something else: scopes and exceptions are in force and cannot be listed",
+            stockade_kernel::description::FOLDER
+        ));
+    }
+    if let Some(s) = stockade.filter(|s| s.unplaced_cgroups > 0) {
+        warnings.push(format!(
+            "{} new cgroups could not be looked up among the scopes, since their paths are too long or the table is full: what surrounds them decides for them",
+            s.unplaced_cgroups
+        ));
     }
     if in_force && host::tracing_is_off() {
         warnings.push("kernel.ftrace_enabled is 0: the program does not run, nothing is refused by Stockade; turn it on with: sysctl kernel.ftrace_enabled=1".into());
@@ -165,10 +255,32 @@ fn text(report: &Report) -> String {
                     let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                 }
             }
+            for scope in &s.scopes {
+                let _ = writeln!(out, "  scope          {scope}");
+            }
+            for e in &s.exceptions {
+                let what = if e.granted { "grant" } else { "exception" };
+                let until = e.ends.as_ref().map_or_else(String::new, |ends| format!(", until {ends}"));
+                let _ = writeln!(
+                    out,
+                    "  {what:<13}  {}: {} for {}{until}",
+                    e.name,
+                    e.reasons.join(", "),
+                    e.subject
+                );
+            }
             if !s.counters.is_empty() {
-                let _ = writeln!(out, "\n  {:<24} {:>10} {:>10}", "since the start", "refused", "audited");
+                let _ = writeln!(
+                    out,
+                    "\n  {:<24} {:>10} {:>10} {:>10}",
+                    "since the start", "refused", "audited", "excepted"
+                );
                 for c in &s.counters {
-                    let _ = writeln!(out, "  {:<24} {:>10} {:>10}", c.reason, c.refused, c.audited);
+                    let _ = writeln!(
+                        out,
+                        "  {:<24} {:>10} {:>10} {:>10}",
+                        c.reason, c.refused, c.audited, c.excepted
+                    );
                 }
             }
             if s.lost_events > 0 {

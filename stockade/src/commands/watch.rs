@@ -16,9 +16,10 @@ use stockade_kernel::{
     Event, Verdict,
     attach::Attachment,
     btf::KernelTypes,
-    enforce::{InForce, read_back, reason_id},
+    description::Description,
     events::{self, Reader},
     host,
+    read_back::{InForce, read_back, reason_id},
 };
 use stockade_reasons::Level;
 
@@ -75,15 +76,19 @@ pub struct Native {
     pub comm: String,
 }
 
-/// A refusal or an audit.
+/// A refusal, an audit, or the use of an exception.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Seen {
     /// Nanoseconds since boot, suspend included
     pub boot_ns: u64,
-    /// refused or audited
+    /// refused, audited, or excepted: let through by an exception or a grant
     pub verdict: String,
     /// Who decided: stockade; or native, where Stockade let through what the kernel's own lockdown refused
     pub by: String,
+    /// Name of the exception or grant that let it through; null where none did, or its policy is no longer in force
+    pub exception: Option<String>,
+    /// Place of the policy that decided, a cgroup or a pattern of them; null outside of every scope
+    pub place: Option<String>,
     /// The reason's id
     pub reason: String,
     /// The kernel's words for it
@@ -124,7 +129,7 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
         while lines.len() < BATCH
             && let Some(event) = watched.take()
         {
-            let mut seen = seen(&event, &types, &mut names);
+            let mut seen = watched.seen(&event, &types, &mut names)?;
             if seen.verdict == "audited" && watched.native_refuses(event.reason, &types) {
                 shown.correct(&mut seen);
             }
@@ -220,6 +225,8 @@ struct Watched {
     asked_after: Level,
     lost_before: u64,
     checked: Option<Instant>,
+    /// The policy in force in words, for the names of exceptions and places.
+    description: Option<Description>,
 }
 
 impl Watched {
@@ -237,11 +244,36 @@ impl Watched {
             _ => Some(Reader::open()?),
         };
         let asked_after = asked_after(state.as_ref())?;
-        Ok(Self { reader, program, asked_after, lost_before: 0, checked: None })
+        let description = state.and_then(|state| state.description);
+        Ok(Self { reader, program, asked_after, lost_before: 0, checked: None, description })
     }
 
     fn take(&mut self) -> Option<Event> {
         self.reader.as_mut()?.take()
+    }
+
+    /// An event in words, with the names that the policy in force gives.
+    fn seen(&mut self, event: &Event, types: &KernelTypes, names: &mut requester::Names) -> Result<Seen> {
+        let mut seen = seen(event, types, names);
+        let excepted = seen.verdict == "excepted";
+        if excepted && self.exception(event, &seen.reason).is_none() {
+            // By a policy that was applied since the last look.
+            self.description = read_back(types)?.and_then(|state| state.description);
+        }
+        if excepted {
+            seen.exception = self.exception(event, &seen.reason);
+        }
+        let number = (event.place as usize).checked_sub(1);
+        let place = self.description.as_ref().zip(number).and_then(|(d, number)| d.places.get(number));
+        seen.place = place.map(ToString::to_string);
+        Ok(seen)
+    }
+
+    fn exception(&self, event: &Event, reason: &str) -> Option<String> {
+        let exe = (event.exe_inode, event.exe_device);
+        let description = self.description.as_ref()?;
+        let exception = description.exception(reason, event.place, event.shape, exe, event.uid)?;
+        Some(exception.name.value.clone())
     }
 
     /// Whether the kernel's own lockdown refuses this reason after Stockade has let it through.
@@ -277,7 +309,8 @@ impl Watched {
             self.program = program;
             self.lost_before = 0;
         }
-        let total = state.map_or(self.lost_before, |s| s.lost_events);
+        let total = state.as_ref().map_or(self.lost_before, |s| s.lost_events);
+        self.description = state.and_then(|s| s.description);
         let events = total.saturating_sub(self.lost_before);
         self.lost_before = total;
         Ok((events > 0).then_some(Line::Lost { events }))
@@ -296,10 +329,13 @@ fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> See
         verdict: match Verdict::from_number(event.verdict) {
             Some(Verdict::Refused) => "refused",
             Some(Verdict::Audited) => "audited",
+            Some(Verdict::Excepted) => "excepted",
             None => "unknown",
         }
         .into(),
         by: "stockade".into(),
+        exception: None,
+        place: None,
         kernel_string: stockade_reasons::by_id(&reason)
             .map_or_else(|| reason.clone(), |r| r.kernel_string.into()),
         reason,
@@ -349,7 +385,11 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
                 "{} {}{} {}: {} ({}), pid {}, uid {}, cgroup {}; why: stockade explain {}",
                 clock(e.boot_ns),
                 e.verdict,
-                if e.by == "native" { " by native lockdown" } else { "" },
+                match &e.exception {
+                    Some(name) => format!(" by {name}:"),
+                    None if e.by == "native" => " by native lockdown".into(),
+                    None => String::new(),
+                },
                 e.kernel_string,
                 e.comm,
                 exe,
@@ -376,6 +416,8 @@ mod tests {
             boot_ns: 1,
             verdict: "audited".into(),
             by: "stockade".into(),
+            exception: None,
+            place: None,
             reason: "kcore".into(),
             kernel_string: "/proc/kcore access".into(),
             comm: comm.into(),

@@ -1,0 +1,206 @@
+//! Many requests at once: every one is decided by the policy in force and told, or counted as not told.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::{
+    enforcement, lift_all,
+    watching::{events, follow},
+};
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
+    Scenario {
+        name: "a storm on two processors loses no event uncounted",
+        boot: Boot::TwoProcessors,
+        run: storm,
+    },
+    Scenario { name: "events that nobody reads are lost and counted", boot: Boot::Plain, run: lost },
+    Scenario { name: "no request slips through while policies are swapped", boot: Boot::Plain, run: swaps },
+    Scenario {
+        name: "no request slips through two processors while policies are swapped",
+        boot: Boot::TwoProcessors,
+        run: swaps,
+    },
+    Scenario {
+        name: "two commands at once take turns on two processors",
+        boot: Boot::TwoProcessors,
+        run: enforcement::at_once,
+    },
+];
+
+/// Eight processes ask for a port as fast as they can for five seconds, with a reader attached. Every
+/// refusal counted by the kernel is an event that was read, or one that was counted as lost.
+fn storm(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut reader = follow("/tmp/storm")?;
+    std::thread::sleep(Duration::from_millis(300));
+    let through = ports_granted(8, Duration::from_secs(5))?;
+    ensure!(through == 0, "{through} requests were not refused");
+    // The reader has caught up when its file stops growing and what was lost has been told.
+    let mut size = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(2500));
+        let now = fs::metadata("/tmp/storm")?.len();
+        if now == size {
+            break;
+        }
+        size = now;
+    }
+    reader.kill()?;
+    reader.wait()?;
+    let text = fs::read_to_string("/tmp/storm")?;
+    let (mut seen, mut told_lost) = (0, 0);
+    for line in events(&text)? {
+        match line["type"].as_str() {
+            Some("event") if line["reason"] == "ioport" => seen += 1,
+            Some("lost") => told_lost += line["events"].as_u64().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    fs::remove_file("/tmp/storm")?;
+    let (refused, lost) = counted()?;
+    println!("storm: {refused} refusals, {seen} events read, {lost} lost and counted");
+    ensure!(refused > 1000, "a storm of {refused} refusals is none");
+    ensure!(seen + lost == refused, "{refused} refusals, {seen} events, {lost} lost");
+    ensure!(told_lost == lost, "watch told of {told_lost} lost events, {lost} were lost");
+    Ok(())
+}
+
+/// How many requests for a port were refused, and how many events of any kind found the buffer full.
+fn counted() -> Result<(u64, u64)> {
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let counters = status["stockade"]["counters"].as_array().cloned().unwrap_or_default();
+    let of_ports = counters.iter().find(|counter| counter["reason"] == "ioport");
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    Ok((
+        of_ports.map_or(0, |counter| number(&counter["refused"])),
+        number(&status["stockade"]["lost_events"]),
+    ))
+}
+
+/// More refusals than the buffer has room for, and no reader.
+fn lost(_: &Guest) -> Result<()> {
+    const REQUESTS: u64 = 10_000;
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let (before, none) = counted()?;
+    ensure!(none == 0, "{none} events were lost before anything happened");
+    for _ in 0..REQUESTS {
+        // SAFETY: asks the kernel for a port, which it refuses.
+        ensure!(unsafe { libc::ioperm(0x80, 1, 1) } != 0, "a request was not refused");
+    }
+    let (refused, lost) = counted()?;
+    ensure!(refused - before == REQUESTS, "{} of {REQUESTS} requests were counted", refused - before);
+    ensure!(lost > 0, "{REQUESTS} events found room in a buffer for some thousands");
+    stockade(&["status"])?.exits(0)?.says(&format!("{lost} events found the buffer full"))?;
+    let seen = events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)?;
+    let read = seen.iter().filter(|event| event["type"] == "event").count() as u64;
+    let told: u64 = seen.iter().filter_map(|event| event["events"].as_u64()).sum();
+    ensure!(read + lost == refused, "{refused} refusals, {read} events, {lost} lost");
+    ensure!(told == lost, "watch told of {told} lost events, {lost} were lost");
+    Ok(())
+}
+
+/// Four processes ask for a port as fast as they can while one policy that refuses it replaces another.
+fn swaps(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut swaps = 0;
+    let through = ports_granted_while(4, Duration::from_secs(6), |deadline| {
+        for level in ["confidentiality", "integrity"].into_iter().cycle() {
+            if Instant::now() > deadline {
+                break;
+            }
+            stockade(&["enforce", level])?.exits(0)?.says("instead of the policy before")?;
+            swaps += 1;
+        }
+        Ok(())
+    })?;
+    let (refused, _) = counted()?;
+    println!("{swaps} swaps, {refused} refusals, {through} let through");
+    ensure!(through == 0, "{through} requests were let through while both policies refuse them");
+    ensure!(swaps >= 4 && refused > 1000, "{swaps} swaps and {refused} refusals are no load");
+    Ok(())
+}
+
+/// Processes ask for a port as fast as they can for so long. How often one was granted.
+pub(super) fn ports_granted(processes: u32, duration: Duration) -> Result<u64> {
+    ports_granted_while(processes, duration, |_| Ok(()))
+}
+
+/// The same while this process does something, until the given time.
+fn ports_granted_while(
+    processes: u32,
+    duration: Duration,
+    meanwhile: impl FnOnce(Instant) -> Result<()>,
+) -> Result<u64> {
+    let deadline = Instant::now() + duration;
+    let granted = Shared::new()?;
+    let children: Vec<_> = (0..processes).map(|_| asking_until(deadline, &granted)).collect();
+    let done = meanwhile(deadline);
+    for child in children {
+        // SAFETY: waits for a child of this process; no status is wanted.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    }
+    done?;
+    Ok(granted.count().load(Ordering::Relaxed))
+}
+
+/// A number that children share with this process.
+struct Shared(*mut libc::c_void);
+
+impl Shared {
+    fn new() -> Result<Self> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for new memory; nothing is replaced.
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
+        ensure!(page != libc::MAP_FAILED, "map a page: {}", std::io::Error::last_os_error());
+        Ok(Self(page))
+    }
+
+    fn count(&self) -> &AtomicU64 {
+        // SAFETY: the page is as big, zeroed, aligned, and lives as long as `self`.
+        unsafe { &*self.0.cast() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this size.
+        unsafe { libc::munmap(self.0, size_of::<AtomicU64>()) };
+    }
+}
+
+fn asking_until(deadline: Instant, granted: &Shared) -> libc::pid_t {
+    // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
+    match unsafe { libc::fork() } {
+        0 => {
+            while Instant::now() < deadline {
+                // SAFETY: asks the kernel for a port, which is not used.
+                if unsafe { libc::ioperm(0x80, 1, 1) } == 0 {
+                    granted.count().fetch_add(1, Ordering::Relaxed);
+                    // SAFETY: gives it back.
+                    unsafe { libc::ioperm(0x80, 1, 0) };
+                }
+            }
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        child => child,
+    }
+}

@@ -1,0 +1,101 @@
+//! What SECURITY.md says is not prevented, played: that it works, and whether it goes unnoticed. A scenario
+//! that fails here because the attack does is good news, and a change to that page.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use stockade_common::{Policy, Words};
+
+use super::lift_all;
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "weakness: a policy written through bpf(2) counts, and status shows it",
+        boot: Boot::Plain,
+        run: write_maps,
+    },
+    Scenario {
+        name: "weakness: without its BPF file system enforcement ends, and status says so",
+        boot: Boot::Plain,
+        run: unmount,
+    },
+];
+
+fn kcore_opens() -> bool {
+    File::open("/proc/kcore").is_ok()
+}
+
+/// One bpf(2) call on attributes of four words.
+fn bpf(command: i32, attributes: [u64; 4]) -> Result<i32> {
+    // SAFETY: the kernel reads the attributes; what they point to outlives the call, see the callers.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) };
+    ensure!(answer >= 0, "bpf({command}): {}", io::Error::last_os_error());
+    i32::try_from(answer).context("descriptors fit an int")
+}
+
+/// Takes every refusal out of the pinned policy, and leaves what it says of itself.
+fn write_maps(_: &Guest) -> Result<()> {
+    const GET: i32 = 7;
+    const LOOKUP: i32 = 1;
+    const UPDATE: i32 = 2;
+    lift_all()?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    let path = CString::new("/sys/fs/bpf/stockade/policy")?;
+    let map = bpf(GET, [path.as_ptr() as u64, 0, 0, 0])?;
+    // SAFETY: a descriptor the kernel has just made for us.
+    let map = unsafe { OwnedFd::from_raw_fd(map) };
+    let fd = u64::from(map.as_raw_fd().cast_unsigned());
+    let key = 0_u32;
+    let mut policy = std::mem::MaybeUninit::<Policy>::zeroed();
+    bpf(LOOKUP, [fd, &raw const key as u64, policy.as_mut_ptr() as u64, 0])?;
+    // SAFETY: integers only, written by the kernel.
+    let mut policy = unsafe { policy.assume_init() };
+    for slot in &mut policy.slots {
+        slot.words = Words { generation: slot.words.generation, ..Words::default() };
+    }
+    bpf(UPDATE, [fd, &raw const key as u64, &raw const policy as u64, 0])?;
+    ensure!(kcore_opens(), "the map was written, and kcore is still refused");
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    ensure!(status["stockade"]["refused"].as_array().is_some_and(Vec::is_empty), "status hides it: {status}");
+    // It is not the policy that was asked for, so asking again puts it right.
+    stockade(&["enforce", "confidentiality"])?.exits(0)?.says("In force: confidentiality")?;
+    ensure!(!kcore_opens(), "enforcing anew did not take");
+    Ok(())
+}
+
+fn unmount(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    // SAFETY: a terminated path.
+    let answer = unsafe { libc::umount2(c"/sys/fs/bpf".as_ptr(), libc::MNT_DETACH) };
+    ensure!(answer == 0, "umount -l /sys/fs/bpf: {}", io::Error::last_os_error());
+    let begin = Instant::now();
+    while !kcore_opens() && begin.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ended = kcore_opens();
+    let told = stockade(&["status"])?;
+    // SAFETY: terminated strings; no data.
+    let answer = unsafe {
+        libc::mount(c"bpf".as_ptr(), c"/sys/fs/bpf".as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null())
+    };
+    ensure!(answer == 0, "mount the BPF file system again: {}", io::Error::last_os_error());
+    ensure!(ended, "the pins are gone with their file system, and enforcement goes on");
+    told.exits(2)?.says("no BPF file system is mounted")?;
+    stockade(&["status"])?.exits(1)?.says("enforces nothing")?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    ensure!(!kcore_opens(), "enforcing anew did not take");
+    Ok(())
+}

@@ -1,0 +1,188 @@
+/*!
+The cgroup tree of version 2: which cgroups are there, and where systemd put a unit.
+
+A cgroup's id is the inode number of its folder. A path in a policy starts at the root of the hierarchy, as
+the kernel's own paths in /proc/PID/cgroup do on the machine itself.
+*/
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use stockade_common::{DEPTH_MAX, Sets};
+use stockade_policy::{compile::CompiledPlace, model::Place};
+
+use crate::{Error, host};
+
+/// Where systemd mounts it: alone, and beside the hierarchies of version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The folder where the hierarchy of version 2 is mounted.
+///
+/// # Errors
+/// [`Error::Request`] where it is not.
+pub fn root() -> Result<&'static Path, Error> {
+    let mount = MOUNTS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount));
+    mount.ok_or_else(|| {
+        Error::Request(
+            "the policy speaks of cgroups, and the cgroup hierarchy of version 2 is not mounted: \
+             mount -t cgroup2 none /sys/fs/cgroup"
+                .into(),
+        )
+    })
+}
+
+/// The path of the cgroup that this process is in, where version 2 is used.
+#[must_use]
+pub fn own() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// Ids of the cgroups that places name, each with what its most specific place decides.
+pub(crate) fn place(places: &[CompiledPlace]) -> Result<Vec<(u64, Sets)>, Error> {
+    let finder = Finder::new(places);
+    let mut found = Vec::new();
+    walk(root()?, "/", 0, &mut |path, id| {
+        if let Some(sets) = finder.find(path) {
+            found.push((id, sets));
+        }
+    })
+    .map_err(|e| Error::io("read the cgroup tree", e))?;
+    Ok(found)
+}
+
+/// What places decide for a path, found as the kernel side finds it.
+pub(crate) struct Finder<'a> {
+    paths: HashMap<&'a str, Sets>,
+    patterns: HashMap<&'a str, Vec<&'a CompiledPlace>>,
+}
+
+impl<'a> Finder<'a> {
+    pub fn new(places: &'a [CompiledPlace]) -> Self {
+        let mut finder = Self { paths: HashMap::new(), patterns: HashMap::new() };
+        for place in places {
+            match &place.place {
+                Place::Path(path) => {
+                    finder.paths.insert(path, place.sets);
+                }
+                other => finder.patterns.entry(other.above()).or_default().push(place),
+            }
+        }
+        for siblings in finder.patterns.values_mut() {
+            siblings.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
+        }
+        finder
+    }
+
+    pub fn find(&self, path: &str) -> Option<Sets> {
+        if let Some(sets) = self.paths.get(path) {
+            return Some(*sets);
+        }
+        let above = &path[..path.rfind('/')?];
+        self.patterns.get(above)?.iter().find(|place| place.place.names(path)).map(|place| place.sets)
+    }
+
+    /// What decides for a cgroup: the nearest one upwards.
+    pub fn nearest(&self, path: &str) -> Option<Sets> {
+        stockade_policy::place::chain(path).into_iter().rev().find_map(|path| self.find(path))
+    }
+}
+
+fn walk(folder: &Path, path: &str, depth: u32, visit: &mut dyn FnMut(&str, u64)) -> io::Result<()> {
+    match fs::metadata(folder) {
+        Ok(metadata) => visit(path, metadata.ino()),
+        // Removed meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    if depth == DEPTH_MAX {
+        return Ok(());
+    }
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let Ok(entry) = entry else { continue };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let name = entry.file_name();
+            let below = format!("{}/{}", if path == "/" { "" } else { path }, name.to_string_lossy());
+            walk(&entry.path(), &below, depth + 1, visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// The path of a unit's cgroup: where it is at the moment, otherwise where systemd puts units of its kind unless
+/// they say `Slice=`.
+#[must_use]
+pub fn of_unit(unit: &str) -> String {
+    find_unit(unit).unwrap_or_else(|| usual_place(unit))
+}
+
+/// The path of a unit's cgroup, if there is one at the moment.
+#[must_use]
+pub fn find_unit(unit: &str) -> Option<String> {
+    let usual = usual_place(unit);
+    let root = root().ok()?;
+    if root.join(&usual[1..]).is_dir() {
+        return Some(usual);
+    }
+    let mut found = None;
+    let below = PathBuf::from(root);
+    walk(&below, "/", 0, &mut |path, _| {
+        if found.is_none() && path.rsplit('/').next() == Some(unit) {
+            found = Some(path.to_owned());
+        }
+    })
+    .ok()?;
+    found
+}
+
+/// systemd.slice(5): dashes in a slice's name say what it is part of.
+fn usual_place(unit: &str) -> String {
+    let Some(name) = unit.strip_suffix(".slice") else { return format!("/system.slice/{unit}") };
+    if name == "-" {
+        return "/".into();
+    }
+    let mut path = String::new();
+    for (at, _) in name.match_indices('-').filter(|&(at, _)| at > 0) {
+        path += &format!("/{}.slice", &name[..at]);
+    }
+    format!("{path}/{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_have_their_usual_place() {
+        assert_eq!(usual_place("fwupd.service"), "/system.slice/fwupd.service");
+        assert_eq!(usual_place("user-1000.slice"), "/user.slice/user-1000.slice");
+        assert_eq!(usual_place("-.slice"), "/");
+    }
+
+    #[test]
+    fn the_nearest_place_is_found() {
+        let sets = |place| Sets { watched: 0, deny: 0, place, pad: 0 };
+        let glob = |prefix: &str, suffix: &str| Place::Glob { prefix: prefix.into(), suffix: suffix.into() };
+        let places = [
+            CompiledPlace { place: glob("/", ".slice"), sets: sets(1) },
+            CompiledPlace { place: glob("/a.slice/x", ""), sets: sets(2) },
+            CompiledPlace { place: glob("/a.slice/xy", ""), sets: sets(3) },
+            CompiledPlace { place: Place::Path("/a.slice/xyz".into()), sets: sets(4) },
+        ];
+        let finder = Finder::new(&places);
+        let nearest = |path| finder.nearest(path).map_or(0, |sets| sets.place);
+        assert_eq!(nearest("/"), 0);
+        assert_eq!(nearest("/a.slice/q"), 1);
+        assert_eq!(nearest("/a.slice/xq/r"), 2);
+        assert_eq!(nearest("/a.slice/xyq"), 3);
+        assert_eq!(nearest("/a.slice/xyz/deep/er"), 4);
+        assert_eq!(nearest("/b"), 0);
+    }
+}

@@ -1,0 +1,169 @@
+/*!
+The policy in force in words: what a person reads and what `grant` builds on, kept beside the kernel's tables.
+
+Decisions never read it. The kernel's tables carry its digest, so that a description of something else is
+noticed: what is in force is what the tables say, and without its description it is shown as such.
+*/
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use stockade_policy::model::{Exception, Place, Policy};
+use stockade_reasons::Level;
+
+use crate::Error;
+
+/// Where descriptions lie: gone with the next boot, as what they describe.
+pub const FOLDER: &str = "/run/stockade";
+
+/// A policy as it was applied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// The policy, its units found.
+    pub policy: Policy,
+    /// What `auto` was found to be.
+    pub auto: AutoLevel,
+    /// Places in the order of their numbers, the first of which is 1.
+    pub places: Vec<Place>,
+    /// Programs that exceptions speak of.
+    pub programs: Vec<Program>,
+}
+
+/// A program that exceptions speak of, as the kernel knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Its path.
+    pub path: PathBuf,
+    /// Inode number.
+    pub inode: u64,
+    /// Device, as the kernel packs it.
+    pub device: u32,
+    /// Change time of the inode when it was looked at: seconds, nanoseconds.
+    pub changed: (i64, u32),
+}
+
+/// A level as it is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoLevel {
+    /// [`Level::None`]
+    None,
+    /// [`Level::Integrity`]
+    Integrity,
+    /// [`Level::Confidentiality`]
+    Confidentiality,
+}
+
+impl From<Level> for AutoLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::None => Self::None,
+            Level::Integrity => Self::Integrity,
+            Level::Confidentiality => Self::Confidentiality,
+        }
+    }
+}
+
+impl From<AutoLevel> for Level {
+    fn from(level: AutoLevel) -> Self {
+        match level {
+            AutoLevel::None => Self::None,
+            AutoLevel::Integrity => Self::Integrity,
+            AutoLevel::Confidentiality => Self::Confidentiality,
+        }
+    }
+}
+
+fn file(generation: u64) -> PathBuf {
+    Path::new(FOLDER).join(format!("policy-{generation}.json"))
+}
+
+impl Description {
+    /// Writes it and returns the beginning of its digest.
+    pub(crate) fn write(&self, generation: u64) -> Result<u64, Error> {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        let text = self.text()?;
+        let path = file(generation);
+        let write = || -> io::Result<()> {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            io::Write::write_all(&mut file, &text)
+        };
+        write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        Ok(beginning(&text))
+    }
+
+    /// The beginning of the digest that it will have.
+    pub(crate) fn digest(&self) -> Result<u64, Error> {
+        Ok(beginning(&self.text()?))
+    }
+
+    fn text(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec_pretty(self).map_err(|e| Error::io("describe the policy", e.into()))
+    }
+
+    /// Reads the description of a policy in force; `None` when there is none, or it describes something else.
+    pub(crate) fn read(generation: u64, digest: u64) -> Option<Self> {
+        let text = fs::read(file(generation)).ok()?;
+        if beginning(&text) != digest {
+            return None;
+        }
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The exception that let a request through: its reason's id, the place and shape the event tells, and
+    /// the program's identity.
+    #[must_use]
+    pub fn exception(
+        &self,
+        reason: &str,
+        place: u32,
+        shape: u32,
+        exe: (u64, u32),
+        uid: u32,
+    ) -> Option<&Exception> {
+        use stockade_common::decide::{BY_PLACE, BY_PROGRAM, BY_UID};
+        let here = (place as usize).checked_sub(1).and_then(|at| self.places.get(at));
+        self.policy.exceptions.iter().find(|exception| {
+            let program = match &exception.exe {
+                None => shape & BY_PROGRAM == 0,
+                Some(path) => {
+                    let same = |p: &&Program| p.path == path.value && (p.inode, p.device) == exe;
+                    shape & BY_PROGRAM != 0 && self.programs.iter().any(|p| same(&p))
+                }
+            };
+            let place = match (&exception.place, here) {
+                (None, _) => shape & BY_PLACE == 0,
+                (Some(said), Some(here)) => shape & BY_PLACE != 0 && said.value.covers_all(here),
+                (Some(_), None) => false,
+            };
+            let user = match &exception.uid {
+                None => shape & BY_UID == 0,
+                Some(said) => shape & BY_UID != 0 && said.value == uid,
+            };
+            program && place && user && exception.reasons.iter().any(|said| said.value == reason)
+        })
+    }
+}
+
+/// Removes the descriptions of every other policy.
+pub(crate) fn keep_only(generation: Option<u64>) {
+    let keep = generation.map(file);
+    for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_string_lossy().starts_with("policy-");
+        if ours && Some(entry.path()) != keep {
+            // What is left of it misleads nobody: it is found by number and digest only.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn beginning(text: &[u8]) -> u64 {
+    let digest = Sha256::digest(text);
+    u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}

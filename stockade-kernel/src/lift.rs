@@ -1,0 +1,65 @@
+/*!
+The way back: the link's pin goes first, and with it everything that is decided.
+*/
+use std::time::{Duration, Instant};
+
+use crate::{
+    Error, description, elsewhere, host,
+    pins::{self, Lock, Pinned},
+    sys,
+};
+
+/// What [`lift`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifted {
+    /// Enforcement is gone.
+    Lifted,
+    /// Nothing was enforced.
+    NothingToLift,
+}
+
+/// Ends enforcement and removes every pin.
+///
+/// # Errors
+/// [`Error`] when the pins cannot be removed. With `force`, pins of another version or damaged ones
+/// are removed unread.
+pub fn lift(force: bool) -> Result<Lifted, Error> {
+    if !host::is_root() {
+        return Err(Error::no_privilege("changing what the kernel refuses"));
+    }
+    let _lock = Lock::take()?;
+    let attached = pins::link_info();
+    match pins::open() {
+        Ok(Pinned::Nothing { leftovers }) => {
+            if leftovers {
+                pins::remove()?;
+            }
+            elsewhere::nothing()?;
+            return Ok(Lifted::NothingToLift);
+        }
+        Ok(Pinned::Whole(_)) => {}
+        Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
+        Err(e) => return Err(e),
+    }
+    pins::remove()?;
+    description::keep_only(None);
+    if let Some(attached) = attached {
+        wait_until_detached(&attached)?;
+    }
+    Ok(Lifted::Lifted)
+}
+
+/// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
+/// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
+fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while sys::program_exists(attached.program) {
+        if Instant::now() > deadline {
+            return Err(Error::Request(
+                "the pins are gone, but some other process still holds the program or its attachment: enforcement may go on until it ends".into(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

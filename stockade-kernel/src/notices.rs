@@ -1,0 +1,132 @@
+/*!
+What an administrator should know about a policy that is applied nevertheless.
+*/
+use std::path::PathBuf;
+
+use serde::Serialize;
+use stockade_policy::{
+    interpret::KernelReason,
+    model::{Mode, Policy, Unknown, Verdict, known},
+};
+use stockade_reasons::Level;
+
+use crate::btf::KernelTypes;
+
+/// One such thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Notice {
+    /// The policy names a reason that this kernel does not have.
+    AbsentReason {
+        /// The reason's id.
+        reason: String,
+    },
+    /// This kernel has a reason that the table lacks.
+    UnknownReason {
+        /// The kernel's name for it.
+        enum_name: String,
+        /// What was decided for it.
+        verdict: &'static str,
+    },
+    /// A reason is allowed that the level does not refuse anyway.
+    NeedlessAllow {
+        /// The reason's id.
+        reason: String,
+    },
+    /// A reason is to go through that the kernel's own lockdown refuses anyway.
+    RefusedByNative {
+        /// The reason's id.
+        reason: String,
+        /// Level of the kernel's own lockdown.
+        native: Level,
+    },
+    /// A process runs an excepted program since before anybody looked, and is not excepted.
+    StartedBefore {
+        /// Its process id.
+        pid: u32,
+        /// The program.
+        path: PathBuf,
+    },
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AbsentReason { reason } => {
+                write!(f, "this kernel has no check for {reason}: naming it changes nothing here")
+            }
+            Self::UnknownReason { enum_name, verdict } => write!(
+                f,
+                "this kernel checks {enum_name}, which this version of Stockade does not know: it is {verdict} (--unknown-reasons decides)"
+            ),
+            Self::NeedlessAllow { reason } => {
+                write!(f, "the level does not refuse {reason}: allowing it changes nothing")
+            }
+            Self::RefusedByNative { reason, native } => write!(
+                f,
+                "{reason} stays refused: the kernel's own lockdown is at {native} and refuses it whatever Stockade says, until reboot"
+            ),
+            Self::StartedBefore { pid, path } => write!(
+                f,
+                "process {pid} runs {} since before it was excepted and is not known as such: restart it for its exception to apply",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// Notices of a policy on this machine.
+pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelTypes) -> Vec<Notice> {
+    let reasons = types.kernel_reasons();
+    let of_kernel = |id: &str| types.number(known(id).enum_name);
+    let level = policy.level.value.settled(auto);
+    let mut notices = Vec::new();
+    let excepted = policy.exceptions.iter().flat_map(|e| &e.reasons).map(|said| said.value.as_str());
+    let scoped = policy.scopes.iter().flat_map(|scope| scope.reasons.keys()).map(String::as_str);
+    let mut named: Vec<&str> =
+        policy.reasons.keys().map(String::as_str).chain(scoped).chain(excepted).collect();
+    named.sort_unstable();
+    named.dedup();
+    for id in named.into_iter().filter(|id| of_kernel(id).is_none()) {
+        notices.push(Notice::AbsentReason { reason: id.into() });
+    }
+    for (id, said) in &policy.reasons {
+        let reason = reasons.iter().find(|reason| reason.id == Some(id.as_str()));
+        if said.value == Verdict::Allow && reason.is_some_and(|reason| reason.level > level) {
+            notices.push(Notice::NeedlessAllow { reason: id.clone() });
+        }
+    }
+    for reason in reasons.iter().filter(|reason| reason.id.is_none()) {
+        notices.push(Notice::UnknownReason {
+            enum_name: reason.enum_name.clone(),
+            verdict: verdict(policy, level, reason),
+        });
+    }
+    let mut through: Vec<&str> = policy
+        .reasons
+        .iter()
+        .filter(|(_, said)| said.value != Verdict::Deny)
+        .map(|(id, _)| id.as_str())
+        .collect();
+    through.extend(policy.exceptions.iter().flat_map(|e| &e.reasons).map(|said| said.value.as_str()));
+    through.sort_unstable();
+    through.dedup();
+    for id in through {
+        let refused = reasons.iter().any(|reason| reason.id == Some(id) && reason.level <= native);
+        if refused {
+            notices.push(Notice::RefusedByNative { reason: id.into(), native });
+        }
+    }
+    notices
+}
+
+fn verdict(policy: &Policy, level: Level, reason: &KernelReason) -> &'static str {
+    match policy.unknown_reasons.value {
+        Unknown::Level if reason.level > level => "allowed, as the level says",
+        Unknown::Level if policy.mode.value == Mode::Audit => "audited, as the level says",
+        Unknown::Level => "refused, as the level says",
+        Unknown::Allow => "allowed",
+        Unknown::Audit => "audited",
+        Unknown::Deny => "refused",
+    }
+}

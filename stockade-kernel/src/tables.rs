@@ -1,0 +1,177 @@
+/*!
+A compiled policy, written into the kernel's hash maps.
+
+Every entry carries the generation of its policy, so that writing a new policy touches nothing that the one in
+force reads, and what a command left behind that was killed can be told from what is in force.
+*/
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use stockade_common::{
+    CgroupKey, Exception, ExceptionKey, NAME_PART_MAX, NamePart, PATTERNS, PathKey, Pattern, Program,
+    ProgramKey, Sets, Until, UntilKey,
+};
+use stockade_policy::{
+    compile::{CompiledPlace, Tables},
+    model::Place,
+};
+
+use crate::{Error, cgroups, executables::Executable, object::Object};
+
+/// The hash maps of a policy.
+pub(crate) struct Maps(HashMap<&'static str, OwnedFd>);
+
+/// Names in the object.
+const NAMES: [&str; 6] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS"];
+
+impl Maps {
+    /// Those of a loaded object.
+    pub fn of(object: &Object) -> Result<Self, Error> {
+        let maps = NAMES.iter().map(|&name| {
+            let map = object.map(name)?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
+            Ok((name, map))
+        });
+        Ok(Self(maps.collect::<Result<_, Error>>()?))
+    }
+
+    fn map(&self, name: &str) -> BorrowedFd<'_> {
+        self.0[name].as_fd()
+    }
+
+    /// Writes all but the places of cgroups: see [`Maps::place`].
+    pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
+        self.write_paths(&tables.places, generation)?;
+        self.write_exceptions(tables, executables, generation)?;
+        let programs = executables.iter().zip(&tables.programs).map(|(executable, program)| {
+            let inherit = if program.inherit { Program::INHERIT } else { 0 };
+            let key = ProgramKey { generation, inode: executable.inode, device: executable.device, pad: 0 };
+            let seen = executable.program;
+            (key, Program { flags: seen.flags | inherit, ..seen })
+        });
+        // Two paths may lead to one file: children inherit where either says so.
+        let mut by_key: HashMap<ProgramKey, Program> = HashMap::new();
+        for (key, program) in programs {
+            by_key.entry(key).or_insert(program).flags |= program.flags;
+        }
+        self.update("PROGRAMS", by_key.into_iter().collect())
+    }
+
+    fn write_paths(&self, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
+        let too_long = |place: &Place| Error::Request(format!("{place} is too long for the kernel's table"));
+        let mut paths = Vec::new();
+        let unused = Pattern { least: u32::MAX, ..Pattern::default() };
+        let mut patterns: HashMap<PathKey, [Pattern; PATTERNS]> = HashMap::new();
+        // The most specific is looked at first: what is part of another has more letters.
+        let mut sorted: Vec<_> = places.iter().collect();
+        sorted.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
+        for CompiledPlace { place, sets } in sorted {
+            let key = |path: &str| PathKey::new(generation, path).ok_or_else(|| too_long(place));
+            match place {
+                Place::Path(path) => paths.push((key(path)?, *sets)),
+                Place::Glob { prefix, suffix } => {
+                    let above = if place.above().is_empty() { "/" } else { place.above() };
+                    let head = &prefix[place.above().len() + 1..];
+                    let part = |text: &str| NamePart::new(text).ok_or_else(|| too_long(place));
+                    let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    let pattern = Pattern {
+                        head: part(head)?,
+                        tail: part(suffix)?,
+                        tail_length: length(suffix),
+                        // An empty name is no name.
+                        least: (length(head) + length(suffix)).max(1),
+                        sets: *sets,
+                    };
+                    debug_assert!(suffix.len() <= NAME_PART_MAX);
+                    let siblings = patterns.entry(key(above)?).or_insert([unused; PATTERNS]);
+                    let free = siblings.iter_mut().find(|sibling| sibling.least == u32::MAX);
+                    *free.expect("the compiler has counted them") = pattern;
+                }
+                Place::Unit(unit) => return Err(Error::Request(format!("the unit {unit} was not found"))),
+            }
+        }
+        self.update("PATHS", paths)?;
+        self.update("PATTERNS_BELOW", patterns.into_iter().collect())
+    }
+
+    fn write_exceptions(
+        &self,
+        tables: &Tables,
+        executables: &[Executable],
+        generation: u64,
+    ) -> Result<(), Error> {
+        let mut exceptions: HashMap<ExceptionKey, Exception> = HashMap::new();
+        let mut until: HashMap<UntilKey, Until> = HashMap::new();
+        for (subject, excepted) in &tables.exceptions {
+            let executable = subject.program.map(|at| &executables[at]);
+            let key = ExceptionKey {
+                generation,
+                inode: executable.map_or(0, |e| e.inode),
+                device: executable.map_or(0, |e| e.device),
+                place: subject.place,
+                uid: subject.uid,
+                pad: 0,
+            };
+            // Two paths may lead to one file.
+            let entry = exceptions.entry(key).or_default();
+            entry.always |= excepted.always;
+            entry.inherited |= excepted.inherited;
+            for &(reason, itself, inherited) in &excepted.timed {
+                entry.timed |= stockade_policy::compile::bit(reason);
+                let until = until.entry(UntilKey { subject: key, reason: u64::from(reason) }).or_default();
+                until.itself = until.itself.max(itself);
+                until.inherited = until.inherited.max(inherited);
+            }
+        }
+        self.update("UNTIL", until.into_iter().collect())?;
+        self.update("EXCEPTIONS", exceptions.into_iter().collect())
+    }
+
+    /// Gives the cgroups that are there their places. Those that appear later are placed by the kernel side, which
+    /// therefore has to know the paths first. Returns how many.
+    pub fn place(&self, places: &[CompiledPlace], generation: u64) -> Result<usize, Error> {
+        if places.is_empty() {
+            return Ok(0);
+        }
+        let found = cgroups::place(places)?;
+        let entries: Vec<_> =
+            found.into_iter().map(|(cgroup, sets)| (CgroupKey { generation, cgroup }, sets)).collect();
+        let count = entries.len();
+        self.update("CGROUPS", entries)?;
+        Ok(count)
+    }
+
+    /// Deletes every entry of every other policy.
+    pub fn keep_only(&self, generation: u64) -> Result<(), Error> {
+        self.sweep::<CgroupKey, Sets>("CGROUPS", |key| key.generation == generation)?;
+        self.sweep::<PathKey, Sets>("PATHS", |key| key.generation == generation)?;
+        self.sweep::<PathKey, [Pattern; PATTERNS]>("PATTERNS_BELOW", |key| key.generation == generation)?;
+        self.sweep::<ExceptionKey, Exception>("EXCEPTIONS", |key| key.generation == generation)?;
+        self.sweep::<UntilKey, Until>("UNTIL", |key| key.subject.generation == generation)?;
+        self.sweep::<ProgramKey, Program>("PROGRAMS", |key| key.generation == generation)
+    }
+
+    fn sweep<K: Copy + Default, V: Copy + Default>(
+        &self,
+        name: &str,
+        keep: impl Fn(&K) -> bool,
+    ) -> Result<(), Error> {
+        let failed = |e: io::Error| Error::io(format!("clear the table {name}"), e);
+        let map = self.map(name);
+        let mut old = crate::sys::keys::<K, V>(map).map_err(failed)?;
+        old.retain(|key| !keep(key));
+        crate::sys::delete_all(map, &old).map_err(failed)
+    }
+
+    fn update<K: Copy, V: Copy>(&self, name: &str, entries: Vec<(K, V)>) -> Result<(), Error> {
+        let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
+        crate::sys::update_all(self.map(name), &keys, &values).map_err(|e| match e.raw_os_error() {
+            Some(libc::E2BIG) => Error::Request(format!(
+                "the policy needs more entries than the kernel's table {name} takes, beside those of the policy in force"
+            )),
+            _ => Error::io(format!("write the table {name}"), e),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+/*!
+From files to one policy: later ones override by name, lists add up.
+
+| said | a later file |
+|---|---|
+| `level`, `mode`, `unknown-reasons` | replaces it |
+| a reason under `[reasons]` | replaces that reason's verdict |
+| a scope or an exception | replaces the whole one of the same name |
+| an accepted finding | adds to the list |
+*/
+use std::collections::HashMap;
+
+use crate::{
+    document::Document,
+    model::{Exception, LevelChoice, Mode, Place, Policy, Said, Scope, Unknown},
+    problem::Problem,
+};
+
+/// Where what no file says comes from.
+pub const DEFAULT: &str = "default";
+
+/// One policy of files in their order.
+///
+/// # Errors
+/// With what is right in each file and wrong together: two scopes at the same place.
+pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Vec<Problem>> {
+    let mut policy = Policy {
+        level: Said::at(LevelChoice::Auto, DEFAULT),
+        mode: Said::at(Mode::Enforce, DEFAULT),
+        unknown_reasons: Said::at(Unknown::Level, DEFAULT),
+        ..Policy::level(LevelChoice::Auto, DEFAULT)
+    };
+    let (mut scopes, mut exceptions) = (Named::new(), Named::new());
+    for document in documents {
+        replace(&mut policy.level, document.level);
+        replace(&mut policy.mode, document.mode);
+        replace(&mut policy.unknown_reasons, document.unknown_reasons);
+        policy.reasons.extend(document.reasons);
+        document.scopes.into_iter().for_each(|scope| scopes.put(&mut policy.scopes, scope, name_of_scope));
+        document
+            .exceptions
+            .into_iter()
+            .for_each(|exception| exceptions.put(&mut policy.exceptions, exception, name_of_exception));
+        policy.accepted.extend(document.accepted);
+    }
+    let problems = same_places(&policy.scopes);
+    if problems.is_empty() { Ok(policy) } else { Err(problems) }
+}
+
+fn replace<T>(value: &mut Said<T>, later: Option<Said<T>>) {
+    if let Some(later) = later {
+        *value = later;
+    }
+}
+
+fn name_of_scope(scope: &Scope) -> &str {
+    &scope.name.value
+}
+
+fn name_of_exception(exception: &Exception) -> &str {
+    &exception.name.value
+}
+
+/// Where in a list each name is.
+struct Named(HashMap<String, usize>);
+
+impl Named {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    fn put<T>(&mut self, list: &mut Vec<T>, item: T, name: fn(&T) -> &str) {
+        if let Some(at) = self.0.get(name(&item)) {
+            list[*at] = item;
+        } else {
+            self.0.insert(name(&item).to_owned(), list.len());
+            list.push(item);
+        }
+    }
+}
+
+fn same_places(scopes: &[Scope]) -> Vec<Problem> {
+    let mut seen: HashMap<&Place, &Scope> = HashMap::new();
+    let mut problems = Vec::new();
+    for scope in scopes {
+        let place = &scope.place;
+        if let Some(first) = seen.get(&place.value) {
+            let what = format!(
+                "the scopes \"{}\" and \"{}\" are at the same place, {}",
+                first.name.value, scope.name.value, place.value
+            );
+            problems.push(
+                Problem::new(what, place.origin.clone())
+                    .label("again here")
+                    .also(first.place.origin.clone(), "first here")
+                    .help(format!("to replace the first one, name the second \"{}\" too", first.name.value)),
+            );
+        } else {
+            seen.insert(&place.value, scope);
+        }
+    }
+    problems
+}

@@ -1,0 +1,148 @@
+/*!
+A policy as text: TOML that reads as the same policy, with a comment on each value that says where it is from.
+*/
+use std::fmt::Write;
+
+use crate::{
+    load::Loaded,
+    model::{Accepted, Digest, Exception, Origin, Place, Policy, Reasons, Said, Scope},
+    quote::quoted,
+    words::Word,
+};
+
+/// Which files were read, and which were not, as comments.
+#[must_use]
+pub fn heading(loaded: &Loaded) -> String {
+    let mut out = "# What these files say together, later ones over earlier ones:\n".to_owned();
+    for source in &loaded.sources {
+        let _ = writeln!(out, "#   {}", source.name());
+    }
+    if !loaded.passed_over.is_empty() {
+        out.push_str("# Not read:\n");
+    }
+    for file in &loaded.passed_over {
+        let line = format!("{}: {}", file.path.display(), file.why);
+        let _ = writeln!(out, "#   {}", line.replace(char::is_control, "?"));
+    }
+    out.push('\n');
+    out
+}
+
+/// A policy. Reading the text gives the same one, with other origins.
+#[must_use]
+pub fn show(policy: &Policy) -> String {
+    let mut out = format!("version = {}\n", crate::read::VERSION);
+    word(&mut out, "level", &policy.level);
+    word(&mut out, "mode", &policy.mode);
+    word(&mut out, "unknown-reasons", &policy.unknown_reasons);
+    reasons(&mut out, "[reasons]", &policy.reasons);
+    policy.scopes.iter().for_each(|s| scope(&mut out, s));
+    policy.exceptions.iter().for_each(|e| out.push_str(&exception(e)));
+    policy.accepted.iter().for_each(|a| accepted(&mut out, a));
+    out
+}
+
+/// One exception as a table of its own: what to paste into a policy.
+#[must_use]
+pub fn exception(e: &Exception) -> String {
+    let mut out = "\n[[exception]]\n".to_owned();
+    text(&mut out, "name", &e.name);
+    list(&mut out, "reasons", &e.reasons);
+    if let Some(exe) = &e.exe {
+        line(&mut out, "exe", &quoted(&exe.value.to_string_lossy()), &exe.origin);
+        if let Some(digest) = &e.digest {
+            line(&mut out, "digest", &quoted(&digest.value.to_string()), &digest.origin);
+        }
+    }
+    e.place.iter().for_each(|p| place(&mut out, p));
+    if let Some(uid) = &e.uid {
+        line(&mut out, "uid", &uid.value.to_string(), &uid.origin);
+    }
+    if e.exe.is_some() {
+        line(&mut out, "inherit", &e.inherit.value.to_string(), &e.inherit.origin);
+    }
+    if let Some(expires) = &e.expires {
+        line(&mut out, "expires", &expires.value.to_string(), &expires.origin);
+    }
+    e.why.iter().for_each(|why| text(&mut out, "why", why));
+    out
+}
+
+fn scope(out: &mut String, s: &Scope) {
+    out.push_str("\n[[scope]]\n");
+    text(out, "name", &s.name);
+    place(out, &s.place);
+    s.level.iter().for_each(|level| word(out, "level", level));
+    s.mode.iter().for_each(|mode| word(out, "mode", mode));
+    line(out, "loosen", &s.loosen.value.to_string(), &s.loosen.origin);
+    reasons(out, "[scope.reasons]", &s.reasons);
+}
+
+fn accepted(out: &mut String, a: &Accepted) {
+    out.push_str("\n[[accept]]\n");
+    text(out, "code", &a.code);
+    a.about.iter().for_each(|about| text(out, "about", about));
+    text(out, "why", &a.why);
+}
+
+fn reasons(out: &mut String, heading: &str, reasons: &Reasons) {
+    if !reasons.is_empty() {
+        let _ = writeln!(out, "\n{heading}");
+    }
+    for (id, verdict) in reasons {
+        word(out, id, verdict);
+    }
+}
+
+fn place(out: &mut String, place: &Said<Place>) {
+    let key = if matches!(place.value, Place::Unit(_)) { "unit" } else { "cgroup" };
+    line(out, key, &quoted(&place.value.to_string()), &place.origin);
+}
+
+/// On one line where all come from one, otherwise each on its own.
+fn list(out: &mut String, key: &str, items: &[Said<String>]) {
+    let place = |said: &Said<String>| (said.origin.file.clone(), said.origin.line);
+    match items.first() {
+        Some(first) if items.iter().any(|item| place(item) != place(first)) => {
+            let _ = writeln!(out, "{key} = [");
+            for item in items {
+                let _ = writeln!(out, "    {}, {}", quoted(&item.value), from(&item.origin));
+            }
+            out.push_str("]\n");
+        }
+        Some(first) => {
+            let values: Vec<_> = items.iter().map(|item| quoted(&item.value)).collect();
+            line(out, key, &format!("[{}]", values.join(", ")), &first.origin);
+        }
+        None => {}
+    }
+}
+
+fn word(out: &mut String, key: &str, said: &Said<impl Word>) {
+    line(out, key, &quoted(said.value.word()), &said.origin);
+}
+
+fn text(out: &mut String, key: &str, said: &Said<String>) {
+    line(out, key, &quoted(&said.value), &said.origin);
+}
+
+fn line(out: &mut String, key: &str, value: &str, origin: &Origin) {
+    let _ = writeln!(out, "{key} = {value} {}", from(origin));
+}
+
+fn from(origin: &Origin) -> String {
+    let origin = origin.to_string().replace(char::is_control, "?");
+    if origin == crate::merge::DEFAULT { format!("# {origin}") } else { format!("# from {origin}") }
+}
+
+/// As a policy spells it.
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (prefix, bytes) = match self {
+            Self::Sha256(bytes) => ("sha256", bytes),
+            Self::Verity(bytes) => ("verity:sha256", bytes),
+        };
+        write!(f, "{prefix}:")?;
+        bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
