@@ -123,7 +123,7 @@ fn an_interpreter_is_excepted_in_its_unit_and_named_as_one() {
             "python3-13-2: msr exe /usr/bin/python3.13 in tune.service",
         ]
     );
-    assert!(learned.toml().replace("\n#   ", " ").contains("the exception is for every shell script"));
+    assert!(learned.toml().replace("\n#   ", " ").contains("the exception is for every script and program"));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 /*!
 What speaks against an exception.
 */
+use std::path::Path;
+
 use stockade_reasons::{Reason, all, closure};
 
-use super::subject::{Subject, interpreter};
+use super::subject::Subject;
 use crate::{
+    check::tools::{Bidding, bidding},
+    harmless::harmless,
     requester::Tally,
     unit::{Home, Kind},
 };
@@ -13,7 +17,7 @@ use crate::{
 const WRITABLE: [&str; 7] = ["/home/", "/tmp/", "/var/tmp/", "/dev/shm/", "/run/user/", "/media/", "/mnt/"];
 
 /// Programs that load modules for whoever asks, the kernel among them.
-const MODULE_LOADERS: [&str; 5] = ["kmod", "modprobe", "insmod", "udevadm", "systemd-udevd"];
+const MODULE_LOADERS: [&str; 3] = ["kmod", "systemd-udevd", "udevadm"];
 
 /// The arguments, the gravest first.
 pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], tally: &Tally) -> Vec<String> {
@@ -28,7 +32,7 @@ pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], t
         if subject.exe.is_none() {
             arguments.push(format!(
                 "it is for every program in {}, and root can put any program there",
-                crate::harmless::harmless(&home.to_string())
+                harmless(&home.to_string())
             ));
         }
         arguments.extend(passing(home));
@@ -54,12 +58,18 @@ pub(super) fn falls(reason: &'static Reason) -> Option<String> {
 
 fn program(exe: &str, reasons: &[(&'static Reason, u64)], tally: &Tally, arguments: &mut Vec<String>) {
     let name = exe.rsplit('/').next().unwrap_or(exe);
-    if let Some(runs) = interpreter(exe) {
-        arguments.push(format!(
-            "{name} does as it is told: the exception is for {runs}, since the kernel knows the interpreter and not what it runs; \
-             better a unit of its own for the one that needs it"
-        ));
-    }
+    arguments.extend(bidding(Path::new(exe)).map(|bidding| match bidding {
+        Bidding::Interpreter => format!(
+            "{name} runs whatever it is handed: the exception is for every script and program that it is given, since the \
+             kernel knows the interpreter and not those; better a unit of its own for the one that needs it"
+        ),
+        Bidding::LoadsCode => {
+            format!("{name} loads plugins, scripts or libraries that whoever starts it chooses: the exception is for those too")
+        }
+        Bidding::Arguments => {
+            format!("{name} does what its arguments say: the exception is for whatever anybody makes it do")
+        }
+    }));
     if MODULE_LOADERS.contains(&name)
         && reasons.iter().any(|(reason, _)| matches!(reason.id, "module-signature" | "module-parameters"))
     {
@@ -97,6 +107,6 @@ fn passing(home: &Home) -> Option<String> {
     };
     Some(format!(
         "the name {} will not come again, so that this lets nothing through later on; {instead}",
-        crate::harmless::harmless(name)
+        harmless(name)
     ))
 }

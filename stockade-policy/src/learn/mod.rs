@@ -134,7 +134,7 @@ pub fn learn(record: &Record, options: &Options<'_>) -> Learned {
     let excepted = record.events.iter().filter(|event| event.verdict == Outcome::Excepted).count() as u64;
     if excepted > 0 {
         learned.caveats.push(format!(
-            "{} let through by exceptions that were in force: this file is an addition to those",
+            "{} let through by exceptions or grants that were in force: this file is an addition to those",
             count(excepted, "other event was", "other events were")
         ));
     }

@@ -1,12 +1,16 @@
 /*!
 Who an exception is for.
 */
+use std::path::Path;
+
 use stockade_reasons::Reason;
 
 use crate::{
     Source,
+    check::tools::{Bidding, bidding},
     harmless::harmless,
     model::Place,
+    quote::quoted,
     read,
     requester::{Asked, Program, Tally},
     unit::{Home, home},
@@ -48,7 +52,7 @@ impl Subject {
         match (exe, home) {
             (Some(exe), home) => {
                 // What an interpreter runs is not known to the kernel; where it runs is at least something.
-                let home = home.filter(|home| interpreter(exe).is_some() && home.comes_again());
+                let home = home.filter(|home| interprets(exe) && home.comes_again());
                 Ok(Self { exe: Some(exe.to_owned()), home, uid })
             }
             (None, Some(home)) => Ok(Self { exe: None, home: Some(home), uid }),
@@ -104,7 +108,7 @@ fn readable(key: &str, value: &str) -> bool {
     if value.contains('*') {
         return false;
     }
-    let value = toml::Value::from(value);
+    let value = quoted(value);
     let text = format!("[[exception]]\nname = \"x\"\nreasons = [\"perf\"]\n{key} = {value}\n");
     read(&Source::new("learned", text)).is_ok()
 }
@@ -123,53 +127,14 @@ fn why_nobody(asked: &Asked) -> String {
     format!("{program}, and {place}")
 }
 
-/// What a program runs that does as it is told, or none where it is no such program.
-pub(super) fn interpreter(exe: &str) -> Option<&'static str> {
-    let name = exe.rsplit('/').next().unwrap_or(exe);
-    // python3.13, ruby3.1, lua5.4, php8.2
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
-    Some(match stem {
-        "sh" | "bash" | "dash" | "zsh" | "ksh" | "mksh" | "fish" | "csh" | "tcsh" | "rbash" => {
-            "every shell script"
-        }
-        "python" | "pypy" => "every Python script",
-        "perl" => "every Perl script",
-        "ruby" => "every Ruby script",
-        "node" | "nodejs" | "deno" | "bun" => "every JavaScript program",
-        "lua" | "luajit" => "every Lua script",
-        "php" | "php-fpm" | "php-cgi" => "every PHP script",
-        "tclsh" | "wish" | "expect" => "every Tcl script",
-        "awk" | "gawk" | "mawk" => "every awk script",
-        "guile" | "Rscript" | "R" | "osascript" | "pwsh" => "every script in its language",
-        "java" => "every Java program",
-        "dotnet" | "mono" | "mono-sgen" => "every .NET program",
-        "gdb" | "gdbserver" | "lldb" => "every script and every program it debugs",
-        "bpftrace" | "stap" | "staprun" | "stapio" => "every tracing script",
-        "qemu-user" | "wine" | "wine-preloader" | "wine64-preloader" => "every program of another system",
-        "busybox" | "toybox" | "coreutils" => "every one of the many programs in it, shells among them",
-        _ if name.starts_with("ld-linux") || name.starts_with("ld-musl") => {
-            "every program that it is told to load"
-        }
-        _ => return None,
-    })
+/// Whether the program runs whatever it is handed.
+fn interprets(exe: &str) -> bool {
+    bidding(Path::new(exe)) == Some(Bidding::Interpreter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn interpreters_are_known_by_their_names() {
-        for name in
-            ["/usr/bin/python3.13", "/bin/bash", "/usr/bin/perl", "/usr/bin/lua5.4", "/usr/bin/busybox"]
-        {
-            assert!(interpreter(name).is_some(), "{name}");
-        }
-        assert!(interpreter("/lib64/ld-linux-x86-64.so.2").is_some());
-        for name in ["/usr/sbin/flashrom", "/usr/bin/pythonic", "/usr/bin/ld.bfd"] {
-            assert!(interpreter(name).is_none(), "{name}");
-        }
-    }
 
     #[test]
     fn what_a_policy_can_name_is_for_its_reader_to_say() {

@@ -1,13 +1,13 @@
 /*!
 What was learned, as a file to review.
 
-Names in a record were chosen by processes. In values TOML's own writer quotes them; in comments every one is made
+Names in a record were chosen by processes. In values they are quoted; in comments every one is made
 harmless, so that none can end the comment and become a sentence of the policy.
 */
 use std::{collections::BTreeSet, fmt::Write};
 
 use super::{Learned, Suggestion, argue};
-use crate::{harmless::harmless, model::Place, recorded::count, requester::Tally, when};
+use crate::{harmless::harmless, model::Place, quote::quoted, recorded::count, requester::Tally, when};
 
 /// More names than this at once nobody reads.
 const SHOWN: usize = 5;
@@ -143,10 +143,6 @@ fn key(place: &Place) -> String {
         Place::Unit(unit) => format!("unit = {}", quoted(unit)),
         other => format!("cgroup = {}", quoted(&other.to_string())),
     }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
 }
 
 fn comment(out: &mut String, text: &str) {
