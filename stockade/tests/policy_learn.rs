@@ -39,8 +39,8 @@ fn from_an_audit_period_to_a_policy_that_breaks_nothing() {
     write("policy.toml", "level = \"integrity\"\nmode = \"audit\"\n");
     let events = [event("msr", "\"/usr/sbin/tuner\""), event("kcore", "null"), event("dev-mem", "null")];
     write("events", &events.join("\n"));
-    let test = ["policy", "test", "--events", "events", "--enforce", "--policy", "policy.toml"];
-    let before = run(&test);
+    let question = ["policy", "test", "--events", "events", "--enforce", "--policy", "policy.toml"];
+    let before = run(&question);
     let text = String::from_utf8_lossy(&before.stdout).into_owned();
     assert_eq!(code(&before), 1, "{text}");
     assert!(
@@ -51,7 +51,7 @@ fn from_an_audit_period_to_a_policy_that_breaks_nothing() {
     let learned = run(&["policy", "learn", "--events", "events", "--policy", "policy.toml"]);
     assert_eq!(code(&learned), 0, "{}", String::from_utf8_lossy(&learned.stderr));
     write("learned.toml", &String::from_utf8_lossy(&learned.stdout));
-    let after = run(&[&test[..], &["--policy", "learned.toml"]].concat());
+    let after = run(&[&question[..], &["--policy", "learned.toml"]].concat());
     let text = String::from_utf8_lossy(&after.stdout);
     assert_eq!(code(&after), 0, "{text}");
     assert!(text.contains("by \"tuner\"") && text.contains("None of 3 events would be refused."), "{text}");
