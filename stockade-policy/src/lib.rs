@@ -1,11 +1,14 @@
 /*!
-The policy language: from files to tables that the kernel side reads.
+The policy language: from files to tables that the kernel side reads, and from recorded events back to a file.
 
 ```text
 files ─ read ─▶ Documents ─ merge ─▶ Policy (model) ─ check ─▶ findings
                                         │
                                         ├─ interpret(request)            what it means, slowly
                                         └─ compile(reasons of a kernel) ─▶ Tables ─▶ stockade-kernel loads them
+
+events of watch ─ read_record ─▶ Record ─┬─ replay(policy) ─▶ what would be refused
+                                         └─ learn ─▶ exceptions to review, as a file again
 ```
 */
 #![deny(missing_docs)]
@@ -15,7 +18,9 @@ pub mod compile;
 pub mod diff;
 pub mod document;
 pub mod files;
+mod harmless;
 pub mod interpret;
+pub mod learn;
 pub mod load;
 pub mod merge;
 pub mod model;
@@ -24,20 +29,28 @@ pub mod place;
 pub mod problem;
 mod quote;
 pub mod read;
+pub mod recorded;
 pub mod render;
+pub mod replay;
+pub mod requester;
 mod root;
 #[cfg(test)]
 mod schema;
 pub mod show;
 pub mod source;
 pub mod trust;
+pub mod unit;
+pub mod when;
 pub mod words;
 
 pub use diff::diff;
 pub use document::Document;
+pub use learn::learn;
 pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};
 pub use read::read;
+pub use recorded::{Record, read_record};
+pub use replay::replay;
 pub use show::show;
 pub use source::Source;
 pub use trust::trustworthy;

@@ -264,6 +264,22 @@ impl Policy {
 }
 
 impl Policy {
+    /// Whether it says `auto`, so that its meaning hangs on the machine.
+    #[must_use]
+    pub fn says_auto(&self) -> bool {
+        let levels = self.scopes.iter().filter_map(|scope| scope.level.as_ref());
+        levels.chain([&self.level]).any(|said| said.value == LevelChoice::Auto)
+    }
+
+    /// The same once its audit period is over: every mode refuses. Single reasons stay as they are said.
+    #[must_use]
+    pub fn enforcing(mut self) -> Self {
+        for mode in self.scopes.iter_mut().filter_map(|scope| scope.mode.as_mut()).chain([&mut self.mode]) {
+            mode.value = Mode::Enforce;
+        }
+        self
+    }
+
     /// The same with every unit replaced by the cgroup that it has.
     #[must_use]
     pub fn with_units(mut self, find: impl Fn(&str) -> String) -> Self {

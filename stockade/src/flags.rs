@@ -7,6 +7,7 @@ use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use stockade_policy::model::{LevelChoice, Unknown};
 
@@ -217,6 +218,19 @@ pub enum PolicyCommand {
     /// By meaning, not by line: which reasons would be decided otherwise, and which scopes and exceptions come, go
     /// or change. Exit status 1 when the two differ.
     Diff(PolicyDiff),
+    /// Make from events the smallest exceptions that would have let them pass, to review
+    ///
+    /// Prints a policy file with an exception for each program or unit that was audited or refused: how often, when,
+    /// and what speaks against it. What was let through by exceptions already is left out. Applies nothing and
+    /// writes no file. Only without --events does it need root.
+    Learn(PolicyLearn),
+    /// Say what a policy would have made of recorded events: what breaks if it is enforced
+    ///
+    /// Where a verdict hangs on a program or cgroup that the record does not tell, since its process was gone too soon,
+    /// that is said and not guessed. Applies nothing. Works without root.
+    ///
+    /// Exit status 1 when something would be refused, 2 when nothing would for certain and not everything can be told.
+    Test(PolicyTest),
 }
 
 /// Which policy, for the commands that read one.
@@ -278,6 +292,42 @@ pub struct PolicyDiff {
     /// The other policy: files, or folders laid out like /etc/stockade, later ones over earlier ones
     #[arg(required = true, value_name = "NEW")]
     pub new: Vec<PathBuf>,
+}
+
+/// `stockade policy learn`
+#[derive(Debug, Args)]
+pub struct PolicyLearn {
+    /// Events that `stockade watch --json` wrote; - for standard input. Without it: what is in the buffer now, which is
+    /// taken out by that
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Leave out what this policy lets through already, and give no exception a name that it has (repeatable: later
+    /// ones override earlier ones)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// Make exceptions for the users alone that were seen
+    #[arg(long)]
+    pub with_uid: bool,
+    /// When the host of the record was booted, such as 2027-01-31T06:00:00Z: times are told by the wall clock then
+    #[arg(long, value_name = "TIME", requires = "events")]
+    pub booted: Option<Timestamp>,
+}
+
+/// `stockade policy test`
+#[derive(Debug, Args)]
+pub struct PolicyTest {
+    /// Events that `stockade watch --json` wrote; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub events: PathBuf,
+    /// Which policy
+    #[command(flatten)]
+    pub files: PolicyFiles,
+    /// As if the policy said enforce wherever it says mode = "audit"
+    #[arg(long)]
+    pub enforce: bool,
+    /// When the host of the record was booted, such as 2027-01-31T06:00:00Z: times are told by the wall clock then
+    #[arg(long, value_name = "TIME")]
+    pub booted: Option<Timestamp>,
 }
 
 /// `stockade completions`

@@ -10,7 +10,7 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 13] = [
+    let schemas: [(&str, Schema); 15] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
@@ -23,6 +23,8 @@ fn the_schemas_in_docs_are_those_of_the_program() {
         ("policy-check", schema_for!(commands::policy::check::Report)),
         ("policy-show", schema_for!(commands::policy::show::Report)),
         ("policy-diff", schema_for!(commands::policy::diff::Report)),
+        ("policy-learn", schema_for!(commands::policy::learn::Report)),
+        ("policy-test", schema_for!(commands::policy::test::Report)),
         ("failure", schema_for!(output::Failure)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");

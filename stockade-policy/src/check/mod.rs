@@ -39,7 +39,7 @@ mod scene;
 mod scopes;
 mod subject;
 mod time;
-mod tools;
+pub(crate) mod tools;
 #[cfg(test)]
 mod trials;
 mod verdicts;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Why a program cannot stand for what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bidding {
+pub(crate) enum Bidding {
     /// Runs whatever script or program it is handed.
     Interpreter,
     /// Loads plugins, scripts or libraries that its caller chooses.
@@ -191,7 +191,7 @@ const STARTERS: &[&str] = &[
 ];
 
 /// What is known about the program of this name.
-pub(super) fn bidding(exe: &Path) -> Option<Bidding> {
+pub(crate) fn bidding(exe: &Path) -> Option<Bidding> {
     let name = exe.file_name()?.to_str()?;
     // The dynamic loader starts any program that is named to it.
     if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name == "ld.so" {

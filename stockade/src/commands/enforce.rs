@@ -83,9 +83,7 @@ fn policy(flags: &flags::Enforce) -> Result<(Policy, Level, Option<&'static str>
             load(from, Trust::RootOnly)?.policy
         }
     };
-    let levels = policy.scopes.iter().filter_map(|scope| scope.level.as_ref()).chain([&policy.level]);
-    let says_auto = levels.into_iter().any(|said| said.value == LevelChoice::Auto);
-    let (auto, why) = if says_auto { auto()? } else { (Level::None, None) };
+    let (auto, why) = if policy.says_auto() { auto()? } else { (Level::None, None) };
     if flags.audit {
         audit(&mut policy);
     }

@@ -114,6 +114,17 @@ pub struct Seen {
 }
 
 pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
+    watch(&mut BufWriter::new(io::stdout().lock()), flags, json)
+}
+
+/// What is there, as `--json --no-follow` prints it. What was read once is in the buffer no more.
+pub fn recorded() -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    watch(&mut lines, &flags::Watch { kernel_log: false, no_follow: true }, true)?;
+    Ok(lines)
+}
+
+fn watch(out: &mut impl Write, flags: &flags::Watch, json: bool) -> Result<Exit> {
     let types = KernelTypes::of_running_kernel()?;
     let mut watched = Watched::open(&types)?;
     let mut native = open_kernel_log();
@@ -121,7 +132,6 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     let mut names = requester::Names::default();
     let mut shown = Shown::default();
     let mut records = Vec::new();
-    let mut out = BufWriter::new(io::stdout().lock());
     loop {
         let mut lines = Vec::new();
         // Before the events: where Stockade is asked first, each record read here has its event in the buffer.
@@ -145,7 +155,7 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
         lines.extend(watched.check(&types, last)?);
         lines.sort_by_key(Line::time);
         for line in &lines {
-            print(&mut out, line, json)?;
+            print(out, line, json)?;
         }
         out.flush()?;
         if last {
