@@ -10,12 +10,12 @@ The label is one per process, kept with its first thread. Children start without
 that they inherit it.
 */
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_user_str, bpf_task_storage_delete, bpf_task_storage_get},
+    helpers::generated::{bpf_loop, bpf_probe_read_user_str, bpf_task_storage_delete, bpf_task_storage_get},
     macros::{lsm, map},
     maps::HashMap,
     programs::LsmContext,
 };
-use core::{ffi::c_void, ptr::null_mut};
+use core::{ffi::c_void, mem::MaybeUninit, ptr::null_mut};
 use stockade_common::{EXCEPTIONS_MAX, Label, Program, ProgramKey};
 
 use crate::{
@@ -112,22 +112,41 @@ fn label_for(task: Task, bprm: Binprm) -> Option<Label> {
     } else {
         (program.ctime, program.ctime_nsec) == (file.ctime(), file.ctime_nsec())
     };
-    if !unchanged
-        || program.inode_generation != file.generation()
-        || task.is_traced()
-        || loads_other_code(bprm)
-    {
+    let same_number =
+        program.flags & Program::NO_GENERATION != 0 || program.inode_generation == file.generation();
+    if !unchanged || !same_number || task.is_traced() || loads_other_code(bprm) {
         return None;
     }
     let hands_on = if program.flags & Program::INHERIT != 0 { Label::HANDS_ON } else { 0 };
     Some(Label { inode: id.inode, device: id.device, flags: hands_on })
 }
 
-/// Strings of arguments and environment that are looked at; a process with more gets no label.
-const STRINGS: u32 = 768;
+/// Pieces of strings that are looked at; a process with more gets no label.
+const PIECES: u32 = 1 << 14;
 
 /// Enough of a string to know it, and a multiple of what arguments usually need.
 const PIECE: usize = 64;
+
+/// How far the strings of a new program were looked at.
+#[repr(C)]
+struct Scan {
+    /// Address in the process.
+    at: u64,
+    /// Strings that are done.
+    strings: u32,
+    /// The first so many are arguments.
+    arguments: u32,
+    /// So many there are.
+    all: u32,
+    /// Whether a string begins here.
+    begins: u32,
+    /// One of the constants below.
+    found: u32,
+}
+
+const UNDONE: u32 = 0;
+const HARMLESS: u32 = 1;
+const LOADS: u32 = 2;
 
 /// Whether the environment tells the dynamic loader or the C library to load code from elsewhere, or cannot be read.
 ///
@@ -135,43 +154,48 @@ const PIECE: usize = 64;
 #[inline(always)]
 fn loads_other_code(bprm: Binprm) -> bool {
     let (arguments, environment) = (bprm.arguments(), bprm.environment());
-    let mut at = bprm.strings();
-    let mut strings = 0;
-    let mut begins = true;
-    let mut n = 0;
-    while n < STRINGS {
-        if strings >= arguments + environment {
-            return false;
-        }
-        let mut piece = [0u64; PIECE / 8];
-        // SAFETY: writes at most that many bytes; the address is the process's own.
-        let length =
-            unsafe { bpf_probe_read_user_str(piece.as_mut_ptr().cast(), PIECE as u32, at as *const c_void) };
-        if length <= 0 {
-            return true;
-        }
-        if begins && strings >= arguments && is_loaders(&piece) {
-            return true;
-        }
-        if (length as usize) < PIECE {
-            at += length as u64;
-            strings += 1;
-            begins = true;
-        } else {
-            // Cut off, or ending just here: the next piece begins at the zero that was written over the last byte.
-            at += PIECE as u64 - 1;
-            begins = false;
-        }
-        n += 1;
-    }
-    true
+    let all = arguments.wrapping_add(environment);
+    let mut scan = Scan { at: bprm.strings(), strings: 0, arguments, all, begins: 1, found: UNDONE };
+    // SAFETY: the kernel calls back with the number of the round and the scan, which lives through the call.
+    unsafe { bpf_loop(PIECES, look as *mut c_void, (&raw mut scan).cast(), 0) };
+    scan.found != HARMLESS
 }
 
-/// Variables with which code can be brought into a program from outside: `LD_*`, and glibc's `GCONV_PATH`,
-/// `GLIBC_TUNABLES`, `LOCPATH` and the like by their first letters.
+/// Looks at one piece. Anything but 0 ends the loop.
+extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
+    // SAFETY: what loads_other_code handed over.
+    let scan = unsafe { &mut *scan };
+    if scan.strings >= scan.all {
+        scan.found = HARMLESS;
+        return 1;
+    }
+    // Not cleared first: whatever is behind the string is not told from it only where that does not matter.
+    let mut piece = MaybeUninit::<[u64; PIECE / 8]>::uninit();
+    // SAFETY: writes at most that many bytes; the address is the process's own.
+    let length =
+        unsafe { bpf_probe_read_user_str(piece.as_mut_ptr().cast(), PIECE as u32, scan.at as *const c_void) };
+    // SAFETY: the kernel has filled it: what a string does not need is what was there, and any bytes are a value.
+    let begin = unsafe { (*piece.as_ptr())[0] };
+    if length <= 0 || scan.begins != 0 && scan.strings >= scan.arguments && is_loaders(begin) {
+        scan.found = LOADS;
+        return 1;
+    }
+    if (length as usize) < PIECE {
+        scan.at += length as u64;
+        scan.strings += 1;
+        scan.begins = 1;
+    } else {
+        // Cut off, or ending just here: the next piece begins at the zero that was written over the last byte.
+        scan.at += PIECE as u64 - 1;
+        scan.begins = 0;
+    }
+    0
+}
+
+/// Variables with which code can be brought into a program from outside, by their first eight letters: `LD_*`, and
+/// glibc's `GCONV_PATH`, `GLIBC_TUNABLES`, `LOCPATH` and `NLSPATH`.
 #[inline(always)]
-fn is_loaders(piece: &[u64; PIECE / 8]) -> bool {
-    let begin = piece[0];
+fn is_loaders(begin: u64) -> bool {
     let is = |word: &[u8]| {
         let mut value = 0;
         let mut n = word.len();

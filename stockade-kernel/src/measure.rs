@@ -40,7 +40,7 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
         imm: 0,
     };
     let target = Attachment::BpfLsm.target(types)?;
-    let program = sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, &mut [])
+    let program = sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
         .map_err(|e| Error::bpf("loading the empty program", e))?;
     let link = sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
     Ok(EmptyProgram { _program: program, _link: link })

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::maps::MapData;
-use aya_obj::{EbpfSectionKind, Object as ElfObject};
+use aya_obj::{EbpfSectionKind, Object as ElfObject, generated::bpf_insn};
 use stockade_common::Label;
 
 use crate::{
@@ -197,7 +197,16 @@ impl Object {
                 *to = if byte == b'-' { b'_' } else { byte };
             }
         }
-        let load = |log: &mut [u8]| sys::load(instructions, &self.elf.license, &shown, target, log);
+        let starts = functions(instructions);
+        let types = match starts[..] {
+            [_] => None,
+            _ => Some(sys::load_types(&types()).map_err(|e| Error::bpf("describing the BPF program", e))?),
+        };
+        let list: Vec<[u32; 2]> = starts.into_iter().map(|start| [start, FUNCTION]).collect();
+        let functions = types.as_ref().map(|types| sys::Functions { types: types.as_fd(), list: &list });
+        let load = |log: &mut [u8]| {
+            sys::load(instructions, &self.elf.license, &shown, target, functions.as_ref(), log)
+        };
         load(&mut []).map_err(|first| {
             if first.raw_os_error() == Some(libc::EPERM) {
                 return Error::bpf("loading the BPF program", first);
@@ -212,19 +221,26 @@ impl Object {
     }
 }
 
-/// Task storage for labels. The kernel demands type information for it, and checks the sizes only: an int for
-/// the key, an array of them for the value.
-fn task_storage() -> io::Result<OwnedFd> {
-    const INT: u32 = 1;
-    const ARRAY: u32 = 2;
+/// Ids in [`types`].
+const INT: u32 = 1;
+const ARRAY: u32 = 2;
+const FUNCTION: u32 = 4;
+
+/// As much type information as the kernel demands. It looks at sizes of a map's key and value, and takes a function to be
+/// static, so that it is verified where it is called; what the functions take and return it finds out by itself.
+fn types() -> Vec<u8> {
     let words = u32::try_from(size_of::<Label>() / 4).expect("a label is small");
-    let names = b"\0u32\0";
+    let names = b"\0u32\0f\0";
     #[rustfmt::skip]
     let types = [
         // INT: name, kind, size; unsigned, 32 bits
         1, 1 << 24, 4, 32,
         // ARRAY: no name, kind, no size; of what, indexed by what, how many
         0, 3 << 24, 0, INT, INT, words,
+        // FUNC_PROTO: no name, kind, what it returns
+        0, 13 << 24, INT,
+        // FUNC: name, kind and static, the one before
+        5, 12 << 24, FUNCTION - 1,
     ];
     let length = |bytes: usize| u32::try_from(bytes).expect("a few bytes");
     let header = [
@@ -239,7 +255,33 @@ fn task_storage() -> io::Result<OwnedFd> {
     let words: Vec<u32> = header.into_iter().chain(types).collect();
     let mut btf: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
     btf.extend(names);
-    sys::create_task_storage(&btf, INT, ARRAY, length(size_of::<Label>()))
+    btf
+}
+
+/// Task storage for labels.
+fn task_storage() -> io::Result<OwnedFd> {
+    let size = u32::try_from(size_of::<Label>()).expect("a label is small");
+    sys::create_task_storage(&types(), INT, ARRAY, size)
+}
+
+/// Where each function of a linked program begins, the first at 0: whatever is called or handed over to be called.
+fn functions(instructions: &[bpf_insn]) -> Vec<u32> {
+    const CALL: u8 = 0x85;
+    const LOAD_ADDRESS: u8 = 0x18;
+    const PSEUDO_CALL: u8 = 1;
+    const PSEUDO_FUNC: u8 = 4;
+    let mut starts = vec![0];
+    for (at, instruction) in (0i64..).zip(instructions) {
+        if matches!(
+            (instruction.code, instruction.src_reg()),
+            (CALL, PSEUDO_CALL) | (LOAD_ADDRESS, PSEUDO_FUNC)
+        ) {
+            starts.extend(u32::try_from(at + 1 + i64::from(instruction.imm)));
+        }
+    }
+    starts.sort_unstable();
+    starts.dedup();
+    starts
 }
 
 fn last_lines(log: &[u8]) -> String {

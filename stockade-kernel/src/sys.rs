@@ -138,23 +138,7 @@ pub fn create_task_storage(
     value_type: u32,
     value_size: u32,
 ) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct BtfAttr {
-        btf: u64,
-        btf_log_buf: u64,
-        btf_size: u32,
-        btf_log_size: u32,
-        btf_log_level: u32,
-    }
-    let size = u32::try_from(btf.len()).expect("it has a hundred bytes");
-    let mut attr = BtfAttr {
-        btf: address(btf.as_ptr()),
-        btf_log_buf: 0,
-        btf_size: size,
-        btf_log_size: 0,
-        btf_log_level: 0,
-    };
-    let types = bpf(BPF_BTF_LOAD, &mut attr).map(owned)?;
+    let types = load_types(btf)?;
     let mut attr = CreateAttr {
         map_type: BPF_MAP_TYPE_TASK_STORAGE,
         key_size: 4,
@@ -290,12 +274,42 @@ fn batch<K: Copy>(command: i64, map: BorrowedFd<'_>, keys: &[K], values: u64) ->
     bpf(command, &mut attr).map(drop)
 }
 
+/// Loads type information.
+pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct BtfAttr {
+        btf: u64,
+        btf_log_buf: u64,
+        btf_size: u32,
+        btf_log_size: u32,
+        btf_log_level: u32,
+    }
+    let size = u32::try_from(btf.len()).expect("it has a hundred bytes");
+    let mut attr = BtfAttr {
+        btf: address(btf.as_ptr()),
+        btf_log_buf: 0,
+        btf_size: size,
+        btf_log_size: 0,
+        btf_log_level: 0,
+    };
+    bpf(BPF_BTF_LOAD, &mut attr).map(owned)
+}
+
+/// What the kernel wants to know of a program's functions where one of them is called back.
+pub struct Functions<'a> {
+    /// Type information, loaded.
+    pub types: BorrowedFd<'a>,
+    /// First instruction and type of each function, in order (`struct bpf_func_info`).
+    pub list: &'a [[u32; 2]],
+}
+
 /// Loads a program. The verifier's log goes to `log` when it is not empty.
 pub fn load(
     instructions: &[bpf_insn],
     license: &CStr,
     name: &[u8; 16],
     target: Target,
+    functions: Option<&Functions<'_>>,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -334,10 +348,11 @@ pub fn load(
         prog_name: *name,
         prog_ifindex: 0,
         expected_attach_type: target.attach_type,
-        prog_btf_fd: 0,
-        func_info_rec_size: 0,
-        func_info: 0,
-        func_info_cnt: 0,
+        prog_btf_fd: functions.map_or(0, |f| fd_number(f.types)),
+        func_info_rec_size: if functions.is_some() { 8 } else { 0 },
+        func_info: functions.map_or(0, |f| address(f.list.as_ptr())),
+        func_info_cnt: functions
+            .map_or(0, |f| u32::try_from(f.list.len()).expect("a program has a few functions")),
         line_info_rec_size: 0,
         line_info: 0,
         line_info_cnt: 0,
