@@ -10,9 +10,12 @@ fuzz_target!(|bytes: &[u8]| {
     let document = match read(&source) {
         Ok(document) => document,
         Err(problems) => {
-            // Telling what is wrong cuts the text at places that come from the input.
             assert!(!problems.list.is_empty());
-            assert!(!drives_a_terminal(&problems.render(false)));
+            // Telling what is wrong cuts the text at places that come from the input. Drawing takes as long as all the
+            // rest, so one input in eight is drawn.
+            if bytes.len() % 8 == 0 {
+                assert!(!drives_a_terminal(&problems.render(false)));
+            }
             assert!(!drives_a_terminal(&problems.to_string()));
             return;
         }
