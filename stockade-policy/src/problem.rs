@@ -26,25 +26,25 @@ impl Problem {
     /// A mistake at a place.
     #[must_use]
     pub fn new(what: impl Into<String>, at: Origin) -> Self {
-        Self { what: what.into(), at, label: String::new(), also: Vec::new(), help: None, absence: false }
+        Self { what: harmless(what), at, label: String::new(), also: Vec::new(), help: None, absence: false }
     }
 
     /// With a few words for the place.
     #[must_use]
     pub fn label(self, label: impl Into<String>) -> Self {
-        Self { label: label.into(), ..self }
+        Self { label: harmless(label), ..self }
     }
 
     /// With what would be right.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
+        Self { help: Some(harmless(help)), ..self }
     }
 
     /// With another place.
     #[must_use]
     pub fn also(mut self, at: Origin, label: impl Into<String>) -> Self {
-        self.also.push((at, label.into()));
+        self.also.push((at, harmless(label)));
         self
     }
 
@@ -52,6 +52,11 @@ impl Problem {
     pub(crate) fn absent(self) -> Self {
         Self { absence: true, ..self }
     }
+}
+
+/// Messages quote what somebody typed, and that must not drive the terminal they are shown on.
+fn harmless(text: impl Into<String>) -> String {
+    text.into().replace(char::is_control, "?")
 }
 
 /// Everything that is wrong with a policy, with the text it is wrong in.

@@ -6,7 +6,7 @@ serial console shows, it replaces control characters in what it quotes, one mess
 brings a single crate that the program does not have anyway. miette wants its own error traits through all layers, and
 its plain mode tells no caret but prose. Whether there is colour is for the caller to say, who knows where it goes.
 */
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, renderer::DecorStyle};
 
@@ -80,7 +80,8 @@ fn snippet<'s>(
     let first = spans.iter().map(|span| source.line(span.start)).min().unwrap_or(1);
     let last = spans.iter().map(|span| source.line(span.end)).max().unwrap_or(1);
     let (start, end) = (source.line_start(first), source.line_start(last + 1));
-    let mut snippet = Snippet::source(&source.text()[start..end]).line_start(first).path(source.name());
+    let mut snippet =
+        Snippet::source(without_c1(&source.text()[start..end])).line_start(first).path(source.name());
     for ((_, label, kind), span) in places.iter().zip(&spans) {
         let mut annotation = kind.span(span.start - start..span.end - start);
         if !label.is_empty() {
@@ -89,6 +90,13 @@ fn snippet<'s>(
         snippet = snippet.annotation(annotation);
     }
     snippet
+}
+
+/// The renderer replaces control characters of ASCII, but some terminals obey those of Latin-1 as well. What stands for
+/// them has as many bytes, so that places stay where they are.
+fn without_c1(text: &str) -> Cow<'_, str> {
+    let is_c1 = |c| matches!(c, '\u{80}'..='\u{9f}');
+    if text.contains(is_c1) { text.replace(is_c1, "\u{bf}").into() } else { text.into() }
 }
 
 /// The bytes of a place, within the text.

@@ -5,6 +5,7 @@ mod bench;
 mod bpf;
 mod demo;
 mod dist;
+mod fuzz;
 mod lab;
 mod programs;
 mod setup;
@@ -37,6 +38,8 @@ enum Command {
     Test,
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
+    /// Feed the policy's reader what nobody would write
+    Fuzz(fuzz::Flags),
     /// Build the static program for release
     Dist,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test => test::run(),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Dist => dist::run().map(|()| true),
     };
     match result {

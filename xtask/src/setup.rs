@@ -32,6 +32,9 @@ pub const BPF: Packages = &[
     "zlib1g-dev",
 ];
 
+/// For fuzzing: the fuzzer itself is C++.
+pub const FUZZ: Packages = &["g++"];
+
 /// LLVM's folder, of the version that goes with the compiler above.
 pub const LLVM: &str = "/usr/lib/llvm-22";
 
@@ -123,6 +126,19 @@ pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     if !program.exists() {
         eprintln!("building cargo-deny, which takes a few minutes …");
         workspace::run("building cargo-deny", &mut install_cargo("cargo-deny")?)?;
+    }
+    Ok(program)
+}
+
+/// cargo-fuzz, the developer's own or one in the cache.
+pub fn cargo_fuzz() -> anyhow::Result<PathBuf> {
+    if tool::output(tool::command("cargo-fuzz").arg("--version")).is_ok() {
+        return Ok("cargo-fuzz".into());
+    }
+    let program = tools()?.join("bin/cargo-fuzz");
+    if !program.exists() {
+        eprintln!("building cargo-fuzz, which takes a minute …");
+        workspace::run("building cargo-fuzz", &mut install_cargo("cargo-fuzz")?)?;
     }
     Ok(program)
 }
