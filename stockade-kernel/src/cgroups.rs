@@ -5,14 +5,13 @@ A cgroup's id is the inode number of its folder. A path in a policy starts at th
 the kernel's own paths in /proc/PID/cgroup do on the machine itself.
 */
 use std::{
-    collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use stockade_common::{DEPTH_MAX, Sets};
-use stockade_policy::{compile::CompiledPlace, model::Place};
+use stockade_policy::{compile::CompiledPlace, finder::Finder};
 
 use crate::{Error, host};
 
@@ -52,43 +51,6 @@ pub(crate) fn place(places: &[CompiledPlace]) -> Result<Vec<(u64, Sets)>, Error>
     })
     .map_err(|e| Error::io("read the cgroup tree", e))?;
     Ok(found)
-}
-
-/// What places decide for a path, found as the kernel side finds it.
-pub(crate) struct Finder<'a> {
-    paths: HashMap<&'a str, Sets>,
-    patterns: HashMap<&'a str, Vec<&'a CompiledPlace>>,
-}
-
-impl<'a> Finder<'a> {
-    pub fn new(places: &'a [CompiledPlace]) -> Self {
-        let mut finder = Self { paths: HashMap::new(), patterns: HashMap::new() };
-        for place in places {
-            match &place.place {
-                Place::Path(path) => {
-                    finder.paths.insert(path, place.sets);
-                }
-                other => finder.patterns.entry(other.above()).or_default().push(place),
-            }
-        }
-        for siblings in finder.patterns.values_mut() {
-            siblings.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
-        }
-        finder
-    }
-
-    pub fn find(&self, path: &str) -> Option<Sets> {
-        if let Some(sets) = self.paths.get(path) {
-            return Some(*sets);
-        }
-        let above = &path[..path.rfind('/')?];
-        self.patterns.get(above)?.iter().find(|place| place.place.names(path)).map(|place| place.sets)
-    }
-
-    /// What decides for a cgroup: the nearest one upwards.
-    pub fn nearest(&self, path: &str) -> Option<Sets> {
-        stockade_policy::place::chain(path).into_iter().rev().find_map(|path| self.find(path))
-    }
 }
 
 fn walk(folder: &Path, path: &str, depth: u32, visit: &mut dyn FnMut(&str, u64)) -> io::Result<()> {
@@ -164,25 +126,5 @@ mod tests {
         assert_eq!(usual_place("fwupd.service"), "/system.slice/fwupd.service");
         assert_eq!(usual_place("user-1000.slice"), "/user.slice/user-1000.slice");
         assert_eq!(usual_place("-.slice"), "/");
-    }
-
-    #[test]
-    fn the_nearest_place_is_found() {
-        let sets = |place| Sets { watched: 0, deny: 0, place, pad: 0 };
-        let glob = |prefix: &str, suffix: &str| Place::Glob { prefix: prefix.into(), suffix: suffix.into() };
-        let places = [
-            CompiledPlace { place: glob("/", ".slice"), sets: sets(1) },
-            CompiledPlace { place: glob("/a.slice/x", ""), sets: sets(2) },
-            CompiledPlace { place: glob("/a.slice/xy", ""), sets: sets(3) },
-            CompiledPlace { place: Place::Path("/a.slice/xyz".into()), sets: sets(4) },
-        ];
-        let finder = Finder::new(&places);
-        let nearest = |path| finder.nearest(path).map_or(0, |sets| sets.place);
-        assert_eq!(nearest("/"), 0);
-        assert_eq!(nearest("/a.slice/q"), 1);
-        assert_eq!(nearest("/a.slice/xq/r"), 2);
-        assert_eq!(nearest("/a.slice/xyq"), 3);
-        assert_eq!(nearest("/a.slice/xyz/deep/er"), 4);
-        assert_eq!(nearest("/b"), 0);
     }
 }

@@ -26,6 +26,7 @@ use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
     compile::{CompileError, Tables, compile},
+    finder::Finder,
     model::{Exception, Policy},
 };
 use stockade_reasons::Level;
@@ -214,7 +215,7 @@ impl Ready {
 
     /// What is watched where this process is.
     fn watched_here(&self) -> u64 {
-        let finder = cgroups::Finder::new(&self.tables.places);
+        let finder = Finder::new(&self.tables.places);
         let here = cgroups::own().and_then(|path| finder.nearest(&path));
         here.map_or(self.slot.words.watched, |sets| sets.watched)
     }
@@ -351,7 +352,6 @@ fn start(
     let beside = attach_all(&object, &duties)?;
     maps.place(&ready.tables.places, 1)?;
     policy.active = 1;
-    policy.slots[0] = Slot::default();
     write(&policy)?;
     step("decided");
 
@@ -423,7 +423,9 @@ fn replace(
         // Left behind by a command that was killed.
         maps.keep_only(before.words.generation)?;
         ready.write(&maps, generation)?;
-        wait_for_decisions();
+        if policy.slots[1 - active] != Slot::default() {
+            wait_for_decisions();
+        }
         enforcement.write_slot(1 - active, ready.slot)?;
         step("slot-written");
         maps.place(&ready.tables.places, generation)?;
@@ -451,8 +453,12 @@ fn replace(
             return Err(error);
         }
     };
-    wait_for_decisions();
-    maps.keep_only(generation)?;
+    if before.words.places + before.words.shapes != 0 {
+        wait_for_decisions();
+        maps.keep_only(generation)?;
+        // Says to the next command that nobody reads it any more.
+        enforcement.write_slot(active, Slot::default())?;
+    }
     for duty in Duty::PLACES.into_iter().chain(Duty::LABELS).filter(|duty| !needed.contains(duty)) {
         pins::end(duty)?;
     }

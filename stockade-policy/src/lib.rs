@@ -18,6 +18,7 @@ pub mod compile;
 pub mod diff;
 pub mod document;
 pub mod files;
+pub mod finder;
 mod harmless;
 pub mod interpret;
 pub mod learn;

@@ -99,7 +99,7 @@ pub struct Enforce {
     /// Apply this file, or this folder laid out like /etc/stockade (repeatable: later ones override earlier ones)
     #[arg(long, value_name = "FILE")]
     pub policy: Vec<PathBuf>,
-    /// Let through and report what would be refused
+    /// Let through and report what would be refused, apart from what --deny names
     #[arg(long)]
     pub audit: bool,
     /// Let this reason through in spite of the level (repeatable)

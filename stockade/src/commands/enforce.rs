@@ -72,25 +72,25 @@ const COMMAND_LINE: &str = "command line";
 
 /// The policy that flags ask for, what `auto` is here, and a word on that.
 fn policy(flags: &flags::Enforce) -> Result<(Policy, Level, Option<&'static str>)> {
-    let mut policy = match flags.level {
-        Some(level) => of_flags(level, flags)?,
-        None => {
-            let from = match &flags.policy[..] {
-                [] => Where::System(Path::new("/")),
-                named => Where::Named(named),
-            };
-            // Whoever else may write the policy decides what is enforced.
-            load(from, Trust::RootOnly)?.policy
+    let policy = if let Some(level) = flags.level {
+        of_flags(level, flags)?
+    } else {
+        let from = match &flags.policy[..] {
+            [] => Where::System(Path::new("/")),
+            named => Where::Named(named),
+        };
+        // Whoever else may write the policy decides what is enforced.
+        let mut policy = load(from, Trust::RootOnly)?.policy;
+        if flags.audit {
+            audit(&mut policy);
         }
+        policy
     };
     let (auto, why) = if policy.says_auto() { auto()? } else { (Level::None, None) };
-    if flags.audit {
-        audit(&mut policy);
-    }
     Ok((policy, auto, why))
 }
 
-/// Nothing is refused any more; what would be is reported.
+/// Of a policy from files nothing is refused any more; what would be is reported.
 fn audit(policy: &mut Policy) {
     policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
     let scopes = policy.scopes.iter_mut();
@@ -114,6 +114,10 @@ fn of_flags(level: LevelChoice, flags: &flags::Enforce) -> Result<Policy> {
     let mut policy = Policy::level(level, COMMAND_LINE);
     if let Some(unknown) = flags.unknown_reasons {
         policy.unknown_reasons = Said::at(unknown, COMMAND_LINE);
+    }
+    if flags.audit {
+        // What is refused by name stays refused.
+        policy.mode = Said::at(Mode::Audit, COMMAND_LINE);
     }
     if flags.audit && level == LevelChoice::None {
         bail!(
