@@ -73,6 +73,14 @@ pub struct Slot {
     pub pad: [u8; 6],
 }
 
+impl Slot {
+    /// Whether it has places or exceptions.
+    #[must_use]
+    pub const fn is_more_than_words(&self) -> bool {
+        self.words.places != 0 || self.words.shapes != 0
+    }
+}
+
 /// The value of the policy map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -12,14 +12,14 @@ while a decision may still read it: user space waits for a grace period first.
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns,
     macros::{lsm, map},
-    maps::HashMap,
+    maps::{HashMap, ProgramArray},
     programs::LsmContext,
 };
 use core::ptr::{addr_of, read_volatile};
 use stockade_common::{
-    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, Policy, Sets, Slot, Until,
-    UntilKey, Verdict, Words,
-    decide::{World, decide},
+    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, NO_PLACE, Policy, Sets, Slot,
+    Until, UntilKey, Verdict, Words,
+    decide::{Decision, World, decide},
 };
 
 use crate::{label, place, report::report, task::Task};
@@ -62,6 +62,11 @@ const NOTHING: Slot = Slot {
 #[unsafe(no_mangle)]
 static mut POLICY: Policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [NOTHING; 2] };
 
+/// The program that decides for policies with places or exceptions, put in by user space when a policy has
+/// some. Apart, since it takes the verifier three times as long.
+#[map]
+static WHOLE: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0.
 #[lsm(hook = "locked_down")]
 pub fn locked_down(ctx: LsmContext) -> i32 {
@@ -72,27 +77,48 @@ pub fn locked_down(ctx: LsmContext) -> i32 {
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
     if reason > LAST_BIT {
-        return not_simply_allowed(LAST_BIT, words);
+        return beyond_the_sets(words);
     }
     // SAFETY: points into the policy, which lives as long as the program.
     let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
     if watched >> reason & 1 == 0 {
         return 0;
     }
-    not_simply_allowed(reason, words)
+    // SAFETY: as above; two words in one load.
+    if unsafe { read_volatile(addr_of!((*words).shapes).cast::<u64>()) } != 0 {
+        // SAFETY: a context of the same kind of program. Where nothing is put in, the machine's words decide.
+        let _ = unsafe { WHOLE.tail_call(&ctx, 0) };
+    }
+    refuse_or_audit(reason, words)
+}
+
+/// Numbers beyond the sets share the last bit.
+#[inline(never)]
+fn beyond_the_sets(words: *const Words) -> i32 {
+    // SAFETY: points into the policy.
+    if unsafe { (*words).watched } >> LAST_BIT & 1 == 0 { 0 } else { refuse_or_audit(LAST_BIT, words) }
 }
 
 /// A function of its own, so that an allowed request does not pay for saving the registers used here.
 #[inline(never)]
-fn not_simply_allowed(reason: u32, words: *const Words) -> i32 {
+fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
-    let words = unsafe { &*words };
-    // Asked again for the reasons beyond the sets, which come here without a look at it.
-    if words.watched_anywhere & bit == 0 {
-        return 0;
-    }
+    let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
+    let verdict = if deny & bit != 0 { Verdict::Refused } else { Verdict::Audited };
+    report(reason, Decision { verdict, place: NO_PLACE, shape: 0 }, quiet & bit != 0);
+    if deny & bit != 0 { -EPERM } else { 0 }
+}
+
+/// The same with places and exceptions. Reached by the tail call above only.
+#[lsm(hook = "locked_down")]
+pub fn locked_down_whole(ctx: LsmContext) -> i32 {
+    let reason: u32 = ctx.arg(0);
+    let reason = reason & LAST_BIT;
+    let bit = 1u64 << reason;
+    // SAFETY: points into the policy.
+    let words = unsafe { &*words_in_force() };
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
     report(reason, decision, words.quiet & bit != 0);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
