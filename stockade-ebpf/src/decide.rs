@@ -10,19 +10,26 @@ An allowed request costs the read of two words. What is decided of the others is
 while a decision may still read it: user space waits for a grace period first.
 */
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_boot_ns,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
     macros::{lsm, map},
-    maps::{HashMap, ProgramArray},
+    maps::HashMap,
     programs::LsmContext,
 };
-use core::ptr::{addr_of, read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, read_volatile},
+};
 use stockade_common::{
     EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, NO_PLACE, Policy, Sets, Slot,
     Until, UntilKey, Verdict, Words,
-    decide::{Decision, World, decide},
+    decide::{Ask, Decision, World, decide},
 };
 
-use crate::{label, place, report::report, task::Task};
+use crate::{
+    label, place,
+    report::report,
+    task::{self, Task},
+};
 
 const EPERM: i32 = 1;
 
@@ -62,11 +69,6 @@ const NOTHING: Slot = Slot {
 #[unsafe(no_mangle)]
 static mut POLICY: Policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [NOTHING; 2] };
 
-/// The program that decides for policies with places or exceptions, put in by user space when a policy has
-/// some. Apart, since it takes the verifier three times as long.
-#[map]
-static WHOLE: ProgramArray = ProgramArray::with_max_entries(1, 0);
-
 /// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0.
 #[lsm(hook = "locked_down")]
 pub fn locked_down(ctx: LsmContext) -> i32 {
@@ -76,33 +78,32 @@ pub fn locked_down(ctx: LsmContext) -> i32 {
     }
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
-    if reason > LAST_BIT {
-        return beyond_the_sets(words);
+    if reason <= LAST_BIT {
+        // SAFETY: points into the policy, which lives as long as the program.
+        let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
+        if watched >> reason & 1 == 0 {
+            return 0;
+        }
     }
-    // SAFETY: points into the policy, which lives as long as the program.
-    let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
-    if watched >> reason & 1 == 0 {
-        return 0;
-    }
-    // SAFETY: as above; two words in one load.
-    if unsafe { read_volatile(addr_of!((*words).shapes).cast::<u64>()) } != 0 {
-        // SAFETY: a context of the same kind of program. Where nothing is put in, the machine's words decide.
-        let _ = unsafe { WHOLE.tail_call(&ctx, 0) };
-    }
-    refuse_or_audit(reason, words)
-}
-
-/// Numbers beyond the sets share the last bit.
-#[inline(never)]
-fn beyond_the_sets(words: *const Words) -> i32 {
-    // SAFETY: points into the policy.
-    if unsafe { (*words).watched } >> LAST_BIT & 1 == 0 { 0 } else { refuse_or_audit(LAST_BIT, words) }
+    not_simply_allowed(reason, words)
 }
 
 /// A function of its own, so that an allowed request does not pay for saving the registers used here.
 #[inline(never)]
-fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
-    let reason = reason & LAST_BIT;
+fn not_simply_allowed(reason: u32, words: *const Words) -> i32 {
+    let mut reason = reason;
+    if reason > LAST_BIT {
+        // Numbers beyond the sets share the last bit.
+        reason = LAST_BIT;
+        // SAFETY: points into the policy.
+        if unsafe { (*words).watched_anywhere } >> LAST_BIT & 1 == 0 {
+            return 0;
+        }
+    }
+    // SAFETY: points into the policy; two words in one load.
+    if unsafe { read_volatile(addr_of!((*words).shapes).cast::<u64>()) } != 0 && task::can_look_up() {
+        return with_places_and_exceptions(reason, words);
+    }
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
     let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
@@ -111,14 +112,13 @@ fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
     if deny & bit != 0 { -EPERM } else { 0 }
 }
 
-/// The same with places and exceptions. Reached by the tail call above only.
-#[lsm(hook = "locked_down")]
-pub fn locked_down_whole(ctx: LsmContext) -> i32 {
-    let reason: u32 = ctx.arg(0);
+/// Apart again, so that only policies that have them pay for looking them up.
+#[inline(never)]
+fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
-    let words = unsafe { &*words_in_force() };
+    let words = unsafe { &*words };
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
     report(reason, decision, words.quiet & bit != 0);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
@@ -174,8 +174,20 @@ impl World for Here {
     }
 
     #[inline(always)]
+    fn look_at_shapes(&self, ask: &mut Ask) {
+        // SAFETY: the kernel calls back with the number of the round and the question, which lives through the call.
+        unsafe { bpf_loop(7, look as *mut c_void, (&raw mut *ask).cast(), 0) };
+    }
+
+    #[inline(always)]
     fn until(&self, key: &UntilKey) -> Option<Until> {
         // SAFETY: as above.
         unsafe { UNTIL.get(key).copied() }
     }
+}
+
+/// Looks at one shape. Anything but 0 ends the loop.
+extern "C" fn look(round: u32, ask: *mut Ask) -> i64 {
+    // SAFETY: what look_at_shapes handed over.
+    i64::from(unsafe { &mut *ask }.look(round + 1, &Here))
 }

@@ -6,15 +6,15 @@ their ids; those that appear afterwards are given their place here, before anybo
 the tracepoint fires while the new cgroup is not yet visible. No process of ours has to be alive for it.
 */
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_snprintf},
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_snprintf},
     macros::{btf_tracepoint, map},
     maps::{Array, HashMap},
     programs::BtfTracePointContext,
 };
-use core::ffi::c_char;
+use core::ffi::{c_char, c_void};
 use stockade_common::{
-    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Sets,
-    UNPLACED,
+    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, NO_PLACE, PATH_MAX, PATHS_MAX, PATTERNS, PathKey,
+    Pattern, Sets, UNPLACED,
 };
 
 use crate::{
@@ -44,24 +44,40 @@ struct Desk {
     slash: u64,
 }
 
-/// What the nearest cgroup with an entry decides, from the requester's own upwards.
+/// A way up the tree.
+#[repr(C)]
+struct Climb {
+    generation: u64,
+    /// Cgroups that have this many above them are next.
+    level: u64,
+    found: Sets,
+}
+
+/// What the nearest cgroup with an entry decides, from the requester's own upwards. By the kernel's own loop
+/// (5.17 and later): the verifier then follows one step and not all of them.
 #[inline(always)]
 pub fn nearest(generation: u64) -> Option<Sets> {
-    let deepest = Task::current().cgroup().level().min(DEPTH_MAX);
-    let mut above = 0;
-    while above <= DEPTH_MAX {
-        if above > deepest {
-            break;
-        }
-        // SAFETY: takes a number.
-        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id((deepest - above) as i32) };
-        // SAFETY: entries of a policy in force are not written.
-        if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation, cgroup }) } {
-            return Some(*sets);
-        }
-        above += 1;
+    let level = Task::current().cgroup().level().min(DEPTH_MAX);
+    let mut climb =
+        Climb { generation, level: level as u64, found: Sets { watched: 0, deny: 0, place: 0, pad: 0 } };
+    // SAFETY: the kernel calls back with the number of the step and the climb, which lives through the call.
+    unsafe { bpf_loop(level + 1, step as *mut c_void, (&raw mut climb).cast(), 0) };
+    if climb.found.place == NO_PLACE { None } else { Some(climb.found) }
+}
+
+/// Looks at one cgroup. Anything but 0 ends the loop.
+extern "C" fn step(_: u32, climb: *mut Climb) -> i64 {
+    // SAFETY: what nearest handed over.
+    let climb = unsafe { &mut *climb };
+    // SAFETY: takes a number.
+    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(climb.level as i32) };
+    // SAFETY: entries of a policy in force are not written.
+    if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation: climb.generation, cgroup }) } {
+        climb.found = *sets;
+        return 1;
     }
-    None
+    climb.level = climb.level.wrapping_sub(1);
+    0
 }
 
 /// `cgroup_mkdir(cgroup, path)`: a cgroup is made.

@@ -213,11 +213,6 @@ impl Ready {
         duties
     }
 
-    /// Whether it has places or exceptions.
-    fn is_more_than_words(&self) -> bool {
-        self.slot.is_more_than_words()
-    }
-
     /// What is watched where this process is.
     fn watched_here(&self) -> u64 {
         let finder = Finder::new(&self.tables.places);
@@ -355,9 +350,6 @@ fn start(
     policy.slots[1] = ready.slot;
     write(&policy)?;
     let beside = attach_all(&object, &duties)?;
-    if ready.is_more_than_words() {
-        object.put_in_whole(attachment.target(types)?)?;
-    }
     maps.place(&ready.tables.places, 1)?;
     policy.active = 1;
     write(&policy)?;
@@ -421,9 +413,8 @@ fn replace(
     let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
     let maps = Maps::pinned()?;
     let written = (|| {
-        if !missing.is_empty() || ready.is_more_than_words() && !before.is_more_than_words() {
+        if !missing.is_empty() {
             let object = Object::open(types, pins::open_maps()?)?;
-            object.put_in_whole(attachment.target(types)?)?;
             for (duty, link) in attach_all(&object, &missing)? {
                 pins::pin(&link, duty.pin())?;
                 step(duty.pin());
@@ -462,7 +453,7 @@ fn replace(
             return Err(error);
         }
     };
-    if before.words.places + before.words.shapes != 0 {
+    if before.is_more_than_words() {
         wait_for_decisions();
         maps.keep_only(generation)?;
         // Says to the next command that nobody reads it any more.

@@ -33,8 +33,6 @@ pub(crate) const PROGRAM_NAME: &[u8; 16] = b"stockade\0\0\0\0\0\0\0\0";
 pub(crate) enum Duty {
     /// Decides.
     Decide,
-    /// Decides where a policy has places or exceptions: called by the former, attached to nothing.
-    DecideWhole,
     /// Gives new cgroups their place.
     PlaceNew,
     /// Forgets cgroups that are gone.
@@ -59,7 +57,6 @@ impl Duty {
     fn program(self) -> &'static str {
         match self {
             Self::Decide => "locked_down",
-            Self::DecideWhole => "locked_down_whole",
             Self::PlaceNew => "cgroup_mkdir",
             Self::ForgetPlace => "cgroup_release",
             Self::Label => "bprm_committed_creds",
@@ -73,7 +70,6 @@ impl Duty {
     pub fn pin(self) -> &'static str {
         match self {
             Self::Decide => "link",
-            Self::DecideWhole => "link-whole",
             Self::PlaceNew => "link-place-new",
             Self::ForgetPlace => "link-forget-place",
             Self::Label => "link-label",
@@ -86,7 +82,7 @@ impl Duty {
     /// Kind and name, in the kernel's types, of what it is attached to.
     fn hook(self) -> (u32, &'static str) {
         match self {
-            Self::Decide | Self::DecideWhole => (btf::FUNC, "bpf_lsm_locked_down"),
+            Self::Decide => (btf::FUNC, "bpf_lsm_locked_down"),
             Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
             Self::ForgetPlace => (btf::TYPEDEF, "btf_trace_cgroup_release"),
             Self::Label => (btf::FUNC, "bpf_lsm_bprm_committed_creds"),
@@ -113,7 +109,7 @@ impl Duty {
 }
 
 /// The maps that outlive the command: their names in the object and those of their pins.
-pub(crate) const MAPS: [(&str, &str); 10] = [
+pub(crate) const MAPS: [(&str, &str); 9] = [
     (".data.policy", "policy"),
     ("COUNTS", "counters"),
     ("EVENTS", "events"),
@@ -123,11 +119,7 @@ pub(crate) const MAPS: [(&str, &str); 10] = [
     ("EXCEPTIONS", "exceptions"),
     ("UNTIL", "until"),
     ("PROGRAMS", "programs"),
-    (WHOLE, "whole"),
 ];
-
-/// The array that [`Duty::DecideWhole`] is put into. The kernel empties it when its last pin is gone.
-const WHOLE: &str = "WHOLE";
 
 /// Task storage has a pin too, and is made in another way.
 pub(crate) const LABELS: (&str, &str) = ("LABELS", "labels");
@@ -188,13 +180,6 @@ impl Object {
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
-    }
-
-    /// Loads the program that decides for policies with places or exceptions, for the other one to call.
-    pub fn put_in_whole(&self, target: sys::Target) -> Result<(), Error> {
-        let program = self.load(Duty::DecideWhole, target)?;
-        sys::update(self.map(WHOLE)?, &0u32, &program.as_raw_fd())
-            .map_err(|e| Error::bpf("handing over the BPF program", e))
     }
 
     /// Loads the program for a duty.
