@@ -96,6 +96,7 @@ fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World
     let label = if words.shapes & BY_ANY_PROGRAM == 0 { None } else { world.label() };
     if let Some(label) = label.filter(|label| label.flags & Label::LOST == 0) {
         (ask.key.inode, ask.key.device) = (label.inode, label.device);
+        // 0 or 1.
         ask.inherited = label.flags & Label::INHERITED;
     }
     world.look_at_shapes(&mut ask);
@@ -121,23 +122,24 @@ impl Ask {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "as above")]
     pub fn look(&mut self, shape: u32, world: &impl World) -> bool {
-        if self.shapes >> (shape & 7) & 1 == 0
-            || shape & BY_PLACE != 0 && self.key.place == NO_PLACE
-            || shape & BY_PROGRAM != 0 && self.key.inode == 0
-        {
+        // Without branches: the verifier follows each of them, times all that comes after.
+        let part = |bit: u32| u32::from(shape & bit != 0).wrapping_neg();
+        let (by_program, by_place, by_uid) = (part(BY_PROGRAM), part(BY_PLACE), part(BY_UID));
+        let missing = by_place & u32::from(self.key.place == NO_PLACE)
+            | by_program & u32::from(self.key.inode == 0)
+            | !(self.shapes >> (shape & 7)) & 1;
+        if missing != 0 {
             return false;
         }
-        let by_program = shape & BY_PROGRAM != 0;
         let key = ExceptionKey {
             generation: self.key.generation,
-            inode: if by_program { self.key.inode } else { 0 },
-            device: if by_program { self.key.device } else { 0 },
-            place: if shape & BY_PLACE == 0 { NO_PLACE } else { self.key.place },
-            uid: if shape & BY_UID == 0 { ANY_UID } else { self.key.uid },
+            inode: self.key.inode & (u64::from(by_program) | u64::from(by_program) << 32),
+            device: self.key.device & by_program,
+            place: self.key.place & by_place,
+            uid: self.key.uid | !by_uid,
             pad: 0,
         };
-        let inherited = by_program && self.inherited != 0;
-        if lets_through(&key, self.reason, self.bit, inherited, world) {
+        if lets_through(&key, self.reason, self.bit, by_program & self.inherited, world) {
             self.found = shape;
         }
         self.found != 0
@@ -146,10 +148,10 @@ impl Ask {
 
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
-fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, world: &impl World) -> bool {
+fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: u32, world: &impl World) -> bool {
     let Some(exception) = world.exception(key) else { return false };
-    let always = if inherited { exception.inherited } else { exception.always };
-    if always & bit != 0 {
+    let inherits = u64::from(inherited).wrapping_neg();
+    if (exception.always & !inherits | exception.inherited & inherits) & bit != 0 {
         return true;
     }
     if exception.timed & bit == 0 {
@@ -158,5 +160,5 @@ fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, worl
     let Some(until) = world.until(&UntilKey { subject: *key, reason: u64::from(reason) }) else {
         return false;
     };
-    world.boot_ns() < if inherited { until.inherited } else { until.itself }
+    world.boot_ns() < until.itself & !inherits | until.inherited & inherits
 }

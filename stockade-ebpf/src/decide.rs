@@ -61,7 +61,8 @@ const NOTHING: Slot = Slot {
     digest: 0,
     level: 0,
     audit: 0,
-    pad: [0; 6],
+    has_tables: 0,
+    pad: [0; 5],
 };
 
 /// Written by user space only.
