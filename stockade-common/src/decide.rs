@@ -77,6 +77,7 @@ pub fn decide(words: &Words, reason: u32, bit: u64, world: &impl World) -> Optio
 #[allow(clippy::inline_always, reason = "as above")]
 fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World) -> Option<u32> {
     const BY_ANY_PROGRAM: u32 = 0b1111_0000;
+    const BY_ANY_PLACE: u32 = 0b1100_1100;
     const BY_ANY_UID: u32 = 0b1010_1010;
     let mut ask = Ask {
         key: ExceptionKey {
@@ -98,6 +99,16 @@ fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World
         (ask.key.inode, ask.key.device) = (label.inode, label.device);
         // 0 or 1.
         ask.inherited = label.flags & Label::INHERITED;
+    }
+    if ask.key.inode == 0 {
+        ask.shapes &= !BY_ANY_PROGRAM;
+    }
+    if place == NO_PLACE {
+        ask.shapes &= !BY_ANY_PLACE;
+    }
+    // Most are nobody in particular.
+    if ask.shapes == 0 {
+        return None;
     }
     world.look_at_shapes(&mut ask);
     if ask.found == 0 { None } else { Some(ask.found) }
@@ -125,10 +136,7 @@ impl Ask {
         // Without branches: the verifier follows each of them, times all that comes after.
         let part = |bit: u32| u32::from(shape & bit != 0).wrapping_neg();
         let (by_program, by_place, by_uid) = (part(BY_PROGRAM), part(BY_PLACE), part(BY_UID));
-        let missing = by_place & u32::from(self.key.place == NO_PLACE)
-            | by_program & u32::from(self.key.inode == 0)
-            | !(self.shapes >> (shape & 7)) & 1;
-        if missing != 0 {
+        if self.shapes >> (shape & 7) & 1 == 0 {
             return false;
         }
         let key = ExceptionKey {

@@ -78,41 +78,24 @@ impl From<AutoLevel> for Level {
 }
 
 fn file(generation: u64) -> PathBuf {
-    Path::new(FOLDER).join(format!("policy-{generation}.json"))
+    Path::new(FOLDER).join(format!("policy-{generation}"))
 }
 
 impl Description {
-    /// Writes it and returns the beginning of its digest.
-    pub(crate) fn write(&self, generation: u64) -> Result<u64, Error> {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        let text = self.text()?;
-        let path = file(generation);
-        let write = || -> io::Result<()> {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            io::Write::write_all(&mut file, &text)
-        };
-        write().map_err(|e| Error::io(format!("write {}", path.display()), e))?;
-        Ok(beginning(&text))
-    }
-
-    /// The beginning of the digest that it will have.
-    pub(crate) fn digest(&self) -> Result<u64, Error> {
-        Ok(beginning(&self.text()?))
-    }
-
-    fn text(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec_pretty(self).map_err(|e| Error::io("describe the policy", e.into()))
+    /// As it is written down.
+    pub(crate) fn bytes(&self) -> Result<Bytes, Error> {
+        let bytes =
+            postcard::to_stdvec(self).map_err(|e| Error::io("describe the policy", io::Error::other(e)))?;
+        Ok(Bytes { digest: beginning(&bytes), bytes })
     }
 
     /// Reads the description of a policy in force; `None` when there is none, or it describes something else.
     pub(crate) fn read(generation: u64, digest: u64) -> Option<Self> {
-        let text = fs::read(file(generation)).ok()?;
-        if beginning(&text) != digest {
+        let bytes = fs::read(file(generation)).ok()?;
+        if beginning(&bytes) != digest {
             return None;
         }
-        serde_json::from_slice(&text).ok()
+        postcard::from_bytes(&bytes).ok()
     }
 
     /// The exception that let a request through: its reason's id, the place and shape the event tells, and
@@ -150,6 +133,28 @@ impl Description {
     }
 }
 
+/// A description as it is written down: a program's format, since a policy may have ten thousand exceptions.
+pub(crate) struct Bytes {
+    bytes: Vec<u8>,
+    /// The beginning of its digest.
+    pub digest: u64,
+}
+
+impl Bytes {
+    /// Writes it to its file.
+    pub(crate) fn write(&self, generation: u64) -> Result<(), Error> {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        let path = file(generation);
+        let write = || -> io::Result<()> {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            io::Write::write_all(&mut file, &self.bytes)
+        };
+        write().map_err(|e| Error::io(format!("write {}", path.display()), e))
+    }
+}
+
 /// Removes the descriptions of every other policy.
 pub(crate) fn keep_only(generation: Option<u64>) {
     let keep = generation.map(file);
@@ -163,7 +168,7 @@ pub(crate) fn keep_only(generation: Option<u64>) {
     }
 }
 
-fn beginning(text: &[u8]) -> u64 {
-    let digest = Sha256::digest(text);
+fn beginning(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }

@@ -167,6 +167,7 @@ struct Ready {
     executables: Vec<Executable>,
     slot: Slot,
     description: Description,
+    described: description::Bytes,
 }
 
 impl Ready {
@@ -196,10 +197,11 @@ impl Ready {
             auto: auto.into(),
             places: tables.places.iter().map(|place| place.place.clone()).collect(),
             programs: programs.collect(),
-            policy,
+            policy: policy.without_origins(),
         };
-        let slot = slot(&tables, &description.policy, auto, types);
-        Ok(Self { tables, executables, slot, description })
+        let described = description.bytes()?;
+        let slot = Slot { digest: described.digest, ..slot(&tables, &description.policy, auto, types) };
+        Ok(Self { tables, executables, slot, description, described })
     }
 
     /// The program that can decide it.
@@ -230,7 +232,7 @@ impl Ready {
     fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
         self.slot.words.generation = generation;
         maps.write(&self.tables, &self.executables, generation)?;
-        self.slot.digest = self.description.write(generation)?;
+        self.described.write(generation)?;
         step("tables-written");
         Ok(())
     }
@@ -408,7 +410,6 @@ fn replace(
     let active = usize::from(policy.active & 1 == 1);
     let before = policy.slots[active];
     let watched = ready.watched_here();
-    ready.slot.digest = ready.description.digest()?;
     if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::has) {
         ready.slot = before;
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;

@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
+    os::unix::fs::PermissionsExt,
     process::Command,
     time::Instant,
 };
@@ -28,6 +29,7 @@ struct Subject {
 fn main() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     println!("kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
+    make_programs()?;
     commands()?;
     let mut subjects = subjects()?;
     print!("| instructions per call (over the floor) |");
@@ -59,6 +61,7 @@ fn main() -> Result<()> {
     print_row("Stockade, audited, event read by a live reader", &audited, Some(&floor));
     drop(reader);
     run(&["lift"])?;
+    policies(&mut subjects, &floor)?;
 
     // Last, since native lockdown only goes up.
     fs::write("/sys/kernel/security/lockdown", "integrity")?;
@@ -82,6 +85,14 @@ fn commands() -> Result<()> {
         // Integrity leaves doors free. At the first knock the kernel gets its ciphers ready.
         ("probe, all doors, first after boot", &["probe"], 1),
         ("probe, all doors", &["probe"], 1),
+        ("lift, once more", &["lift"], 0),
+        ("enforce, a small policy with a scope and an exception", &["enforce", "--policy", SMALL], 0),
+        (
+            "enforce, 10,000 exceptions by program and 1,000 scopes in its place",
+            &["enforce", "--policy", LARGE],
+            0,
+        ),
+        ("grant, beside them", &["grant", "dev-mem", "--for", "10m", "--unit", "oncall.slice"], 0),
     ] {
         let start = Instant::now();
         let output = Command::new("/bin/stockade").args(args).output().context("run stockade")?;
@@ -90,6 +101,75 @@ fn commands() -> Result<()> {
         println!("| {name} | {took} |");
     }
     println!();
+    run(&["lift"])
+}
+
+const SMALL: &str = "/root/small.toml";
+const LARGE: &str = "/root/large.toml";
+
+/// Files for the policies: programs to be excepted, each another one.
+fn make_programs() -> Result<()> {
+    fs::create_dir_all("/tmp/many")?;
+    for number in 0..10_000 {
+        let path = format!("/tmp/many/{number}");
+        fs::write(&path, "x")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    fs::write(SMALL, policy(1, 1))?;
+    fs::write(LARGE, policy(10_000, 1000))?;
+    Ok(())
+}
+
+fn policy(exceptions: usize, scopes: usize) -> String {
+    let mut text = String::from("level = \"confidentiality\"\n");
+    for number in 0..exceptions {
+        text += &format!(
+            "[[exception]]\nname = \"e{number}\"\nreasons = [\"msr\", \"ioport\", \"kcore\", \"tracefs\"]\nexe = \"/tmp/many/{number}\"\n"
+        );
+    }
+    for number in 0..scopes {
+        text += &format!(
+            "[[scope]]\nname = \"s{number}\"\ncgroup = \"/many/{number}\"\nlevel = \"confidentiality\"\n"
+        );
+    }
+    text
+}
+
+/// What places and exceptions cost those whom they concern, and those whom they do not.
+fn policies(subjects: &mut [Subject], floor: &[u64]) -> Result<()> {
+    let apply = |text: &str| -> Result<()> {
+        fs::write("/root/policy.toml", text)?;
+        enforce(&["--policy", "/root/policy.toml"])
+    };
+    apply(
+        "level = \"none\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\n[scope.reasons]\nkexec = \"deny\"\n\
+         [[exception]]\nname = \"e\"\nreasons = [\"kexec\"]\nexe = \"/tmp/many/1\"\n",
+    )?;
+    let row = "With a scope and an exception for other reasons: allowed";
+    print_row(row, &measure_all(subjects, None)?, Some(floor));
+    apply("level = \"none\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n")?;
+    print_row(
+        "The same reasons refused in a scope elsewhere: allowed",
+        &measure_all(subjects, None)?,
+        Some(floor),
+    );
+    let mut reader = Reader::open()?;
+    for (row, exceptions, scopes) in [
+        ("With one exception by program: refused", 1, 0),
+        ("With 10,000 exceptions by program: refused", 10_000, 0),
+        ("With 1,000 scopes: refused", 0, 1000),
+        ("With 10,000 exceptions and 1,000 scopes: refused", 10_000, 1000),
+    ] {
+        apply(&policy(exceptions, scopes))?;
+        print_row(row, &measure_all(subjects, Some(&mut reader))?, Some(floor));
+    }
+    apply(
+        "level = \"confidentiality\"\n[[exception]]\nname = \"e\"\ncgroup = \"/\"\n\
+         reasons = [\"msr\", \"ioport\", \"kcore\", \"tracefs\"]\n",
+    )?;
+    let excepted = measure_all(subjects, Some(&mut reader))?;
+    print_row("Let through by an exception for a cgroup", &excepted, Some(floor));
+    drop(reader);
     run(&["lift"])
 }
 

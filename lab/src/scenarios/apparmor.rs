@@ -96,11 +96,30 @@ fn confined(_: &Guest) -> Result<()> {
     confined_stockade(&["watch", "--no-follow", "--kernel-log"])?.exits(0)?.says("/dev/mem,kmem,port")?;
     same_answers()?;
     confined_stockade(&["explain", "kexec"])?.exits(0)?;
+    policies()?;
     confined_stockade(&["lift"])?.exits(0)?;
     same_answers()?;
     unmounted(same_answers)?;
     let log = log()?;
     ensure!(denials(&log).is_empty(), "{}", denials(&log).join("\n"));
+    Ok(())
+}
+
+/// Applies a policy from files from inside the profile, with a scope, an exception and a grant.
+fn policies() -> Result<()> {
+    fs::create_dir_all("/etc/stockade")?;
+    fs::write(
+        "/etc/stockade/policy.toml",
+        "level = \"integrity\"\n\
+         [[scope]]\nname = \"pods\"\ncgroup = \"/pods/*\"\nlevel = \"confidentiality\"\n\
+         [[exception]]\nname = \"itself\"\nreasons = [\"msr\"]\nexe = \"/usr/local/sbin/stockade\"\n",
+    )?;
+    confined_stockade(&["policy", "show"])?.exits(0)?.says("integrity")?;
+    confined_stockade(&["policy", "check"])?.exits(1)?.says("SP")?;
+    confined_stockade(&["enforce"])?.exits(0)?.says("In force: integrity")?;
+    confined_stockade(&["grant", "msr", "--for", "1m", "--unit", "oncall.slice"])?.exits(0)?;
+    confined_stockade(&["grant", "--list"])?.exits(0)?.says("grant-oncall-slice")?;
+    confined_stockade(&["status"])?.exits(0)?.says("pods (/pods/*)")?;
     Ok(())
 }
 
