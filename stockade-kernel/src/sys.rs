@@ -283,6 +283,8 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
         btf_size: u32,
         btf_log_size: u32,
         btf_log_level: u32,
+        // 6.4 and later have a field here. Without it there would be padding, which has to be zero before.
+        pad: u32,
     }
     let size = u32::try_from(btf.len()).expect("it has a hundred bytes");
     let mut attr = BtfAttr {
@@ -291,6 +293,7 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
         btf_size: size,
         btf_log_size: 0,
         btf_log_level: 0,
+        pad: 0,
     };
     bpf(BPF_BTF_LOAD, &mut attr).map(owned)
 }

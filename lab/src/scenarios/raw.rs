@@ -381,7 +381,7 @@ fn perf(calls: &Calls, words: &[(usize, u64)]) -> i32 {
 
 fn perf_registers(calls: &Calls) -> i32 {
     // The software clock; PERF_SAMPLE_REGS_INTR of one register.
-    perf(calls, &[(0, 1), (2, 1_000_000), (3, 1 << 18), (11, 1)])
+    perf(calls, &[(0, 1), (2, 1_000_000), (3, 1 << 18), (12, 1)])
 }
 
 fn perf_kprobe(calls: &Calls) -> i32 {
