@@ -413,6 +413,9 @@ fn replace(
     let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
     let maps = Maps::pinned()?;
     let written = (|| {
+        if missing.iter().any(|duty| Duty::LABELS.contains(duty)) {
+            labels::forget_all()?;
+        }
         if !missing.is_empty() {
             let object = Object::open(types, pins::open_maps()?)?;
             for (duty, link) in attach_all(&object, &missing)? {
