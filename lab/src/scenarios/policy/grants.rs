@@ -53,10 +53,8 @@ fn clock(_: &Guest) -> Result<()> {
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
         now.tv_sec -= seconds;
         // SAFETY: as above.
-        ensure!(
-            unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) } == 0,
-            "the clock could not be set"
-        );
+        let answer = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) };
+        ensure!(answer == 0, "the clock could not be set");
         Ok(())
     };
     set_back(3600)?;
