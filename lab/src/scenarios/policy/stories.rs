@@ -23,11 +23,7 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "story: hibernation is kept under integrity",
-        boot: Boot::Plain,
-        run: hibernation,
-    },
+    Scenario { name: "story: hibernation is kept under integrity", boot: Boot::Plain, run: hibernation },
     Scenario { name: "story: the MSR tool of a vendor", boot: Boot::Plain, run: msr_tool },
     Scenario { name: "story: a crash kernel is loaded by kdump alone", boot: Boot::Plain, run: kdump },
     Scenario { name: "story: bpftrace for the time of an incident", boot: Boot::Plain, run: incident },
@@ -86,9 +82,10 @@ impl Chapter {
 
     /// Its command that begins with these words.
     fn command(&self, words: &[&str]) -> Result<Vec<&str>> {
-        let command = self.commands.iter().find(|command| {
-            command.iter().map(String::as_str).take(words.len()).eq(words.iter().copied())
-        });
+        let command = self
+            .commands
+            .iter()
+            .find(|command| command.iter().map(String::as_str).take(words.len()).eq(words.iter().copied()));
         Ok(command.with_context(|| format!("no command {words:?}"))?.iter().map(String::as_str).collect())
     }
 }
@@ -264,18 +261,27 @@ fn incident(_: &Guest) -> Result<()> {
     refused(None, path, "bpftrace of somebody else")?;
     refused(Some(on_call), ANOTHER, "another program of the on-call group")?;
     knock(path, Some(on_call), "bpf_probe_write_user", libc::EINVAL, "what is not granted")?;
-    let uses: Vec<_> =
-        watched()?.into_iter().filter(|e| e["verdict"] == "excepted" && e["exception"] == "incident").collect();
+    let uses: Vec<_> = watched()?
+        .into_iter()
+        .filter(|e| e["verdict"] == "excepted" && e["exception"] == "incident")
+        .collect();
     for reason in ["bpf-read-kernel", "kprobes", "tracefs", "perf"] {
         ensure!(uses.iter().any(|e| e["reason"] == reason), "no event of the use of {reason}: {uses:?}");
     }
 
-    // Another policy does not end it, and nobody has to.
+    // Nobody has to end it.
     let left = Duration::from_secs(SECONDS + 1).saturating_sub(granted.elapsed());
     sleep(left);
     refused(Some(on_call), path, "bpftrace after the grant")?;
-    stockade(&chapter.command(&["grant", "--list"])?)?.exits(1)?.says("Nothing is granted")?;
-    Ok(())
+    let list = chapter.command(&["grant", "--list"])?;
+    stockade(&list)?.exits(1)?.says("Nothing is granted")?;
+
+    // Or somebody does, before the time that is printed.
+    stockade(&chapter.command(&["grant", "bpf-read-kernel"])?)?.exits(0)?;
+    stockade(&list)?.exits(0)?.says("incident")?;
+    knock(path, Some(on_call), "perf kprobe", 0, "bpftrace of the on-call group, granted once more")?;
+    stockade(&chapter.command(&["grant", "--revoke"])?)?.exits(0)?;
+    refused(Some(on_call), path, "bpftrace after the grant was revoked")
 }
 
 fn pods(_: &Guest) -> Result<()> {
@@ -301,6 +307,7 @@ fn pods(_: &Guest) -> Result<()> {
     expect(&mut kcore(), true, "the host")?;
     knock(ANOTHER, None, "perf kprobe", 0, "the host")?;
     expect(&mut mem(), false, "the host, at integrity")?;
+    stockade(&chapter.command(&["status"])?)?.exits(0)?.says("pods (/kubepods.slice/kubepods-*.slice)")?;
     // What is beside the pods is the host's.
     let service = branch("/system.slice/kubelet.service")?;
     deepest(&service)?.expect(kcore(), true)?;
@@ -330,7 +337,8 @@ fn farm(_: &Guest) -> Result<()> {
     fs::remove_file(boot[2])?;
     done?;
 
-    stockade(&chapter.command(&["enforce"])?[..1])?.exits(0)?.says("instead of the policy before")?;
+    ensure!(chapter.commands.iter().any(|command| command == &["enforce"]), "the second step is not printed");
+    stockade(&["enforce"])?.exits(0)?.says("instead of the policy before")?;
     stockade(&["policy", "check"])?.exits(0)?;
     knock(path, Some(service), MODULE, libc::EPERM, "kmod in the service once boot is done")?;
     enforcement::expect(|_, integrity| integrity)?;
