@@ -27,6 +27,14 @@ pub trait World {
     fn boot_ns(&self) -> u64;
     /// From what a subject is excepted.
     fn exception(&self, key: &ExceptionKey) -> Option<Exception>;
+    /// Lets the requester look at every shape until it has found an exception. The kernel side has a loop of its
+    /// own for that.
+    fn look_at_shapes(&self, ask: &mut Ask)
+    where
+        Self: Sized,
+    {
+        (1..8).any(|shape| ask.look(shape, self));
+    }
     /// How long.
     fn until(&self, key: &UntilKey) -> Option<Until>;
 }
@@ -64,52 +72,86 @@ pub fn decide(words: &Words, reason: u32, bit: u64, world: &impl World) -> Optio
     Some(Decision { verdict, place, shape: 0 })
 }
 
-/// The shape of an exception that lets the requester through. Only shapes that the policy has are looked up.
+/// The shape of an exception that lets the requester through.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
 fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World) -> Option<u32> {
-    let shapes = words.shapes;
-    let by_program = 0b1111_0000;
-    let label = if shapes & by_program == 0 { None } else { world.label() };
-    let label = label.filter(|label| label.flags & Label::LOST == 0);
-    let by_uid = 0b1010_1010;
-    let uid = if shapes & by_uid == 0 { ANY_UID } else { world.uid() };
-    let mut shape = 1;
-    while shape < 8 {
-        if shapes & (1 << shape) != 0
-            && (shape & BY_PLACE == 0 || place != NO_PLACE)
-            && (shape & BY_PROGRAM == 0 || label.is_some())
-        {
-            let (mut inode, mut device, mut inherited) = (0, 0, false);
-            if shape & BY_PROGRAM != 0
-                && let Some(label) = label
-            {
-                (inode, device) = (label.inode, label.device);
-                inherited = label.flags & Label::INHERITED != 0;
-            }
-            let key = ExceptionKey {
-                generation: words.generation,
-                inode,
-                device,
-                place: if shape & BY_PLACE == 0 { NO_PLACE } else { place },
-                uid: if shape & BY_UID == 0 { ANY_UID } else { uid },
-                pad: 0,
-            };
-            if lets_through(&key, reason, bit, inherited, world) {
-                return Some(shape);
-            }
-        }
-        shape += 1;
+    const BY_ANY_PROGRAM: u32 = 0b1111_0000;
+    const BY_ANY_UID: u32 = 0b1010_1010;
+    let mut ask = Ask {
+        key: ExceptionKey {
+            generation: words.generation,
+            inode: 0,
+            device: 0,
+            place,
+            uid: if words.shapes & BY_ANY_UID == 0 { ANY_UID } else { world.uid() },
+            pad: 0,
+        },
+        bit,
+        reason,
+        shapes: words.shapes,
+        inherited: 0,
+        found: 0,
+    };
+    let label = if words.shapes & BY_ANY_PROGRAM == 0 { None } else { world.label() };
+    if let Some(label) = label.filter(|label| label.flags & Label::LOST == 0) {
+        (ask.key.inode, ask.key.device) = (label.inode, label.device);
+        // 0 or 1.
+        ask.inherited = label.flags & Label::INHERITED;
     }
-    None
+    world.look_at_shapes(&mut ask);
+    if ask.found == 0 { None } else { Some(ask.found) }
+}
+
+/// Who asks, for what, and whether an exception was found.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Ask {
+    /// The requester as a subject with every part; an inode of 0 is no program that anybody knows.
+    key: ExceptionKey,
+    bit: u64,
+    reason: u32,
+    shapes: u32,
+    inherited: u32,
+    found: u32,
+}
+
+impl Ask {
+    /// Looks for an exception whose subject has this shape, from 1 to 7, and says whether that ends the search. Only shapes
+    /// that the policy has are looked up.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as above")]
+    pub fn look(&mut self, shape: u32, world: &impl World) -> bool {
+        // Without branches: the verifier follows each of them, times all that comes after.
+        let part = |bit: u32| u32::from(shape & bit != 0).wrapping_neg();
+        let (by_program, by_place, by_uid) = (part(BY_PROGRAM), part(BY_PLACE), part(BY_UID));
+        let missing = by_place & u32::from(self.key.place == NO_PLACE)
+            | by_program & u32::from(self.key.inode == 0)
+            | !(self.shapes >> (shape & 7)) & 1;
+        if missing != 0 {
+            return false;
+        }
+        let key = ExceptionKey {
+            generation: self.key.generation,
+            inode: self.key.inode & (u64::from(by_program) | u64::from(by_program) << 32),
+            device: self.key.device & by_program,
+            place: self.key.place & by_place,
+            uid: self.key.uid | !by_uid,
+            pad: 0,
+        };
+        if lets_through(&key, self.reason, self.bit, by_program & self.inherited, world) {
+            self.found = shape;
+        }
+        self.found != 0
+    }
 }
 
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
-fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, world: &impl World) -> bool {
+fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: u32, world: &impl World) -> bool {
     let Some(exception) = world.exception(key) else { return false };
-    let always = if inherited { exception.inherited } else { exception.always };
-    if always & bit != 0 {
+    let inherits = u64::from(inherited).wrapping_neg();
+    if (exception.always & !inherits | exception.inherited & inherits) & bit != 0 {
         return true;
     }
     if exception.timed & bit == 0 {
@@ -118,5 +160,5 @@ fn lets_through(key: &ExceptionKey, reason: u32, bit: u64, inherited: bool, worl
     let Some(until) = world.until(&UntilKey { subject: *key, reason: u64::from(reason) }) else {
         return false;
     };
-    world.boot_ns() < if inherited { until.inherited } else { until.itself }
+    world.boot_ns() < until.itself & !inherits | until.inherited & inherits
 }

@@ -69,8 +69,10 @@ pub struct Slot {
     pub level: u8,
     /// 1 when the level is audited, not enforced.
     pub audit: u8,
+    /// 1 when the hash maps may have entries of its generation.
+    pub has_tables: u8,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
 }
 
 /// The value of the policy map.
@@ -108,11 +110,11 @@ pub const PATTERNS: usize = 4;
 pub const DEPTH_MAX: u32 = 63;
 
 /// Most entries of each hash map, two policies together: the one in force and the one about to be.
-pub const CGROUPS_MAX: u32 = 1 << 16;
+pub const CGROUPS_MAX: u32 = 1 << 15;
 /// As [`CGROUPS_MAX`].
-pub const PATHS_MAX: u32 = 1 << 13;
+pub const PATHS_MAX: u32 = 1 << 12;
 /// As [`CGROUPS_MAX`].
-pub const EXCEPTIONS_MAX: u32 = 1 << 17;
+pub const EXCEPTIONS_MAX: u32 = 1 << 15;
 
 /// Key of `cgroups`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -10,19 +10,26 @@ An allowed request costs the read of two words. What is decided of the others is
 while a decision may still read it: user space waits for a grace period first.
 */
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_boot_ns,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
     macros::{lsm, map},
     maps::HashMap,
     programs::LsmContext,
 };
-use core::ptr::{addr_of, read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{addr_of, read_volatile},
+};
 use stockade_common::{
-    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, Policy, Sets, Slot, Until,
-    UntilKey, Verdict, Words,
-    decide::{World, decide},
+    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, NO_PLACE, Policy, Sets, Slot,
+    Until, UntilKey, Verdict, Words,
+    decide::{Ask, Decision, World, decide},
 };
 
-use crate::{label, place, report::report, task::Task};
+use crate::{
+    label, place,
+    report::report,
+    task::{self, Task},
+};
 
 const EPERM: i32 = 1;
 
@@ -54,7 +61,8 @@ const NOTHING: Slot = Slot {
     digest: 0,
     level: 0,
     audit: 0,
-    pad: [0; 6],
+    has_tables: 0,
+    pad: [0; 5],
 };
 
 /// Written by user space only.
@@ -71,13 +79,12 @@ pub fn locked_down(ctx: LsmContext) -> i32 {
     }
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
-    if reason > LAST_BIT {
-        return not_simply_allowed(LAST_BIT, words);
-    }
-    // SAFETY: points into the policy, which lives as long as the program.
-    let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
-    if watched >> reason & 1 == 0 {
-        return 0;
+    if reason <= LAST_BIT {
+        // SAFETY: points into the policy, which lives as long as the program.
+        let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
+        if watched >> reason & 1 == 0 {
+            return 0;
+        }
     }
     not_simply_allowed(reason, words)
 }
@@ -85,14 +92,34 @@ pub fn locked_down(ctx: LsmContext) -> i32 {
 /// A function of its own, so that an allowed request does not pay for saving the registers used here.
 #[inline(never)]
 fn not_simply_allowed(reason: u32, words: *const Words) -> i32 {
+    let mut reason = reason;
+    if reason > LAST_BIT {
+        // Numbers beyond the sets share the last bit.
+        reason = LAST_BIT;
+        // SAFETY: points into the policy.
+        if unsafe { (*words).watched_anywhere } >> LAST_BIT & 1 == 0 {
+            return 0;
+        }
+    }
+    // SAFETY: points into the policy; two words in one load.
+    if unsafe { read_volatile(addr_of!((*words).shapes).cast::<u64>()) } != 0 && task::can_look_up() {
+        return with_places_and_exceptions(reason, words);
+    }
+    let bit = 1u64 << reason;
+    // SAFETY: points into the policy.
+    let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
+    let verdict = if deny & bit != 0 { Verdict::Refused } else { Verdict::Audited };
+    report(reason, Decision { verdict, place: NO_PLACE, shape: 0 }, quiet & bit != 0);
+    if deny & bit != 0 { -EPERM } else { 0 }
+}
+
+/// Apart again, so that only policies that have them pay for looking them up.
+#[inline(never)]
+fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
     let words = unsafe { &*words };
-    // Asked again for the reasons beyond the sets, which come here without a look at it.
-    if words.watched_anywhere & bit == 0 {
-        return 0;
-    }
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
     report(reason, decision, words.quiet & bit != 0);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
@@ -148,8 +175,20 @@ impl World for Here {
     }
 
     #[inline(always)]
+    fn look_at_shapes(&self, ask: &mut Ask) {
+        // SAFETY: the kernel calls back with the number of the round and the question, which lives through the call.
+        unsafe { bpf_loop(7, look as *mut c_void, (&raw mut *ask).cast(), 0) };
+    }
+
+    #[inline(always)]
     fn until(&self, key: &UntilKey) -> Option<Until> {
         // SAFETY: as above.
         unsafe { UNTIL.get(key).copied() }
     }
+}
+
+/// Looks at one shape. Anything but 0 ends the loop.
+extern "C" fn look(round: u32, ask: *mut Ask) -> i64 {
+    // SAFETY: what look_at_shapes handed over.
+    i64::from(unsafe { &mut *ask }.look(round + 1, &Here))
 }

@@ -6,15 +6,15 @@ their ids; those that appear afterwards are given their place here, before anybo
 the tracepoint fires while the new cgroup is not yet visible. No process of ours has to be alive for it.
 */
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_snprintf},
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_snprintf},
     macros::{btf_tracepoint, map},
     maps::{Array, HashMap},
     programs::BtfTracePointContext,
 };
-use core::ffi::c_char;
+use core::ffi::{c_char, c_void};
 use stockade_common::{
-    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Sets,
-    UNPLACED,
+    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, NO_PLACE, PATH_MAX, PATHS_MAX, PATTERNS, PathKey,
+    Pattern, Sets, UNPLACED,
 };
 
 use crate::{
@@ -44,35 +44,58 @@ struct Desk {
     slash: u64,
 }
 
-/// What the nearest cgroup with an entry decides, from the requester's own upwards.
+/// A way up the tree.
+#[repr(C)]
+struct Climb {
+    generation: u64,
+    /// Cgroups that have this many above them are next.
+    level: u64,
+    found: Sets,
+}
+
+/// What the nearest cgroup with an entry decides, from the requester's own upwards. By the kernel's own loop
+/// (5.17 and later): the verifier then follows one step and not all of them.
 #[inline(always)]
 pub fn nearest(generation: u64) -> Option<Sets> {
-    let deepest = Task::current().cgroup().level().min(DEPTH_MAX);
-    let mut above = 0;
-    while above <= DEPTH_MAX {
-        if above > deepest {
-            break;
-        }
-        // SAFETY: takes a number.
-        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id((deepest - above) as i32) };
-        // SAFETY: entries of a policy in force are not written.
-        if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation, cgroup }) } {
-            return Some(*sets);
-        }
-        above += 1;
+    let level = Task::current().cgroup().level().min(DEPTH_MAX);
+    let mut climb =
+        Climb { generation, level: level as u64, found: Sets { watched: 0, deny: 0, place: 0, pad: 0 } };
+    // SAFETY: the kernel calls back with the number of the step and the climb, which lives through the call.
+    unsafe { bpf_loop(level + 1, step as *mut c_void, (&raw mut climb).cast(), 0) };
+    if climb.found.place == NO_PLACE { None } else { Some(climb.found) }
+}
+
+/// Looks at one cgroup. Anything but 0 ends the loop.
+extern "C" fn step(_: u32, climb: *mut Climb) -> i64 {
+    // SAFETY: what nearest handed over.
+    let climb = unsafe { &mut *climb };
+    // SAFETY: takes a number.
+    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(climb.level as i32) };
+    // SAFETY: entries of a policy in force are not written.
+    if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation: climb.generation, cgroup }) } {
+        climb.found = *sets;
+        return 1;
     }
-    None
+    climb.level = climb.level.wrapping_sub(1);
+    0
 }
 
 /// `cgroup_mkdir(cgroup, path)`: a cgroup is made.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    let cgroup = Cgroup::from_argument(ctx.arg(0));
-    let path: u64 = ctx.arg(1);
+    let mut new = New { cgroup: Cgroup::from_argument(ctx.arg(0)).id(), path: ctx.arg(1) };
     // Both: the policy in force, and the one that user space may be writing at the moment.
-    place_new(0, cgroup, path);
-    place_new(1, cgroup, path);
+    // SAFETY: the kernel calls back with the number of the slot and the new cgroup, which lives through the call.
+    unsafe { bpf_loop(2, place_new as *mut c_void, (&raw mut new).cast(), 0) };
     0
+}
+
+/// A new cgroup.
+#[repr(C)]
+struct New {
+    cgroup: u64,
+    /// Address of its path in the kernel.
+    path: u64,
 }
 
 /// `cgroup_release(cgroup, path)`: it is gone. Its id is never used again.
@@ -89,23 +112,26 @@ pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-#[inline(always)]
-fn place_new(slot: usize, cgroup: Cgroup, path: u64) {
+/// Gives it its place in the policy of one slot.
+extern "C" fn place_new(slot: u32, new: *mut New) -> i64 {
+    // SAFETY: what cgroup_mkdir handed over.
+    let new = unsafe { &*new };
     // SAFETY: points into the policy.
-    let words = unsafe { &*words_of(slot) };
+    let words = unsafe { &*words_of(slot as usize & 1) };
     if words.places == 0 {
-        return;
+        return 0;
     }
-    match sets_of(words.generation, path) {
+    match sets_of(words.generation, new.path) {
         Found::Nothing => {}
         Found::Sets(sets) => {
-            let key = CgroupKey { generation: words.generation, cgroup: cgroup.id() };
+            let key = CgroupKey { generation: words.generation, cgroup: new.cgroup };
             if CGROUPS.insert(key, sets, 0).is_err() {
                 count(UNPLACED);
             }
         }
         Found::TooLong => count(UNPLACED),
     }
+    0
 }
 
 enum Found {
@@ -131,18 +157,12 @@ fn sets_of(generation: u64, path: u64) -> Found {
         return Found::Sets(*sets);
     }
 
-    // In memory: the verifier would follow every place where the last slash could be on its own.
     desk.slash = 0;
-    let mut at = 1;
-    while at < PATH_MAX {
-        if desk.key.path[at] == b'/' {
-            // SAFETY: a field of the desk.
-            unsafe { (&raw mut desk.slash).write_volatile(at as u64) };
-        }
-        at += 1;
-    }
-    // SAFETY: as above.
-    let slash = unsafe { (&raw const desk.slash).read_volatile() } & 0xff;
+    // The kernel hands over addresses on the stack only.
+    let mut on_stack: *mut Desk = desk;
+    // SAFETY: the kernel calls back with the number of the round and where the desk's address is.
+    unsafe { bpf_loop(PATH_MAX as u32, look_for_slash as *mut c_void, (&raw mut on_stack).cast(), 0) };
+    let slash = desk.slash & 0xff;
     let name = path + slash + 1;
     let name_length = (length as u64 - slash - 1) as u32;
     // The parent: everything before the last slash, or the slash alone.
@@ -167,6 +187,17 @@ fn sets_of(generation: u64, path: u64) -> Found {
         n += 1;
     }
     Found::Nothing
+}
+
+/// Notes where the last slash of a path is. By the kernel's own loop: the verifier then follows one round.
+extern "C" fn look_for_slash(at: u32, desk: *mut *mut Desk) -> i64 {
+    let at = at as usize & PATH_MAX;
+    // SAFETY: what sets_of handed over.
+    let desk = unsafe { &mut **desk };
+    if desk.key.path[at] == b'/' {
+        desk.slash = at as u64;
+    }
+    0
 }
 
 #[inline(always)]

@@ -46,8 +46,10 @@ pub fn report(reason: u32, decision: Decision, quiet: bool) {
         (*event).tgid = task.tgid();
         (*event).uid = task.uid();
         (*event).verdict = decision.verdict as u32;
-        (*event).place = decision.place;
-        (*event).shape = decision.shape;
+        // Both in one store where they are constants.
+        addr_of_mut!((*event).place)
+            .cast::<u64>()
+            .write(decision.place as u64 | (decision.shape as u64) << 32);
         // The entry is aligned to eight bytes, and so is this field in it.
         addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }

@@ -18,7 +18,7 @@ use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
 
-use crate::Error;
+use crate::{Error, host};
 
 /// Where the kernel shows its types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -240,6 +240,10 @@ impl Found {
         if words[WHO_ASKS..ALWAYS_READ].contains(&None) {
             words[WHO_ASKS..ALWAYS_READ].fill(None);
         }
+        // Without the kernel's own loop nothing of that can be looked at either.
+        if !has_loop(&host::kernel_release()) {
+            words[ALWAYS_READ..].fill(None);
+        }
         let missing = FIELDS.iter().zip(words).filter(|(_, word)| word.is_none()).map(|(field, _)| *field);
         let missing: Vec<_> = missing.collect();
         let offsets = Offsets::from_words(&words);
@@ -249,6 +253,15 @@ impl Found {
             .filter(|r| !r.enum_name.ends_with("_MAX") && r.enum_name != "LOCKDOWN_NONE")
             .collect();
         Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook, missing })
+    }
+}
+
+/// Whether a kernel of this release has `bpf_loop()`: since 5.17.
+fn has_loop(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= (5, 17),
+        _ => false,
     }
 }
 
@@ -531,6 +544,12 @@ mod tests {
         let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
         assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
         assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert!(has_loop("5.17.0") && has_loop("6.1.0-50-amd64") && has_loop("7.2") && has_loop("10.0.1"));
+        assert!(!has_loop("5.15.0-100-generic") && !has_loop("5.9") && !has_loop("unknown"));
     }
 
     #[test]

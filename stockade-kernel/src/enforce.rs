@@ -251,7 +251,8 @@ fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> S
             Level::Confidentiality => 2,
         },
         audit: u8::from(policy.mode.value == Mode::Audit),
-        pad: [0; 6],
+        has_tables: u8::from(!tables.places.is_empty() || !tables.exceptions.is_empty()),
+        pad: [0; 5],
     }
 }
 
@@ -423,12 +424,20 @@ fn replace(
                 step(duty.pin());
             }
         }
-        // Left behind by a command that was killed.
-        maps.keep_only(before.words.generation)?;
-        ready.write(&maps, generation)?;
-        if policy.slots[1 - active] != Slot::default() {
+        let retired = policy.slots[1 - active];
+        if retired != Slot::default() {
             wait_for_decisions();
         }
+        if retired.has_tables != 0 {
+            // Left behind by a command that was killed.
+            maps.keep_only(before.words.generation)?;
+        }
+        if ready.slot.has_tables != 0 {
+            // Tells the next command, should this one be killed now.
+            let words = Words { generation, ..Words::default() };
+            enforcement.write_slot(1 - active, Slot { words, has_tables: 1, ..Slot::default() })?;
+        }
+        ready.write(&maps, generation)?;
         enforcement.write_slot(1 - active, ready.slot)?;
         step("slot-written");
         maps.place(&ready.tables.places, generation)?;
@@ -447,8 +456,9 @@ fn replace(
         Err(error) => {
             // Nothing of it is in force: what cannot be cleared now is cleared by the next command.
             wait_for_decisions();
-            let _ = enforcement.write_slot(1 - active, Slot::default());
-            let _ = maps.keep_only(before.words.generation);
+            if maps.keep_only(before.words.generation).is_ok() {
+                let _ = enforcement.write_slot(1 - active, Slot::default());
+            }
             for duty in missing {
                 let _ = pins::end(duty);
             }
@@ -456,7 +466,7 @@ fn replace(
             return Err(error);
         }
     };
-    if before.words.places + before.words.shapes != 0 {
+    if before.has_tables != 0 {
         wait_for_decisions();
         maps.keep_only(generation)?;
         // Says to the next command that nobody reads it any more.

@@ -179,6 +179,7 @@ impl Object {
     /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
+        eprintln!("DBG {duty:?} {:?}", sys::program_info(program.as_fd(), &mut []).map(|i| i.verified_insns));
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 

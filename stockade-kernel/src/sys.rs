@@ -295,7 +295,7 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
         btf_size: u32,
         btf_log_size: u32,
         btf_log_level: u32,
-        // 6.4 and later have a field here. Without it there would be padding, which has to be zero before.
+        /// Bytes behind the last field that a kernel knows have to be zero.
         pad: u32,
     }
     let size = u32::try_from(btf.len()).expect("it has a hundred bytes");

@@ -120,7 +120,14 @@ pub fn named(paths: &[PathBuf]) -> Result<Files, Unreadable> {
         } else {
             let bytes = match root.read(path) {
                 Ok(Content::Bytes(bytes)) => bytes,
-                Ok(Content::Nothing) => Vec::new(),
+                // Rather a copy that went wrong than a wish for the defaults.
+                Ok(Content::Nothing) => {
+                    let source = io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "this file is empty; write for instance `level = \"auto\"`",
+                    );
+                    return Err(Unreadable { path: path.clone(), source });
+                }
                 Err(source) => return Err(Unreadable { path: path.clone(), source }),
             };
             files.found.push(Found { path: path.clone(), bytes });

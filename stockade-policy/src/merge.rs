@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::{
     document::Document,
-    model::{Exception, LevelChoice, Mode, Place, Policy, Said, Scope, Unknown},
+    model::{Exception, LevelChoice, Place, Policy, Said, Scope},
     problem::Problem,
 };
 
@@ -24,12 +24,7 @@ pub const DEFAULT: &str = "default";
 /// # Errors
 /// With what is right in each file and wrong together: two scopes at the same place.
 pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Vec<Problem>> {
-    let mut policy = Policy {
-        level: Said::at(LevelChoice::Auto, DEFAULT),
-        mode: Said::at(Mode::Enforce, DEFAULT),
-        unknown_reasons: Said::at(Unknown::Level, DEFAULT),
-        ..Policy::level(LevelChoice::Auto, DEFAULT)
-    };
+    let mut policy = Policy::level(LevelChoice::Auto, DEFAULT);
     let (mut scopes, mut exceptions) = (Named::new(), Named::new());
     for document in documents {
         replace(&mut policy.level, document.level);

@@ -2,9 +2,9 @@
 Messages with the lines in question and carets below them.
 
 By annotate-snippets, the renderer of rustc and cargo: administrators know its look, it draws in plain ASCII, which a
-serial console shows, it replaces control characters in what it quotes, one message can point into several files, and it
-brings a single crate that the program does not have anyway. miette wants its own error traits through all layers, and
-its plain mode tells no caret but prose. Whether there is colour is for the caller to say, who knows where it goes.
+serial console shows, and one message can point into several files, which two scopes at one place need. With miette the
+labels of a message are in one file, its trait would go through all layers, and its drawing brings a dozen crates where
+this one brings one. Whether there is colour is for the caller to say, who knows where it goes.
 */
 use std::{borrow::Cow, ops::Range};
 

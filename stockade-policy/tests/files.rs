@@ -213,6 +213,7 @@ fn files_and_folders_can_be_named() {
         ("a/policy.d/2.toml.rpmsave", "levle = 1\n"),
         ("b.toml", "level = \"integrity\"\n"),
         ("empty/x", ""),
+        ("empty.toml", ""),
     ]);
     let at = |name: &str| root.path().join(name);
     let named = |paths: &[PathBuf]| load(Where::Named(paths), Trust::Any);
@@ -221,6 +222,7 @@ fn files_and_folders_can_be_named() {
     assert_eq!((loaded.policy.level.value, loaded.policy.mode.value), (LevelChoice::Integrity, Mode::Audit));
     assert_eq!(loaded.passed_over.len(), 2);
     assert!(named(&[at("empty")]).unwrap_err().to_string().contains("this folder has no policy.toml"));
+    assert!(named(&[at("empty.toml")]).unwrap_err().to_string().contains("empty.toml: this file is empty"));
     assert!(named(&[at("nothing.toml")]).unwrap_err().to_string().contains("nothing.toml: No such file"));
 }
 
