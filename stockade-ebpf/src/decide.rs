@@ -25,11 +25,7 @@ use stockade_common::{
     decide::{Ask, Decision, World, decide},
 };
 
-use crate::{
-    label, place,
-    report::report,
-    task::{self, Task},
-};
+use crate::{label, place, report::report, task::Task};
 
 const EPERM: i32 = 1;
 
@@ -70,41 +66,40 @@ const NOTHING: Slot = Slot {
 #[unsafe(no_mangle)]
 static mut POLICY: Policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [NOTHING; 2] };
 
-/// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0.
+/// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0. For policies without places and exceptions.
 #[lsm(hook = "locked_down")]
 pub fn locked_down(ctx: LsmContext) -> i32 {
+    decide_unless_allowed(&ctx, refuse_or_audit)
+}
+
+/// The same for every policy. Apart, since it takes the verifier ten times as long.
+#[lsm(hook = "locked_down")]
+pub fn locked_down_whole(ctx: LsmContext) -> i32 {
+    decide_unless_allowed(&ctx, with_places_and_exceptions)
+}
+
+#[inline(always)]
+fn decide_unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> i32 {
     let earlier: u64 = ctx.arg(1);
     if earlier != 0 {
         return earlier as i32;
     }
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
-    if reason <= LAST_BIT {
-        // SAFETY: points into the policy, which lives as long as the program.
-        let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
-        if watched >> reason & 1 == 0 {
-            return 0;
-        }
+    // Numbers beyond the sets share the last bit.
+    let beyond = reason > LAST_BIT;
+    // SAFETY: points into the policy, which lives as long as the program.
+    let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
+    if beyond {
+        return if watched >> LAST_BIT & 1 == 0 { 0 } else { otherwise(LAST_BIT, words) };
     }
-    not_simply_allowed(reason, words)
+    if watched >> reason & 1 == 0 { 0 } else { otherwise(reason, words) }
 }
 
 /// A function of its own, so that an allowed request does not pay for saving the registers used here.
 #[inline(never)]
-fn not_simply_allowed(reason: u32, words: *const Words) -> i32 {
-    let mut reason = reason;
-    if reason > LAST_BIT {
-        // Numbers beyond the sets share the last bit.
-        reason = LAST_BIT;
-        // SAFETY: points into the policy.
-        if unsafe { (*words).watched_anywhere } >> LAST_BIT & 1 == 0 {
-            return 0;
-        }
-    }
-    // SAFETY: points into the policy; two words in one load.
-    if unsafe { read_volatile(addr_of!((*words).shapes).cast::<u64>()) } != 0 && task::can_look_up() {
-        return with_places_and_exceptions(reason, words);
-    }
+fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
+    let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
     let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
@@ -113,7 +108,7 @@ fn not_simply_allowed(reason: u32, words: *const Words) -> i32 {
     if deny & bit != 0 { -EPERM } else { 0 }
 }
 
-/// Apart again, so that only policies that have them pay for looking them up.
+/// As above.
 #[inline(never)]
 fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;

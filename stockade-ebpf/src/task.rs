@@ -42,14 +42,6 @@ static OFFSETS: Offsets = Offsets {
     inode_ctime_nsec: 0,
 };
 
-/// Whether places and labels can be looked up on this kernel, which is known when the program is loaded: where it is
-/// not so, the verifier takes away what would.
-#[inline(always)]
-pub fn can_look_up() -> bool {
-    // SAFETY: a word of the program's own.
-    unsafe { read_volatile(&raw const OFFSETS.task_cgroups) != 0 }
-}
-
 /// The task that asks.
 #[derive(Clone, Copy)]
 pub struct Task(*const u8);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, object::PROGRAM_NAME, sys};
+use crate::{Error, object::PROGRAM_NAMES, sys};
 
 /// The kernel takes a moment to forget a program that nobody holds any more, and `enforce` holds one for a
 /// moment before it pins it.
@@ -29,19 +29,19 @@ pub(crate) fn nothing() -> Result<(), Error> {
     Ok(())
 }
 
-/// The first loaded program with our name.
+/// The first loaded program with one of our names.
 fn ours() -> Option<u32> {
     let mut id = 0;
     while let Ok(Some(next)) = sys::next_program(id) {
         id = next;
-        if name(id).is_ok_and(|name| name == *PROGRAM_NAME) {
+        if name(id).is_ok_and(|name| PROGRAM_NAMES.contains(&&name)) {
             return Some(id);
         }
     }
     None
 }
 
-fn name(program: u32) -> io::Result<[u8; 16]> {
+pub(crate) fn name(program: u32) -> io::Result<[u8; 16]> {
     let program = sys::program_by_id(program)?;
     Ok(sys::program_info(program.as_fd(), &mut [])?.name.map(libc::c_char::cast_unsigned))
 }

@@ -3,7 +3,8 @@ The steps from a policy to its effect.
 
 ```text
 first time                                    later
-  1 load, policy "hear everything"              1 attach what the new policy needs beside
+  1 load, policy "hear everything"              1 attach what the new policy needs beside, and let a program
+                                                  decide that can
   2 attach                                      2 write its tables under a new generation
   3 self-test                                   3 write the slot that is not in force
   4 write the tables and the policy             4 give the cgroups that are there their places
@@ -40,9 +41,9 @@ use crate::{
     description::{self, Description},
     elsewhere,
     executables::{self, Executable},
-    host, labels,
+    host, labels, lift,
     notices::{self, Notice},
-    object::{Duty, LABELS, MAPS, Object},
+    object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
     selftest, sys,
     tables::Maps,
@@ -201,6 +202,11 @@ impl Ready {
         Ok(Self { tables, executables, slot, description })
     }
 
+    /// The program that can decide it.
+    fn decider(&self) -> Duty {
+        if self.slot.has_tables == 0 { Duty::Decide } else { Duty::DecideWhole }
+    }
+
     /// What it needs beside the program that decides.
     fn duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
@@ -338,7 +344,7 @@ fn start(
     };
     write(&policy)?;
     step("loaded");
-    let link = object.attach(Duty::Decide, attachment.target(types)?)?;
+    let link = object.attach(ready.decider(), attachment.target(types)?)?;
     step("attached");
     let counters = counters(&object)?;
     let heard = selftest::run(types, &counters, u64::MAX, attachment.refused_before(native))?;
@@ -413,12 +419,17 @@ fn replace(
     let needed = ready.duties();
     let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
     let maps = Maps::pinned()?;
+    pins::end_next()?;
     let written = (|| {
         if missing.iter().any(|duty| Duty::LABELS.contains(duty)) {
             labels::forget_all()?;
         }
-        if !missing.is_empty() {
+        let needs_whole = ready.decider() == Duty::DecideWhole && !enforcement.is_whole()?;
+        if needs_whole || !missing.is_empty() {
             let object = Object::open(types, pins::open_maps()?)?;
+            if needs_whole {
+                enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
+            }
             for (duty, link) in attach_all(&object, &missing)? {
                 pins::pin(&link, duty.pin())?;
                 step(duty.pin());
@@ -493,6 +504,27 @@ impl Enforcement {
 
     pub(crate) fn policy(&self) -> Result<KernelPolicy, Error> {
         self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
+    }
+
+    /// Whether the program that decides knows places and exceptions.
+    fn is_whole(&self) -> Result<bool, Error> {
+        let failed = |e| Error::io("ask for the program that decides", e);
+        let info = sys::link_info(self.link.as_fd()).map_err(failed)?;
+        Ok(elsewhere::name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
+    }
+
+    /// Puts an attached program in the place of the one that decides. For a moment both do, by the same policy: then
+    /// what is refused may be counted twice. Returns when the old one is gone, since it would not understand the next policy.
+    fn exchange(&mut self, link: OwnedFd) -> Result<(), Error> {
+        let failed = |e| Error::io("ask for the program that decides", e);
+        let old = sys::link_info(self.link.as_fd()).map_err(failed)?;
+        pins::pin_next(&link)?;
+        step("next-pinned");
+        pins::next_takes_over()?;
+        step("taken-over");
+        // The descriptor would hold it.
+        self.link = link;
+        lift::wait_until_detached(&old)
     }
 
     /// The slot in force.

@@ -51,7 +51,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
 
 /// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
 /// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
-fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
+pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while sys::program_exists(attached.program) {
         if Instant::now() > deadline {

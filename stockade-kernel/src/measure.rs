@@ -61,7 +61,13 @@ pub struct EmptyProgram {
 #[doc(hidden)]
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     let object = Object::open(types, std::collections::HashMap::new())?;
-    object.load(Duty::Decide, Attachment::BpfLsm.target(types)?).map(drop)
+    for duty in [Duty::Decide, Duty::DecideWhole] {
+        // What the second one looks at has to be there.
+        if duty == Duty::Decide || types.missing.is_empty() {
+            object.load(duty, Attachment::BpfLsm.target(types)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.

@@ -25,14 +25,16 @@ use crate::{
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
 
-/// The deciding program's name in the kernel, as `bpftool prog` shows it.
-pub(crate) const PROGRAM_NAME: &[u8; 16] = b"stockade\0\0\0\0\0\0\0\0";
+/// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
+pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
 
 /// What a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Duty {
-    /// Decides.
+    /// Decides, for policies without places and exceptions.
     Decide,
+    /// Decides, for all policies.
+    DecideWhole,
     /// Gives new cgroups their place.
     PlaceNew,
     /// Forgets cgroups that are gone.
@@ -57,6 +59,7 @@ impl Duty {
     fn program(self) -> &'static str {
         match self {
             Self::Decide => "locked_down",
+            Self::DecideWhole => "locked_down_whole",
             Self::PlaceNew => "cgroup_mkdir",
             Self::ForgetPlace => "cgroup_release",
             Self::Label => "bprm_committed_creds",
@@ -69,7 +72,7 @@ impl Duty {
     /// The name of its link's pin.
     pub fn pin(self) -> &'static str {
         match self {
-            Self::Decide => "link",
+            Self::Decide | Self::DecideWhole => "link",
             Self::PlaceNew => "link-place-new",
             Self::ForgetPlace => "link-forget-place",
             Self::Label => "link-label",
@@ -82,13 +85,31 @@ impl Duty {
     /// Kind and name, in the kernel's types, of what it is attached to.
     fn hook(self) -> (u32, &'static str) {
         match self {
-            Self::Decide => (btf::FUNC, "bpf_lsm_locked_down"),
+            Self::Decide | Self::DecideWhole => (btf::FUNC, "bpf_lsm_locked_down"),
             Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
             Self::ForgetPlace => (btf::TYPEDEF, "btf_trace_cgroup_release"),
             Self::Label => (btf::FUNC, "bpf_lsm_bprm_committed_creds"),
             Self::HandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
             Self::Traced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
             Self::TraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
+        }
+    }
+
+    /// The program's name in the kernel.
+    fn shown(self) -> [u8; 16] {
+        match self {
+            Self::Decide => *PROGRAM_NAMES[0],
+            Self::DecideWhole => *PROGRAM_NAMES[1],
+            other => {
+                let mut shown = [0; 16];
+                let words = other.pin().bytes().map(|byte| if byte == b'-' { b'_' } else { byte });
+                let name = b"st".iter().copied().chain(words.skip("link".len()));
+                // The last byte is a zero.
+                for (to, byte) in shown[..15].iter_mut().zip(name) {
+                    *to = byte;
+                }
+                shown
+            }
         }
     }
 
@@ -179,7 +200,6 @@ impl Object {
     /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
-        eprintln!("DBG {duty:?} {:?}", sys::program_info(program.as_fd(), &mut []).map(|i| i.verified_insns));
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 
@@ -189,15 +209,7 @@ impl Object {
         let program = self.elf.programs.get(name);
         let program = program.ok_or_else(|| Error::Object(format!("it has no program {name}")))?;
         let instructions = &self.elf.functions[&program.function_key()].instructions;
-        let mut shown = *PROGRAM_NAME;
-        if duty != Duty::Decide {
-            let short = &duty.pin().as_bytes()["link-".len()..];
-            shown[.."st_".len()].copy_from_slice(b"st_");
-            shown["st_".len()..].fill(0);
-            for (to, &byte) in shown["st_".len()..15].iter_mut().zip(short) {
-                *to = if byte == b'-' { b'_' } else { byte };
-            }
-        }
+        let shown = duty.shown();
         let starts = functions(instructions);
         let types = match starts[..] {
             [_] => None,

@@ -174,6 +174,25 @@ pub(crate) fn end(duty: Duty) -> Result<(), Error> {
     gone(fs::remove_file(path(duty.pin())), &path(duty.pin()))
 }
 
+/// Where the next link waits until it takes over.
+const NEXT: &str = "link-next";
+
+/// Pins a link that is to take over.
+pub(crate) fn pin_next(link: &impl AsFd) -> Result<(), Error> {
+    pin(link, NEXT)
+}
+
+/// Puts it in the place of the link that decides, in one step.
+pub(crate) fn next_takes_over() -> Result<(), Error> {
+    fs::rename(path(NEXT), path(LINK))
+        .map_err(|e| Error::io(format!("rename {} over {}", path(NEXT).display(), path(LINK).display()), e))
+}
+
+/// Ends a link that never took over: left behind by a command that was killed.
+pub(crate) fn end_next() -> Result<(), Error> {
+    gone(fs::remove_file(path(NEXT)), &path(NEXT))
+}
+
 /// What the kernel says of the pinned link, whatever else is pinned beside it.
 pub(crate) fn link_info() -> Option<sys::LinkInfo> {
     let link = sys::open_pin(&c_path(LINK)).ok()?;

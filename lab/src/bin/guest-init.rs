@@ -36,7 +36,7 @@ use stockade_lab::{
 };
 
 /// A scenario that takes longer hangs.
-const TIMEOUT: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Exit status of a scenario's process that returned [`Skip`].
 const SKIPPED: u8 = 77;

@@ -76,7 +76,19 @@ fn flips(_: &Guest) -> Result<()> {
         cage.runs(&mut caged)?;
         askers.push(caged.stderr(Stdio::null()).spawn()?);
     }
+    // Grace periods are what a change waits for, and nothing else should be.
+    fs::write("/sys/kernel/rcu_expedited", "1")?;
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: a live block.
+    ensure!(
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } == 0,
+        "no priority"
+    );
     let flipped = flip(&machine, &policies, &mut askers);
+    let normal = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as above.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal) };
+    fs::write("/sys/kernel/rcu_expedited", "0")?;
     for asker in &mut askers {
         let _ = asker.kill();
         let _ = asker.wait();
@@ -95,7 +107,7 @@ fn flips(_: &Guest) -> Result<()> {
 }
 
 fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Result<usize> {
-    let deadline = Instant::now() + Duration::from_secs(50);
+    let deadline = Instant::now() + Duration::from_secs(170);
     for done in 0..FLIPS {
         machine.enforce(&policies[(done + 1) % 2], Level::None)?;
         if done % 50 == 0 {
@@ -112,7 +124,7 @@ fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Resu
                 }
             }
             if Instant::now() > deadline {
-                anyhow::bail!("only {done} changes in 50 s");
+                anyhow::bail!("only {done} changes in 170 s");
             }
         }
     }
