@@ -113,6 +113,8 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         ));
     };
     let slot = enforcement.slot()?;
+    // Holds the attachment, whose end is waited for where another program is to decide.
+    drop(enforcement);
     let Some(description) = Description::read(slot.words.generation, slot.digest) else {
         return Err(Error::Request(format!(
             "the description of the policy in force, in {}, is lost or is of something else: apply the policy again with stockade enforce",
