@@ -27,7 +27,7 @@ use crate::{
 const GUESTS: usize = 2;
 
 /// Longer than a scenario may take, see `stockade-guest-init`.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(210);
 
 /// How many scenarios, or other checks, ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -80,10 +80,8 @@ fn flips(_: &Guest) -> Result<()> {
     fs::write("/sys/kernel/rcu_expedited", "1")?;
     let priority = libc::sched_param { sched_priority: 1 };
     // SAFETY: a live block.
-    ensure!(
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) } == 0,
-        "no priority"
-    );
+    let answer = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+    ensure!(answer == 0, "no priority");
     let flipped = flip(&machine, &policies, &mut askers);
     let normal = libc::sched_param { sched_priority: 0 };
     // SAFETY: as above.
