@@ -113,6 +113,8 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         ));
     };
     let slot = enforcement.slot()?;
+    // Holds the attachment, whose end is waited for where another program is to decide.
+    drop(enforcement);
     let Some(description) = Description::read(slot.words.generation, slot.digest) else {
         return Err(Error::Request(format!(
             "the description of the policy in force, in {}, is lost or is of something else: apply the policy again with stockade enforce",
@@ -422,6 +424,9 @@ fn replace(
     let maps = Maps::pinned()?;
     pins::end_next()?;
     let written = (|| {
+        if missing.iter().any(|duty| Duty::LABELS.contains(duty)) {
+            labels::forget_all()?;
+        }
         let needs_whole = ready.decider() == Duty::DecideWhole && !enforcement.is_whole()?;
         if needs_whole || !missing.is_empty() {
             let object = Object::open(types, pins::open_maps()?)?;

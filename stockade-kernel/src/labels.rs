@@ -1,5 +1,6 @@
 /*!
-Which running processes lack the label that an exception asks for: they were started before anybody looked.
+Labels of running processes, from user space: which lack the one that an exception asks for, since they were started before
+anybody looked; and taking all of them away.
 */
 use std::{
     fs, io,
@@ -14,19 +15,49 @@ use stockade_common::Label;
 
 use crate::{Error, description::Program, object::LABELS, pins, sys};
 
+/// Takes every process's label away. Before anybody looks at what is executed again: meanwhile a process may have
+/// become another program, or have fallen into other hands, and nobody saw.
+///
+/// # Errors
+/// [`Error`] when labels cannot be taken away.
+pub fn forget_all() -> Result<(), Error> {
+    let labels = map()?;
+    // While the policy in force names no program none is given. What a process hands on to a child while the
+    // list is read, by an attachment that is about to end, is found by the next round.
+    loop {
+        let mut found = false;
+        for pid in processes()? {
+            match process(pid).and_then(|process| sys::delete(labels.as_fd(), &process.as_raw_fd())) {
+                Ok(there) => found |= there,
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(e) => return Err(Error::io(format!("take away the label of process {pid}"), e)),
+            }
+        }
+        if !found {
+            return Ok(());
+        }
+    }
+}
+
+fn map() -> Result<OwnedFd, Error> {
+    let mut maps = pins::open_maps()?;
+    maps.remove(LABELS.0).ok_or(Error::Damaged { path: pins::FOLDER.into(), missing: LABELS.1 })
+}
+
+fn processes() -> Result<impl Iterator<Item = u32>, Error> {
+    let entries = fs::read_dir("/proc").map_err(|e| Error::io("list processes", e))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
 /// Processes that execute one of these programs without a label, by process id and path.
 ///
 /// # Errors
 /// [`Error`] when labels cannot be read. Processes that end meanwhile are passed over.
 pub fn missing(programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
-    let mut maps = pins::open_maps()?;
-    let labels =
-        maps.remove(LABELS.0).ok_or(Error::Damaged { path: pins::FOLDER.into(), missing: LABELS.1 })?;
+    let labels = map()?;
     let mut missing = Vec::new();
-    let processes = fs::read_dir("/proc").map_err(|e| Error::io("list processes", e))?;
-    for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(exe) = fs::metadata(entry.path().join("exe")) else { continue };
+    for pid in processes()? {
+        let Ok(exe) = fs::metadata(format!("/proc/{pid}/exe")) else { continue };
         // The device is not compared: some file systems show user space another number than the kernel has.
         let Some(program) = programs.iter().find(|program| program.inode == exe.ino()) else { continue };
         if fs::metadata(&program.path).is_ok_and(|file| file.dev() == exe.dev())
@@ -38,8 +69,13 @@ pub fn missing(programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
     Ok(missing)
 }
 
-/// The label of a process, read through a descriptor of it (5.3 and later).
+/// The label of a process, if it has one.
 fn label(pid: u32, labels: &OwnedFd) -> io::Result<Option<Label>> {
+    sys::lookup::<i32, Label>(labels.as_fd(), &process(pid)?.as_raw_fd())
+}
+
+/// A descriptor of a process, by which labels are asked for (5.3 and later).
+fn process(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
@@ -47,6 +83,5 @@ fn label(pid: u32, labels: &OwnedFd) -> io::Result<Option<Label>> {
     }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: a descriptor that the kernel has just made for us.
-    let process = unsafe { OwnedFd::from_raw_fd(fd) };
-    sys::lookup::<i32, Label>(labels.as_fd(), &process.as_raw_fd())
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -19,6 +19,7 @@ const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_LOOKUP_BATCH: i64 = 24;
 const BPF_BTF_LOAD: i64 = 18;
 const BPF_MAP_UPDATE_BATCH: i64 = 26;
+const BPF_MAP_DELETE_ELEM: i64 = 3;
 const BPF_MAP_DELETE_BATCH: i64 = 27;
 const BPF_MAP_FREEZE: i64 = 22;
 const BPF_PROG_LOAD: i64 = 5;
@@ -201,6 +202,17 @@ pub fn lookup<K: Copy, V: Copy + Default>(map: BorrowedFd<'_>, key: &K) -> io::R
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
         Ok(_) => Ok(Some(found)),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Deletes one entry, and says whether there was one.
+pub fn delete<K: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let key = address(&raw const *key);
+    let mut attr = ElementAttr { map_fd: fd_number(map), pad: 0, key, value: 0, flags: 0 };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(e) => Err(e),
     }
 }

@@ -10,7 +10,7 @@ stockade.run=shell         a shell on ttyS2
 stockade.only=WORD         only the scenarios whose name contains it
 ```
 
-On the host, `--list` prints the scenarios.
+On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME` and `--knock DOOR`.
 */
 use std::{
     env,
@@ -63,6 +63,7 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["--list"] => list(),
         ["--play", name] => play(name),
+        ["--knock", door] => knock(door),
         // The kernel hands unknown words of its command line to PID 1.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
@@ -102,6 +103,17 @@ fn play(name: &str) -> ExitCode {
             }
             println!("{error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// What scenarios copy this program for: a process of another program, and its answer as exit status.
+fn knock(door: &str) -> ExitCode {
+    match scenarios::knock(door).map(u8::try_from) {
+        Ok(Ok(errno)) => ExitCode::from(errno),
+        answer => {
+            eprintln!("knocking at {door}: {answer:?}");
+            ExitCode::from(u8::MAX)
         }
     }
 }

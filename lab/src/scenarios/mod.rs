@@ -5,6 +5,8 @@ use std::ffi::CString;
 
 use anyhow::{Result, ensure};
 
+pub use raw::knock;
+
 use crate::{program::stockade, scenario::Scenario};
 
 mod apparmor;

@@ -18,12 +18,13 @@ use crate::{
 
 mod grants;
 mod places;
+mod stories;
 mod subjects;
 mod swaps;
 
 /// Every scenario of this folder.
 pub(super) fn all() -> Vec<Scenario> {
-    [subjects::SCENARIOS, places::SCENARIOS, grants::SCENARIOS, swaps::SCENARIOS].concat()
+    [subjects::SCENARIOS, places::SCENARIOS, grants::SCENARIOS, swaps::SCENARIOS, stories::SCENARIOS].concat()
 }
 
 const POLICY: &str = "/etc/stockade/policy.toml";

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread::sleep,
@@ -33,6 +34,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "an exception can demand a user beside a program", boot: Boot::Plain, run: user },
     Scenario { name: "an exception ends when it says so", boot: Boot::Plain, run: expires },
     Scenario { name: "who ran before being excepted is named", boot: Boot::Plain, run: before },
+    Scenario {
+        name: "a program executed while no program was excepted has no exception later",
+        boot: Boot::Plain,
+        run: meanwhile,
+    },
     Scenario { name: "a policy that is wrong changes nothing", boot: Boot::Plain, run: wrong },
     Scenario {
         name: "without the BPF security module exceptions by program are refused",
@@ -113,7 +119,7 @@ fn influenced(_: &Guest) -> Result<()> {
     )?;
     // More than anybody looks at: then it is not known.
     let mut many = tool.opens_mem();
-    many.envs((0..2000).map(|n| (format!("V{n}"), "x")));
+    many.envs((0..20_000).map(|n| (format!("V{n}"), "x")));
     expect(&mut many, false, "too many variables to be looked at")?;
 
     // Traced from its first instruction on.
@@ -241,6 +247,33 @@ fn before(_: &Guest) -> Result<()> {
     running.kill()?;
     running.wait()?;
     told?.says(&format!("process {} runs {TOOL} since before", running.id()))?;
+    Ok(())
+}
+
+/// Nobody looks at what is executed while the policy in force names no program.
+fn meanwhile(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let _tool = Tool::new(TOOL)?;
+    apply(&policy(""))?;
+    let mut running = Command::new(TOOL);
+    running.arg0("busybox").args([
+        "sh",
+        "-c",
+        "echo tool; read line; exec /bin/busybox sh -c 'echo other; read line; : < /dev/mem'",
+    ]);
+    let mut child = running.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut to = child.stdin.take().context("it was piped")?;
+    let mut from = BufReader::new(child.stdout.take().context("it was piped")?);
+    let mut said = String::new();
+    from.read_line(&mut said)?;
+    apply("level = \"integrity\"\n")?;
+    to.write_all(b"\n")?;
+    from.read_line(&mut said)?;
+    apply(&policy(""))?;
+    to.write_all(b"\n")?;
+    let status = child.wait()?;
+    ensure!(said == "tool\nother\n", "{said}");
+    ensure!(!status.success(), "what the excepted program executed meanwhile got through");
     Ok(())
 }
 

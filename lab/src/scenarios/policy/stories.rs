@@ -1,0 +1,371 @@
+//! The stories of docs/policy.md, each played with the policies and commands that the guide prints.
+//!
+//! What asks in them are copies of the guests' init under the names of the programs in the guide: told to, it
+//! [knocks](raw::knock) at one door, and its exit status is the errno. So every program is a file of its own, and what a
+//! story needs of it is one system call.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Cgroup, POLICY, TREE, Tool, apply, expect, lift_all, opens, run, stockade, watched, write};
+use crate::{
+    guest::Guest,
+    scenario::{Boot, Scenario, Skip},
+    scenarios::enforcement,
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "story: hibernation is kept under integrity", boot: Boot::Plain, run: hibernation },
+    Scenario { name: "story: the MSR tool of a vendor", boot: Boot::Plain, run: msr_tool },
+    Scenario { name: "story: a crash kernel is loaded by kdump alone", boot: Boot::Plain, run: kdump },
+    Scenario { name: "story: bpftrace for the time of an incident", boot: Boot::Plain, run: incident },
+    Scenario { name: "story: pods are locked tighter than their host", boot: Boot::Plain, run: pods },
+    Scenario { name: "story: a build farm loads its modules and then no more", boot: Boot::Plain, run: farm },
+];
+
+/// The guide itself: a story that prints something else than what is played cannot be.
+const GUIDE: &str = include_str!("../../../../docs/policy.md");
+
+/// A chapter of the guide.
+struct Chapter {
+    policies: Vec<String>,
+    commands: Vec<Vec<String>>,
+}
+
+impl Chapter {
+    /// The chapter with this heading, up to the next one: its policies, which are its blocks of TOML, and its
+    /// `stockade` commands.
+    fn of(heading: &str) -> Result<Self> {
+        let mut chapter = Self { policies: Vec::new(), commands: Vec::new() };
+        let (mut inside, mut found, mut block) = (false, false, None);
+        for line in GUIDE.lines() {
+            match (block, line.strip_prefix("```")) {
+                (None, Some(kind)) => {
+                    block = Some(kind);
+                    if inside && kind == "toml" {
+                        chapter.policies.push(String::new());
+                    }
+                }
+                (Some(_), Some(_)) => block = None,
+                (None, None) if line.starts_with('#') => {
+                    inside = line.trim_start_matches('#').trim() == heading;
+                    found |= inside;
+                }
+                (Some("toml"), None) if inside => {
+                    let policy = chapter.policies.last_mut().context("a block has begun")?;
+                    *policy += line;
+                    policy.push('\n');
+                }
+                (Some("console"), None) if inside => {
+                    if let Some(command) = line.strip_prefix("# stockade ") {
+                        chapter.commands.push(command.split_whitespace().map(str::to_owned).collect());
+                    }
+                }
+                _ => {}
+            }
+        }
+        ensure!(found, "the guide has no chapter {heading:?}");
+        Ok(chapter)
+    }
+
+    fn policy(&self, number: usize) -> Result<&str> {
+        Ok(self.policies.get(number).context("the chapter has too few policies")?)
+    }
+
+    /// Its command that begins with these words.
+    fn command(&self, words: &[&str]) -> Result<Vec<&str>> {
+        let command = self
+            .commands
+            .iter()
+            .find(|command| command.iter().map(String::as_str).take(words.len()).eq(words.iter().copied()));
+        Ok(command.with_context(|| format!("no command {words:?}"))?.iter().map(String::as_str).collect())
+    }
+}
+
+/// A copy of the guests' init at the path of a story's program.
+fn program(path: &str) -> Result<Tool> {
+    fs::create_dir_all(Path::new(path).parent().context("a program has a folder")?)?;
+    let _ = fs::remove_file(path);
+    fs::copy("/proc/self/exe", path).with_context(|| format!("make the program {path}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(Tool(path.into()))
+}
+
+/// What nobody excepted.
+const ANOTHER: &str = "/proc/self/exe";
+
+/// Demands an errno of a program that knocks at a door, in a cgroup if one is named.
+fn knock(program: &str, at: Option<&Cgroup>, door: &str, wanted: i32, who: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(["--knock", door]);
+    if let Some(cgroup) = at {
+        cgroup.runs(&mut command)?;
+    }
+    let answer = run(&mut command)?;
+    ensure!(
+        answer.code == wanted,
+        "{who}, at {door}: errno {}, not {wanted}\n{}{}",
+        answer.code,
+        answer.out,
+        answer.err
+    );
+    Ok(())
+}
+
+/// A cgroup with what is missing above it; the deepest first, in which order they can be removed.
+fn branch(path: &str) -> Result<Vec<Cgroup>> {
+    let mut made = Vec::new();
+    for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+        if !Path::new(&format!("{TREE}{}", &path[..end])).exists() {
+            made.insert(0, Cgroup::new(&path[..end])?);
+        }
+    }
+    Ok(made)
+}
+
+fn deepest(branch: &[Cgroup]) -> Result<&Cgroup> {
+    branch.first().context("its cgroups were there before")
+}
+
+const MSR: &str = "write /dev/cpu/0/msr";
+const KEXEC: &str = "kexec_load";
+const MODULE: &str = "init_module";
+
+fn hibernation(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("Hibernation, and nothing else")?;
+    apply(chapter.policy(0)?)?.says("allowed by name: hibernation")?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    enforcement::expect(|reason, integrity| integrity && reason != "hibernation")?;
+    if !enforcement::doors()?.keys().any(|(reason, _)| reason == "hibernation") {
+        bail!(Skip("this kernel cannot hibernate".into()));
+    }
+    Ok(())
+}
+
+fn msr_tool(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("The MSR tool of a vendor")?;
+    let path = "/opt/vendor/bin/msrtool";
+    let tool = program(path)?;
+    knock(path, None, MSR, 0, "the tool with nothing in force")?;
+
+    // The digest in the guide is nobody's: nothing is applied, and the check tells the right one.
+    let printed = chapter.policy(0)?;
+    write(printed)?;
+    stockade(&["enforce"])?.exits(2)?.says("content is another")?;
+    ensure!(!super::enforced()?, "a policy with a wrong digest was applied");
+    let policy = printed.replace(digest(printed)?, told_digest(digest(printed)?)?.as_str());
+    apply(&policy)?;
+    stockade(&["policy", "check"])?.exits(0)?;
+
+    knock(path, None, MSR, 0, "the tool")?;
+    knock(path, None, "ioperm", libc::EPERM, "the tool for another reason")?;
+    knock(ANOTHER, None, MSR, libc::EPERM, "another program")?;
+    let seen = watched()?;
+    ensure!(
+        seen.iter().any(|e| e["verdict"] == "excepted" && e["exception"] == "msrtool"),
+        "no event of the exception's use: {seen:?}"
+    );
+
+    // One more byte: still a program, and not that one. Its time of change has moved by then: clocks of
+    // file systems tick in steps of ten milliseconds at most.
+    sleep(Duration::from_millis(50));
+    let mut content = fs::read(&tool.0)?;
+    content.push(0);
+    fs::write(&tool.0, content)?;
+    knock(path, None, MSR, libc::EPERM, "the tool with other content")?;
+    stockade(&["enforce"])?.exits(2)?.says("content is another")?;
+    knock(path, None, MSR, libc::EPERM, "the tool with other content, after applying in vain")?;
+    enforcement::expect(|_, integrity| integrity)
+}
+
+/// The digest in a text: its only word of that shape.
+fn digest(text: &str) -> Result<&str> {
+    let begin = text.find("sha256:").context("it has no digest")?;
+    text.get(begin..begin + "sha256:".len() + 64).context("its digest is cut off")
+}
+
+/// The digest that `policy check` tells instead of this one.
+fn told_digest(wrong: &str) -> Result<String> {
+    let answer = stockade(&["policy", "check", "--json"])?.exits(1)?.json()?;
+    let findings = answer["findings"].as_array().context("no findings")?;
+    let finding = findings.iter().find(|f| f["code"] == "SP206").context("the check believes the digest")?;
+    let text = finding.to_string().replace(wrong, "");
+    Ok(digest(&text)?.to_owned())
+}
+
+fn kdump(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("A crash kernel, loaded by kdump alone")?;
+    let path = "/usr/sbin/kexec";
+    let _tool = program(path)?;
+    apply(chapter.policy(0)?)?;
+    // Made when the service starts, after the policy was applied.
+    let service = branch("/system.slice/kdump-tools.service")?;
+    let service = deepest(&service)?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    knock(path, Some(service), KEXEC, libc::EINVAL, "kexec in the service")?;
+    knock(path, None, KEXEC, libc::EPERM, "kexec outside of the service")?;
+    knock(ANOTHER, Some(service), KEXEC, libc::EPERM, "another program in the service")?;
+    knock(path, Some(service), MODULE, libc::EPERM, "kexec in the service for another reason")?;
+    enforcement::expect(|_, integrity| integrity)
+}
+
+fn incident(_: &Guest) -> Result<()> {
+    const DOORS: [(&str, i32); 4] = [
+        // The kernel says of a helper that it withholds that there is none.
+        ("bpf_probe_read_kernel", libc::EINVAL),
+        ("perf kprobe", libc::EPERM),
+        ("open tracing_on", libc::EPERM),
+        ("perf registers", libc::EPERM),
+    ];
+    const SECONDS: u64 = 15;
+
+    lift_all()?;
+    let chapter = Chapter::of("bpftrace for the on-call group, during an incident")?;
+    let path = "/usr/bin/bpftrace";
+    let _tool = program(path)?;
+    let session = branch("/oncall.slice/run-u1.scope")?;
+    let on_call = deepest(&session)?;
+    let refused = |at, program, who| {
+        DOORS.iter().try_for_each(|(door, refusal)| knock(program, at, door, *refusal, who))
+    };
+    apply(chapter.policy(0)?)?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    refused(Some(on_call), path, "bpftrace before the grant")?;
+
+    // As printed, but for a time that a test can wait for.
+    let mut grant = chapter.command(&["grant", "bpf-read-kernel"])?;
+    let time = grant.iter().position(|word| *word == "--for").context("a grant without a time")? + 1;
+    let shorter = format!("{SECONDS}s");
+    grant[time] = &shorter;
+    let granted = Instant::now();
+    stockade(&grant)?.exits(0)?;
+    for (door, _) in DOORS {
+        let answer = knock(path, Some(on_call), door, 0, "bpftrace of the on-call group");
+        ensure!(
+            granted.elapsed() < Duration::from_secs(SECONDS),
+            "this machine is too slow to use a grant of {SECONDS} s"
+        );
+        answer?;
+    }
+    refused(None, path, "bpftrace of somebody else")?;
+    refused(Some(on_call), ANOTHER, "another program of the on-call group")?;
+    knock(path, Some(on_call), "bpf_probe_write_user", libc::EINVAL, "what is not granted")?;
+    let uses: Vec<_> = watched()?
+        .into_iter()
+        .filter(|e| e["verdict"] == "excepted" && e["exception"] == "incident")
+        .collect();
+    for reason in ["bpf-read-kernel", "kprobes", "tracefs", "perf"] {
+        ensure!(uses.iter().any(|e| e["reason"] == reason), "no event of the use of {reason}: {uses:?}");
+    }
+
+    // Nobody has to end it.
+    let left = Duration::from_secs(SECONDS + 1).saturating_sub(granted.elapsed());
+    sleep(left);
+    refused(Some(on_call), path, "bpftrace after the grant")?;
+    let list = chapter.command(&["grant", "--list"])?;
+    stockade(&list)?.exits(1)?.says("Nothing is granted")?;
+
+    // Or somebody does, before the time that is printed.
+    stockade(&chapter.command(&["grant", "bpf-read-kernel"])?)?.exits(0)?;
+    stockade(&list)?.exits(0)?.says("incident")?;
+    knock(path, Some(on_call), "perf kprobe", 0, "bpftrace of the on-call group, granted once more")?;
+    stockade(&chapter.command(&["grant", "--revoke"])?)?.exits(0)?;
+    refused(Some(on_call), path, "bpftrace after the grant was revoked")
+}
+
+fn pods(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("Pods at confidentiality on a host at integrity")?;
+    let kcore = || opens("/bin/busybox", "/proc/kcore");
+    let mem = || opens("/bin/busybox", "/dev/mem");
+    // One pod runs already; the others come later.
+    let old = branch("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-a.scope")?;
+    apply(chapter.policy(0)?)?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    deepest(&old)?.expect(kcore(), false)?;
+    for path in [
+        "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod2.slice/cri-b.scope",
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3.slice/cri-c.scope",
+        "/kubepods.slice/kubepods-pod4.slice/cri-d.scope",
+    ] {
+        let new = branch(path)?;
+        deepest(&new)?.expect(kcore(), false)?;
+        deepest(&new)?.expect(mem(), false)?;
+        knock(ANOTHER, Some(deepest(&new)?), "perf kprobe", libc::EPERM, "a new pod")?;
+    }
+    expect(&mut kcore(), true, "the host")?;
+    knock(ANOTHER, None, "perf kprobe", 0, "the host")?;
+    expect(&mut mem(), false, "the host, at integrity")?;
+    stockade(&chapter.command(&["status"])?)?.exits(0)?.says("pods (/kubepods.slice/kubepods-*.slice)")?;
+    // What is beside the pods is the host's.
+    let service = branch("/system.slice/kubelet.service")?;
+    deepest(&service)?.expect(kcore(), true)?;
+    Ok(())
+}
+
+fn farm(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("A build farm that loads its own modules until boot is done")?;
+    let path = "/usr/bin/kmod";
+    let _tool = program(path)?;
+    let service = branch("/system.slice/farm-modules.service")?;
+    let service = deepest(&service)?;
+    // Both policies are where the guide puts them.
+    let boot = chapter.command(&["enforce", "--policy"])?;
+    write(chapter.policy(1)?)?;
+    fs::write(boot[2], chapter.policy(0)?)?;
+    fs::set_permissions(boot[2], fs::Permissions::from_mode(0o644))?;
+    let done = (|| {
+        stockade(&boot)?.exits(0)?;
+        stockade(&["policy", "check", "--policy", boot[2]])?.exits(0)?;
+        knock(path, Some(service), MODULE, libc::ENOEXEC, "kmod in the service while booting")?;
+        knock(path, None, MODULE, libc::EPERM, "kmod elsewhere")?;
+        knock(ANOTHER, Some(service), MODULE, libc::EPERM, "another program in the service")?;
+        enforcement::expect(|_, integrity| integrity)
+    })();
+    fs::remove_file(boot[2])?;
+    done?;
+
+    ensure!(chapter.commands.iter().any(|command| command == &["enforce"]), "the second step is not printed");
+    stockade(&["enforce"])?.exits(0)?.says("instead of the policy before")?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    knock(path, Some(service), MODULE, libc::EPERM, "kmod in the service once boot is done")?;
+    enforcement::expect(|_, integrity| integrity)?;
+    ensure!(Path::new(POLICY).exists(), "the policy of this host is gone");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_policy::{Source, read};
+
+    use super::*;
+
+    /// Which is much quicker to learn here than in a guest.
+    #[test]
+    fn the_guide_prints_policies_that_can_be_read() {
+        let headings = GUIDE.lines().filter(|line| line.starts_with("## ") || line.starts_with("### "));
+        let mut policies = 0;
+        for heading in headings {
+            let heading = heading.trim_start_matches('#').trim();
+            for policy in Chapter::of(heading).unwrap().policies {
+                policies += 1;
+                if let Err(problems) = read(&Source::new(heading, policy)) {
+                    panic!("{heading}: {problems}");
+                }
+            }
+        }
+        assert!(policies >= 7, "only {policies} policies were found");
+    }
+}
