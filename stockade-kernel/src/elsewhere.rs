@@ -14,7 +14,7 @@ use crate::{Error, object::PROGRAM_NAMES, sys};
 
 /// The kernel takes a moment to forget a program that nobody holds any more, and `enforce` holds one for a
 /// moment before it pins it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all.
 /// Who may not list programs is not told of any.

@@ -492,6 +492,19 @@ fn replace(
     Ok((Change::Replaced, proof))
 }
 
+/// Puts the slot in force that is not, as it stands: what a change of policy does last. For the lab, which flips two policies
+/// ten thousand times; nothing in the program calls it.
+///
+/// # Errors
+/// When nothing is pinned or the map cannot be written.
+#[doc(hidden)]
+pub fn flip() -> Result<(), Error> {
+    match pins::open()? {
+        Pinned::Whole(mut enforcement) => enforcement.flip(),
+        Pinned::Nothing { .. } => Err(Error::Request("nothing is enforced".into())),
+    }
+}
+
 /// Whether two slots say the same, whenever they were applied.
 fn same(one: &Slot, other: &Slot) -> bool {
     let timeless =

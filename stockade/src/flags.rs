@@ -125,7 +125,7 @@ pub struct Grant {
     #[arg(value_name = "REASON", requires_all = ["time", "subject"])]
     pub reasons: Vec<String>,
     /// For how long, from now on: 10m, 2h 30m
-    #[arg(long = "for", id = "time", value_name = "TIME")]
+    #[arg(long = "for", id = "time", value_name = "TIME", allow_hyphen_values = true)]
     pub time: Option<String>,
     /// Whoever is in this systemd unit or slice
     #[arg(long, conflicts_with = "cgroup")]

@@ -98,11 +98,28 @@ fn own_lines(_: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// Waits until somebody reads the events: the reader holds a lock.
+fn until_watched() -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_secs(20) {
+        if let Ok(lock) = fs::File::open("/run/stockade-watch.lock") {
+            // SAFETY: an open descriptor.
+            let free = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+            if !free {
+                return Ok(());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("nobody reads the events")
+}
+
 fn anew(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let mut watch = follow("/tmp/anew")?;
-    std::thread::sleep(Duration::from_millis(300));
+    until_watched()?;
     stockade(&["lift"])?.exits(0)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     std::thread::sleep(Duration::from_millis(2500));

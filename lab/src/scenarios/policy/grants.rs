@@ -109,7 +109,7 @@ fn nonsense(_: &Guest) -> Result<()> {
         (&["grant", "dev-mem", "--exe", "/bin/busybox"][..], "--for"),
         (&["grant", "dev-mem", "--for", "10m"], "--unit"),
         (&["grant", "dev-mem", "--for", "soon", "--exe", "/bin/busybox"], "10m"),
-        (&["grant", "dev-mem", "--for", "-5m", "--exe", "/bin/busybox"], "-5m"),
+        (&["grant", "dev-mem", "--for", "-5m", "--exe", "/bin/busybox"], "longer than nothing"),
         (&["grant", "dev-men", "--for", "5m", "--exe", "/bin/busybox"], "dev-mem"),
         (&["grant", "xfrm-secret", "--for", "5m", "--exe", "/bin/busybox"], "xfrm-secret"),
         (&["grant", "dev-mem", "--for", "5m", "--exe", "busybox"], "absolute"),
