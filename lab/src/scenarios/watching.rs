@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -98,19 +99,18 @@ fn own_lines(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Waits until somebody reads the events: the reader holds a lock.
-fn until_watched() -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let begin = std::time::Instant::now();
+/// Waits until this process reads the events: it then holds the readers' lock.
+fn until_it_watches(watch: &Child) -> Result<()> {
+    let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(20) {
-        if let Ok(lock) = fs::File::open("/run/stockade-watch.lock") {
-            // SAFETY: an open descriptor.
-            let free = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
-            if !free {
-                return Ok(());
-            }
+        let open = fs::read_dir(format!("/proc/{}/fd", watch.id()))?;
+        let reads = open.flatten().any(|fd| {
+            fs::read_link(fd.path()).is_ok_and(|file| file == Path::new("/run/stockade-watch.lock"))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        if reads {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(50));
     }
     anyhow::bail!("nobody reads the events")
 }
@@ -119,7 +119,7 @@ fn anew(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let mut watch = follow("/tmp/anew")?;
-    until_watched()?;
+    until_it_watches(&watch)?;
     stockade(&["lift"])?.exits(0)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     std::thread::sleep(Duration::from_millis(2500));
