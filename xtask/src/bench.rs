@@ -140,6 +140,7 @@ mod tests {
         vec![
             "| Stockade, level none: allowed | 1028 (+19) | 5899 (+19) |".to_owned(),
             format!("| Stockade, confidentiality, these allowed | 1028 ({allowed:+}) |"),
+            "| With a scope and an exception for other reasons: allowed | 1028 (+19) |".to_owned(),
             "| Stockade, refused, event read by a live reader | 1306 (+297) | 1065 (-4815) |".to_owned(),
             format!("| Stockade, audited, event read by a live reader | 6279 ({audited:+}) |"),
         ]
