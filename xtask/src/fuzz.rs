@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{setup, workspace};
 
 /// The targets in fuzz/fuzz_targets.
-const TARGETS: [&str; 1] = ["read"];
+const TARGETS: [&str; 2] = ["read", "argue"];
 
 /// How long.
 #[derive(Debug, Args)]
@@ -20,6 +20,13 @@ pub struct Flags {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+}
+
+impl Flags {
+    /// A minute for all targets together, as part of the tests.
+    pub fn a_minute() -> Self {
+        Self { seconds: 30 }
+    }
 }
 
 /// Returns whether nothing was found. What is found is in fuzz/artifacts, one file for each input.
@@ -30,7 +37,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     let mut clean = true;
     for target in TARGETS {
         // What was reached in earlier runs is kept, and is where the next one begins.
-        let (corpus, seeds) = (fuzz.join("corpus").join(target), fuzz.join("seeds").join(target));
+        let (corpus, seeds) = (fuzz.join("corpus").join(target), fuzz.join("seeds").join("read"));
         fs::create_dir_all(&corpus).with_context(|| format!("making the folder {}", corpus.display()))?;
         let mut command = Command::new(&program);
         command.current_dir(workspace::root()).args(["run", "--sanitizer", "none", "--no-trace-compares"]);

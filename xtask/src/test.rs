@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use stockade_lab::{protocol::Outcome, report::Counts, tool};
 
-use crate::{bench, bpf, lab, setup, workspace};
+use crate::{bench, bpf, fuzz, lab, setup, workspace};
 
 /// Returns whether nothing failed. A step that could not be carried out is a failure.
 pub fn run() -> anyhow::Result<bool> {
@@ -43,6 +43,7 @@ pub fn run() -> anyhow::Result<bool> {
         println!("skip deny: there is no deny.toml");
         total.add(Outcome::Skipped);
     }
+    total.add(said("fuzz", &fuzz::run(&fuzz::Flags::a_minute())));
     total.add(said("bpf", &bpf::run(&bpf::Flags { check: true })));
     total += lab::play(&lab::Flags::default()).unwrap_or_else(|error| could_not("lab", &error));
     total.add(said("conformance", &lab::conformance(true)));
