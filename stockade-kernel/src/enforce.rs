@@ -468,15 +468,18 @@ fn replace(
     let proof = match written {
         Ok(proof) => proof,
         Err(error) => {
-            // Nothing of it is in force: what cannot be cleared now is cleared by the next command.
-            wait_for_decisions();
-            if maps.keep_only(before.words.generation).is_ok() {
-                let _ = enforcement.write_slot(1 - active, Slot::default());
+            // What cannot be cleared now is cleared by the next command. What is in force stays, should the old policy
+            // not have come back.
+            if enforcement.slot().is_ok_and(|in_force| in_force == before) {
+                wait_for_decisions();
+                if maps.keep_only(before.words.generation).is_ok() {
+                    let _ = enforcement.write_slot(1 - active, Slot::default());
+                }
+                for duty in missing {
+                    let _ = pins::end(duty);
+                }
+                description::keep_only(Some(before.words.generation));
             }
-            for duty in missing {
-                let _ = pins::end(duty);
-            }
-            description::keep_only(Some(before.words.generation));
             return Err(error);
         }
     };
