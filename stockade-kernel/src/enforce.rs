@@ -543,7 +543,13 @@ impl Enforcement {
         step("taken-over");
         // The descriptor would hold it.
         self.link = link;
-        lift::wait_until_detached(&old)
+        lift::wait_until_detached(&old).map_err(|_| {
+            Error::Request(
+                "another process holds the program that decided so far, which knows no scopes and exceptions: end it \
+                 (bpftool link show tells who holds what), and apply the policy again"
+                    .into(),
+            )
+        })
     }
 
     /// The slot in force.

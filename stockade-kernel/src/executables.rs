@@ -9,8 +9,8 @@ its content cannot change.
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Read},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    io::{self, Read, Seek},
+    os::fd::AsRawFd,
     path::Path,
 };
 
@@ -37,9 +37,17 @@ const GET_VERSION: libc::c_ulong = 0x8008_7601;
 /// `FS_IOC_MEASURE_VERITY`, 5.4 and later.
 const MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
 
-/// Devices of mounts as the kernel has them, by the mounts' ids.
+/// Mounts that were looked at, by their ids.
 #[derive(Default)]
-pub struct Mounts(HashMap<String, u32>);
+pub struct Mounts(HashMap<u64, Mount>);
+
+/// A mount.
+#[derive(Clone, Copy)]
+struct Mount {
+    /// Its device, as the kernel packs it.
+    device: u32,
+    is_overlay: bool,
+}
 
 /// Looks a program up, and its content where the policy says what it has to be.
 ///
@@ -54,8 +62,9 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
         ))
     };
     let mut file = File::open(&program.path).map_err(|e| wrong(format!("which cannot be opened: {e}")))?;
-    let before = file.metadata().map_err(|e| wrong(format!("which cannot be looked at: {e}")))?;
-    if !before.is_file() || before.mode() & 0o111 == 0 {
+    let seen = statx(&file).map_err(|e| wrong(format!("which cannot be looked at: {e}")))?;
+    let mode = u32::from(seen.stx_mode);
+    if mode & libc::S_IFMT != libc::S_IFREG || mode & 0o111 == 0 {
         return Err(wrong("which is no executable file".into()));
     }
     let mut begin = [0; 2];
@@ -66,67 +75,82 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
                 .into(),
         ));
     }
-    if on_overlayfs(&file) {
+    let mount = mounts.of(&file, &seen).map_err(|e| wrong(format!("whose device cannot be told: {e}")))?;
+    if mount.is_overlay {
         return Err(wrong(
             "which is on an overlay file system: the kernel numbers files there in a way that cannot be seen from outside"
                 .into(),
         ));
     }
     let mut flags = 0;
-    match &program.digest {
-        None => {}
-        Some(Digest::Sha256(wanted)) => {
-            let found = sha256(&program.path).map_err(|e| wrong(format!("which cannot be read: {e}")))?;
-            if found != *wanted {
-                return Err(wrong(format!(
-                    "whose content is another than the policy says: sha256:{}",
-                    hex(&found)
-                )));
-            }
+    if let Some(digest) = &program.digest {
+        if has_writer(&file) {
+            return Err(wrong(
+                "which some process has open for writing, so that its content is not settled".into(),
+            ));
         }
-        Some(Digest::Verity(wanted)) => match verity(&file) {
-            Ok(found) if found == *wanted => flags |= Program::VERITY,
-            Ok(found) => {
-                return Err(wrong(format!(
-                    "whose content is another than the policy says: verity:sha256:{}",
-                    hex(&found)
-                )));
-            }
-            Err(e) => {
-                return Err(wrong(format!(
-                    "which is not under fs-verity with SHA-256: {e}; enable it with: fsverity enable {}",
-                    program.path.display()
-                )));
-            }
-        },
-    }
-    let after = fs::metadata(&program.path).map_err(|e| wrong(format!("which went away: {e}")))?;
-    let identity = |m: &fs::Metadata| (m.dev(), m.ino(), m.ctime(), m.ctime_nsec());
-    if identity(&before) != identity(&after) {
-        return Err(wrong("which changed while it was looked at; apply the policy again".into()));
+        check_content(&mut file, digest, &program.path).map_err(wrong)?;
+        if matches!(digest, Digest::Verity(_)) {
+            flags |= Program::VERITY;
+        }
+        let changed = |s: &libc::statx| (s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec);
+        if statx(&file).is_ok_and(|after| changed(&after) != changed(&seen)) {
+            return Err(wrong("which changed while it was looked at; apply the policy again".into()));
+        }
     }
     let generation = generation(&file);
     if generation.is_none() {
         flags |= Program::NO_GENERATION;
     }
     let program = Program {
-        ctime: before.ctime(),
-        ctime_nsec: u32::try_from(before.ctime_nsec()).unwrap_or(0),
+        ctime: seen.stx_ctime.tv_sec,
+        ctime_nsec: seen.stx_ctime.tv_nsec,
         inode_generation: generation.unwrap_or(0),
         flags,
         pad: 0,
     };
-    let device =
-        mounts.device(&file, &before).map_err(|e| wrong(format!("whose device cannot be told: {e}")))?;
-    Ok(Executable { inode: before.ino(), device, program })
+    Ok(Executable { inode: seen.stx_ino, device: mount.device, program })
 }
 
-fn on_overlayfs(file: &File) -> bool {
-    // SAFETY: statfs is plain data, for which zeros are a value.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a live buffer.
-    let answer = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) };
-    answer == 0 && stat.f_type == OVERLAYFS
+/// Says what is wrong with the content, if anything is.
+fn check_content(file: &mut File, wanted: &Digest, path: &Path) -> Result<(), String> {
+    let other = |found: String| format!("whose content is another than the policy says: {found}");
+    match wanted {
+        Digest::Sha256(wanted) => {
+            let found = sha256(file).map_err(|e| format!("which cannot be read: {e}"))?;
+            if found == *wanted { Ok(()) } else { Err(other(format!("sha256:{}", hex(&found)))) }
+        }
+        Digest::Verity(wanted) => {
+            let found = verity(file).map_err(|e| {
+                let path = path.display();
+                format!(
+                    "which is not under fs-verity with SHA-256: {e}; enable it with: fsverity enable {path}"
+                )
+            })?;
+            if found == *wanted { Ok(()) } else { Err(other(format!("verity:sha256:{}", hex(&found)))) }
+        }
+    }
+}
+
+fn statx(file: &File) -> io::Result<libc::statx> {
+    // SAFETY: statx is plain data, for which zeros are a value.
+    let mut seen: libc::statx = unsafe { std::mem::zeroed() };
+    let wanted = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    // SAFETY: an open descriptor, an empty path and a live buffer.
+    let answer =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, &raw mut seen) };
+    if answer == 0 { Ok(seen) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether some process has the file open, or mapped, for writing: what it writes through a mapping need not move the
+/// change time. The kernel grants a lease for reading only where nobody does.
+fn has_writer(file: &File) -> bool {
+    // SAFETY: an open descriptor; the lease is given back at once.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    let refused = answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+    // SAFETY: as above.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    refused
 }
 
 /// Generation of the inode number; none where the file system does not tell.
@@ -140,31 +164,39 @@ fn generation(file: &File) -> Option<u32> {
 }
 
 impl Mounts {
-    /// The device as the kernel has it: that of the mount, since some file systems show each file another.
-    fn device(&mut self, file: &File, metadata: &fs::Metadata) -> io::Result<u32> {
-        let packed = |major: u32, minor: u32| major << 20 | minor;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-        let mount =
-            info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim).unwrap_or_default();
-        if self.0.is_empty() {
-            for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
-                let mut words = line.split(' ');
-                if let (Some(id), Some((major, minor))) =
-                    (words.next(), words.nth(1).and_then(|device| device.split_once(':')))
-                    && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
-                {
-                    self.0.insert(id.to_owned(), packed(major, minor));
-                }
-            }
+    /// The mount that a file was opened on. Its device is the kernel's own: some file systems show each file another.
+    fn of(&mut self, file: &File, seen: &libc::statx) -> io::Result<Mount> {
+        if let Some(known) = self.0.get(&seen.stx_mnt_id) {
+            return Ok(*known);
         }
-        let device = metadata.dev();
-        Ok(self.0.get(mount).copied().unwrap_or_else(|| packed(libc::major(device), libc::minor(device))))
+        let packed = |major: u32, minor: u32| major << 20 | minor;
+        let id = seen.stx_mnt_id.to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let device = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let device = words.next().filter(|word| *word == id).and_then(|_| words.nth(1))?;
+            let (major, minor) = device.split_once(':')?;
+            Some(packed(major.parse().ok()?, minor.parse().ok()?))
+        });
+        let device = device.unwrap_or_else(|| packed(seen.stx_dev_major, seen.stx_dev_minor));
+        let mount = Mount { device, is_overlay: on_overlayfs(file) };
+        self.0.insert(seen.stx_mnt_id, mount);
+        Ok(mount)
     }
 }
 
-fn sha256(path: &Path) -> io::Result<[u8; 32]> {
+fn on_overlayfs(file: &File) -> bool {
+    // SAFETY: statfs is plain data, for which zeros are a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a live buffer.
+    let answer = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) };
+    answer == 0 && stat.f_type == OVERLAYFS
+}
+
+fn sha256(file: &mut File) -> io::Result<[u8; 32]> {
     let mut digest = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut digest)?;
+    file.rewind()?;
+    io::copy(file, &mut digest)?;
     Ok(digest.finalize().into())
 }
 

@@ -303,6 +303,11 @@ fn wrong(_: &Guest) -> Result<()> {
         stockade(&["enforce"])?.exits(2)?.says(words)?;
         ensure!(!enforced()?, "something is enforced after: {words}");
     }
+    // While somebody may still write it, a file has no content that could be told.
+    let writer = fs::OpenOptions::new().write(true).open(TOOL)?;
+    write(&policy("digest = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n"))?;
+    stockade(&["enforce"])?.exits(2)?.says("open for writing")?;
+    drop(writer);
     // What is in force stays in force.
     apply(&policy(""))?;
     write("level = \"none\"\nnonsense = 1\n")?;
