@@ -219,7 +219,10 @@ pub(super) fn at_once(_: &Guest) -> Result<()> {
 
 fn status(_: &Guest) -> Result<()> {
     lift_all()?;
-    stockade(&["check-host"])?.exits(0)?.says("This host can enforce")?;
+    stockade(&["check-host"])?
+        .exits(0)?
+        .says("This host can enforce")?
+        .says("for cgroups, units and programs")?;
     stockade(&["enforce", "integrity", "--allow", "msr"])?.exits(0)?;
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
     ensure!(status["stockade"]["level"] == "integrity", "{status}");

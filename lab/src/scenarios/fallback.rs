@@ -50,7 +50,8 @@ fn levels(_: &Guest) -> Result<()> {
 
 fn named(_: &Guest) -> Result<()> {
     lift_all()?;
-    stockade(&["check-host"])?.exits(0)?.says("modify-return, which is weaker")?.says(",bpf")?;
+    let told = stockade(&["check-host"])?.exits(0)?.says("modify-return, which is weaker")?.says(",bpf")?;
+    told.says("for cgroups and units; for programs only where bpf")?;
     let enforced = stockade(&["enforce", "integrity", "--json"])?.exits(0)?.json()?;
     ensure!(enforced["attachment"] == "modify-return", "{enforced}");
     stockade(&["enforce", "confidentiality"])?.exits(0)?.says("modify-return, which is weaker")?;

@@ -6,7 +6,7 @@ use std::{fmt::Write, path::Path};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, host, pins};
+use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, cgroups, host, pins};
 
 use crate::{Exit, output};
 
@@ -84,6 +84,7 @@ pub fn run(json: bool) -> Result<Exit> {
                 Ok("on".into())
             },
         ),
+        know("scopes and exceptions", types.as_ref().map_or_else(ToString::to_string, policies)),
         know(
             "native lockdown",
             host::native_lockdown().map_or_else(
@@ -127,4 +128,21 @@ pub fn run(json: bool) -> Result<Exit> {
         output::text(&out)?;
     }
     Ok(if report.can_enforce { Exit::Done } else { Exit::No })
+}
+
+/// What policies can say on this kernel beyond levels and single reasons.
+fn policies(types: &KernelTypes) -> String {
+    if let Some((owner, field)) = types.missing.first() {
+        return format!(
+            "not on this kernel, which is older than 5.17 or keeps no {owner}.{field} that could be found; levels and [reasons] work"
+        );
+    }
+    if cgroups::root().is_err() {
+        return "for programs only: the cgroup hierarchy of version 2 is not mounted (mount -t cgroup2 none /sys/fs/cgroup)".into();
+    }
+    if host::active_lsms().is_ok_and(|list| host::has_bpf_lsm(&list)) {
+        "for cgroups, units and programs".into()
+    } else {
+        "for cgroups and units; for programs only where bpf is among the active security modules".into()
+    }
 }
