@@ -14,8 +14,8 @@ pub const COUNTERS: u32 = 64 * VERDICTS + 2;
 /// Index of the counter of events that found the ring buffer full.
 pub const LOST: u32 = 64 * VERDICTS;
 
-/// Index of the counter of new cgroups that a policy speaks of and that could not be given their place: their
-/// path is too long, or the table is full. What surrounds them decides for them.
+/// Index of the counter of new cgroups that could not be looked up among a policy's places, since their path is too
+/// long, or be given theirs, since the table is full. What surrounds them decides for them.
 pub const UNPLACED: u32 = LOST + 1;
 
 /// What was decided about a request that was not simply allowed.

@@ -169,7 +169,8 @@ extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
         scan.found = HARMLESS;
         return 1;
     }
-    // Not cleared first: whatever is behind the string is not told from it only where that does not matter.
+    // Not cleared first: only the beginning is compared, and the zero that ends a shorter string is in no name that is
+    // looked for.
     let mut piece = MaybeUninit::<[u64; PIECE / 8]>::uninit();
     // SAFETY: writes at most that many bytes; the address is the process's own.
     let length =
