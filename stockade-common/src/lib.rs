@@ -12,6 +12,7 @@ pub mod decide;
 mod event;
 mod offsets;
 mod policy;
+mod seal;
 
 pub use event::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, UNPLACED, Verdict, counter_index};
 pub use offsets::{ALWAYS_READ, Offsets, WHO_ASKS};
@@ -20,6 +21,7 @@ pub use policy::{
     NAME_PART_MAX, NO_PLACE, NamePart, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Policy, Program,
     ProgramKey, ReasonSet, Sets, Slot, Until, UntilKey, Words,
 };
+pub use seal::{KEPT_MAPS_MAX, ProgramOffsets, Seal, TAGS_MAX, kinds};
 
 /// First bytes of the policy map: "STOCKADE" in ASCII, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");

@@ -91,6 +91,37 @@ pub struct Policy {
     pub slots: [Slot; 2],
 }
 
+impl Policy {
+    /// Nothing is decided.
+    pub const EMPTY: Self =
+        Self { magic: crate::MAGIC, layout: crate::LAYOUT, pad: 0, active: 0, slots: [Slot::EMPTY; 2] };
+}
+
+impl Slot {
+    /// Nothing is decided.
+    pub const EMPTY: Self = Self {
+        words: Words {
+            watched_anywhere: 0,
+            watched: 0,
+            deny: 0,
+            quiet: 0,
+            excepted: 0,
+            generation: 0,
+            shapes: 0,
+            places: 0,
+        },
+        allow: 0,
+        deny_extra: 0,
+        audit_extra: 0,
+        applied_boot_ns: 0,
+        digest: 0,
+        level: 0,
+        audit: 0,
+        has_tables: 0,
+        pad: [0; 5],
+    };
+}
+
 /// No place, or any: the number that no place has.
 pub const NO_PLACE: u32 = 0;
 
