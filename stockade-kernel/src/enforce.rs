@@ -19,7 +19,7 @@ next command. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use aya::maps::{MapData, PerCpuArray};
@@ -35,6 +35,7 @@ use stockade_reasons::Level;
 pub use crate::selftest::SelfTest;
 use crate::{
     Error,
+    anchor::{self, Found, Sealed},
     attach::Attachment,
     btf::KernelTypes,
     cgroups,
@@ -45,7 +46,7 @@ use crate::{
     notices::{self, Notice},
     object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
-    selftest, sys,
+    seal, selftest, sys,
     tables::Maps,
 };
 
@@ -76,6 +77,8 @@ pub enum Change {
     Started,
     /// Another policy was in force before.
     Replaced,
+    /// It was added to what is sealed.
+    Tightened,
     /// This very policy was in force.
     Unchanged,
 }
@@ -91,11 +94,20 @@ pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
 
 /// What was granted and has not ended: it outlives the policy it was granted under.
 fn grants() -> Result<Vec<Exception>, Error> {
+    if let Found::Sealed(sealed) = anchor::look()? {
+        let slot = sealed.newest().policy.slots[0];
+        let description =
+            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+        return Ok(alive(description.policy.exceptions));
+    }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
     let slot = enforcement.slot()?;
     let description = Description::read(slot.words.generation, slot.digest);
-    let exceptions = description.map(|description| description.policy.exceptions).unwrap_or_default();
-    Ok(exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect())
+    Ok(alive(description.map(|description| description.policy.exceptions).unwrap_or_default()))
+}
+
+fn alive(exceptions: Vec<Exception>) -> Vec<Exception> {
+    exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect()
 }
 
 /// Applies what `change` makes of the policy in force.
@@ -105,22 +117,20 @@ fn grants() -> Result<Vec<Exception>, Error> {
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
-    let Pinned::Whole(enforcement) = pins::open()? else {
-        elsewhere::nothing()?;
-        return Err(Error::Request(
-            "nothing is enforced, so there is nothing to be excepted from; start with: stockade enforce"
-                .into(),
-        ));
+    let slot = if let Found::Sealed(sealed) = anchor::look()? {
+        sealed.newest().policy.slots[0]
+    } else {
+        // Its attachment is let go of here: its end is waited for where another program is to decide.
+        let Pinned::Whole(enforcement) = pins::open()? else {
+            elsewhere::nothing()?;
+            return Err(Error::Request(
+                "nothing is enforced, so there is nothing to be excepted from; start with: stockade enforce"
+                    .into(),
+            ));
+        };
+        enforcement.slot()?
     };
-    let slot = enforcement.slot()?;
-    // Holds the attachment, whose end is waited for where another program is to decide.
-    drop(enforcement);
-    let Some(description) = Description::read(slot.words.generation, slot.digest) else {
-        return Err(Error::Request(format!(
-            "the description of the policy in force, in {}, is lost or is of something else: apply the policy again with stockade enforce",
-            description::FOLDER
-        )));
-    };
+    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
     let mut policy = description.policy;
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
@@ -130,9 +140,9 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
 /// What has to be known of the machine: read once, since that is most of the work.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    types: KernelTypes,
-    lsms: String,
-    native: Level,
+    pub(crate) types: KernelTypes,
+    pub(crate) lsms: String,
+    pub(crate) native: Level,
 }
 
 impl Machine {
@@ -164,16 +174,16 @@ impl Machine {
 }
 
 /// A policy made ready for this machine.
-struct Ready {
-    tables: Tables,
-    executables: Vec<Executable>,
-    slot: Slot,
-    description: Description,
+pub(crate) struct Ready {
+    pub tables: Tables,
+    pub executables: Vec<Executable>,
+    pub slot: Slot,
+    pub description: Description,
     described: description::Bytes,
 }
 
 impl Ready {
-    fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
+    pub fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
         let policy = policy.with_units(cgroups::of_unit);
         let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
             .map_err(|e: CompileError| Error::Request(e.to_string()))?;
@@ -223,15 +233,33 @@ impl Ready {
         duties
     }
 
+    /// The programs that the root cgroup holds for it: what decides comes last.
+    pub fn sealed_duties(&self) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        if !self.tables.programs.is_empty() {
+            duties.extend(Duty::SEALED_LABELS);
+        }
+        if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
+            duties.push(Duty::GuardMaps);
+        }
+        duties.push(if self.slot.has_tables == 0 { Duty::Sealed } else { Duty::SealedWhole });
+        duties
+    }
+
+    /// Whether nothing is refused anywhere.
+    pub fn refuses_nothing(&self) -> bool {
+        self.slot.words.deny == 0 && self.tables.places.iter().all(|place| place.sets.deny == 0)
+    }
+
     /// What is watched where this process is.
-    fn watched_here(&self) -> u64 {
+    pub fn watched_here(&self) -> u64 {
         let finder = Finder::new(&self.tables.places);
         let here = cgroups::own().and_then(|path| finder.nearest(&path));
         here.map_or(self.slot.words.watched, |sets| sets.watched)
     }
 
     /// Writes tables and description under this generation.
-    fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
+    pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
         self.slot.words.generation = generation;
         maps.write(&self.tables, &self.executables, generation)?;
         self.described.write(generation)?;
@@ -267,9 +295,18 @@ fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> S
 }
 
 fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error> {
+    let mut ready = Ready::new(&machine.types, policy, auto)?;
+    let mut notices = notices::of(&ready.description.policy, auto, machine.native, &machine.types);
+    let found = anchor::look()?;
+    if let Found::Sealed(sealed) = &found {
+        let (change, self_test) = tighten(&machine, sealed, &mut ready, auto)?;
+        description::keep_only(Some(ready.slot.words.generation));
+        let Machine { types, native, .. } = machine;
+        let attachment = Attachment::RootCgroup;
+        return Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types });
+    }
+    anchor::tidy_up()?;
     let Machine { types, lsms, native } = machine;
-    let mut ready = Ready::new(&types, policy, auto)?;
-    let mut notices = notices::of(&ready.description.policy, auto, native, &types);
     let (change, attachment, self_test) = match pins::open()? {
         Pinned::Nothing { leftovers } => {
             if leftovers {
@@ -302,9 +339,36 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
     Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types })
 }
 
+/// Adds a stricter policy to what is sealed.
+fn tighten(
+    machine: &Machine,
+    sealed: &Sealed,
+    ready: &mut Ready,
+    auto: Level,
+) -> Result<(Change, SelfTest), Error> {
+    let before = sealed.newest().policy.slots[0];
+    if same(&before, &ready.slot) {
+        ready.slot = before;
+        return Ok((Change::Unchanged, seal::proof(sealed, &machine.types, machine.native)?));
+    }
+    let description =
+        Description::read(before.words.generation, before.digest).ok_or_else(description::lost)?;
+    let laxer = stockade_policy::laxer::laxer(&description.policy, &ready.description.policy, auto);
+    if !laxer.is_empty() {
+        return Err(Error::Sealed {
+            what: "applying a laxer policy",
+            instead: format!(
+                "a policy that is stricter in everything is added to what is sealed; this one would let through more:\n  - {}",
+                laxer.join("\n  - ")
+            ),
+        });
+    }
+    Ok((Change::Tightened, seal::stack(machine, sealed, ready)?))
+}
+
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
 /// them. In every build, since the lab tests the program that ships; it can only end the caller's own command.
-fn step(name: &str) {
+pub(crate) fn step(name: &str) {
     if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
         // SAFETY: no arguments.
         unsafe { libc::raise(libc::SIGKILL) };
@@ -387,15 +451,19 @@ fn start(
     Ok(heard)
 }
 
-fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+pub(crate) fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+    counters_of(object.map("COUNTS")?)
+}
+
+pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<PerCpuArray<MapData, u64>, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-    let fd = object.map("COUNTS")?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
+    let fd = map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
     let data = MapData::from_fd(fd).map_err(|e| broken(&e))?;
     let map = aya::maps::Map::from_map_data(data).map_err(|e| broken(&e))?;
     PerCpuArray::try_from(map).map_err(|e| broken(&e))
 }
 
-fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
+pub(crate) fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
     let targets = Duty::targets(duties)?;
     duties.iter().zip(targets).map(|(&duty, target)| Ok((duty, object.attach(duty, target)?))).collect()
 }
@@ -553,7 +621,7 @@ impl Enforcement {
     }
 
     /// The slot in force.
-    fn slot(&self) -> Result<Slot, Error> {
+    pub(crate) fn slot(&self) -> Result<Slot, Error> {
         let policy = self.policy()?;
         Ok(policy.slots[usize::from(policy.active & 1 == 1)])
     }

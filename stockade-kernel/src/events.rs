@@ -13,7 +13,11 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use stockade_common::Event;
 
-use crate::{Error, pins};
+use crate::{
+    Error,
+    anchor::{self, Found},
+    pins,
+};
 
 const READER_LOCK: &str = "/run/stockade-watch.lock";
 
@@ -30,7 +34,11 @@ impl Reader {
     /// [`Error::Request`] when nothing is enforced or another reader is at it, [`Error::OtherVersion`]
     /// and the like as in [`crate::enforce`].
     pub fn open() -> Result<Self, Error> {
-        if matches!(pins::open()?, pins::Pinned::Nothing { .. }) {
+        let sealed = match anchor::look()? {
+            Found::Sealed(sealed) => Some(sealed),
+            _ => None,
+        };
+        if sealed.is_none() && matches!(pins::open()?, pins::Pinned::Nothing { .. }) {
             return Err(Error::Request("nothing is enforced, so there is nothing to watch; start with: stockade enforce integrity --audit".into()));
         }
         let lock =
@@ -47,7 +55,11 @@ impl Reader {
                 Error::io(format!("lock {READER_LOCK}"), error)
             });
         }
-        Ok(Self { ring: pins::open_events()?, _lock: lock })
+        let ring = match sealed {
+            Some(sealed) => sealed.newest().events()?,
+            None => pins::open_events()?,
+        };
+        Ok(Self { ring, _lock: lock })
     }
 
     /// The next event, if there is one already.

@@ -199,6 +199,14 @@ pub fn boot_ns() -> u64 {
     clock(libc::CLOCK_BOOTTIME)
 }
 
+/// The number that the kernel made up for this boot; zeros where it does not tell.
+#[must_use]
+pub fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
+}
+
 /// Now, on both clocks.
 #[must_use]
 pub fn now() -> Clock {

@@ -4,7 +4,9 @@ The way back: the link's pin goes first, and with it everything that is decided.
 use std::time::{Duration, Instant};
 
 use crate::{
-    Error, description, elsewhere, host,
+    Error,
+    anchor::{self, Found},
+    description, elsewhere, host,
     pins::{self, Lock, Pinned},
     sys,
 };
@@ -28,6 +30,13 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         return Err(Error::no_privilege("changing what the kernel refuses"));
     }
     let _lock = Lock::take()?;
+    if let Found::Sealed(_) = anchor::look()? {
+        return Err(Error::Sealed {
+            what: "lifting",
+            instead: "enforcement ends with the next boot; `stockade status` says what is sealed".into(),
+        });
+    }
+    anchor::tidy_up()?;
     let attached = pins::link_info();
     match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {

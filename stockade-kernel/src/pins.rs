@@ -193,10 +193,15 @@ pub(crate) fn end_next() -> Result<(), Error> {
     gone(fs::remove_file(path(NEXT)), &path(NEXT))
 }
 
+/// What the kernel says of the pinned attachment for a duty.
+pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
+    let link = sys::open_pin(&c_path(duty.pin())).ok()?;
+    sys::link_info(link.as_fd()).ok()
+}
+
 /// What the kernel says of the pinned link, whatever else is pinned beside it.
 pub(crate) fn link_info() -> Option<sys::LinkInfo> {
-    let link = sys::open_pin(&c_path(LINK)).ok()?;
-    sys::link_info(link.as_fd()).ok()
+    link_info_of(Duty::Decide)
 }
 
 /// Opens the ring buffer.
@@ -256,13 +261,25 @@ pub(crate) fn make_folder() -> Result<(), Error> {
 
 /// Removes everything of ours, the link first: from then on nothing is refused.
 pub(crate) fn remove() -> Result<(), Error> {
+    remove_all_but(&[])
+}
+
+/// The same, apart from these pins.
+pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     gone(fs::remove_file(path(LINK)), &path(LINK))?;
     if let Ok(entries) = fs::read_dir(FOLDER) {
-        for entry in entries.flatten() {
+        for entry in entries.flatten().filter(|e| !kept.iter().any(|name| e.file_name() == *name)) {
             gone(fs::remove_file(entry.path()), &entry.path())?;
         }
     }
-    gone(fs::remove_dir(FOLDER), Path::new(FOLDER))
+    if kept.is_empty() { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
+}
+
+/// Pins a link in the place of the one with this name, if there is one, in one step.
+pub(crate) fn replace(link: &impl AsFd, name: &str) -> Result<(), Error> {
+    end_next()?;
+    pin_next(link)?;
+    fs::rename(path(NEXT), path(name)).map_err(|e| Error::io(format!("rename a pin to {name}"), e))
 }
 
 fn gone(result: io::Result<()>, what: &Path) -> Result<(), Error> {

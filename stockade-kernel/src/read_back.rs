@@ -3,15 +3,18 @@ What is in force, read back from the kernel.
 */
 use std::os::fd::AsFd;
 
+use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{LOST, Slot, UNPLACED, Verdict, counter_index};
 
 use crate::{
     Error,
+    anchor::{self, Found, Sealed},
     attach::Attachment,
     btf::KernelTypes,
     description::Description,
     elsewhere, measure,
     pins::{self, Pinned},
+    seal::Open,
     sys,
 };
 
@@ -49,8 +52,21 @@ pub struct InForce {
     pub skipped: u64,
     /// Id of the attached program, as `bpftool prog` shows it.
     pub program_id: u32,
-    /// Id of the link, as `bpftool link` shows it.
-    pub link_id: u32,
+    /// Id of the link, as `bpftool link` shows it; what is sealed has none.
+    pub link_id: Option<u32>,
+    /// The seal.
+    pub sealed: Option<SealInForce>,
+}
+
+/// A seal. Whether it holds says [`crate::seal::problems`].
+#[derive(Clone, Debug)]
+pub struct SealInForce {
+    /// When: nanoseconds since boot, suspend included.
+    pub boot_ns: u64,
+    /// How many policies are stacked.
+    pub policies: usize,
+    /// What it leaves open.
+    pub open: Vec<Open>,
 }
 
 /// Reads back what is in force; `None` when nothing is.
@@ -58,43 +74,79 @@ pub struct InForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
+    if let Found::Sealed(sealed) = anchor::look()? {
+        return read_sealed(&sealed, types).map(Some);
+    }
     let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
     let policy = enforcement.policy()?;
-    let sum = |index: u32| -> Result<u64, Error> {
-        let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
-        Ok(values.iter().sum())
-    };
+    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
+    let slot = policy.slots[usize::from(policy.active & 1 == 1)];
+    Ok(Some(InForce {
+        slot,
+        description: Description::read(slot.words.generation, slot.digest),
+        counts: counts(&enforcement.counters, types)?,
+        lost_events: sum(&enforcement.counters, LOST)?,
+        unplaced_cgroups: sum(&enforcement.counters, UNPLACED)?,
+        attachment: Attachment::of(&info),
+        skipped: measure::account(info.program)
+            .map_err(|e| Error::io("ask for the program's statistics", e))?
+            .skipped,
+        program_id: info.program,
+        link_id: Some(info.id),
+        sealed: None,
+    }))
+}
+
+fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
+    let newest = sealed.newest();
+    let slot = newest.policy.slots[0];
+    let counters = newest.counters()?;
+    let open = sealed.generations.iter().fold(0, |open, generation| open | generation.seal.open);
+    Ok(InForce {
+        slot,
+        description: Description::read(slot.words.generation, slot.digest),
+        counts: counts(&counters, types)?,
+        lost_events: sum(&counters, LOST)?,
+        unplaced_cgroups: sum(&counters, UNPLACED)?,
+        attachment: Attachment::RootCgroup,
+        skipped: 0,
+        program_id: newest.program,
+        link_id: None,
+        sealed: Some(SealInForce {
+            boot_ns: sealed.generations[0].seal.sealed_boot_ns,
+            policies: sealed.generations.len(),
+            open: Open::of(open),
+        }),
+    })
+}
+
+fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<Vec<Count>, Error> {
     let mut counts = Vec::new();
     for reason in &types.reasons {
         let number = reason.number;
-        let count = |verdict| sum(counter_index(number, verdict));
+        let count = |verdict| sum(counters, counter_index(number, verdict));
         let (refused, audited) = (count(Verdict::Refused)?, count(Verdict::Audited)?);
         let excepted = count(Verdict::Excepted)?;
         if refused + audited + excepted > 0 {
             counts.push(Count { number, reason: reason_id(types, number), refused, audited, excepted });
         }
     }
-    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
-    let slot = policy.slots[usize::from(policy.active & 1 == 1)];
-    Ok(Some(InForce {
-        slot,
-        description: Description::read(slot.words.generation, slot.digest),
-        counts,
-        lost_events: sum(LOST)?,
-        unplaced_cgroups: sum(UNPLACED)?,
-        attachment: Attachment::of(&info),
-        skipped: measure::account(&info)
-            .map_err(|e| Error::io("ask for the program's statistics", e))?
-            .skipped,
-        program_id: info.program,
-        link_id: info.id,
-    }))
+    Ok(counts)
 }
 
-/// The id of the program that decides, as far as it is pinned.
+/// Over all processors.
+fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, Error> {
+    let values = counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
+    Ok(values.iter().sum())
+}
+
+/// The id of the program that decides, as far as it is pinned or sealed.
 #[must_use]
 pub fn program_in_force() -> Option<u32> {
-    pins::link_info().map(|link| link.program)
+    match anchor::look() {
+        Ok(Found::Sealed(sealed)) => Some(sealed.newest().program),
+        _ => pins::link_info().map(|link| link.program),
+    }
 }
 
 /// The id of the reason with this number, or the kernel's name where the table lacks it.

@@ -12,6 +12,9 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
+use stockade_common::kinds;
+
+pub mod held;
 
 const BPF_MAP_CREATE: i64 = 0;
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
@@ -33,9 +36,6 @@ const BPF_TASK_FD_QUERY: i64 = 20;
 const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
-const BPF_PROG_TYPE_TRACING: u32 = 26;
-const BPF_PROG_TYPE_LSM: u32 = 29;
-pub const BPF_MODIFY_RETURN: u32 = 26;
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
 const BPF_MAP_TYPE_TASK_STORAGE: u32 = 29;
@@ -54,18 +54,23 @@ pub struct Target {
 impl Target {
     /// A hook of the BPF security module, by the BTF id of its function. 5.7 and later.
     pub fn lsm(function: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_LSM, attach_type: BPF_LSM_MAC, function }
+        Self { program_type: kinds::LSM, attach_type: BPF_LSM_MAC, function }
+    }
+
+    /// The same hook, for programs that a cgroup holds. 6.0 and later.
+    pub fn lsm_of_cgroup(function: u32) -> Self {
+        Self { program_type: kinds::LSM, attach_type: kinds::ATTACH_LSM_CGROUP, function }
     }
 
     /// A tracepoint, by the BTF id of its `btf_trace_…` type. 5.5 and later.
     pub fn tracepoint(name: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
+        Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
     }
 
     /// The front of a kernel function, by its BTF id: what the program returns, unless it is 0, is the
     /// function's answer, and the function does not run. 5.7 and later.
     pub fn modify_return(function: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_MODIFY_RETURN, function }
+        Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
     }
 }
 

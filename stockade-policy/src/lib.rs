@@ -21,6 +21,7 @@ pub mod files;
 pub mod finder;
 mod harmless;
 pub mod interpret;
+pub mod laxer;
 pub mod learn;
 pub mod load;
 pub mod merge;

@@ -15,6 +15,7 @@ pub mod lift;
 pub mod policy;
 pub mod probe;
 pub mod residual;
+pub mod seal;
 pub mod status;
 pub mod watch;
 
@@ -51,6 +52,7 @@ fn how_to_be_root() -> &'static str {
 fn attachment(attachment: Attachment) -> &'static str {
     match attachment {
         Attachment::BpfLsm => "bpf-lsm",
+        Attachment::RootCgroup => "root-cgroup",
         Attachment::ModifyReturn => "modify-return",
     }
 }
