@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Error, description, elsewhere, host,
+    object::Duty,
     pins::{self, Lock, Pinned},
     sys,
 };
@@ -28,7 +29,8 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         return Err(Error::no_privilege("changing what the kernel refuses"));
     }
     let _lock = Lock::take()?;
-    let attached = pins::link_info();
+    let attached: Vec<_> =
+        [Duty::Decide, Duty::Settings].into_iter().filter_map(pins::link_info_of).collect();
     match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {
             if leftovers {
@@ -43,7 +45,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
     }
     pins::remove()?;
     description::keep_only(None);
-    if let Some(attached) = attached {
+    for attached in attached {
         wait_until_detached(&attached)?;
     }
     Ok(Lifted::Lifted)

@@ -18,7 +18,7 @@ use stockade_common::Label;
 use crate::{
     Error,
     btf::{self, KernelTypes},
-    sys,
+    cgroups, sys,
 };
 
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
@@ -47,6 +47,8 @@ pub(crate) enum Duty {
     Traced,
     /// The same where they ask for it.
     TraceMe,
+    /// Holds settings.
+    Settings,
 }
 
 impl Duty {
@@ -66,6 +68,7 @@ impl Duty {
             Self::HandOn => "task_alloc",
             Self::Traced => "ptrace_access_check",
             Self::TraceMe => "ptrace_traceme",
+            Self::Settings => "settings",
         }
     }
 
@@ -79,12 +82,13 @@ impl Duty {
             Self::HandOn => "link-hand-on",
             Self::Traced => "link-traced",
             Self::TraceMe => "link-trace-me",
+            Self::Settings => "link-settings",
         }
     }
 
-    /// Kind and name, in the kernel's types, of what it is attached to.
-    fn hook(self) -> (u32, &'static str) {
-        match self {
+    /// Kind and name, in the kernel's types, of what it is attached to; none for the root of the cgroup tree.
+    fn hook(self) -> Option<(u32, &'static str)> {
+        Some(match self {
             Self::Decide | Self::DecideWhole => (btf::FUNC, "bpf_lsm_locked_down"),
             Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
             Self::ForgetPlace => (btf::TYPEDEF, "btf_trace_cgroup_release"),
@@ -92,7 +96,8 @@ impl Duty {
             Self::HandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
             Self::Traced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
             Self::TraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
-        }
+            Self::Settings => return None,
+        })
     }
 
     /// The program's name in the kernel.
@@ -115,22 +120,23 @@ impl Duty {
 
     /// Where these are attached on the running kernel.
     pub fn targets(duties: &[Self]) -> Result<Vec<sys::Target>, Error> {
-        if duties.is_empty() {
-            return Ok(Vec::new());
-        }
-        let hooks: Vec<_> = duties.iter().map(|duty| duty.hook()).collect();
-        let found = btf::ids(&hooks)?;
-        let targets = hooks.into_iter().zip(found).map(|((kind, name), id)| match id {
-            Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
-            Some(id) => Ok(sys::Target::lsm(id)),
-            None => Err(Error::TooOld(name)),
+        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
+        // Reading the kernel's types is most of the work.
+        let mut found = if hooks.is_empty() { Vec::new() } else { btf::ids(&hooks)? }.into_iter();
+        let targets = duties.iter().map(|duty| {
+            let Some((kind, name)) = duty.hook() else { return Ok(sys::Target::cgroup_sysctl()) };
+            match found.next().flatten() {
+                Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
+                Some(id) => Ok(sys::Target::lsm(id)),
+                None => Err(Error::TooOld(name)),
+            }
         });
         targets.collect()
     }
 }
 
 /// The maps that outlive the command: their names in the object and those of their pins.
-pub(crate) const MAPS: [(&str, &str); 9] = [
+pub(crate) const MAPS: [(&str, &str); 10] = [
     (".data.policy", "policy"),
     ("COUNTS", "counters"),
     ("EVENTS", "events"),
@@ -140,6 +146,7 @@ pub(crate) const MAPS: [(&str, &str); 9] = [
     ("EXCEPTIONS", "exceptions"),
     ("UNTIL", "until"),
     ("PROGRAMS", "programs"),
+    ("SETTINGS", "settings"),
 ];
 
 /// Task storage has a pin too, and is made in another way.
@@ -200,6 +207,11 @@ impl Object {
     /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
+        if target.is_cgroup() {
+            let root = cgroups::open_root()?;
+            return sys::attach_to_cgroup(program.as_fd(), root.as_fd(), target)
+                .map_err(|e| Error::bpf("attaching the BPF program to the root of the cgroup tree", e));
+        }
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 

@@ -3,7 +3,8 @@ What is in force, read back from the kernel.
 */
 use std::os::fd::AsFd;
 
-use stockade_common::{LOST, Slot, UNPLACED, Verdict, counter_index};
+use stockade_common::{LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Slot, UNPLACED, Verdict, counter_index};
+use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error,
@@ -11,8 +12,10 @@ use crate::{
     btf::KernelTypes,
     description::Description,
     elsewhere, measure,
+    object::Duty,
     pins::{self, Pinned},
     sys,
+    tables::Maps,
 };
 
 /// Refusals and audits of one reason since enforcement started.
@@ -43,6 +46,12 @@ pub struct InForce {
     pub lost_events: u64,
     /// New cgroups that could not be looked up among the policy's places, see [`UNPLACED`].
     pub unplaced_cgroups: u64,
+    /// Settings that are held, by name.
+    pub settings: Vec<CompiledSetting>,
+    /// Whether the program that holds them is attached.
+    pub settings_held: bool,
+    /// Writes to settings that were refused, and let through and reported.
+    pub setting_writes: (u64, u64),
     /// How the program is asked.
     pub attachment: Attachment,
     /// Requests let through unasked, see [`crate::attach`].
@@ -82,6 +91,9 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         counts,
         lost_events: sum(LOST)?,
         unplaced_cgroups: sum(UNPLACED)?,
+        settings: Maps::pinned()?.settings(slot.words.generation)?,
+        settings_held: pins::works(Duty::Settings),
+        setting_writes: (sum(SETTINGS_REFUSED)?, sum(SETTINGS_AUDITED)?),
         attachment: Attachment::of(&info),
         skipped: measure::account(&info)
             .map_err(|e| Error::io("ask for the program's statistics", e))?
