@@ -46,6 +46,7 @@ use crate::{
     notices::{self, Notice},
     object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
+    read_back::held_unsealed,
     seal, selftest, sys,
     tables::Maps,
 };
@@ -318,7 +319,6 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         description::keep_only(Some(ready.slot.words.generation));
         let Machine { types, native, .. } = machine;
         let attachment = Attachment::RootCgroup;
-        notices.extend(notices::of_settings(&ready.tables.settings));
         let settings = ready.tables.settings;
         return Ok(Applied {
             change,
@@ -363,7 +363,7 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
     }
     notices.extend(notices::of_settings(&ready.tables.settings));
-    let settings = ready.tables.settings;
+    let settings = held_unsealed(ready.tables.settings);
     Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
 }
 
