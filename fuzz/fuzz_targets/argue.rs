@@ -33,6 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
         now,
         files: &*EMPTY,
         cgroups: &|_| Some(Vec::new()),
+        setting: &|_| Some(None),
     };
     for finding in check(&policy, &machine).findings {
         assert!(!finding.message.is_empty());

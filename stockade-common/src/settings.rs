@@ -146,8 +146,9 @@ impl SettingRule {
 /// What a number limits to, where the lower is the stricter: `none` and whatever is below is no limit.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
-fn limit(value: i64, none: i64) -> i64 {
-    if value <= none { i64::MAX } else { value }
+fn limit(value: i64, none: i64) -> u64 {
+    // More than any number that has a sign.
+    if value <= none { u64::MAX } else { value as u64 }
 }
 
 /// What a mask permits.

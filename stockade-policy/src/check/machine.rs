@@ -27,6 +27,8 @@ pub struct Machine<'a> {
     pub files: &'a dyn Files,
     /// Paths of the cgroups that a place names right now.
     pub cgroups: &'a dyn Fn(&Place) -> Option<Vec<String>>,
+    /// The value of a setting, by the kernel's name: `Some(None)` where it is not there.
+    pub setting: &'a dyn Fn(&str) -> Option<Option<String>>,
 }
 
 /// What can be asked of the file systems of a machine.

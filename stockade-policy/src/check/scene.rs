@@ -50,6 +50,13 @@ const FILES: &[(&str, u32, u32, &str)] = &[
 const CGROUPS: &[&str] =
     &["/", "/system.slice", "/kubepods.slice", "/build.slice", "/system.slice/fwupd.service"];
 
+const SETTINGS: &[(&str, &str)] = &[
+    ("kernel/kptr_restrict", "0"),
+    ("kernel/sysrq", "438"),
+    ("kernel/kptr_restict", "1"),
+    ("kernel/yama/ptrace_scope", "1"),
+];
+
 struct Scenery;
 
 impl Files for Scenery {
@@ -116,6 +123,9 @@ pub fn machine() -> Machine<'static> {
         now: "2026-11-01T00:00:00Z".parse().unwrap(),
         files: &Scenery,
         cgroups: &|place| Some(Cgroups::of(CGROUPS).named_by(place)),
+        setting: &|name| {
+            Some(SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        },
     }
 }
 

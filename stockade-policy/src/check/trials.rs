@@ -125,7 +125,14 @@ fn what_native_lockdown_refuses_voids_nothing() {
 
 #[test]
 fn what_is_not_known_is_named_and_not_argued_about() {
-    let dark = Machine { native: None, auto: None, reasons: None, cgroups: &|_| None, ..machine() };
+    let dark = Machine {
+        native: None,
+        auto: None,
+        reasons: None,
+        cgroups: &|_| None,
+        setting: &|_| None,
+        ..machine()
+    };
     let report = check(
         &policy(
             "[reasons]\nxmon-wr = \"deny\"\nhibernation = \"audit\"\n[[exception]]\nname = \"e\"\nreasons = [\"efi-test\"]\nexe = \"/root/secret\"\ncgroup = \"/gone\"\n",

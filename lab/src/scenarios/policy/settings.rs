@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Cgroup, apply, lift_all, watched};
 use crate::{
     guest::Guest,
-    program::{run, stockade},
+    program::{run, stockade, with_env},
     scenario::{Boot, Scenario},
 };
 
@@ -36,6 +36,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "writes to settings are told and counted", boot: Boot::Plain, run: told },
     Scenario { name: "audited settings let writes through", boot: Boot::Plain, run: audited },
     Scenario { name: "settings follow the policy", boot: Boot::Plain, run: swapped },
+    Scenario { name: "killed at any step: settings are held or not", boot: Boot::Plain, run: killed },
     Scenario { name: "the default settings go with the level", boot: Boot::Plain, run: default },
     Scenario { name: "settings that are no longer held are noticed", boot: Boot::Plain, run: detached },
     Scenario { name: "settings need the root of the cgroup tree", boot: Boot::Plain, run: no_cgroups },
@@ -538,6 +539,41 @@ fn swapped(_: &Guest) -> Result<()> {
     dmesg.writes(b"1", false)?;
     stockade(&["lift"])?.exits(0)?;
     dmesg.writes(b"1", true)
+}
+
+fn killed(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    let kcore = || fs::File::open("/proc/kcore").is_ok();
+    super::write("level = \"confidentiality\"\n[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n")?;
+    let stop_at = |step: &str| with_env(&["enforce"], &[("STOCKADE_STOP_AT", step)])?.exits(-1);
+    for step in ["decided", "folder", "settings", "link-settings", "link-pinned"] {
+        lift_all()?;
+        stop_at(step)?;
+        kptr.writes(b"0", true).with_context(|| format!("killed at {step}"))?;
+        kptr.writes(b"1", true)?;
+        ensure!(kcore(), "killed at {step}: one half is enforced");
+        stockade(&["enforce"])?.exits(0)?;
+        kptr.writes(b"0", false).with_context(|| format!("after a kill at {step}"))?;
+        ensure!(!kcore(), "after a kill at {step} the next enforce did not take");
+    }
+    lift_all()?;
+    stop_at("flipped")?;
+    kptr.writes(b"0", false)?;
+    ensure!(!kcore(), "killed after the commit: one half is enforced");
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    for step in ["link-settings", "tables-written", "slot-written"] {
+        stop_at(step)?;
+        kptr.writes(b"0", true).with_context(|| format!("killed at {step}"))?;
+        kptr.writes(b"1", true)?;
+        ensure!(kcore(), "killed at {step}: one half is enforced");
+        stockade(&["enforce", "integrity"])?.exits(0)?;
+        ensure!(!Path::new(PIN).exists(), "killed at {step}: the attachment is left over");
+    }
+    stop_at("flipped")?;
+    kptr.writes(b"0", false)?;
+    ensure!(!kcore(), "killed after the flip: one half is enforced");
+    Ok(())
 }
 
 /// Every setting of the profile takes the value that it has: nothing of an ordinary boot is refused.

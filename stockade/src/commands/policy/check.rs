@@ -1,7 +1,7 @@
 /*!
 `stockade policy check`: what speaks against a policy, before it is applied.
 */
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, fs, io, path::Path};
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
@@ -130,6 +130,7 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
         now: Timestamp::now(),
         files: &files,
         cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.named_by(place)),
+        setting: &|name: &str| if this { setting(name) } else { None },
     };
     Ok(check::check(&loaded.policy, &machine))
 }
@@ -137,6 +138,15 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
 /// The kernel numbers the reasons of all architectures, but asks only for those of its own.
 fn is_asked_here(reason: &Reason) -> bool {
     reason.architecture == "all" || std::env::consts::ARCH.starts_with(reason.architecture)
+}
+
+/// The value of a setting; nothing is told of one that is there and cannot be read.
+fn setting(name: &str) -> Option<Option<String>> {
+    match fs::read_to_string(Path::new("/proc/sys").join(name)) {
+        Ok(value) => Some(Some(value.trim_end().to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Some(None),
+        Err(_) => None,
+    }
 }
 
 fn cgroups() -> Option<Cgroups> {
