@@ -17,7 +17,7 @@ fn rules() -> impl Strategy<Value = SettingRule> {
     (hold, select(&KINDS[..]), 0..2u32, order).prop_map(|(hold, kind, audit, values)| {
         let mut rule = SettingRule { hold, kind, audit, ..SettingRule::default() };
         if kind == SettingRule::ORDER {
-            rule.length = u32::try_from(values.len()).unwrap();
+            rule.length = u32::try_from(values.len()).expect("eight at most");
             rule.order[..values.len()].copy_from_slice(&values);
         }
         rule
@@ -75,7 +75,7 @@ fn text(bytes: &[u8]) -> SettingText {
     padded[..bytes.len()].copy_from_slice(bytes);
     let mut words = [0; SETTING_VALUE_MAX / 8];
     for (word, chunk) in words.iter_mut().zip(padded.chunks_exact(8)) {
-        *word = u64::from_le_bytes(chunk.try_into().unwrap());
+        *word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
     }
     words
 }

@@ -51,7 +51,7 @@ use std::{collections::BTreeSet, fmt};
 pub use cgroups::Cgroups;
 pub use code::*;
 pub use disk::Disk;
-pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};
+pub use machine::{FileSystem, Files, Keeper, Machine, Now, Program, Step, Unseen};
 
 use stockade_reasons::Level;
 

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use stockade_reasons::Level;
 
-use super::{Cgroups, FileSystem, Files, Keeper, Machine, Program, Report, Step, Unseen, check};
+use super::{Cgroups, FileSystem, Files, Keeper, Machine, Now, Program, Report, Step, Unseen, check};
 use crate::{Source, model::Policy};
 
 /// What the files of the tests contain.
@@ -124,7 +124,8 @@ pub fn machine() -> Machine<'static> {
         files: &Scenery,
         cgroups: &|place| Some(Cgroups::of(CGROUPS).named_by(place)),
         setting: &|name| {
-            Some(SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+            let found = SETTINGS.iter().find(|(known, _)| *known == name);
+            found.map_or(Now::Absent, |(_, value)| Now::Is((*value).to_owned()))
         },
     }
 }

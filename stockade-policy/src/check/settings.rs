@@ -3,9 +3,9 @@ Settings that are held to no effect, or at a value that nobody wants to keep.
 */
 use stockade_reasons::Level;
 
-use super::{About, Case, Finding, Report, Severity, code, settled};
+use super::{About, Case, Finding, Now, Report, Severity, code, settled};
 use crate::{
-    model::{Hold, LevelChoice},
+    model::{Hold, LevelChoice, Origin},
     settings::{self, DEFAULT, Values},
 };
 
@@ -13,9 +13,7 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
     for (name, said) in &case.policy.settings {
         let about = About::Key(format!("settings.{name}"));
         if name == DEFAULT {
-            report.findings.extend(
-                default(case, about).map(|finding| Finding { origin: said.origin.clone(), ..finding }),
-            );
+            report.findings.extend(default(case, about, &said.origin));
             continue;
         }
         let near = settings::near(name).filter(|near| *near != name);
@@ -31,14 +29,14 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
             );
         }
         match (case.machine.setting)(&settings::dotted(name)) {
-            None => report.unseen.push("the settings: whether they are there is not told".into()),
-            Some(None) => report.findings.push(Finding::new(
+            Now::Unknown => report.unseen.push("the settings: whether they are there is not told".into()),
+            Now::Absent => report.findings.push(Finding::new(
                 &code::SETTING_ABSENT,
                 about,
                 &said.origin,
                 format!("there is no setting {name} here: holding it changes nothing"),
             )),
-            Some(Some(value)) if said.value == Hold::Freeze && is_weakest(name, &value) => {
+            Now::Is(value) if said.value == Hold::Freeze && is_weakest(name, &value) => {
                 let why = settings::by_name(name).map_or("", |setting| setting.why);
                 report.findings.push(
                     Finding::new(
@@ -50,25 +48,23 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
                     .why(why),
                 );
             }
-            Some(Some(_)) => {}
+            Now::Is(_) => {}
         }
     }
 }
 
 /// The default profile of a level that has none.
-fn default(case: &Case<'_>, about: About) -> Option<Finding> {
+fn default(case: &Case<'_>, about: About, origin: &Origin) -> Option<Finding> {
     let level = case.policy.level.value;
     if settled(level, case.machine) != Level::None {
         return None;
     }
-    let origin = &case.policy.level.origin;
-    let finding = |message: &str| Finding::new(&code::DEFAULT_HOLDS_NOTHING, about.clone(), origin, message);
-    Some(if level == LevelChoice::Auto {
-        finding("the default profile holds nothing here: auto is none, since Secure Boot is off")
-            .severity(Severity::Note)
+    let (severity, message) = if level == LevelChoice::Auto {
+        (Severity::Note, "the default profile holds nothing here: auto is none, since Secure Boot is off")
     } else {
-        finding("the default profile of level none holds nothing")
-    })
+        (Severity::Warning, "the default profile of level none holds nothing")
+    };
+    Some(Finding::new(&code::DEFAULT_HOLDS_NOTHING, about, origin, message).severity(severity))
 }
 
 /// Whether a setting has the value that every other one is stricter than.

@@ -5,7 +5,7 @@ beside it.
 use stockade_reasons::Level;
 
 use super::{
-    Finding, Machine, Report, Severity, check, code, codes,
+    Finding, Machine, Now, Report, Severity, check, code, codes,
     scene::{found, machine, policy},
 };
 
@@ -130,7 +130,7 @@ fn what_is_not_known_is_named_and_not_argued_about() {
         auto: None,
         reasons: None,
         cgroups: &|_| None,
-        setting: &|_| None,
+        setting: &|_| Now::Unknown,
         ..machine()
     };
     let report = check(

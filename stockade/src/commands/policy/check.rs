@@ -14,7 +14,7 @@ use stockade_kernel::{
 };
 use stockade_policy::{
     Loaded, Problem, Source,
-    check::{self, About, Cgroups, Code, Disk, Finding, Machine, Severity},
+    check::{self, About, Cgroups, Code, Disk, Finding, Machine, Now, Severity},
     load,
     load::{Trust, Where},
     model::{Origin, Place},
@@ -130,7 +130,7 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
         now: Timestamp::now(),
         files: &files,
         cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.named_by(place)),
-        setting: &|name: &str| if this { setting(name) } else { None },
+        setting: &|name: &str| if this { setting(name) } else { Now::Unknown },
     };
     Ok(check::check(&loaded.policy, &machine))
 }
@@ -140,12 +140,11 @@ fn is_asked_here(reason: &Reason) -> bool {
     reason.architecture == "all" || std::env::consts::ARCH.starts_with(reason.architecture)
 }
 
-/// The value of a setting; nothing is told of one that is there and cannot be read.
-fn setting(name: &str) -> Option<Option<String>> {
+fn setting(name: &str) -> Now {
     match fs::read_to_string(Path::new("/proc/sys").join(name)) {
-        Ok(value) => Some(Some(value.trim_end().to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Some(None),
-        Err(_) => None,
+        Ok(value) => Now::Is(value.trim_end().to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Now::Absent,
+        Err(_) => Now::Unknown,
     }
 }
 
