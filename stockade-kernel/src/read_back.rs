@@ -1,7 +1,11 @@
 /*!
 What is in force, read back from the kernel.
 */
-use std::os::fd::AsFd;
+use std::{
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use stockade_common::{LOST, Slot, UNPLACED, Verdict, counter_index};
 
@@ -11,7 +15,7 @@ use crate::{
     btf::KernelTypes,
     description::Description,
     elsewhere, measure,
-    pins::{self, Pinned},
+    pins::{self, Enforcement, Pinned},
     sys,
 };
 
@@ -58,7 +62,7 @@ pub struct InForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
+    let Some(enforcement) = settled()? else { return Ok(None) };
     let policy = enforcement.policy()?;
     let sum = |index: u32| -> Result<u64, Error> {
         let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
@@ -89,6 +93,29 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         program_id: info.program,
         link_id: info.id,
     }))
+}
+
+/// What is pinned, once no other command is in the middle of pinning or removing it: to be told what is in force, nobody
+/// waits for the lock.
+fn settled() -> Result<Option<Box<Enforcement>>, Error> {
+    let link = || pins::link_info().map(|link| link.id);
+    let deadline = Instant::now() + elsewhere::PATIENCE;
+    loop {
+        let before = link();
+        match pins::open() {
+            Ok(Pinned::Whole(enforcement)) => return Ok(Some(enforcement)),
+            Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
+                None => return Ok(None),
+                Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
+                // Being lifted, or about to be pinned.
+                Some(_) => {}
+            },
+            // Removed meanwhile, the link first.
+            Err(Error::Damaged { .. }) if link() != before => {}
+            Err(error) => return Err(error),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The id of the program that decides, as far as it is pinned.
