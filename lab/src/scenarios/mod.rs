@@ -29,6 +29,7 @@ mod residual;
 mod secure_boot;
 mod selinux;
 mod table;
+mod waiting;
 mod watching;
 mod weaknesses;
 
