@@ -5,6 +5,7 @@ use std::{fs::File, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stockade_kernel::host;
+use stockade_reasons::Level;
 
 use super::{enforcement::expect, lift_all, waiting::until, watching::Watching};
 use crate::{
@@ -99,9 +100,17 @@ fn skipped(_: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// The kernel's own lockdown at integrity, which an earlier scenario may have raised.
+fn raise_native() -> Result<()> {
+    if host::native_lockdown()? < Level::Integrity {
+        std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    }
+    Ok(())
+}
+
 fn beside_native(_: &Guest) -> Result<()> {
     lift_all()?;
-    std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    raise_native()?;
     stockade(&["enforce", "confidentiality", "--allow", "ioport"])?
         .exits(0)?
         .says("the kernel's own lockdown is at integrity too")?;
@@ -118,6 +127,7 @@ fn beside_native(_: &Guest) -> Result<()> {
 
 fn one_line(_: &Guest) -> Result<()> {
     lift_all()?;
+    raise_native()?;
     // The kernel writes at most ten lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
     stockade(&["enforce", "confidentiality", "--audit"])?.exits(0)?;
@@ -141,6 +151,7 @@ fn one_line(_: &Guest) -> Result<()> {
 fn one_line_each(_: &Guest) -> Result<()> {
     const REQUESTS: usize = 8;
     lift_all()?;
+    raise_native()?;
     stockade(&["enforce", "integrity", "--audit"])?.exits(0)?;
     // The kernel writes at most ten lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
