@@ -7,6 +7,7 @@ From files to one policy: later ones override by name, lists add up.
 | a reason under `[reasons]` | replaces that reason's verdict |
 | a scope or an exception | replaces the whole one of the same name |
 | an accepted finding | adds to the list |
+| `pcr`, `require-tpm` under `[seal]` | replaces it |
 */
 use std::collections::HashMap;
 
@@ -37,6 +38,8 @@ pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Ve
             .into_iter()
             .for_each(|exception| exceptions.put(&mut policy.exceptions, exception, name_of_exception));
         policy.accepted.extend(document.accepted);
+        policy.seal.pcr = document.seal_pcr.or(policy.seal.pcr);
+        replace(&mut policy.seal.require_tpm, document.seal_require_tpm);
     }
     let problems = same_places(&policy.scopes);
     if problems.is_empty() { Ok(policy) } else { Err(problems) }

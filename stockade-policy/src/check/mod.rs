@@ -13,6 +13,7 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `scopes.rs` | 0 and 3, where they are about scopes |
 | `time.rs` | 4: what has ended or will |
 | `accept.rs` | 5: what was looked at and accepted |
+| `seal.rs` | 6: how a seal is recorded |
 | `code.rs`, `page.rs` | the codes of `codes.toml`, and their pages in docs/checks |
 | `places.rs` | how places in the cgroup tree lie to each other |
 | `verdicts.rs` | what becomes of each reason, on the host and in each scope |
@@ -37,6 +38,7 @@ mod program;
 #[cfg(test)]
 mod scene;
 mod scopes;
+mod seal;
 mod subject;
 mod time;
 pub(crate) mod tools;
@@ -300,7 +302,9 @@ fn ended(exception: &Exception, machine: &Machine<'_>) -> bool {
 pub fn check(policy: &Policy, machine: &Machine<'_>) -> Report {
     let case = Case::new(policy, machine);
     let mut report = Report::default();
-    for argue in [falls::argue, scopes::argue, subject::argue, program::argue, effect::argue, time::argue] {
+    for argue in
+        [falls::argue, scopes::argue, subject::argue, program::argue, effect::argue, time::argue, seal::argue]
+    {
         argue(&case, &mut report);
     }
     accept::settle(policy, &mut report.findings);

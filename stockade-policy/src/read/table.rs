@@ -14,7 +14,7 @@ pub const VERSION: u32 = 1;
 
 /// The keys at the top of a file.
 pub const KEYS: &[&str] =
-    &["version", "level", "mode", "unknown-reasons", "reasons", "scope", "exception", "accept"];
+    &["version", "level", "mode", "unknown-reasons", "reasons", "scope", "exception", "accept", "seal"];
 
 /// Kept for later versions of the language: refused, so that nobody believes it is in force.
 const RESERVED: &str = "settings";
@@ -28,6 +28,7 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
     let known: Vec<&str> = KEYS.iter().copied().chain(top.has(RESERVED).then_some(RESERVED)).collect();
     reader.only_known_keys(&top, &known);
     settings(reader, &top);
+    let (seal_pcr, seal_require_tpm) = reader.seal(&top);
     Document {
         level: reader.word(&top, "level"),
         mode: reader.word(&top, "mode"),
@@ -36,6 +37,8 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         scopes: reader.scopes(&top),
         exceptions: reader.exceptions(&top),
         accepted: reader.accepted(&top),
+        seal_pcr,
+        seal_require_tpm,
     }
 }
 
