@@ -26,6 +26,7 @@ mod probing;
 mod programs;
 mod raw;
 mod residual;
+mod seal_record;
 mod secure_boot;
 mod selinux;
 mod table;
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Scenario> {
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,
+        seal_record::SCENARIOS,
         &policy::all(),
     ]
     .concat()

@@ -15,6 +15,7 @@ pub mod lift;
 pub mod policy;
 pub mod probe;
 pub mod residual;
+pub mod seal_record;
 pub mod status;
 pub mod watch;
 
