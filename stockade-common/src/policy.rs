@@ -18,6 +18,7 @@ to, so that the flip of `active` is the flip of them all:
   exceptions  program, place, user   ▶ Exception     who is let through
   until       the same and a reason  ▶ Until         how long
   programs    device and inode       ▶ Program       who gets a label when executed
+  settings    name of a setting      ▶ SettingRule   how it is held
   labels      task                   ▶ Label         task storage; has no generation
 ```
 */
@@ -89,6 +90,37 @@ pub struct Policy {
     pub active: u64,
     /// The slot in force and the one that the next swap writes.
     pub slots: [Slot; 2],
+}
+
+impl Policy {
+    /// Nothing is decided.
+    pub const EMPTY: Self =
+        Self { magic: crate::MAGIC, layout: crate::LAYOUT, pad: 0, active: 0, slots: [Slot::EMPTY; 2] };
+}
+
+impl Slot {
+    /// Nothing is decided.
+    pub const EMPTY: Self = Self {
+        words: Words {
+            watched_anywhere: 0,
+            watched: 0,
+            deny: 0,
+            quiet: 0,
+            excepted: 0,
+            generation: 0,
+            shapes: 0,
+            places: 0,
+        },
+        allow: 0,
+        deny_extra: 0,
+        audit_extra: 0,
+        applied_boot_ns: 0,
+        digest: 0,
+        level: 0,
+        audit: 0,
+        has_tables: 0,
+        pad: [0; 5],
+    };
 }
 
 /// No place, or any: the number that no place has.

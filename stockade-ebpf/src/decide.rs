@@ -20,7 +20,7 @@ use core::{
     ptr::{addr_of, read_volatile},
 };
 use stockade_common::{
-    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, LAYOUT, Label, MAGIC, NO_PLACE, Policy, Sets, Slot,
+    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, Label, NO_PLACE, Policy, Sets, Slot,
     Until, UntilKey, Verdict, Words,
     decide::{Ask, Decision, World, decide},
 };
@@ -32,39 +32,20 @@ const EPERM: i32 = 1;
 /// Entries are allocated when they are written: policies without exceptions pay nothing.
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 
+/// Programs only read it: not even a foreign one that was handed the map can write.
+pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+
 #[map]
 static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
-    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 #[map]
-static UNTIL: HashMap<UntilKey, Until> = HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC);
-
-const NOTHING: Slot = Slot {
-    words: Words {
-        watched_anywhere: 0,
-        watched: 0,
-        deny: 0,
-        quiet: 0,
-        excepted: 0,
-        generation: 0,
-        shapes: 0,
-        places: 0,
-    },
-    allow: 0,
-    deny_extra: 0,
-    audit_extra: 0,
-    applied_boot_ns: 0,
-    digest: 0,
-    level: 0,
-    audit: 0,
-    has_tables: 0,
-    pad: [0; 5],
-};
+static UNTIL: HashMap<UntilKey, Until> = HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Written by user space only.
 #[unsafe(link_section = ".data.policy")]
 #[unsafe(no_mangle)]
-static mut POLICY: Policy = Policy { magic: MAGIC, layout: LAYOUT, pad: 0, active: 0, slots: [NOTHING; 2] };
+static mut POLICY: Policy = Policy::EMPTY;
 
 /// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0. For policies without places and exceptions.
 #[lsm(hook = "locked_down")]
@@ -96,9 +77,9 @@ fn decide_unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i
     if watched >> reason & 1 == 0 { 0 } else { otherwise(reason, words) }
 }
 
-/// A function of its own, so that an allowed request does not pay for saving the registers used here.
+/// Not inlined into the programs, so that an allowed request does not pay for saving the registers used here.
 #[inline(never)]
-fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
+pub fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.
@@ -110,7 +91,7 @@ fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
 
 /// As above.
 #[inline(never)]
-fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
+pub fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
     // SAFETY: points into the policy.

@@ -19,12 +19,13 @@ use core::{ffi::c_void, mem::MaybeUninit, ptr::null_mut};
 use stockade_common::{EXCEPTIONS_MAX, Label, Program, ProgramKey};
 
 use crate::{
-    decide::{BPF_F_NO_PREALLOC, words_in_force},
+    decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_in_force},
     task::{Binprm, Task},
 };
 
 #[map]
-static PROGRAMS: HashMap<ProgramKey, Program> = HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC);
+static PROGRAMS: HashMap<ProgramKey, Program> = 
+    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// `struct bpf_map_def`. aya-ebpf has task storage only with type information of the map's own.
 #[repr(C)]
@@ -85,7 +86,14 @@ pub fn of_current() -> Option<Label> {
 /// `bprm_committed_creds(bprm)`: the process has become another program.
 #[lsm(hook = "bprm_committed_creds")]
 pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
-    let bprm = Binprm::from_argument(ctx.arg(0));
+    executes(ctx.arg(0));
+    0
+}
+
+/// The current process executes what this `linux_binprm` says.
+#[inline(always)]
+pub fn executes(bprm: *const u8) {
+    let bprm = Binprm::from_argument(bprm);
     // Since the other threads are gone, this one is the first.
     let task = Task::current();
     match label_for(task, bprm) {
@@ -95,7 +103,6 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
             unsafe { bpf_task_storage_delete(labels(), task.pointer()) };
         }
     }
-    0
 }
 
 #[inline(always)]
@@ -217,17 +224,22 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
+    is_made(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// The current process makes this task with these flags.
+#[inline(always)]
+pub fn is_made(task: *const u8, flags: u64) {
     const CLONE_THREAD: u64 = 0x0001_0000;
-    let flags: u64 = ctx.arg(1);
     // Threads have the label of the first.
     if flags & CLONE_THREAD != 0 {
-        return 0;
+        return;
     }
-    let Some(label) = of_current() else { return 0 };
+    let Some(label) = of_current() else { return };
     if label.flags & Label::HANDS_ON != 0 {
-        set(Task::from_argument(ctx.arg(0)), Label { flags: label.flags | Label::INHERITED, ..label });
+        set(Task::from_argument(task), Label { flags: label.flags | Label::INHERITED, ..label });
     }
-    0
 }
 
 /// `ptrace_access_check(child, mode)`: somebody wants a process's memory, registers or descriptors.
@@ -237,12 +249,17 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
-    const PTRACE_MODE_ATTACH: u32 = 2;
-    let mode: u32 = ctx.arg(1);
-    if mode & PTRACE_MODE_ATTACH != 0 {
-        fall_into(of_current(), Task::from_argument(ctx.arg(0)).leader());
-    }
+    is_reached_for(ctx.arg(0), ctx.arg(1));
     0
+}
+
+/// The current process wants to get at this one, in this way.
+#[inline(always)]
+pub fn is_reached_for(child: *const u8, mode: u32) {
+    const PTRACE_MODE_ATTACH: u32 = 2;
+    if mode & PTRACE_MODE_ATTACH != 0 {
+        fall_into(of_current(), Task::from_argument(child).leader());
+    }
 }
 
 /// `ptrace_traceme(parent)`: the process hands itself to its parent.
@@ -252,9 +269,15 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
-    let parent = of(Task::from_argument(ctx.arg(0)).leader()).map(|label| *label);
-    fall_into(parent, Task::current().leader());
+    hands_itself(ctx.arg(0));
     0
+}
+
+/// The current process hands itself to this one.
+#[inline(always)]
+pub fn hands_itself(parent: *const u8) {
+    let parent = of(Task::from_argument(parent).leader()).map(|label| *label);
+    fall_into(parent, Task::current().leader());
 }
 
 /// Takes away a process's label, unless whoever gets hold of it has the same.

@@ -18,7 +18,7 @@ use stockade_common::{
 };
 
 use crate::{
-    decide::{BPF_F_NO_PREALLOC, words_of},
+    decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_of},
     report::count,
     task::{Cgroup, Task},
 };
@@ -27,11 +27,11 @@ use crate::{
 static CGROUPS: HashMap<CgroupKey, Sets> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC);
+static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 #[map]
 static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
-    HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Room to take a path apart: too much for the stack. One is enough, since the kernel makes cgroups one at a time.
 #[map]

@@ -262,7 +262,7 @@ impl File {
 }
 
 #[inline(always)]
-unsafe fn field<T>(base: *const u8, offset: &'static u32) -> *const T {
+pub unsafe fn field<T>(base: *const u8, offset: &'static u32) -> *const T {
     // SAFETY: the caller's. Volatile, since the value is replaced at load.
     unsafe { base.add(read_volatile(offset) as usize).cast() }
 }

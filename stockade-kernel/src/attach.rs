@@ -14,6 +14,7 @@ recursion that skips is that of all tracing programs (`__bpf_prog_enter_recur()`
 are exempt from. How often it skipped is in the kernel's account of the program since 5.12.
 */
 use serde::Serialize;
+use stockade_common::kinds;
 use stockade_reasons::Level;
 
 use crate::{
@@ -31,6 +32,8 @@ const CHECK_POINT: &str = "security_locked_down";
 pub enum Attachment {
     /// A program of the BPF security module.
     BpfLsm,
+    /// The same, held by the root cgroup: sealed. 6.0 and later.
+    RootCgroup,
     /// A program in front of the function that asks the security modules.
     ModifyReturn,
 }
@@ -54,7 +57,7 @@ impl Attachment {
     /// What the program is loaded for.
     pub(crate) fn target(self, types: &KernelTypes) -> Result<sys::Target, Error> {
         match self {
-            Self::BpfLsm => {
+            Self::BpfLsm | Self::RootCgroup => {
                 types.hook.map(sys::Target::lsm).ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))
             }
             Self::ModifyReturn => btf::function(CHECK_POINT)?
@@ -65,13 +68,13 @@ impl Attachment {
 
     /// The way a link is attached.
     pub(crate) fn of(link: &sys::LinkInfo) -> Self {
-        if link.attach_type == sys::BPF_MODIFY_RETURN { Self::ModifyReturn } else { Self::BpfLsm }
+        if link.attach_type == kinds::ATTACH_MODIFY_RETURN { Self::ModifyReturn } else { Self::BpfLsm }
     }
 
     /// The level up to which the kernel's own lockdown refuses before this program is asked.
     pub(crate) fn refused_before(self, native: Level) -> Level {
         match self {
-            Self::BpfLsm => native,
+            Self::BpfLsm | Self::RootCgroup => native,
             Self::ModifyReturn => Level::None,
         }
     }

@@ -136,11 +136,22 @@ pub fn function(name: &str) -> Result<Option<u32>, Error> {
 
 /// BTF ids of these functions and type names of the running kernel, in one look.
 pub(crate) fn ids(wanted: &[(u32, &str)]) -> Result<Vec<Option<u32>>, Error> {
+    Ok(ids_and_offsets(wanted, &[])?.0)
+}
+
+/// Ids or offsets in the order in which they were asked for.
+type Found32 = Vec<Option<u32>>;
+
+/// Byte offsets of these members of structures, beside BTF ids as [`ids`] finds them, in one look.
+pub(crate) fn ids_and_offsets(
+    wanted: &[(u32, &str)],
+    fields: &[(&str, &str)],
+) -> Result<(Found32, Found32), Error> {
     of_running_kernel(|source, length| {
         let mut blob = Blob::new(source, length)?;
-        let mut found = vec![None; wanted.len()];
+        let (mut found, mut offsets) = (vec![None; wanted.len()], vec![None; fields.len()]);
         let mut id = 1;
-        while found.contains(&None) && blob.reaches(id)? {
+        while (found.contains(&None) || offsets.contains(&None)) && blob.reaches(id)? {
             let ty = blob.type_by_id(id)?;
             if matches!(ty.kind, FUNC | TYPEDEF) {
                 let name = blob.string(ty.name)?;
@@ -148,10 +159,18 @@ pub(crate) fn ids(wanted: &[(u32, &str)]) -> Result<Vec<Option<u32>>, Error> {
                 if let Some(at) = at {
                     found[at].get_or_insert(id);
                 }
+            } else if ty.kind == STRUCT {
+                let name = blob.string(ty.name)?;
+                if let Some(first) = fields.iter().position(|(owner, _)| owner.as_bytes() == name) {
+                    let owner = fields[first].0;
+                    for (at, (_, field)) in fields.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
+                        offsets[at] = offsets[at].or(member_offset(&ty, field, &mut blob, 0)?);
+                    }
+                }
             }
             id += 1;
         }
-        Ok(found)
+        Ok((found, offsets))
     })
 }
 
@@ -258,11 +277,7 @@ impl Found {
 
 /// Whether a kernel of this release has `bpf_loop()`: since 5.17.
 fn has_loop(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= (5, 17),
-        _ => false,
-    }
+    host::is_release_at_least(release, 5, 17)
 }
 
 /// The change time of an inode before 6.11: two words in one field, which has had two names.

@@ -168,6 +168,13 @@ pub(crate) fn keep_only(generation: Option<u64>) {
     }
 }
 
+/// The error where there is none of what is in force.
+pub(crate) fn lost() -> Error {
+    Error::Request(format!(
+        "the description of the policy in force, in {FOLDER}, is lost or is of something else: apply the policy again with stockade enforce"
+    ))
+}
+
 fn beginning(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))

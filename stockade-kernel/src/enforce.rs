@@ -19,14 +19,14 @@ next command. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
-    compile::{CompileError, Tables, compile},
+    compile::{CompileError, CompiledSetting, Tables, compile},
     finder::Finder,
     model::{Exception, Policy},
 };
@@ -35,6 +35,7 @@ use stockade_reasons::Level;
 pub use crate::selftest::SelfTest;
 use crate::{
     Error,
+    anchor::{self, Found, Sealed},
     attach::Attachment,
     btf::KernelTypes,
     cgroups,
@@ -45,7 +46,7 @@ use crate::{
     notices::{self, Notice},
     object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
-    selftest, sys,
+    seal, selftest, sys,
     tables::Maps,
 };
 
@@ -62,6 +63,8 @@ pub struct Applied {
     pub attachment: Attachment,
     /// Proof that it decides.
     pub self_test: SelfTest,
+    /// The settings that are held.
+    pub settings: Vec<CompiledSetting>,
     /// The level of the kernel's own lockdown.
     pub native: Level,
     /// This kernel's types: read once, since that is most of the work.
@@ -76,6 +79,8 @@ pub enum Change {
     Started,
     /// Another policy was in force before.
     Replaced,
+    /// It was added to what is sealed.
+    Tightened,
     /// This very policy was in force.
     Unchanged,
 }
@@ -91,11 +96,20 @@ pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
 
 /// What was granted and has not ended: it outlives the policy it was granted under.
 fn grants() -> Result<Vec<Exception>, Error> {
+    if let Found::Sealed(sealed) = anchor::look()? {
+        let slot = sealed.newest().policy.slots[0];
+        let description =
+            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+        return Ok(alive(description.policy.exceptions));
+    }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
     let slot = enforcement.slot()?;
     let description = Description::read(slot.words.generation, slot.digest);
-    let exceptions = description.map(|description| description.policy.exceptions).unwrap_or_default();
-    Ok(exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect())
+    Ok(alive(description.map(|description| description.policy.exceptions).unwrap_or_default()))
+}
+
+fn alive(exceptions: Vec<Exception>) -> Vec<Exception> {
+    exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect()
 }
 
 /// Applies what `change` makes of the policy in force.
@@ -105,22 +119,20 @@ fn grants() -> Result<Vec<Exception>, Error> {
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
-    let Pinned::Whole(enforcement) = pins::open()? else {
-        elsewhere::nothing()?;
-        return Err(Error::Request(
-            "nothing is enforced, so there is nothing to be excepted from; start with: stockade enforce"
-                .into(),
-        ));
+    let slot = if let Found::Sealed(sealed) = anchor::look()? {
+        sealed.newest().policy.slots[0]
+    } else {
+        // Its attachment is let go of here: its end is waited for where another program is to decide.
+        let Pinned::Whole(enforcement) = pins::open()? else {
+            elsewhere::nothing()?;
+            return Err(Error::Request(
+                "nothing is enforced, so there is nothing to be excepted from; start with: stockade enforce"
+                    .into(),
+            ));
+        };
+        enforcement.slot()?
     };
-    let slot = enforcement.slot()?;
-    // Holds the attachment, whose end is waited for where another program is to decide.
-    drop(enforcement);
-    let Some(description) = Description::read(slot.words.generation, slot.digest) else {
-        return Err(Error::Request(format!(
-            "the description of the policy in force, in {}, is lost or is of something else: apply the policy again with stockade enforce",
-            description::FOLDER
-        )));
-    };
+    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
     let mut policy = description.policy;
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
@@ -130,9 +142,9 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
 /// What has to be known of the machine: read once, since that is most of the work.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    types: KernelTypes,
-    lsms: String,
-    native: Level,
+    pub(crate) types: KernelTypes,
+    pub(crate) lsms: String,
+    pub(crate) native: Level,
 }
 
 impl Machine {
@@ -164,21 +176,24 @@ impl Machine {
 }
 
 /// A policy made ready for this machine.
-struct Ready {
-    tables: Tables,
-    executables: Vec<Executable>,
-    slot: Slot,
-    description: Description,
+pub(crate) struct Ready {
+    pub tables: Tables,
+    pub executables: Vec<Executable>,
+    pub slot: Slot,
+    pub description: Description,
     described: description::Bytes,
 }
 
 impl Ready {
-    fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
+    pub fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
         let policy = policy.with_units(cgroups::of_unit);
         let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
             .map_err(|e: CompileError| Error::Request(e.to_string()))?;
         if !tables.places.is_empty() {
             cgroups::root()?;
+        }
+        if !tables.settings.is_empty() && !pins::works(Duty::Settings) {
+            cgroups::open_root()?;
         }
         let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
         if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
@@ -208,7 +223,9 @@ impl Ready {
 
     /// The program that can decide it.
     fn decider(&self) -> Duty {
-        if self.slot.has_tables == 0 { Duty::Decide } else { Duty::DecideWhole }
+        // Settings are held by a program of their own.
+        let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
+        if whole { Duty::DecideWhole } else { Duty::Decide }
     }
 
     /// What it needs beside the program that decides.
@@ -220,18 +237,42 @@ impl Ready {
         if !self.tables.programs.is_empty() {
             duties.extend(Duty::LABELS);
         }
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
+        }
         duties
     }
 
+    /// The programs that the root cgroup holds for it: what decides comes last.
+    pub fn sealed_duties(&self) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        if !self.tables.programs.is_empty() {
+            duties.extend(Duty::SEALED_LABELS);
+        }
+        if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
+            duties.push(Duty::GuardMaps);
+        }
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
+        }
+        duties.push(if self.decider() == Duty::DecideWhole { Duty::SealedWhole } else { Duty::Sealed });
+        duties
+    }
+
+    /// Whether nothing is refused anywhere.
+    pub fn refuses_nothing(&self) -> bool {
+        self.slot.words.deny == 0 && self.tables.places.iter().all(|place| place.sets.deny == 0)
+    }
+
     /// What is watched where this process is.
-    fn watched_here(&self) -> u64 {
+    pub fn watched_here(&self) -> u64 {
         let finder = Finder::new(&self.tables.places);
         let here = cgroups::own().and_then(|path| finder.nearest(&path));
         here.map_or(self.slot.words.watched, |sets| sets.watched)
     }
 
     /// Writes tables and description under this generation.
-    fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
+    pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
         self.slot.words.generation = generation;
         maps.write(&self.tables, &self.executables, generation)?;
         self.described.write(generation)?;
@@ -261,15 +302,37 @@ fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> S
             Level::Confidentiality => 2,
         },
         audit: u8::from(policy.mode.value == Mode::Audit),
-        has_tables: u8::from(!tables.places.is_empty() || !tables.exceptions.is_empty()),
+        has_tables: u8::from(
+            !tables.places.is_empty() || !tables.exceptions.is_empty() || !tables.settings.is_empty(),
+        ),
         pad: [0; 5],
     }
 }
 
 fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error> {
+    let mut ready = Ready::new(&machine.types, policy, auto)?;
+    let mut notices = notices::of(&ready.description.policy, auto, machine.native, &machine.types);
+    let found = anchor::look()?;
+    if let Found::Sealed(sealed) = &found {
+        let (change, self_test) = tighten(&machine, sealed, &mut ready, auto)?;
+        description::keep_only(Some(ready.slot.words.generation));
+        let Machine { types, native, .. } = machine;
+        let attachment = Attachment::RootCgroup;
+        notices.extend(notices::of_settings(&ready.tables.settings));
+        let settings = ready.tables.settings;
+        return Ok(Applied {
+            change,
+            slot: ready.slot,
+            notices,
+            attachment,
+            self_test,
+            settings,
+            native,
+            types,
+        });
+    }
+    anchor::tidy_up()?;
     let Machine { types, lsms, native } = machine;
-    let mut ready = Ready::new(&types, policy, auto)?;
-    let mut notices = notices::of(&ready.description.policy, auto, native, &types);
     let (change, attachment, self_test) = match pins::open()? {
         Pinned::Nothing { leftovers } => {
             if leftovers {
@@ -299,12 +362,41 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         let running = labels::missing(&ready.description.programs)?;
         notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
     }
-    Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types })
+    notices.extend(notices::of_settings(&ready.tables.settings));
+    let settings = ready.tables.settings;
+    Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
+}
+
+/// Adds a stricter policy to what is sealed.
+fn tighten(
+    machine: &Machine,
+    sealed: &Sealed,
+    ready: &mut Ready,
+    auto: Level,
+) -> Result<(Change, SelfTest), Error> {
+    let before = sealed.newest().policy.slots[0];
+    if same(&before, &ready.slot) {
+        ready.slot = before;
+        return Ok((Change::Unchanged, seal::proof(sealed, &machine.types, machine.native)?));
+    }
+    let description =
+        Description::read(before.words.generation, before.digest).ok_or_else(description::lost)?;
+    let laxer = stockade_policy::laxer::laxer(&description.policy, &ready.description.policy, auto);
+    if !laxer.is_empty() {
+        return Err(Error::Sealed {
+            what: "applying a laxer policy",
+            instead: format!(
+                "a policy that is stricter in everything is added to what is sealed; this one would let through more:\n  - {}",
+                laxer.join("\n  - ")
+            ),
+        });
+    }
+    Ok((Change::Tightened, seal::stack(machine, sealed, ready)?))
 }
 
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
 /// them. In every build, since the lab tests the program that ships; it can only end the caller's own command.
-fn step(name: &str) {
+pub(crate) fn step(name: &str) {
     if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
         // SAFETY: no arguments.
         unsafe { libc::raise(libc::SIGKILL) };
@@ -387,15 +479,19 @@ fn start(
     Ok(heard)
 }
 
-fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+pub(crate) fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+    counters_of(object.map("COUNTS")?)
+}
+
+pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<PerCpuArray<MapData, u64>, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-    let fd = object.map("COUNTS")?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
+    let fd = map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
     let data = MapData::from_fd(fd).map_err(|e| broken(&e))?;
     let map = aya::maps::Map::from_map_data(data).map_err(|e| broken(&e))?;
     PerCpuArray::try_from(map).map_err(|e| broken(&e))
 }
 
-fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
+pub(crate) fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
     let targets = Duty::targets(duties)?;
     duties.iter().zip(targets).map(|(&duty, target)| Ok((duty, object.attach(duty, target)?))).collect()
 }
@@ -412,7 +508,7 @@ fn replace(
     let active = usize::from(policy.active & 1 == 1);
     let before = policy.slots[active];
     let watched = ready.watched_here();
-    if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::has) {
+    if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::works) {
         ready.slot = before;
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;
         return Ok((Change::Unchanged, proof));
@@ -420,7 +516,7 @@ fn replace(
 
     let generation = policy.slots[0].words.generation.max(policy.slots[1].words.generation) + 1;
     let needed = ready.duties();
-    let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
+    let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::works(duty)).collect();
     let maps = Maps::pinned()?;
     pins::end_next()?;
     let written = (|| {
@@ -434,6 +530,8 @@ fn replace(
                 enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
             }
             for (duty, link) in attach_all(&object, &missing)? {
+                // What is there does not work any more.
+                pins::end(duty)?;
                 pins::pin(&link, duty.pin())?;
                 step(duty.pin());
             }
@@ -489,7 +587,8 @@ fn replace(
         // Says to the next command that nobody reads it any more.
         enforcement.write_slot(active, Slot::default())?;
     }
-    for duty in Duty::PLACES.into_iter().chain(Duty::LABELS).filter(|duty| !needed.contains(duty)) {
+    let beside = Duty::PLACES.into_iter().chain(Duty::LABELS).chain([Duty::Settings]);
+    for duty in beside.filter(|duty| !needed.contains(duty)) {
         pins::end(duty)?;
     }
     Ok((Change::Replaced, proof))
@@ -553,7 +652,7 @@ impl Enforcement {
     }
 
     /// The slot in force.
-    fn slot(&self) -> Result<Slot, Error> {
+    pub(crate) fn slot(&self) -> Result<Slot, Error> {
         let policy = self.policy()?;
         Ok(policy.slots[usize::from(policy.active & 1 == 1)])
     }

@@ -141,6 +141,31 @@ pub enum Error {
         /// Its id, as `bpftool prog` shows it.
         program: u32,
     },
+    /// Programs of others stand in the way of a seal.
+    #[error(
+        "not sealed: programs are loaded that are asked before Stockade's and could answer in their place; \
+         end them, or keep those that you trust as much as the kernel{words}"
+    )]
+    Foreign {
+        /// Their ids.
+        programs: Vec<u32>,
+        /// A line for each.
+        words: String,
+    },
+    /// The seal is of another version.
+    #[error(
+        "this machine is sealed, by another version of Stockade: what is sealed stays in force until reboot\n  \
+         look at it and add to it with the version that sealed it"
+    )]
+    SealedByOther,
+    /// The seal forbids it.
+    #[error("{what} is not possible: this machine is sealed until it is rebooted\n  {instead}")]
+    Sealed {
+        /// What was asked for.
+        what: &'static str,
+        /// What can be done.
+        instead: String,
+    },
     /// Another process is changing the state.
     #[error(
         "another stockade is changing the policy right now and did not finish within {seconds} s; try again"

@@ -11,9 +11,13 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use stockade_common::Event;
+use stockade_common::{Event, SettingEvent};
 
-use crate::{Error, pins};
+use crate::{
+    Error,
+    anchor::{self, Found},
+    pins,
+};
 
 const READER_LOCK: &str = "/run/stockade-watch.lock";
 
@@ -30,7 +34,11 @@ impl Reader {
     /// [`Error::Request`] when nothing is enforced or another reader is at it, [`Error::OtherVersion`]
     /// and the like as in [`crate::enforce`].
     pub fn open() -> Result<Self, Error> {
-        if matches!(pins::open()?, pins::Pinned::Nothing { .. }) {
+        let sealed = match anchor::look()? {
+            Found::Sealed(sealed) => Some(sealed),
+            _ => None,
+        };
+        if sealed.is_none() && matches!(pins::open()?, pins::Pinned::Nothing { .. }) {
             return Err(Error::Request("nothing is enforced, so there is nothing to watch; start with: stockade enforce integrity --audit".into()));
         }
         let lock =
@@ -47,18 +55,36 @@ impl Reader {
                 Error::io(format!("lock {READER_LOCK}"), error)
             });
         }
-        Ok(Self { ring: pins::open_events()?, _lock: lock })
+        let ring = match sealed {
+            Some(sealed) => sealed.newest().events()?,
+            None => pins::open_events()?,
+        };
+        Ok(Self { ring, _lock: lock })
     }
 
     /// The next event, if there is one already.
-    pub fn take(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Told> {
         let item = self.ring.next()?;
+        // Told apart by their sizes, which the ring buffer keeps.
+        if item.len() == size_of::<SettingEvent>() {
+            // SAFETY: the event's size, plain integers, any bytes are a value; read unaligned.
+            return Some(Told::Setting(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }));
+        }
         if item.len() < size_of::<Event>() {
             return None;
         }
-        // SAFETY: at least the event's size, plain integers, any bytes are a value; read unaligned.
-        Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast::<Event>()) })
+        // SAFETY: at least the event's size, otherwise as above.
+        Some(Told::Request(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }))
     }
+}
+
+/// What the kernel side tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A request for a reason.
+    Request(Event),
+    /// A write to a setting.
+    Setting(SettingEvent),
 }
 
 impl AsFd for Reader {

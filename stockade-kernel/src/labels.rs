@@ -5,7 +5,7 @@ anybody looked; and taking all of them away.
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::PathBuf,
@@ -54,14 +54,18 @@ fn processes() -> Result<impl Iterator<Item = u32>, Error> {
 /// # Errors
 /// [`Error`] when labels cannot be read. Processes that end meanwhile are passed over.
 pub fn missing(programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
-    let labels = map()?;
+    missing_in(map()?.as_fd(), programs)
+}
+
+/// The same, of these labels.
+pub(crate) fn missing_in(labels: BorrowedFd<'_>, programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
     let mut missing = Vec::new();
     for pid in processes()? {
         let Ok(exe) = fs::metadata(format!("/proc/{pid}/exe")) else { continue };
         // The device is not compared: some file systems show user space another number than the kernel has.
         let Some(program) = programs.iter().find(|program| program.inode == exe.ino()) else { continue };
         if fs::metadata(&program.path).is_ok_and(|file| file.dev() == exe.dev())
-            && matches!(label(pid, &labels), Ok(None))
+            && matches!(label(pid, labels), Ok(None))
         {
             missing.push((pid, program.path.clone()));
         }
@@ -70,8 +74,8 @@ pub fn missing(programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
 }
 
 /// The label of a process, if it has one.
-fn label(pid: u32, labels: &OwnedFd) -> io::Result<Option<Label>> {
-    sys::lookup::<i32, Label>(labels.as_fd(), &process(pid)?.as_raw_fd())
+fn label(pid: u32, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
+    sys::lookup::<i32, Label>(labels, &process(pid)?.as_raw_fd())
 }
 
 /// A descriptor of a process, by which labels are asked for (5.3 and later).

@@ -15,6 +15,9 @@ selftest     the proof that it has one
 description  the policy in force in words
 labels       who runs an excepted program without being known for it
 notices      what the administrator should know
+anchor       what the root cgroup holds: a seal
+seal         the steps to it, and the proof that it holds
+foreign      programs of others that a seal keeps out
 lift         the way back
 read_back    what is in force
 elsewhere    whether a program of ours works where we do not look
@@ -28,6 +31,7 @@ The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
 */
 #![deny(missing_docs)]
 
+mod anchor;
 pub mod attach;
 pub mod btf;
 pub mod cgroups;
@@ -37,6 +41,7 @@ pub mod enforce;
 mod error;
 pub mod events;
 pub mod executables;
+pub mod foreign;
 pub mod host;
 pub mod labels;
 pub mod lift;
@@ -46,9 +51,11 @@ mod object;
 pub mod pins;
 pub mod programs;
 pub mod read_back;
+pub mod seal;
 mod selftest;
 mod sys;
 mod tables;
 
 pub use error::Error;
-pub use stockade_common::{Event, Verdict};
+pub use object::digest as object_digest;
+pub use stockade_common::{Event, SettingEvent, SettingRule, Verdict};

@@ -4,7 +4,10 @@ The way back: the link's pin goes first, and with it everything that is decided.
 use std::time::{Duration, Instant};
 
 use crate::{
-    Error, description, elsewhere, host,
+    Error,
+    anchor::{self, Found},
+    description, elsewhere, host,
+    object::Duty,
     pins::{self, Lock, Pinned},
     sys,
 };
@@ -28,7 +31,15 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         return Err(Error::no_privilege("changing what the kernel refuses"));
     }
     let _lock = Lock::take()?;
-    let attached = pins::link_info();
+    if let Found::Sealed(_) = anchor::look()? {
+        return Err(Error::Sealed {
+            what: "lifting",
+            instead: "enforcement ends with the next boot; `stockade status` says what is sealed".into(),
+        });
+    }
+    anchor::tidy_up()?;
+    let attached: Vec<_> =
+        [Duty::Decide, Duty::Settings].into_iter().filter_map(pins::link_info_of).collect();
     match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {
             if leftovers {
@@ -43,7 +54,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
     }
     pins::remove()?;
     description::keep_only(None);
-    if let Some(attached) = attached {
+    for attached in attached {
         wait_until_detached(&attached)?;
     }
     Ok(Lifted::Lifted)

@@ -11,10 +11,11 @@ use aya_obj::generated::bpf_insn;
 
 use crate::{
     Error,
+    anchor::Root,
     attach::Attachment,
     btf::KernelTypes,
     object::{Duty, Object},
-    pins, sys,
+    sys,
 };
 
 /// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
@@ -23,13 +24,30 @@ use crate::{
 /// # Errors
 /// As for [`crate::enforce::enforce`].
 pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> {
-    // mov r0, 0; exit
+    let target = Attachment::BpfLsm.target(types)?;
+    let program = load_empty(target).map_err(|e| Error::bpf("loading the empty program", e))?;
+    let link = sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
+    Ok(EmptyProgram { _program: program, _link: link })
+}
+
+/// Loads a program as others have them, and lets it go again.
+pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
+    load_empty(target).map(drop)
+}
+
+fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
+    load_constant(target, 0)
+}
+
+/// Loads a program that returns this and does nothing else.
+fn load_constant(target: sys::Target, constant: i32) -> io::Result<OwnedFd> {
+    // mov r0, constant; exit
     let mut answer = bpf_insn {
         code: 0xb7,
         _bitfield_align_1: [],
         _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
         off: 0,
-        imm: 0,
+        imm: constant,
     };
     answer.set_dst_reg(0);
     let exit = bpf_insn {
@@ -39,11 +57,37 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
         off: 0,
         imm: 0,
     };
-    let target = Attachment::BpfLsm.target(types)?;
-    let program = sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
+    sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
+}
+
+/// The same, held by the root cgroup as sealed programs are.
+///
+/// # Errors
+/// As for [`attach_empty_program`]; where something is sealed it cannot be loaded.
+pub fn hold_empty_program(types: &KernelTypes) -> Result<HeldProgram, Error> {
+    let hook = types.hook.ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))?;
+    // Of programs of this kind 1 lets through.
+    let program = load_constant(sys::Target::lsm_of_cgroup(hook), 1)
         .map_err(|e| Error::bpf("loading the empty program", e))?;
-    let link = sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
-    Ok(EmptyProgram { _program: program, _link: link })
+    let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    root.attach(Duty::Sealed, program.as_fd())
+        .map_err(|e| Error::io("attach the empty program to the root cgroup", e))?;
+    Ok(HeldProgram { program, root })
+}
+
+/// The floor of a seal, attached until it is dropped.
+pub struct HeldProgram {
+    program: OwnedFd,
+    root: Root,
+}
+
+impl Drop for HeldProgram {
+    fn drop(&mut self) {
+        let kind = Duty::Sealed.held_as();
+        if let Err(error) = sys::held::detach_from_cgroup(self.root.as_fd(), self.program.as_fd(), kind) {
+            eprintln!("stockade: the empty program stays attached: {error}");
+        }
+    }
 }
 
 /// The floor, attached.
@@ -70,7 +114,7 @@ pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     Ok(())
 }
 
-/// How often the pinned program ran and for how long, while `kernel.bpf_stats_enabled` was 1.
+/// How often the program that decides ran and for how long, while `kernel.bpf_stats_enabled` was 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Runs.
@@ -79,21 +123,19 @@ pub struct Statistics {
     pub nanoseconds: u64,
 }
 
-/// Reads the kernel's statistics of the pinned program (5.1 and later).
+/// Reads the kernel's statistics of the program that decides (5.1 and later).
 ///
 /// # Errors
 /// [`Error::Request`] when nothing is enforced, [`Error::Io`] when the kernel does not tell.
 pub fn statistics() -> Result<Statistics, Error> {
-    let pins::Pinned::Whole(enforcement) = pins::open()? else {
-        return Err(Error::Request("nothing is enforced: there are no statistics".into()));
-    };
-    let failed = |e: io::Error| Error::io("ask for the program's statistics", e);
-    let info = sys::link_info(enforcement.link.as_fd()).map_err(failed)?;
-    let account = account(&info).map_err(failed)?;
+    let program = crate::read_back::program_in_force()
+        .ok_or_else(|| Error::Request("nothing is enforced: there are no statistics".into()))?;
+    let account =
+        account(program).map_err(|e: io::Error| Error::io("ask for the program's statistics", e))?;
     Ok(Statistics { runs: account.runs, nanoseconds: account.nanoseconds })
 }
 
-/// The kernel's account of the program behind a link.
+/// The kernel's account of a program.
 pub(crate) struct Account {
     runs: u64,
     nanoseconds: u64,
@@ -102,8 +144,8 @@ pub(crate) struct Account {
     pub skipped: u64,
 }
 
-pub(crate) fn account(link: &sys::LinkInfo) -> io::Result<Account> {
-    let program = sys::program_by_id(link.program)?;
+pub(crate) fn account(program: u32) -> io::Result<Account> {
+    let program = sys::program_by_id(program)?;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
     let field = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()

@@ -13,17 +13,25 @@ use std::{
 
 use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object as ElfObject, generated::bpf_insn};
-use stockade_common::Label;
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use stockade_common::{Label, ProgramOffsets, kinds};
 
 use crate::{
     Error,
     btf::{self, KernelTypes},
-    sys,
+    cgroups, sys,
 };
 
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
+
+/// SHA-256 of the compiled kernel side that this program brings.
+#[must_use]
+pub fn digest() -> [u8; 32] {
+    Sha256::digest(OBJECT).into()
+}
 
 /// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
 pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
@@ -47,6 +55,26 @@ pub(crate) enum Duty {
     Traced,
     /// The same where they ask for it.
     TraceMe,
+    /// Holds settings.
+    Settings,
+    /// As [`Duty::Decide`], held by the root cgroup.
+    Sealed,
+    /// As [`Duty::DecideWhole`], held by the root cgroup.
+    SealedWhole,
+    /// As [`Duty::Label`], held by the root cgroup.
+    SealedLabel,
+    /// As [`Duty::HandOn`], held by the root cgroup.
+    SealedHandOn,
+    /// As [`Duty::Traced`], held by the root cgroup.
+    SealedTraced,
+    /// As [`Duty::TraceMe`], held by the root cgroup.
+    SealedTraceMe,
+    /// Keeps foreign programs out that could reach ours.
+    GuardPrograms,
+    /// Keeps maps that programs write from others.
+    GuardMaps,
+    /// Keeps our programs on the root cgroup.
+    GuardCalls,
 }
 
 impl Duty {
@@ -54,6 +82,22 @@ impl Duty {
     pub const PLACES: [Self; 2] = [Self::PlaceNew, Self::ForgetPlace];
     /// What a policy with exceptions by program needs.
     pub const LABELS: [Self; 4] = [Self::Label, Self::HandOn, Self::Traced, Self::TraceMe];
+    /// The same, held by the root cgroup.
+    pub const SEALED_LABELS: [Self; 4] =
+        [Self::SealedLabel, Self::SealedHandOn, Self::SealedTraced, Self::SealedTraceMe];
+    /// All that the root cgroup can hold without a link.
+    pub const SEALED: [Self; 10] = [
+        Self::Settings,
+        Self::Sealed,
+        Self::SealedWhole,
+        Self::SealedLabel,
+        Self::SealedHandOn,
+        Self::SealedTraced,
+        Self::SealedTraceMe,
+        Self::GuardPrograms,
+        Self::GuardMaps,
+        Self::GuardCalls,
+    ];
 
     /// The program's name in the object.
     fn program(self) -> &'static str {
@@ -66,10 +110,20 @@ impl Duty {
             Self::HandOn => "task_alloc",
             Self::Traced => "ptrace_access_check",
             Self::TraceMe => "ptrace_traceme",
+            Self::Settings => "settings",
+            Self::Sealed => "sealed",
+            Self::SealedWhole => "sealed_whole",
+            Self::SealedLabel => "sealed_label",
+            Self::SealedHandOn => "sealed_hand_on",
+            Self::SealedTraced => "sealed_traced",
+            Self::SealedTraceMe => "sealed_trace_me",
+            Self::GuardPrograms => "guard_programs",
+            Self::GuardMaps => "guard_maps",
+            Self::GuardCalls => "guard_calls",
         }
     }
 
-    /// The name of its link's pin.
+    /// The name of its link's pin. What the root cgroup holds has none.
     pub fn pin(self) -> &'static str {
         match self {
             Self::Decide | Self::DecideWhole => "link",
@@ -79,58 +133,102 @@ impl Duty {
             Self::HandOn => "link-hand-on",
             Self::Traced => "link-traced",
             Self::TraceMe => "link-trace-me",
+            Self::Settings => "link-settings",
+            _ => unreachable!("held by the root cgroup, not by a pin"),
         }
     }
 
-    /// Kind and name, in the kernel's types, of what it is attached to.
-    fn hook(self) -> (u32, &'static str) {
-        match self {
-            Self::Decide | Self::DecideWhole => (btf::FUNC, "bpf_lsm_locked_down"),
+    /// The hook it is attached to, as the kernel's own code calls it.
+    pub fn hook_name(self) -> &'static str {
+        let name = self.hook().map_or("sysctl", |(_, name)| name);
+        name.strip_prefix("bpf_lsm_").or_else(|| name.strip_prefix("btf_trace_")).unwrap_or(name)
+    }
+
+    /// How the root cgroup holds it: one of `enum bpf_attach_type`.
+    pub fn held_as(self) -> u32 {
+        debug_assert!(Self::SEALED.contains(&self), "{self:?} is attached by a link");
+        if self == Self::Settings { kinds::ATTACH_CGROUP_SYSCTL } else { kinds::ATTACH_LSM_CGROUP }
+    }
+
+    /// Kind and name, in the kernel's types, of what it is attached to; none for the root of the cgroup tree.
+    fn hook(self) -> Option<(u32, &'static str)> {
+        Some(match self {
+            Self::Decide | Self::DecideWhole | Self::Sealed | Self::SealedWhole => {
+                (btf::FUNC, "bpf_lsm_locked_down")
+            }
             Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
             Self::ForgetPlace => (btf::TYPEDEF, "btf_trace_cgroup_release"),
-            Self::Label => (btf::FUNC, "bpf_lsm_bprm_committed_creds"),
-            Self::HandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
-            Self::Traced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
-            Self::TraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
-        }
+            Self::Label | Self::SealedLabel => (btf::FUNC, "bpf_lsm_bprm_committed_creds"),
+            Self::HandOn | Self::SealedHandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
+            Self::Traced | Self::SealedTraced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
+            Self::TraceMe | Self::SealedTraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
+            Self::GuardPrograms => (btf::FUNC, "bpf_lsm_bpf_prog"),
+            Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
+            Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
+            Self::Settings => return None,
+        })
     }
 
     /// The program's name in the kernel.
-    fn shown(self) -> [u8; 16] {
-        match self {
-            Self::Decide => *PROGRAM_NAMES[0],
-            Self::DecideWhole => *PROGRAM_NAMES[1],
-            other => {
-                let mut shown = [0; 16];
-                let words = other.pin().bytes().map(|byte| if byte == b'-' { b'_' } else { byte });
-                let name = b"st".iter().copied().chain(words.skip("link".len()));
-                // The last byte is a zero.
-                for (to, byte) in shown[..15].iter_mut().zip(name) {
-                    *to = byte;
-                }
-                shown
-            }
+    pub fn shown(self) -> [u8; 16] {
+        let name = match self {
+            Self::Decide => return *PROGRAM_NAMES[0],
+            Self::DecideWhole => return *PROGRAM_NAMES[1],
+            held if Self::SEALED.contains(&held) => format!("st_{}", held.program()),
+            linked => format!("st{}", linked.pin()["link".len()..].replace('-', "_")),
+        };
+        let mut shown = [0; 16];
+        // The last byte is a zero.
+        for (to, byte) in shown[..15].iter_mut().zip(name.bytes()) {
+            *to = byte;
         }
+        shown
     }
 
     /// Where these are attached on the running kernel.
     pub fn targets(duties: &[Self]) -> Result<Vec<sys::Target>, Error> {
-        if duties.is_empty() {
-            return Ok(Vec::new());
-        }
-        let hooks: Vec<_> = duties.iter().map(|duty| duty.hook()).collect();
-        let found = btf::ids(&hooks)?;
-        let targets = hooks.into_iter().zip(found).map(|((kind, name), id)| match id {
-            Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
-            Some(id) => Ok(sys::Target::lsm(id)),
-            None => Err(Error::TooOld(name)),
+        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
+        // Reading the kernel's types is most of the work.
+        let mut found = if hooks.is_empty() { Vec::new() } else { btf::ids(&hooks)? }.into_iter();
+        let targets = duties.iter().map(|duty| {
+            let Some((kind, name)) = duty.hook() else { return Ok(sys::Target::cgroup_sysctl()) };
+            match found.next().flatten() {
+                Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
+                Some(id) => Ok(sys::Target::lsm(id)),
+                None => Err(Error::TooOld(name)),
+            }
         });
         targets.collect()
     }
+
+    /// Where these, which the root cgroup is to hold, are attached on the running kernel, and where it keeps what guards read.
+    pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, ProgramOffsets), Error> {
+        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
+        let (found, offsets) = btf::ids_and_offsets(&hooks, &ProgramOffsets::FIELDS)?;
+        let Some([kind, attach_type, tag, map_id]) = offsets
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .as_deref()
+            .and_then(|words| <[u32; 4]>::try_from(words).ok())
+        else {
+            return Err(Error::TooOld("bpf_prog.type, .expected_attach_type, .tag and bpf_map.id"));
+        };
+        let mut found = found.into_iter();
+        let targets = duties.iter().map(|duty| match duty.hook() {
+            None => Ok(sys::Target::cgroup_sysctl()),
+            Some((_, name)) => {
+                found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
+            }
+        });
+        Ok((targets.collect::<Result<_, _>>()?, ProgramOffsets { kind, attach_type, tag, map_id }))
+    }
 }
 
+/// The map with the seal: read-only for programs.
+pub(crate) const SEAL: &str = ".data.seal";
+
 /// The maps that outlive the command: their names in the object and those of their pins.
-pub(crate) const MAPS: [(&str, &str); 9] = [
+pub(crate) const MAPS: [(&str, &str); 10] = [
     (".data.policy", "policy"),
     ("COUNTS", "counters"),
     ("EVENTS", "events"),
@@ -140,6 +238,7 @@ pub(crate) const MAPS: [(&str, &str); 9] = [
     ("EXCEPTIONS", "exceptions"),
     ("UNTIL", "until"),
     ("PROGRAMS", "programs"),
+    ("SETTINGS", "settings"),
 ];
 
 /// Task storage has a pin too, and is made in another way.
@@ -153,15 +252,30 @@ pub(crate) struct Object {
 
 impl Object {
     /// Makes the maps, apart from those that are there already.
-    pub fn open(types: &KernelTypes, mut there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
+    pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
+        Self::open_with(types, ProgramOffsets::default(), there)
+    }
+
+    /// The same with what guards need.
+    pub fn open_with(
+        types: &KernelTypes,
+        programs: ProgramOffsets,
+        mut there: HashMap<String, OwnedFd>,
+    ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
         let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
-        elf.patch_map_data(HashMap::from([("OFFSETS", (&offsets[..], true))])).map_err(|e| broken(&e))?;
+        let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        elf.patch_map_data(HashMap::from([
+            ("OFFSETS", (&offsets[..], true)),
+            ("PROGRAM_OFFSETS", (&programs[..], true)),
+        ]))
+        .map_err(|e| broken(&e))?;
 
         let mut maps = HashMap::new();
         let mut plan = Vec::new();
-        for (name, map) in elf.maps.drain() {
+        for (name, mut map) in elf.maps.drain() {
+            read_only_for_programs(&name, &mut map);
             let fd = match there.remove(&name) {
                 Some(fd) => fd,
                 None if name == LABELS.0 => {
@@ -200,6 +314,11 @@ impl Object {
     /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
+        if target.is_cgroup() {
+            let root = cgroups::open_root()?;
+            return sys::attach_to_cgroup(program.as_fd(), root.as_fd(), target)
+                .map_err(|e| Error::bpf("attaching the BPF program to the root of the cgroup tree", e));
+        }
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 
@@ -232,6 +351,57 @@ impl Object {
             }
         })
     }
+}
+
+/// Tags that the kernel gives to those of our programs which the root cgroup can hold: of SHA-1, and of SHA-256 as kernels
+/// since 6.18 make them.
+pub(crate) fn tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
+    let broken = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+    let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
+    // Which descriptors the maps have does not matter.
+    let maps: Vec<_> = elf.maps.drain().collect();
+    let text: HashSet<usize> = elf.functions.keys().map(|(section, _)| *section).collect();
+    elf.relocate_maps(maps.iter().map(|(name, map)| (name.as_str(), 0, map)), &text)
+        .map_err(|e| broken(&e))?;
+    elf.relocate_calls(&text).map_err(|e| broken(&e))?;
+    let mut tags = Vec::new();
+    for duty in Duty::SEALED {
+        let program = elf.programs.get(duty.program()).ok_or_else(|| io::Error::other(duty.program()))?;
+        let instructions = &elf.functions[&program.function_key()].instructions;
+        tags.extend([false, true].map(|sha256| (duty, tag(instructions, sha256))));
+    }
+    Ok(tags)
+}
+
+/// Policy and seal are written by user space alone.
+fn read_only_for_programs(name: &str, map: &mut aya_obj::Map) {
+    const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+    if let aya_obj::Map::Legacy(map) = map
+        && [MAPS[0].0, SEAL].contains(&name)
+    {
+        map.def.map_flags |= BPF_F_RDONLY_PROG;
+    }
+}
+
+/// The kernel's `bpf_prog_calc_tag()`: a digest of the instructions, in which maps have no number.
+fn tag(instructions: &[bpf_insn], sha256: bool) -> [u8; 8] {
+    const LOAD_ADDRESS: u8 = 0x18;
+    const PSEUDO_MAP_FD: u8 = 1;
+    const PSEUDO_MAP_VALUE: u8 = 2;
+    let mut bytes = Vec::with_capacity(instructions.len() * 8);
+    let mut is_map = false;
+    for instruction in instructions {
+        let second = is_map;
+        is_map = instruction.code == LOAD_ADDRESS
+            && matches!(instruction.src_reg(), PSEUDO_MAP_FD | PSEUDO_MAP_VALUE);
+        let number = if is_map || second { 0 } else { instruction.imm };
+        let registers = instruction.dst_reg() | instruction.src_reg() << 4;
+        bytes.extend([instruction.code, registers]);
+        bytes.extend(instruction.off.to_ne_bytes());
+        bytes.extend(number.to_ne_bytes());
+    }
+    let digest = if sha256 { Sha256::digest(&bytes).to_vec() } else { Sha1::digest(&bytes).to_vec() };
+    digest[..8].try_into().expect("digests are longer")
 }
 
 /// Ids in [`types`].

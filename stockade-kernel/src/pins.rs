@@ -6,7 +6,7 @@ Where enforcement lives while no process of ours does.
   policy    map: what is decided                     pinned first
   counters  map: refusals and audits per processor
   events    ring buffer
-  cgroups, paths, patterns, exceptions, until, programs, labels     tables of policies that need them
+  cgroups, paths, patterns, exceptions, until, programs, settings, labels     tables of policies that need them
   link-…    attachments that such policies need
   link      the attachment that decides              pinned last: the commit; removed first
 ```
@@ -169,6 +169,18 @@ pub(crate) fn has(duty: Duty) -> bool {
     path(duty.pin()).exists()
 }
 
+/// Whether the attachment for a duty is pinned and does its work: one to a cgroup can be detached while it is.
+pub(crate) fn works(duty: Duty) -> bool {
+    let attached = || link_info_of(duty).is_some_and(|info| info.cgroup != 0);
+    has(duty) && (duty != Duty::Settings || attached())
+}
+
+/// What the kernel says of the pinned link for a duty.
+pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
+    let link = sys::open_pin(&c_path(duty.pin())).ok()?;
+    sys::link_info(link.as_fd()).ok()
+}
+
 /// Ends the attachment for a duty, if it is pinned.
 pub(crate) fn end(duty: Duty) -> Result<(), Error> {
     gone(fs::remove_file(path(duty.pin())), &path(duty.pin()))
@@ -195,8 +207,7 @@ pub(crate) fn end_next() -> Result<(), Error> {
 
 /// What the kernel says of the pinned link, whatever else is pinned beside it.
 pub(crate) fn link_info() -> Option<sys::LinkInfo> {
-    let link = sys::open_pin(&c_path(LINK)).ok()?;
-    sys::link_info(link.as_fd()).ok()
+    link_info_of(Duty::Decide)
 }
 
 /// Opens the ring buffer.
@@ -256,13 +267,25 @@ pub(crate) fn make_folder() -> Result<(), Error> {
 
 /// Removes everything of ours, the link first: from then on nothing is refused.
 pub(crate) fn remove() -> Result<(), Error> {
+    remove_all_but(&[])
+}
+
+/// The same, apart from these pins.
+pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     gone(fs::remove_file(path(LINK)), &path(LINK))?;
     if let Ok(entries) = fs::read_dir(FOLDER) {
-        for entry in entries.flatten() {
+        for entry in entries.flatten().filter(|e| !kept.iter().any(|name| e.file_name() == *name)) {
             gone(fs::remove_file(entry.path()), &entry.path())?;
         }
     }
-    gone(fs::remove_dir(FOLDER), Path::new(FOLDER))
+    if kept.is_empty() { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
+}
+
+/// Pins a link in the place of the one with this name, if there is one, in one step.
+pub(crate) fn replace(link: &impl AsFd, name: &str) -> Result<(), Error> {
+    end_next()?;
+    pin_next(link)?;
+    fs::rename(path(NEXT), path(name)).map_err(|e| Error::io(format!("rename a pin to {name}"), e))
 }
 
 fn gone(result: io::Result<()>, what: &Path) -> Result<(), Error> {

@@ -237,11 +237,11 @@ fn symbol(line: &[u8]) -> Option<(u64, &str)> {
     Some((address, std::str::from_utf8(name).ok()?))
 }
 
-fn kind(number: u32) -> String {
+pub(crate) fn kind(number: u32) -> String {
     TYPES.get(number as usize).map_or_else(|| format!("type {number}"), ToString::to_string)
 }
 
-fn text(name: &[u8]) -> String {
+pub(crate) fn text(name: &[u8]) -> String {
     let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
     String::from_utf8_lossy(&name[..end]).into_owned()
 }

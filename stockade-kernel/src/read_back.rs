@@ -7,16 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_common::{LOST, Slot, UNPLACED, Verdict, counter_index};
+use aya::maps::{MapData, PerCpuArray};
+use stockade_common::{
+    LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
+};
+use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error,
+    anchor::{self, Found, Sealed},
     attach::Attachment,
     btf::KernelTypes,
     description::Description,
     elsewhere, measure,
+    object::Duty,
     pins::{self, Enforcement, Pinned},
+    seal::Open,
     sys,
+    tables::Maps,
 };
 
 /// Refusals and audits of one reason since enforcement started.
@@ -47,14 +55,33 @@ pub struct InForce {
     pub lost_events: u64,
     /// New cgroups that could not be looked up among the policy's places, see [`UNPLACED`].
     pub unplaced_cgroups: u64,
+    /// Settings that are held, by name.
+    pub settings: Vec<CompiledSetting>,
+    /// Whether the program that holds them is attached.
+    pub settings_held: bool,
+    /// Writes to settings that were refused, and let through and reported.
+    pub setting_writes: (u64, u64),
     /// How the program is asked.
     pub attachment: Attachment,
     /// Requests let through unasked, see [`crate::attach`].
     pub skipped: u64,
     /// Id of the attached program, as `bpftool prog` shows it.
     pub program_id: u32,
-    /// Id of the link, as `bpftool link` shows it.
-    pub link_id: u32,
+    /// Id of the link, as `bpftool link` shows it; what is sealed has none.
+    pub link_id: Option<u32>,
+    /// The seal.
+    pub sealed: Option<SealInForce>,
+}
+
+/// A seal. Whether it holds says [`crate::seal::problems`].
+#[derive(Clone, Debug)]
+pub struct SealInForce {
+    /// When: nanoseconds since boot, suspend included.
+    pub boot_ns: u64,
+    /// How many policies are stacked.
+    pub policies: usize,
+    /// What it leaves open.
+    pub open: Vec<Open>,
 }
 
 /// Reads back what is in force; `None` when nothing is.
@@ -62,52 +89,96 @@ pub struct InForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let Some(enforcement) = settled()? else { return Ok(None) };
-    let policy = enforcement.policy()?;
-    let sum = |index: u32| -> Result<u64, Error> {
-        let values = enforcement.counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
-        Ok(values.iter().sum())
+    let enforcement = match settled()? {
+        Settled::Sealed(sealed) => return read_sealed(&sealed, types).map(Some),
+        Settled::Pinned(enforcement) => enforcement,
+        Settled::Nothing => return Ok(None),
     };
+    let policy = enforcement.policy()?;
+    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
+    let slot = policy.slots[usize::from(policy.active & 1 == 1)];
+    Ok(Some(InForce {
+        slot,
+        description: Description::read(slot.words.generation, slot.digest),
+        counts: counts(&enforcement.counters, types)?,
+        lost_events: sum(&enforcement.counters, LOST)?,
+        unplaced_cgroups: sum(&enforcement.counters, UNPLACED)?,
+        settings: Maps::pinned()?.settings(slot.words.generation)?,
+        settings_held: pins::works(Duty::Settings),
+        setting_writes: setting_writes(&enforcement.counters)?,
+        attachment: Attachment::of(&info),
+        skipped: measure::account(info.program)
+            .map_err(|e| Error::io("ask for the program's statistics", e))?
+            .skipped,
+        program_id: info.program,
+        link_id: Some(info.id),
+        sealed: None,
+    }))
+}
+
+fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
+    let newest = sealed.newest();
+    let slot = newest.policy.slots[0];
+    let counters = newest.counters()?;
+    let new_cgroups = sealed.generations.iter().any(|g| g.seal.open & Seal::NEW_CGROUPS != 0);
+    Ok(InForce {
+        slot,
+        description: Description::read(slot.words.generation, slot.digest),
+        counts: counts(&counters, types)?,
+        lost_events: sum(&counters, LOST)?,
+        unplaced_cgroups: sum(&counters, UNPLACED)?,
+        settings: sealed.settings()?,
+        settings_held: sealed.held.iter().any(|held| held.duty == Some(Duty::Settings)),
+        setting_writes: setting_writes(&counters)?,
+        attachment: Attachment::RootCgroup,
+        skipped: 0,
+        program_id: newest.program,
+        link_id: None,
+        sealed: Some(SealInForce {
+            boot_ns: sealed.generations[0].seal.sealed_boot_ns,
+            policies: sealed.generations.len(),
+            open: Open::of(&slot, new_cgroups, types),
+        }),
+    })
+}
+
+fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<Vec<Count>, Error> {
     let mut counts = Vec::new();
     for reason in &types.reasons {
         let number = reason.number;
-        let count = |verdict| sum(counter_index(number, verdict));
+        let count = |verdict| sum(counters, counter_index(number, verdict));
         let (refused, audited) = (count(Verdict::Refused)?, count(Verdict::Audited)?);
         let excepted = count(Verdict::Excepted)?;
         if refused + audited + excepted > 0 {
             counts.push(Count { number, reason: reason_id(types, number), refused, audited, excepted });
         }
     }
-    let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
-    let slot = policy.slots[usize::from(policy.active & 1 == 1)];
-    Ok(Some(InForce {
-        slot,
-        description: Description::read(slot.words.generation, slot.digest),
-        counts,
-        lost_events: sum(LOST)?,
-        unplaced_cgroups: sum(UNPLACED)?,
-        attachment: Attachment::of(&info),
-        skipped: measure::account(&info)
-            .map_err(|e| Error::io("ask for the program's statistics", e))?
-            .skipped,
-        program_id: info.program,
-        link_id: info.id,
-    }))
+    Ok(counts)
 }
 
-/// What is pinned, once no other command is in the middle of pinning or removing it: to be told what is in force, nobody
-/// waits for the lock.
-fn settled() -> Result<Option<Box<Enforcement>>, Error> {
+/// What is in force.
+enum Settled {
+    Sealed(Box<Sealed>),
+    Pinned(Box<Enforcement>),
+    Nothing,
+}
+
+/// What is sealed or pinned, once no other command is in the middle of changing it: to be told what is in force, nobody waits for
+/// the lock.
+fn settled() -> Result<Settled, Error> {
     let link = || pins::link_info().map(|link| link.id);
     let deadline = Instant::now() + elsewhere::PATIENCE;
     loop {
+        if let Found::Sealed(sealed) = anchor::look()? {
+            return Ok(Settled::Sealed(sealed));
+        }
         let before = link();
         match pins::open() {
-            Ok(Pinned::Whole(enforcement)) => return Ok(Some(enforcement)),
+            Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
             Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
-                None => return Ok(None),
+                None => return Ok(Settled::Nothing),
                 Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
-                // Being lifted, or about to be pinned.
+                // Being lifted or sealed, or about to be pinned.
                 Some(_) => {}
             },
             // Removed meanwhile, the link first.
@@ -118,10 +189,24 @@ fn settled() -> Result<Option<Box<Enforcement>>, Error> {
     }
 }
 
-/// The id of the program that decides, as far as it is pinned.
+/// Refused, and let through and reported.
+fn setting_writes(counters: &PerCpuArray<MapData, u64>) -> Result<(u64, u64), Error> {
+    Ok((sum(counters, SETTINGS_REFUSED)?, sum(counters, SETTINGS_AUDITED)?))
+}
+
+/// Over all processors.
+fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, Error> {
+    let values = counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
+    Ok(values.iter().sum())
+}
+
+/// The id of the program that decides, as far as it is pinned or sealed.
 #[must_use]
 pub fn program_in_force() -> Option<u32> {
-    pins::link_info().map(|link| link.program)
+    match anchor::look() {
+        Ok(Found::Sealed(sealed)) => Some(sealed.newest().program),
+        _ => pins::link_info().map(|link| link.program),
+    }
 }
 
 /// The id of the reason with this number, or the kernel's name where the table lacks it.

@@ -12,6 +12,9 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
+use stockade_common::kinds;
+
+pub mod held;
 
 const BPF_MAP_CREATE: i64 = 0;
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
@@ -32,10 +35,8 @@ const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 const BPF_TASK_FD_QUERY: i64 = 20;
 const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
+const BPF_LINK_CREATE: i64 = 28;
 
-const BPF_PROG_TYPE_TRACING: u32 = 26;
-const BPF_PROG_TYPE_LSM: u32 = 29;
-pub const BPF_MODIFY_RETURN: u32 = 26;
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
 const BPF_MAP_TYPE_TASK_STORAGE: u32 = 29;
@@ -57,18 +58,33 @@ pub struct Target {
 impl Target {
     /// A hook of the BPF security module, by the BTF id of its function. 5.7 and later.
     pub fn lsm(function: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_LSM, attach_type: BPF_LSM_MAC, function }
+        Self { program_type: kinds::LSM, attach_type: BPF_LSM_MAC, function }
+    }
+
+    /// The same hook, for programs that a cgroup holds. 6.0 and later.
+    pub fn lsm_of_cgroup(function: u32) -> Self {
+        Self { program_type: kinds::LSM, attach_type: kinds::ATTACH_LSM_CGROUP, function }
     }
 
     /// A tracepoint, by the BTF id of its `btf_trace_…` type. 5.5 and later.
     pub fn tracepoint(name: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
+        Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
     }
 
     /// The front of a kernel function, by its BTF id: what the program returns, unless it is 0, is the
     /// function's answer, and the function does not run. 5.7 and later.
     pub fn modify_return(function: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: BPF_MODIFY_RETURN, function }
+        Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
+    }
+
+    /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.
+    pub fn cgroup_sysctl() -> Self {
+        Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
+    }
+
+    /// Whether it is attached to a cgroup.
+    pub fn is_cgroup(self) -> bool {
+        self.program_type == kinds::CGROUP_SYSCTL
     }
 }
 
@@ -397,6 +413,29 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 }).map(owned)
 }
 
+/// Attaches a loaded program to a cgroup, beside others; the attachment lives as long as the link returned or a pin of
+/// it, unless somebody detaches it.
+pub fn attach_to_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    target: Target,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = Attr {
+        prog_fd: fd_number(program),
+        target_fd: fd_number(cgroup),
+        attach_type: target.attach_type,
+        flags: 0,
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
 #[repr(C)]
 struct PathAttr {
     pathname: u64,
@@ -424,6 +463,8 @@ pub struct LinkInfo {
     pub program: u32,
     /// How it is attached: one of the constants of `enum bpf_attach_type`.
     pub attach_type: u32,
+    /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
+    pub cgroup: u64,
 }
 
 #[repr(C)]
@@ -438,7 +479,8 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = [0u32; 32];
     let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4] })
+    let cgroup = u64::from(info[4]) | u64::from(info[5]) << 32;
+    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4], cgroup })
 }
 
 #[repr(C)]

@@ -21,6 +21,7 @@ pub mod files;
 pub mod finder;
 mod harmless;
 pub mod interpret;
+pub mod laxer;
 pub mod learn;
 pub mod load;
 pub mod merge;
@@ -37,6 +38,7 @@ pub mod requester;
 mod root;
 #[cfg(test)]
 mod schema;
+pub mod settings;
 pub mod show;
 pub mod source;
 pub mod trust;

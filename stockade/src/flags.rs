@@ -47,6 +47,18 @@ pub enum Command {
     Grant(Grant),
     /// End enforcement
     Lift(Lift),
+    /// Make what is enforced irremovable until reboot
+    ///
+    /// The root of the cgroup tree then holds the programs, and guards keep everybody from taking them off, from loading
+    /// programs that could answer in their place, and from writing their maps: no process, pin or mount is needed
+    /// any more, and none can be removed to end it. `stockade lift` is refused. A policy that is stricter in everything can be
+    /// added with `stockade enforce`; grants end and cannot be added.
+    ///
+    /// Nothing is sealed while something would make it worth nothing: foreign programs that are asked before
+    /// Stockade's, a kernel loaded for kexec, kernel.ftrace_enabled at 0. Each is named with what to do about it.
+    ///
+    /// Needs kernel 6.0 or newer and bpf among the active security modules. Try the policy first: only a reboot ends it.
+    Seal(Seal),
     /// Show what is enforced here, by whom, and what was refused
     ///
     /// Exit status 1 when Stockade enforces nothing.
@@ -167,6 +179,18 @@ pub struct Lift {
     /// Also remove what another version pinned, or what is damaged, unread
     #[arg(long)]
     pub force: bool,
+}
+
+/// `stockade seal`
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// Keep this foreign BPF program, which could undo the seal: by its id or its tag as `bpftool prog` shows them (repeatable).
+    /// The tag stays the same over reboots
+    #[arg(long, value_name = "ID|TAG")]
+    pub trust: Vec<String>,
+    /// Seal although something is left open, and say so in `status` until reboot
+    #[arg(long)]
+    pub best_effort: bool,
 }
 
 /// `stockade probe`

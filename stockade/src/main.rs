@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Enforce(f) => commands::enforce::run(&f, json),
         Command::Grant(f) => commands::grant::run(&f, json),
         Command::Lift(f) => commands::lift::run(&f, json),
+        Command::Seal(f) => commands::seal::run(&f, json),
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
         Command::Residual => commands::residual::run(json),

@@ -10,8 +10,9 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 16] = [
+    let schemas: [(&str, Schema); 17] = [
         ("enforce", schema_for!(commands::enforce::Report)),
+        ("seal", schema_for!(commands::seal::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
         ("probe", schema_for!(commands::probe::Report)),

@@ -12,7 +12,7 @@ Strings become types here and nowhere else. Reading goes on after a mistake, so 
 | `syntax.rs` | TOML itself: its errors, in our words |
 | `fields.rs` | taking values of one type out of a table; unknown keys |
 | `table.rs` | the top of the file |
-| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `seal.rs` | one kind of table each |
+| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs`, `seal.rs` | one kind of table each |
 | `place.rs`, `cgroup.rs`, `unit.rs` | where a scope or exception is |
 | `exe.rs`, `digest.rs`, `expiry.rs`, `name.rs` | one kind of value each |
 */
@@ -28,6 +28,7 @@ mod place;
 mod reasons;
 mod scope;
 mod seal;
+mod settings;
 mod syntax;
 mod table;
 mod unit;
@@ -44,7 +45,7 @@ use crate::{
 pub mod keys {
     pub use super::{
         accept::KEYS as ACCEPT, exception::KEYS as EXCEPTION, scope::KEYS as SCOPE, seal::KEYS as SEAL,
-        table::KEYS as TOP,
+        settings::KEYS as SETTINGS, table::KEYS as TOP,
     };
 }
 

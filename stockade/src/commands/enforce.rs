@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
-    Error,
+    Error, SettingRule,
     attach::Attachment,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
@@ -26,7 +26,7 @@ const UNDO: &str = "stockade lift";
 /// What `enforce --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// started, replaced or unchanged
+    /// started, replaced, tightened (added to what is sealed) or unchanged
     pub change: String,
     /// The level in force
     pub level: String,
@@ -38,14 +38,18 @@ pub struct Report {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
-    /// How the program is attached: bpf-lsm, or modify-return, which is weaker
+    /// Settings that keep their value, as sysctl(8) names them
+    pub frozen: Vec<String>,
+    /// Settings that keep their value or get a stricter one
+    pub ratcheted: Vec<String>,
+    /// How the program is attached: bpf-lsm, root-cgroup once sealed, or modify-return, which is weaker
     pub attachment: String,
     /// How it was proven: the reason that was asked for; null when the kernel left nothing to ask
     pub proven_by: Option<String>,
     /// What the administrator should know
     pub notices: Vec<String>,
-    /// How to undo it
-    pub undo: String,
+    /// How to undo it; null when only a reboot does
+    pub undo: Option<String>,
 }
 
 pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
@@ -186,6 +190,7 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         change: match applied.change {
             Change::Started => "started",
             Change::Replaced => "replaced",
+            Change::Tightened => "tightened",
             Change::Unchanged => "unchanged",
         }
         .into(),
@@ -194,13 +199,15 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         refused: super::ids(words.deny, types),
         audited: super::ids(words.watched & !words.deny, types),
         allowed: super::ids(applied.slot.allow, types),
+        frozen: super::held(&applied.settings, SettingRule::FREEZE),
+        ratcheted: super::held(&applied.settings, SettingRule::RATCHET),
         attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {
             SelfTest::Passed { reason } => Some(reason.clone()),
             _ => None,
         },
         notices,
-        undo: UNDO.into(),
+        undo: (applied.attachment != Attachment::RootCgroup).then(|| UNDO.into()),
     }
 }
 
@@ -209,6 +216,7 @@ fn text(report: &Report) -> String {
     let what = format!("{}{}", report.level, if report.audit { ", audited" } else { "" });
     let _ = match report.change.as_str() {
         "unchanged" => writeln!(out, "Already in force: {what}. Nothing was changed."),
+        "tightened" => writeln!(out, "In force: {what}, added to what is sealed."),
         "replaced" => writeln!(out, "In force: {what}, instead of the policy before."),
         _ => writeln!(out, "In force: {what}."),
     };
@@ -223,6 +231,11 @@ fn text(report: &Report) -> String {
             format!(", allowed by name: {}", report.allowed.join(", "))
         }
     );
+    if !report.frozen.is_empty() || !report.ratcheted.is_empty() {
+        let (frozen, ratcheted) = (report.frozen.len(), report.ratcheted.len());
+        let mode = if report.audit { ", audited: writes go through and are reported" } else { "" };
+        let _ = writeln!(out, "  {frozen} settings frozen, {ratcheted} can only become stricter{mode}");
+    }
     if let Some(reason) = &report.proven_by {
         let _ = writeln!(
             out,
@@ -232,6 +245,9 @@ fn text(report: &Report) -> String {
     for notice in &report.notices {
         let _ = writeln!(out, "  note: {notice}");
     }
-    let _ = writeln!(out, "Lasts until reboot. Undo with: {}", report.undo);
+    let _ = match &report.undo {
+        Some(undo) => writeln!(out, "Lasts until reboot. Undo with: {undo}"),
+        None => writeln!(out, "Sealed: lasts until reboot."),
+    };
     out
 }

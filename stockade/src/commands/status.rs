@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    SettingRule,
     btf::KernelTypes,
     host,
     read_back::{self, read_back},
+    seal,
 };
 use stockade_policy::model::{Exception, Policy};
 use stockade_reasons::Level;
@@ -37,10 +39,10 @@ pub struct InForce {
     pub level: String,
     /// Whether the level is audited, not enforced
     pub audit: bool,
-    /// How the program is attached: bpf-lsm, or modify-return, which is weaker
+    /// How the program is attached: bpf-lsm, root-cgroup once sealed, or modify-return, which is weaker
     pub attachment: String,
-    /// Whether root can lift it before reboot
-    pub sealed: bool,
+    /// The seal; null when root can lift it
+    pub sealed: Option<Seal>,
     /// Seconds since it was applied
     pub applied_seconds_ago: u64,
     /// Reasons refused
@@ -49,6 +51,16 @@ pub struct InForce {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
+    /// Settings that keep their value, as sysctl(8) names them
+    pub frozen: Vec<String>,
+    /// Settings that keep their value or get a stricter one
+    pub ratcheted: Vec<String>,
+    /// Whether the program that holds them is attached; false also where none are held
+    pub settings_held: bool,
+    /// Writes to settings that were refused since enforcement started
+    pub setting_writes_refused: u64,
+    /// Writes to settings that were let through and reported
+    pub setting_writes_audited: u64,
     /// Scopes: parts of the cgroup tree with verdicts of their own
     pub scopes: Vec<String>,
     /// Exceptions and grants that have not ended
@@ -66,8 +78,23 @@ pub struct InForce {
     pub skipped: u64,
     /// As in `bpftool prog`
     pub program_id: u32,
-    /// As in `bpftool link`
-    pub link_id: u32,
+    /// As in `bpftool link`; null when sealed, since there is none
+    pub link_id: Option<u32>,
+}
+
+/// A seal.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Seal {
+    /// Whether it was proven, by trying, that it holds
+    pub verified: bool,
+    /// What is wrong where it does not
+    pub problems: Vec<String>,
+    /// Seconds since it was sealed
+    pub sealed_seconds_ago: u64,
+    /// Policies in force at once: the first, and those that were added
+    pub policies: usize,
+    /// What it leaves open
+    pub left_open: Vec<String>,
 }
 
 /// Requests for one reason.
@@ -124,16 +151,33 @@ impl ExceptionLine {
 pub fn run(json: bool) -> Result<Exit> {
     let types = KernelTypes::of_running_kernel()?;
     let native = host::native_lockdown()?;
-    let stockade = read_back(&types)?.map(|state| InForce {
+    let state = read_back(&types)?;
+    // Trying is a request like any other: the counters are read before.
+    let problems = match &state {
+        Some(state) if state.sealed.is_some() => seal::problems(&types)?,
+        _ => Vec::new(),
+    };
+    let stockade = state.map(|state| InForce {
         level: super::level_of(state.slot.level).to_string(),
         audit: state.slot.audit == 1,
         attachment: super::attachment(state.attachment).into(),
         skipped: state.skipped,
-        sealed: false,
+        sealed: state.sealed.as_ref().map(|sealed| Seal {
+            verified: problems.is_empty(),
+            problems,
+            sealed_seconds_ago: host::boot_ns().saturating_sub(sealed.boot_ns) / 1_000_000_000,
+            policies: sealed.policies,
+            left_open: sealed.open.iter().map(ToString::to_string).collect(),
+        }),
         applied_seconds_ago: host::boot_ns().saturating_sub(state.slot.applied_boot_ns) / 1_000_000_000,
         refused: super::ids(state.slot.words.deny, &types),
         audited: super::ids(state.slot.words.watched & !state.slot.words.deny, &types),
         allowed: super::ids(state.slot.allow, &types),
+        frozen: super::held(&state.settings, SettingRule::FREEZE),
+        ratcheted: super::held(&state.settings, SettingRule::RATCHET),
+        settings_held: state.settings_held,
+        setting_writes_refused: state.setting_writes.0,
+        setting_writes_audited: state.setting_writes.1,
         described: state.description.is_some(),
         scopes: described(&state, |policy| {
             policy
@@ -201,11 +245,20 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
             stockade_kernel::description::FOLDER
         ));
     }
+    if stockade.is_some_and(|s| !s.settings_held && !(s.frozen.is_empty() && s.ratcheted.is_empty())) {
+        warnings.push(
+            "the program that holds settings was detached: they can be changed; apply the policy again with stockade enforce"
+                .into(),
+        );
+    }
     if let Some(s) = stockade.filter(|s| s.unplaced_cgroups > 0) {
         warnings.push(format!(
             "{} new cgroups could not be looked up among the scopes, since their paths are too long or the table is full: what surrounds them decides for them",
             s.unplaced_cgroups
         ));
+    }
+    for problem in stockade.iter().filter_map(|s| s.sealed.as_ref()).flat_map(|seal| &seal.problems) {
+        warnings.push(format!("the seal does not hold: {problem}"));
     }
     if in_force && host::tracing_is_off() {
         warnings.push("kernel.ftrace_enabled is 0: the program does not run, nothing is refused by Stockade; turn it on with: sysctl kernel.ftrace_enabled=1".into());
@@ -226,6 +279,20 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
     warnings
 }
 
+fn sealed(seal: Option<&Seal>) -> String {
+    let Some(seal) = seal else { return "no: root can lift it".into() };
+    let added = match seal.policies {
+        0 | 1 => String::new(),
+        2 => ", one policy added since".into(),
+        n => format!(", {} policies added since", n - 1),
+    };
+    if seal.verified {
+        format!("yes, verified: until reboot, since {} s{added}", seal.sealed_seconds_ago)
+    } else {
+        format!("NOT VERIFIED, sealed {} s ago{added}: see the warnings", seal.sealed_seconds_ago)
+    }
+}
+
 fn text(report: &Report) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Kernel           {}", report.kernel);
@@ -240,17 +307,25 @@ fn text(report: &Report) -> String {
             let _ = writeln!(out, "Stockade         {}, {mode}, since {} s", s.level, s.applied_seconds_ago);
             let _ = writeln!(
                 out,
-                "  attached as    {} (program {}, link {})",
-                if s.attachment == "bpf-lsm" { "BPF LSM" } else { "modify-return, the weaker way" },
+                "  attached as    {} (program {}{})",
+                match s.attachment.as_str() {
+                    "bpf-lsm" => "BPF LSM",
+                    "root-cgroup" => "BPF LSM, held by the root cgroup",
+                    _ => "modify-return, the weaker way",
+                },
                 s.program_id,
-                s.link_id
+                s.link_id.map_or_else(String::new, |link| format!(", link {link}"))
             );
-            let _ = writeln!(
-                out,
-                "  sealed         {}",
-                if s.sealed { "yes: until reboot" } else { "no: root can lift it" }
-            );
+            let _ = writeln!(out, "  sealed         {}", sealed(s.sealed.as_ref()));
+            for open in s.sealed.iter().flat_map(|seal| &seal.left_open) {
+                let _ = writeln!(out, "  left open      {open}");
+            }
             for (title, list) in [("refused", &s.refused), ("audited", &s.audited), ("allowed", &s.allowed)] {
+                if !list.is_empty() {
+                    let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
+                }
+            }
+            for (title, list) in [("frozen", &s.frozen), ("ratcheted", &s.ratcheted)] {
                 if !list.is_empty() {
                     let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                 }
@@ -282,6 +357,13 @@ fn text(report: &Report) -> String {
                         c.reason, c.refused, c.audited, c.excepted
                     );
                 }
+            }
+            if s.setting_writes_refused + s.setting_writes_audited > 0 {
+                let _ = writeln!(
+                    out,
+                    "  writes to settings: {} refused, {} audited",
+                    s.setting_writes_refused, s.setting_writes_audited
+                );
             }
             if s.lost_events > 0 {
                 let _ = writeln!(

@@ -1,0 +1,109 @@
+/*!
+What sealed programs know of the seal: the value of the map `.data.seal`, written once, then read-only for user space
+and for programs alike.
+*/
+
+/// Most programs whose tags the guards know: our own, and those that an administrator trusts.
+pub const TAGS_MAX: usize = 64;
+
+/// Most maps that are kept from others: see [`Seal::maps`].
+pub const KEPT_MAPS_MAX: usize = 4;
+
+/// The seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seal {
+    /// [`crate::MAGIC`].
+    pub magic: u64,
+    /// [`crate::LAYOUT`].
+    pub layout: u32,
+    /// Number of the generation: 1 for the first, one more for each stacked on it.
+    pub number: u32,
+    /// When it was sealed: nanoseconds since boot, suspend included.
+    pub sealed_boot_ns: u64,
+    /// The boot it belongs to.
+    pub boot_id: [u8; 16],
+    /// What is left open, see [`Seal::NEW_CGROUPS`].
+    pub open: u32,
+    /// How many of the tags are used.
+    pub tags_used: u32,
+    /// Ids of maps that programs write and decisions depend on: nobody else gets a descriptor to write them by. 0 for none.
+    pub maps: [u32; KEPT_MAPS_MAX],
+    /// Tags of the programs that may be loaded, as the kernel has their bytes.
+    pub tags: [u64; TAGS_MAX],
+}
+
+impl Seal {
+    /// Bit of [`Seal::open`]: new cgroups get their places by attachments that root can end.
+    pub const NEW_CGROUPS: u32 = 1;
+
+    /// What a program that can be lifted knows: nothing.
+    pub const NONE: Self = Self {
+        magic: crate::MAGIC,
+        layout: crate::LAYOUT,
+        number: 0,
+        sealed_boot_ns: 0,
+        boot_id: [0; 16],
+        open: 0,
+        tags_used: 0,
+        maps: [0; KEPT_MAPS_MAX],
+        tags: [0; TAGS_MAX],
+    };
+}
+
+/// Where the running kernel keeps what the guards read of a program and of a map. Written into the object before it is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProgramOffsets {
+    /// `bpf_prog.type`
+    pub kind: u32,
+    /// `bpf_prog.expected_attach_type`
+    pub attach_type: u32,
+    /// `bpf_prog.tag`
+    pub tag: u32,
+    /// `bpf_map.id`
+    pub map_id: u32,
+}
+
+impl ProgramOffsets {
+    /// Structure and field behind each word, in the order in which they lie.
+    pub const FIELDS: [(&'static str, &'static str); 4] =
+        [("bpf_prog", "type"), ("bpf_prog", "expected_attach_type"), ("bpf_prog", "tag"), ("bpf_map", "id")];
+
+    /// The words in order, as they lie in the program.
+    #[must_use]
+    pub const fn words(self) -> [u32; 4] {
+        [self.kind, self.attach_type, self.tag, self.map_id]
+    }
+}
+
+/// `enum bpf_prog_type` and `enum bpf_attach_type`, as far as guards know them: user space's interface, and so fixed.
+pub mod kinds {
+    /// `BPF_PROG_TYPE_CGROUP_SYSCTL`
+    pub const CGROUP_SYSCTL: u32 = 23;
+    /// `BPF_PROG_TYPE_TRACING`
+    pub const TRACING: u32 = 26;
+    /// `BPF_PROG_TYPE_EXT`
+    pub const EXT: u32 = 28;
+    /// `BPF_PROG_TYPE_LSM`
+    pub const LSM: u32 = 29;
+    /// `BPF_CGROUP_SYSCTL`
+    pub const ATTACH_CGROUP_SYSCTL: u32 = 18;
+    /// `BPF_MODIFY_RETURN`
+    pub const ATTACH_MODIFY_RETURN: u32 = 26;
+    /// `BPF_LSM_CGROUP`
+    pub const ATTACH_LSM_CGROUP: u32 = 43;
+
+    /// Whether programs of this kind can stand between a question and the answer of a sealed one.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    pub const fn reaches_us(kind: u32, attach_type: u32) -> bool {
+        kind == LSM
+            || kind == EXT
+            || kind == CGROUP_SYSCTL
+            || (kind == TRACING && attach_type == ATTACH_MODIFY_RETURN)
+    }
+}
+
+const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 8 * TAGS_MAX);

@@ -1,0 +1,544 @@
+/*!
+The steps to a seal, and the proof that it holds.
+
+```text
+1 look: nothing that would make the seal worth nothing
+2 load every program and write every map; freeze the maps
+3 attach the guard that keeps foreign programs out, then look for those that are in already
+4 attach what decides, and prove that it does
+5 attach the guard that keeps all of them there: the commit
+6 prove that the guards hold; let go of the pins
+```
+
+A kill before the commit leaves what was in force before, beside programs that the next command takes off again.
+After it nothing is taken back by anybody: a stricter policy is stacked as one more program that decides, and a request
+passes when none of them refuses.
+*/
+use std::{
+    collections::HashMap,
+    fmt, fs,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use stockade_common::{Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_policy::{
+    compile::{CompiledSetting, bit},
+    model::Policy,
+};
+use stockade_reasons::Level;
+
+use crate::{
+    Error,
+    anchor::{self, Found, Root, Sealed},
+    btf::KernelTypes,
+    description::{self, Description},
+    enforce::{Machine, Ready, step},
+    foreign::{self, Foreign},
+    host, measure,
+    object::{self, Duty, LABELS, MAPS, Object, SEAL},
+    pins::{self, Lock, Pinned},
+    read_back::reason_id,
+    selftest::{self, SelfTest},
+    sys::{self, held},
+    tables::{Maps, SETTINGS},
+};
+
+/// What to keep beside the seal, and what to do without.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Foreign programs that stay: by id, or by tag in sixteen digits.
+    pub trust: Vec<String>,
+    /// Seal although this kernel or this policy leaves something open.
+    pub best_effort: bool,
+}
+
+/// What the seal does not close: told as long as it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Root can end the attachments that give new cgroups their places.
+    NewCgroups,
+    /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
+    Reasons(Vec<String>),
+}
+
+impl Open {
+    /// What a policy with this slot leaves open once it is sealed.
+    pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
+        let mut open = Vec::new();
+        let reasons = types.reasons.iter().map(|reason| reason.number);
+        let free: Vec<_> = reasons
+            .filter(|&number| types.is_integrity(number) && slot.words.deny & bit(number) == 0)
+            .map(|number| reason_id(types, number))
+            .collect();
+        if !free.is_empty() {
+            open.push(Self::Reasons(free));
+        }
+        if new_cgroups {
+            open.push(Self::NewCgroups);
+        }
+        open
+    }
+}
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewCgroups => f.write_str(
+                "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
+                 what surrounds such a cgroup then decides for it",
+            ),
+            Self::Reasons(reasons) => write!(
+                f,
+                "root can change the kernel, and with it the seal, by what is not refused: {}",
+                reasons.join(", ")
+            ),
+        }
+    }
+}
+
+/// What [`seal`] did.
+#[derive(Debug)]
+pub struct Done {
+    /// The policy that was sealed.
+    pub slot: Slot,
+    /// The same in words.
+    pub policy: Policy,
+    /// When: nanoseconds since boot.
+    pub sealed_boot_ns: u64,
+    /// Foreign programs that were trusted.
+    pub trusted: Vec<Foreign>,
+    /// What is left open.
+    pub open: Vec<Open>,
+    /// Programs that are started already and excepted only when started anew: process id and path.
+    pub started_before: Vec<(u32, std::path::PathBuf)>,
+    /// The kernel hooks in use.
+    pub hooks: Vec<&'static str>,
+    /// This kernel's types.
+    pub types: KernelTypes,
+}
+
+/// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
+///
+/// # Errors
+/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy. Nothing is sealed then.
+pub fn seal(options: &Options) -> Result<Done, Error> {
+    let machine = Machine::look()?;
+    let _lock = Lock::take()?;
+    if let Found::Sealed(_) = anchor::look()? {
+        return Err(Error::Sealed {
+            what: "sealing once more",
+            instead: "a stricter policy is added with: stockade enforce".into(),
+        });
+    }
+    anchor::tidy_up()?;
+    let (policy, auto) = in_force()?;
+    let obstacles = obstacles(&machine.lsms);
+    if !obstacles.is_empty() {
+        return Err(Error::Request(format!("not sealed:\n  - {}", obstacles.join("\n  - "))));
+    }
+    let mut ready = Ready::new(&machine.types, policy, auto)?;
+    let open = left_open(&ready, &machine.types, options)?;
+    if ready.refuses_nothing() {
+        return Err(Error::Request(
+            "the policy in force refuses nothing, so a seal would hold nothing: apply one that does, for instance \
+             stockade enforce integrity"
+                .into(),
+        ));
+    }
+    hold_tracing(&mut ready);
+    let trusted = foreign::trusted(&options.trust)?;
+    let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+
+    let duties = ready.sealed_duties();
+    let mut everything = duties.clone();
+    everything.extend([Duty::GuardPrograms, Duty::GuardCalls]);
+    let set = Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted };
+    let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())?;
+    step("sealed-loaded");
+
+    let sealed_boot_ns = made.seal.sealed_boot_ns;
+    let attached = (|| -> Result<(), Error> {
+        made.attach(&root, Duty::GuardPrograms)?;
+        step("guard-attached");
+        foreign::none_but(&trusted, &ours_in_pins())?;
+        for &duty in &duties {
+            made.attach(&root, duty)?;
+            step("sealed-attached");
+        }
+        made.held_by_nobody_else()?;
+        made.self_test(&machine, ready.watched_here())?;
+        step("sealed-heard");
+        made.attach(&root, Duty::GuardCalls)
+    })();
+    if let Err(error) = attached {
+        anchor::tidy_up()?;
+        return Err(match error {
+            // Only without the guard can it be asked who they are.
+            Error::Foreign { programs, .. } => {
+                Error::Foreign { words: foreign::describe(&programs), programs }
+            }
+            other => other,
+        });
+    }
+    step("committed");
+    pins::remove_all_but(&open_pins(&open))?;
+    description::keep_only(Some(ready.slot.words.generation));
+    let started_before = if ready.executables.is_empty() {
+        Vec::new()
+    } else {
+        crate::labels::missing_in(made.object.map(LABELS.0)?, &ready.description.programs)?
+    };
+    let Found::Sealed(sealed) = anchor::look()? else {
+        return Err(Error::SelfTest("the seal is closed, and the kernel does not list it".into()));
+    };
+    if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
+        return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
+    }
+    Ok(Done {
+        slot: ready.slot,
+        policy: ready.description.policy,
+        sealed_boot_ns,
+        trusted,
+        open,
+        started_before,
+        hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
+        types: machine.types,
+    })
+}
+
+/// The policy in force in words, and what its `auto` was found to be.
+fn in_force() -> Result<(Policy, Level), Error> {
+    let Pinned::Whole(enforcement) = pins::open()? else {
+        crate::elsewhere::nothing()?;
+        return Err(Error::Request(
+            "nothing is enforced, so there is nothing to seal: apply a policy first, for instance with stockade enforce integrity".into(),
+        ));
+    };
+    let slot = enforcement.slot()?;
+    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+    let mut policy = description.policy;
+    policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
+    Ok((policy, description.auto.into()))
+}
+
+/// Whatever the policy says, the switch that silences all programs stays on.
+fn hold_tracing(ready: &mut Ready) {
+    const SWITCH: &str = "kernel/ftrace_enabled";
+    ready.tables.settings.retain(|setting| setting.name != SWITCH);
+    let rule = SettingRule { hold: SettingRule::FREEZE, kind: SettingRule::HIGHER, ..SettingRule::default() };
+    ready.tables.settings.push(CompiledSetting { name: SWITCH.into(), rule, named: false });
+}
+
+fn next_generation() -> Result<u64, Error> {
+    match pins::open()? {
+        Pinned::Whole(enforcement) => {
+            let policy = enforcement.policy()?;
+            Ok(policy.slots.iter().map(|slot| slot.words.generation).max().unwrap_or_default() + 1)
+        }
+        Pinned::Nothing { .. } => Ok(1),
+    }
+}
+
+/// What keeps this machine from being sealed, whatever the policy: each with its remedy. `lsms` are the active security modules.
+#[must_use]
+pub fn obstacles(lsms: &str) -> Vec<String> {
+    let mut obstacles = Vec::new();
+    if !host::is_at_least(6, 0) {
+        obstacles.push(
+            "this kernel is older than 6.0, with which came programs of security modules that a cgroup holds: boot a newer one"
+                .to_owned(),
+        );
+    }
+    if !host::has_bpf_lsm(lsms) {
+        obstacles.push(format!(
+            "bpf is not among the active security modules ({lsms}), and programs that work without it can be removed by root: \
+             add lsm={lsms},bpf to the kernel command line and reboot"
+        ));
+    }
+    if host::tracing_is_off() {
+        obstacles.push(
+            "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1".to_owned(),
+        );
+    }
+    if fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
+        obstacles.push(
+            "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it"
+                .to_owned(),
+        );
+    }
+    if let Err(error) = Root::open() {
+        obstacles.push(format!("the root of the cgroup tree cannot be opened: {error}"));
+    }
+    obstacles
+}
+
+fn left_open(ready: &Ready, types: &KernelTypes, options: &Options) -> Result<Vec<Open>, Error> {
+    let open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
+    if options.best_effort || open.is_empty() {
+        return Ok(open);
+    }
+    let list: Vec<_> = open.iter().map(ToString::to_string).collect();
+    Err(Error::Request(format!(
+        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
+         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
+        list.join("\n  - ")
+    )))
+}
+
+/// Ids of the programs behind our pins, which the seal takes over from.
+fn ours_in_pins() -> Vec<u32> {
+    let all = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
+    all.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program)).collect()
+}
+
+/// Pins that stay, for what is left open.
+fn open_pins(open: &[Open]) -> Vec<&'static str> {
+    if open.contains(&Open::NewCgroups) { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
+}
+
+/// What is known of the set of programs to be made.
+struct Set<'a> {
+    number: u32,
+    generation: u64,
+    open: &'a [Open],
+    trusted: &'a [Foreign],
+}
+
+/// A generation of programs, loaded, its maps written and frozen.
+struct Made {
+    object: Object,
+    programs: HashMap<Duty, OwnedFd>,
+    seal: Seal,
+    /// Ids of the maps that programs write and decisions depend on.
+    kept: Vec<u32>,
+}
+
+impl Made {
+    /// With the maps that are there already.
+    fn new(
+        machine: &Machine,
+        ready: &mut Ready,
+        duties: &[Duty],
+        set: &Set<'_>,
+        there: HashMap<String, OwnedFd>,
+    ) -> Result<Self, Error> {
+        let (targets, offsets) = Duty::sealed_targets(duties)?;
+        let frozen_already: Vec<String> = there.keys().cloned().collect();
+        let object = Object::open_with(&machine.types, offsets, there)?;
+        let maps = Maps::of(&object)?;
+        ready.write(&maps, set.generation)?;
+        let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
+        sys::update(object.map(MAPS[0].0)?, &0u32, &policy)
+            .map_err(|e| Error::bpf("writing the policy", e))?;
+
+        let mut programs = HashMap::new();
+        for (&duty, target) in duties.iter().zip(targets) {
+            let program = object.load(duty, target)?;
+            if matches!(duty, Duty::Sealed | Duty::SealedWhole) {
+                // Where whoever looks for the seal finds it.
+                for map in [SEAL, SETTINGS] {
+                    held::bind(program.as_fd(), object.map(map)?)
+                        .map_err(|e| Error::io("bind a map to the program", e))?;
+                }
+            }
+            programs.insert(duty, program);
+        }
+        if set.open.contains(&Open::NewCgroups) {
+            // The old attachments end with their pins: these fill the new tables.
+            let beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
+            for (duty, link) in &beside {
+                pins::replace(link, duty.pin())?;
+            }
+        }
+        maps.place(&ready.tables.places, set.generation)?;
+
+        let kept = kept_maps(&object, ready)?;
+        let mut seal = Seal {
+            number: set.number,
+            sealed_boot_ns: host::boot_ns(),
+            boot_id: host::boot_id(),
+            open: if set.open.contains(&Open::NewCgroups) { Seal::NEW_CGROUPS } else { 0 },
+            ..Seal::NONE
+        };
+        for (to, &id) in seal.maps.iter_mut().zip(&kept) {
+            *to = id;
+        }
+        let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
+        let tags = tags.into_iter().map(|(_, tag)| tag).chain(set.trusted.iter().map(|foreign| foreign.tag));
+        for (at, tag) in tags.enumerate() {
+            *seal.tags.get_mut(at).ok_or_else(too_many)? = u64::from_ne_bytes(tag);
+            seal.tags_used = u32::try_from(at + 1).expect("tags are few");
+        }
+        sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
+
+        // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
+        let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
+        for name in frozen.chain([SEAL]).filter(|name| !frozen_already.iter().any(|there| there == name)) {
+            held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
+        }
+        Ok(Self { object, programs, seal, kept })
+    }
+
+    fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
+        root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| match e.raw_os_error() {
+            Some(libc::EINVAL) => Error::TooOld("programs of security modules that a cgroup holds, which came with 6.0"),
+            Some(libc::ENOSPC) => Error::Request(
+                "the kernel lets cgroups use ten hooks of security modules in all, and others use too many of them: \
+                 `bpftool cgroup tree` lists whose programs are attached as lsm_cgroup; end them, or take exceptions by program out of the policy".into(),
+            ),
+            Some(libc::E2BIG) => Error::Request(format!(
+                "too many programs are attached to {}: `bpftool prog` lists them; end some", duty.hook_name()
+            )),
+            _ => Error::io(format!("attach {} to the root cgroup", duty.hook_name()), e),
+        })
+    }
+
+    fn self_test(&self, machine: &Machine, watched: u64) -> Result<SelfTest, Error> {
+        let counters = crate::enforce::counters(&self.object)?;
+        selftest::run(&machine.types, &counters, watched, machine.native)
+    }
+
+    /// Nobody else may hold a map that programs write: it would outlive the guard's attachment.
+    fn held_by_nobody_else(&self) -> Result<(), Error> {
+        let ours: Vec<u32> = self.programs.values().filter_map(|p| foreign::id(p.as_fd())).collect();
+        foreign::no_holder_of(&self.kept, &ours)
+    }
+}
+
+fn too_many() -> Error {
+    Error::Request(format!(
+        "more programs are trusted than a seal can name: {TAGS_MAX} in all, Stockade's own included"
+    ))
+}
+
+fn kept_maps(object: &Object, ready: &Ready) -> Result<Vec<u32>, Error> {
+    let mut names = Vec::new();
+    if !ready.tables.programs.is_empty() {
+        names.push(LABELS.0);
+    }
+    if !ready.tables.places.is_empty() {
+        names.push("CGROUPS");
+    }
+    let id = |name| {
+        let info = held::map_info(object.map(name)?).map_err(|e| Error::io("ask for a map's id", e))?;
+        Ok(info.id)
+    };
+    names.into_iter().map(id).collect()
+}
+
+/// Stacks a policy on what is sealed. It counts and tells into the maps that are there.
+pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Result<SelfTest, Error> {
+    if !ready.tables.places.is_empty() {
+        return Err(Error::Sealed {
+            what: "adding a policy with scopes or exceptions by unit or cgroup",
+            instead: "they need programs that root can end: apply a policy without them, which is added to what is sealed".into(),
+        });
+    }
+    let newest = sealed.newest();
+    let duties = ready.sealed_duties();
+    let set = Set {
+        number: newest.seal.number + 1,
+        generation: newest.policy.slots[0].words.generation + 1,
+        open: &[],
+        trusted: &[],
+    };
+    let mut there = HashMap::new();
+    for name in [MAPS[1].0, MAPS[2].0] {
+        let map = newest
+            .map(name)
+            .ok_or_else(|| Error::Object(format!("a sealed program without the map {name}")))?;
+        there.insert(name.to_owned(), map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?);
+    }
+    let made = Made::new(machine, ready, &duties, &set, there)?;
+    step("sealed-loaded");
+    made.held_by_nobody_else()?;
+    // What decides comes last.
+    for &duty in &duties {
+        made.attach(&sealed.root, duty)?;
+        step("sealed-attached");
+    }
+    made.self_test(machine, ready.watched_here())
+}
+
+/// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted
+/// and told as any other. Everything else that is tried has no effect even where no guard is.
+///
+/// # Errors
+/// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
+pub fn problems(types: &KernelTypes) -> Result<Vec<String>, Error> {
+    match anchor::look()? {
+        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?)),
+        _ => Err(Error::Request("nothing is sealed".into())),
+    }
+}
+
+fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<String> {
+    let mut problems = Vec::new();
+    if host::tracing_is_off() {
+        problems
+            .push("kernel.ftrace_enabled is 0: no program runs, nothing is refused by Stockade".to_owned());
+    }
+    for duty in [Duty::GuardPrograms, Duty::Settings, Duty::GuardCalls] {
+        if !sealed.held.iter().any(|held| held.duty == Some(duty)) {
+            problems.push(format!("the guard on {} is gone", duty.hook_name()));
+        }
+    }
+    // Of a descriptor that is none the kernel says EBADF, unless the guard answers first.
+    let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
+    for kind in anchor::KINDS {
+        if !refused(held::detach_from_nothing(kind)) {
+            problems
+                .push("the guard on bpf(2) does not refuse to take programs off the root cgroup".to_owned());
+        }
+    }
+    if let Some(hook) = types.hook
+        && !refused(measure::load_foreign(sys::Target::lsm(hook)))
+    {
+        problems.push("the guard on programs does not keep a foreign one out".to_owned());
+    }
+    // Where nothing holds it, what is not 0 turns it on, as it is.
+    match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EROFS) => problems.push(
+            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
+                .to_owned(),
+        ),
+        _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
+    }
+    if let Some(attached) =
+        sealed.held.iter().find(|h| h.kind == kinds::ATTACH_LSM_CGROUP && h.duty.is_none())
+    {
+        problems.push(format!(
+            "a program that is not Stockade's, {} ({}), is attached beside it",
+            attached.name, attached.id
+        ));
+    }
+    let newest = sealed.newest();
+    if newest.seal.boot_id != host::boot_id() {
+        problems.push("the boot id is not that of the seal: /proc/sys/kernel/random/boot_id is not the kernel's own file".to_owned());
+    }
+    if newest.seal.sealed_boot_ns > host::boot_ns() {
+        problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
+    }
+    match proof(sealed, types, native) {
+        Ok(_) => {}
+        Err(error) => problems.push(error.to_string()),
+    }
+    problems
+}
+
+/// Knocks, and looks whether the newest generation heard it.
+pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Result<SelfTest, Error> {
+    let newest = sealed.newest();
+    let slot = newest.policy.slots[0];
+    let counters = newest.counters()?;
+    let watched = if slot.words.places == 0 {
+        slot.words.watched
+    } else {
+        // Which place decides for this process is not to be read from the tables any more.
+        let description =
+            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+        Ready::new(types, description.policy, description.auto.into())?.watched_here()
+    };
+    selftest::run(types, &counters, watched, native)
+}

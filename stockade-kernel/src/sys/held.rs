@@ -1,0 +1,172 @@
+/*!
+The calls around programs that a cgroup holds, and around maps that nobody writes any more.
+*/
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use aya_obj::generated::bpf_prog_info;
+
+use super::{InfoAttr, address, bpf, fd_number, owned};
+
+const BPF_PROG_ATTACH: i64 = 8;
+const BPF_PROG_DETACH: i64 = 9;
+const BPF_MAP_GET_FD_BY_ID: i64 = 14;
+const BPF_PROG_QUERY: i64 = 16;
+const BPF_MAP_FREEZE: i64 = 22;
+const BPF_PROG_BIND_MAP: i64 = 35;
+
+const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+
+#[repr(C)]
+struct AttachAttr {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// Has a cgroup hold a program beside those that it holds already. Nothing else is needed to keep it.
+pub fn attach_to_cgroup(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target_fd: fd_number(cgroup),
+        attach_bpf_fd: fd_number(program),
+        attach_type,
+        attach_flags: BPF_F_ALLOW_MULTI,
+    };
+    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Has the cgroup let go of it.
+pub fn detach_from_cgroup(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target_fd: fd_number(cgroup),
+        attach_bpf_fd: fd_number(program),
+        attach_type,
+        attach_flags: 0,
+    };
+    bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+}
+
+/// Asks for a program to be detached from a descriptor that is none: what the kernel answers tells whether it looked at the
+/// descriptor, or refused before.
+pub fn detach_from_nothing(attach_type: u32) -> io::Result<()> {
+    let mut attr = AttachAttr { target_fd: u32::MAX, attach_bpf_fd: u32::MAX, attach_type, attach_flags: 0 };
+    bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+}
+
+/// Ids of the programs that run for a cgroup, those that it holds itself last.
+pub fn programs_of_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    #[repr(C)]
+    struct Attr {
+        target_fd: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        pad: u32,
+    }
+    // Ten hooks with at most 64 programs each.
+    let mut ids = vec![0u32; 1024];
+    let mut attr = Attr {
+        target_fd: fd_number(cgroup),
+        attach_type,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: address(ids.as_mut_ptr()),
+        prog_cnt: u32::try_from(ids.len()).expect("a constant"),
+        pad: 0,
+    };
+    bpf(BPF_PROG_QUERY, &mut attr)?;
+    ids.truncate(attr.prog_cnt as usize);
+    Ok(ids)
+}
+
+/// Makes a map read-only for user space, for good. 5.2 and later.
+pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        map_fd: u32,
+    }
+    bpf(BPF_MAP_FREEZE, &mut Attr { map_fd: fd_number(map) }).map(drop)
+}
+
+/// Has a program keep a map that its instructions do not use. 5.10 and later.
+pub fn bind(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        map_fd: u32,
+        flags: u32,
+    }
+    let mut attr = Attr { prog_fd: fd_number(program), map_fd: fd_number(map), flags: 0 };
+    bpf(BPF_PROG_BIND_MAP, &mut attr).map(drop)
+}
+
+/// Opens a map for reading.
+pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    bpf(BPF_MAP_GET_FD_BY_ID, &mut Attr { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
+/// What the kernel says of a map.
+pub struct MapInfo {
+    /// Its id.
+    pub id: u32,
+    /// Name, cut off after 15 bytes and padded with zeros.
+    pub name: [u8; 16],
+}
+
+/// Asks for a map's id and name.
+pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    // `struct bpf_map_info`, as far as 5.2 knew it: type, id, four sizes, the name and more.
+    let mut info = [0u32; 20];
+    let mut attr = InfoAttr { bpf_fd: fd_number(map), info_len: 80, info: address(info.as_mut_ptr()) };
+    bpf(super::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let mut name = [0; 16];
+    for (to, word) in name.chunks_exact_mut(4).zip(&info[6..10]) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ok(MapInfo { id: info[1], name })
+}
+
+/// What the kernel says of a program, and the ids of the maps it uses.
+pub fn program_and_maps(program: BorrowedFd<'_>) -> io::Result<(bpf_prog_info, Vec<u32>)> {
+    let mut maps = vec![0u32; 64];
+    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    answer.nr_map_ids = u32::try_from(maps.len()).expect("a constant");
+    answer.map_ids = address(maps.as_mut_ptr());
+    let mut attr = InfoAttr {
+        bpf_fd: fd_number(program),
+        info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
+        info: address(&raw mut answer),
+    };
+    bpf(super::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    maps.truncate(answer.nr_map_ids as usize);
+    Ok((answer, maps))
+}
+
+/// Opens the program with this id, and says what it is. `None` when there is none any more.
+pub fn program(id: u32) -> io::Result<Option<(OwnedFd, bpf_prog_info)>> {
+    match super::program_by_id(id) {
+        Ok(program) => {
+            let info = super::program_info(program.as_fd(), &mut [])?;
+            Ok(Some((program, info)))
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,140 @@
+/*!
+Whether one policy is stricter than another in everything: what may be added to a sealed one.
+
+The kernel asks both and refuses when one does, so nothing can become laxer by adding. What is told here keeps an
+administrator from believing that it did.
+*/
+use std::collections::BTreeMap;
+
+use stockade_reasons::Level;
+
+use crate::{
+    diff::{About, Change, Effect, When, diff},
+    model::{Policy, Unknown, Verdict},
+    words::Word,
+};
+
+/// Everything that `new` lets through and `old` does not, in words; nothing when it is stricter or the same. `auto` is what
+/// the level `auto` is on this machine.
+#[must_use]
+pub fn laxer(old: &Policy, new: &Policy, auto: Level) -> Vec<String> {
+    let found = diff(old, new);
+    let mut reasons: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for change in &found.verdicts {
+        let here = match change.when {
+            When::Always => true,
+            When::SecureBootOn => auto == Level::Integrity,
+            When::SecureBootOff => auto == Level::None,
+        };
+        if here && change.effect() == Effect::Laxer {
+            reasons.entry((change.to.word(), change.from.word())).or_default().push(&change.reason);
+        }
+    }
+    let mut laxer: Vec<String> = reasons
+        .iter()
+        .map(|((to, from), ids)| format!("{to} instead of {from}: {}", ids.join(", ")))
+        .collect();
+    let (before, after) = (old.unknown_reasons.value, new.unknown_reasons.value);
+    if before != after && after != Unknown::Deny {
+        laxer.push(format!("unknown-reasons: {} instead of {}", after.word(), before.word()));
+    }
+    laxer.extend(found.changes.iter().filter(|change| is_laxer(change, old, new)).map(words));
+    laxer
+}
+
+fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
+    match &change.about {
+        About::Host if change.key.as_deref().is_some_and(|key| key.starts_with("settings.")) => {
+            change.effect == Effect::Laxer
+        }
+        // Otherwise it is told what becomes of each reason; what is accepted is in force all the same.
+        About::Host | About::Accepted(_) => false,
+        _ if change.effect == Effect::Stricter => false,
+        About::Exception(name) if change.key.is_none() => {
+            let added = new.exceptions.iter().find(|exception| exception.name.value == *name);
+            // An exception from what was not even audited lets nobody through who was held up.
+            let free = |reason: &str| old.scopes.is_empty() && !watches(old, reason);
+            !added.is_some_and(|exception| exception.reasons.iter().all(|reason| free(&reason.value)))
+        }
+        // When it ends and why it is there changes nothing for the better or is looked at by people only.
+        About::Exception(_) => change.key.as_deref() != Some("why"),
+        About::Scope(_) => true,
+    }
+}
+
+/// Whether a request for it is refused or reported, at the most that `auto` can be.
+fn watches(policy: &Policy, reason: &str) -> bool {
+    if let Some(said) = policy.reasons.get(reason) {
+        return said.value != Verdict::Allow;
+    }
+    stockade_reasons::by_id(reason)
+        .is_none_or(|reason| reason.level <= policy.level.value.settled(Level::Integrity))
+}
+
+fn words(change: &Change) -> String {
+    let what = match &change.about {
+        About::Host => "the host".to_owned(),
+        About::Scope(name) => format!("the scope {name}"),
+        About::Exception(name) => format!("the exception {name}"),
+        About::Accepted(name) => format!("the accepted finding {name}"),
+    };
+    match (&change.key, &change.from, &change.to) {
+        (None, None, Some(_)) => format!("{what} is new"),
+        (None, _, None) => format!("{what} is gone"),
+        (Some(key), from, to) => {
+            let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
+            format!("{what}: {key} is {} instead of {}", word(to), word(from))
+        }
+        (None, Some(_), Some(_)) => format!("{what} is another"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{merge, read, source::Source};
+
+    fn policy(text: &str) -> Policy {
+        merge::merge([read(&Source::new("f", text)).unwrap()]).unwrap()
+    }
+
+    fn between(old: &str, new: &str) -> Vec<String> {
+        laxer(&policy(old), &policy(new), Level::None)
+    }
+
+    const EXCEPTION: &str = "[[exception]]\nname = \"e\"\nreasons = [\"kcore\"]\nexe = \"/a\"\nwhy = \"w\"\n";
+
+    #[test]
+    fn what_is_stricter_in_everything_is_not_laxer() {
+        let integrity = "level = \"integrity\"\n";
+        assert!(between(integrity, integrity).is_empty());
+        assert!(between(integrity, "level = \"confidentiality\"\n").is_empty());
+        assert!(between("level = \"integrity\"\nmode = \"audit\"\n", integrity).is_empty());
+        let with = format!("level = \"confidentiality\"\n{EXCEPTION}");
+        assert!(between(&with, "level = \"confidentiality\"\n").is_empty(), "an exception fewer");
+        assert!(between(integrity, &with).is_empty(), "excepted from what nobody was held up by");
+    }
+
+    #[test]
+    fn whatever_lets_through_more_is_named() {
+        let confidentiality = "level = \"confidentiality\"\n";
+        let words = between(confidentiality, "level = \"integrity\"\n");
+        assert!(words[0].starts_with("allow instead of deny: kcore, kprobes, "), "{words:?}");
+        let words = between(confidentiality, "level = \"confidentiality\"\nmode = \"audit\"\n");
+        assert!(words[0].starts_with("audit instead of deny: module-signature, "), "{words:?}");
+        let with = format!("{confidentiality}{EXCEPTION}");
+        assert_eq!(between(confidentiality, &with), ["the exception e is new"]);
+        let other = with.replace("/a", "/b");
+        assert_eq!(between(&with, &other), ["the exception e: exe is /b instead of /a"]);
+        let scope = format!(
+            "{confidentiality}[[scope]]\nname = \"s\"\ncgroup = \"/s\"\nlevel = \"confidentiality\"\n"
+        );
+        assert_eq!(between(&scope, confidentiality), ["the scope s is gone"]);
+        let settings = |list: &str| format!("{confidentiality}[settings]\nfreeze = [{list}]\n");
+        let (one, two) = (settings("\"kernel.modprobe\""), settings("\"kernel.modprobe\", \"kernel.sysrq\""));
+        assert!(between(&one, &two).is_empty());
+        assert_eq!(between(&two, &one), ["the host: settings.kernel.sysrq is nothing instead of freeze"]);
+        let unknown = "level = \"confidentiality\"\nunknown-reasons = \"allow\"\n";
+        assert_eq!(between(confidentiality, unknown), ["unknown-reasons: allow instead of level"]);
+    }
+}

@@ -1,0 +1,107 @@
+/*!
+`stockade seal`: no way back before the next boot.
+*/
+use std::fmt::Write;
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Serialize;
+use stockade_kernel::seal::{Done, Options, seal};
+use stockade_policy::model::Exception;
+use stockade_reasons::Level;
+
+use crate::{Exit, flags, output};
+
+/// What `seal --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The level that is sealed
+    pub level: String,
+    /// Whether the level is audited, not enforced
+    pub audit: bool,
+    /// Reasons refused
+    pub refused: Vec<String>,
+    /// Reasons let through and reported
+    pub audited: Vec<String>,
+    /// Exceptions and grants that are sealed with it
+    pub exceptions: Vec<String>,
+    /// Foreign programs that were trusted: id, name and tag
+    pub trusted: Vec<String>,
+    /// What is left open
+    pub left_open: Vec<String>,
+    /// Kernel hooks at which programs are held by the root cgroup
+    pub hooks: Vec<String>,
+    /// What the administrator should know
+    pub notices: Vec<String>,
+}
+
+pub fn run(flags: &flags::Seal, json: bool) -> Result<Exit> {
+    let done = seal(&Options { trust: flags.trust.clone(), best_effort: flags.best_effort })?;
+    let report = report(&done);
+    if json {
+        output::json(&report)?;
+    } else {
+        output::text(&text(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn report(done: &Done) -> Report {
+    let words = done.slot.words;
+    let mut notices: Vec<String> = done
+        .started_before
+        .iter()
+        .map(|(pid, path)| {
+            format!("{} runs as process {pid} and is excepted only once it is started anew", path.display())
+        })
+        .collect();
+    if done.slot.audit == 1 {
+        notices.push("the level is audited and not enforced: only what is refused by name is refused".into());
+    }
+    let powerful = |exception: &&Exception| {
+        let reasons = exception.reasons.iter().filter_map(|reason| stockade_reasons::by_id(&reason.value));
+        reasons.into_iter().any(|reason| reason.level == Level::Integrity)
+    };
+    for exception in done.policy.exceptions.iter().filter(powerful) {
+        notices.push(format!(
+            "whoever gets hold of what the exception {} lets through can change the kernel, and with it the seal",
+            exception.name.value
+        ));
+    }
+    notices.extend(super::residual::notice(&done.types, Level::None, words.deny));
+    Report {
+        level: super::level_of(done.slot.level).to_string(),
+        audit: done.slot.audit == 1,
+        refused: super::ids(words.deny, &done.types),
+        audited: super::ids(words.watched & !words.deny, &done.types),
+        exceptions: done.policy.exceptions.iter().map(|exception| exception.name.value.clone()).collect(),
+        trusted: done
+            .trusted
+            .iter()
+            .map(|program| format!("{} {} {}", program.id, program.name, program.tag_words()))
+            .collect(),
+        left_open: done.open.iter().map(ToString::to_string).collect(),
+        hooks: done.hooks.iter().map(ToString::to_string).collect(),
+        notices,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "Sealed: {}{}.", report.level, if report.audit { ", audited" } else { "" });
+    let _ = writeln!(out, "  {} reasons refused, {} audited", report.refused.len(), report.audited.len());
+    let _ = writeln!(out, "  proven: a real request was refused, and the guards answered");
+    for (title, list) in [("excepted", &report.exceptions), ("trusted", &report.trusted)] {
+        if !list.is_empty() {
+            let _ = writeln!(out, "  {title}: {}", list.join(", "));
+        }
+    }
+    for open in &report.left_open {
+        let _ = writeln!(out, "  left open: {open}");
+    }
+    for notice in &report.notices {
+        let _ = writeln!(out, "  note: {notice}");
+    }
+    let _ = writeln!(out, "Nothing ends it before the next boot. What holds: stockade status");
+    out
+}
