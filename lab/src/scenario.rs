@@ -55,11 +55,13 @@ pub enum Boot {
     AppArmor,
     /// The same with SELinux enforcing, before any policy is loaded.
     Selinux,
+    /// As distributed, on a machine with a TPM 2.0.
+    Tpm,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 15] = [
+    pub const ALL: [Boot; 16] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -75,6 +77,7 @@ impl Boot {
         Boot::Programs,
         Boot::AppArmor,
         Boot::Selinux,
+        Boot::Tpm,
     ];
 
     /// The word for it on the guest's command line and in reports.
@@ -96,6 +99,7 @@ impl Boot {
             Boot::Programs => "programs",
             Boot::AppArmor => "app-armor",
             Boot::Selinux => "selinux",
+            Boot::Tpm => "tpm",
         }
     }
 
@@ -117,6 +121,12 @@ impl Boot {
         }
     }
 
+    /// Whether firmware may say something before the guest does.
+    #[must_use]
+    pub fn has_firmware(self) -> bool {
+        self.firmware().is_some() || self == Boot::Tpm
+    }
+
     /// Whether the firmware has to refuse it: the scenario is then played by the host.
     #[must_use]
     pub fn is_refused(self) -> bool {
@@ -134,6 +144,7 @@ impl Boot {
             | Boot::RaisedOverConfidentiality
             | Boot::Efi
             | Boot::Programs
+            | Boot::Tpm
             | Boot::SecureBoot
             | Boot::Unsigned
             | Boot::Altered => "",

@@ -59,4 +59,5 @@ mod sys;
 mod tables;
 
 pub use error::Error;
+pub use object::digest as object_digest;
 pub use stockade_common::{Event, SettingEvent, SettingRule, Verdict};

@@ -49,6 +49,8 @@ pub enum Notice {
         /// The program.
         path: PathBuf,
     },
+    /// Something else, in words.
+    Other(String),
     /// The policy holds what only a seal can hold.
     HeldOnceSealed {
         /// Its name.
@@ -83,6 +85,7 @@ impl std::fmt::Display for Notice {
                 "process {pid} runs {} since before it was excepted and is not known as such: restart it for its exception to apply",
                 path.display()
             ),
+            Self::Other(words) => f.write_str(words),
             Self::HeldOnceSealed { setting } => {
                 write!(f, "{setting} is held by a seal alone: root can still change it before stockade seal")
             }

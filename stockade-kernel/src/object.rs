@@ -27,6 +27,12 @@ use crate::{
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
 
+/// SHA-256 of the compiled kernel side that this program brings.
+#[must_use]
+pub fn digest() -> [u8; 32] {
+    Sha256::digest(OBJECT).into()
+}
+
 /// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
 pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
 

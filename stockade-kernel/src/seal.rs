@@ -104,6 +104,8 @@ pub struct Done {
     pub slot: Slot,
     /// The same in words.
     pub policy: Policy,
+    /// What its `auto` was found to be.
+    pub auto: Level,
     /// When: nanoseconds since boot.
     pub sealed_boot_ns: u64,
     /// Foreign programs that were trusted.
@@ -120,9 +122,15 @@ pub struct Done {
 
 /// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
 ///
+/// `before` is asked about the policy when nothing is in the way any more and nothing was done yet; what it returns is handed back.
+///
 /// # Errors
-/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy. Nothing is sealed then.
-pub fn seal(options: &Options) -> Result<Done, Error> {
+/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy, and what `before` says. Nothing is
+/// sealed then.
+pub fn seal<T>(
+    options: &Options,
+    before: impl FnOnce(&Policy) -> Result<T, Error>,
+) -> Result<(Done, T), Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
@@ -149,6 +157,7 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     hold_tracing(&mut ready);
     let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    let asked = before(&ready.description.policy)?;
 
     let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
     let mut duties = ready.sealed_duties();
@@ -201,8 +210,9 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
         return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
     }
-    Ok(Done {
+    let done = Done {
         slot: ready.slot,
+        auto,
         policy: ready.description.policy,
         sealed_boot_ns,
         trusted,
@@ -210,7 +220,16 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
         started_before,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,
-    })
+    };
+    Ok((done, asked))
+}
+
+/// Whether something is sealed.
+///
+/// # Errors
+/// [`Error::SealedByOther`], and whatever keeps from looking.
+pub fn is_sealed() -> Result<bool, Error> {
+    Ok(matches!(anchor::look()?, Found::Sealed(_)))
 }
 
 /// The policy in force in words, and what its `auto` was found to be.

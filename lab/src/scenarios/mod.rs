@@ -26,9 +26,11 @@ mod probing;
 mod programs;
 mod raw;
 mod residual;
+mod seal_record;
 mod secure_boot;
 mod selinux;
 mod table;
+mod waiting;
 mod watching;
 mod weaknesses;
 
@@ -56,6 +58,7 @@ pub fn all() -> Vec<Scenario> {
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,
+        seal_record::SCENARIOS,
         &policy::all(),
     ]
     .concat()
