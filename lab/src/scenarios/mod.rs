@@ -26,6 +26,7 @@ mod probing;
 mod programs;
 mod raw;
 mod residual;
+mod sealing;
 mod secure_boot;
 mod selinux;
 mod table;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         cgroups::SCENARIOS,
         namespaces::SCENARIOS,
         compat::SCENARIOS,
+        &sealing::all(),
         native::SCENARIOS,
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,
