@@ -20,9 +20,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use serde::Serialize;
-use stockade_common::{Policy as KernelPolicy, Seal, Slot, TAGS_MAX, kinds};
-use stockade_policy::model::Policy;
+use stockade_common::{Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_policy::{
+    compile::{CompiledSetting, bit},
+    model::Policy,
+};
 use stockade_reasons::Level;
 
 use crate::{
@@ -35,9 +37,10 @@ use crate::{
     host, measure,
     object::{self, Duty, LABELS, MAPS, Object, SEAL},
     pins::{self, Lock, Pinned},
+    read_back::reason_id,
     selftest::{self, SelfTest},
     sys::{self, held},
-    tables::Maps,
+    tables::{Maps, SETTINGS},
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -50,27 +53,46 @@ pub struct Options {
 }
 
 /// What the seal does not close: told as long as it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Open {
     /// Root can end the attachments that give new cgroups their places.
     NewCgroups,
+    /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
+    Reasons(Vec<String>),
 }
 
 impl Open {
-    pub(crate) fn of(bits: u32) -> Vec<Self> {
-        if bits & Seal::NEW_CGROUPS != 0 { vec![Self::NewCgroups] } else { Vec::new() }
+    /// What a policy with this slot leaves open once it is sealed.
+    pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
+        let mut open = Vec::new();
+        let reasons = types.reasons.iter().map(|reason| reason.number);
+        let free: Vec<_> = reasons
+            .filter(|&number| types.is_integrity(number) && slot.words.deny & bit(number) == 0)
+            .map(|number| reason_id(types, number))
+            .collect();
+        if !free.is_empty() {
+            open.push(Self::Reasons(free));
+        }
+        if new_cgroups {
+            open.push(Self::NewCgroups);
+        }
+        open
     }
 }
 
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NewCgroups => {
+        match self {
+            Self::NewCgroups => f.write_str(
                 "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
-                 what surrounds such a cgroup then decides for it"
-            }
-        })
+                 what surrounds such a cgroup then decides for it",
+            ),
+            Self::Reasons(reasons) => write!(
+                f,
+                "root can change the kernel, and with it the seal, by what is not refused: {}",
+                reasons.join(", ")
+            ),
+        }
     }
 }
 
@@ -110,9 +132,12 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     }
     anchor::tidy_up()?;
     let (policy, auto) = in_force()?;
-    preconditions(&machine)?;
+    let obstacles = obstacles(&machine.lsms);
+    if !obstacles.is_empty() {
+        return Err(Error::Request(format!("not sealed:\n  - {}", obstacles.join("\n  - "))));
+    }
     let mut ready = Ready::new(&machine.types, policy, auto)?;
-    let open = left_open(&ready, options)?;
+    let open = left_open(&ready, &machine.types, options)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
             "the policy in force refuses nothing, so a seal would hold nothing: apply one that does, for instance \
@@ -120,6 +145,7 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
                 .into(),
         ));
     }
+    hold_tracing(&mut ready);
     let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
 
@@ -195,6 +221,14 @@ fn in_force() -> Result<(Policy, Level), Error> {
     Ok((policy, description.auto.into()))
 }
 
+/// Whatever the policy says, the switch that silences all programs stays on.
+fn hold_tracing(ready: &mut Ready) {
+    const SWITCH: &str = "kernel/ftrace_enabled";
+    ready.tables.settings.retain(|setting| setting.name != SWITCH);
+    let rule = SettingRule { hold: SettingRule::FREEZE, kind: SettingRule::HIGHER, ..SettingRule::default() };
+    ready.tables.settings.push(CompiledSetting { name: SWITCH.into(), rule, named: false });
+}
+
 fn next_generation() -> Result<u64, Error> {
     match pins::open()? {
         Pinned::Whole(enforcement) => {
@@ -205,47 +239,55 @@ fn next_generation() -> Result<u64, Error> {
     }
 }
 
-/// What makes a seal worth nothing whatever is sealed.
-fn preconditions(machine: &Machine) -> Result<(), Error> {
-    if !host::has_bpf_lsm(&machine.lsms) {
-        return Err(Error::Request(format!(
-            "a seal needs bpf among the active security modules (active: {}): programs that run instead of it can be removed by root, \
-             so nothing would be sealed\n  add lsm={},bpf to the kernel command line and reboot",
-            machine.lsms, machine.lsms
-        )));
+/// What keeps this machine from being sealed, whatever the policy: each with its remedy. `lsms` are the active security modules.
+#[must_use]
+pub fn obstacles(lsms: &str) -> Vec<String> {
+    let mut obstacles = Vec::new();
+    if !host::is_at_least(6, 0) {
+        obstacles.push(
+            "this kernel is older than 6.0, with which came programs of security modules that a cgroup holds: boot a newer one"
+                .to_owned(),
+        );
+    }
+    if !host::has_bpf_lsm(lsms) {
+        obstacles.push(format!(
+            "bpf is not among the active security modules ({lsms}), and programs that work without it can be removed by root: \
+             add lsm={lsms},bpf to the kernel command line and reboot"
+        ));
     }
     if host::tracing_is_off() {
-        return Err(Error::Request(
-            "kernel.ftrace_enabled is 0, which silences the programs of a seal: turn it on with sysctl kernel.ftrace_enabled=1".into(),
-        ));
+        obstacles.push(
+            "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1".to_owned(),
+        );
     }
     if fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
-        return Err(Error::Request(
-            "a kernel is loaded for kexec, and root could start it at any time after the seal: unload it with kexec --unload, or reboot into it".into(),
-        ));
+        obstacles.push(
+            "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it"
+                .to_owned(),
+        );
     }
-    Ok(())
+    if let Err(error) = Root::open() {
+        obstacles.push(format!("the root of the cgroup tree cannot be opened: {error}"));
+    }
+    obstacles
 }
 
-fn left_open(ready: &Ready, options: &Options) -> Result<Vec<Open>, Error> {
-    let mut open = Vec::new();
-    if !ready.tables.places.is_empty() {
-        open.push(Open::NewCgroups);
-    }
+fn left_open(ready: &Ready, types: &KernelTypes, options: &Options) -> Result<Vec<Open>, Error> {
+    let open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
     if options.best_effort || open.is_empty() {
         return Ok(open);
     }
     let list: Vec<_> = open.iter().map(ToString::to_string).collect();
     Err(Error::Request(format!(
-        "a seal of this policy would leave something open, and status would say so until reboot:\n  - {}\n  \
-         seal it all the same with --best-effort, or take scopes and exceptions by unit or cgroup out of the policy",
+        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
+         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
         list.join("\n  - ")
     )))
 }
 
 /// Ids of the programs behind our pins, which the seal takes over from.
 fn ours_in_pins() -> Vec<u32> {
-    let all = [Duty::Decide].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
+    let all = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
     all.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program)).collect()
 }
 
@@ -294,8 +336,10 @@ impl Made {
             let program = object.load(duty, target)?;
             if matches!(duty, Duty::Sealed | Duty::SealedWhole) {
                 // Where whoever looks for the seal finds it.
-                held::bind(program.as_fd(), object.map(SEAL)?)
-                    .map_err(|e| Error::io("bind the seal to the program", e))?;
+                for map in [SEAL, SETTINGS] {
+                    held::bind(program.as_fd(), object.map(map)?)
+                        .map_err(|e| Error::io("bind a map to the program", e))?;
+                }
             }
             programs.insert(duty, program);
         }
@@ -434,7 +478,7 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         problems
             .push("kernel.ftrace_enabled is 0: no program runs, nothing is refused by Stockade".to_owned());
     }
-    for duty in [Duty::GuardPrograms, Duty::GuardCalls] {
+    for duty in [Duty::GuardPrograms, Duty::Settings, Duty::GuardCalls] {
         if !sealed.held.iter().any(|held| held.duty == Some(duty)) {
             problems.push(format!("the guard on {} is gone", duty.hook_name()));
         }
@@ -451,6 +495,15 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         && !refused(measure::load_foreign(sys::Target::lsm(hook)))
     {
         problems.push("the guard on programs does not keep a foreign one out".to_owned());
+    }
+    // Where nothing holds it, what is not 0 turns it on, as it is.
+    match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EROFS) => problems.push(
+            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
+                .to_owned(),
+        ),
+        _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
     }
     if let Some(attached) =
         sealed.held.iter().find(|h| h.kind == kinds::ATTACH_LSM_CGROUP && h.duty.is_none())

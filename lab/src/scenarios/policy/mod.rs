@@ -18,6 +18,7 @@ use crate::{
 
 mod grants;
 mod places;
+mod settings;
 mod stories;
 mod subjects;
 mod swaps;
@@ -26,7 +27,15 @@ pub(super) use subjects::traced_through;
 
 /// Every scenario of this folder.
 pub(super) fn all() -> Vec<Scenario> {
-    [subjects::SCENARIOS, places::SCENARIOS, grants::SCENARIOS, swaps::SCENARIOS, stories::SCENARIOS].concat()
+    [
+        subjects::SCENARIOS,
+        places::SCENARIOS,
+        grants::SCENARIOS,
+        swaps::SCENARIOS,
+        settings::SCENARIOS,
+        stories::SCENARIOS,
+    ]
+    .concat()
 }
 
 pub(super) const POLICY: &str = "/etc/stockade/policy.toml";
