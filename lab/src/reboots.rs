@@ -8,14 +8,14 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boot::Machine,
+    boot::{End, Machine},
     initrd::{self, Program},
     kernels::Kernel,
     protocol::{ENDED, is_trouble},
 };
 
 /// Longer than a boot takes, seal included.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// What the guest has to say of a boot at which it was sealed and proven to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub fn play(
         patience: PATIENCE,
     };
     let (mut sealed, mut noise, mut ended) = (Vec::new(), Vec::new(), 0);
-    machine.run_rebooting(|line| {
+    let end = machine.run_rebooting(|line| {
         if let Some(status) = line.strip_prefix(ENDED) {
             ended += 1;
             let goes_on = status == "0" && sealed.len() == ended && ended <= times;
@@ -68,9 +68,14 @@ pub fn play(
     }
     ensure!(
         noise.is_empty() && sealed.len() == times + 1,
-        "{} of {} boots were sealed and verified: {}\n{}",
+        "{} of {} boots were sealed and verified; the guest {}: {}\n{}",
         sealed.len(),
         times + 1,
+        match end {
+            End::Silent => "said nothing for too long",
+            End::Off => "powered off",
+            End::Enough => "said something else",
+        },
         noise.join("\n"),
         machine.console_tail()
     );

@@ -85,8 +85,9 @@ pub struct SealInForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    if let Found::Sealed(sealed) = anchor::look()? {
-        return read_sealed(&sealed, types).map(Some);
+    let found = anchor::look()?;
+    if let Found::Sealed(sealed) = &found {
+        return read_sealed(sealed, types).map(Some);
     }
     let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
     let policy = enforcement.policy()?;
@@ -102,9 +103,15 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         settings_held: pins::works(Duty::Settings),
         setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
-        skipped: measure::account(info.program)
-            .map_err(|e| Error::io("ask for the program's statistics", e))?
-            .skipped,
+        skipped: match found {
+            // A guard that was left behind keeps even this one from being opened. It is where programs skip nothing.
+            Found::Leftovers(..) => 0,
+            _ => {
+                measure::account(info.program)
+                    .map_err(|e| Error::io("ask for the program's statistics", e))?
+                    .skipped
+            }
+        },
         program_id: info.program,
         link_id: Some(info.id),
         sealed: None,

@@ -163,9 +163,13 @@ fn ends(_: &Guest) -> Result<()> {
     expect(&mut mem(ENDING), false, "after the grant's end")?;
     expect(&mut mem(REVOKED), true, "a grant that has not ended")?;
     stockade(&["grant", "--list"])?.exits(0)?.says("revoked: dev-mem")?;
-    // What has ended is no reason to say that anything changed.
+    // Applied again, it is without what has ended.
+    stockade(&["enforce"])?.exits(0)?;
+    expect(&mut mem(ENDING), false, "after the policy was applied again")?;
+    expect(&mut mem(REVOKED), true, "a grant that outlives it")?;
+    let policies = policies()?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
-    verified(1).map(drop)
+    verified(policies).map(drop)
 }
 
 fn revoked(_: &Guest) -> Result<()> {

@@ -35,7 +35,7 @@ fn kcore() -> std::process::Command {
 
 fn refused(_: &Guest) -> Result<()> {
     lift_all()?;
-    let _pods = Cgroup::new("/pods")?;
+    let pods = Cgroup::new("/pods")?;
     apply(POLICY)?;
     stockade(&["seal"])?
         .exits(2)?
@@ -45,7 +45,13 @@ fn refused(_: &Guest) -> Result<()> {
     enforced_unsealed()?;
     // As far as it goes without the commit, twice: what was left in the tables is no matter.
     super::would_seal(&["--best-effort"])?;
-    super::would_seal(&["--best-effort"])?;
+    super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
+    // The scopes go on as before, for cgroups that are there and for new ones.
+    pods.expect(kcore(), false)?;
+    Cgroup::new("/late")?.expect(kcore(), false)?;
+    super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    Cgroup::new("/late")?.expect(kcore(), false)?;
     super::as_before()
 }
 
