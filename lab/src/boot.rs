@@ -65,6 +65,13 @@ impl Machine<'_> {
     }
 
     fn qemu_with(&self, kernel: &Path) -> Command {
+        let mut qemu = self.qemu_rebooting(kernel);
+        qemu.arg("-no-reboot");
+        qemu
+    }
+
+    /// The same, and a reboot is none of the process.
+    fn qemu_rebooting(&self, kernel: &Path) -> Command {
         let mut qemu = self.qemu_machine("pc");
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initrd);
         qemu.arg("-append").arg(self.kernel_cmdline());
@@ -76,7 +83,7 @@ impl Machine<'_> {
         let mut qemu = tool::command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", "max", "-m", "512"]);
         qemu.arg("-smp").arg(self.processors.to_string());
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         // Its registers are nobody's: scenarios may map them.
         qemu.args(["-device", "edu"]);
         if self.count_instructions {
@@ -141,8 +148,14 @@ impl Machine<'_> {
         heard: impl FnMut(&str) -> ControlFlow<()>,
     ) -> anyhow::Result<End> {
         let mut qemu = self.qemu_machine("q35,smm=on");
+        qemu.arg("-no-reboot");
         disk.attach(&mut qemu);
         self.follow(qemu, heard)
+    }
+
+    /// As [`Machine::run`], with a guest that boots anew when it reboots, until `heard` has heard enough.
+    pub fn run_rebooting(&self, heard: impl FnMut(&str) -> ControlFlow<()>) -> anyhow::Result<End> {
+        self.follow(self.qemu_rebooting(&self.kernel.image), heard)
     }
 
     fn follow(

@@ -25,6 +25,7 @@ pub mod kernels;
 #[cfg(feature = "scenarios")]
 pub mod program;
 pub mod protocol;
+pub mod reboots;
 pub mod report;
 pub mod scenario;
 #[cfg(feature = "scenarios")]

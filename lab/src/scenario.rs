@@ -41,6 +41,18 @@ pub enum Boot {
     RaisedOverIntegrity,
     /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
     RaisedOverConfidentiality,
+    /// As distributed, for scenarios that end sealed, which no later one could lift.
+    Sealed,
+    /// As [`Boot::Sealed`], for a command that is killed right after the seal was closed.
+    SealedKilled,
+    /// As [`Boot::Sealed`], for a seal beside programs of others.
+    SealedTrusting,
+    /// As [`Boot::Sealed`], for a policy with exceptions by program.
+    SealedPrograms,
+    /// As [`Boot::Sealed`], for a policy with scopes.
+    SealedScopes,
+    /// As [`Boot::Sealed`], with cgroups of version 1 alone.
+    SealedLegacy,
     /// By EFI firmware without keys: Secure Boot is off.
     Efi,
     /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
@@ -61,7 +73,7 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 16] = [
+    pub const ALL: [Boot; 22] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -70,6 +82,12 @@ impl Boot {
         Boot::Raised,
         Boot::RaisedOverIntegrity,
         Boot::RaisedOverConfidentiality,
+        Boot::Sealed,
+        Boot::SealedKilled,
+        Boot::SealedTrusting,
+        Boot::SealedPrograms,
+        Boot::SealedScopes,
+        Boot::SealedLegacy,
         Boot::Efi,
         Boot::SecureBoot,
         Boot::Unsigned,
@@ -92,6 +110,12 @@ impl Boot {
             Boot::Raised => "raised",
             Boot::RaisedOverIntegrity => "raised-over-integrity",
             Boot::RaisedOverConfidentiality => "raised-over-confid",
+            Boot::Sealed => "sealed",
+            Boot::SealedKilled => "sealed-killed",
+            Boot::SealedTrusting => "sealed-trusting",
+            Boot::SealedPrograms => "sealed-programs",
+            Boot::SealedScopes => "sealed-scopes",
+            Boot::SealedLegacy => "sealed-legacy",
             Boot::Efi => "efi",
             Boot::SecureBoot => "secure-boot",
             Boot::Unsigned => "unsigned",
@@ -142,6 +166,12 @@ impl Boot {
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
+            | Boot::Sealed
+            | Boot::SealedKilled
+            | Boot::SealedTrusting
+            | Boot::SealedPrograms
+            | Boot::SealedScopes
+            | Boot::SealedLegacy
             | Boot::Efi
             | Boot::Programs
             | Boot::Tpm

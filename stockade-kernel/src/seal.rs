@@ -184,6 +184,10 @@ pub fn seal<T>(
         made.held_by_nobody_else()?;
         made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
+        for (duty, link) in &made.beside {
+            pins::pin_waiting(link, *duty)?;
+            step("sealed-pinned");
+        }
         made.attach(&root, Duty::GuardCalls)
     })();
     if let Err(error) = attached {
@@ -197,6 +201,9 @@ pub fn seal<T>(
         });
     }
     step("committed");
+    for (duty, _) in &made.beside {
+        pins::waiting_takes_over(*duty)?;
+    }
     pins::remove_all_but(&open_pins(&open))?;
     description::keep_only(Some(ready.slot.words.generation));
     let started_before = if ready.executables.is_empty() {
@@ -335,6 +342,8 @@ struct Set<'a> {
 struct Made {
     object: Object,
     programs: HashMap<Duty, OwnedFd>,
+    /// Attachments that are not the root cgroup's.
+    beside: Vec<(Duty, OwnedFd)>,
     seal: Seal,
     /// Ids of the maps that programs write and decisions depend on.
     kept: Vec<u32>,
@@ -370,12 +379,10 @@ impl Made {
             }
             programs.insert(duty, program);
         }
+        let mut beside = Vec::new();
         if set.open.contains(&Open::NewCgroups) {
-            // The old attachments end with their pins: these fill the new tables.
-            let beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
-            for (duty, link) in &beside {
-                pins::replace(link, duty.pin())?;
-            }
+            // The old attachments fill the old tables, for as long as those decide: these fill the new ones.
+            beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
         maps.place(&ready.tables.places, set.generation)?;
 
@@ -406,7 +413,7 @@ impl Made {
         for name in frozen.chain([SEAL]).filter(|name| !frozen_already.iter().any(|there| there == name)) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
-        Ok(Self { object, programs, seal, kept })
+        Ok(Self { object, programs, beside, seal, kept })
     }
 
     fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
@@ -430,7 +437,9 @@ impl Made {
 
     /// Nobody else may hold a map that programs write: it would outlive the guard's attachment.
     fn held_by_nobody_else(&self) -> Result<(), Error> {
-        let ours: Vec<u32> = self.programs.values().filter_map(|p| foreign::id(p.as_fd())).collect();
+        let beside = self.beside.iter().filter_map(|(_, link)| sys::link_info(link.as_fd()).ok());
+        let ours = self.programs.values().filter_map(|p| foreign::id(p.as_fd()));
+        let ours: Vec<u32> = ours.chain(beside.map(|link| link.program)).collect();
         foreign::no_holder_of(&self.kept, &ours)
     }
 }

@@ -27,6 +27,7 @@ mod programs;
 mod raw;
 mod residual;
 mod seal_record;
+mod sealing;
 mod secure_boot;
 mod selinux;
 mod table;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Scenario> {
         cgroups::SCENARIOS,
         namespaces::SCENARIOS,
         compat::SCENARIOS,
+        &sealing::all(),
         native::SCENARIOS,
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,

@@ -20,7 +20,7 @@ use crate::{
 };
 use left_open::{Children, KexecImage, Mapped, Mount, Node, TraceEvent, Unsigned};
 
-mod left_open;
+pub(super) mod left_open;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "residue: nothing is found where nothing was opened", boot: Boot::Plain, run: nothing },

@@ -151,7 +151,7 @@ fn influenced(_: &Guest) -> Result<()> {
 }
 
 /// Runs a command that has asked to be traced, with its stops let go, and says whether it got through.
-fn traced_through(mut command: Command) -> Result<bool> {
+pub(in crate::scenarios) fn traced_through(mut command: Command) -> Result<bool> {
     let child = command.stderr(Stdio::null()).spawn()?;
     let pid = i32::try_from(child.id())?;
     loop {
