@@ -41,6 +41,14 @@ pub enum Boot {
     RaisedOverIntegrity,
     /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
     RaisedOverConfidentiality,
+    /// As distributed, for attacks on the seal, which only a reboot ends.
+    Sealed,
+    /// The same, for attacks on exceptions and grants of what is sealed.
+    SealedWithExceptions,
+    /// The same with two processors.
+    SealedTwoProcessors,
+    /// As distributed, for the scenario that has `seal` fail on its way until it succeeds.
+    SealInterrupted,
     /// By EFI firmware without keys: Secure Boot is off.
     Efi,
     /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
@@ -59,7 +67,7 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 15] = [
+    pub const ALL: [Boot; 19] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -68,6 +76,10 @@ impl Boot {
         Boot::Raised,
         Boot::RaisedOverIntegrity,
         Boot::RaisedOverConfidentiality,
+        Boot::Sealed,
+        Boot::SealedWithExceptions,
+        Boot::SealedTwoProcessors,
+        Boot::SealInterrupted,
         Boot::Efi,
         Boot::SecureBoot,
         Boot::Unsigned,
@@ -89,6 +101,10 @@ impl Boot {
             Boot::Raised => "raised",
             Boot::RaisedOverIntegrity => "raised-over-integrity",
             Boot::RaisedOverConfidentiality => "raised-over-confid",
+            Boot::Sealed => "sealed",
+            Boot::SealedWithExceptions => "sealed-exceptions",
+            Boot::SealedTwoProcessors => "sealed-two-processors",
+            Boot::SealInterrupted => "seal-interrupted",
             Boot::Efi => "efi",
             Boot::SecureBoot => "secure-boot",
             Boot::Unsigned => "unsigned",
@@ -132,6 +148,10 @@ impl Boot {
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
+            | Boot::Sealed
+            | Boot::SealedWithExceptions
+            | Boot::SealedTwoProcessors
+            | Boot::SealInterrupted
             | Boot::Efi
             | Boot::Programs
             | Boot::SecureBoot
@@ -149,7 +169,7 @@ impl Boot {
     /// How many processors its guest has. Emulated ones take turns with the host's few, so one is the rule.
     #[must_use]
     pub fn processors(self) -> u32 {
-        if self == Boot::TwoProcessors { 2 } else { 1 }
+        if matches!(self, Boot::TwoProcessors | Boot::SealedTwoProcessors) { 2 } else { 1 }
     }
 
     /// Whether its guest has [`crate::userland`]'s disk.
