@@ -277,11 +277,7 @@ impl Found {
 
 /// Whether a kernel of this release has `bpf_loop()`: since 5.17.
 fn has_loop(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= (5, 17),
-        _ => false,
-    }
+    host::is_release_at_least(release, 5, 17)
 }
 
 /// The change time of an inode before 6.11: two words in one field, which has had two names.

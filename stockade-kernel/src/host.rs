@@ -124,6 +124,20 @@ pub fn kernel_release() -> String {
         .map_or_else(|_| "unknown".into(), |r| r.trim().to_owned())
 }
 
+/// Whether the running kernel is of this version or newer, by its release.
+#[must_use]
+pub fn is_at_least(major: u32, minor: u32) -> bool {
+    is_release_at_least(&kernel_release(), major, minor)
+}
+
+pub(crate) fn is_release_at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release.split(['.', '-', '+']).map_while(|word| word.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(x), Some(y)) => (x, y) >= (major, minor),
+        _ => false,
+    }
+}
+
 /// Whether the kernel's tracing switch is off, which silences every program attached to a function of the kernel, BPF LSM programs too.
 #[must_use]
 pub fn tracing_is_off() -> bool {

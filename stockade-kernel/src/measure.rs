@@ -11,6 +11,7 @@ use aya_obj::generated::bpf_insn;
 
 use crate::{
     Error,
+    anchor::Root,
     attach::Attachment,
     btf::KernelTypes,
     object::{Duty, Object},
@@ -34,15 +35,19 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
     load_empty(target).map(drop)
 }
 
-/// Loads a program that returns 0 and nothing else.
 fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
-    // mov r0, 0; exit
+    load_constant(target, 0)
+}
+
+/// Loads a program that returns this and does nothing else.
+fn load_constant(target: sys::Target, constant: i32) -> io::Result<OwnedFd> {
+    // mov r0, constant; exit
     let mut answer = bpf_insn {
         code: 0xb7,
         _bitfield_align_1: [],
         _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
         off: 0,
-        imm: 0,
+        imm: constant,
     };
     answer.set_dst_reg(0);
     let exit = bpf_insn {
@@ -53,6 +58,36 @@ fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
         imm: 0,
     };
     sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
+}
+
+/// The same, held by the root cgroup as sealed programs are.
+///
+/// # Errors
+/// As for [`attach_empty_program`]; where something is sealed it cannot be loaded.
+pub fn hold_empty_program(types: &KernelTypes) -> Result<HeldProgram, Error> {
+    let hook = types.hook.ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))?;
+    // Of programs of this kind 1 lets through.
+    let program = load_constant(sys::Target::lsm_of_cgroup(hook), 1)
+        .map_err(|e| Error::bpf("loading the empty program", e))?;
+    let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    root.attach(Duty::Sealed, program.as_fd())
+        .map_err(|e| Error::io("attach the empty program to the root cgroup", e))?;
+    Ok(HeldProgram { program, root })
+}
+
+/// The floor of a seal, attached until it is dropped.
+pub struct HeldProgram {
+    program: OwnedFd,
+    root: Root,
+}
+
+impl Drop for HeldProgram {
+    fn drop(&mut self) {
+        let kind = Duty::Sealed.held_as();
+        if let Err(error) = sys::held::detach_from_cgroup(self.root.as_fd(), self.program.as_fd(), kind) {
+            eprintln!("stockade: the empty program stays attached: {error}");
+        }
+    }
 }
 
 /// The floor, attached.

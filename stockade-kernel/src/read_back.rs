@@ -4,7 +4,7 @@ What is in force, read back from the kernel.
 use std::os::fd::AsFd;
 
 use aya::maps::{MapData, PerCpuArray};
-use stockade_common::{LOST, Slot, UNPLACED, Verdict, counter_index};
+use stockade_common::{LOST, Seal, Slot, UNPLACED, Verdict, counter_index};
 
 use crate::{
     Error,
@@ -101,7 +101,7 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
     let newest = sealed.newest();
     let slot = newest.policy.slots[0];
     let counters = newest.counters()?;
-    let open = sealed.generations.iter().fold(0, |open, generation| open | generation.seal.open);
+    let new_cgroups = sealed.generations.iter().any(|g| g.seal.open & Seal::NEW_CGROUPS != 0);
     Ok(InForce {
         slot,
         description: Description::read(slot.words.generation, slot.digest),
@@ -115,7 +115,7 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
         sealed: Some(SealInForce {
             boot_ns: sealed.generations[0].seal.sealed_boot_ns,
             policies: sealed.generations.len(),
-            open: Open::of(open),
+            open: Open::of(&slot, new_cgroups, types),
         }),
     })
 }

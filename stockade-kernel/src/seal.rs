@@ -20,9 +20,8 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use serde::Serialize;
 use stockade_common::{Policy as KernelPolicy, Seal, Slot, TAGS_MAX, kinds};
-use stockade_policy::model::Policy;
+use stockade_policy::{compile::bit, model::Policy};
 use stockade_reasons::Level;
 
 use crate::{
@@ -35,6 +34,7 @@ use crate::{
     host, measure,
     object::{self, Duty, LABELS, MAPS, Object, SEAL},
     pins::{self, Lock, Pinned},
+    read_back::reason_id,
     selftest::{self, SelfTest},
     sys::{self, held},
     tables::Maps,
@@ -50,27 +50,46 @@ pub struct Options {
 }
 
 /// What the seal does not close: told as long as it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Open {
     /// Root can end the attachments that give new cgroups their places.
     NewCgroups,
+    /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
+    Reasons(Vec<String>),
 }
 
 impl Open {
-    pub(crate) fn of(bits: u32) -> Vec<Self> {
-        if bits & Seal::NEW_CGROUPS != 0 { vec![Self::NewCgroups] } else { Vec::new() }
+    /// What a policy with this slot leaves open once it is sealed.
+    pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
+        let mut open = Vec::new();
+        let reasons = types.reasons.iter().map(|reason| reason.number);
+        let free: Vec<_> = reasons
+            .filter(|&number| types.is_integrity(number) && slot.words.deny & bit(number) == 0)
+            .map(|number| reason_id(types, number))
+            .collect();
+        if !free.is_empty() {
+            open.push(Self::Reasons(free));
+        }
+        if new_cgroups {
+            open.push(Self::NewCgroups);
+        }
+        open
     }
 }
 
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NewCgroups => {
+        match self {
+            Self::NewCgroups => f.write_str(
                 "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
-                 what surrounds such a cgroup then decides for it"
-            }
-        })
+                 what surrounds such a cgroup then decides for it",
+            ),
+            Self::Reasons(reasons) => write!(
+                f,
+                "root can change the kernel, and with it the seal, by what is not refused: {}",
+                reasons.join(", ")
+            ),
+        }
     }
 }
 
@@ -110,9 +129,12 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     }
     anchor::tidy_up()?;
     let (policy, auto) = in_force()?;
-    preconditions(&machine)?;
+    let obstacles = obstacles(&machine.lsms);
+    if !obstacles.is_empty() {
+        return Err(Error::Request(format!("not sealed:\n  - {}", obstacles.join("\n  - "))));
+    }
     let mut ready = Ready::new(&machine.types, policy, auto)?;
-    let open = left_open(&ready, options)?;
+    let open = left_open(&ready, &machine.types, options)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
             "the policy in force refuses nothing, so a seal would hold nothing: apply one that does, for instance \
@@ -205,40 +227,48 @@ fn next_generation() -> Result<u64, Error> {
     }
 }
 
-/// What makes a seal worth nothing whatever is sealed.
-fn preconditions(machine: &Machine) -> Result<(), Error> {
-    if !host::has_bpf_lsm(&machine.lsms) {
-        return Err(Error::Request(format!(
-            "a seal needs bpf among the active security modules (active: {}): programs that run instead of it can be removed by root, \
-             so nothing would be sealed\n  add lsm={},bpf to the kernel command line and reboot",
-            machine.lsms, machine.lsms
-        )));
+/// What keeps this machine from being sealed, whatever the policy: each with its remedy. `lsms` are the active security modules.
+#[must_use]
+pub fn obstacles(lsms: &str) -> Vec<String> {
+    let mut obstacles = Vec::new();
+    if !host::is_at_least(6, 0) {
+        obstacles.push(
+            "this kernel is older than 6.0, with which came programs of security modules that a cgroup holds: boot a newer one"
+                .to_owned(),
+        );
+    }
+    if !host::has_bpf_lsm(lsms) {
+        obstacles.push(format!(
+            "bpf is not among the active security modules ({lsms}), and programs that work without it can be removed by root: \
+             add lsm={lsms},bpf to the kernel command line and reboot"
+        ));
     }
     if host::tracing_is_off() {
-        return Err(Error::Request(
-            "kernel.ftrace_enabled is 0, which silences the programs of a seal: turn it on with sysctl kernel.ftrace_enabled=1".into(),
-        ));
+        obstacles.push(
+            "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1".to_owned(),
+        );
     }
     if fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
-        return Err(Error::Request(
-            "a kernel is loaded for kexec, and root could start it at any time after the seal: unload it with kexec --unload, or reboot into it".into(),
-        ));
+        obstacles.push(
+            "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it"
+                .to_owned(),
+        );
     }
-    Ok(())
+    if let Err(error) = Root::open() {
+        obstacles.push(format!("the root of the cgroup tree cannot be opened: {error}"));
+    }
+    obstacles
 }
 
-fn left_open(ready: &Ready, options: &Options) -> Result<Vec<Open>, Error> {
-    let mut open = Vec::new();
-    if !ready.tables.places.is_empty() {
-        open.push(Open::NewCgroups);
-    }
+fn left_open(ready: &Ready, types: &KernelTypes, options: &Options) -> Result<Vec<Open>, Error> {
+    let open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
     if options.best_effort || open.is_empty() {
         return Ok(open);
     }
     let list: Vec<_> = open.iter().map(ToString::to_string).collect();
     Err(Error::Request(format!(
-        "a seal of this policy would leave something open, and status would say so until reboot:\n  - {}\n  \
-         seal it all the same with --best-effort, or take scopes and exceptions by unit or cgroup out of the policy",
+        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
+         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
         list.join("\n  - ")
     )))
 }

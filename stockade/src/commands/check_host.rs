@@ -6,7 +6,7 @@ use std::{fmt::Write, path::Path};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, cgroups, host, pins};
+use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, cgroups, host, pins, seal};
 
 use crate::{Exit, output};
 
@@ -85,6 +85,7 @@ pub fn run(json: bool) -> Result<Exit> {
             },
         ),
         know("scopes and exceptions", types.as_ref().map_or_else(ToString::to_string, policies)),
+        know("seal", sealing()),
         know(
             "native lockdown",
             host::native_lockdown().map_or_else(
@@ -128,6 +129,20 @@ pub fn run(json: bool) -> Result<Exit> {
         output::text(&out)?;
     }
     Ok(if report.can_enforce { Exit::Done } else { Exit::No })
+}
+
+/// Whether enforcement can be made irremovable here.
+fn sealing() -> String {
+    if !host::is_root() {
+        return "only root can tell".into();
+    }
+    match host::active_lsms().map(|list| seal::obstacles(&list)) {
+        Err(e) => e.to_string(),
+        Ok(obstacles) if obstacles.is_empty() => {
+            "possible: stockade seal (it also looks for BPF programs of others that could undo it)".into()
+        }
+        Ok(obstacles) => format!("not possible:\n- {}", obstacles.join("\n- ")),
+    }
 }
 
 /// What policies can say on this kernel beyond levels and single reasons.

@@ -7,6 +7,8 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::seal::{Done, Options, seal};
+use stockade_policy::model::Exception;
+use stockade_reasons::Level;
 
 use crate::{Exit, flags, output};
 
@@ -56,7 +58,17 @@ fn report(done: &Done) -> Report {
     if done.slot.audit == 1 {
         notices.push("the level is audited and not enforced: only what is refused by name is refused".into());
     }
-    notices.extend(super::residual::notice(&done.types, stockade_reasons::Level::None, words.deny));
+    let powerful = |exception: &&Exception| {
+        let reasons = exception.reasons.iter().filter_map(|reason| stockade_reasons::by_id(&reason.value));
+        reasons.into_iter().any(|reason| reason.level == Level::Integrity)
+    };
+    for exception in done.policy.exceptions.iter().filter(powerful) {
+        notices.push(format!(
+            "whoever gets hold of what the exception {} lets through can change the kernel, and with it the seal",
+            exception.name.value
+        ));
+    }
+    notices.extend(super::residual::notice(&done.types, Level::None, words.deny));
     Report {
         level: super::level_of(done.slot.level).to_string(),
         audit: done.slot.audit == 1,
