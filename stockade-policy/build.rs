@@ -1,5 +1,5 @@
 /*!
-Checks `codes.toml` and compiles it into static codes, so that nothing is parsed at run time.
+Checks `codes.toml` and `settings.toml` and compiles them into static tables, so that nothing is parsed at run time.
 
 An error in the data fails the build and names the entry.
 */
@@ -10,6 +10,9 @@ use std::path::Path;
 use std::{env, fs, process};
 
 use serde::Deserialize;
+
+#[path = "build/settings.rs"]
+mod settings;
 
 const DATA: &str = "codes.toml";
 
@@ -34,22 +37,29 @@ struct Entry {
 
 fn main() {
     println!("cargo::rerun-if-changed={DATA}");
+    println!("cargo::rerun-if-changed={}", settings::DATA);
     println!("cargo::rerun-if-changed=build.rs");
-    match generate() {
+    println!("cargo::rerun-if-changed=build/settings.rs");
+    write("codes.rs", DATA, generate());
+    write("settings.rs", settings::DATA, settings::generate());
+}
+
+fn write(name: &str, data: &str, code: Result<String, Vec<String>>) {
+    match code {
         Ok(code) => {
             let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
-            let path = Path::new(&out).join("codes.rs");
+            let path = Path::new(&out).join(name);
             if let Err(error) = fs::write(&path, code) {
-                fail(&[format!("cannot write {}: {error}", path.display())]);
+                fail(data, &[format!("cannot write {}: {error}", path.display())]);
             }
         }
-        Err(errors) => fail(&errors),
+        Err(errors) => fail(data, &errors),
     }
 }
 
-fn fail(errors: &[String]) -> ! {
+fn fail(data: &str, errors: &[String]) -> ! {
     for error in errors {
-        println!("cargo::error={DATA}: {}", error.replace('\n', " / "));
+        println!("cargo::error={data}: {}", error.replace('\n', " / "));
     }
     process::exit(1);
 }

@@ -1,5 +1,6 @@
 /*!
-What the kernel side tells user space about a request that was not simply allowed, and how it counts them.
+What the kernel side tells user space about a request that was not simply allowed, and about a write to a setting
+that is held; and how it counts them.
 */
 
 /// Size of the ring buffer in bytes: about 3,200 events while nobody reads.
@@ -8,8 +9,8 @@ pub const EVENT_BUFFER_BYTES: u32 = 256 * 1024;
 /// Counters of a reason: one for each [`Verdict`], and one that keeps the index a shift.
 const VERDICTS: u32 = 4;
 
-/// Number of entries of the counter map: [`VERDICTS`] for each reason, then [`LOST`] and [`UNPLACED`].
-pub const COUNTERS: u32 = 64 * VERDICTS + 2;
+/// Number of entries of the counter map: [`VERDICTS`] for each reason, then [`LOST`], [`UNPLACED`] and those of settings.
+pub const COUNTERS: u32 = 64 * VERDICTS + 4;
 
 /// Index of the counter of events that found the ring buffer full.
 pub const LOST: u32 = 64 * VERDICTS;
@@ -17,6 +18,12 @@ pub const LOST: u32 = 64 * VERDICTS;
 /// Index of the counter of new cgroups that could not be looked up among a policy's places, since their path is too
 /// long, or be given theirs, since the table is full. What surrounds them decides for them.
 pub const UNPLACED: u32 = LOST + 1;
+
+/// Index of the counter of writes to settings that were refused.
+pub const SETTINGS_REFUSED: u32 = UNPLACED + 1;
+
+/// Index of the counter of writes to settings that were let through and reported.
+pub const SETTINGS_AUDITED: u32 = UNPLACED + 2;
 
 /// What was decided about a request that was not simply allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,3 +89,28 @@ pub struct Event {
 }
 
 const _: () = assert!(size_of::<Event>() == 72);
+
+/// The reason of an [`Event`] that is part of a [`SettingEvent`].
+pub const NO_REASON: u32 = u32::MAX;
+
+/// How much of a value an event has, in bytes.
+pub const VALUE_SHOWN: usize = 64;
+
+/// A write to a setting that is held, refused or audited, as it lies in the ring buffer. Longer than an [`Event`], by
+/// which the two are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SettingEvent {
+    /// Who, when and where. Its reason is [`NO_REASON`].
+    pub event: Event,
+    /// The setting by the kernel's name, padded with zeros.
+    pub name: [u8; crate::SETTING_NAME_MAX],
+    /// The beginning of what was to be written, padded with zeros.
+    pub value: [u8; VALUE_SHOWN],
+    /// [`crate::SettingRule::FREEZE`] or [`crate::SettingRule::RATCHET`].
+    pub hold: u32,
+    /// How many bytes were to be written; 0 where nobody could tell.
+    pub length: u32,
+}
+
+const _: () = assert!(size_of::<SettingEvent>() == 72 + 64 + 64 + 8);

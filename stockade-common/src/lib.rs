@@ -1,5 +1,5 @@
 /*!
-What the kernel side and the user side share: the policy as it lies in maps, the decision, the event, the counters.
+What the kernel side and the user side share: the policy as it lies in maps, the decisions, the events, the counters.
 
 Everything here that is data is `repr(C)` with explicit padding, since both sides read the same bytes. Whoever
 changes a layout raises [`LAYOUT`]: a program of another version then refuses to touch what it finds
@@ -13,8 +13,12 @@ mod event;
 mod offsets;
 mod policy;
 mod seal;
+mod settings;
 
-pub use event::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, UNPLACED, Verdict, counter_index};
+pub use event::{
+    COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
+    UNPLACED, VALUE_SHOWN, Verdict, counter_index,
+};
 pub use offsets::{ALWAYS_READ, Offsets, WHO_ASKS};
 pub use policy::{
     ANY_UID, CGROUPS_MAX, CgroupKey, DEPTH_MAX, EXCEPTIONS_MAX, Exception, ExceptionKey, Label,
@@ -22,12 +26,15 @@ pub use policy::{
     ProgramKey, ReasonSet, Sets, Slot, Until, UntilKey, Words,
 };
 pub use seal::{KEPT_MAPS_MAX, ProgramOffsets, Seal, TAGS_MAX, kinds};
+pub use settings::{
+    SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,
+};
 
 /// First bytes of the policy map: "STOCKADE" in ASCII, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 
 /// Version of every layout in this crate.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Bit for reasons whose number does not fit the sets. Kernels up to 7.3 have about thirty.
 pub const LAST_BIT: u32 = 63;

@@ -18,6 +18,7 @@ to, so that the flip of `active` is the flip of them all:
   exceptions  program, place, user   ▶ Exception     who is let through
   until       the same and a reason  ▶ Until         how long
   programs    device and inode       ▶ Program       who gets a label when executed
+  settings    name of a setting      ▶ SettingRule   how it is held
   labels      task                   ▶ Label         task storage; has no generation
 ```
 */

@@ -6,6 +6,7 @@ decide    locked_down                                   asked for every request
 place     cgroup_mkdir, cgroup_release                  for policies that speak of cgroups
 label     bprm_committed_creds, task_alloc,             for policies that speak of programs
           ptrace_access_check, ptrace_traceme
+settings  cgroup_sysctl                                 for policies that hold settings
 anchor    locked_down and the hooks of labels           the same, sealed
 guard     bpf, bpf_prog                                 keeps others from what is sealed
 ```
@@ -19,6 +20,7 @@ mod guard;
 mod label;
 mod place;
 mod report;
+mod settings;
 mod task;
 
 /// The verifier lets only GPL-compatible programs call the helpers that events need.

@@ -10,7 +10,10 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use core::ptr::addr_of_mut;
-use stockade_common::{COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, counter_index, decide::Decision};
+use stockade_common::{
+    COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
+    Verdict, counter_index, decide::Decision,
+};
 
 use crate::task::Task;
 
@@ -30,10 +33,63 @@ pub fn report(reason: u32, decision: Decision, quiet: bool) {
         count(LOST);
         return;
     };
-    // Field by field, straight into the buffer: a whole event built first would be copied byte by byte.
-    let event = entry.as_mut_ptr();
-    // Calls first: they clobber the registers that the loads then keep.
     // SAFETY: `event` is the reserved entry.
+    unsafe {
+        let event = entry.as_mut_ptr();
+        tell_who(event);
+        (*event).reason = reason;
+        (*event).verdict = decision.verdict as u32;
+        // Both in one store where they are constants.
+        addr_of_mut!((*event).place)
+            .cast::<u64>()
+            .write(decision.place as u64 | (decision.shape as u64) << 32);
+    }
+    entry.submit(0);
+}
+
+/// A write to a setting that is held.
+pub struct Write<'a> {
+    /// The setting, by the kernel's name.
+    pub name: &'a [u64; 8],
+    /// The beginning of the value.
+    pub value: &'a [u64; 8],
+    /// Of the value, 0 where it is not known.
+    pub length: u32,
+    /// How it is held.
+    pub hold: u32,
+}
+
+#[inline(always)]
+pub fn report_write(write: &Write<'_>, verdict: Verdict) {
+    count(match verdict {
+        Verdict::Refused => SETTINGS_REFUSED,
+        _ => SETTINGS_AUDITED,
+    });
+    let Some(mut entry) = EVENTS.reserve::<SettingEvent>(0) else {
+        count(LOST);
+        return;
+    };
+    // SAFETY: `told` is the reserved entry, aligned to eight bytes as the fields written here are in it.
+    unsafe {
+        let told = entry.as_mut_ptr();
+        tell_who(addr_of_mut!((*told).event));
+        (*told).event.reason = NO_REASON;
+        (*told).event.verdict = verdict as u32;
+        addr_of_mut!((*told).event.place).cast::<u64>().write(0);
+        addr_of_mut!((*told).name).cast::<[u64; 8]>().write(*write.name);
+        addr_of_mut!((*told).value).cast::<[u64; 8]>().write(*write.value);
+        (*told).hold = write.hold;
+        (*told).length = write.length;
+    }
+    entry.submit(0);
+}
+
+/// Fills in who asks, where and when. Field by field, straight into the buffer: a whole event built first would be
+/// copied byte by byte.
+#[inline(always)]
+unsafe fn tell_who(event: *mut Event) {
+    // Calls first: they clobber the registers that the loads then keep.
+    // SAFETY: the caller's, which has reserved the entry.
     unsafe {
         (*event).boot_ns = bpf_ktime_get_boot_ns();
         (*event).cgroup = bpf_get_current_cgroup_id();
@@ -41,19 +97,12 @@ pub fn report(reason: u32, decision: Decision, quiet: bool) {
         let exe = task.executable();
         (*event).exe_inode = exe.inode;
         (*event).exe_device = exe.device;
-        (*event).reason = reason;
         (*event).pid = task.pid();
         (*event).tgid = task.tgid();
         (*event).uid = task.uid();
-        (*event).verdict = decision.verdict as u32;
-        // Both in one store where they are constants.
-        addr_of_mut!((*event).place)
-            .cast::<u64>()
-            .write(decision.place as u64 | (decision.shape as u64) << 32);
         // The entry is aligned to eight bytes, and so is this field in it.
         addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }
-    entry.submit(0);
 }
 
 #[inline(always)]

@@ -14,6 +14,7 @@ what a cgroup holds. What was attached before the commit can be taken off again:
 Ours are known by their tags, which the kernel makes from their instructions, and not by their names, which anybody can give.
 */
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -24,11 +25,13 @@ use std::{
 
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use stockade_common::{LAYOUT, MAGIC, Policy, Seal, kinds};
+use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error, host,
     object::{self, Duty, MAPS, SEAL},
     sys::{self, held},
+    tables::{Maps, SETTINGS},
 };
 
 /// What is attached to the root cgroup by BPF_PROG_ATTACH, by the kind of attachment.
@@ -68,16 +71,17 @@ impl Root {
         held::attach_to_cgroup(self.as_fd(), program, duty.held_as())
     }
 
-    /// Everything it holds of the kinds that we use. Empty where the kernel knows no such kind.
+    /// Everything it holds of the kinds that we use, apart from what ends with a link. Empty where the kernel knows no such kind.
     pub fn holds(&self) -> io::Result<Vec<Held>> {
         let known = object::tags()?;
+        let linked = programs_with_links()?;
         let mut all = Vec::new();
         for kind in KINDS {
             let ids = match held::programs_of_cgroup(self.as_fd(), kind) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL)) => continue,
                 ids => ids?,
             };
-            for id in ids {
+            for id in ids.into_iter().filter(|id| !linked.contains(id)) {
                 let program = sys::program_by_id(id)?;
                 let (info, maps) = held::program_and_maps(program.as_fd())?;
                 let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
@@ -86,6 +90,20 @@ impl Root {
         }
         Ok(all)
     }
+}
+
+/// Ids of the programs that links attach.
+fn programs_with_links() -> io::Result<Vec<u32>> {
+    let mut programs = Vec::new();
+    let mut id = 0;
+    while let Some(next) = sys::next_link(id)? {
+        id = next;
+        // It may have ended meanwhile.
+        if let Ok(info) = sys::link_by_id(id).and_then(|link| sys::link_info(link.as_fd())) {
+            programs.push(info.program);
+        }
+    }
+    Ok(programs)
 }
 
 /// The kernel's number of the root cgroup, and the inode number of its folder.
@@ -241,6 +259,22 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
+    /// The settings that are held, by all policies together.
+    pub fn settings(&self) -> Result<Vec<CompiledSetting>, Error> {
+        let mut by_name = BTreeMap::new();
+        for generation in &self.generations {
+            let number = generation.policy.slots[0].words.generation;
+            let Some(map) = generation.map(SETTINGS) else { continue };
+            for setting in Maps::settings_in(map, number)? {
+                let there = by_name.entry(setting.name.clone()).or_insert_with(|| setting.clone());
+                if setting.rule.is_at_least(&there.rule) {
+                    *there = setting;
+                }
+            }
+        }
+        Ok(by_name.into_values().collect())
+    }
+
     /// The generation that decides most strictly.
     pub fn newest(&self) -> &Generation {
         self.generations.last().expect("there is at least one")

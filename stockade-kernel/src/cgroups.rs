@@ -23,14 +23,39 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// # Errors
 /// [`Error::Request`] where it is not.
 pub fn root() -> Result<&'static Path, Error> {
-    let mount = MOUNTS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount));
-    mount.ok_or_else(|| {
-        Error::Request(
-            "the policy speaks of cgroups, and the cgroup hierarchy of version 2 is not mounted: \
-             mount -t cgroup2 none /sys/fs/cgroup"
-                .into(),
-        )
-    })
+    mount().ok_or_else(|| not_mounted("the policy speaks of cgroups"))
+}
+
+fn mount() -> Option<&'static Path> {
+    MOUNTS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount))
+}
+
+fn not_mounted(why: &str) -> Error {
+    Error::Request(format!(
+        "{why}, and the cgroup hierarchy of version 2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup"
+    ))
+}
+
+/// Opens the root of the whole hierarchy, where every process is below.
+///
+/// # Errors
+/// [`Error::Request`] where it is not mounted, or this process sees a part of it only.
+pub(crate) fn open_root() -> Result<fs::File, Error> {
+    /// The kernel numbers the cgroups of a hierarchy from the root on.
+    const ROOT: u64 = 1;
+    let mount = mount().ok_or_else(|| {
+        not_mounted("the policy holds settings, which is done at the root of the cgroup tree")
+    })?;
+    let failed = |e| Error::io(format!("open {}", mount.display()), e);
+    let root = fs::File::open(mount).map_err(failed)?;
+    if root.metadata().map_err(failed)?.ino() != ROOT {
+        return Err(Error::Request(format!(
+            "the policy holds settings, which is done at the root of the cgroup tree, and what is mounted at {} is a part of \
+             the tree: run this outside of the cgroup namespace, for instance: nsenter -t 1 -m -C stockade enforce",
+            mount.display()
+        )));
+    }
+    Ok(root)
 }
 
 /// The path of the cgroup that this process is in, where version 2 is used.

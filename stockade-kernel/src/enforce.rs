@@ -26,7 +26,7 @@ use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
-    compile::{CompileError, Tables, compile},
+    compile::{CompileError, CompiledSetting, Tables, compile},
     finder::Finder,
     model::{Exception, Policy},
 };
@@ -63,6 +63,8 @@ pub struct Applied {
     pub attachment: Attachment,
     /// Proof that it decides.
     pub self_test: SelfTest,
+    /// The settings that are held.
+    pub settings: Vec<CompiledSetting>,
     /// The level of the kernel's own lockdown.
     pub native: Level,
     /// This kernel's types: read once, since that is most of the work.
@@ -190,6 +192,9 @@ impl Ready {
         if !tables.places.is_empty() {
             cgroups::root()?;
         }
+        if !tables.settings.is_empty() && !pins::works(Duty::Settings) {
+            cgroups::open_root()?;
+        }
         let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
         if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
             return Err(Error::Request(format!(
@@ -218,7 +223,9 @@ impl Ready {
 
     /// The program that can decide it.
     fn decider(&self) -> Duty {
-        if self.slot.has_tables == 0 { Duty::Decide } else { Duty::DecideWhole }
+        // Settings are held by a program of their own.
+        let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
+        if whole { Duty::DecideWhole } else { Duty::Decide }
     }
 
     /// What it needs beside the program that decides.
@@ -229,6 +236,9 @@ impl Ready {
         }
         if !self.tables.programs.is_empty() {
             duties.extend(Duty::LABELS);
+        }
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
         }
         duties
     }
@@ -242,7 +252,10 @@ impl Ready {
         if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
             duties.push(Duty::GuardMaps);
         }
-        duties.push(if self.slot.has_tables == 0 { Duty::Sealed } else { Duty::SealedWhole });
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
+        }
+        duties.push(if self.decider() == Duty::DecideWhole { Duty::SealedWhole } else { Duty::Sealed });
         duties
     }
 
@@ -289,7 +302,9 @@ fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> S
             Level::Confidentiality => 2,
         },
         audit: u8::from(policy.mode.value == Mode::Audit),
-        has_tables: u8::from(!tables.places.is_empty() || !tables.exceptions.is_empty()),
+        has_tables: u8::from(
+            !tables.places.is_empty() || !tables.exceptions.is_empty() || !tables.settings.is_empty(),
+        ),
         pad: [0; 5],
     }
 }
@@ -303,7 +318,18 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         description::keep_only(Some(ready.slot.words.generation));
         let Machine { types, native, .. } = machine;
         let attachment = Attachment::RootCgroup;
-        return Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types });
+        notices.extend(notices::of_settings(&ready.tables.settings));
+        let settings = ready.tables.settings;
+        return Ok(Applied {
+            change,
+            slot: ready.slot,
+            notices,
+            attachment,
+            self_test,
+            settings,
+            native,
+            types,
+        });
     }
     anchor::tidy_up()?;
     let Machine { types, lsms, native } = machine;
@@ -336,7 +362,9 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         let running = labels::missing(&ready.description.programs)?;
         notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
     }
-    Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, native, types })
+    notices.extend(notices::of_settings(&ready.tables.settings));
+    let settings = ready.tables.settings;
+    Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
 }
 
 /// Adds a stricter policy to what is sealed.
@@ -480,7 +508,7 @@ fn replace(
     let active = usize::from(policy.active & 1 == 1);
     let before = policy.slots[active];
     let watched = ready.watched_here();
-    if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::has) {
+    if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::works) {
         ready.slot = before;
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;
         return Ok((Change::Unchanged, proof));
@@ -488,7 +516,7 @@ fn replace(
 
     let generation = policy.slots[0].words.generation.max(policy.slots[1].words.generation) + 1;
     let needed = ready.duties();
-    let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::has(duty)).collect();
+    let missing: Vec<Duty> = needed.iter().copied().filter(|&duty| !pins::works(duty)).collect();
     let maps = Maps::pinned()?;
     pins::end_next()?;
     let written = (|| {
@@ -502,6 +530,8 @@ fn replace(
                 enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
             }
             for (duty, link) in attach_all(&object, &missing)? {
+                // What is there does not work any more.
+                pins::end(duty)?;
                 pins::pin(&link, duty.pin())?;
                 step(duty.pin());
             }
@@ -557,7 +587,8 @@ fn replace(
         // Says to the next command that nobody reads it any more.
         enforcement.write_slot(active, Slot::default())?;
     }
-    for duty in Duty::PLACES.into_iter().chain(Duty::LABELS).filter(|duty| !needed.contains(duty)) {
+    let beside = Duty::PLACES.into_iter().chain(Duty::LABELS).chain([Duty::Settings]);
+    for duty in beside.filter(|duty| !needed.contains(duty)) {
         pins::end(duty)?;
     }
     Ok((Change::Replaced, proof))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use stockade_common::Event;
+use stockade_common::{Event, SettingEvent};
 
 use crate::{
     Error,
@@ -63,14 +63,28 @@ impl Reader {
     }
 
     /// The next event, if there is one already.
-    pub fn take(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Told> {
         let item = self.ring.next()?;
+        // Told apart by their sizes, which the ring buffer keeps.
+        if item.len() == size_of::<SettingEvent>() {
+            // SAFETY: the event's size, plain integers, any bytes are a value; read unaligned.
+            return Some(Told::Setting(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }));
+        }
         if item.len() < size_of::<Event>() {
             return None;
         }
-        // SAFETY: at least the event's size, plain integers, any bytes are a value; read unaligned.
-        Some(unsafe { std::ptr::read_unaligned(item.as_ptr().cast::<Event>()) })
+        // SAFETY: at least the event's size, otherwise as above.
+        Some(Told::Request(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }))
     }
+}
+
+/// What the kernel side tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A request for a reason.
+    Request(Event),
+    /// A write to a setting.
+    Setting(SettingEvent),
 }
 
 impl AsFd for Reader {

@@ -57,4 +57,4 @@ mod sys;
 mod tables;
 
 pub use error::Error;
-pub use stockade_common::{Event, Verdict};
+pub use stockade_common::{Event, SettingEvent, SettingRule, Verdict};

@@ -7,6 +7,7 @@ use crate::{
     Error,
     anchor::{self, Found},
     description, elsewhere, host,
+    object::Duty,
     pins::{self, Lock, Pinned},
     sys,
 };
@@ -37,7 +38,8 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         });
     }
     anchor::tidy_up()?;
-    let attached = pins::link_info();
+    let attached: Vec<_> =
+        [Duty::Decide, Duty::Settings].into_iter().filter_map(pins::link_info_of).collect();
     match pins::open() {
         Ok(Pinned::Nothing { leftovers }) => {
             if leftovers {
@@ -52,7 +54,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
     }
     pins::remove()?;
     description::keep_only(None);
-    if let Some(attached) = attached {
+    for attached in attached {
         wait_until_detached(&attached)?;
     }
     Ok(Lifted::Lifted)

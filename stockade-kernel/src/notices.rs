@@ -1,12 +1,14 @@
 /*!
 What an administrator should know about a policy that is applied nevertheless.
 */
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use stockade_policy::{
+    compile::CompiledSetting,
     interpret::KernelReason,
     model::{Mode, Policy, Unknown, Verdict, known},
+    settings,
 };
 use stockade_reasons::Level;
 
@@ -47,6 +49,11 @@ pub enum Notice {
         /// The program.
         path: PathBuf,
     },
+    /// The policy holds a setting that this kernel does not have at the moment.
+    AbsentSetting {
+        /// Its name as sysctl(8) has it.
+        setting: String,
+    },
 }
 
 impl std::fmt::Display for Notice {
@@ -70,6 +77,10 @@ impl std::fmt::Display for Notice {
                 f,
                 "process {pid} runs {} since before it was excepted and is not known as such: restart it for its exception to apply",
                 path.display()
+            ),
+            Self::AbsentSetting { setting } => write!(
+                f,
+                "there is no setting {setting} here: it is held once a module brings it, until then that changes nothing"
             ),
         }
     }
@@ -118,6 +129,14 @@ pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelType
         }
     }
     notices
+}
+
+/// Notices of the settings that a policy names. Those of the default profile are no news where the kernel lacks them.
+pub(crate) fn of_settings(settings: &[CompiledSetting]) -> Vec<Notice> {
+    let absent =
+        |setting: &&CompiledSetting| setting.named && !Path::new("/proc/sys").join(&setting.name).exists();
+    let absent = settings.iter().filter(absent);
+    absent.map(|setting| Notice::AbsentSetting { setting: settings::dotted(&setting.name) }).collect()
 }
 
 fn verdict(policy: &Policy, level: Level, reason: &KernelReason) -> &'static str {

@@ -20,7 +20,7 @@ use stockade_common::{Label, ProgramOffsets, kinds};
 use crate::{
     Error,
     btf::{self, KernelTypes},
-    sys,
+    cgroups, sys,
 };
 
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
@@ -49,6 +49,8 @@ pub(crate) enum Duty {
     Traced,
     /// The same where they ask for it.
     TraceMe,
+    /// Holds settings.
+    Settings,
     /// As [`Duty::Decide`], held by the root cgroup.
     Sealed,
     /// As [`Duty::DecideWhole`], held by the root cgroup.
@@ -77,8 +79,9 @@ impl Duty {
     /// The same, held by the root cgroup.
     pub const SEALED_LABELS: [Self; 4] =
         [Self::SealedLabel, Self::SealedHandOn, Self::SealedTraced, Self::SealedTraceMe];
-    /// All that the root cgroup can hold.
-    pub const SEALED: [Self; 9] = [
+    /// All that the root cgroup can hold without a link.
+    pub const SEALED: [Self; 10] = [
+        Self::Settings,
         Self::Sealed,
         Self::SealedWhole,
         Self::SealedLabel,
@@ -101,6 +104,7 @@ impl Duty {
             Self::HandOn => "task_alloc",
             Self::Traced => "ptrace_access_check",
             Self::TraceMe => "ptrace_traceme",
+            Self::Settings => "settings",
             Self::Sealed => "sealed",
             Self::SealedWhole => "sealed_whole",
             Self::SealedLabel => "sealed_label",
@@ -123,25 +127,26 @@ impl Duty {
             Self::HandOn => "link-hand-on",
             Self::Traced => "link-traced",
             Self::TraceMe => "link-trace-me",
+            Self::Settings => "link-settings",
             _ => unreachable!("held by the root cgroup, not by a pin"),
         }
     }
 
     /// The hook it is attached to, as the kernel's own code calls it.
     pub fn hook_name(self) -> &'static str {
-        let name = self.hook().1;
+        let name = self.hook().map_or("sysctl", |(_, name)| name);
         name.strip_prefix("bpf_lsm_").or_else(|| name.strip_prefix("btf_trace_")).unwrap_or(name)
     }
 
     /// How the root cgroup holds it: one of `enum bpf_attach_type`.
     pub fn held_as(self) -> u32 {
         debug_assert!(Self::SEALED.contains(&self), "{self:?} is attached by a link");
-        kinds::ATTACH_LSM_CGROUP
+        if self == Self::Settings { kinds::ATTACH_CGROUP_SYSCTL } else { kinds::ATTACH_LSM_CGROUP }
     }
 
-    /// Kind and name, in the kernel's types, of what it is attached to.
-    fn hook(self) -> (u32, &'static str) {
-        match self {
+    /// Kind and name, in the kernel's types, of what it is attached to; none for the root of the cgroup tree.
+    fn hook(self) -> Option<(u32, &'static str)> {
+        Some(match self {
             Self::Decide | Self::DecideWhole | Self::Sealed | Self::SealedWhole => {
                 (btf::FUNC, "bpf_lsm_locked_down")
             }
@@ -154,7 +159,8 @@ impl Duty {
             Self::GuardPrograms => (btf::FUNC, "bpf_lsm_bpf_prog"),
             Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
-        }
+            Self::Settings => return None,
+        })
     }
 
     /// The program's name in the kernel.
@@ -163,7 +169,7 @@ impl Duty {
             Self::Decide => return *PROGRAM_NAMES[0],
             Self::DecideWhole => return *PROGRAM_NAMES[1],
             held if Self::SEALED.contains(&held) => format!("st_{}", held.program()),
-            other => format!("st{}", other.pin()["link".len()..].replace('-', "_")),
+            linked => format!("st{}", linked.pin()["link".len()..].replace('-', "_")),
         };
         let mut shown = [0; 16];
         // The last byte is a zero.
@@ -175,22 +181,23 @@ impl Duty {
 
     /// Where these are attached on the running kernel.
     pub fn targets(duties: &[Self]) -> Result<Vec<sys::Target>, Error> {
-        if duties.is_empty() {
-            return Ok(Vec::new());
-        }
-        let hooks: Vec<_> = duties.iter().map(|duty| duty.hook()).collect();
-        let found = btf::ids(&hooks)?;
-        let targets = hooks.into_iter().zip(found).map(|((kind, name), id)| match id {
-            Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
-            Some(id) => Ok(sys::Target::lsm(id)),
-            None => Err(Error::TooOld(name)),
+        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
+        // Reading the kernel's types is most of the work.
+        let mut found = if hooks.is_empty() { Vec::new() } else { btf::ids(&hooks)? }.into_iter();
+        let targets = duties.iter().map(|duty| {
+            let Some((kind, name)) = duty.hook() else { return Ok(sys::Target::cgroup_sysctl()) };
+            match found.next().flatten() {
+                Some(id) if kind == btf::TYPEDEF => Ok(sys::Target::tracepoint(id)),
+                Some(id) => Ok(sys::Target::lsm(id)),
+                None => Err(Error::TooOld(name)),
+            }
         });
         targets.collect()
     }
 
     /// Where these, which the root cgroup is to hold, are attached on the running kernel, and where it keeps what guards read.
     pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, ProgramOffsets), Error> {
-        let hooks: Vec<_> = duties.iter().map(|duty| duty.hook()).collect();
+        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &ProgramOffsets::FIELDS)?;
         let Some([kind, attach_type, tag, map_id]) = offsets
             .into_iter()
@@ -200,10 +207,13 @@ impl Duty {
         else {
             return Err(Error::TooOld("bpf_prog.type, .expected_attach_type, .tag and bpf_map.id"));
         };
-        let targets = hooks
-            .into_iter()
-            .zip(found)
-            .map(|((_, name), id)| id.map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name)));
+        let mut found = found.into_iter();
+        let targets = duties.iter().map(|duty| match duty.hook() {
+            None => Ok(sys::Target::cgroup_sysctl()),
+            Some((_, name)) => {
+                found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
+            }
+        });
         Ok((targets.collect::<Result<_, _>>()?, ProgramOffsets { kind, attach_type, tag, map_id }))
     }
 }
@@ -212,7 +222,7 @@ impl Duty {
 pub(crate) const SEAL: &str = ".data.seal";
 
 /// The maps that outlive the command: their names in the object and those of their pins.
-pub(crate) const MAPS: [(&str, &str); 9] = [
+pub(crate) const MAPS: [(&str, &str); 10] = [
     (".data.policy", "policy"),
     ("COUNTS", "counters"),
     ("EVENTS", "events"),
@@ -222,6 +232,7 @@ pub(crate) const MAPS: [(&str, &str); 9] = [
     ("EXCEPTIONS", "exceptions"),
     ("UNTIL", "until"),
     ("PROGRAMS", "programs"),
+    ("SETTINGS", "settings"),
 ];
 
 /// Task storage has a pin too, and is made in another way.
@@ -297,6 +308,11 @@ impl Object {
     /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
+        if target.is_cgroup() {
+            let root = cgroups::open_root()?;
+            return sys::attach_to_cgroup(program.as_fd(), root.as_fd(), target)
+                .map_err(|e| Error::bpf("attaching the BPF program to the root of the cgroup tree", e));
+        }
         sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
     }
 

@@ -6,7 +6,7 @@ Where enforcement lives while no process of ours does.
   policy    map: what is decided                     pinned first
   counters  map: refusals and audits per processor
   events    ring buffer
-  cgroups, paths, patterns, exceptions, until, programs, labels     tables of policies that need them
+  cgroups, paths, patterns, exceptions, until, programs, settings, labels     tables of policies that need them
   link-…    attachments that such policies need
   link      the attachment that decides              pinned last: the commit; removed first
 ```
@@ -169,6 +169,18 @@ pub(crate) fn has(duty: Duty) -> bool {
     path(duty.pin()).exists()
 }
 
+/// Whether the attachment for a duty is pinned and does its work: one to a cgroup can be detached while it is.
+pub(crate) fn works(duty: Duty) -> bool {
+    let attached = || link_info_of(duty).is_some_and(|info| info.cgroup != 0);
+    has(duty) && (duty != Duty::Settings || attached())
+}
+
+/// What the kernel says of the pinned link for a duty.
+pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
+    let link = sys::open_pin(&c_path(duty.pin())).ok()?;
+    sys::link_info(link.as_fd()).ok()
+}
+
 /// Ends the attachment for a duty, if it is pinned.
 pub(crate) fn end(duty: Duty) -> Result<(), Error> {
     gone(fs::remove_file(path(duty.pin())), &path(duty.pin()))
@@ -191,12 +203,6 @@ pub(crate) fn next_takes_over() -> Result<(), Error> {
 /// Ends a link that never took over: left behind by a command that was killed.
 pub(crate) fn end_next() -> Result<(), Error> {
     gone(fs::remove_file(path(NEXT)), &path(NEXT))
-}
-
-/// What the kernel says of the pinned attachment for a duty.
-pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
-    let link = sys::open_pin(&c_path(duty.pin())).ok()?;
-    sys::link_info(link.as_fd()).ok()
 }
 
 /// What the kernel says of the pinned link, whatever else is pinned beside it.

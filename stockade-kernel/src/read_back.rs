@@ -4,7 +4,10 @@ What is in force, read back from the kernel.
 use std::os::fd::AsFd;
 
 use aya::maps::{MapData, PerCpuArray};
-use stockade_common::{LOST, Seal, Slot, UNPLACED, Verdict, counter_index};
+use stockade_common::{
+    LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
+};
+use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error,
@@ -13,9 +16,11 @@ use crate::{
     btf::KernelTypes,
     description::Description,
     elsewhere, measure,
+    object::Duty,
     pins::{self, Pinned},
     seal::Open,
     sys,
+    tables::Maps,
 };
 
 /// Refusals and audits of one reason since enforcement started.
@@ -46,6 +51,12 @@ pub struct InForce {
     pub lost_events: u64,
     /// New cgroups that could not be looked up among the policy's places, see [`UNPLACED`].
     pub unplaced_cgroups: u64,
+    /// Settings that are held, by name.
+    pub settings: Vec<CompiledSetting>,
+    /// Whether the program that holds them is attached.
+    pub settings_held: bool,
+    /// Writes to settings that were refused, and let through and reported.
+    pub setting_writes: (u64, u64),
     /// How the program is asked.
     pub attachment: Attachment,
     /// Requests let through unasked, see [`crate::attach`].
@@ -87,6 +98,9 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         counts: counts(&enforcement.counters, types)?,
         lost_events: sum(&enforcement.counters, LOST)?,
         unplaced_cgroups: sum(&enforcement.counters, UNPLACED)?,
+        settings: Maps::pinned()?.settings(slot.words.generation)?,
+        settings_held: pins::works(Duty::Settings),
+        setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
         skipped: measure::account(info.program)
             .map_err(|e| Error::io("ask for the program's statistics", e))?
@@ -108,6 +122,9 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
         counts: counts(&counters, types)?,
         lost_events: sum(&counters, LOST)?,
         unplaced_cgroups: sum(&counters, UNPLACED)?,
+        settings: sealed.settings()?,
+        settings_held: sealed.held.iter().any(|held| held.duty == Some(Duty::Settings)),
+        setting_writes: setting_writes(&counters)?,
         attachment: Attachment::RootCgroup,
         skipped: 0,
         program_id: newest.program,
@@ -132,6 +149,11 @@ fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<V
         }
     }
     Ok(counts)
+}
+
+/// Refused, and let through and reported.
+fn setting_writes(counters: &PerCpuArray<MapData, u64>) -> Result<(u64, u64), Error> {
+    Ok((sum(counters, SETTINGS_REFUSED)?, sum(counters, SETTINGS_AUDITED)?))
 }
 
 /// Over all processors.

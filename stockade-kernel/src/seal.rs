@@ -20,8 +20,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use stockade_common::{Policy as KernelPolicy, Seal, Slot, TAGS_MAX, kinds};
-use stockade_policy::{compile::bit, model::Policy};
+use stockade_common::{Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_policy::{
+    compile::{CompiledSetting, bit},
+    model::Policy,
+};
 use stockade_reasons::Level;
 
 use crate::{
@@ -37,7 +40,7 @@ use crate::{
     read_back::reason_id,
     selftest::{self, SelfTest},
     sys::{self, held},
-    tables::Maps,
+    tables::{Maps, SETTINGS},
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -142,6 +145,7 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
                 .into(),
         ));
     }
+    hold_tracing(&mut ready);
     let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
 
@@ -217,6 +221,14 @@ fn in_force() -> Result<(Policy, Level), Error> {
     Ok((policy, description.auto.into()))
 }
 
+/// Whatever the policy says, the switch that silences all programs stays on.
+fn hold_tracing(ready: &mut Ready) {
+    const SWITCH: &str = "kernel/ftrace_enabled";
+    ready.tables.settings.retain(|setting| setting.name != SWITCH);
+    let rule = SettingRule { hold: SettingRule::FREEZE, kind: SettingRule::HIGHER, ..SettingRule::default() };
+    ready.tables.settings.push(CompiledSetting { name: SWITCH.into(), rule, named: false });
+}
+
 fn next_generation() -> Result<u64, Error> {
     match pins::open()? {
         Pinned::Whole(enforcement) => {
@@ -275,7 +287,7 @@ fn left_open(ready: &Ready, types: &KernelTypes, options: &Options) -> Result<Ve
 
 /// Ids of the programs behind our pins, which the seal takes over from.
 fn ours_in_pins() -> Vec<u32> {
-    let all = [Duty::Decide].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
+    let all = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
     all.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program)).collect()
 }
 
@@ -324,8 +336,10 @@ impl Made {
             let program = object.load(duty, target)?;
             if matches!(duty, Duty::Sealed | Duty::SealedWhole) {
                 // Where whoever looks for the seal finds it.
-                held::bind(program.as_fd(), object.map(SEAL)?)
-                    .map_err(|e| Error::io("bind the seal to the program", e))?;
+                for map in [SEAL, SETTINGS] {
+                    held::bind(program.as_fd(), object.map(map)?)
+                        .map_err(|e| Error::io("bind a map to the program", e))?;
+                }
             }
             programs.insert(duty, program);
         }
@@ -464,7 +478,7 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         problems
             .push("kernel.ftrace_enabled is 0: no program runs, nothing is refused by Stockade".to_owned());
     }
-    for duty in [Duty::GuardPrograms, Duty::GuardCalls] {
+    for duty in [Duty::GuardPrograms, Duty::Settings, Duty::GuardCalls] {
         if !sealed.held.iter().any(|held| held.duty == Some(duty)) {
             problems.push(format!("the guard on {} is gone", duty.hook_name()));
         }
@@ -481,6 +495,15 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         && !refused(measure::load_foreign(sys::Target::lsm(hook)))
     {
         problems.push("the guard on programs does not keep a foreign one out".to_owned());
+    }
+    // Where nothing holds it, what is not 0 turns it on, as it is.
+    match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EROFS) => problems.push(
+            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
+                .to_owned(),
+        ),
+        _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
     }
     if let Some(attached) =
         sealed.held.iter().find(|h| h.kind == kinds::ATTACH_LSM_CGROUP && h.duty.is_none())

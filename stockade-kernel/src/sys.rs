@@ -35,6 +35,7 @@ const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 const BPF_TASK_FD_QUERY: i64 = 20;
 const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
+const BPF_LINK_CREATE: i64 = 28;
 
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
@@ -71,6 +72,16 @@ impl Target {
     /// function's answer, and the function does not run. 5.7 and later.
     pub fn modify_return(function: u32) -> Self {
         Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
+    }
+
+    /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.
+    pub fn cgroup_sysctl() -> Self {
+        Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
+    }
+
+    /// Whether it is attached to a cgroup.
+    pub fn is_cgroup(self) -> bool {
+        self.program_type == kinds::CGROUP_SYSCTL
     }
 }
 
@@ -393,6 +404,29 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 }).map(owned)
 }
 
+/// Attaches a loaded program to a cgroup, beside others; the attachment lives as long as the link returned or a pin of
+/// it, unless somebody detaches it.
+pub fn attach_to_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    target: Target,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = Attr {
+        prog_fd: fd_number(program),
+        target_fd: fd_number(cgroup),
+        attach_type: target.attach_type,
+        flags: 0,
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
 #[repr(C)]
 struct PathAttr {
     pathname: u64,
@@ -420,6 +454,8 @@ pub struct LinkInfo {
     pub program: u32,
     /// How it is attached: one of the constants of `enum bpf_attach_type`.
     pub attach_type: u32,
+    /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
+    pub cgroup: u64,
 }
 
 #[repr(C)]
@@ -434,7 +470,8 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = [0u32; 32];
     let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4] })
+    let cgroup = u64::from(info[4]) | u64::from(info[5]) << 32;
+    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4], cgroup })
 }
 
 #[repr(C)]

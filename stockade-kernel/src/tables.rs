@@ -12,10 +12,10 @@ use std::{
 
 use stockade_common::{
     CgroupKey, Exception, ExceptionKey, NAME_PART_MAX, NamePart, PATTERNS, PathKey, Pattern, Program,
-    ProgramKey, Sets, Until, UntilKey,
+    ProgramKey, Sets, SettingKey, SettingRule, Until, UntilKey,
 };
 use stockade_policy::{
-    compile::{CompiledPlace, Tables},
+    compile::{CompiledPlace, CompiledSetting, Tables},
     model::Place,
 };
 
@@ -25,7 +25,9 @@ use crate::{Error, cgroups, executables::Executable, object::Object, pins};
 pub(crate) struct Maps(HashMap<&'static str, OwnedFd>);
 
 /// Names in the object.
-const NAMES: [&str; 6] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS"];
+const NAMES: [&str; 7] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS", SETTINGS];
+
+pub(crate) const SETTINGS: &str = "SETTINGS";
 
 impl Maps {
     /// Those of a loaded object.
@@ -52,6 +54,7 @@ impl Maps {
     pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
         self.write_paths(&tables.places, generation)?;
         self.write_exceptions(tables, executables, generation)?;
+        self.write_settings(&tables.settings, generation)?;
         let programs = executables.iter().zip(&tables.programs).map(|(executable, program)| {
             let inherit = if program.inherit { Program::INHERIT } else { 0 };
             let key = ProgramKey { generation, inode: executable.inode, device: executable.device, pad: 0 };
@@ -136,6 +139,38 @@ impl Maps {
         self.update("EXCEPTIONS", exceptions.into_iter().collect())
     }
 
+    fn write_settings(&self, settings: &[CompiledSetting], generation: u64) -> Result<(), Error> {
+        let entries = settings.iter().map(|setting| {
+            let key = SettingKey::new(generation, &setting.name).ok_or_else(|| {
+                Error::Request(format!("{} is too long for the kernel's table", setting.name))
+            })?;
+            Ok((key, setting.rule))
+        });
+        self.update(SETTINGS, entries.collect::<Result<_, Error>>()?)
+    }
+
+    /// The settings that a policy holds, read back, by name.
+    pub fn settings(&self, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
+        Self::settings_in(self.map(SETTINGS), generation)
+    }
+
+    /// The same, of this map.
+    pub fn settings_in(map: BorrowedFd<'_>, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
+        let failed = |e: io::Error| Error::io(format!("read the table {SETTINGS}"), e);
+        let mut settings = Vec::new();
+        for key in crate::sys::keys::<SettingKey, SettingRule>(map).map_err(failed)? {
+            if key.generation == generation
+                && let Some(rule) = crate::sys::lookup(map, &key).map_err(failed)?
+            {
+                let end = key.name.iter().position(|&byte| byte == 0).unwrap_or(key.name.len());
+                let name = String::from_utf8_lossy(&key.name[..end]).into_owned();
+                settings.push(CompiledSetting { name, rule, named: false });
+            }
+        }
+        settings.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(settings)
+    }
+
     /// Gives the cgroups that are there their places. Those that appear later are placed by the kernel side, which
     /// therefore has to know the paths first. Returns how many.
     pub fn place(&self, places: &[CompiledPlace], generation: u64) -> Result<usize, Error> {
@@ -157,7 +192,8 @@ impl Maps {
         self.sweep::<PathKey, [Pattern; PATTERNS]>("PATTERNS_BELOW", |key| key.generation == generation)?;
         self.sweep::<ExceptionKey, Exception>("EXCEPTIONS", |key| key.generation == generation)?;
         self.sweep::<UntilKey, Until>("UNTIL", |key| key.subject.generation == generation)?;
-        self.sweep::<ProgramKey, Program>("PROGRAMS", |key| key.generation == generation)
+        self.sweep::<ProgramKey, Program>("PROGRAMS", |key| key.generation == generation)?;
+        self.sweep::<SettingKey, SettingRule>(SETTINGS, |key| key.generation == generation)
     }
 
     fn sweep<K: Copy + Default, V: Copy + Default>(

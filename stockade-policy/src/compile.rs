@@ -18,7 +18,8 @@ use std::{
 };
 
 use stockade_common::{
-    ANY_UID, EXCEPTIONS_MAX, LAST_BIT, NO_PLACE, PATHS_MAX, PATTERNS, ReasonSet, Sets, Words,
+    ANY_UID, EXCEPTIONS_MAX, LAST_BIT, NO_PLACE, PATHS_MAX, PATTERNS, ReasonSet, SETTINGS_MAX, Sets,
+    SettingRule, Words,
     decide::{BY_PLACE, BY_PROGRAM, BY_UID},
 };
 use stockade_reasons::Level;
@@ -26,7 +27,7 @@ use stockade_reasons::Level;
 use crate::{
     interpret::KernelReason,
     model::{Clock, Digest, Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
-    place,
+    place, settings,
 };
 
 /// A policy for one kernel. Identities of cgroups and programs are the machine's business and not in here.
@@ -40,6 +41,19 @@ pub struct Tables {
     pub exceptions: Vec<(Subject, Excepted)>,
     /// Programs that exceptions speak of.
     pub programs: Vec<CompiledProgram>,
+    /// Settings that are held, each once.
+    pub settings: Vec<CompiledSetting>,
+}
+
+/// A setting that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledSetting {
+    /// The kernel's name, with slashes.
+    pub name: String,
+    /// How.
+    pub rule: SettingRule,
+    /// Whether the policy names it; otherwise it is of the default profile.
+    pub named: bool,
 }
 
 /// A place and what it decides.
@@ -161,6 +175,7 @@ pub fn compile(
         });
     }
     let (exceptions, programs) = exceptions(policy, &index, &kernel, now);
+    let settings = settings::compile(policy, auto);
 
     let excepted = exceptions.iter().fold(0, |set, (_, e)| {
         e.timed.iter().fold(set | e.always | e.inherited, |set, &(number, ..)| set | bit(number))
@@ -180,6 +195,7 @@ pub fn compile(
         ("places", places.len(), PATHS_MAX),
         ("exceptions", entries, EXCEPTIONS_MAX),
         ("programs", programs.len(), EXCEPTIONS_MAX),
+        ("settings", settings.len(), SETTINGS_MAX),
     ] {
         // Half of it: the other half is for the policy in force, or for the next one.
         let most = most as usize / 2;
@@ -187,7 +203,7 @@ pub fn compile(
             return Err(CompileError::TooLarge { what, needed, most });
         }
     }
-    Ok(Tables { words, places, exceptions, programs })
+    Ok(Tables { words, places, exceptions, programs, settings })
 }
 
 /// The bit of a reason with this number.

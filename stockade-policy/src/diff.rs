@@ -10,7 +10,7 @@ use serde::Serialize;
 use stockade_reasons::{Level, Reason};
 
 use crate::{
-    model::{Accepted, Exception, Mode, Policy, Reasons, Said, Scope, Verdict},
+    model::{Accepted, Exception, Hold, Mode, Policy, Reasons, Said, Scope, Verdict},
     words::Word,
 };
 
@@ -110,6 +110,7 @@ impl Difference {
 pub fn diff(old: &Policy, new: &Policy) -> Difference {
     let mut changes = Vec::new();
     host(&mut changes, old, new);
+    settings(&mut changes, old, new);
     named(&mut changes, &old.scopes, &new.scopes);
     named(&mut changes, &old.exceptions, &new.exceptions);
     named(&mut changes, &old.accepted, &new.accepted);
@@ -134,6 +135,25 @@ fn host(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
         fields
     };
     fields_changed(changes, &About::Host, &fields(old), &fields(new));
+}
+
+/// Settings that are held. Frozen is stricter than a ratchet, which is stricter than nothing.
+fn settings(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
+    let names: BTreeSet<_> = old.settings.keys().chain(new.settings.keys()).collect();
+    for name in names {
+        let hold = |policy: &Policy| policy.settings.get(name).map(|said| said.value);
+        let (from, to) = (hold(old), hold(new));
+        if from != to {
+            let word = |hold: Option<Hold>| hold.map(|hold| hold.word().to_owned());
+            changes.push(Change {
+                about: About::Host,
+                key: Some(format!("settings.{name}")),
+                from: word(from),
+                to: word(to),
+                effect: if to > from { Effect::Stricter } else { Effect::Laxer },
+            });
+        }
+    }
 }
 
 fn reasons(fields: &mut Fields, reasons: &Reasons) {

@@ -1,7 +1,7 @@
 /*!
 What one file says. Unlike a [`Policy`](crate::model::Policy) it need not say everything.
 */
-use crate::model::{Accepted, Exception, LevelChoice, Mode, Reasons, Said, Scope, Unknown};
+use crate::model::{Accepted, Exception, LevelChoice, Mode, Reasons, Said, Scope, Settings, Unknown};
 
 /// One file of a policy, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Document {
     pub unknown_reasons: Option<Said<Unknown>>,
     /// `[reasons]`
     pub reasons: Reasons,
+    /// `[settings]`
+    pub settings: Settings,
     /// `[[scope]]`
     pub scopes: Vec<Scope>,
     /// `[[exception]]`

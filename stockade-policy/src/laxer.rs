@@ -44,7 +44,10 @@ pub fn laxer(old: &Policy, new: &Policy, auto: Level) -> Vec<String> {
 
 fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
     match &change.about {
-        // Of the host what becomes of each reason is told; what is accepted is in force all the same.
+        About::Host if change.key.as_deref().is_some_and(|key| key.starts_with("settings.")) => {
+            change.effect == Effect::Laxer
+        }
+        // Otherwise it is told what becomes of each reason; what is accepted is in force all the same.
         About::Host | About::Accepted(_) => false,
         _ if change.effect == Effect::Stricter => false,
         About::Exception(name) if change.key.is_none() => {
@@ -127,6 +130,10 @@ mod tests {
             "{confidentiality}[[scope]]\nname = \"s\"\ncgroup = \"/s\"\nlevel = \"confidentiality\"\n"
         );
         assert_eq!(between(&scope, confidentiality), ["the scope s is gone"]);
+        let settings = |list: &str| format!("{confidentiality}[settings]\nfreeze = [{list}]\n");
+        let (one, two) = (settings("\"kernel.modprobe\""), settings("\"kernel.modprobe\", \"kernel.sysrq\""));
+        assert!(between(&one, &two).is_empty());
+        assert_eq!(between(&two, &one), ["the host: settings.kernel.sysrq is nothing instead of freeze"]);
         let unknown = "level = \"confidentiality\"\nunknown-reasons = \"allow\"\n";
         assert_eq!(between(confidentiality, unknown), ["unknown-reasons: allow instead of level"]);
     }

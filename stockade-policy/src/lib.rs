@@ -38,6 +38,7 @@ pub mod requester;
 mod root;
 #[cfg(test)]
 mod schema;
+pub mod settings;
 pub mod show;
 pub mod source;
 pub mod trust;

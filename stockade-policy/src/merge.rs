@@ -5,6 +5,7 @@ From files to one policy: later ones override by name, lists add up.
 |---|---|
 | `level`, `mode`, `unknown-reasons` | replaces it |
 | a reason under `[reasons]` | replaces that reason's verdict |
+| a setting under `[settings]` | replaces how it is held |
 | a scope or an exception | replaces the whole one of the same name |
 | an accepted finding | adds to the list |
 */
@@ -31,6 +32,7 @@ pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Ve
         replace(&mut policy.mode, document.mode);
         replace(&mut policy.unknown_reasons, document.unknown_reasons);
         policy.reasons.extend(document.reasons);
+        policy.settings.extend(document.settings);
         document.scopes.into_iter().for_each(|scope| scopes.put(&mut policy.scopes, scope, name_of_scope));
         document
             .exceptions

@@ -105,6 +105,19 @@ pub enum Unknown {
 /// Verdicts of single reasons, by id of the reasons table.
 pub type Reasons = BTreeMap<String, Said<Verdict>>;
 
+/// How a kernel security setting is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    /// It keeps its value, or gets a stricter one.
+    Ratchet,
+    /// It keeps its value.
+    Freeze,
+}
+
+/// Settings that are held, by the name that sysctl(8) has, or [`crate::settings::DEFAULT`].
+pub type Settings = BTreeMap<String, Said<Hold>>;
+
 /// A whole policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -116,6 +129,8 @@ pub struct Policy {
     pub unknown_reasons: Said<Unknown>,
     /// Single reasons, over the level.
     pub reasons: Reasons,
+    /// Kernel security settings that are held.
+    pub settings: Settings,
     /// Parts of the cgroup tree with verdicts of their own. Names are unique.
     pub scopes: Vec<Scope>,
     /// Who is let through where others are not. Names are unique.
@@ -256,6 +271,7 @@ impl Policy {
             mode: Said::at(Mode::Enforce, place),
             unknown_reasons: Said::at(Unknown::Level, place),
             reasons: Reasons::new(),
+            settings: Settings::new(),
             scopes: Vec::new(),
             exceptions: Vec::new(),
             accepted: Vec::new(),

@@ -1,7 +1,7 @@
 /*!
 A policy without where its values were said: two policies that mean the same are then equal.
 */
-use crate::model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope};
+use crate::model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope, Settings};
 
 impl<T> Said<T> {
     fn bare(self) -> Self {
@@ -17,6 +17,10 @@ fn reasons(reasons: Reasons) -> Reasons {
     reasons.into_iter().map(|(id, verdict)| (id, verdict.bare())).collect()
 }
 
+fn settings(settings: Settings) -> Settings {
+    settings.into_iter().map(|(name, hold)| (name, hold.bare())).collect()
+}
+
 impl Policy {
     /// The same policy, said nowhere.
     #[must_use]
@@ -26,6 +30,7 @@ impl Policy {
             mode: self.mode.bare(),
             unknown_reasons: self.unknown_reasons.bare(),
             reasons: reasons(self.reasons),
+            settings: settings(self.settings),
             scopes: self.scopes.into_iter().map(Scope::without_origins).collect(),
             exceptions: self.exceptions.into_iter().map(Exception::without_origins).collect(),
             accepted: self.accepted.into_iter().map(Accepted::without_origins).collect(),

@@ -70,6 +70,7 @@ pub struct Event {
 #[serde(tag = "type", rename_all = "kebab-case")]
 enum Line {
     Event(Event),
+    Setting {},
     Native {},
     Lost {
         events: u64,
@@ -100,6 +101,8 @@ pub struct Missing {
     pub native: u64,
     /// Of those, the ones that the kernel did not log.
     pub not_logged: u64,
+    /// Writes to settings, which are held whoever writes.
+    pub settings: u64,
     /// Whether the kernel log was overwritten before it was read.
     pub overwritten: bool,
     /// Lines of types that this version does not know.
@@ -225,6 +228,7 @@ impl Missing {
     fn note(&mut self, line: &Line) {
         match line {
             Line::Event(_) => {}
+            Line::Setting {} => self.settings += 1,
             Line::Native {} => self.native += 1,
             Line::Lost { events } => self.lost = self.lost.saturating_add(*events),
             Line::NotLogged { refusals } => {
@@ -268,6 +272,12 @@ impl Missing {
             caveats.push(format!(
                 "of those, {} not logged by the kernel",
                 count(self.not_logged, "was", "were")
+            ));
+        }
+        if self.settings > 0 {
+            caveats.push(format!(
+                "{} left out: who may change a setting that is held is nobody's exception",
+                count(self.settings, "write to a setting was", "writes to settings were")
             ));
         }
         if self.overwritten {

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde_json::{Value, json};
 use stockade_reasons::Subject;
 
-use crate::{read::keys, words::Word};
+use crate::{read::keys, settings, words::Word};
 
 /// Stockade policy
 ///
@@ -34,6 +34,8 @@ struct Policy {
     /// Single reasons, whatever the level and mode
     #[schemars(schema_with = "reasons", default)]
     reasons: Option<BTreeMap<String, String>>,
+    /// Kernel security settings that are kept from being weakened
+    settings: Option<Settings>,
     /// Parts of the cgroup tree with verdicts of their own
     scope: Option<Vec<Scope>>,
     /// Who is let through where others are not
@@ -52,6 +54,18 @@ fn enforce() -> String {
 
 fn level() -> String {
     "level".into()
+}
+
+/// Kernel security settings that are kept from being weakened
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Settings {
+    /// Settings that keep their value: names as sysctl(8) has them, or default for those that go with the level
+    #[schemars(schema_with = "frozen", default)]
+    freeze: Option<Vec<String>>,
+    /// Settings that keep their value or get a stricter one: those of which it is known what is stricter, or default
+    #[schemars(schema_with = "ratchets", default)]
+    ratchet: Option<Vec<String>>,
 }
 
 /// A part of the cgroup tree with verdicts of its own
@@ -153,6 +167,23 @@ fn reasons(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "properties": each, "additionalProperties": false })
 }
 
+fn frozen(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "pattern": "^(default|[!-~]+[./][!-~]+)$", "maxLength": 63 },
+        "uniqueItems": true
+    })
+}
+
+fn ratchets(_: &mut SchemaGenerator) -> Schema {
+    let known = settings::all().iter().filter(|setting| setting.values.have_an_order());
+    let names: Vec<_> = [settings::DEFAULT]
+        .into_iter()
+        .chain(known.flat_map(|setting| [setting.name, setting.kernel_name]))
+        .collect();
+    json_schema!({ "type": "array", "items": { "enum": names }, "uniqueItems": true })
+}
+
 fn excepted(_: &mut SchemaGenerator) -> Schema {
     let trustworthy = stockade_reasons::all().iter().filter(|reason| reason.subject == Subject::Trustworthy);
     let ids: Vec<_> = trustworthy.map(|reason| reason.id).collect();
@@ -192,7 +223,12 @@ fn the_schema_for_editors_is_that_of_the_reader() {
     let mut top = keys(&schema);
     top.sort();
     assert_eq!(top, sorted(keys::TOP));
-    for (name, known) in [("Scope", keys::SCOPE), ("Exception", keys::EXCEPTION), ("Accept", keys::ACCEPT)] {
+    for (name, known) in [
+        ("Settings", keys::SETTINGS),
+        ("Scope", keys::SCOPE),
+        ("Exception", keys::EXCEPTION),
+        ("Accept", keys::ACCEPT),
+    ] {
         let mut there = keys(&schema["$defs"][name]);
         there.sort();
         assert_eq!(there, sorted(known), "{name}");

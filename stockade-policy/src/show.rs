@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::{
     load::Loaded,
-    model::{Accepted, Digest, Exception, Origin, Place, Policy, Reasons, Said, Scope},
+    model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Settings},
     quote::quoted,
     words::Word,
 };
@@ -36,6 +36,7 @@ pub fn show(policy: &Policy) -> String {
     word(&mut out, "mode", &policy.mode);
     word(&mut out, "unknown-reasons", &policy.unknown_reasons);
     reasons(&mut out, "[reasons]", &policy.reasons);
+    settings(&mut out, &policy.settings);
     policy.scopes.iter().for_each(|s| scope(&mut out, s));
     policy.exceptions.iter().for_each(|e| out.push_str(&exception(e)));
     policy.accepted.iter().for_each(|a| accepted(&mut out, a));
@@ -91,6 +92,18 @@ fn reasons(out: &mut String, heading: &str, reasons: &Reasons) {
     }
     for (id, verdict) in reasons {
         word(out, id, verdict);
+    }
+}
+
+fn settings(out: &mut String, settings: &Settings) {
+    if !settings.is_empty() {
+        out.push_str("\n[settings]\n");
+    }
+    for (key, hold) in Hold::WORDS {
+        let held = settings.iter().filter(|(_, said)| said.value == *hold);
+        let names: Vec<_> =
+            held.map(|(name, said)| Said { value: name.clone(), origin: said.origin.clone() }).collect();
+        list(out, key, &names);
     }
 }
 

@@ -84,11 +84,46 @@ fn unknown_keys() {
         "an accepted finding has no key",
         "`about`",
     );
+}
+
+#[test]
+fn settings() {
+    one("settings = 1\n", "1:12", "`settings` is a table", "ratchet = [\"default\"]");
+    one("[settings]\nfreze = []\n", "2:1", "[settings] has no key `freze`", "`freeze`");
+    one("[settings]\nfreeze = \"a.b\"\n", "2:10", "`freeze` is a list of strings", "kernel.kptr_restrict");
     one(
-        "[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n",
-        "1:1",
-        "[settings] with freeze and ratchet is reserved",
-        "take it out",
+        "[settings]\nratchet = [\"kernel.kptr_restict\"]\n",
+        "2:12",
+        "it is not known which values of kernel.kptr_restict are stricter",
+        "did you mean kernel.kptr_restrict?",
+    );
+    one(
+        "[settings]\nratchet = [\"net.ipv4.ip_forward\"]\n",
+        "2:12",
+        "it is not known which values of net.ipv4.ip_forward are stricter",
+        "freeze it instead",
+    );
+    for text in ["kernel.core_pattern", "kernel/modprobe", "kernel.tainted"] {
+        one(
+            &format!("[settings]\nratchet = [\"{text}\"]\n"),
+            "2:12",
+            &format!("no value of {text} is stricter than another"),
+            "freeze it instead",
+        );
+    }
+    one("[settings]\nfreeze = [\"kptr_restrict\"]\n", "2:11", "is no setting: a name", "sysctl(8)");
+    one("[settings]\nfreeze = [\"kernel..kptr\"]\n", "2:11", "is no setting: a part", "sysctl(8)");
+    one(
+        "[settings]\nfreeze = [\"kernel.sysrq\"]\nratchet = [\"kernel/sysrq\"]\n",
+        "3:12",
+        "kernel.sysrq is named twice",
+        "freeze it or let it ratchet",
+    );
+    one(
+        "[settings]\nratchet = [\"default\", \"default\"]\n",
+        "2:23",
+        "default is named twice",
+        "freeze it or let it ratchet",
     );
 }
 

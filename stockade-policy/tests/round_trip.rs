@@ -11,6 +11,13 @@ mode = "audit"
 unknown-reasons = "deny"
 reasons.perf = "allow"
 
+[settings]
+freeze = ["net/ipv4/conf/eth0.1/forwarding", "default"]
+ratchet = [
+    "kernel/sysrq",
+    "kernel.yama.ptrace_scope", # two
+]
+
 [[scope]]
 name = "pods \"ä\" \\ of\u202Eteam"
 cgroup = '/kubepods.slice/pod\x2done-*.slice'
@@ -88,9 +95,12 @@ fn everything_the_language_has_is_shown() {
     for line in [
         "level = \"confidentiality\" # from policy.toml:3",
         "perf = \"allow\" # from policy.toml:6",
-        "    \"msr\", # from policy.toml:30",
-        "expires = 2027-01-31T00:00:00.5Z # from policy.toml:37",
-        "uid = 16 # from policy.toml:35",
+        "ratchet = [",
+        "    \"kernel.yama.ptrace_scope\", # from policy.toml:12",
+        "freeze = [\"default\", \"net.ipv4.conf.eth0/1.forwarding\"] # from policy.toml:9",
+        "    \"msr\", # from policy.toml:37",
+        "expires = 2027-01-31T00:00:00.5Z # from policy.toml:44",
+        "uid = 16 # from policy.toml:42",
         "inherit = false # default",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
@@ -243,14 +253,32 @@ mod right {
         )
     }
 
+    fn settings() -> impl Strategy<Value = String> {
+        let known: Vec<_> = stockade_policy::settings::all()
+            .iter()
+            .filter(|setting| setting.values.have_an_order())
+            .flat_map(|setting| [setting.name, setting.kernel_name])
+            .chain(["default"])
+            .collect();
+        let free = "[a-z]{2,8}([./][a-z0-9_-]{1,8}){1,3}".prop_map(|name| format!("x{name}"));
+        (proptest::sample::subsequence(known, 0..5), vec(free, 0..3)).prop_map(|(mut ratchet, mut freeze)| {
+            let canonical = stockade_policy::settings::canonical;
+            ratchet.sort_unstable_by_key(|name| canonical(name));
+            ratchet.dedup_by_key(|name| canonical(name));
+            freeze.sort_unstable_by_key(|name| canonical(name));
+            freeze.dedup_by_key(|name| canonical(name));
+            format!("[settings]\nratchet = {ratchet:?}\nfreeze = {freeze:?}\n")
+        })
+    }
+
     pub fn policy() -> impl Strategy<Value = String> {
         let unknown = key("unknown-reasons", words(&["level", "allow", "audit", "deny"]));
         let scopes = (0..4usize).prop_flat_map(|n| (0..n).map(|n| scope(n).boxed()).collect::<Vec<_>>());
         let exceptions =
             (0..4usize).prop_flat_map(|n| (0..n).map(|n| exception(n).boxed()).collect::<Vec<_>>());
-        (level(), mode(), unknown, reasons("[reasons]"), scopes, exceptions).prop_map(
-            |(level, mode, unknown, reasons, scopes, exceptions)| {
-                format!("{level}{mode}{unknown}{reasons}{}{}", scopes.concat(), exceptions.concat())
+        (level(), mode(), unknown, reasons("[reasons]"), settings(), scopes, exceptions).prop_map(
+            |(level, mode, unknown, reasons, settings, scopes, exceptions)| {
+                format!("{level}{mode}{unknown}{reasons}{settings}{}{}", scopes.concat(), exceptions.concat())
             },
         )
     }

@@ -15,7 +15,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use stockade_kernel::{btf::KernelTypes, events::Reader, read_back::reason_id};
+use stockade_kernel::{
+    btf::KernelTypes,
+    events::{self, Reader},
+    read_back::reason_id,
+};
 use stockade_lab::{
     conformance::{Row, Setting},
     doors,
@@ -132,10 +136,12 @@ impl Told for Ours<'_> {
 
     fn take(&mut self) -> Result<Vec<String>> {
         let mut told: Vec<String> = std::iter::from_fn(|| self.reader.take())
-            .map(|event| {
-                let id = reason_id(self.types, event.reason);
-                stockade_reasons::by_id(&id).map_or(id, |reason| reason.kernel_string.to_owned())
+            .filter_map(|told| match told {
+                events::Told::Request(event) => Some(reason_id(self.types, event.reason)),
+                // No policy of the matrix holds settings.
+                events::Told::Setting(_) => None,
             })
+            .map(|id| stockade_reasons::by_id(&id).map_or(id, |reason| reason.kernel_string.to_owned()))
             .collect();
         told.dedup();
         Ok(told)

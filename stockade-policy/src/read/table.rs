@@ -14,10 +14,7 @@ pub const VERSION: u32 = 1;
 
 /// The keys at the top of a file.
 pub const KEYS: &[&str] =
-    &["version", "level", "mode", "unknown-reasons", "reasons", "scope", "exception", "accept"];
-
-/// Kept for later versions of the language: refused, so that nobody believes it is in force.
-const RESERVED: &str = "settings";
+    &["version", "level", "mode", "unknown-reasons", "reasons", "settings", "scope", "exception", "accept"];
 
 pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
     let top = Table { fields, at: 0..0, called: "a policy" };
@@ -25,14 +22,13 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         // A later language may mean something else by everything else.
         return Document::default();
     }
-    let known: Vec<&str> = KEYS.iter().copied().chain(top.has(RESERVED).then_some(RESERVED)).collect();
-    reader.only_known_keys(&top, &known);
-    settings(reader, &top);
+    reader.only_known_keys(&top, KEYS);
     Document {
         level: reader.word(&top, "level"),
         mode: reader.word(&top, "mode"),
         unknown_reasons: reader.word(&top, "unknown-reasons"),
         reasons: reader.reasons(&top),
+        settings: reader.settings(&top),
         scopes: reader.scopes(&top),
         exceptions: reader.exceptions(&top),
         accepted: reader.accepted(&top),
@@ -59,18 +55,6 @@ fn version(reader: &mut Reader, top: &Table) -> bool {
         "install the program that goes with the policy, or write the policy for version {VERSION}"
     )));
     false
-}
-
-fn settings(reader: &mut Reader, top: &Table) {
-    let Some(value) = top.get(RESERVED) else { return };
-    let problem = reader.wrong(
-        format!(
-            "[settings] with freeze and ratchet is reserved: this version (stockade {}) does not have it",
-            env!("CARGO_PKG_VERSION")
-        ),
-        &value.span(),
-    );
-    reader.report(problem.help("take it out; nothing would hold these kernel settings"));
 }
 
 impl Reader<'_> {

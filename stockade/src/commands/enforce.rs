@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
-    Error,
+    Error, SettingRule,
     attach::Attachment,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
@@ -38,6 +38,10 @@ pub struct Report {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
+    /// Settings that keep their value, as sysctl(8) names them
+    pub frozen: Vec<String>,
+    /// Settings that keep their value or get a stricter one
+    pub ratcheted: Vec<String>,
     /// How the program is attached: bpf-lsm, root-cgroup once sealed, or modify-return, which is weaker
     pub attachment: String,
     /// How it was proven: the reason that was asked for; null when the kernel left nothing to ask
@@ -195,6 +199,8 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         refused: super::ids(words.deny, types),
         audited: super::ids(words.watched & !words.deny, types),
         allowed: super::ids(applied.slot.allow, types),
+        frozen: super::held(&applied.settings, SettingRule::FREEZE),
+        ratcheted: super::held(&applied.settings, SettingRule::RATCHET),
         attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {
             SelfTest::Passed { reason } => Some(reason.clone()),
@@ -225,6 +231,11 @@ fn text(report: &Report) -> String {
             format!(", allowed by name: {}", report.allowed.join(", "))
         }
     );
+    if !report.frozen.is_empty() || !report.ratcheted.is_empty() {
+        let (frozen, ratcheted) = (report.frozen.len(), report.ratcheted.len());
+        let mode = if report.audit { ", audited: writes go through and are reported" } else { "" };
+        let _ = writeln!(out, "  {frozen} settings frozen, {ratcheted} can only become stricter{mode}");
+    }
     if let Some(reason) = &report.proven_by {
         let _ = writeln!(
             out,

@@ -4,6 +4,7 @@ is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
 use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::reason_id};
+use stockade_policy::{compile::CompiledSetting, settings};
 use stockade_reasons::{Level, Reason};
 
 pub mod check_host;
@@ -82,6 +83,12 @@ fn overruled(native: Level) -> Option<String> {
             "the kernel's own lockdown is at {native}: what it refuses stays refused until reboot, and an exception in Stockade has no effect on that"
         )
     })
+}
+
+/// Names of settings that are held in this way, as sysctl(8) has them.
+fn held(settings: &[CompiledSetting], hold: u32) -> Vec<String> {
+    let these = settings.iter().filter(|setting| setting.rule.hold == hold);
+    these.map(|setting| settings::dotted(&setting.name)).collect()
 }
 
 fn level_of(number: u8) -> Level {

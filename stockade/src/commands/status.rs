@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    SettingRule,
     btf::KernelTypes,
     host,
     read_back::{self, read_back},
@@ -50,6 +51,16 @@ pub struct InForce {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
+    /// Settings that keep their value, as sysctl(8) names them
+    pub frozen: Vec<String>,
+    /// Settings that keep their value or get a stricter one
+    pub ratcheted: Vec<String>,
+    /// Whether the program that holds them is attached; false also where none are held
+    pub settings_held: bool,
+    /// Writes to settings that were refused since enforcement started
+    pub setting_writes_refused: u64,
+    /// Writes to settings that were let through and reported
+    pub setting_writes_audited: u64,
     /// Scopes: parts of the cgroup tree with verdicts of their own
     pub scopes: Vec<String>,
     /// Exceptions and grants that have not ended
@@ -162,6 +173,11 @@ pub fn run(json: bool) -> Result<Exit> {
         refused: super::ids(state.slot.words.deny, &types),
         audited: super::ids(state.slot.words.watched & !state.slot.words.deny, &types),
         allowed: super::ids(state.slot.allow, &types),
+        frozen: super::held(&state.settings, SettingRule::FREEZE),
+        ratcheted: super::held(&state.settings, SettingRule::RATCHET),
+        settings_held: state.settings_held,
+        setting_writes_refused: state.setting_writes.0,
+        setting_writes_audited: state.setting_writes.1,
         described: state.description.is_some(),
         scopes: described(&state, |policy| {
             policy
@@ -228,6 +244,12 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
             "the description of the policy, in {}, is lost or is of something else: scopes and exceptions are in force and cannot be listed",
             stockade_kernel::description::FOLDER
         ));
+    }
+    if stockade.is_some_and(|s| !s.settings_held && !(s.frozen.is_empty() && s.ratcheted.is_empty())) {
+        warnings.push(
+            "the program that holds settings was detached: they can be changed; apply the policy again with stockade enforce"
+                .into(),
+        );
     }
     if let Some(s) = stockade.filter(|s| s.unplaced_cgroups > 0) {
         warnings.push(format!(
@@ -303,6 +325,11 @@ fn text(report: &Report) -> String {
                     let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                 }
             }
+            for (title, list) in [("frozen", &s.frozen), ("ratcheted", &s.ratcheted)] {
+                if !list.is_empty() {
+                    let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
+                }
+            }
             for scope in &s.scopes {
                 let _ = writeln!(out, "  scope          {scope}");
             }
@@ -330,6 +357,13 @@ fn text(report: &Report) -> String {
                         c.reason, c.refused, c.audited, c.excepted
                     );
                 }
+            }
+            if s.setting_writes_refused + s.setting_writes_audited > 0 {
+                let _ = writeln!(
+                    out,
+                    "  writes to settings: {} refused, {} audited",
+                    s.setting_writes_refused, s.setting_writes_audited
+                );
             }
             if s.lost_events > 0 {
                 let _ = writeln!(

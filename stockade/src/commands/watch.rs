@@ -13,17 +13,18 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
-    Event, Verdict,
+    Event, SettingEvent, SettingRule, Verdict,
     attach::Attachment,
     btf::KernelTypes,
     description::Description,
-    events::{self, Reader},
+    events::{self, Reader, Told},
     host,
     read_back::{InForce, read_back, reason_id},
 };
+use stockade_policy::settings;
 use stockade_reasons::Level;
 
-use crate::{Exit, flags, kernel_log, requester};
+use crate::{Exit, flags, kernel_log, output, requester};
 
 /// Events shown before the kernel log is looked at again.
 const BATCH: usize = 4096;
@@ -34,6 +35,8 @@ const BATCH: usize = 4096;
 pub enum Line {
     /// A refusal or an audit that Stockade saw
     Event(Seen),
+    /// A write to a setting that is held
+    Setting(Written),
     /// A refusal by the kernel's own lockdown, of which only the kernel log tells
     Native(Native),
     /// Events that found the buffer full since the last such line
@@ -55,6 +58,7 @@ impl Line {
     fn time(&self) -> u64 {
         match self {
             Self::Event(seen) => seen.boot_ns,
+            Self::Setting(written) => written.boot_ns,
             Self::Native(native) => native.boot_ns,
             Self::Lost { .. } | Self::NotLogged { .. } | Self::LogOverwritten => u64::MAX,
         }
@@ -113,6 +117,37 @@ pub struct Seen {
     pub cgroup: Option<String>,
 }
 
+/// A write to a setting that is held.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Written {
+    /// Nanoseconds since boot, suspend included
+    pub boot_ns: u64,
+    /// refused or audited
+    pub verdict: String,
+    /// The setting, as sysctl(8) names it
+    pub setting: String,
+    /// How it is held: freeze or ratchet
+    pub held: String,
+    /// The beginning of what was to be written
+    pub value: String,
+    /// Whether that is all of it
+    pub whole: bool,
+    /// Name of the thread
+    pub comm: String,
+    /// Thread id
+    pub pid: u32,
+    /// Process id
+    pub tgid: u32,
+    /// User id
+    pub uid: u32,
+    /// Path of the executable, while the process lives
+    pub exe: Option<String>,
+    /// Id of the cgroup in the v2 hierarchy
+    pub cgroup_id: u64,
+    /// Path of the cgroup in the v2 hierarchy, while the process lives and where it is mounted
+    pub cgroup: Option<String>,
+}
+
 pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     watch(&mut BufWriter::new(io::stdout().lock()), flags, json)
 }
@@ -137,8 +172,15 @@ fn watch(out: &mut impl Write, flags: &flags::Watch, json: bool) -> Result<Exit>
         // Before the events: where Stockade is asked first, each record read here has its event in the buffer.
         records.extend(std::iter::from_fn(|| native.as_mut().and_then(kernel_log::Reading::take)));
         while lines.len() < BATCH
-            && let Some(event) = watched.take()
+            && let Some(told) = watched.take()
         {
+            let event = match told {
+                Told::Request(event) => event,
+                Told::Setting(event) => {
+                    lines.push(Line::Setting(written(&event, &mut names)));
+                    continue;
+                }
+            };
             let mut seen = watched.seen(&event, &types, &mut names)?;
             if seen.verdict == "audited" && watched.native_refuses(event.reason, &types) {
                 shown.correct(&mut seen);
@@ -258,7 +300,7 @@ impl Watched {
         Ok(Self { reader, program, asked_after, lost_before: 0, checked: None, description })
     }
 
-    fn take(&mut self) -> Option<Event> {
+    fn take(&mut self) -> Option<Told> {
         self.reader.as_mut()?.take()
     }
 
@@ -332,17 +374,43 @@ fn asked_after(state: Option<&InForce>) -> Result<Level> {
     Ok(if first { host::native_lockdown()? } else { Level::None })
 }
 
+fn verdict(event: &Event) -> &'static str {
+    match Verdict::from_number(event.verdict) {
+        Some(Verdict::Refused) => "refused",
+        Some(Verdict::Audited) => "audited",
+        Some(Verdict::Excepted) => "excepted",
+        None => "unknown",
+    }
+}
+
+fn written(told: &SettingEvent, names: &mut requester::Names) -> Written {
+    let text = |bytes: &[u8]| {
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        output::harmless(String::from_utf8_lossy(&bytes[..end]).trim_end_matches('\n'))
+    };
+    let event = &told.event;
+    Written {
+        boot_ns: event.boot_ns,
+        verdict: verdict(event).into(),
+        setting: settings::dotted(&text(&told.name)),
+        held: if told.hold == SettingRule::FREEZE { "freeze" } else { "ratchet" }.into(),
+        value: text(&told.value),
+        whole: (1..=told.value.len()).contains(&(told.length as usize)),
+        comm: requester::comm(event),
+        pid: event.pid,
+        tgid: event.tgid,
+        uid: event.uid,
+        exe: names.exe(event),
+        cgroup_id: event.cgroup,
+        cgroup: names.cgroup(event),
+    }
+}
+
 fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> Seen {
     let reason = reason_id(types, event.reason);
     Seen {
         boot_ns: event.boot_ns,
-        verdict: match Verdict::from_number(event.verdict) {
-            Some(Verdict::Refused) => "refused",
-            Some(Verdict::Audited) => "audited",
-            Some(Verdict::Excepted) => "excepted",
-            None => "unknown",
-        }
-        .into(),
+        verdict: verdict(event).into(),
         by: "stockade".into(),
         exception: None,
         place: None,
@@ -386,6 +454,21 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
             n.kernel_string,
             if n.comm.is_empty() { "unnamed" } else { &n.comm },
             n.reason.as_deref().unwrap_or("REASON (this version does not know these words)")
+        )?),
+        Line::Setting(w) => Ok(writeln!(
+            out,
+            "{} {} {} = {:?}{}: {} ({}), pid {}, uid {}, cgroup {}; the policy holds this setting ({})",
+            clock(w.boot_ns),
+            w.verdict,
+            w.setting,
+            w.value,
+            if w.whole { "" } else { " and more" },
+            w.comm,
+            w.exe.as_deref().unwrap_or("program unknown"),
+            w.tgid,
+            w.uid,
+            w.cgroup.clone().unwrap_or_else(|| format!("v2 id {}", w.cgroup_id)),
+            w.held
         )?),
         Line::Event(e) => {
             let exe = e.exe.clone().unwrap_or_else(|| format!("inode {} on {}", e.exe_inode, e.exe_device));

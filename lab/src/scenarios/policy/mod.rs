@@ -18,13 +18,22 @@ use crate::{
 
 mod grants;
 mod places;
+mod settings;
 mod stories;
 mod subjects;
 mod swaps;
 
 /// Every scenario of this folder.
 pub(super) fn all() -> Vec<Scenario> {
-    [subjects::SCENARIOS, places::SCENARIOS, grants::SCENARIOS, swaps::SCENARIOS, stories::SCENARIOS].concat()
+    [
+        subjects::SCENARIOS,
+        places::SCENARIOS,
+        grants::SCENARIOS,
+        swaps::SCENARIOS,
+        settings::SCENARIOS,
+        stories::SCENARIOS,
+    ]
+    .concat()
 }
 
 const POLICY: &str = "/etc/stockade/policy.toml";

@@ -31,6 +31,9 @@ pub struct Report {
     pub unknown_reasons: Sourced<String>,
     /// Verdicts of single reasons by id: allow, audit or deny
     pub reasons: BTreeMap<String, Sourced<String>>,
+    /// Settings that are held: freeze or ratchet, by the name that sysctl(8) has; default stands for those that go
+    /// with the level
+    pub settings: BTreeMap<String, Sourced<String>>,
     /// Parts of the cgroup tree with verdicts of their own
     pub scopes: Vec<ScopeReport>,
     /// Who is let through where others are not
@@ -126,6 +129,7 @@ fn report(loaded: &Loaded) -> Report {
         mode: word(&policy.mode),
         unknown_reasons: word(&policy.unknown_reasons),
         reasons: reasons(&policy.reasons),
+        settings: policy.settings.iter().map(|(name, hold)| (name.clone(), word(hold))).collect(),
         scopes: policy.scopes.iter().map(scope).collect(),
         exceptions: policy.exceptions.iter().map(exception).collect(),
         accepted: policy.accepted.iter().map(accepted).collect(),

@@ -1,0 +1,664 @@
+//! Kernel security settings that a policy holds: whoever writes, from wherever, however it is spelt.
+
+use std::{
+    ffi::CString,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::{fs::FileExt, process::CommandExt},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Cgroup, apply, lift_all, watched};
+use crate::{
+    guest::Guest,
+    program::{run, stockade},
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "a frozen setting keeps its value whoever writes", boot: Boot::Plain, run: frozen },
+    Scenario { name: "a ratchet on a setting goes one way", boot: Boot::Plain, run: ratchets },
+    Scenario {
+        name: "odd spellings do not change a setting that is held",
+        boot: Boot::Plain,
+        run: spellings,
+    },
+    Scenario { name: "a frozen setting survives any bytes", boot: Boot::Plain, run: any_bytes },
+    Scenario { name: "strings and lists of numbers can be frozen", boot: Boot::Plain, run: texts },
+    Scenario {
+        name: "user namespaces have settings of their own that are held",
+        boot: Boot::Plain,
+        run: per_namespace,
+    },
+    Scenario { name: "writes to settings are told and counted", boot: Boot::Plain, run: told },
+    Scenario { name: "audited settings let writes through", boot: Boot::Plain, run: audited },
+    Scenario { name: "settings follow the policy", boot: Boot::Plain, run: swapped },
+    Scenario { name: "the default settings go with the level", boot: Boot::Plain, run: default },
+    Scenario { name: "settings that are no longer held are noticed", boot: Boot::Plain, run: detached },
+    Scenario { name: "settings need the root of the cgroup tree", boot: Boot::Plain, run: no_cgroups },
+    Scenario { name: "settings are held with the weaker attachment too", boot: Boot::NoBpfLsm, run: frozen },
+    Scenario {
+        name: "settings are held under native confidentiality",
+        boot: Boot::NativeConfidentiality,
+        run: frozen,
+    },
+];
+
+/// A setting, put back with the scenario. Declared before what is enforced, so that it is free again by then.
+struct Setting {
+    path: String,
+    before: String,
+}
+
+impl Setting {
+    /// By the kernel's name; none where this kernel lacks it.
+    fn there(name: &str) -> Result<Option<Self>> {
+        let path = format!("/proc/sys/{name}");
+        match fs::read_to_string(&path) {
+            Ok(before) => Ok(Some(Self { path, before })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("read {path}")),
+        }
+    }
+
+    fn new(name: &str) -> Result<Self> {
+        Self::there(name)?.with_context(|| format!("this kernel has no setting {name}"))
+    }
+
+    /// With this value.
+    fn set(name: &str, value: &str) -> Result<Self> {
+        let setting = Self::new(name)?;
+        setting.writes(value.as_bytes(), true)?;
+        Ok(setting)
+    }
+
+    fn value(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.path)
+            .with_context(|| format!("read {}", self.path))?
+            .trim_end()
+            .to_owned())
+    }
+
+    /// Demands that a write gets through, or is refused with EPERM and leaves the value.
+    fn writes(&self, bytes: &[u8], wanted: bool) -> Result<()> {
+        let before = self.value()?;
+        let answer = put(&self.path, bytes);
+        let after = self.value()?;
+        let said = format!("{:?} to {} ({before}, then {after})", String::from_utf8_lossy(bytes), self.path);
+        match answer {
+            Ok(()) => ensure!(wanted, "got through: {said}"),
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                ensure!(!wanted, "was refused: {said}");
+                ensure!(before == after, "was refused and changed it: {said}");
+            }
+            Err(e) => bail!("{e}: {said}"),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = stockade(&["lift", "--force"]);
+        let _ = put(&self.path, self.before.as_bytes());
+    }
+}
+
+/// One write(2).
+fn put(path: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write(bytes).map(drop)
+}
+
+/// Whether a write was refused with EPERM.
+fn refused(answer: &io::Result<usize>) -> bool {
+    matches!(answer, Err(e) if e.raw_os_error() == Some(libc::EPERM))
+}
+
+fn hold(settings: &str) -> Result<()> {
+    apply(&format!("level = \"none\"\n[settings]\n{settings}\n")).map(drop)
+}
+
+fn frozen(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    let other = Setting::new("kernel/panic")?;
+    let open = OpenOptions::new().write(true).open(&kptr.path)?;
+    hold("freeze = [\"kernel.kptr_restrict\"]")?;
+    kptr.writes(b"0", false)?;
+    kptr.writes(b"2", false)?;
+    for same in ["1", "1\n", " 1", "01\n", "0x1"] {
+        kptr.writes(same.as_bytes(), true)?;
+    }
+    ensure!(kptr.value()? == "1");
+    ensure!(refused(&open.write_at(b"0", 0)), "a descriptor opened before writes");
+    let busybox = |value: &str| {
+        let mut command = Command::new("/bin/busybox");
+        command.args(["sysctl", "-w", &format!("kernel.kptr_restrict={value}")]);
+        command
+    };
+    run(&mut busybox("0"))?.says("Operation not permitted")?;
+    run(&mut busybox("1"))?.exits(0)?;
+
+    fs::create_dir_all("/tmp/proc")?;
+    let second = Proc::mount("/tmp/proc")?;
+    let through_second = put("/tmp/proc/sys/kernel/kptr_restrict", b"0");
+    ensure!(refused(&through_second.map(|()| 0)), "another procfs writes");
+    drop(second);
+
+    let child = Cgroup::new("/settings")?;
+    let deeper = Cgroup::new("/settings/deeper")?;
+    for cgroup in [&child, &deeper] {
+        let mut command = busybox("0");
+        cgroup.runs(&mut command)?;
+        run(&mut command)?.says("Operation not permitted")?;
+    }
+    drop(deeper);
+    drop(child);
+    ensure!(kptr.value()? == "1");
+    other.writes(b"17", true)?;
+    stockade(&["lift"])?.exits(0)?;
+    kptr.writes(b"0", true)?;
+    ensure!(kptr.value()? == "0", "lifted, and still held");
+    Ok(())
+}
+
+/// A procfs of its own, unmounted with the scenario.
+struct Proc(CString);
+
+impl Proc {
+    fn mount(at: &str) -> Result<Self> {
+        let path = CString::new(at)?;
+        // SAFETY: the strings live through the call; proc needs no data.
+        let answer =
+            unsafe { libc::mount(c"proc".as_ptr(), path.as_ptr(), c"proc".as_ptr(), 0, std::ptr::null()) };
+        ensure!(answer == 0, "mount a procfs at {at}: {}", io::Error::last_os_error());
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        // SAFETY: the path lives through the call.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+/// Name, value to begin with, weaker or unknown values, then stricter ones in the order in which they are written, each
+/// with what is refused afterwards. Only settings that the kernel lets go back when they are lifted.
+type Way =
+    (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static [&'static str])]);
+
+const WAYS: &[Way] = &[
+    ("kernel/kptr_restrict", "1", &["0", "-1", "3"], &[("2", &["1", "0"])]),
+    ("kernel/dmesg_restrict", "0", &["-1", "2"], &[("1", &["0"])]),
+    ("kernel/perf_event_paranoid", "1", &["0", "-1"], &[("2", &["1", "-1"]), ("3", &["2", "-1"])]),
+    ("kernel/randomize_va_space", "1", &["0", "-1", "3"], &[("2", &["1", "-1", "3"])]),
+    ("kernel/unprivileged_userns_clone", "1", &["2", "-1"], &[("0", &["1", "-1"])]),
+    ("kernel/io_uring_disabled", "0", &["3"], &[("1", &["0"]), ("2", &["1", "0"])]),
+    (
+        "kernel/sysrq",
+        "438",
+        &["1", "439", "-1", "8", "512"],
+        &[("0x1b0", &["438", "1"]), ("0", &["16", "1"])],
+    ),
+    ("kernel/oops_limit", "10000", &["0", "10001"], &[("100", &["101", "0"]), ("1", &["0"])]),
+    ("kernel/warn_limit", "0", &[], &[("100", &["101", "0"])]),
+    ("kernel/panic_on_oops", "0", &["-1", "2"], &[("1", &["0", "-1", "2"])]),
+    ("vm/mmap_min_addr", "4096", &["0", "4095"], &[("65536", &["4096", "0", "0xffff"])]),
+    ("vm/unprivileged_userfaultfd", "1", &["2"], &[("0", &["1"])]),
+    ("fs/suid_dumpable", "1", &["3"], &[("2", &["1"]), ("0", &["2", "1"])]),
+    ("fs/protected_symlinks", "0", &["2"], &[("1", &["0"])]),
+    ("fs/protected_fifos", "1", &["0", "3"], &[("2", &["1", "0"])]),
+    ("net/core/bpf_jit_harden", "0", &["3"], &[("1", &["0"]), ("2", &["1"])]),
+    ("dev/tty/ldisc_autoload", "1", &["2"], &[("0", &["1"])]),
+    ("user/max_user_namespaces", "1000", &["1001", "-1"], &[("10", &["11"]), ("0", &["1"])]),
+];
+
+fn ratchets(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let (mut there, mut absent) = (Vec::new(), Vec::new());
+    for way in WAYS {
+        match Setting::there(way.0)? {
+            Some(setting) => {
+                setting.writes(way.1.as_bytes(), true)?;
+                there.push((setting, way));
+            }
+            None => absent.push(way.0),
+        }
+    }
+    // What a cloud kernel leaves out; the rest has to be there.
+    ensure!(absent.len() <= 5, "this kernel lacks {absent:?}");
+    let names: Vec<_> = there.iter().map(|(_, way)| way.0).collect();
+    hold(&format!("ratchet = {names:?}"))?;
+    for (setting, (_, begin, weaker, ways)) in &there {
+        setting.writes(begin.as_bytes(), true)?;
+        for value in *weaker {
+            setting.writes(value.as_bytes(), false)?;
+        }
+        for (stricter, back) in *ways {
+            setting.writes(stricter.as_bytes(), true)?;
+            setting.writes(format!("{stricter}\n").as_bytes(), true)?;
+            for value in *back {
+                setting.writes(value.as_bytes(), false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spellings(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let strict = Setting::new("kernel/sysctl_writes_strict")?;
+    let kptr = Setting::set("kernel/kptr_restrict", "2")?;
+    hold("ratchet = [\"kernel/kptr_restrict\"]")?;
+    let long_zeros = "0".repeat(200);
+    let zeros_and_two = format!("{}2", "0".repeat(63));
+    let far = format!("2{}0", " ".repeat(200));
+    for strictness in ["1", "0", "-1"] {
+        strict.writes(strictness.as_bytes(), true)?;
+        for odd in [
+            "0",
+            "00",
+            "0x0",
+            "0X0",
+            " 0",
+            "\t0",
+            "\n0",
+            "\x0b0",
+            "\u{c}0",
+            "\r0",
+            "-0",
+            "-2",
+            "- 2",
+            "+2",
+            "0\n0",
+            "0 2",
+            "2 0",
+            "2\n0",
+            "2\t2",
+            "2\n\n",
+            "2x",
+            "2,0",
+            "0\0",
+            "2\0",
+            "2\00",
+            "",
+            "\n",
+            " ",
+            "x",
+            "0b10",
+            "0o2",
+            "1e1",
+            "0x",
+            "2 ",
+            "18446744073709551618",
+            "4294967298",
+            "-4294967294",
+            "9223372036854775810",
+        ] {
+            kptr.writes(odd.as_bytes(), false)?;
+        }
+        for odd in [&long_zeros, &zeros_and_two, &far] {
+            kptr.writes(odd.as_bytes(), false)?;
+        }
+        kptr.writes(b"\xa00", false)?;
+        let file = OpenOptions::new().write(true).open(&kptr.path)?;
+        // The kernel tells programs the lower half of a position only.
+        for position in [1, 2, 1 << 31, 1 << 32] {
+            ensure!(refused(&file.write_at(b"0", position)), "a write at {position} got through");
+        }
+        ensure!(refused(&file.write_at(b"2", 1)), "the same value at another position got through");
+        // In pieces: the second one is at another position.
+        let mut pieces = OpenOptions::new().write(true).open(&kptr.path)?;
+        pieces.write_all(b"2")?;
+        ensure!(refused(&pieces.write(b"0")), "a second piece got through");
+        let many = [b"0".as_slice(), b"0"].map(io::IoSlice::new);
+        ensure!(refused(&(&file).write_vectored(&many)), "a write in pieces got through");
+        for same in ["2", "2\n", "02", "0x2", "0X2\n", "  2", "\t2\n"] {
+            kptr.writes(same.as_bytes(), true)?;
+        }
+        ensure!(kptr.value()? == "2", "{}", kptr.value()?);
+    }
+    Ok(())
+}
+
+/// A small generator: the same numbers on each run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).expect("31 bits") % limit
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        const OFTEN: &[u8] = b" \t\n\x0b\x0d\xa0-+0011223xXaf\0";
+        let length = if self.below(20) == 0 { 1 + self.below(5000) } else { 1 + self.below(8) };
+        (0..length).map(|_| OFTEN[self.below(OFTEN.len())]).collect()
+    }
+}
+
+fn any_bytes(_: &Guest) -> Result<()> {
+    const WRITES: usize = 4000;
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    // Not held, many of them change the value: the bytes are worth something.
+    let (mut chance, mut changed) = (Chance(7), 0);
+    for _ in 0..WRITES {
+        let _ = put(&kptr.path, &chance.bytes());
+        if kptr.value()? != "1" {
+            changed += 1;
+            kptr.writes(b"1", true)?;
+        }
+    }
+    ensure!(
+        changed > WRITES / 50,
+        "{changed} of {WRITES} writes changed the value: too few to tell anything"
+    );
+    hold("freeze = [\"kernel.kptr_restrict\"]")?;
+    let (mut chance, mut passed) = (Chance(7), 0);
+    for _ in 0..WRITES {
+        let bytes = chance.bytes();
+        passed += usize::from(put(&kptr.path, &bytes).is_ok());
+        ensure!(kptr.value()? == "1", "{:?} … changed it", &bytes[..bytes.len().min(70)]);
+    }
+    ensure!(passed > 0, "not even the same value got through");
+    Ok(())
+}
+
+fn texts(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let core = Setting::set("kernel/core_pattern", "|/bin/false %P  %u")?;
+    let modprobe = Setting::new("kernel/modprobe")?;
+    let list = Setting::new("kernel/printk")?;
+    hold("freeze = [\"kernel.core_pattern\", \"kernel/modprobe\", \"kernel.printk\"]")?;
+    for (same, wanted) in [
+        ("|/bin/false %P  %u", true),
+        ("|/bin/false %P  %u\n", true),
+        ("|/bin/false %P %u", false),
+        ("|/bin/false %P \t%u", false),
+        ("|/bin/false %P  %u\n\n", false),
+        ("|/bin/false", false),
+        ("|/bin/false %P  %u x", false),
+        (" |/bin/false %P  %u", false),
+        ("core", false),
+        ("\n", false),
+        ("\0", false),
+    ] {
+        core.writes(same.as_bytes(), wanted)?;
+    }
+    ensure!(core.value()? == "|/bin/false %P  %u");
+    core.writes(&b"x".repeat(300), false)?;
+    let file = OpenOptions::new().write(true).open(&core.path)?;
+    ensure!(refused(&file.write_at(b"x", 1)), "the end of a string was changed");
+    modprobe.writes(b"/tmp/mine", false)?;
+    modprobe.writes(modprobe.value()?.as_bytes(), true)?;
+    // The kernel shows tabs; people write spaces.
+    let now = list.value()?;
+    list.writes(now.as_bytes(), true)?;
+    list.writes(now.replace('\t', " ").as_bytes(), true)?;
+    list.writes(b"0", false)?;
+    list.writes(now.replacen(|c: char| c.is_ascii_digit(), "0", 1).as_bytes(), false)?;
+    ensure!(list.value()? == now);
+    Ok(())
+}
+
+/// In a namespace of its own, root may write this setting: each has its own value.
+fn per_namespace(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let most = Setting::set("user/max_user_namespaces", "1000")?;
+    let mapped = |script: &str| -> Result<String> {
+        let mut command = Command::new("/bin/busybox");
+        command.args(["sh", "-c", script]);
+        // SAFETY: system calls on constants, all of them safe after a fork.
+        unsafe {
+            command.pre_exec(|| {
+                let map = b"0 0 1";
+                let step =
+                    |answer: i64| if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) };
+                step(libc::unshare(libc::CLONE_NEWUSER).into())?;
+                // Before exec, which takes the rights away from who is not root in its namespace.
+                let fd = step(libc::open(c"/proc/self/uid_map".as_ptr(), libc::O_WRONLY).into())?;
+                let fd = i32::try_from(fd).map_err(io::Error::other)?;
+                step(libc::write(fd, map.as_ptr().cast(), map.len()) as i64)?;
+                libc::close(fd);
+                Ok(())
+            });
+        }
+        let answer = run(&mut command)?;
+        Ok(answer.out + &answer.err)
+    };
+    let script = "f=/proc/sys/user/max_user_namespaces; echo 5 > $f; echo 6 > $f; cat $f";
+    let free = mapped(script)?;
+    ensure!(free.trim() == "6", "not held, it can be raised again: {free}");
+    hold("ratchet = [\"user.max_user_namespaces\"]\nfreeze = [\"kernel.kptr_restrict\"]")?;
+    let held = mapped(script)?;
+    ensure!(held.contains("Operation not permitted") && held.contains('5'), "{held}");
+    let other = mapped("echo 0 > /proc/sys/kernel/kptr_restrict")?;
+    ensure!(other.contains("ermission denied") || other.contains("not permitted"), "{other}");
+    ensure!(most.value()? == "1000");
+    Ok(())
+}
+
+fn told(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    let core = Setting::new("kernel/core_pattern")?;
+    write_and_apply("ratchet = [\"kernel.kptr_restrict\"]\nfreeze = [\"kernel.core_pattern\"]")?
+        .says("1 settings frozen, 1 can only become stricter")?;
+    kptr.writes(b"0\n", false)?;
+    kptr.writes(b"2", true)?;
+    let long = format!("|/bin/\u{1b}[2J{}", "x".repeat(100));
+    core.writes(long.as_bytes(), false)?;
+    let seen = watched()?;
+    let events: Vec<_> = seen.iter().filter(|e| e["type"] == "setting").collect();
+    let [weaker, text] = events[..] else { bail!("not two events: {seen:?}") };
+    let pid = std::process::id();
+    ensure!(weaker["setting"] == "kernel.kptr_restrict" && weaker["held"] == "ratchet", "{weaker}");
+    ensure!(weaker["verdict"] == "refused" && weaker["value"] == "0" && weaker["whole"] == true, "{weaker}");
+    ensure!(
+        weaker["tgid"] == pid && weaker["uid"] == 0 && weaker["cgroup_id"].as_u64() > Some(0),
+        "{weaker}"
+    );
+    ensure!(weaker["exe"].is_string() && weaker["boot_ns"].as_u64() > Some(0), "{weaker}");
+    ensure!(text["held"] == "freeze" && text["whole"] == false, "{text}");
+    ensure!(
+        text["value"].as_str().is_some_and(|v| v.starts_with("|/bin/") && !v.contains('\u{1b}')),
+        "{text}"
+    );
+    kptr.writes(b"1", false)?;
+    stockade(&["watch", "--no-follow"])?.exits(0)?.says("refused kernel.kptr_restrict = \"1\": ")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let ours = &status["stockade"];
+    ensure!(ours["setting_writes_refused"] == 3 && ours["setting_writes_audited"] == 0, "{ours}");
+    ensure!(
+        ours["frozen"][0] == "kernel.core_pattern" && ours["ratcheted"][0] == "kernel.kptr_restrict",
+        "{ours}"
+    );
+    stockade(&["status"])?
+        .exits(0)?
+        .says("kernel.core_pattern")?
+        .says("writes to settings: 3 refused, 0 audited")?;
+    write_and_apply("freeze = [\"kernel.no_such_setting\"]")?
+        .says("there is no setting kernel.no_such_setting here")?;
+    Ok(())
+}
+
+fn write_and_apply(settings: &str) -> Result<crate::program::Answer> {
+    apply(&format!("level = \"none\"\n[settings]\n{settings}\n"))
+}
+
+fn audited(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    apply("level = \"none\"\nmode = \"audit\"\n[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n")?
+        .says("audited")?;
+    kptr.writes(b"0", true)?;
+    ensure!(kptr.value()? == "0");
+    kptr.writes(b"0", true)?;
+    let seen = watched()?;
+    let events: Vec<_> = seen.iter().filter(|e| e["type"] == "setting").collect();
+    ensure!(matches!(events[..], [e] if e["verdict"] == "audited" && e["value"] == "0"), "{seen:?}");
+    stockade(&["status"])?.exits(0)?.says("writes to settings: 0 refused, 1 audited")?;
+    apply("level = \"none\"\n[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n")?;
+    kptr.writes(b"1", false)?;
+    stockade(&["enforce", "--audit"])?.exits(0)?;
+    kptr.writes(b"1", true)
+}
+
+const PIN: &str = "/sys/fs/bpf/stockade/link-settings";
+
+fn swapped(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    let dmesg = Setting::set("kernel/dmesg_restrict", "0")?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    ensure!(!Path::new(PIN).exists(), "held although the policy has no settings");
+    hold("freeze = [\"kernel.kptr_restrict\"]")?;
+    kptr.writes(b"0", false)?;
+    dmesg.writes(b"1", true)?;
+    hold("ratchet = [\"kernel.dmesg_restrict\"]")?;
+    kptr.writes(b"0", true)?;
+    dmesg.writes(b"0", false)?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    dmesg.writes(b"0", false)?;
+    // A grant is the policy in force with one exception more.
+    stockade(&["grant", "msr", "--for", "5m", "--exe", "/bin/busybox"])?.exits(0)?;
+    dmesg.writes(b"0", false)?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    dmesg.writes(b"0", true)?;
+    ensure!(!Path::new(PIN).exists(), "still attached although nothing is held");
+    hold("freeze = [\"kernel.dmesg_restrict\"]")?;
+    dmesg.writes(b"1", false)?;
+    stockade(&["lift"])?.exits(0)?;
+    dmesg.writes(b"1", true)
+}
+
+/// Every setting of the profile takes the value that it has: nothing of an ordinary boot is refused.
+fn default(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let held = |level: &str| -> Result<Vec<String>> {
+        apply(&format!("level = \"{level}\"\n[settings]\nratchet = [\"default\"]\n"))?;
+        let status = stockade(&["status", "--json"])?.json()?;
+        let list = status["stockade"]["ratcheted"].as_array().context("no list")?.clone();
+        Ok(list.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect())
+    };
+    ensure!(held("none")?.is_empty());
+    let integrity = held("integrity")?;
+    ensure!(integrity.iter().any(|n| n == "kernel.ftrace_enabled"), "{integrity:?}");
+    ensure!(!integrity.iter().any(|n| n == "kernel.kptr_restrict"), "{integrity:?}");
+    let confidentiality = held("confidentiality")?;
+    ensure!(integrity.iter().all(|name| confidentiality.contains(name)), "{confidentiality:?}");
+    ensure!(confidentiality.iter().any(|n| n == "kernel.kptr_restrict"), "{confidentiality:?}");
+    let mut again = 0;
+    for name in &confidentiality {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let Ok(value) = fs::read_to_string(&path) else { continue };
+        // The kernel's own rule: these go one way only, and what they begin with is not taken even where it is the value.
+        if name == "kernel.modules_disabled" || name.starts_with("kernel.kexec_load_") {
+            continue;
+        }
+        put(&path, value.as_bytes()).with_context(|| format!("{name} = {value:?}"))?;
+        again += 1;
+    }
+    ensure!(again > 12, "only {again} settings of {} are there", confidentiality.len());
+    let seen = watched()?;
+    ensure!(!seen.iter().any(|e| e["type"] == "setting"), "{seen:?}");
+    let off = put("/proc/sys/kernel/ftrace_enabled", b"0");
+    ensure!(refused(&off.map(|()| 0)), "tracing was turned off");
+    lift_all()
+}
+
+/// What root can do while nothing is sealed; but nobody is told that a setting is held when it is not.
+fn detached(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    hold("freeze = [\"kernel.kptr_restrict\"]")?;
+    detach(PIN)?;
+    kptr.writes(b"0", true)?;
+    stockade(&["status"])?.exits(0)?.says("the program that holds settings was detached")?;
+    stockade(&["enforce"])?.exits(0)?;
+    kptr.writes(b"1", false)?;
+    let status = stockade(&["status", "--json"])?.json()?;
+    ensure!(status["stockade"]["settings_held"] == true, "{status}");
+    fs::remove_file(PIN)?;
+    stockade(&["status"])?.exits(0)?.says("the program that holds settings was detached")?;
+    Ok(())
+}
+
+/// BPF_LINK_DETACH.
+fn detach(pin: &str) -> Result<()> {
+    const BPF_OBJ_GET: i64 = 7;
+    const BPF_LINK_DETACH: i64 = 34;
+    let path = CString::new(pin)?;
+    let mut attr = [0u64; 2];
+    attr[0] = path.as_ptr() as u64;
+    // SAFETY: a path that lives through the call, and zeros behind it.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attr.as_mut_ptr(), 16) };
+    ensure!(fd >= 0, "open {pin}: {}", io::Error::last_os_error());
+    let fd = u64::try_from(fd)?;
+    let mut attr = [fd];
+    // SAFETY: the descriptor as the kernel has just given it.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attr.as_mut_ptr(), 4) };
+    let error = io::Error::last_os_error();
+    // SAFETY: ours.
+    unsafe { libc::close(i32::try_from(fd)?) };
+    ensure!(answer == 0, "detach {pin}: {error}");
+    Ok(())
+}
+
+fn no_cgroups(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let policy = |name: &str, text: &str| -> Result<String> {
+        let path = format!("/root/{name}.toml");
+        fs::create_dir_all("/root")?;
+        fs::write(&path, text)?;
+        Ok(path)
+    };
+    let with = policy("with", "level = \"integrity\"\n[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n")?;
+    let without = policy("without", "level = \"integrity\"\n")?;
+    let covered = super::super::Mounted::tmpfs("/sys/fs/cgroup")?;
+    let answer = stockade(&["enforce", "--policy", &with]);
+    let other = stockade(&["enforce", "--policy", &without]);
+    drop(covered);
+    answer?.exits(2)?.says("mount -t cgroup2")?;
+    other?.exits(0)?;
+    // A part of the tree is not enough: whoever is elsewhere would write.
+    lift_all()?;
+    let part = Cgroup::new("/part")?;
+    let bound = Bound::new("/sys/fs/cgroup/part", "/sys/fs/cgroup")?;
+    let answer = stockade(&["enforce", "--policy", &with]);
+    drop(bound);
+    drop(part);
+    answer?.exits(2)?.says("is a part of")?;
+    ensure!(!super::enforced()?, "something is enforced all the same");
+    Ok(())
+}
+
+/// A folder shown at another place, until the scenario ends.
+struct Bound(CString);
+
+impl Bound {
+    fn new(from: &str, to: &str) -> Result<Self> {
+        let (from, to) = (CString::new(from)?, CString::new(to)?);
+        // SAFETY: the strings live through the call; a bind mount needs nothing else.
+        let answer = unsafe {
+            libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
+        };
+        ensure!(answer == 0, "bind {from:?} to {to:?}: {}", io::Error::last_os_error());
+        Ok(Self(to))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // SAFETY: the path lives through the call.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}

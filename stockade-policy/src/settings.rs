@@ -1,0 +1,265 @@
+/*!
+Kernel security settings that a policy holds, and what is known of their values: the table of `settings.toml`.
+
+Settings have two spellings. sysctl(8) writes `kernel.kptr_restrict`, with a slash for a dot that is part of a name; the
+kernel `kernel/kptr_restrict`. Policies take both and show the first; the compiled form has the second.
+*/
+use std::collections::BTreeMap;
+
+use stockade_common::{SETTING_NAME_MAX, SettingRule};
+use stockade_reasons::Level;
+
+use crate::{
+    compile::CompiledSetting,
+    model::{Hold, Mode, Policy},
+    words::{Word, nearest},
+};
+
+include!(concat!(env!("OUT_DIR"), "/settings.rs"));
+
+/// What stands in a list of settings for all that go with the level.
+pub const DEFAULT: &str = "default";
+
+/// What is known of a setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// As sysctl(8) has it.
+    pub name: &'static str,
+    /// As the kernel has it.
+    pub kernel_name: &'static str,
+    /// What its values mean.
+    pub values: Values,
+    /// The level from which on the default profile has it.
+    pub profile: Option<Level>,
+    /// What a weaker value opens.
+    pub why: &'static str,
+    /// Where the kernel says so.
+    pub source: &'static str,
+}
+
+/// What the values of a setting mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// A few numbers, from the weakest to the strictest.
+    Order(&'static [i8]),
+    /// A number, the higher the stricter.
+    Higher,
+    /// A number, the lower the stricter; what is negative is no limit.
+    Lower,
+    /// The same, and 0 is no limit either.
+    LowerButZero,
+    /// A mask of what is permitted; 1 permits all.
+    Bits,
+    /// A string: none is stricter than another.
+    Text,
+    /// A number without a stricter one.
+    Number,
+}
+
+impl Values {
+    /// Whether there are stricter ones and weaker ones.
+    #[must_use]
+    pub fn have_an_order(self) -> bool {
+        !matches!(self, Self::Text | Self::Number)
+    }
+
+    fn rule(self) -> SettingRule {
+        let mut rule = SettingRule {
+            kind: match self {
+                Self::Order(_) => SettingRule::ORDER,
+                // Held by freezing alone, for which every kind of number is the same.
+                Self::Higher | Self::Number => SettingRule::HIGHER,
+                Self::Lower => SettingRule::LOWER,
+                Self::LowerButZero => SettingRule::LOWER_BUT_ZERO,
+                Self::Bits => SettingRule::BITS,
+                Self::Text => SettingRule::TEXT,
+            },
+            ..SettingRule::default()
+        };
+        if let Self::Order(values) = self {
+            for (to, value) in rule.order.iter_mut().zip(values) {
+                *to = *value;
+                rule.length += 1;
+            }
+        }
+        rule
+    }
+}
+
+impl Word for Hold {
+    const WORDS: &'static [(&'static str, Self)] = &[("freeze", Self::Freeze), ("ratchet", Self::Ratchet)];
+}
+
+/// Every setting of the table.
+#[must_use]
+pub fn all() -> &'static [Setting] {
+    &SETTINGS
+}
+
+/// What is known of a setting, by the name that sysctl(8) has.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The setting of the table that was probably meant.
+#[must_use]
+pub fn near(name: &str) -> Option<&'static str> {
+    // Names begin alike, so that likeness of the whole says little: the last part is what counts.
+    let last = |name: &str| name.rsplit(['.', '/']).next().unwrap_or_default().replace('_', "-");
+    let typed = last(name);
+    let lasts: Vec<_> = SETTINGS.iter().map(|setting| (last(setting.name), setting.name)).collect();
+    let found = nearest(&typed, lasts.iter().map(|(last, _)| last.as_str()))?;
+    lasts.iter().find(|(last, _)| last == found).map(|(_, name)| *name)
+}
+
+/// The settings that go with a level.
+pub fn profile(level: Level) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(move |setting| setting.profile.is_some_and(|from| from <= level))
+}
+
+/// The name as sysctl(8) has it, whichever spelling was typed: if a slash comes first, the slashes are the separators.
+/// The two are the same thing with dots and slashes exchanged, so that this is also the way back.
+#[must_use]
+pub fn canonical(typed: &str) -> String {
+    if typed.find(['.', '/']).is_some_and(|at| typed.as_bytes()[at] == b'/') {
+        dotted(typed)
+    } else {
+        typed.to_owned()
+    }
+}
+
+/// A name with dots and slashes exchanged: from one spelling to the other.
+#[must_use]
+pub fn dotted(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect()
+}
+
+/// What is wrong with a name in sysctl's spelling.
+#[must_use]
+pub fn wrong_name(name: &str) -> Option<String> {
+    let kernel = dotted(name);
+    if kernel.len() >= SETTING_NAME_MAX {
+        Some(format!("a name of a setting has at most {} bytes", SETTING_NAME_MAX - 1))
+    } else if !kernel.contains('/') {
+        Some("a name of a setting has at least two parts".into())
+    } else if kernel.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        Some("a part of the name is empty, or is no name".into())
+    } else if kernel.chars().any(|c| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
+        Some("a name of a setting has no spaces, control characters and letters beyond ASCII".into())
+    } else {
+        None
+    }
+}
+
+/// The settings that a policy holds, as the kernel side has them. What is named is held as it is named there, whatever
+/// the default profile says of it.
+#[must_use]
+pub(crate) fn compile(policy: &Policy, auto: Level) -> Vec<CompiledSetting> {
+    let audit = u32::from(policy.mode.value == Mode::Audit);
+    let rule = |hold: Hold, values: Option<Values>| SettingRule {
+        hold: match hold {
+            Hold::Freeze => SettingRule::FREEZE,
+            Hold::Ratchet => SettingRule::RATCHET,
+        },
+        audit,
+        ..values.map_or(SettingRule { kind: SettingRule::WORDS, ..SettingRule::default() }, Values::rule)
+    };
+    let mut held = BTreeMap::new();
+    if let Some(said) = policy.settings.get(DEFAULT) {
+        for setting in profile(policy.level.value.settled(auto)) {
+            let name = setting.kernel_name.to_owned();
+            held.insert(name, (rule(said.value, Some(setting.values)), false));
+        }
+    }
+    for (name, said) in policy.settings.iter().filter(|(name, _)| *name != DEFAULT) {
+        let values = by_name(name).map(|setting| setting.values);
+        held.insert(dotted(name), (rule(said.value, values), true));
+    }
+    held.into_iter().map(|(name, (rule, named))| CompiledSetting { name, rule, named }).collect()
+}
+
+/// Settings that one policy holds and the other does not hold as well: what makes it laxer.
+#[must_use]
+pub fn laxer<'a>(old: &'a [CompiledSetting], new: &[CompiledSetting]) -> Vec<&'a str> {
+    let kept = |setting: &&CompiledSetting| {
+        !new.iter().any(|other| other.name == setting.name && other.rule.is_at_least(&setting.rule))
+    };
+    old.iter().filter(kept).map(|setting| setting.name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, merge::merge, read};
+
+    fn compiled(text: &str, auto: Level) -> Vec<CompiledSetting> {
+        let document = read(&Source::new("f", text)).unwrap_or_else(|wrong| panic!("{wrong}"));
+        compile(&merge([document]).unwrap(), auto)
+    }
+
+    #[test]
+    fn names_have_two_spellings() {
+        assert_eq!(canonical("net/ipv4/conf/eth0.1/forwarding"), "net.ipv4.conf.eth0/1.forwarding");
+        assert_eq!(dotted("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(canonical("kernel.kptr_restrict"), "kernel.kptr_restrict");
+        for name in ["kptr_restrict", "kernel..a", "kernel.", ".a", "a b.c", "a.ä", "a.\u{1b}", ""] {
+            assert!(wrong_name(name).is_some(), "{name}");
+        }
+        assert!(wrong_name(&format!("a.{}", "b".repeat(61))).is_none());
+        assert!(wrong_name(&format!("a.{}", "b".repeat(62))).is_some());
+        assert!(wrong_name("a.//.b").is_some(), "a way up");
+        assert!(SETTINGS.iter().all(|s| wrong_name(s.name).is_none() && dotted(s.name) == s.kernel_name));
+    }
+
+    #[test]
+    fn the_default_profile_goes_with_the_level() {
+        let count = |level: &str, auto| {
+            compiled(&format!("level = \"{level}\"\n[settings]\nratchet = [\"default\"]\n"), auto).len()
+        };
+        assert_eq!(count("none", Level::None), 0);
+        let integrity = count("integrity", Level::None);
+        assert!(integrity > 15);
+        assert_eq!(count("confidentiality", Level::None), integrity + 5);
+        assert_eq!((count("auto", Level::None), count("auto", Level::Integrity)), (0, integrity));
+    }
+
+    #[test]
+    fn what_is_named_is_held_as_it_is_named() {
+        let text = "level = \"confidentiality\"\nmode = \"audit\"\n\
+                    [settings]\nfreeze = [\"kernel.kptr_restrict\", \"net/x/y.z\"]\nratchet = [\"default\"]\n";
+        let held = compiled(text, Level::None);
+        let find = |name: &str| held.iter().find(|setting| setting.name == name).unwrap();
+        let kptr = find("kernel/kptr_restrict");
+        assert_eq!((kptr.rule.hold, kptr.rule.audit, kptr.named), (SettingRule::FREEZE, 1, true));
+        assert_eq!((kptr.rule.length, &kptr.rule.order[..3]), (3, &[0, 1, 2][..]));
+        assert_eq!(find("net/x/y.z").rule.kind, SettingRule::WORDS);
+        assert_eq!(find("kernel/sysrq").rule.hold, SettingRule::RATCHET);
+    }
+
+    #[test]
+    fn a_laxer_policy_is_told() {
+        let of = |said: &str| compiled(&format!("[settings]\n{said}\n"), Level::None);
+        let frozen = of("freeze = [\"kernel.sysrq\"]");
+        let ratchet = of("ratchet = [\"kernel.sysrq\"]");
+        assert_eq!(laxer(&frozen, &ratchet), ["kernel/sysrq"]);
+        assert!(laxer(&ratchet, &frozen).is_empty());
+        assert_eq!(laxer(&ratchet, &[]), ["kernel/sysrq"]);
+        let audited = compiled("mode = \"audit\"\n[settings]\nfreeze = [\"kernel.sysrq\"]\n", Level::None);
+        assert_eq!(laxer(&frozen, &audited), ["kernel/sysrq"]);
+        assert!(laxer(&audited, &frozen).is_empty());
+    }
+
+    #[test]
+    fn what_was_probably_meant() {
+        assert_eq!(near("kernel.kptr_restict"), Some("kernel.kptr_restrict"));
+        assert_eq!(near("kernel.ptrace_scope"), Some("kernel.yama.ptrace_scope"));
+        assert_eq!(near("net.ipv4.ip_forward"), None);
+    }
+}
