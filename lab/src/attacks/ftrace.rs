@@ -139,7 +139,10 @@ fn rewritten(folder: &str) -> Result<Tried> {
         0x95,
     ];
     let cgroup = OwnedFd::from(File::open(folder)?);
-    let program = bpf::load(SYSCTL, &program, &bpf::Extra::default()).context("load a sysctl program")?;
+    let program = match bpf::load(SYSCTL, &program, &bpf::Extra::default()) {
+        Ok(program) => program,
+        Err(error) => return Tried::refused(format!("the program could not be loaded: {error}")),
+    };
     if let Err(error) = bpf::attach_to(&cgroup, &program, SYSCTL, bpf::ALLOW_MULTI) {
         return Tried::refused(format!("the program could not be attached: {error}"));
     }

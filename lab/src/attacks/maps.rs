@@ -23,8 +23,7 @@ use super::{
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("write-the-policy-by-id", "empty the policy in its map, found by id", Pins::Falls, || {
         empty_policies(bpf::objects(What::Map).into_iter().map(|(_, map)| map))
-    })
-    .refused_when_sealed(),
+    }),
     Attack::new(
         "write-the-policy-by-pin",
         "empty the policy in its map, opened by its pin",
@@ -33,8 +32,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             Ok(map) => empty_policies([map]),
             Err(error) => Tried::refused(format!("{error:#}")),
         },
-    )
-    .refused_when_sealed(),
+    ),
     Attack::prepared(
         "write-the-policy-by-a-kept-descriptor",
         "empty the policy by a descriptor that was opened beforehand",
@@ -43,8 +41,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             let map = bpf::open_pin(POLICY_PIN)?;
             Ok(Box::new(move || empty_policies([map])))
         },
-    )
-    .refused_when_sealed(),
+    ),
     Attack::prepared(
         "write-the-policy-in-memory",
         "map the policy into memory for writing, beforehand",

@@ -50,9 +50,8 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
     // A policy with places leaves something open, which is told.
     let seal: &[&str] = if setting == Setting::Exceptions { &["seal", "--best-effort"] } else { &["seal"] };
     stockade(seal)?.exits(0)?;
-    play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)?;
     fs::write(MARK, "")?;
-    Ok(())
+    play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
 }
 
 /// The process of a prepared attack, which began before the seal. Ended when dropped.

@@ -311,7 +311,10 @@ unsafe fn int80(number: u32, arguments: [usize; 5]) -> i32 {
 
 fn chmod(calls: &Calls) -> i32 {
     use std::os::unix::fs::MetadataExt;
-    let Ok(mode) = fs::metadata(VERBOSE).map(|m| m.mode() & 0o7777) else { return errno() };
+    let mode = match fs::metadata(VERBOSE) {
+        Ok(file) => file.mode() & 0o7777,
+        Err(error) => return error.raw_os_error().unwrap_or(libc::EIO),
+    };
     calls.errno(&CHMOD, [calls.memory.put(0, VERBOSE.as_bytes()), mode as usize, 0, 0, 0])
 }
 
