@@ -42,13 +42,15 @@ pub enum Boot {
     /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
     RaisedOverConfidentiality,
     /// As distributed, for attacks on the seal, which only a reboot ends.
-    Sealed,
+    SealAttacked,
     /// The same, for attacks on exceptions and grants of what is sealed.
-    SealedWithExceptions,
+    SealAttackedExceptions,
     /// The same with two processors.
-    SealedTwoProcessors,
-    /// As distributed, for the scenario that has `seal` fail on its way until it succeeds.
-    SealInterrupted,
+    SealAttackedTwoProcessors,
+    /// As distributed, for scenarios in which `seal` fails, the last of which may succeed.
+    SealStarved,
+    /// The same for one that meddles with what `seal` makes.
+    SealMeddled,
     /// By EFI firmware without keys: Secure Boot is off.
     Efi,
     /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
@@ -67,7 +69,7 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 19] = [
+    pub const ALL: [Boot; 20] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -76,10 +78,11 @@ impl Boot {
         Boot::Raised,
         Boot::RaisedOverIntegrity,
         Boot::RaisedOverConfidentiality,
-        Boot::Sealed,
-        Boot::SealedWithExceptions,
-        Boot::SealedTwoProcessors,
-        Boot::SealInterrupted,
+        Boot::SealAttacked,
+        Boot::SealAttackedExceptions,
+        Boot::SealAttackedTwoProcessors,
+        Boot::SealStarved,
+        Boot::SealMeddled,
         Boot::Efi,
         Boot::SecureBoot,
         Boot::Unsigned,
@@ -101,10 +104,11 @@ impl Boot {
             Boot::Raised => "raised",
             Boot::RaisedOverIntegrity => "raised-over-integrity",
             Boot::RaisedOverConfidentiality => "raised-over-confid",
-            Boot::Sealed => "sealed",
-            Boot::SealedWithExceptions => "sealed-exceptions",
-            Boot::SealedTwoProcessors => "sealed-two-processors",
-            Boot::SealInterrupted => "seal-interrupted",
+            Boot::SealAttacked => "seal-attacked",
+            Boot::SealAttackedExceptions => "seal-attacked-except",
+            Boot::SealAttackedTwoProcessors => "seal-attacked-two",
+            Boot::SealStarved => "seal-starved",
+            Boot::SealMeddled => "seal-meddled",
             Boot::Efi => "efi",
             Boot::SecureBoot => "secure-boot",
             Boot::Unsigned => "unsigned",
@@ -148,10 +152,11 @@ impl Boot {
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
-            | Boot::Sealed
-            | Boot::SealedWithExceptions
-            | Boot::SealedTwoProcessors
-            | Boot::SealInterrupted
+            | Boot::SealAttacked
+            | Boot::SealAttackedExceptions
+            | Boot::SealAttackedTwoProcessors
+            | Boot::SealStarved
+            | Boot::SealMeddled
             | Boot::Efi
             | Boot::Programs
             | Boot::SecureBoot
@@ -169,7 +174,7 @@ impl Boot {
     /// How many processors its guest has. Emulated ones take turns with the host's few, so one is the rule.
     #[must_use]
     pub fn processors(self) -> u32 {
-        if matches!(self, Boot::TwoProcessors | Boot::SealedTwoProcessors) { 2 } else { 1 }
+        if matches!(self, Boot::TwoProcessors | Boot::SealAttackedTwoProcessors) { 2 } else { 1 }
     }
 
     /// Whether its guest has [`crate::userland`]'s disk.

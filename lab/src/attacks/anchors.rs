@@ -3,6 +3,7 @@
 use std::{fs::File, io, os::fd::OwnedFd};
 
 use anyhow::Result;
+use stockade_common::{Policy, Seal};
 
 use super::{
     Attack, Pins, Tried,
@@ -50,6 +51,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     )
     .refused_when_sealed(),
+    Attack::new(
+        "bind-a-map",
+        "give every program that can be opened another policy and another seal, by BPF_PROG_BIND_MAP",
+        Pins::Holds,
+        bind_maps,
+    ),
     Attack::new("detach-links", "detach every link by BPF_LINK_DETACH", Pins::Holds, || {
         every_link(bpf::detach)
     })
@@ -85,7 +92,11 @@ fn detach(kind: Kind) -> Result<Tried> {
         let known: Vec<_> = known.collect();
         let all = programs.iter().map(|(_, program)| program).chain(&known);
         for program in all.map(Some).chain([None]) {
-            match bpf::detach_from(&root, program, kind) {
+            let more = program.map(|program| bpf::detach_with_more(&root, program, kind));
+            match more
+                .unwrap_or_else(|| Err(io::Error::other("no program")))
+                .or_else(|_| bpf::detach_from(&root, program, kind))
+            {
                 Ok(()) => return Tried::through(),
                 Err(error) => last = error.to_string(),
             }
@@ -125,4 +136,20 @@ fn every_link(change: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<Tried> {
         }
     }
     Tried::refused(last)
+}
+
+/// Maps of the names and sizes that are looked for, with nothing in them.
+fn bind_maps() -> Result<Tried> {
+    let policy = u32::try_from(size_of::<Policy>())?;
+    let seal = u32::try_from(size_of::<Seal>())?;
+    let maps = [
+        bpf::create_array(b".data.policy\0\0\0\0", policy)?,
+        bpf::create_array(b".data.seal\0\0\0\0\0\0", seal)?,
+        bpf::create_array(b"COUNTS\0\0\0\0\0\0\0\0\0\0", 8)?,
+    ];
+    let mut bound = 0;
+    for (_, program) in bpf::objects(What::Program) {
+        bound += maps.iter().filter(|map| bpf::bind(&program, map).is_ok()).count();
+    }
+    if bound == 0 { Tried::refused("no program could be opened and given a map") } else { Tried::through() }
 }

@@ -36,6 +36,8 @@ const LINK_UPDATE: i32 = 29;
 const LINK_GET_FD_BY_ID: i32 = 30;
 const LINK_GET_NEXT_ID: i32 = 31;
 const LINK_DETACH: i32 = 34;
+const PROG_BIND_MAP: i32 = 35;
+const MAP_CREATE: i32 = 0;
 
 /// Kinds of programs, with how they are attached (`enum bpf_prog_type`, `enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +156,66 @@ pub(super) fn replace_in(
 pub(super) fn detach_from(cgroup: &OwnedFd, program: Option<&OwnedFd>, kind: Kind) -> io::Result<()> {
     let attr = [low(cgroup) | program.map_or(0, high), u64::from(kind.attach), 0];
     call(PROG_DETACH, &attr).map(drop)
+}
+
+/// The same by a call that says it brings two more arguments, as kernels since 7.0 may take them.
+pub(super) fn detach_with_more(cgroup: &OwnedFd, program: &OwnedFd, kind: Kind) -> io::Result<()> {
+    const COMMON_ATTRIBUTES: i32 = 1 << 16;
+    let attr = [low(cgroup) | high(program), u64::from(kind.attach), 0];
+    let common = [0_u64; 2];
+    // SAFETY: two live blocks of the sizes told.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_DETACH | COMMON_ATTRIBUTES,
+            attr.as_ptr(),
+            size_of_val(&attr),
+            common.as_ptr(),
+            size_of_val(&common),
+        )
+    })
+    .map(drop)
+}
+
+/// Makes an array of one value of so many bytes.
+pub(super) fn create_array(name: &[u8; 16], value: u32) -> io::Result<OwnedFd> {
+    const ARRAY: u64 = 2;
+    let [first, second] =
+        [0, 8].map(|at| u64::from_ne_bytes(name[at..at + 8].try_into().expect("eight bytes of sixteen")));
+    // map_type, key_size; value_size, max_entries; map_flags, inner_map_fd; numa_node, name in the rest.
+    let mut bytes = [0_u8; 64];
+    let words = [4 << 32 | ARRAY, 1 << 32 | u64::from(value), 0];
+    bytes[..24].copy_from_slice(&words.map(u64::to_ne_bytes).concat());
+    bytes[28..36].copy_from_slice(&first.to_ne_bytes());
+    bytes[36..44].copy_from_slice(&second.to_ne_bytes());
+    let words: Vec<u64> =
+        bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes"))).collect();
+    opens(MAP_CREATE, &words)
+}
+
+/// Gives a program one more map, which it does not use.
+pub(super) fn bind(program: &OwnedFd, map: &OwnedFd) -> io::Result<()> {
+    call(PROG_BIND_MAP, &[low(program) | high(map), 0]).map(drop)
+}
+
+/// A program that deletes an entry from a map.
+pub(super) fn deletes_from(map: &OwnedFd, key: usize) -> Vec<u64> {
+    const DELETE: u64 = 3;
+    let words = u64::try_from(key.div_ceil(8)).expect("keys are small");
+    // *(u64 *)(r10 - 8 n) = 0, for a key of zeros.
+    let clear = |n: u64| (n * 8).wrapping_neg() << 48 >> 32 | 0x0a << 8 | 0x7a;
+    let mut program: Vec<u64> = (1..=words).map(clear).collect();
+    program.extend([
+        // r1 = map, in two instructions; r2 = r10 - 8 n.
+        low(map) << 32 | 0x11 << 8 | 0x18,
+        0,
+        0xa2 << 8 | 0xbf,
+        (words * 8).wrapping_neg() << 32 | 0x02 << 8 | 0x07,
+        DELETE << 32 | 0x85,
+        0xb7,
+        0x95,
+    ]);
+    program
 }
 
 /// The ids of the programs that a cgroup has of this kind.

@@ -6,6 +6,7 @@ They do nothing. What others would do is not played: once sealed, it has to be i
 use std::{fs::File, os::fd::OwnedFd};
 
 use anyhow::{Context, Result};
+use stockade_kernel::{btf::KernelTypes, measure};
 
 use super::{
     Attack, Pins, Setting, Tried,
@@ -80,6 +81,27 @@ pub(super) const ATTACKS: &[Attack] = &[
             let extra = Extra { types: Some((&types, MAIN)), ..Extra::default() };
             let target = bpf::load(SOCKET_FILTER, &bpf::returns(0), &extra).context("load the program")?;
             extend(&target, &types)
+        },
+    )
+    .refused_when_sealed(),
+    Attack::new(
+        "own-program-as-another-kind",
+        "load programs of Stockade's own as what they are not: other kinds, other functions",
+        Pins::Holds,
+        || {
+            let types = KernelTypes::of_running_kernel()?;
+            let mut through = Vec::new();
+            for (what, answer) in measure::load_sealed_as_others(&types)? {
+                match answer {
+                    Ok(()) => through.push(what),
+                    Err(error) => println!("{what}: {error}"),
+                }
+            }
+            if through.is_empty() {
+                return Tried::refused("each");
+            }
+            println!("loaded: {}", through.join(", "));
+            Tried::through()
         },
     )
     .refused_when_sealed(),

@@ -16,7 +16,7 @@ use stockade_common::{Policy, Words};
 
 use super::{
     Attack, Later, Pins, Setting, Tried, Went,
-    bpf::{self, MapInfo, What},
+    bpf::{self, MapInfo, SOCKET_FILTER, What},
     calls::{Running, descriptor},
 };
 
@@ -82,6 +82,22 @@ pub(super) const ATTACKS: &[Attack] = &[
     .under(Setting::Exceptions)
     .refused_when_sealed(),
     Attack::new(
+        "change-maps-by-a-program",
+        "load a program of a kind that stays allowed, which changes a map that decisions read",
+        Pins::Holds,
+        // Places are read where a policy has some only: the next one.
+        || changed_by_a_program(&["COUNTS", "DESK", "CGROUPS"]),
+    )
+    .refused_when_sealed(),
+    Attack::new(
+        "change-places-by-a-program",
+        "the same where a policy with exceptions is in force",
+        Pins::Holds,
+        || changed_by_a_program(&["COUNTS", "DESK"]),
+    )
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new(
         "freeze-every-map",
         "freeze every map, so that nothing can be changed any more",
         Pins::Holds,
@@ -108,7 +124,12 @@ fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
     if written == 0 { Tried::refused(refused) } else { Tried::through() }
 }
 
-fn empty(map: &OwnedFd) -> io::Result<()> {
+/// Takes every refusal out of one map, which is a policy.
+pub(super) fn empty(map: &OwnedFd) -> io::Result<()> {
+    let info = bpf::map_info(map)?;
+    if info.value != size_of::<Policy>() || info.key != 4 {
+        return Err(io::Error::other("it is no policy"));
+    }
     let key = 0_u32.to_ne_bytes();
     let mut bytes = bpf::lookup(map, &key, size_of::<Policy>())?;
     // SAFETY: as many bytes as it has, integers only: any bytes are a value.
@@ -195,4 +216,23 @@ fn except_all() -> Result<Tried> {
         }
     }
     Ok(answer)
+}
+
+/// Has the verifier look at a program that deletes from each map, without running it. Some maps decide nothing.
+fn changed_by_a_program(harmless: &[&str]) -> Result<Tried> {
+    let mut through = Vec::new();
+    for (_, map) in bpf::objects(What::Map) {
+        let info = bpf::map_info(&map)?;
+        if harmless.contains(&info.name.as_str()) || info.key == 0 {
+            continue;
+        }
+        if bpf::load(SOCKET_FILTER, &bpf::deletes_from(&map, info.key), &bpf::Extra::default()).is_ok() {
+            through.push(info.name);
+        }
+    }
+    if through.is_empty() {
+        return Tried::refused("for every map");
+    }
+    println!("a program may change: {}", through.join(", "));
+    Tried::through()
 }

@@ -41,6 +41,7 @@ mod processes;
 mod proof;
 mod ring;
 mod spelled;
+mod starved;
 mod table;
 mod trampoline;
 mod usermode;
@@ -221,9 +222,9 @@ impl Attack {
         match (sealed, self.processors, self.setting) {
             (false, 1, _) => Boot::Plain,
             (false, ..) => Boot::TwoProcessors,
-            (true, 1, Setting::Exceptions) => Boot::SealedWithExceptions,
-            (true, 1, _) => Boot::Sealed,
-            (true, ..) => Boot::SealedTwoProcessors,
+            (true, 1, Setting::Exceptions) => Boot::SealAttackedExceptions,
+            (true, 1, _) => Boot::SealAttacked,
+            (true, ..) => Boot::SealAttackedTwoProcessors,
         }
     }
 }
@@ -249,6 +250,9 @@ pub fn all() -> Vec<Attack> {
     ]
     .concat()
 }
+
+/// Attacks on the making of a seal, which is not there yet.
+pub const ON_SEALING: &[Scenario] = starved::SCENARIOS;
 
 /// Every attack as scenarios, one for each state.
 #[must_use]

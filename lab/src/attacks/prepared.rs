@@ -40,7 +40,7 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
     }
     lift_all()?;
     let attacks: Vec<_> = all().into_iter().filter(|attack| attack.boot(true) == boot).collect();
-    let setting = if boot == Boot::SealedWithExceptions { Setting::Exceptions } else { Setting::Usual };
+    let setting = if boot == Boot::SealAttackedExceptions { Setting::Exceptions } else { Setting::Usual };
     play::enforce(setting)?;
     for attack in &attacks {
         if let Play::Prepared(prepare) = attack.play {

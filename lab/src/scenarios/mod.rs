@@ -44,6 +44,7 @@ pub fn all() -> Vec<Scenario> {
         probing::SCENARIOS,
         weaknesses::SCENARIOS,
         attacks::scenarios(),
+        attacks::ON_SEALING,
         watching::SCENARIOS,
         load::SCENARIOS,
         cgroups::SCENARIOS,
