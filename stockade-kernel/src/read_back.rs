@@ -103,7 +103,7 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         counts: counts(&enforcement.counters, types)?,
         lost_events: sum(&enforcement.counters, LOST)?,
         unplaced_cgroups: sum(&enforcement.counters, UNPLACED)?,
-        settings: Maps::pinned()?.settings(slot.words.generation)?,
+        settings: held_unsealed(Maps::pinned()?.settings(slot.words.generation)?),
         settings_held: pins::works(Duty::Settings),
         setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
@@ -154,6 +154,13 @@ fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<V
         }
     }
     Ok(counts)
+}
+
+/// Without a seal, files of other security modules are not held.
+pub(crate) fn held_unsealed(mut settings: Vec<CompiledSetting>) -> Vec<CompiledSetting> {
+    let is_file = |name: &str| stockade_policy::settings::FILES.iter().any(|files| files.kernel_name == name);
+    settings.retain(|setting| !is_file(&setting.name));
+    settings
 }
 
 /// What is in force.

@@ -11,6 +11,7 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `program.rs` | 2: the program's file |
 | `effect.rs` | 3: what has no effect |
 | `scopes.rs` | 0 and 3, where they are about scopes |
+| `settings.rs` | 3, where they are about settings |
 | `time.rs` | 4: what has ended or will |
 | `accept.rs` | 5: what was looked at and accepted |
 | `seal.rs` | 6: how a seal is recorded |
@@ -39,6 +40,7 @@ mod program;
 mod scene;
 mod scopes;
 mod seal;
+mod settings;
 mod subject;
 mod time;
 pub(crate) mod tools;
@@ -51,7 +53,7 @@ use std::{collections::BTreeSet, fmt};
 pub use cgroups::Cgroups;
 pub use code::*;
 pub use disk::Disk;
-pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};
+pub use machine::{FileSystem, Files, Keeper, Machine, Now, Program, Step, Unseen};
 
 use stockade_reasons::Level;
 
@@ -302,9 +304,16 @@ fn ended(exception: &Exception, machine: &Machine<'_>) -> bool {
 pub fn check(policy: &Policy, machine: &Machine<'_>) -> Report {
     let case = Case::new(policy, machine);
     let mut report = Report::default();
-    for argue in
-        [falls::argue, scopes::argue, subject::argue, program::argue, effect::argue, time::argue, seal::argue]
-    {
+    for argue in [
+        falls::argue,
+        scopes::argue,
+        subject::argue,
+        program::argue,
+        effect::argue,
+        settings::argue,
+        time::argue,
+        seal::argue,
+    ] {
         argue(&case, &mut report);
     }
     accept::settle(policy, &mut report.findings);

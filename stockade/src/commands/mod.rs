@@ -15,6 +15,7 @@ pub mod grant;
 pub mod lift;
 pub mod policy;
 pub mod probe;
+mod record;
 pub mod residual;
 pub mod seal;
 pub mod seal_record;

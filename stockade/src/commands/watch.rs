@@ -461,12 +461,16 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
         )?),
         Line::Setting(w) => Ok(writeln!(
             out,
-            "{} {} {} = {:?}{}: {} ({}), pid {}, uid {}, cgroup {}; the policy holds this setting ({})",
+            "{} {} {}{}: {} ({}), pid {}, uid {}, cgroup {}; the policy holds this setting ({})",
             clock(w.boot_ns),
             w.verdict,
             w.setting,
-            w.value,
-            if w.whole { "" } else { " and more" },
+            match (w.value.as_str(), w.whole) {
+                // Nobody got as far as writing.
+                ("", false) => String::new(),
+                (value, true) => format!(" = {value:?}"),
+                (value, false) => format!(" = {value:?} and more"),
+            },
             w.comm,
             w.exe.as_deref().unwrap_or("program unknown"),
             w.tgid,

@@ -30,6 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "story: a crash kernel is loaded by kdump alone", boot: Boot::Plain, run: kdump },
     Scenario { name: "story: bpftrace for the time of an incident", boot: Boot::Plain, run: incident },
     Scenario { name: "story: pods are locked tighter than their host", boot: Boot::Plain, run: pods },
+    Scenario { name: "story: settings stay as they were set", boot: Boot::Plain, run: settings },
     Scenario { name: "story: a build farm loads its modules and then no more", boot: Boot::Plain, run: farm },
 ];
 
@@ -309,6 +310,33 @@ fn pods(_: &Guest) -> Result<()> {
     // What is beside the pods is the host's.
     let service = branch("/system.slice/kubelet.service")?;
     deepest(&service)?.expect(kcore(), true)?;
+    Ok(())
+}
+
+fn settings(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let chapter = Chapter::of("Settings that stay as they were set")?;
+    let sysctl = |said: &str| run(Command::new("/bin/busybox").args(["sysctl", "-w", said]));
+    let before = fs::read_to_string("/proc/sys/kernel/kptr_restrict")?;
+    sysctl("kernel.kptr_restrict=1")?.exits(0)?;
+    write(chapter.policy(0)?)?;
+    stockade(&["policy", "check"])?.exits(0)?;
+    stockade(&["enforce"])?.exits(0)?;
+    let container = Cgroup::new("/container")?;
+    let mut inside = Command::new("/bin/busybox");
+    inside.args(["sysctl", "-w", "kernel.core_pattern=|/tmp/mine"]);
+    container.runs(&mut inside)?;
+    run(&mut inside)?.says("Operation not permitted")?;
+    drop(container);
+    sysctl("kernel.kptr_restrict=0")?.says("Operation not permitted")?;
+    stockade(&chapter.command(&["watch"])?)?.exits(0)?.says("refused kernel.kptr_restrict = \"0\"")?;
+    stockade(&chapter.command(&["status"])?)?.exits(0)?.says("kernel.core_pattern, kernel.modprobe")?;
+    // Again, and stricter.
+    sysctl("kernel.kptr_restrict=1")?.exits(0)?;
+    sysctl("kernel.kptr_restrict=2")?.exits(0)?;
+    sysctl("kernel.kptr_restrict=1")?.says("Operation not permitted")?;
+    lift_all()?;
+    sysctl(&format!("kernel.kptr_restrict={}", before.trim()))?.exits(0)?;
     Ok(())
 }
 
