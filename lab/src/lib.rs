@@ -27,11 +27,13 @@ pub mod kernels;
 #[cfg(feature = "scenarios")]
 pub mod program;
 pub mod protocol;
+pub mod reboots;
 pub mod report;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 pub mod tool;
+pub mod tpm;
 pub mod unsigned;
 pub mod userland;
 pub mod vmlinux;

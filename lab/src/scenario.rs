@@ -41,6 +41,18 @@ pub enum Boot {
     RaisedOverIntegrity,
     /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
     RaisedOverConfidentiality,
+    /// As distributed, for scenarios that end sealed, which no later one could lift.
+    Sealed,
+    /// As [`Boot::Sealed`], for a command that is killed right after the seal was closed.
+    SealedKilled,
+    /// As [`Boot::Sealed`], for a seal beside programs of others.
+    SealedTrusting,
+    /// As [`Boot::Sealed`], for a policy with exceptions by program.
+    SealedPrograms,
+    /// As [`Boot::Sealed`], for a policy with scopes.
+    SealedScopes,
+    /// As [`Boot::Sealed`], with cgroups of version 1 alone.
+    SealedLegacy,
     /// As distributed, for attacks on the seal, which only a reboot ends.
     SealAttacked,
     /// The same, for attacks on exceptions and grants of what is sealed.
@@ -65,11 +77,13 @@ pub enum Boot {
     AppArmor,
     /// The same with SELinux enforcing, before any policy is loaded.
     Selinux,
+    /// As distributed, on a machine with a TPM 2.0.
+    Tpm,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 20] = [
+    pub const ALL: [Boot; 27] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -78,6 +92,12 @@ impl Boot {
         Boot::Raised,
         Boot::RaisedOverIntegrity,
         Boot::RaisedOverConfidentiality,
+        Boot::Sealed,
+        Boot::SealedKilled,
+        Boot::SealedTrusting,
+        Boot::SealedPrograms,
+        Boot::SealedScopes,
+        Boot::SealedLegacy,
         Boot::SealAttacked,
         Boot::SealAttackedExceptions,
         Boot::SealAttackedTwoProcessors,
@@ -90,6 +110,7 @@ impl Boot {
         Boot::Programs,
         Boot::AppArmor,
         Boot::Selinux,
+        Boot::Tpm,
     ];
 
     /// The word for it on the guest's command line and in reports.
@@ -104,6 +125,12 @@ impl Boot {
             Boot::Raised => "raised",
             Boot::RaisedOverIntegrity => "raised-over-integrity",
             Boot::RaisedOverConfidentiality => "raised-over-confid",
+            Boot::Sealed => "sealed",
+            Boot::SealedKilled => "sealed-killed",
+            Boot::SealedTrusting => "sealed-trusting",
+            Boot::SealedPrograms => "sealed-programs",
+            Boot::SealedScopes => "sealed-scopes",
+            Boot::SealedLegacy => "sealed-legacy",
             Boot::SealAttacked => "seal-attacked",
             Boot::SealAttackedExceptions => "seal-attacked-except",
             Boot::SealAttackedTwoProcessors => "seal-attacked-two",
@@ -116,6 +143,7 @@ impl Boot {
             Boot::Programs => "programs",
             Boot::AppArmor => "app-armor",
             Boot::Selinux => "selinux",
+            Boot::Tpm => "tpm",
         }
     }
 
@@ -137,6 +165,12 @@ impl Boot {
         }
     }
 
+    /// Whether firmware may say something before the guest does.
+    #[must_use]
+    pub fn has_firmware(self) -> bool {
+        self.firmware().is_some() || self == Boot::Tpm
+    }
+
     /// Whether the firmware has to refuse it: the scenario is then played by the host.
     #[must_use]
     pub fn is_refused(self) -> bool {
@@ -152,6 +186,12 @@ impl Boot {
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
+            | Boot::Sealed
+            | Boot::SealedKilled
+            | Boot::SealedTrusting
+            | Boot::SealedPrograms
+            | Boot::SealedScopes
+            | Boot::SealedLegacy
             | Boot::SealAttacked
             | Boot::SealAttackedExceptions
             | Boot::SealAttackedTwoProcessors
@@ -159,6 +199,7 @@ impl Boot {
             | Boot::SealMeddled
             | Boot::Efi
             | Boot::Programs
+            | Boot::Tpm
             | Boot::SecureBoot
             | Boot::Unsigned
             | Boot::Altered => "",

@@ -28,8 +28,9 @@ use stockade_common::{LAYOUT, MAGIC, Policy, Seal, kinds};
 use stockade_policy::compile::CompiledSetting;
 
 use crate::{
-    Error, host,
+    Error, elsewhere, host,
     object::{self, Duty, MAPS, SEAL},
+    pins,
     sys::{self, held},
     tables::{Maps, SETTINGS},
 };
@@ -82,10 +83,18 @@ impl Root {
                 ids => ids?,
             };
             for id in ids.into_iter().filter(|id| !linked.contains(id)) {
-                let program = sys::program_by_id(id)?;
+                let program = match sys::program_by_id(id) {
+                    // One of another's, which a guard keeps from being opened: ours are not.
+                    Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                        let name = "one that a guard keeps from being opened".into();
+                        all.push(Held { id, kind, duty: None, name, maps: Vec::new(), program: None });
+                        continue;
+                    }
+                    program => program?,
+                };
                 let (info, maps) = held::program_and_maps(program.as_fd())?;
                 let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
-                all.push(Held { id, kind, duty, name: name(&info.name), maps, program });
+                all.push(Held { id, kind, duty, name: name(&info.name), maps, program: Some(program) });
             }
         }
         Ok(all)
@@ -143,7 +152,7 @@ pub(crate) struct Held {
     pub name: String,
     /// Ids of its maps.
     pub maps: Vec<u32>,
-    program: OwnedFd,
+    program: Option<OwnedFd>,
 }
 
 fn name(name: &[libc::c_char; 16]) -> String {
@@ -286,7 +295,7 @@ pub(crate) fn look() -> Result<Found, Error> {
     if !host::is_root() {
         return Ok(Found::Nothing);
     }
-    let Ok(root) = Root::open() else { return Ok(Found::Nothing) };
+    let Ok(root) = Root::open() else { return nothing_out_of_sight().map(|()| Found::Nothing) };
     let held = match root.holds() {
         // Kernels before 5.2 aside, it is always answered.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Ok(Found::Nothing),
@@ -312,10 +321,28 @@ pub(crate) fn look() -> Result<Found, Error> {
 /// Name of the guard whose attachment is the commit.
 const COMMITS: &str = "st_guard_calls";
 
+/// Says that no seal is there to be seen from elsewhere, where this process does not see the root cgroup. Who may not list
+/// programs is not told of any.
+fn nothing_out_of_sight() -> Result<(), Error> {
+    let mut id = 0;
+    while let Ok(Some(next)) = sys::next_program(id) {
+        id = next;
+        if elsewhere::name(id).is_ok_and(|name| name[..COMMITS.len()] == *COMMITS.as_bytes()) {
+            return Err(Error::Request(
+                "this machine is sealed, and this process does not see the root of its cgroup tree: it is in a cgroup namespace \
+                 of its own, as in a container\n  run stockade on the host, for instance: nsenter -t 1 -m -C stockade status"
+                    .into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Takes ours off the root cgroup again: works as long as the last guard is not attached.
 pub(crate) fn take_off(root: &Root, held: &[Held]) -> Result<(), Error> {
-    for program in held.iter().filter(|program| program.duty.is_some()) {
-        held::detach_from_cgroup(root.as_fd(), program.program.as_fd(), program.kind)
+    for held in held.iter().filter(|held| held.duty.is_some()) {
+        let Some(program) = &held.program else { continue };
+        held::detach_from_cgroup(root.as_fd(), program.as_fd(), held.kind)
             .map_err(|e| Error::io("take a program off the root cgroup", e))?;
     }
     Ok(())
@@ -324,7 +351,10 @@ pub(crate) fn take_off(root: &Root, held: &[Held]) -> Result<(), Error> {
 /// Takes off what a command left behind that was killed before the commit.
 pub(crate) fn tidy_up() -> Result<(), Error> {
     match look()? {
-        Found::Leftovers(root, held) => take_off(&root, &held),
+        Found::Leftovers(root, held) => {
+            take_off(&root, &held)?;
+            Duty::PLACES.into_iter().try_for_each(pins::end_waiting)
+        }
         Found::Nothing | Found::Sealed(_) => Ok(()),
     }
 }

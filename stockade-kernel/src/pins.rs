@@ -281,11 +281,26 @@ pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     if kept.is_empty() { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
 }
 
-/// Pins a link in the place of the one with this name, if there is one, in one step.
-pub(crate) fn replace(link: &impl AsFd, name: &str) -> Result<(), Error> {
-    end_next()?;
-    pin_next(link)?;
-    fs::rename(path(NEXT), path(name)).map_err(|e| Error::io(format!("rename a pin to {name}"), e))
+/// Where the sealed link for a duty waits until the seal is closed.
+fn waiting(duty: Duty) -> String {
+    format!("{}-sealed", duty.pin())
+}
+
+/// Pins a link beside the one for the same duty: both do their work.
+pub(crate) fn pin_waiting(link: &impl AsFd, duty: Duty) -> Result<(), Error> {
+    pin(link, &waiting(duty))
+}
+
+/// Puts it in the place of the other, in one step.
+pub(crate) fn waiting_takes_over(duty: Duty) -> Result<(), Error> {
+    fs::rename(path(&waiting(duty)), path(duty.pin()))
+        .map_err(|e| Error::io(format!("rename {} to {}", waiting(duty), duty.pin()), e))
+}
+
+/// Ends it, if it is there: left behind by a command that was killed.
+pub(crate) fn end_waiting(duty: Duty) -> Result<(), Error> {
+    let waiting = path(&waiting(duty));
+    gone(fs::remove_file(&waiting), &waiting)
 }
 
 fn gone(result: io::Result<()>, what: &Path) -> Result<(), Error> {

@@ -18,9 +18,10 @@ use std::{
     collections::HashMap,
     fmt, fs,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
-use stockade_common::{Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_common::{KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::Policy,
@@ -34,7 +35,7 @@ use crate::{
     description::{self, Description},
     enforce::{Machine, Ready, step},
     foreign::{self, Foreign},
-    host, measure,
+    host, kept_files, measure,
     object::{self, Duty, LABELS, MAPS, Object, SEAL},
     pins::{self, Lock, Pinned},
     read_back::reason_id,
@@ -103,6 +104,8 @@ pub struct Done {
     pub slot: Slot,
     /// The same in words.
     pub policy: Policy,
+    /// What its `auto` was found to be.
+    pub auto: Level,
     /// When: nanoseconds since boot.
     pub sealed_boot_ns: u64,
     /// Foreign programs that were trusted.
@@ -110,7 +113,7 @@ pub struct Done {
     /// What is left open.
     pub open: Vec<Open>,
     /// Programs that are started already and excepted only when started anew: process id and path.
-    pub started_before: Vec<(u32, std::path::PathBuf)>,
+    pub started_before: Vec<(u32, PathBuf)>,
     /// The kernel hooks in use.
     pub hooks: Vec<&'static str>,
     /// This kernel's types.
@@ -119,9 +122,15 @@ pub struct Done {
 
 /// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
 ///
+/// `before` is asked about the policy when nothing is in the way any more and nothing was done yet; what it returns is handed back.
+///
 /// # Errors
-/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy. Nothing is sealed then.
-pub fn seal(options: &Options) -> Result<Done, Error> {
+/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy, and what `before` says. Nothing is
+/// sealed then.
+pub fn seal<T>(
+    options: &Options,
+    before: impl FnOnce(&Policy) -> Result<T, Error>,
+) -> Result<(Done, T), Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
@@ -148,11 +157,17 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     hold_tracing(&mut ready);
     let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    let asked = before(&ready.description.policy)?;
 
-    let duties = ready.sealed_duties();
+    let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
+    let mut duties = ready.sealed_duties();
+    if !files.is_empty() {
+        duties.insert(0, Duty::GuardFiles);
+    }
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardCalls]);
-    let set = Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted };
+    let set =
+        Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted, files: &files };
     let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())?;
     step("sealed-loaded");
 
@@ -165,9 +180,14 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
+        kept_files::no_writer_of(&files)?;
         made.held_by_nobody_else()?;
         made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
+        for (duty, link) in &made.beside {
+            pins::pin_waiting(link, *duty)?;
+            step("sealed-pinned");
+        }
         made.attach(&root, Duty::GuardCalls)
     })();
     if let Err(error) = attached {
@@ -181,6 +201,9 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
         });
     }
     step("committed");
+    for (duty, _) in &made.beside {
+        pins::waiting_takes_over(*duty)?;
+    }
     pins::remove_all_but(&open_pins(&open))?;
     description::keep_only(Some(ready.slot.words.generation));
     let started_before = if ready.executables.is_empty() {
@@ -194,8 +217,9 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
         return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
     }
-    Ok(Done {
+    let done = Done {
         slot: ready.slot,
+        auto,
         policy: ready.description.policy,
         sealed_boot_ns,
         trusted,
@@ -203,7 +227,16 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
         started_before,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,
-    })
+    };
+    Ok((done, asked))
+}
+
+/// Whether something is sealed.
+///
+/// # Errors
+/// [`Error::SealedByOther`], and whatever keeps from looking.
+pub fn is_sealed() -> Result<bool, Error> {
+    Ok(matches!(anchor::look()?, Found::Sealed(_)))
 }
 
 /// The policy in force in words, and what its `auto` was found to be.
@@ -302,12 +335,15 @@ struct Set<'a> {
     generation: u64,
     open: &'a [Open],
     trusted: &'a [Foreign],
+    files: &'a [(PathBuf, KeptFile)],
 }
 
 /// A generation of programs, loaded, its maps written and frozen.
 struct Made {
     object: Object,
     programs: HashMap<Duty, OwnedFd>,
+    /// Attachments that are not the root cgroup's.
+    beside: Vec<(Duty, OwnedFd)>,
     seal: Seal,
     /// Ids of the maps that programs write and decisions depend on.
     kept: Vec<u32>,
@@ -343,12 +379,10 @@ impl Made {
             }
             programs.insert(duty, program);
         }
+        let mut beside = Vec::new();
         if set.open.contains(&Open::NewCgroups) {
-            // The old attachments end with their pins: these fill the new tables.
-            let beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
-            for (duty, link) in &beside {
-                pins::replace(link, duty.pin())?;
-            }
+            // The old attachments fill the old tables, for as long as those decide: these fill the new ones.
+            beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
         maps.place(&ready.tables.places, set.generation)?;
 
@@ -363,6 +397,9 @@ impl Made {
         for (to, &id) in seal.maps.iter_mut().zip(&kept) {
             *to = id;
         }
+        for (at, (_, file)) in set.files.iter().enumerate() {
+            *seal.files.get_mut(at).ok_or_else(|| Error::Object("too many files are kept".into()))? = *file;
+        }
         let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
         let tags = tags.into_iter().map(|(_, tag)| tag).chain(set.trusted.iter().map(|foreign| foreign.tag));
         for (at, tag) in tags.enumerate() {
@@ -376,7 +413,7 @@ impl Made {
         for name in frozen.chain([SEAL]).filter(|name| !frozen_already.iter().any(|there| there == name)) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
-        Ok(Self { object, programs, seal, kept })
+        Ok(Self { object, programs, beside, seal, kept })
     }
 
     fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
@@ -400,7 +437,9 @@ impl Made {
 
     /// Nobody else may hold a map that programs write: it would outlive the guard's attachment.
     fn held_by_nobody_else(&self) -> Result<(), Error> {
-        let ours: Vec<u32> = self.programs.values().filter_map(|p| foreign::id(p.as_fd())).collect();
+        let beside = self.beside.iter().filter_map(|(_, link)| sys::link_info(link.as_fd()).ok());
+        let ours = self.programs.values().filter_map(|p| foreign::id(p.as_fd()));
+        let ours: Vec<u32> = ours.chain(beside.map(|link| link.program)).collect();
         foreign::no_holder_of(&self.kept, &ours)
     }
 }
@@ -435,12 +474,17 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
         });
     }
     let newest = sealed.newest();
-    let duties = ready.sealed_duties();
+    let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
+    let mut duties = ready.sealed_duties();
+    if !files.is_empty() {
+        duties.insert(0, Duty::GuardFiles);
+    }
     let set = Set {
         number: newest.seal.number + 1,
         generation: newest.policy.slots[0].words.generation + 1,
         open: &[],
         trusted: &[],
+        files: &files,
     };
     let mut there = HashMap::new();
     for name in [MAPS[1].0, MAPS[2].0] {
@@ -452,6 +496,7 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
     let made = Made::new(machine, ready, &duties, &set, there)?;
     step("sealed-loaded");
     made.held_by_nobody_else()?;
+    kept_files::no_writer_of(&files)?;
     // What decides comes last.
     for &duty in &duties {
         made.attach(&sealed.root, duty)?;

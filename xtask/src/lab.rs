@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use stockade_lab::{
     conformance::Matrix,
     kernels::{self, Kernel},
+    reboots,
     report::{Counts, Session},
 };
 
@@ -45,12 +46,20 @@ pub enum Other {
         #[arg(long)]
         check: bool,
     },
+    /// Reboot a guest that seals itself at every boot
+    Reboots {
+        /// How often
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        times: usize,
+    },
 }
 
 /// Returns whether nothing failed.
 pub fn run(flags: &Flags) -> anyhow::Result<bool> {
-    if let Some(Other::Conformance { check }) = flags.other {
-        return conformance(check);
+    match flags.other {
+        Some(Other::Conformance { check }) => return conformance(check),
+        Some(Other::Reboots { times }) => return reboots(flags, times),
+        None => {}
     }
     if flags.list {
         programs::build()?;
@@ -62,6 +71,38 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     let counts = play(flags)?;
     println!("{counts}");
     Ok(counts.failed == 0)
+}
+
+/// Returns whether every boot of every kernel was sealed and verified; on one kernel unless others are named.
+fn reboots(flags: &Flags, times: usize) -> anyhow::Result<bool> {
+    setup::need(&[setup::LAB])?;
+    let programs = programs::build()?;
+    let on = if flags.on.is_empty() { vec!["6.12-cloud".to_owned()] } else { flags.on.clone() };
+    let mut all_well = true;
+    for id in on {
+        let kernel = kernels::get(&id, flags.refresh)?;
+        let begin = Instant::now();
+        match reboots::play(&kernel, &programs, &workspace::lab_folder()?, times) {
+            Ok(boots) => {
+                let mean =
+                    |of: fn(&reboots::Sealed) -> u64| boots.iter().map(of).sum::<u64>() / boots.len() as u64;
+                let longest = boots.iter().map(|boot| boot.seal_ms).max().unwrap_or_default();
+                println!(
+                    "ok   {id:<12} {times} reboots, {} boots sealed and verified in {} s; on the guest's clock verified {} ms after \
+                     the kernel's start, stockade seal {} ms on average, {longest} ms at most",
+                    boots.len(),
+                    begin.elapsed().as_secs(),
+                    mean(|boot| boot.verified_ms),
+                    mean(|boot| boot.seal_ms),
+                );
+            }
+            Err(error) => {
+                println!("FAIL {id:<12} {error:#}");
+                all_well = false;
+            }
+        }
+    }
+    Ok(all_well)
 }
 
 const DOCUMENT: &str = "docs/conformance.md";
@@ -105,7 +146,7 @@ pub fn conformance(check: bool) -> anyhow::Result<bool> {
 
 /// Plays and counts.
 pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
-    setup::need(&[setup::LAB, setup::FIRMWARE])?;
+    setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM])?;
     let programs = programs::build()?;
     let mut scenarios = programs::scenarios()?;
     if let Some(only) = &flags.only {

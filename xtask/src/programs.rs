@@ -8,11 +8,12 @@ use stockade_lab::{initrd::Program, protocol::Listed, tool};
 
 use crate::workspace;
 
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("stockade-guest-init", "init"),
     ("stockade", "bin/stockade"),
     ("stockade-demo", "bin/stockade-demo"),
     ("stockade-bench", "bin/stockade-bench"),
+    ("stockade-seal-at-boot", "bin/stockade-seal-at-boot"),
     ("stockade-conformance", "bin/stockade-conformance"),
 ];
 

@@ -5,6 +5,7 @@ kernel's command line says, and powers off.
 ```text
 stockade.run=boot:plain    play the scenarios of this boot, each in a process of its own; results on ttyS1
 stockade.run=exec:/path    run a program, what it prints goes to ttyS1
+stockade.run=again:/path   the same, and reboot instead
 stockade.run=demo          the same with /bin/stockade-demo
 stockade.run=shell         a shell on ttyS2
 stockade.only=WORD         only the scenarios whose name contains it
@@ -164,6 +165,10 @@ fn init() -> anyhow::Result<()> {
             play_all(&mut host, boot, only)
         }
         ("exec", path) => exec(path),
+        ("again", path) => {
+            exec(path)?;
+            leave(libc::RB_AUTOBOOT)
+        }
         ("demo", _) => exec("/bin/stockade-demo"),
         ("shell", _) => shell(),
         _ => bail!("stockade.run={run} is not understood"),
@@ -413,7 +418,7 @@ fn mount_userland() -> anyhow::Result<()> {
     let root = userland::MOUNTED;
     // The driver finds the disk on its own time.
     let begin = Instant::now();
-    while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(5) {
+    while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(30) {
         thread::sleep(Duration::from_millis(10));
     }
     mount_as(userland::DEVICE, root, "ext4", libc::MS_RDONLY)
@@ -446,6 +451,11 @@ fn check(answer: i32) -> io::Result<()> {
 }
 
 fn power_off() -> ! {
+    leave(libc::RB_POWER_OFF)
+}
+
+/// Powers off or reboots once everything is said.
+fn leave(how: i32) -> ! {
     for path in ["/dev/ttyS1", "/dev/ttyS2"] {
         if let Ok(tty) = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(path) {
             // SAFETY: the descriptor is open.
@@ -453,6 +463,6 @@ fn power_off() -> ! {
         }
     }
     // SAFETY: there is nothing to be lost: this guest has no disk.
-    unsafe { libc::reboot(libc::RB_POWER_OFF) };
-    unreachable!("a guest that cannot power off panics, which ends it too")
+    unsafe { libc::reboot(how) };
+    unreachable!("a guest that cannot end panics, which ends it too")
 }

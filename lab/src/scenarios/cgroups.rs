@@ -28,7 +28,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Controllers that every kernel still has a v1 hierarchy for.
-const CONTROLLERS: [&str; 3] = ["cpu", "pids", "freezer"];
+pub(super) const CONTROLLERS: [&str; 3] = ["cpu", "pids", "freezer"];
 
 /// A folder in a cgroup hierarchy, removed with the scenario.
 struct Cgroup(String);
@@ -87,7 +87,7 @@ fn legacy(_: &Guest) -> Result<()> {
 }
 
 /// In a mount namespace of this scenario, so that the next one finds the guest as it was.
-fn mount_v1() -> Result<[String; 3]> {
+pub(super) fn mount_v1() -> Result<[String; 3]> {
     // SAFETY: takes flags only; a scenario's process has one thread.
     let answer = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     ensure!(answer == 0, "unshare: {}", std::io::Error::last_os_error());
@@ -106,7 +106,7 @@ fn mount_v1() -> Result<[String; 3]> {
     Ok(folders)
 }
 
-fn mount(kind: &str, folder: &str, options: &str) -> Result<()> {
+pub(super) fn mount(kind: &str, folder: &str, options: &str) -> Result<()> {
     fs::create_dir_all(folder)?;
     let [kind, place, data] = [kind, folder, options].map(CString::new);
     let (kind, place, data) = (kind?, place?, data?);

@@ -26,9 +26,12 @@ mod probing;
 mod programs;
 pub(crate) mod raw;
 mod residual;
+mod seal_record;
+mod sealing;
 mod secure_boot;
 mod selinux;
 mod table;
+mod waiting;
 mod watching;
 mod weaknesses;
 
@@ -50,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         cgroups::SCENARIOS,
         namespaces::SCENARIOS,
         compat::SCENARIOS,
+        &sealing::all(),
         native::SCENARIOS,
         fallback::SCENARIOS,
         secure_boot::SCENARIOS,
@@ -58,6 +62,7 @@ pub fn all() -> Vec<Scenario> {
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,
+        seal_record::SCENARIOS,
         &policy::all(),
     ]
     .concat()

@@ -79,7 +79,7 @@ fn user(_: &Guest) -> Result<()> {
 
 /// Runs a shell line as root of new namespaces of every kind, with this map of users. It has root's capabilities
 /// from its first exec on: before, there is no map.
-fn inside(map: &str, line: &str) -> Result<Answer> {
+pub(super) fn inside(map: &str, line: &str) -> Result<Answer> {
     let root = map.split(' ').nth(1).context("a map has three numbers")?.parse()?;
     let mut unshare = Command::new("/bin/busybox");
     unshare.args(["unshare", "-U", "-m", "-p", "-f", "-i", "-u", "-n", "sh", "-c"]).env("PATH", "/bin");

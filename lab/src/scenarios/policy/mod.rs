@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{lift_all, watching::events};
+use super::{lift_all, waiting, watching::events};
 use crate::{
     program::{Answer, run, stockade},
     scenario::Scenario,
@@ -22,6 +22,8 @@ mod settings;
 mod stories;
 mod subjects;
 mod swaps;
+
+pub(super) use subjects::traced_through;
 
 /// Every scenario of this folder.
 pub(super) fn all() -> Vec<Scenario> {
@@ -36,32 +38,32 @@ pub(super) fn all() -> Vec<Scenario> {
     .concat()
 }
 
-const POLICY: &str = "/etc/stockade/policy.toml";
+pub(super) const POLICY: &str = "/etc/stockade/policy.toml";
 
 /// Makes this the system's policy.
-fn write(text: &str) -> Result<()> {
+pub(super) fn write(text: &str) -> Result<()> {
     fs::create_dir_all("/etc/stockade")?;
     fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))
 }
 
 /// Makes this the system's policy and applies it.
-fn apply(text: &str) -> Result<Answer> {
+pub(super) fn apply(text: &str) -> Result<Answer> {
     write(text)?;
     stockade(&["enforce"])?.exits(0)
 }
 
 /// A program of its own: a copy of busybox, which does what its first argument says.
-struct Tool(PathBuf);
+pub(super) struct Tool(PathBuf);
 
 impl Tool {
-    fn new(path: &str) -> Result<Self> {
+    pub(in crate::scenarios) fn new(path: &str) -> Result<Self> {
         let _ = fs::remove_file(path);
         fs::copy("/bin/busybox", path).with_context(|| format!("copy busybox to {path}"))?;
         Ok(Self(path.into()))
     }
 
     /// A command that opens /dev/mem and reads nothing of it.
-    fn opens_mem(&self) -> Command {
+    pub(in crate::scenarios) fn opens_mem(&self) -> Command {
         opens(&self.0, "/dev/mem")
     }
 }
@@ -72,7 +74,7 @@ impl Drop for Tool {
     }
 }
 
-fn opens(program: impl AsRef<Path>, file: &str) -> Command {
+pub(super) fn opens(program: impl AsRef<Path>, file: &str) -> Command {
     let mut command = Command::new(program.as_ref());
     command.arg0("busybox").args(["dd", &format!("if={file}"), "of=/dev/null", "count=0"]);
     command
@@ -87,7 +89,7 @@ fn through(command: &mut Command) -> Result<bool> {
 }
 
 /// Demands that a command gets through, or is refused.
-fn expect(command: &mut Command, wanted: bool, who: &str) -> Result<()> {
+pub(super) fn expect(command: &mut Command, wanted: bool, who: &str) -> Result<()> {
     let got = through(command)?;
     ensure!(got == wanted, "{who} {}", if got { "got through" } else { "was refused" });
     Ok(())
@@ -99,19 +101,24 @@ fn watched() -> Result<Vec<Value>> {
 }
 
 /// A cgroup, removed with the scenario, and everything below that is empty.
-struct Cgroup(String);
+pub(super) struct Cgroup(String);
 
-const TREE: &str = "/sys/fs/cgroup";
+pub(super) const TREE: &str = "/sys/fs/cgroup";
 
 impl Cgroup {
     /// Makes the cgroup with this path.
-    fn new(path: &str) -> Result<Self> {
+    pub(in crate::scenarios) fn new(path: &str) -> Result<Self> {
         fs::create_dir(format!("{TREE}{path}")).with_context(|| format!("make the cgroup {path}"))?;
         Ok(Self(path.to_owned()))
     }
 
+    /// One that is there.
+    pub(in crate::scenarios) fn there(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Lets a command run in it.
-    fn runs(&self, command: &mut Command) -> Result<()> {
+    pub(in crate::scenarios) fn runs(&self, command: &mut Command) -> Result<()> {
         use std::ffi::CString;
         let file = CString::new(format!("{TREE}{}/cgroup.procs", self.0))?;
         // SAFETY: only async-signal-safe calls on data made before the fork.
@@ -129,7 +136,7 @@ impl Cgroup {
     }
 
     /// Demands of a program in it what [`expect`] demands.
-    fn expect(&self, mut command: Command, wanted: bool) -> Result<()> {
+    pub(in crate::scenarios) fn expect(&self, mut command: Command, wanted: bool) -> Result<()> {
         self.runs(&mut command)?;
         expect(&mut command, wanted, &self.0)
     }

@@ -1,0 +1,85 @@
+/*!
+A guest that seals itself at every boot and is rebooted over and over: a seal neither keeps a machine from booting nor
+outlasts a boot.
+*/
+use std::{collections::HashSet, ops::ControlFlow, path::Path, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    boot::{End, Machine},
+    initrd::{self, Program},
+    kernels::Kernel,
+    protocol::{ENDED, is_trouble},
+};
+
+/// Longer than a boot takes, seal included.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// What the guest has to say of a boot at which it was sealed and proven to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The kernel's name for this boot.
+    pub boot_id: String,
+    /// From the kernel's start until `status` said that the seal is verified, on the guest's clock.
+    pub verified_ms: u64,
+    /// Of that, `stockade seal` alone.
+    pub seal_ms: u64,
+}
+
+/// Reboots one guest so many times. Every boot, the first included, has to start unsealed and to end sealed and verified.
+pub fn play(
+    kernel: &Kernel,
+    programs: &[Program],
+    folder: &Path,
+    times: usize,
+) -> anyhow::Result<Vec<Sealed>> {
+    let initrd = folder.join(format!("reboots-{}.cpio", kernel.id));
+    initrd::write(kernel, programs, &initrd)?;
+    let machine = Machine {
+        kernel,
+        initrd: &initrd,
+        disk: None,
+        cmdline: "stockade.run=again:/bin/stockade-seal-at-boot".to_owned(),
+        processors: 1,
+        console: folder.join(format!("reboots-{}.console", kernel.id)),
+        count_instructions: false,
+        patience: PATIENCE,
+    };
+    let (mut sealed, mut noise, mut ended) = (Vec::new(), Vec::new(), 0);
+    let end = machine.run_rebooting(|line| {
+        if let Some(status) = line.strip_prefix(ENDED) {
+            ended += 1;
+            let goes_on = status == "0" && sealed.len() == ended && ended <= times;
+            return if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
+        match serde_json::from_str::<Sealed>(line) {
+            Ok(boot) => sealed.push(boot),
+            Err(_) if line.trim().is_empty() => {}
+            Err(_) => noise.push(line.to_owned()),
+        }
+        ControlFlow::Continue(())
+    })?;
+    let console = std::fs::read(&machine.console).context("reading the guest's console")?;
+    let console = String::from_utf8_lossy(&console);
+    if let Some(line) = console.lines().find(|line| is_trouble(line)) {
+        bail!("the kernel went wrong: {line}");
+    }
+    ensure!(
+        noise.is_empty() && sealed.len() == times + 1,
+        "{} of {} boots were sealed and verified; the guest {}: {}\n{}",
+        sealed.len(),
+        times + 1,
+        match end {
+            End::Silent => "said nothing for too long",
+            End::Off => "powered off",
+            End::Enough => "said something else",
+        },
+        noise.join("\n"),
+        machine.console_tail()
+    );
+    let boots: HashSet<&str> = sealed.iter().map(|boot| boot.boot_id.as_str()).collect();
+    ensure!(boots.len() == sealed.len(), "only {} of {} were boots of their own", boots.len(), sealed.len());
+    Ok(sealed)
+}

@@ -1,0 +1,172 @@
+//! Programs of somebody else's, of the kinds that a seal asks about and of one that it does not.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use stockade_kernel::btf;
+
+/// What a program is and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Of the security module, on the hook that decides.
+    Lsm,
+    /// The same, for a cgroup to hold.
+    LsmCgroup,
+    /// Changes what the function returns that asks all security modules.
+    ModifyReturn,
+    /// Is asked for sysctls.
+    CgroupSysctl,
+    /// Looks at a function and changes nothing.
+    Fentry,
+}
+
+impl Kind {
+    /// Program type, attach type, function, name, and what it answers for letting through.
+    fn parts(self) -> (u32, u32, &'static str, &'static [u8], u64) {
+        match self {
+            Self::Lsm => (29, 27, "bpf_lsm_locked_down", b"lab_lsm", 0),
+            Self::LsmCgroup => (29, LSM_CGROUP, "bpf_lsm_locked_down", b"lab_lsm_cgroup", 1),
+            Self::ModifyReturn => (26, 26, "security_locked_down", b"lab_modify", 0),
+            Self::CgroupSysctl => (23, 18, "", b"lab_sysctl", 1),
+            Self::Fentry => (26, 24, "security_locked_down", b"lab_fentry", 0),
+        }
+    }
+
+    /// Its name, as the kernel keeps it.
+    pub fn name(self) -> &'static str {
+        std::str::from_utf8(self.parts().3).expect("plain letters")
+    }
+
+    /// Its type in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Lsm | Self::LsmCgroup => "LSM",
+            Self::ModifyReturn | Self::Fentry => "tracing",
+            Self::CgroupSysctl => "cgroup sysctl",
+        }
+    }
+}
+
+/// `BPF_LSM_CGROUP`
+const LSM_CGROUP: u32 = 43;
+
+/// A loaded program.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    program: OwnedFd,
+    /// As `bpftool prog` shows it.
+    pub id: u32,
+    /// The same, in sixteen digits.
+    pub tag: String,
+}
+
+impl Foreign {
+    /// Loads one that lets everything through. `number` makes it another: the kernel's tag is of the instructions.
+    pub fn load(kind: Kind, number: u32) -> Result<Self> {
+        Self::try_load(kind, number)?.with_context(|| format!("load a program of kind {kind:?}"))
+    }
+
+    /// The same, with the kernel's answer.
+    pub fn try_load(kind: Kind, number: u32) -> Result<io::Result<Self>> {
+        #[repr(C)]
+        struct Attr {
+            prog_type: u32,
+            insn_cnt: u32,
+            insns: u64,
+            license: u64,
+            log: [u64; 2],
+            kern_version: u32,
+            prog_flags: u32,
+            prog_name: [u8; 16],
+            prog_ifindex: u32,
+            expected_attach_type: u32,
+            /// File of types, functions and lines.
+            none: [u64; 4],
+            line_info_cnt: u32,
+            attach_btf_id: u32,
+        }
+        let (prog_type, attach_type, function, name, answer) = kind.parts();
+        let attach_btf_id = match function {
+            "" => 0,
+            name => btf::function(name)?.with_context(|| format!("this kernel has no {name}"))?,
+        };
+        let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
+        let program = [set(1, number.into()), set(0, answer), 0x95];
+        let mut prog_name = [0; 16];
+        prog_name[..name.len()].copy_from_slice(name);
+        let attr = Attr {
+            prog_type,
+            insn_cnt: 3,
+            insns: program.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log: [0; 2],
+            kern_version: 0,
+            prog_flags: 0,
+            prog_name,
+            prog_ifindex: 0,
+            expected_attach_type: attach_type,
+            none: [0; 4],
+            line_info_cnt: 0,
+            attach_btf_id,
+        };
+        let program = match bpf(PROG_LOAD, &attr) {
+            Ok(program) => owned(program),
+            Err(error) => return Ok(Err(error)),
+        };
+        // struct bpf_prog_info: type, id, tag.
+        let mut info = [0u8; 16];
+        let ask = [u64::from(number_of(program.as_fd())) | 16 << 32, info.as_mut_ptr() as u64];
+        bpf(OBJ_GET_INFO_BY_FD, &ask).context("ask what the kernel knows of a program")?;
+        let id = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
+        let tag = info[8..].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Ok(Self { program, id, tag }))
+    }
+
+    /// Attaches it to its function, as long as the value returned lives.
+    pub fn attach(&self) -> Result<OwnedFd> {
+        let attr = [0, u64::from(number_of(self.program.as_fd()))];
+        bpf(RAW_TRACEPOINT_OPEN, &attr).map(owned).context("attach a program")
+    }
+
+    /// Has this cgroup hold it beside others.
+    pub fn attach_to(&self, cgroup: &File) -> io::Result<()> {
+        const ALLOW_MULTI: u32 = 2;
+        self.at_cgroup(PROG_ATTACH, cgroup, ALLOW_MULTI)
+    }
+
+    /// Has this cgroup let go of it.
+    pub fn detach_from(&self, cgroup: &File) -> io::Result<()> {
+        self.at_cgroup(PROG_DETACH, cgroup, 0)
+    }
+
+    fn at_cgroup(&self, call: i64, cgroup: &File, flags: u32) -> io::Result<()> {
+        let attr = [number_of(cgroup.as_fd()), number_of(self.program.as_fd()), LSM_CGROUP, flags];
+        bpf(call, &attr).map(drop)
+    }
+}
+
+const PROG_LOAD: i64 = 5;
+const PROG_ATTACH: i64 = 8;
+const PROG_DETACH: i64 = 9;
+const OBJ_GET_INFO_BY_FD: i64 = 15;
+const RAW_TRACEPOINT_OPEN: i64 = 17;
+
+fn bpf<T>(call: i64, attr: &T) -> io::Result<i64> {
+    // SAFETY: the block and what it points at live through the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, call, &raw const *attr, size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+fn owned(answer: i64) -> OwnedFd {
+    let fd = i32::try_from(answer).expect("descriptors fit an int");
+    // SAFETY: a descriptor the kernel has just made for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn number_of(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}

@@ -1,0 +1,109 @@
+//! A policy with scopes: sealed only with `--best-effort`, and what is left open is told for good.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::{
+    BUSYBOX, PINS, enforced_unsealed, kcore_opens, lift_all, mem_opens,
+    policy::{self, Cgroup, apply, opens},
+    texts, verified,
+};
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "seal: a policy with scopes needs best effort", boot: Boot::SealedScopes, run: refused },
+    // From here on sealed.
+    Scenario { name: "seal: scopes hold, and new cgroups get theirs", boot: Boot::SealedScopes, run: holds },
+    Scenario {
+        name: "seal: without the pins only new cgroups are left out",
+        boot: Boot::SealedScopes,
+        run: unpinned,
+    },
+];
+
+const POLICY: &str = "level = \"integrity\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n\
+     [[scope]]\nname = \"late\"\ncgroup = \"/late\"\nlevel = \"confidentiality\"\n";
+
+fn kcore() -> std::process::Command {
+    opens(BUSYBOX, "/proc/kcore")
+}
+
+fn refused(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let pods = Cgroup::new("/pods")?;
+    apply(POLICY)?;
+    stockade(&["seal"])?
+        .exits(2)?
+        .says("would leave something open")?
+        .says("new cgroups get their scopes from programs that root can end")?
+        .says("--best-effort")?;
+    enforced_unsealed()?;
+    // As far as it goes without the commit, twice: what was left in the tables is no matter.
+    super::would_seal(&["--best-effort"])?;
+    super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
+    // The scopes go on as before, for cgroups that are there and for new ones.
+    pods.expect(kcore(), false)?;
+    Cgroup::new("/late")?.expect(kcore(), false)?;
+    super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    Cgroup::new("/late")?.expect(kcore(), false)?;
+    super::as_before()
+}
+
+fn holds(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let pods = Cgroup::new("/pods")?;
+    apply(POLICY)?;
+    let report = stockade(&["seal", "--best-effort", "--json"])?.exits(0)?.json()?;
+    ensure!(texts(&report["left_open"]).len() == 1, "{report:#}");
+    let status = verified(1)?;
+    let open = texts(&status["stockade"]["sealed"]["left_open"]);
+    ensure!(open.len() == 1 && open[0].contains("new cgroups"), "{status:#}");
+    stockade(&["status"])?
+        .exits(0)?
+        .says("left open      new cgroups get their scopes")?
+        .says("pods (/pods)")?;
+    ensure!(!mem_opens() && kcore_opens(), "the host is not at integrity");
+    pods.expect(kcore(), false)?;
+    let below = Cgroup::new("/pods/below")?;
+    below.expect(kcore(), false)?;
+    let late = Cgroup::new("/late")?;
+    late.expect(kcore(), false)?;
+    drop(late);
+    let late = Cgroup::new("/late")?;
+    late.expect(kcore(), false)?;
+    let other = Cgroup::new("/other")?;
+    other.expect(kcore(), true)?;
+    other.expect(opens(BUSYBOX, "/dev/mem"), false)?;
+    drop(below);
+    // It stays for the next scenario: its place is sealed.
+    std::mem::forget(pods);
+    stockade(&["lift", "--force"])?.exits(2)?.says("sealed until it is rebooted")?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    policy::write(&format!("{POLICY}[reasons]\nkcore = \"deny\"\n"))?;
+    stockade(&["enforce"])?.exits(2)?.says("scopes")?;
+    policy::write(POLICY)?;
+    stockade(&["enforce", "integrity"])?.exits(2)?.says("the scope pods is gone")?;
+    verified(1).map(drop)
+}
+
+fn unpinned(_: &Guest) -> Result<()> {
+    let pods = Cgroup::there("/pods");
+    ensure!(!super::in_force()?["sealed"].is_null(), "play these scenarios together");
+    fs::remove_dir_all(PINS)?;
+    ensure!(!mem_opens() && kcore_opens(), "the host is not at integrity");
+    pods.expect(kcore(), false)?;
+    pods.expect(opens(BUSYBOX, "/dev/mem"), false)?;
+    let status = verified(1)?;
+    ensure!(texts(&status["stockade"]["sealed"]["left_open"]).len() == 1, "{status:#}");
+    let late = Cgroup::new("/late")?;
+    // What surrounds it decides: the weakness that was told.
+    late.expect(opens(BUSYBOX, "/dev/mem"), false)?;
+    stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! A seal beside programs of others that an administrator trusts.
+
+use std::{fs::File, io};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    as_before,
+    foreign::{Foreign, Kind},
+    kcore_opens, lift_all, mem_opens, says_all, texts,
+};
+use crate::{
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    // From here on sealed.
+    Scenario {
+        name: "seal: trusted programs stay and no others come",
+        boot: Boot::SealedTrusting,
+        run: trusting,
+    },
+];
+
+fn trusting(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let root = File::open("/sys/fs/cgroup")?;
+    let lsm = Foreign::load(Kind::Lsm, 11)?;
+    let _link = lsm.attach()?;
+    let sysctl = Foreign::load(Kind::CgroupSysctl, 12)?;
+    let beside = Foreign::load(Kind::LsmCgroup, 13)?;
+    beside.attach_to(&root).context("attach to the root cgroup")?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let names = ["lab_lsm (LSM)", "lab_sysctl (cgroup sysctl)", "lab_lsm_cgroup (LSM)"];
+    says_all(stockade(&["seal"])?.exits(2)?, &names)?;
+    as_before()?;
+
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let (id, other) = (lsm.id.to_string(), beside.id.to_string());
+    let trust = ["seal", "--json", "--trust", &id, "--trust", &sysctl.tag, "--trust", &other];
+    let answer = stockade(&trust)?;
+    let report = answer.exits(0)?.json()?;
+    ensure!(
+        texts(&report["trusted"])
+            == [
+                format!("{id} lab_lsm {}", lsm.tag),
+                format!("{} lab_sysctl {}", sysctl.id, sysctl.tag),
+                format!("{other} lab_lsm_cgroup {}", beside.tag)
+            ],
+        "{report:#}"
+    );
+    ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
+    let status = stockade(&["status"])?.exits(0)?;
+    status.says(&format!("lab_lsm_cgroup ({other}), is attached beside it"))?;
+    stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
+
+    // The same may come again, no other may: whatever it would be attached to.
+    for (kind, number) in [(Kind::Lsm, 11), (Kind::CgroupSysctl, 12), (Kind::LsmCgroup, 13)] {
+        Foreign::load(kind, number)?;
+        let answer = Foreign::try_load(kind, number + 100)?;
+        ensure!(
+            answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied),
+            "{kind:?}: {answer:?}"
+        );
+    }
+    // What is attached to the root stays there.
+    let gone = beside.detach_from(&root);
+    ensure!(gone.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied), "{gone:?}");
+    ensure!(!mem_opens(), "/dev/mem opens");
+    Ok(())
+}
