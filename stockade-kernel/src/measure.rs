@@ -41,17 +41,17 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
 /// # Errors
 /// As for [`crate::enforce::enforce`], as far as the object is concerned.
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
-    let duties = [Duty::Sealed, Duty::GuardCalls];
-    let (_, offsets) = Duty::sealed_targets(&duties)?;
+    let (_, offsets) = Duty::sealed_targets(&[Duty::Sealed])?;
     let object = Object::open_with(types, offsets, std::collections::HashMap::new())?;
     let mut tried = Vec::new();
     for (function, target) in [
         ("bpf_lsm_bpf", sys::Target::lsm as fn(u32) -> sys::Target),
+        ("bpf_lsm_bpf_prog", sys::Target::lsm),
         ("security_bpf", sys::Target::modify_return),
-        ("security_locked_down", sys::Target::modify_return),
+        ("security_bpf_prog", sys::Target::modify_return),
     ] {
         let id = crate::btf::function(function)?.ok_or(Error::TooOld("the functions that ask for bpf(2)"))?;
-        for duty in duties {
+        for duty in Duty::SEALED {
             let answer = object.load(duty, target(id)).map(drop).map_err(|error| match error {
                 Error::Rejected { source, .. } => source,
                 other => io::Error::other(other.to_string()),

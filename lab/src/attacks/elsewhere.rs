@@ -49,7 +49,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         )?
         .exits(0)?;
             let paths = ["mem", "port", "proc/kcore", "debug/sched/verbose", "tracing/tracing_on"];
-            Ok(opened(paths.map(|path| format!("/tmp/own/{path}")), |path| File::open(path))?.holding(undo))
+            Ok(opened(&paths.map(|path| format!("/tmp/own/{path}")), |path| File::open(path))?.holding(undo))
         },
     ),
     Attack::new(
@@ -57,7 +57,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         "open devices by O_PATH, and again through /proc/self/fd",
         Pins::Holds,
         || {
-            opened(DEVICES.map(str::to_owned), |path| {
+            opened(&DEVICES.map(str::to_owned), |path| {
                 let handle = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
                 File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
             })
@@ -105,12 +105,11 @@ pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
 }
 
 fn unshared(flags: i32) -> Result<Tried> {
-    // SAFETY: takes flags only. Processes of the new namespaces are the children, which knock.
     let supported = in_child(|| {
-        Ok(match check(unsafe { libc::unshare(flags) }) {
-            Ok(_) => Went::Through,
-            Err(error) => Went::Impossible(format!("no such namespace can be made: {error}")),
-        })
+        // SAFETY: takes flags only. Processes of the new namespaces are the children, which knock.
+        let made = check(unsafe { libc::unshare(flags) });
+        let why = |error| format!("no such namespace can be made: {error}");
+        Ok(made.map_or_else(|error| Went::Impossible(why(error)), |_| Went::Through))
     })?;
     if supported != Went::Through {
         return Ok(supported.into());
@@ -122,7 +121,7 @@ fn unshared(flags: i32) -> Result<Tried> {
     })
 }
 
-fn opened<const N: usize>(paths: [String; N], open: impl Fn(&str) -> io::Result<File>) -> Result<Tried> {
+fn opened<const N: usize>(paths: &[String; N], open: impl Fn(&str) -> io::Result<File>) -> Result<Tried> {
     let there = paths.iter().filter(|path| Path::new(path).exists());
     let through: Vec<_> = there.filter(|path| open(path).is_ok()).cloned().collect();
     if through.is_empty() {

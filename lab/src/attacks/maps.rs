@@ -116,7 +116,7 @@ fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
         if info.value != size_of::<Policy>() || info.key != 4 {
             continue;
         }
-        match empty(&map) {
+        match keep(&map, 0) {
             Ok(()) => written += 1,
             Err(error) => refused = format!("{}: {error}", info.name),
         }
@@ -124,8 +124,8 @@ fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
     if written == 0 { Tried::refused(refused) } else { Tried::through() }
 }
 
-/// Takes every refusal out of one map, which is a policy.
-pub(super) fn empty(map: &OwnedFd) -> io::Result<()> {
+/// Takes every refusal out of one map, which is a policy, but for these reasons.
+pub(super) fn keep(map: &OwnedFd, reasons: u64) -> io::Result<()> {
     let info = bpf::map_info(map)?;
     if info.value != size_of::<Policy>() || info.key != 4 {
         return Err(io::Error::other("it is no policy"));
@@ -135,7 +135,14 @@ pub(super) fn empty(map: &OwnedFd) -> io::Result<()> {
     // SAFETY: as many bytes as it has, integers only: any bytes are a value.
     let mut policy: Policy = unsafe { bytes.as_ptr().cast::<Policy>().read_unaligned() };
     for slot in &mut policy.slots {
-        slot.words = Words { generation: slot.words.generation, ..Words::default() };
+        let was = slot.words;
+        slot.words = Words {
+            watched_anywhere: was.watched_anywhere & reasons,
+            watched: was.watched & reasons,
+            deny: was.deny & reasons,
+            generation: was.generation,
+            ..Words::default()
+        };
     }
     // SAFETY: as above, and the padding is explicit.
     unsafe { bytes.as_mut_ptr().cast::<Policy>().write_unaligned(policy) };

@@ -133,6 +133,11 @@ enum Went {
     Impossible(String),
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    clippy::needless_pass_by_value,
+    reason = "attacks end with these, with a literal, words made for it or an error"
+)]
 impl Tried {
     fn through() -> Result<Self> {
         Ok(Went::Through.into())

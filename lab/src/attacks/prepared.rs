@@ -130,7 +130,7 @@ fn wait_and_play(name: &str, prepare: fn() -> Result<Later>) -> ! {
     tell(&file(name, "answer"), &serde_json::to_vec(&said).unwrap_or_default());
     // What was taken is held until somebody ends this.
     loop {
-        std::thread::sleep(Duration::from_secs(3600));
+        std::thread::sleep(Duration::from_hours(1));
     }
 }
 

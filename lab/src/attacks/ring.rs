@@ -90,7 +90,8 @@ impl Ring {
         // SAFETY: the slot is below the number of entries; the array of indices has as many words.
         unsafe {
             self.entries.add(slot as usize).write(entry);
-            self.rings.add(self.parameters[array] as usize).cast::<u32>().add(slot as usize).write(slot);
+            let indices = self.rings.add(self.parameters[array] as usize);
+            ptr::write_unaligned(indices.add(slot as usize * 4).cast(), slot);
         }
         self.word(tail).store(at.wrapping_add(1), Ordering::Release);
         let polled = self.parameters[2] & SQPOLL != 0;
@@ -113,7 +114,7 @@ impl Ring {
         let offset = self.parameters[completions] as usize + slot as usize * 16 + 8;
         assert!(offset < 4096);
         // SAFETY: the result of a completion that the kernel has written, inside the mapping.
-        let result = unsafe { self.rings.add(offset).cast::<i32>().read() };
+        let result = unsafe { ptr::read_unaligned(self.rings.add(offset).cast::<i32>()) };
         self.word(head).store(at.wrapping_add(1), Ordering::Release);
         if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
     }
