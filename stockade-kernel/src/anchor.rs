@@ -87,14 +87,30 @@ impl Root {
                     // One of another's, which a guard keeps from being opened: ours are not.
                     Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
                         let name = "one that a guard keeps from being opened".into();
-                        all.push(Held { id, kind, duty: None, name, maps: Vec::new(), program: None });
+                        all.push(Held {
+                            id,
+                            kind,
+                            duty: None,
+                            name,
+                            tag: [0; 8],
+                            maps: Vec::new(),
+                            program: None,
+                        });
                         continue;
                     }
                     program => program?,
                 };
                 let (info, maps) = held::program_and_maps(program.as_fd())?;
                 let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
-                all.push(Held { id, kind, duty, name: name(&info.name), maps, program: Some(program) });
+                all.push(Held {
+                    id,
+                    kind,
+                    duty,
+                    name: name(&info.name),
+                    tag: info.tag,
+                    maps,
+                    program: Some(program),
+                });
             }
         }
         Ok(all)
@@ -150,6 +166,8 @@ pub(crate) struct Held {
     pub duty: Option<Duty>,
     /// The name it was loaded under.
     pub name: String,
+    /// What the kernel made of its instructions.
+    pub tag: [u8; 8],
     /// Ids of its maps.
     pub maps: Vec<u32>,
     program: Option<OwnedFd>,

@@ -155,8 +155,12 @@ pub(crate) fn ids_and_offsets(
             let ty = blob.type_by_id(id)?;
             if matches!(ty.kind, FUNC | TYPEDEF) {
                 let name = blob.string(ty.name)?;
-                let at = wanted.iter().position(|&(kind, word)| kind == ty.kind && word.as_bytes() == name);
-                if let Some(at) = at {
+                // The same may be asked for more than once.
+                for (at, _) in wanted
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (kind, word))| *kind == ty.kind && word.as_bytes() == name)
+                {
                     found[at].get_or_insert(id);
                 }
             } else if ty.kind == STRUCT {

@@ -175,6 +175,14 @@ pub(crate) fn lost() -> Error {
     ))
 }
 
+/// The same where it is sealed.
+pub(crate) fn lost_for_good() -> Error {
+    Error::Request(format!(
+        "the description of the sealed policy, in {FOLDER}, is lost or is of something else: what is sealed stays in force, and whether \
+         another policy is stricter cannot be told any more, so that none can be added before the next boot"
+    ))
+}
+
 fn beginning(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))

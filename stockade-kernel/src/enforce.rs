@@ -103,7 +103,7 @@ fn grants() -> Result<Vec<Exception>, Error> {
     if let Found::Sealed(sealed) = anchor::look()? {
         let slot = sealed.newest().policy.slots[0];
         let description =
-            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
         return Ok(alive(description.policy.exceptions));
     }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
@@ -123,7 +123,9 @@ fn alive(exceptions: Vec<Exception>) -> Vec<Exception> {
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
+    let mut lost: fn() -> Error = description::lost;
     let slot = if let Found::Sealed(sealed) = anchor::look()? {
+        lost = description::lost_for_good;
         sealed.newest().policy.slots[0]
     } else {
         // Its attachment is let go of here: its end is waited for where another program is to decide.
@@ -136,7 +138,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         };
         enforcement.slot()?
     };
-    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(lost)?;
     let mut policy = description.policy;
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
@@ -318,7 +320,8 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
     let mut notices = notices::of(&ready.description.policy, auto, machine.native, &machine.types);
     let found = anchor::look()?;
     if let Found::Sealed(sealed) = &found {
-        let (change, self_test) = tighten(&machine, sealed, &mut ready, auto)?;
+        let (change, self_test, told) = tighten(&machine, sealed, &mut ready, auto)?;
+        notices.extend(told);
         description::keep_only(Some(ready.slot.words.generation));
         let Machine { types, native, .. } = machine;
         let attachment = Attachment::RootCgroup;
@@ -376,14 +379,14 @@ fn tighten(
     sealed: &Sealed,
     ready: &mut Ready,
     auto: Level,
-) -> Result<(Change, SelfTest), Error> {
+) -> Result<(Change, SelfTest, Vec<Notice>), Error> {
     let before = sealed.newest().policy.slots[0];
     if same(&before, &ready.slot) {
         ready.slot = before;
-        return Ok((Change::Unchanged, seal::proof(sealed, &machine.types, machine.native)?));
+        return Ok((Change::Unchanged, seal::proof(sealed, &machine.types, machine.native)?, Vec::new()));
     }
     let description =
-        Description::read(before.words.generation, before.digest).ok_or_else(description::lost)?;
+        Description::read(before.words.generation, before.digest).ok_or_else(description::lost_for_good)?;
     let laxer = stockade_policy::laxer::laxer(&description.policy, &ready.description.policy, auto);
     if !laxer.is_empty() {
         return Err(Error::Sealed {
@@ -394,7 +397,9 @@ fn tighten(
             ),
         });
     }
-    Ok((Change::Tightened, seal::stack(machine, sealed, ready)?))
+    let (proof, running) = seal::stack(machine, sealed, ready)?;
+    let notices = running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path });
+    Ok((Change::Tightened, proof, notices.collect()))
 }
 
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of

@@ -30,9 +30,11 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
     Ok(EmptyProgram { _program: program, _link: link })
 }
 
-/// Loads a program as others have them, and lets it go again.
+/// Loads a program that nobody knows, and lets it go again.
 pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
-    load_empty(target).map(drop)
+    // Another one each time: what somebody trusts is not it.
+    let any = i32::try_from(crate::host::boot_ns() & 0x7fff_ffff).unwrap_or_default();
+    load_constants(target, &[any, 0]).map(drop)
 }
 
 /// Loads programs of a seal as what they are not, and lets them go again: for each way, what came of it. For the lab: the
@@ -68,23 +70,23 @@ fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
 
 /// Loads a program that returns this and does nothing else.
 fn load_constant(target: sys::Target, constant: i32) -> io::Result<OwnedFd> {
-    // mov r0, constant; exit
-    let mut answer = bpf_insn {
-        code: 0xb7,
+    load_constants(target, &[constant])
+}
+
+/// Loads a program that thinks of these one after the other, and returns the last.
+fn load_constants(target: sys::Target, constants: &[i32]) -> io::Result<OwnedFd> {
+    // Register 0 is both what is set and what is returned.
+    let instruction = |code, imm| bpf_insn {
+        code,
         _bitfield_align_1: [],
         _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
         off: 0,
-        imm: constant,
+        imm,
     };
-    answer.set_dst_reg(0);
-    let exit = bpf_insn {
-        code: 0x95,
-        _bitfield_align_1: [],
-        _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
-        off: 0,
-        imm: 0,
-    };
-    sys::load(&[answer, exit], c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
+    // mov r0, constant; …; exit
+    let mut instructions: Vec<_> = constants.iter().map(|&constant| instruction(0xb7, constant)).collect();
+    instructions.push(instruction(0x95, 0));
+    sys::load(&instructions, c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
 }
 
 /// The same, held by the root cgroup as sealed programs are.

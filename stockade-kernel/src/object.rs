@@ -223,7 +223,10 @@ impl Duty {
                 found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
             }
         });
-        Ok((targets.collect::<Result<_, _>>()?, GuardOffsets { kind, attach_type, tag, more, hook, map_id, file_mode }))
+        Ok((
+            targets.collect::<Result<_, _>>()?,
+            GuardOffsets { kind, attach_type, tag, more, hook, map_id, file_mode },
+        ))
     }
 }
 

@@ -219,11 +219,7 @@ pub fn seal<T>(
     }
     pins::remove_all_but(&open_pins(&open))?;
     description::keep_only(Some(ready.slot.words.generation));
-    let started_before = if ready.executables.is_empty() {
-        Vec::new()
-    } else {
-        crate::labels::missing_in(made.object.map(LABELS.0)?, &ready.description.programs)?
-    };
+    let started_before = made.started_before(&ready)?;
     // There is no way back: what is wrong now is told and not undone.
     let problems = match anchor::look()? {
         Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native, &before_us),
@@ -450,6 +446,14 @@ impl Made {
         selftest::run(&machine.types, &counters, watched, machine.native)
     }
 
+    /// Processes that run an excepted program since before its labels were there.
+    fn started_before(&self, ready: &Ready) -> Result<Vec<(u32, PathBuf)>, Error> {
+        if ready.executables.is_empty() {
+            return Ok(Vec::new());
+        }
+        crate::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
+    }
+
     /// Nobody else may hold a map that programs write: it would outlive the guard's attachment.
     fn held_by_nobody_else(&self) -> Result<(), Error> {
         let beside = self.beside.iter().filter_map(|(_, link)| sys::link_info(link.as_fd()).ok());
@@ -480,8 +484,12 @@ fn kept_maps(object: &Object, ready: &Ready) -> Result<Vec<u32>, Error> {
     names.into_iter().map(id).collect()
 }
 
-/// Stacks a policy on what is sealed. It counts and tells into the maps that are there.
-pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Result<SelfTest, Error> {
+/// Stacks a policy on what is sealed, and tells which running programs its exceptions do not know yet. It counts and tells into the maps that are there.
+pub(crate) fn stack(
+    machine: &Machine,
+    sealed: &Sealed,
+    ready: &mut Ready,
+) -> Result<(SelfTest, Vec<(u32, PathBuf)>), Error> {
     if !ready.tables.places.is_empty() {
         return Err(Error::Sealed {
             what: "adding a policy with scopes or exceptions by unit or cgroup",
@@ -517,7 +525,8 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
         made.attach(&sealed.root, duty)?;
         step("sealed-attached");
     }
-    made.self_test(machine, ready.watched_here())
+    let proof = made.self_test(machine, ready.watched_here())?;
+    Ok((proof, made.started_before(ready)?))
 }
 
 /// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted
@@ -572,8 +581,13 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, going: &[u32
         ),
         _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
     }
+    let trusted = |held: &anchor::Held| {
+        let known = &sealed.generations[0].seal.programs;
+        known.iter().any(|program| program.tag == u64::from_ne_bytes(held.tag) && program.tag != 0)
+    };
+    let beside = |held: &&anchor::Held| held.duty.is_none() && !trusted(held);
     if let Some(attached) =
-        sealed.held.iter().find(|h| h.kind == kinds::ATTACH_LSM_CGROUP && h.duty.is_none())
+        sealed.held.iter().filter(|held| held.kind == kinds::ATTACH_LSM_CGROUP).find(beside)
     {
         problems.push(format!(
             "a program that is not Stockade's, {} ({}), is attached beside it",
@@ -604,7 +618,7 @@ pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Resu
     } else {
         // Which place decides for this process is not to be read from the tables any more.
         let description =
-            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?;
+            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
         Ready::new(types, description.policy, description.auto.into())?.watched_here()
     };
     selftest::run(types, &counters, watched, native)

@@ -136,6 +136,11 @@ fn sealing() -> String {
     if !host::is_root() {
         return "only root can tell".into();
     }
+    match seal::is_sealed() {
+        Ok(false) => {}
+        Ok(true) => return "this machine is sealed: stockade status says what and since when".into(),
+        Err(error) => return error.to_string(),
+    }
     match host::active_lsms().map(|list| seal::obstacles(&list)) {
         Err(e) => e.to_string(),
         Ok(obstacles) if obstacles.is_empty() => {
