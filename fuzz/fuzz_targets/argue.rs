@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use libfuzzer_sys::fuzz_target;
 use stockade_policy::{
     Source,
-    check::{Disk, Machine, check},
+    check::{Disk, Machine, Now, check},
     compile::compile,
     interpret::KernelReason,
     merge::merge,
@@ -33,6 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
         now,
         files: &*EMPTY,
         cgroups: &|_| Some(Vec::new()),
+        setting: &|_| Now::Absent,
     };
     for finding in check(&policy, &machine).findings {
         assert!(!finding.message.is_empty());

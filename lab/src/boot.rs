@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{firmware, kernels::Kernel, protocol::ENDED, tool};
+use crate::{firmware, kernels::Kernel, protocol::ENDED, tool, tpm::Tpm};
 
 const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 
@@ -61,15 +61,19 @@ impl Machine<'_> {
 
     /// QEMU loads the kernel by itself.
     fn qemu(&self) -> Command {
-        let mut qemu = self.qemu_rebooting();
+        self.qemu_with(&self.kernel.image)
+    }
+
+    fn qemu_with(&self, kernel: &Path) -> Command {
+        let mut qemu = self.qemu_rebooting(kernel);
         qemu.arg("-no-reboot");
         qemu
     }
 
     /// The same, and a reboot is none of the process.
-    fn qemu_rebooting(&self) -> Command {
+    fn qemu_rebooting(&self, kernel: &Path) -> Command {
         let mut qemu = self.qemu_machine("pc");
-        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(self.initrd);
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initrd);
         qemu.arg("-append").arg(self.kernel_cmdline());
         qemu
     }
@@ -99,6 +103,18 @@ impl Machine<'_> {
     /// Runs the guest to its end. Each line it says on ttyS1 goes to `heard`.
     pub fn run(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
         self.follow(self.qemu(), |line| {
+            heard(line);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Machine::run`], with a TPM. Booted from the image as it is packaged: the tables that tell the kernel of a TPM do not
+    /// survive being booted without the BIOS.
+    pub fn run_tpm(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
+        let tpm = Tpm::start(&self.console.with_extension("swtpm"))?;
+        let mut qemu = self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()));
+        tpm.attach(&mut qemu);
+        self.follow(qemu, |line| {
             heard(line);
             ControlFlow::Continue(())
         })
@@ -139,7 +155,7 @@ impl Machine<'_> {
 
     /// As [`Machine::run`], with a guest that boots anew when it reboots, until `heard` has heard enough.
     pub fn run_rebooting(&self, heard: impl FnMut(&str) -> ControlFlow<()>) -> anyhow::Result<End> {
-        self.follow(self.qemu_rebooting(), heard)
+        self.follow(self.qemu_rebooting(&self.kernel.image), heard)
     }
 
     fn follow(

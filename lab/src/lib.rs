@@ -31,6 +31,7 @@ pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
 pub mod tool;
+pub mod tpm;
 pub mod unsigned;
 pub mod userland;
 pub mod vmlinux;

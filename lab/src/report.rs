@@ -169,7 +169,7 @@ impl Session<'_> {
             }
             Ok(Event::Done) => done = true,
             Err(_) if line.trim().is_empty() => {}
-            Err(_) if job.boot.firmware().is_some() && is_firmware(line) => {}
+            Err(_) if job.boot.has_firmware() && is_firmware(line) => {}
             Err(_) => println!("note {label} said: {line}"),
         };
         let end = run(&machine, job.boot, hear);
@@ -214,6 +214,9 @@ impl Session<'_> {
 
 /// Runs a guest in the way its boot asks for.
 fn run(machine: &Machine<'_>, boot: Boot, mut hear: impl FnMut(&str)) -> anyhow::Result<End> {
+    if boot == Boot::Tpm {
+        return machine.run_tpm(hear);
+    }
     let Some(setup) = boot.firmware() else { return machine.run(hear) };
     let disk = prepare(machine, setup)?;
     let end = machine.run_firmware(&disk, |line| {

@@ -67,11 +67,13 @@ pub enum Boot {
     AppArmor,
     /// The same with SELinux enforcing, before any policy is loaded.
     Selinux,
+    /// As distributed, on a machine with a TPM 2.0.
+    Tpm,
 }
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 21] = [
+    pub const ALL: [Boot; 22] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -93,6 +95,7 @@ impl Boot {
         Boot::Programs,
         Boot::AppArmor,
         Boot::Selinux,
+        Boot::Tpm,
     ];
 
     /// The word for it on the guest's command line and in reports.
@@ -120,6 +123,7 @@ impl Boot {
             Boot::Programs => "programs",
             Boot::AppArmor => "app-armor",
             Boot::Selinux => "selinux",
+            Boot::Tpm => "tpm",
         }
     }
 
@@ -139,6 +143,12 @@ impl Boot {
             Boot::Altered => Some(firmware::Setup { secure_boot: true, image: Image::Altered }),
             _ => None,
         }
+    }
+
+    /// Whether firmware may say something before the guest does.
+    #[must_use]
+    pub fn has_firmware(self) -> bool {
+        self.firmware().is_some() || self == Boot::Tpm
     }
 
     /// Whether the firmware has to refuse it: the scenario is then played by the host.
@@ -164,6 +174,7 @@ impl Boot {
             | Boot::SealedLegacy
             | Boot::Efi
             | Boot::Programs
+            | Boot::Tpm
             | Boot::SecureBoot
             | Boot::Unsigned
             | Boot::Altered => "",

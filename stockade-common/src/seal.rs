@@ -9,6 +9,27 @@ pub const TAGS_MAX: usize = 64;
 /// Most maps that are kept from others: see [`Seal::maps`].
 pub const KEPT_MAPS_MAX: usize = 4;
 
+/// Most files that nobody may open for writing.
+pub const KEPT_FILES_MAX: usize = 4;
+
+/// A file that nobody may open for writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KeptFile {
+    /// Inode number; 0 for none.
+    pub inode: u64,
+    /// Device of its file system, as in [`crate::Event::exe_device`].
+    pub device: u32,
+    /// 1 where it is let through and reported.
+    pub audit: u32,
+    /// The setting that it stands for, padded with zeros.
+    pub name: [u64; 8],
+}
+
+impl KeptFile {
+    const NONE: Self = Self { inode: 0, device: 0, audit: 0, name: [0; 8] };
+}
+
 /// The seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -31,6 +52,8 @@ pub struct Seal {
     pub maps: [u32; KEPT_MAPS_MAX],
     /// Tags of the programs that may be loaded, as the kernel has their bytes.
     pub tags: [u64; TAGS_MAX],
+    /// Files that nobody may open for writing.
+    pub files: [KeptFile; KEPT_FILES_MAX],
 }
 
 impl Seal {
@@ -48,13 +71,14 @@ impl Seal {
         tags_used: 0,
         maps: [0; KEPT_MAPS_MAX],
         tags: [0; TAGS_MAX],
+        files: [KeptFile::NONE; KEPT_FILES_MAX],
     };
 }
 
-/// Where the running kernel keeps what the guards read of a program and of a map. Written into the object before it is loaded.
+/// Where the running kernel keeps what the guards read of programs, maps and files. Written into the object before it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct ProgramOffsets {
+pub struct GuardOffsets {
     /// `bpf_prog.type`
     pub kind: u32,
     /// `bpf_prog.expected_attach_type`
@@ -63,17 +87,24 @@ pub struct ProgramOffsets {
     pub tag: u32,
     /// `bpf_map.id`
     pub map_id: u32,
+    /// `file.f_mode`
+    pub file_mode: u32,
 }
 
-impl ProgramOffsets {
+impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 4] =
-        [("bpf_prog", "type"), ("bpf_prog", "expected_attach_type"), ("bpf_prog", "tag"), ("bpf_map", "id")];
+    pub const FIELDS: [(&'static str, &'static str); 5] = [
+        ("bpf_prog", "type"),
+        ("bpf_prog", "expected_attach_type"),
+        ("bpf_prog", "tag"),
+        ("bpf_map", "id"),
+        ("file", "f_mode"),
+    ];
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 4] {
-        [self.kind, self.attach_type, self.tag, self.map_id]
+    pub const fn words(self) -> [u32; 5] {
+        [self.kind, self.attach_type, self.tag, self.map_id, self.file_mode]
     }
 }
 
@@ -106,4 +137,4 @@ pub mod kinds {
     }
 }
 
-const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 8 * TAGS_MAX);
+const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 8 * TAGS_MAX + 80 * KEPT_FILES_MAX);

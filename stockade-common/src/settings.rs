@@ -124,10 +124,10 @@ impl SettingRule {
     #[allow(clippy::inline_always, reason = "as above")]
     fn rank(&self, value: i64, otherwise: u32) -> u32 {
         let mut rank = otherwise;
-        let mut at = 0;
-        while at < Self::VALUES {
-            if (at as u32) < self.length && self.order[at] as i64 == value {
-                rank = at as u32 + 1;
+        let mut at = 0u32;
+        while (at as usize) < Self::VALUES {
+            if at < self.length && i64::from(self.order[at as usize]) == value {
+                rank = at + 1;
             }
             at += 1;
         }
@@ -146,8 +146,9 @@ impl SettingRule {
 /// What a number limits to, where the lower is the stricter: `none` and whatever is below is no limit.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
-fn limit(value: i64, none: i64) -> i64 {
-    if value <= none { i64::MAX } else { value }
+fn limit(value: i64, none: i64) -> u64 {
+    // More than any number that has a sign; what is more than `none` has none.
+    if value <= none { u64::MAX } else { value.unsigned_abs() }
 }
 
 /// What a mask permits.
@@ -177,12 +178,14 @@ pub fn same_text(now: &SettingText, new: &SettingText, words: bool) -> bool {
 #[allow(clippy::inline_always, reason = "as above")]
 fn spaces(word: u64, alike: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
+    const TAB: u64 = 9;
+    const SPACE: u64 = 32;
     const SEVEN: u64 = 0x7f * LOW;
     // The highest bit of each byte that is a tab.
-    let other = word ^ (b'\t' as u64 * LOW);
+    let other = word ^ (TAB * LOW);
     let tabs = !(((other & SEVEN) + SEVEN) | other | SEVEN);
-    // No byte overflows into the next: 9 and 23 are 32.
-    word + ((tabs >> 7) * (b' ' - b'\t') as u64 & alike)
+    // No byte overflows into the next.
+    word + (((tabs >> 7) * (SPACE - TAB)) & alike)
 }
 
 const _: () = assert!(size_of::<SettingKey>() == 72);

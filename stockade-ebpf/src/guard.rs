@@ -8,16 +8,20 @@ load the second, unless it is a program of ours: those can only refuse more.
 */
 use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
 use core::ptr::{addr_of, read_volatile};
-use stockade_common::{KEPT_MAPS_MAX, ProgramOffsets, TAGS_MAX, kinds};
+use stockade_common::{GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, SettingRule, TAGS_MAX, Verdict, kinds};
 
-use crate::{anchor::seal, task::field};
+use crate::{
+    anchor::seal,
+    report::{Write, report_write},
+    task::{File, field},
+};
 
 const GOES_ON: i32 = 1;
 const REFUSED: i32 = 0;
 
 /// Written by the loader.
 #[unsafe(no_mangle)]
-static PROGRAM_OFFSETS: ProgramOffsets = ProgramOffsets { kind: 0, attach_type: 0, tag: 0, map_id: 0 };
+static GUARD_OFFSETS: GuardOffsets = GuardOffsets { kind: 0, attach_type: 0, tag: 0, map_id: 0, file_mode: 0 };
 
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
@@ -46,8 +50,8 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     // SAFETY: as above.
     let (kind, attach_type) = unsafe {
         (
-            *field::<u32>(program, &PROGRAM_OFFSETS.kind),
-            *field::<u32>(program, &PROGRAM_OFFSETS.attach_type),
+            *field::<u32>(program, &GUARD_OFFSETS.kind),
+            *field::<u32>(program, &GUARD_OFFSETS.attach_type),
         )
     };
     if !kinds::reaches_us(kind, attach_type) {
@@ -55,7 +59,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     }
     // SAFETY: as above. In two words, since it need not be aligned to eight bytes.
     let tag = unsafe {
-        let words: *const u32 = field(program, &PROGRAM_OFFSETS.tag);
+        let words: *const u32 = field(program, &GUARD_OFFSETS.tag);
         *words as u64 | (*words.add(1) as u64) << 32
     };
     let mut at = 0;
@@ -81,13 +85,38 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
 pub fn guard_maps(ctx: LsmContext) -> i32 {
     let map: *const u8 = ctx.arg(0);
     // SAFETY: as above.
-    let id = unsafe { *field::<u32>(map, &PROGRAM_OFFSETS.map_id) };
+    let id = unsafe { *field::<u32>(map, &GUARD_OFFSETS.map_id) };
     let mut at = 0;
     while at < KEPT_MAPS_MAX {
         // SAFETY: points into the seal.
         let kept = unsafe { read_volatile(addr_of!((*seal()).maps[at])) };
         if kept != 0 && kept == id {
             return REFUSED;
+        }
+        at += 1;
+    }
+    GOES_ON
+}
+
+/// `file_open(file)`: a file is about to be opened.
+#[lsm_cgroup(hook = "file_open")]
+pub fn guard_files(ctx: LsmContext) -> i32 {
+    const FMODE_WRITE: u32 = 2;
+    let file: *const u8 = ctx.arg(0);
+    // SAFETY: as above.
+    if unsafe { *field::<u32>(file, &GUARD_OFFSETS.file_mode) } & FMODE_WRITE == 0 {
+        return GOES_ON;
+    }
+    let id = File::from_argument(file).id();
+    let mut at = 0;
+    while at < KEPT_FILES_MAX {
+        // SAFETY: points into the seal.
+        let kept = unsafe { &*addr_of!((*seal()).files[at]) };
+        if kept.inode != 0 && kept.inode == id.inode && kept.device == id.device {
+            let told = Write { name: &kept.name, value: &[0; 8], length: 0, hold: SettingRule::FREEZE };
+            let audited = kept.audit != 0;
+            report_write(&told, if audited { Verdict::Audited } else { Verdict::Refused });
+            return if audited { GOES_ON } else { REFUSED };
         }
         at += 1;
     }

@@ -211,6 +211,11 @@ pub struct File(*const u8);
 
 impl File {
     #[inline(always)]
+    pub fn from_argument(file: *const u8) -> Self {
+        Self(file)
+    }
+
+    #[inline(always)]
     fn inode(self) -> *const u8 {
         // SAFETY: as above.
         unsafe { *field(self.0, &OFFSETS.file_inode) }

@@ -14,9 +14,10 @@ use crate::{Error, object::PROGRAM_NAMES, sys};
 
 /// The kernel takes a moment to forget a program that nobody holds any more, and `enforce` holds one for a
 /// moment before it pins it.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all.
+/// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all. For who holds
+/// the lock: without it, what is loaded may be pinned here by now.
 /// Who may not list programs is not told of any.
 pub(crate) fn nothing() -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
@@ -30,7 +31,7 @@ pub(crate) fn nothing() -> Result<(), Error> {
 }
 
 /// The first loaded program with one of our names.
-fn ours() -> Option<u32> {
+pub(crate) fn ours() -> Option<u32> {
     let mut id = 0;
     while let Ok(Some(next)) = sys::next_program(id) {
         id = next;

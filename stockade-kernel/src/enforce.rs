@@ -11,6 +11,9 @@ first time                                    later
   5 attach what it needs beside                 5 flip `active`: the commit
   6 pin the maps and those links                6 self-test; if it fails, flip back
   7 pin the link: the commit                    7 forget the old tables
+  8 with settings, whose program holds
+    something too: flip `active`, which is
+    the commit then
 ```
 
 A kill before the commit leaves the old state: the kernel detaches a link that nobody holds, and a slot that is
@@ -46,6 +49,7 @@ use crate::{
     notices::{self, Notice},
     object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
+    read_back::held_unsealed,
     seal, selftest, sys,
     tables::Maps,
 };
@@ -318,7 +322,6 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         description::keep_only(Some(ready.slot.words.generation));
         let Machine { types, native, .. } = machine;
         let attachment = Attachment::RootCgroup;
-        notices.extend(notices::of_settings(&ready.tables.settings));
         let settings = ready.tables.settings;
         return Ok(Applied {
             change,
@@ -363,7 +366,7 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
         notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
     }
     notices.extend(notices::of_settings(&ready.tables.settings));
-    let settings = ready.tables.settings;
+    let settings = held_unsealed(ready.tables.settings);
     Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
 }
 
@@ -454,7 +457,13 @@ fn start(
     write(&policy)?;
     let beside = attach_all(&object, &duties)?;
     maps.place(&ready.tables.places, 1)?;
-    policy.active = 1;
+    let two_attachments = duties.contains(&Duty::Settings);
+    if two_attachments {
+        // Both hold something, and two pins cannot be made at once: until both are there nothing is refused.
+        policy.slots[0] = Slot::default();
+    } else {
+        policy.active = 1;
+    }
     write(&policy)?;
     step("decided");
 
@@ -469,13 +478,19 @@ fn start(
             pins::pin(link, duty.pin())?;
             step(duty.pin());
         }
-        pins::pin(&link, Duty::Decide.pin())
+        pins::pin(&link, Duty::Decide.pin())?;
+        step("link-pinned");
+        if two_attachments {
+            policy.active = 1;
+            write(&policy)?;
+            step("flipped");
+        }
+        Ok(())
     })();
     if pinned.is_err() {
         pins::remove()?;
     }
     pinned?;
-    step("link-pinned");
     Ok(heard)
 }
 
@@ -510,6 +525,8 @@ fn replace(
     let watched = ready.watched_here();
     if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::works) {
         ready.slot = before;
+        // Left behind by a command that was killed.
+        end_all_but(&ready.duties())?;
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;
         return Ok((Change::Unchanged, proof));
     }
@@ -587,11 +604,14 @@ fn replace(
         // Says to the next command that nobody reads it any more.
         enforcement.write_slot(active, Slot::default())?;
     }
-    let beside = Duty::PLACES.into_iter().chain(Duty::LABELS).chain([Duty::Settings]);
-    for duty in beside.filter(|duty| !needed.contains(duty)) {
-        pins::end(duty)?;
-    }
+    end_all_but(&needed)?;
     Ok((Change::Replaced, proof))
+}
+
+/// Ends the attachments that a policy does not need.
+fn end_all_but(needed: &[Duty]) -> Result<(), Error> {
+    let beside = Duty::PLACES.into_iter().chain(Duty::LABELS).chain([Duty::Settings]);
+    beside.filter(|duty| !needed.contains(duty)).try_for_each(pins::end)
 }
 
 /// Puts the slot in force that is not, as it stands: what a change of policy does last. For the lab, which flips two policies

@@ -18,6 +18,7 @@ notices      what the administrator should know
 anchor       what the root cgroup holds: a seal
 seal         the steps to it, and the proof that it holds
 foreign      programs of others that a seal keeps out
+kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
 read_back    what is in force
 elsewhere    whether a program of ours works where we do not look
@@ -43,6 +44,7 @@ pub mod events;
 pub mod executables;
 pub mod foreign;
 pub mod host;
+mod kept_files;
 pub mod labels;
 pub mod lift;
 pub mod measure;
@@ -57,4 +59,5 @@ mod sys;
 mod tables;
 
 pub use error::Error;
+pub use object::digest as object_digest;
 pub use stockade_common::{Event, SettingEvent, SettingRule, Verdict};

@@ -49,6 +49,13 @@ pub enum Notice {
         /// The program.
         path: PathBuf,
     },
+    /// Something else, in words.
+    Other(String),
+    /// The policy holds what only a seal can hold.
+    HeldOnceSealed {
+        /// Its name.
+        setting: String,
+    },
     /// The policy holds a setting that this kernel does not have at the moment.
     AbsentSetting {
         /// Its name as sysctl(8) has it.
@@ -78,6 +85,10 @@ impl std::fmt::Display for Notice {
                 "process {pid} runs {} since before it was excepted and is not known as such: restart it for its exception to apply",
                 path.display()
             ),
+            Self::Other(words) => f.write_str(words),
+            Self::HeldOnceSealed { setting } => {
+                write!(f, "{setting} is held by a seal alone: root can still change it before stockade seal")
+            }
             Self::AbsentSetting { setting } => write!(
                 f,
                 "there is no setting {setting} here: it is held once a module brings it, until then that changes nothing"
@@ -133,10 +144,16 @@ pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelType
 
 /// Notices of the settings that a policy names. Those of the default profile are no news where the kernel lacks them.
 pub(crate) fn of_settings(settings: &[CompiledSetting]) -> Vec<Notice> {
-    let absent =
-        |setting: &&CompiledSetting| setting.named && !Path::new("/proc/sys").join(&setting.name).exists();
-    let absent = settings.iter().filter(absent);
-    absent.map(|setting| Notice::AbsentSetting { setting: settings::dotted(&setting.name) }).collect()
+    let named = |setting: &CompiledSetting| settings::dotted(&setting.name);
+    let mut notices = Vec::new();
+    for setting in settings {
+        if settings::FILES.iter().any(|files| files.kernel_name == setting.name) {
+            notices.push(Notice::HeldOnceSealed { setting: named(setting) });
+        } else if setting.named && !Path::new("/proc/sys").join(&setting.name).exists() {
+            notices.push(Notice::AbsentSetting { setting: named(setting) });
+        }
+    }
+    notices
 }
 
 fn verdict(policy: &Policy, level: Level, reason: &KernelReason) -> &'static str {

@@ -15,7 +15,7 @@ use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object as ElfObject, generated::bpf_insn};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
-use stockade_common::{Label, ProgramOffsets, kinds};
+use stockade_common::{GuardOffsets, Label, kinds};
 
 use crate::{
     Error,
@@ -26,6 +26,12 @@ use crate::{
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
+
+/// SHA-256 of the compiled kernel side that this program brings.
+#[must_use]
+pub fn digest() -> [u8; 32] {
+    Sha256::digest(OBJECT).into()
+}
 
 /// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
 pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
@@ -67,6 +73,8 @@ pub(crate) enum Duty {
     GuardPrograms,
     /// Keeps maps that programs write from others.
     GuardMaps,
+    /// Keeps files of other security modules from being written.
+    GuardFiles,
     /// Keeps our programs on the root cgroup.
     GuardCalls,
 }
@@ -80,7 +88,7 @@ impl Duty {
     pub const SEALED_LABELS: [Self; 4] =
         [Self::SealedLabel, Self::SealedHandOn, Self::SealedTraced, Self::SealedTraceMe];
     /// All that the root cgroup can hold without a link.
-    pub const SEALED: [Self; 10] = [
+    pub const SEALED: [Self; 11] = [
         Self::Settings,
         Self::Sealed,
         Self::SealedWhole,
@@ -90,6 +98,7 @@ impl Duty {
         Self::SealedTraceMe,
         Self::GuardPrograms,
         Self::GuardMaps,
+        Self::GuardFiles,
         Self::GuardCalls,
     ];
 
@@ -113,6 +122,7 @@ impl Duty {
             Self::SealedTraceMe => "sealed_trace_me",
             Self::GuardPrograms => "guard_programs",
             Self::GuardMaps => "guard_maps",
+            Self::GuardFiles => "guard_files",
             Self::GuardCalls => "guard_calls",
         }
     }
@@ -158,6 +168,7 @@ impl Duty {
             Self::TraceMe | Self::SealedTraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
             Self::GuardPrograms => (btf::FUNC, "bpf_lsm_bpf_prog"),
             Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
+            Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
             Self::Settings => return None,
         })
@@ -196,16 +207,18 @@ impl Duty {
     }
 
     /// Where these, which the root cgroup is to hold, are attached on the running kernel, and where it keeps what guards read.
-    pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, ProgramOffsets), Error> {
+    pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, GuardOffsets), Error> {
         let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
-        let (found, offsets) = btf::ids_and_offsets(&hooks, &ProgramOffsets::FIELDS)?;
-        let Some([kind, attach_type, tag, map_id]) = offsets
+        let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
+        let Some([kind, attach_type, tag, map_id, file_mode]) = offsets
             .into_iter()
             .collect::<Option<Vec<_>>>()
             .as_deref()
-            .and_then(|words| <[u32; 4]>::try_from(words).ok())
+            .and_then(|words| <[u32; 5]>::try_from(words).ok())
         else {
-            return Err(Error::TooOld("bpf_prog.type, .expected_attach_type, .tag and bpf_map.id"));
+            return Err(Error::TooOld(
+                "bpf_prog.type, .expected_attach_type, .tag, bpf_map.id and file.f_mode",
+            ));
         };
         let mut found = found.into_iter();
         let targets = duties.iter().map(|duty| match duty.hook() {
@@ -214,7 +227,7 @@ impl Duty {
                 found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
             }
         });
-        Ok((targets.collect::<Result<_, _>>()?, ProgramOffsets { kind, attach_type, tag, map_id }))
+        Ok((targets.collect::<Result<_, _>>()?, GuardOffsets { kind, attach_type, tag, map_id, file_mode }))
     }
 }
 
@@ -247,13 +260,13 @@ pub(crate) struct Object {
 impl Object {
     /// Makes the maps, apart from those that are there already.
     pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
-        Self::open_with(types, ProgramOffsets::default(), there)
+        Self::open_with(types, GuardOffsets::default(), there)
     }
 
     /// The same with what guards need.
     pub fn open_with(
         types: &KernelTypes,
-        programs: ProgramOffsets,
+        programs: GuardOffsets,
         mut there: HashMap<String, OwnedFd>,
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
@@ -262,7 +275,7 @@ impl Object {
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         elf.patch_map_data(HashMap::from([
             ("OFFSETS", (&offsets[..], true)),
-            ("PROGRAM_OFFSETS", (&programs[..], true)),
+            ("GUARD_OFFSETS", (&programs[..], true)),
         ]))
         .map_err(|e| broken(&e))?;
 

@@ -1,7 +1,11 @@
 /*!
 What is in force, read back from the kernel.
 */
-use std::os::fd::AsFd;
+use std::{
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{
@@ -17,7 +21,7 @@ use crate::{
     description::Description,
     elsewhere, measure,
     object::Duty,
-    pins::{self, Pinned},
+    pins::{self, Enforcement, Pinned},
     seal::Open,
     sys,
     tables::Maps,
@@ -85,11 +89,11 @@ pub struct SealInForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let found = anchor::look()?;
-    if let Found::Sealed(sealed) = &found {
-        return read_sealed(sealed, types).map(Some);
-    }
-    let Pinned::Whole(enforcement) = pins::open()? else { return elsewhere::nothing().map(|()| None) };
+    let enforcement = match settled()? {
+        Settled::Sealed(sealed) => return read_sealed(&sealed, types).map(Some),
+        Settled::Pinned(enforcement) => enforcement,
+        Settled::Nothing => return Ok(None),
+    };
     let policy = enforcement.policy()?;
     let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
     let slot = policy.slots[usize::from(policy.active & 1 == 1)];
@@ -99,18 +103,18 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         counts: counts(&enforcement.counters, types)?,
         lost_events: sum(&enforcement.counters, LOST)?,
         unplaced_cgroups: sum(&enforcement.counters, UNPLACED)?,
-        settings: Maps::pinned()?.settings(slot.words.generation)?,
+        settings: held_unsealed(Maps::pinned()?.settings(slot.words.generation)?),
         settings_held: pins::works(Duty::Settings),
         setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
-        skipped: match found {
+        skipped: match measure::account(info.program) {
             // A guard that was left behind keeps even this one from being opened. It is where programs skip nothing.
-            Found::Leftovers(..) => 0,
-            _ => {
-                measure::account(info.program)
-                    .map_err(|e| Error::io("ask for the program's statistics", e))?
-                    .skipped
+            Err(e)
+                if e.raw_os_error() == Some(libc::EPERM) && Attachment::of(&info) == Attachment::BpfLsm =>
+            {
+                0
             }
+            account => account.map_err(|e| Error::io("ask for the program's statistics", e))?.skipped,
         },
         program_id: info.program,
         link_id: Some(info.id),
@@ -156,6 +160,46 @@ fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<V
         }
     }
     Ok(counts)
+}
+
+/// Without a seal, files of other security modules are not held.
+pub(crate) fn held_unsealed(mut settings: Vec<CompiledSetting>) -> Vec<CompiledSetting> {
+    let is_file = |name: &str| stockade_policy::settings::FILES.iter().any(|files| files.kernel_name == name);
+    settings.retain(|setting| !is_file(&setting.name));
+    settings
+}
+
+/// What is in force.
+enum Settled {
+    Sealed(Box<Sealed>),
+    Pinned(Box<Enforcement>),
+    Nothing,
+}
+
+/// What is sealed or pinned, once no other command is in the middle of changing it: to be told what is in force, nobody waits for
+/// the lock.
+fn settled() -> Result<Settled, Error> {
+    let link = || pins::link_info().map(|link| link.id);
+    let deadline = Instant::now() + elsewhere::PATIENCE;
+    loop {
+        if let Found::Sealed(sealed) = anchor::look()? {
+            return Ok(Settled::Sealed(sealed));
+        }
+        let before = link();
+        match pins::open() {
+            Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
+            Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
+                None => return Ok(Settled::Nothing),
+                Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
+                // Being lifted or sealed, or about to be pinned.
+                Some(_) => {}
+            },
+            // Removed meanwhile, the link first.
+            Err(Error::Damaged { .. }) if link() != before => {}
+            Err(error) => return Err(error),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Refused, and let through and reported.

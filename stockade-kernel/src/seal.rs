@@ -18,9 +18,10 @@ use std::{
     collections::HashMap,
     fmt, fs,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
-use stockade_common::{Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_common::{KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::Policy,
@@ -34,7 +35,7 @@ use crate::{
     description::{self, Description},
     enforce::{Machine, Ready, step},
     foreign::{self, Foreign},
-    host, measure,
+    host, kept_files, measure,
     object::{self, Duty, LABELS, MAPS, Object, SEAL},
     pins::{self, Lock, Pinned},
     read_back::reason_id,
@@ -103,6 +104,8 @@ pub struct Done {
     pub slot: Slot,
     /// The same in words.
     pub policy: Policy,
+    /// What its `auto` was found to be.
+    pub auto: Level,
     /// When: nanoseconds since boot.
     pub sealed_boot_ns: u64,
     /// Foreign programs that were trusted.
@@ -110,7 +113,7 @@ pub struct Done {
     /// What is left open.
     pub open: Vec<Open>,
     /// Programs that are started already and excepted only when started anew: process id and path.
-    pub started_before: Vec<(u32, std::path::PathBuf)>,
+    pub started_before: Vec<(u32, PathBuf)>,
     /// The kernel hooks in use.
     pub hooks: Vec<&'static str>,
     /// This kernel's types.
@@ -119,9 +122,15 @@ pub struct Done {
 
 /// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
 ///
+/// `before` is asked about the policy when nothing is in the way any more and nothing was done yet; what it returns is handed back.
+///
 /// # Errors
-/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy. Nothing is sealed then.
-pub fn seal(options: &Options) -> Result<Done, Error> {
+/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy, and what `before` says. Nothing is
+/// sealed then.
+pub fn seal<T>(
+    options: &Options,
+    before: impl FnOnce(&Policy) -> Result<T, Error>,
+) -> Result<(Done, T), Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
@@ -148,11 +157,17 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     hold_tracing(&mut ready);
     let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    let asked = before(&ready.description.policy)?;
 
-    let duties = ready.sealed_duties();
+    let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
+    let mut duties = ready.sealed_duties();
+    if !files.is_empty() {
+        duties.insert(0, Duty::GuardFiles);
+    }
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardCalls]);
-    let set = Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted };
+    let set =
+        Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted, files: &files };
     let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())?;
     step("sealed-loaded");
 
@@ -165,6 +180,7 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
+        kept_files::no_writer_of(&files)?;
         made.held_by_nobody_else()?;
         made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
@@ -201,8 +217,9 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
     if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
         return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
     }
-    Ok(Done {
+    let done = Done {
         slot: ready.slot,
+        auto,
         policy: ready.description.policy,
         sealed_boot_ns,
         trusted,
@@ -210,7 +227,16 @@ pub fn seal(options: &Options) -> Result<Done, Error> {
         started_before,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,
-    })
+    };
+    Ok((done, asked))
+}
+
+/// Whether something is sealed.
+///
+/// # Errors
+/// [`Error::SealedByOther`], and whatever keeps from looking.
+pub fn is_sealed() -> Result<bool, Error> {
+    Ok(matches!(anchor::look()?, Found::Sealed(_)))
 }
 
 /// The policy in force in words, and what its `auto` was found to be.
@@ -309,6 +335,7 @@ struct Set<'a> {
     generation: u64,
     open: &'a [Open],
     trusted: &'a [Foreign],
+    files: &'a [(PathBuf, KeptFile)],
 }
 
 /// A generation of programs, loaded, its maps written and frozen.
@@ -369,6 +396,9 @@ impl Made {
         };
         for (to, &id) in seal.maps.iter_mut().zip(&kept) {
             *to = id;
+        }
+        for (at, (_, file)) in set.files.iter().enumerate() {
+            *seal.files.get_mut(at).ok_or_else(|| Error::Object("too many files are kept".into()))? = *file;
         }
         let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
         let tags = tags.into_iter().map(|(_, tag)| tag).chain(set.trusted.iter().map(|foreign| foreign.tag));
@@ -444,12 +474,17 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
         });
     }
     let newest = sealed.newest();
-    let duties = ready.sealed_duties();
+    let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
+    let mut duties = ready.sealed_duties();
+    if !files.is_empty() {
+        duties.insert(0, Duty::GuardFiles);
+    }
     let set = Set {
         number: newest.seal.number + 1,
         generation: newest.policy.slots[0].words.generation + 1,
         open: &[],
         trusted: &[],
+        files: &files,
     };
     let mut there = HashMap::new();
     for name in [MAPS[1].0, MAPS[2].0] {
@@ -461,6 +496,7 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
     let made = Made::new(machine, ready, &duties, &set, there)?;
     step("sealed-loaded");
     made.held_by_nobody_else()?;
+    kept_files::no_writer_of(&files)?;
     // What decides comes last.
     for &duty in &duties {
         made.attach(&sealed.root, duty)?;

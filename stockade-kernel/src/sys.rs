@@ -44,6 +44,9 @@ const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_NO_PREALLOC: u32 = 1;
 
+/// The verifier gives up when a signal is waiting, such as the one that lets a stopped process go on.
+const LOAD_TRIES: u32 = 5;
+
 /// What a program is loaded for.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -389,7 +392,13 @@ pub fn load(
         line_info_cnt: 0,
         attach_btf_id: target.function,
     };
-    bpf(BPF_PROG_LOAD, &mut attr).map(owned)
+    let mut tries = 0..LOAD_TRIES;
+    loop {
+        match bpf(BPF_PROG_LOAD, &mut attr) {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries.next().is_some() => {}
+            answer => return answer.map(owned),
+        }
+    }
 }
 
 /// Attaches a loaded program to its target; the attachment lives as long as the link returned or a pin

@@ -17,25 +17,26 @@ struct Table {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
     order: Option<Vec<i8>>,
-    #[serde(default)]
-    higher: bool,
-    #[serde(default)]
-    lower: bool,
-    #[serde(default)]
-    lower_but_zero: bool,
-    #[serde(default)]
-    bits: bool,
-    #[serde(default)]
-    text: bool,
-    #[serde(default)]
-    number: bool,
+    values: Option<Values>,
     profile: String,
     why: String,
     source: String,
+}
+
+/// Under the names that the table's type has for them.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Values {
+    Higher,
+    Lower,
+    LowerButZero,
+    Bits,
+    Text,
+    Number,
 }
 
 pub fn generate() -> Result<String, Vec<String>> {
@@ -43,24 +44,6 @@ pub fn generate() -> Result<String, Vec<String>> {
     let table: Table = toml::from_str(&text).map_err(|error| vec![format!("{error}")])?;
     let errors = check(&table.setting);
     if errors.is_empty() { Ok(render(&table.setting)) } else { Err(errors) }
-}
-
-impl Entry {
-    /// The kinds of value it says it has.
-    fn values(&self) -> Vec<String> {
-        let words = [
-            (self.higher, "Higher"),
-            (self.lower, "Lower"),
-            (self.lower_but_zero, "LowerButZero"),
-            (self.bits, "Bits"),
-            (self.text, "Text"),
-            (self.number, "Number"),
-        ];
-        let mut values: Vec<_> =
-            words.iter().filter(|(said, _)| *said).map(|(_, word)| (*word).to_owned()).collect();
-        values.extend(self.order.iter().map(|order| format!("Order(&{order:?})")));
-        values
-    }
 }
 
 fn check(entries: &[Entry]) -> Vec<String> {
@@ -78,8 +61,8 @@ fn check(entries: &[Entry]) -> Vec<String> {
         if !seen.insert(entry.name.as_str()) {
             wrong("it is there twice");
         }
-        if entry.values().len() != 1 {
-            wrong("say one kind of values");
+        if entry.values.is_some() == entry.order.is_some() {
+            wrong("say either values or order");
         }
         if let Some(order) = &entry.order {
             let different: BTreeSet<_> = order.iter().collect();
@@ -90,7 +73,7 @@ fn check(entries: &[Entry]) -> Vec<String> {
         if !matches!(entry.profile.as_str(), "integrity" | "confidentiality" | "none") {
             wrong("profile is integrity, confidentiality or none");
         }
-        if (entry.text || entry.number) && entry.profile != "none" {
+        if matches!(entry.values, Some(Values::Text | Values::Number)) && entry.profile != "none" {
             wrong("what has no stricter value is in no profile");
         }
         if entry.why.trim().is_empty() || entry.source.trim().is_empty() {
@@ -108,12 +91,15 @@ fn render(entries: &[Entry]) -> String {
             "confidentiality" => "Some(Level::Confidentiality)",
             _ => "None",
         };
+        let values = match (&entry.order, entry.values) {
+            (Some(order), _) => format!("Order(&{order:?})"),
+            (None, values) => values.map_or_else(String::new, |values| format!("{values:?}")),
+        };
         writeln!(
             code,
-            "    Setting {{ name: {:?}, kernel_name: {:?}, values: Values::{}, profile: {profile}, why: {:?}, source: {:?} }},",
+            "    Setting {{ name: {:?}, kernel_name: {:?}, values: Values::{values}, profile: {profile}, why: {:?}, source: {:?} }},",
             entry.name,
             entry.name.replace('.', "/"),
-            entry.values().concat(),
             entry.why,
             entry.source,
         )

@@ -132,6 +132,8 @@ fn host(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
             word_of("unknown-reasons", &policy.unknown_reasons),
         ];
         reasons(&mut fields, &policy.reasons);
+        fields.extend(policy.seal.pcr.iter().map(|pcr| ("seal.pcr".to_owned(), pcr.value.to_string())));
+        fields.push(("seal.require-tpm".to_owned(), policy.seal.require_tpm.value.to_string()));
         fields
     };
     fields_changed(changes, &About::Host, &fields(old), &fields(new));

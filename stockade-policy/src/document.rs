@@ -22,4 +22,8 @@ pub struct Document {
     pub exceptions: Vec<Exception>,
     /// `[[accept]]`
     pub accepted: Vec<Accepted>,
+    /// `pcr` under `[seal]`
+    pub seal_pcr: Option<Said<u8>>,
+    /// `require-tpm` under `[seal]`
+    pub seal_require_tpm: Option<Said<bool>>,
 }

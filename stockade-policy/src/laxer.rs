@@ -11,6 +11,7 @@ use stockade_reasons::Level;
 use crate::{
     diff::{About, Change, Effect, When, diff},
     model::{Policy, Unknown, Verdict},
+    settings,
     words::Word,
 };
 
@@ -38,16 +39,19 @@ pub fn laxer(old: &Policy, new: &Policy, auto: Level) -> Vec<String> {
     if before != after && after != Unknown::Deny {
         laxer.push(format!("unknown-reasons: {} instead of {}", after.word(), before.word()));
     }
+    let (held, holds) = (settings::compile(old, auto), settings::compile(new, auto));
+    let released = settings::laxer(&held, &holds);
+    if !released.is_empty() {
+        let names: Vec<_> = released.into_iter().map(settings::dotted).collect();
+        laxer.push(format!("settings that it does not hold as well: {}", names.join(", ")));
+    }
     laxer.extend(found.changes.iter().filter(|change| is_laxer(change, old, new)).map(words));
     laxer
 }
 
 fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
     match &change.about {
-        About::Host if change.key.as_deref().is_some_and(|key| key.starts_with("settings.")) => {
-            change.effect == Effect::Laxer
-        }
-        // Otherwise it is told what becomes of each reason; what is accepted is in force all the same.
+        // What becomes of each reason and setting is told; what is accepted is in force all the same.
         About::Host | About::Accepted(_) => false,
         _ if change.effect == Effect::Stricter => false,
         About::Exception(name) if change.key.is_none() => {
@@ -133,7 +137,7 @@ mod tests {
         let settings = |list: &str| format!("{confidentiality}[settings]\nfreeze = [{list}]\n");
         let (one, two) = (settings("\"kernel.modprobe\""), settings("\"kernel.modprobe\", \"kernel.sysrq\""));
         assert!(between(&one, &two).is_empty());
-        assert_eq!(between(&two, &one), ["the host: settings.kernel.sysrq is nothing instead of freeze"]);
+        assert_eq!(between(&two, &one), ["settings that it does not hold as well: kernel.sysrq"]);
         let unknown = "level = \"confidentiality\"\nunknown-reasons = \"allow\"\n";
         assert_eq!(between(confidentiality, unknown), ["unknown-reasons: allow instead of level"]);
     }

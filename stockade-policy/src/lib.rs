@@ -39,6 +39,8 @@ mod root;
 #[cfg(test)]
 mod schema;
 pub mod settings;
+#[cfg(test)]
+mod settings_page;
 pub mod show;
 pub mod source;
 pub mod trust;

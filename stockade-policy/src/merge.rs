@@ -8,6 +8,7 @@ From files to one policy: later ones override by name, lists add up.
 | a setting under `[settings]` | replaces how it is held |
 | a scope or an exception | replaces the whole one of the same name |
 | an accepted finding | adds to the list |
+| `pcr`, `require-tpm` under `[seal]` | replaces it |
 */
 use std::collections::HashMap;
 
@@ -39,6 +40,8 @@ pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Ve
             .into_iter()
             .for_each(|exception| exceptions.put(&mut policy.exceptions, exception, name_of_exception));
         policy.accepted.extend(document.accepted);
+        policy.seal.pcr = document.seal_pcr.or(policy.seal.pcr);
+        replace(&mut policy.seal.require_tpm, document.seal_require_tpm);
     }
     let problems = same_places(&policy.scopes);
     if problems.is_empty() { Ok(policy) } else { Err(problems) }

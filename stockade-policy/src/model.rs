@@ -137,6 +137,28 @@ pub struct Policy {
     pub exceptions: Vec<Exception>,
     /// Findings of the check that were looked at and accepted.
     pub accepted: Vec<Accepted>,
+    /// How a seal is recorded.
+    pub seal: Seal,
+}
+
+/// `[seal]`: how it is recorded that a policy was sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The TPM's register that the record is measured into, none where nobody said one. One of [`Seal::PCRS`].
+    pub pcr: Option<Said<u8>>,
+    /// Whether nothing is sealed where no TPM takes the record.
+    pub require_tpm: Said<bool>,
+}
+
+impl Seal {
+    /// The registers that the operating system may measure into and that nobody can reset before the next boot.
+    pub const PCRS: std::ops::RangeInclusive<u8> = 8..=15;
+
+    /// What holds where nothing is said.
+    #[must_use]
+    pub fn unsaid(place: &str) -> Self {
+        Self { pcr: None, require_tpm: Said::at(false, place) }
+    }
 }
 
 /// A part of the cgroup tree with verdicts of its own.
@@ -275,6 +297,7 @@ impl Policy {
             scopes: Vec::new(),
             exceptions: Vec::new(),
             accepted: Vec::new(),
+            seal: Seal::unsaid(place),
         }
     }
 }

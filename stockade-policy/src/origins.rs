@@ -1,7 +1,7 @@
 /*!
 A policy without where its values were said: two policies that mean the same are then equal.
 */
-use crate::model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope, Settings};
+use crate::model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope, Seal, Settings};
 
 impl<T> Said<T> {
     fn bare(self) -> Self {
@@ -34,6 +34,7 @@ impl Policy {
             scopes: self.scopes.into_iter().map(Scope::without_origins).collect(),
             exceptions: self.exceptions.into_iter().map(Exception::without_origins).collect(),
             accepted: self.accepted.into_iter().map(Accepted::without_origins).collect(),
+            seal: Seal { pcr: bare(self.seal.pcr), require_tpm: self.seal.require_tpm.bare() },
         }
     }
 }

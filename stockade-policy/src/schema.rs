@@ -42,6 +42,8 @@ struct Policy {
     exception: Option<Vec<Exception>>,
     /// Findings of `stockade policy check` that somebody looked at and accepted
     accept: Option<Vec<Accept>>,
+    /// How it is recorded that a policy was sealed
+    seal: Option<Seal>,
 }
 
 fn auto() -> String {
@@ -144,6 +146,18 @@ struct Accept {
     why: String,
 }
 
+/// How it is recorded that a policy was sealed
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, rename_all = "kebab-case")]
+struct Seal {
+    /// The TPM's register that the record is measured into; none when left out
+    #[schemars(range(min = 8, max = 15))]
+    pcr: Option<u8>,
+    /// Whether nothing is sealed where no TPM takes the record
+    #[schemars(default)]
+    require_tpm: bool,
+}
+
 fn version(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "const": crate::read::VERSION })
 }
@@ -228,6 +242,7 @@ fn the_schema_for_editors_is_that_of_the_reader() {
         ("Scope", keys::SCOPE),
         ("Exception", keys::EXCEPTION),
         ("Accept", keys::ACCEPT),
+        ("Seal", keys::SEAL),
     ] {
         let mut there = keys(&schema["$defs"][name]);
         there.sort();

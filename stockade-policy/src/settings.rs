@@ -17,6 +17,35 @@ use crate::{
 
 include!(concat!(env!("OUT_DIR"), "/settings.rs"));
 
+/// A setting that is no sysctl: files of another security module that nobody may open for writing. Held by a seal alone.
+#[derive(Debug)]
+pub struct Files {
+    /// As the kernel side has it.
+    pub kernel_name: &'static str,
+    /// The security module, as /sys/kernel/security/lsm has it.
+    pub module: &'static str,
+    /// The files; some kernels lack some of them.
+    pub files: &'static [&'static str],
+}
+
+/// All of these.
+pub const FILES: [Files; 2] = [
+    Files {
+        kernel_name: "selinux/enforce",
+        module: "selinux",
+        files: &["/sys/fs/selinux/enforce", "/sys/fs/selinux/disable"],
+    },
+    Files {
+        kernel_name: "apparmor/policy_removal",
+        module: "apparmor",
+        files: &[
+            "/sys/kernel/security/apparmor/.remove",
+            // The same in the policy tree, a file system of its own.
+            "/sys/kernel/security/apparmor/policy/.remove",
+        ],
+    },
+];
+
 /// What stands in a list of settings for all that go with the level.
 pub const DEFAULT: &str = "default";
 

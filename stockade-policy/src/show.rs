@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::{
     load::Loaded,
-    model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Settings},
+    model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Seal, Settings},
     quote::quoted,
     words::Word,
 };
@@ -40,7 +40,18 @@ pub fn show(policy: &Policy) -> String {
     policy.scopes.iter().for_each(|s| scope(&mut out, s));
     policy.exceptions.iter().for_each(|e| out.push_str(&exception(e)));
     policy.accepted.iter().for_each(|a| accepted(&mut out, a));
+    seal(&mut out, &policy.seal);
     out
+}
+
+/// The same without where anything was said: policies that say the same give the same bytes, of which the record of a seal
+/// has the digest.
+#[must_use]
+pub fn canonical(policy: &Policy) -> String {
+    let nowhere = from(&Origin::default());
+    let text = show(&policy.clone().without_origins());
+    let bare = text.lines().map(|line| line.strip_suffix(&nowhere).map_or(line, str::trim_end));
+    bare.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// One exception as a table of its own: what to paste into a policy.
@@ -84,6 +95,18 @@ fn accepted(out: &mut String, a: &Accepted) {
     text(out, "code", &a.code);
     a.about.iter().for_each(|about| text(out, "about", about));
     text(out, "why", &a.why);
+}
+
+/// Nothing where nothing would be recorded beyond logs.
+fn seal(out: &mut String, seal: &Seal) {
+    if seal.pcr.is_none() && !seal.require_tpm.value {
+        return;
+    }
+    out.push_str("\n[seal]\n");
+    if let Some(pcr) = &seal.pcr {
+        line(out, "pcr", &pcr.value.to_string(), &pcr.origin);
+    }
+    line(out, "require-tpm", &seal.require_tpm.value.to_string(), &seal.require_tpm.origin);
 }
 
 fn reasons(out: &mut String, heading: &str, reasons: &Reasons) {

@@ -125,6 +125,27 @@ fn settings() {
         "default is named twice",
         "freeze it or let it ratchet",
     );
+    one("[seal]\nrequires-tpm = true\n", "2:1", "[seal] has no key `requires-tpm`", "`require-tpm`");
+}
+
+#[test]
+fn seals() {
+    one("seal = true\n", "1:8", "`seal` is a table, and this is true or false", "[seal]");
+    one("[seal]\npcr = \"13\"\n", "2:7", "`pcr` is a number, and this is a string", "pcr = 13");
+    one("[seal]\nrequire-tpm = 1\n", "2:15", "`require-tpm` is true or false", "");
+    for (pcr, why) in [
+        (0, "are the firmware's"),
+        (7, "are the firmware's"),
+        (16, "can be reset"),
+        (17, "measured launch"),
+        (22, "measured launch"),
+        (23, "can be reset"),
+        (24, "has the PCRs 0 to 23"),
+        (-1, "has the PCRs 0 to 23"),
+        (269, "has the PCRs 0 to 23"),
+    ] {
+        one(&format!("[seal]\npcr = {pcr}\n"), "2:7", why, "8 to 15");
+    }
 }
 
 #[test]

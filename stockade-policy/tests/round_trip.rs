@@ -1,7 +1,7 @@
 //! What is shown reads as the same policy; what is damaged never makes the reader fall over.
 
 use proptest::prelude::*;
-use stockade_policy::{Source, load, load::Trust, merge::merge, model::Policy, read, show};
+use stockade_policy::{Source, load, load::Trust, merge::merge, model::Policy, read, show, show::canonical};
 
 /// Everything the language has.
 const FULL: &str = r#"
@@ -70,6 +70,10 @@ why = "looked at"
 [[accept]]
 code = "SP002"
 why = "looked at too"
+
+[seal]
+pcr = 13
+require-tpm = true
 "#;
 
 fn policy(text: &str) -> Option<Policy> {
@@ -102,9 +106,23 @@ fn everything_the_language_has_is_shown() {
         "expires = 2027-01-31T00:00:00.5Z # from policy.toml:44",
         "uid = 16 # from policy.toml:42",
         "inherit = false # default",
+        "pcr = 13 # from policy.toml:69",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
     }
+}
+
+#[test]
+fn the_canonical_form_says_the_same_and_not_where() {
+    let policy_of = |name: &str, text: &str| merge([read(&Source::new(name, text)).unwrap()]).unwrap();
+    let one = canonical(&policy_of("policy.toml", FULL));
+    assert_eq!(one, canonical(&policy_of("/elsewhere # from here", &format!("\n# first\n{FULL}"))));
+    assert!(!one.contains("# from") && one.lines().all(|line| line == line.trim_end()), "{one}");
+    assert_eq!(policy(&one).unwrap().without_origins(), policy(FULL).unwrap().without_origins());
+    assert_ne!(one, canonical(&policy(&FULL.replace("pcr = 13", "pcr = 12")).unwrap()));
+    // What stands at the end of a value is no place.
+    let tricky = "[[accept]]\ncode = \"SP001\"\nwhy = \"it is # from \"\n";
+    assert!(canonical(&policy(tricky).unwrap()).contains("why = \"it is # from \"\n"));
 }
 
 #[test]

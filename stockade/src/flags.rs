@@ -91,6 +91,14 @@ pub enum Command {
     ///
     /// Exit status 1 when it cannot.
     CheckHost,
+    /// Show what was sealed since boot, and the value that the TPM's register must have for it
+    ///
+    /// Replays the record of the seals. The file proves nothing, since root can write it: compare the value with the register
+    /// in a quote that the TPM has signed, as docs/seal-record.md describes. Works without root and on another machine, for a
+    /// file that was brought there.
+    ///
+    /// Exit status 1 when nothing was sealed, or the records do not fit together.
+    SealRecord(SealRecord),
     /// Explain a reason, a line of the kernel log, or a code of `policy check`
     Explain(Explain),
     /// Look at policies: see stockade.policy(5)
@@ -204,6 +212,17 @@ pub struct Watch {
     pub no_follow: bool,
 }
 
+/// `stockade seal-record`
+#[derive(Debug, Args)]
+pub struct SealRecord {
+    /// The records; - for standard input
+    #[arg(value_name = "FILE", default_value = stockade_record::LOG)]
+    pub file: PathBuf,
+    /// What the register held before the first seal, in the SHA-256 bank: 64 hexadecimal digits
+    #[arg(long, value_name = "DIGEST", default_value_t = stockade_record::Digest::default(), hide_default_value = true)]
+    pub from: stockade_record::Digest,
+}
+
 /// `stockade explain`
 #[derive(Debug, Args)]
 pub struct Explain {
@@ -305,6 +324,10 @@ pub struct PolicyShow {
     /// Which policy
     #[command(flatten)]
     pub files: PolicyFiles,
+    /// Print the form whose SHA-256 digest the record of a seal has: without comments, and with units as the cgroups that they
+    /// have on this machine
+    #[arg(long, conflicts_with = "json")]
+    pub canonical: bool,
 }
 
 /// `stockade policy diff`

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
         Command::Policy(f) => commands::policy::run(&f, json),
+        Command::SealRecord(f) => commands::seal_record::run(&f, json),
         Command::Explain(f) => commands::explain::run(&f, json),
         Command::Completions(f) => commands::documents::completions(&f),
         Command::Man(f) => commands::documents::man(&f),

@@ -10,7 +10,7 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 16] = [
+    let schemas: [(&str, Schema); 17] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("seal", schema_for!(commands::seal::Report)),
         ("lift", schema_for!(commands::lift::Report)),
@@ -19,6 +19,7 @@ fn the_schemas_in_docs_are_those_of_the_program() {
         ("residual", schema_for!(commands::residual::Report)),
         ("watch", schema_for!(commands::watch::Line)),
         ("check-host", schema_for!(commands::check_host::Report)),
+        ("seal-record", schema_for!(commands::seal_record::Report)),
         ("explain", schema_for!(commands::explain::Report)),
         ("explain-code", schema_for!(commands::explain::CodeReport)),
         ("policy-check", schema_for!(commands::policy::check::Report)),

@@ -65,8 +65,18 @@ fn a_command_line_that_is_not_understood_is_a_failure_in_json_too() {
 
 #[test]
 fn completions_and_man_pages_know_every_command() {
-    let commands =
-        ["enforce", "lift", "status", "probe", "residual", "watch", "check-host", "explain", "policy"];
+    let commands = [
+        "enforce",
+        "lift",
+        "status",
+        "probe",
+        "residual",
+        "watch",
+        "check-host",
+        "seal-record",
+        "explain",
+        "policy",
+    ];
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = text(&stockade(&["completions", shell]).stdout);
         assert!(commands.iter().all(|c| script.contains(c)), "{shell}");

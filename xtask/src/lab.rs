@@ -146,7 +146,7 @@ pub fn conformance(check: bool) -> anyhow::Result<bool> {
 
 /// Plays and counts.
 pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
-    setup::need(&[setup::LAB, setup::FIRMWARE])?;
+    setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM])?;
     let programs = programs::build()?;
     let mut scenarios = programs::scenarios()?;
     if let Some(only) = &flags.only {

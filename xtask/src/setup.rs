@@ -18,6 +18,9 @@ pub type Packages = &'static [&'static str];
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
+/// For guests with a TPM.
+pub const TPM: Packages = &["swtpm"];
+
 /// For guests that boot by EFI firmware, with and without Secure Boot.
 pub const FIRMWARE: Packages = &["ovmf", "systemd-boot-efi", "sbsigntool", "binutils", "openssl"];
 
@@ -43,7 +46,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, BPF])?;
+    need(&[LAB, FIRMWARE, TPM, BPF])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())

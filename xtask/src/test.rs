@@ -13,7 +13,7 @@ use crate::{bench, bpf, fuzz, lab, setup, workspace};
 
 /// Returns whether nothing failed. A step that could not be carried out is a failure.
 pub fn run() -> anyhow::Result<bool> {
-    setup::need(&[setup::LAB, setup::FIRMWARE, setup::BPF])?;
+    setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM, setup::BPF])?;
     let mut total = Counts::default();
     total.add(step("format", workspace::cargo().args(["fmt", "--all", "--check"])));
     total.add(step(

@@ -389,7 +389,7 @@ fn mount_userland() -> anyhow::Result<()> {
     let root = userland::MOUNTED;
     // The driver finds the disk on its own time.
     let begin = Instant::now();
-    while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(5) {
+    while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(30) {
         thread::sleep(Duration::from_millis(10));
     }
     mount_as(userland::DEVICE, root, "ext4", libc::MS_RDONLY)

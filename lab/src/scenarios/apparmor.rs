@@ -7,13 +7,12 @@ use std::{
     io,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{lift_all, programs::debian};
+use super::{lift_all, programs::debian, waiting::until};
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
@@ -126,13 +125,14 @@ fn policies() -> Result<()> {
 /// Demands that the profile is in force for a program that runs.
 fn is_confined() -> Result<()> {
     let mut child = Command::new(CONFINED).arg("watch").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    let begin = Instant::now();
     let mut label = String::new();
-    while !label.starts_with("stockade (") && begin.elapsed() < Duration::from_secs(5) {
+    let confined = until("the program's profile", || {
         label = fs::read_to_string(format!("/proc/{}/attr/apparmor/current", child.id()))?;
-    }
+        Ok(label.starts_with("stockade ("))
+    });
     child.kill()?;
     child.wait()?;
+    confined.with_context(|| format!("the program runs as {label}"))?;
     ensure!(label.trim_end() == "stockade (enforce)", "the program runs as {label}");
     Ok(())
 }

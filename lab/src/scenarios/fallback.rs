@@ -2,10 +2,12 @@
 
 use std::{fs::File, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use stockade_kernel::host;
+use stockade_reasons::Level;
 
-use super::{enforcement::expect, lift_all};
+use super::{enforcement::expect, lift_all, waiting::until, watching::Watching};
 use crate::{
     guest::Guest,
     program::stockade,
@@ -98,9 +100,17 @@ fn skipped(_: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// The kernel's own lockdown at integrity, which an earlier scenario may have raised.
+fn raise_native() -> Result<()> {
+    if host::native_lockdown()? < Level::Integrity {
+        std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    }
+    Ok(())
+}
+
 fn beside_native(_: &Guest) -> Result<()> {
     lift_all()?;
-    std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
+    raise_native()?;
     stockade(&["enforce", "confidentiality", "--allow", "ioport"])?
         .exits(0)?
         .says("the kernel's own lockdown is at integrity too")?;
@@ -117,6 +127,7 @@ fn beside_native(_: &Guest) -> Result<()> {
 
 fn one_line(_: &Guest) -> Result<()> {
     lift_all()?;
+    raise_native()?;
     // The kernel writes at most ten lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
     stockade(&["enforce", "confidentiality", "--audit"])?.exits(0)?;
@@ -140,24 +151,32 @@ fn one_line(_: &Guest) -> Result<()> {
 fn one_line_each(_: &Guest) -> Result<()> {
     const REQUESTS: usize = 8;
     lift_all()?;
+    raise_native()?;
     stockade(&["enforce", "integrity", "--audit"])?.exits(0)?;
     // The kernel writes at most ten lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
     // Earlier lines of the log, whose events were read long ago, are told each time.
     let old = super::watching::of_dd()?.iter().filter(|e| e["type"] == "native").count();
-    let mut watch = super::watching::follow("/tmp/one-line-each")?;
-    std::thread::sleep(Duration::from_millis(300));
+    let mut watch = Watching::start("/tmp/one-line-each")?;
     for _ in 0..REQUESTS {
         super::watching::dd("/dev/mem")?;
     }
+    let mut seen = Vec::new();
+    let of_dd = |seen: &[Value]| seen.iter().filter(|e| e["comm"] == "dd").count();
+    let events = |seen: &[Value]| {
+        let refused_by_native = |e: &&Value| e["comm"] == "dd" && e["type"] == "event" && e["by"] == "native";
+        seen.iter().filter(refused_by_native).count()
+    };
+    let came = until("an event of each request", || {
+        seen = watch.seen()?;
+        Ok(events(&seen) >= REQUESTS)
+    });
+    came.with_context(|| format!("{REQUESTS} requests: {seen:?}"))?;
+    // What is one too many comes with the next round.
     std::thread::sleep(Duration::from_millis(1500));
-    watch.kill()?;
-    watch.wait()?;
-    let seen = super::watching::events(&std::fs::read_to_string("/tmp/one-line-each")?)?;
-    let of_dd = || seen.iter().filter(|e| e["comm"] == "dd");
-    let events = of_dd().filter(|e| e["type"] == "event" && e["by"] == "native").count();
-    ensure!(events == REQUESTS, "{events} events for {REQUESTS} requests: {seen:?}");
-    let all = of_dd().count();
-    ensure!(all == events + old, "{all} lines, not {events} and {old} of before: {seen:?}");
+    let seen = watch.seen()?;
+    ensure!(events(&seen) == REQUESTS, "{} events for {REQUESTS} requests: {seen:?}", events(&seen));
+    let all = of_dd(&seen);
+    ensure!(all == REQUESTS + old, "{all} lines, not {REQUESTS} and {old} of before: {seen:?}");
     Ok(())
 }

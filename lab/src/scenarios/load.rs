@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,8 @@ use serde_json::Value;
 
 use super::{
     enforcement, lift_all,
-    watching::{events, follow},
+    waiting::until,
+    watching::{Watching, events},
 };
 use crate::{
     guest::Guest,
@@ -45,38 +47,41 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 fn storm(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    let mut reader = follow("/tmp/storm")?;
-    std::thread::sleep(Duration::from_millis(300));
+    let mut reader = Watching::start("/tmp/storm")?;
     let through = ports_granted(8, Duration::from_secs(5))?;
     ensure!(through == 0, "{through} requests were not refused");
-    // The reader has caught up when its file stops growing and what was lost has been told.
-    let mut size = 0;
-    loop {
-        std::thread::sleep(Duration::from_millis(2500));
-        let now = fs::metadata("/tmp/storm")?.len();
-        if now == size {
-            break;
-        }
-        size = now;
-    }
-    reader.kill()?;
-    reader.wait()?;
-    let text = fs::read_to_string("/tmp/storm")?;
-    let (mut seen, mut told_lost) = (0, 0);
-    for line in events(&text)? {
-        match line["type"].as_str() {
-            Some("event") if line["reason"] == "ioport" => seen += 1,
-            Some("lost") => told_lost += line["events"].as_u64().unwrap_or_default(),
-            _ => {}
-        }
-    }
-    fs::remove_file("/tmp/storm")?;
     let (refused, lost) = counted()?;
+    let (mut seen, mut told_lost) = (0, 0);
+    // The reader has caught up when its file stops growing and everything has been told. Should that never be, what is
+    // missing is told below.
+    let _ = until("every event", || {
+        let size = fs::metadata("/tmp/storm")?.len();
+        sleep(Duration::from_millis(2500));
+        if fs::metadata("/tmp/storm")?.len() == size {
+            (seen, told_lost) = told(&reader.seen()?);
+        }
+        Ok(seen + told_lost >= refused)
+    });
+    drop(reader);
+    fs::remove_file("/tmp/storm")?;
     println!("storm: {refused} refusals, {seen} events read, {lost} lost and counted");
     ensure!(refused > 1000, "a storm of {refused} refusals is none");
     ensure!(seen + lost == refused, "{refused} refusals, {seen} events, {lost} lost");
     ensure!(told_lost == lost, "watch told of {told_lost} lost events, {lost} were lost");
     Ok(())
+}
+
+/// How many events of refused requests for a port were told, and how many were told to be lost.
+fn told(lines: &[Value]) -> (u64, u64) {
+    let (mut seen, mut lost) = (0, 0);
+    for line in lines {
+        match line["type"].as_str() {
+            Some("event") if line["reason"] == "ioport" => seen += 1,
+            Some("lost") => lost += line["events"].as_u64().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    (seen, lost)
 }
 
 /// How many requests for a port were refused, and how many events of any kind found the buffer full.
@@ -124,7 +129,8 @@ fn swaps(_: &Guest) -> Result<()> {
         // SAFETY: takes numbers; the commands started from here on inherit it.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
         for level in ["confidentiality", "integrity"].into_iter().cycle() {
-            if Instant::now() > deadline {
+            // A busy machine takes longer for a few.
+            if Instant::now() > deadline && swaps >= 4 {
                 break;
             }
             stockade(&["enforce", level])?.exits(0)?.says("instead of the policy before")?;
@@ -135,7 +141,7 @@ fn swaps(_: &Guest) -> Result<()> {
     let (refused, _) = counted()?;
     println!("{swaps} swaps, {refused} refusals, {through} let through");
     ensure!(through == 0, "{through} requests were let through while both policies refuse them");
-    ensure!(swaps >= 4 && refused > 1000, "{swaps} swaps and {refused} refusals are no load");
+    ensure!(refused > 1000, "{refused} refusals are no load");
     Ok(())
 }
 
@@ -144,25 +150,35 @@ pub(super) fn ports_granted(processes: u32, duration: Duration) -> Result<u64> {
     ports_granted_while(processes, duration, |_| Ok(()))
 }
 
-/// The same while this process does something, until the given time.
+/// The same while this process does something, until the given time or longer.
 fn ports_granted_while(
     processes: u32,
     duration: Duration,
     meanwhile: impl FnOnce(Instant) -> Result<()>,
 ) -> Result<u64> {
     let deadline = Instant::now() + duration;
-    let granted = Shared::new()?;
-    let children: Vec<_> = (0..processes).map(|_| asking_until(deadline, &granted)).collect();
+    let shared = Shared::new()?;
+    let children: Vec<_> = (0..processes).map(|_| asking(&shared)).collect();
     let done = meanwhile(deadline);
+    sleep(deadline.saturating_duration_since(Instant::now()));
+    shared.told().over.store(true, Ordering::Relaxed);
     for child in children {
         // SAFETY: waits for a child of this process; no status is wanted.
         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     }
     done?;
-    Ok(granted.count().load(Ordering::Relaxed))
+    Ok(shared.told().granted.load(Ordering::Relaxed))
 }
 
-/// A number that children share with this process.
+/// What children and this process tell each other.
+struct Told {
+    /// How often a port was granted.
+    granted: AtomicU64,
+    /// Nobody has to ask any more.
+    over: AtomicBool,
+}
+
+/// Memory that children share with this process.
 struct Shared(*mut libc::c_void);
 
 impl Shared {
@@ -170,14 +186,13 @@ impl Shared {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: asks for new memory; nothing is replaced.
-        let page =
-            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Told>(), protection, flags, -1, 0) };
         ensure!(page != libc::MAP_FAILED, "map a page: {}", std::io::Error::last_os_error());
         Ok(Self(page))
     }
 
-    fn count(&self) -> &AtomicU64 {
-        // SAFETY: the page is as big, zeroed, aligned, and lives as long as `self`.
+    fn told(&self) -> &Told {
+        // SAFETY: the page is as big, zeroed, which is a value, aligned, and lives as long as `self`.
         unsafe { &*self.0.cast() }
     }
 }
@@ -185,18 +200,18 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this size.
-        unsafe { libc::munmap(self.0, size_of::<AtomicU64>()) };
+        unsafe { libc::munmap(self.0, size_of::<Told>()) };
     }
 }
 
-fn asking_until(deadline: Instant, granted: &Shared) -> libc::pid_t {
+fn asking(shared: &Shared) -> libc::pid_t {
     // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
     match unsafe { libc::fork() } {
         0 => {
-            while Instant::now() < deadline {
+            while !shared.told().over.load(Ordering::Relaxed) {
                 // SAFETY: asks the kernel for a port, which is not used.
                 if unsafe { libc::ioperm(0x80, 1, 1) } == 0 {
-                    granted.count().fetch_add(1, Ordering::Relaxed);
+                    shared.told().granted.fetch_add(1, Ordering::Relaxed);
                     // SAFETY: gives it back.
                     unsafe { libc::ioperm(0x80, 1, 0) };
                 }

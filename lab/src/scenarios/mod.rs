@@ -26,10 +26,12 @@ mod probing;
 mod programs;
 mod raw;
 mod residual;
+mod seal_record;
 mod sealing;
 mod secure_boot;
 mod selinux;
 mod table;
+mod waiting;
 mod watching;
 mod weaknesses;
 
@@ -58,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
         programs::SCENARIOS,
         apparmor::SCENARIOS,
         selinux::SCENARIOS,
+        seal_record::SCENARIOS,
         &policy::all(),
     ]
     .concat()

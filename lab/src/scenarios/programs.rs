@@ -100,7 +100,7 @@ const PROGRAMS: &[Program] = &[
     },
     // It reads until it is ended.
     Program {
-        line: "timeout -s KILL 0.5 bpftool prog tracelog",
+        line: "timeout -s KILL 2 bpftool prog tracelog",
         needs: "/debian/usr/sbin/bpftool",
         works: 137,
         ..CONFIDENTIALITY

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::lift_all;
+use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::{run, stockade},
@@ -416,13 +416,7 @@ fn bpf_write(_: &Guest) -> Result<()> {
 
 /// The kernel frees a program a moment after nobody holds it any more.
 fn soon(kind: &str, reason: &str) -> Result<()> {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(5) {
-        if none(kind, reason).is_ok() {
-            return Ok(());
-        }
-    }
-    none(kind, reason)
+    until("what nobody holds to be gone", || Ok(none(kind, reason).is_ok())).or_else(|_| none(kind, reason))
 }
 
 fn threads(_: &Guest) -> Result<()> {
@@ -479,15 +473,7 @@ fn threads(_: &Guest) -> Result<()> {
 fn end_first_thread(pid: u32) -> Result<()> {
     // SAFETY: our own child, to whose first thread the signal goes.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGUSR1) };
-    let begin = Instant::now();
-    loop {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        if stat.contains(") Z ") {
-            return Ok(());
-        }
-        ensure!(begin.elapsed() < Duration::from_secs(5), "the first thread does not end: {stat}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the first thread's end", || Ok(fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") Z ")))
 }
 
 fn churn(_: &Guest) -> Result<()> {

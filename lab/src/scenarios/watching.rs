@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    path::Path,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    thread::sleep,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::lift_all;
+use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::{run, stockade},
@@ -23,6 +25,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a second reader is turned away", boot: Boot::Plain, run: one_reader },
     Scenario { name: "watch does not read back what it wrote", boot: Boot::Plain, run: own_lines },
     Scenario { name: "watch follows enforcement that is started anew", boot: Boot::Plain, run: anew },
+    Scenario {
+        name: "watch waits for enforcement that is half started",
+        boot: Boot::Plain,
+        run: half_started,
+    },
     Scenario {
         name: "watch shows what native lockdown refuses, each once",
         boot: Boot::NativeIntegrity,
@@ -38,9 +45,12 @@ fn who(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let mut child = Command::new("/bin/busybox")
-        .args(["sh", "-c", "exec 2>/dev/null; : < /dev/mem; sleep 60"])
+        .args(["sh", "-c", "exec 2>/dev/null; true < /dev/mem; echo asked; sleep 180"])
+        .stdout(Stdio::piped())
         .spawn()?;
-    std::thread::sleep(Duration::from_millis(300));
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().context("it was piped")?).read_line(&mut said)?;
+    ensure!(said == "asked\n", "the shell said {said:?}");
     let seen = stockade(&["watch", "--no-follow", "--json"])?.exits(0);
     let pid = child.id();
     child.kill()?;
@@ -99,44 +109,135 @@ fn own_lines(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Waits until this process reads the events: it then holds the readers' lock.
-fn until_it_watches(watch: &Child) -> Result<()> {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(20) {
-        let open = fs::read_dir(format!("/proc/{}/fd", watch.id()))?;
-        let reads = open.flatten().any(|fd| {
-            fs::read_link(fd.path()).is_ok_and(|file| file == Path::new("/run/stockade-watch.lock"))
-        });
-        std::thread::sleep(Duration::from_millis(300));
-        if reads {
-            return Ok(());
-        }
+/// `watch --json` in the background, with its output in a file.
+pub(super) struct Watching {
+    child: Child,
+    into: PathBuf,
+}
+
+impl Watching {
+    /// Starts it, and waits until it reads the events: it then has opened the kernel log, which it does after.
+    pub(super) fn start(into: &str) -> Result<Self> {
+        let out = fs::File::create(into)?;
+        let mut command = Command::new("/bin/stockade");
+        let child = command.args(["watch", "--json"]).stdin(Stdio::null()).stdout(out).spawn()?;
+        let mut watching = Self { child, into: into.into() };
+        until("somebody to read the events", || {
+            watching.lives()?;
+            let open = fs::read_dir(format!("/proc/{}/fd", watching.child.id()))?;
+            Ok(open
+                .flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == Path::new("/dev/kmsg"))))
+        })?;
+        Ok(watching)
     }
-    anyhow::bail!("nobody reads the events")
+
+    fn lives(&mut self) -> Result<()> {
+        let ended = self.child.try_wait()?;
+        ensure!(ended.is_none(), "`stockade watch` ended: {ended:?}");
+        Ok(())
+    }
+
+    /// What it has written so far, as far as its lines are whole.
+    pub(super) fn seen(&mut self) -> Result<Vec<Value>> {
+        self.lives()?;
+        let text = fs::read_to_string(&self.into)?;
+        events(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
+    }
+
+    /// The same, once these words are in it.
+    pub(super) fn until(&mut self, comm: &str) -> Result<Vec<Value>> {
+        let mut seen = Vec::new();
+        let came = until(comm, || {
+            seen = self.seen()?;
+            Ok(seen.iter().any(|e| e["comm"] == comm))
+        });
+        came.with_context(|| format!("{seen:?}"))?;
+        Ok(seen)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn anew(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    let mut watch = follow("/tmp/anew")?;
-    until_it_watches(&watch)?;
+    let mut watch = Watching::start("/tmp/anew")?;
     stockade(&["lift"])?.exits(0)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    std::thread::sleep(Duration::from_millis(2500));
+    one_of_dd(&mut watch)
+}
+
+/// Demands that a request of dd is seen, and once: what was asked after it has been seen as well.
+pub(super) fn one_of_dd(watch: &mut Watching) -> Result<()> {
     dd("/dev/mem")?;
-    std::thread::sleep(Duration::from_millis(500));
-    watch.kill()?;
-    watch.wait()?;
-    let seen = events(&fs::read_to_string("/tmp/anew")?)?;
+    watch.until("dd")?;
+    run(Command::new("/bin/busybox").args(["head", "-c1", "/dev/mem"]))?.exits(1)?;
+    let seen = watch.until("busybox")?;
     let of_dd = seen.iter().filter(|e| e["comm"] == "dd").count();
     ensure!(of_dd == 1, "{of_dd} events of dd: {seen:?}");
+    Ok(())
+}
+
+/// `watch` looks for enforcement once a second: also when it is loaded and not yet pinned, where it may stay for as long as a
+/// busy machine lets it.
+fn half_started(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let mut watch = Watching::start("/tmp/half-started")?;
+    for _ in 0..20 {
+        stockade(&["lift"])?.exits(0)?;
+        let mut enforce =
+            Command::new("/bin/stockade").args(["enforce", "integrity"]).stdout(Stdio::null()).spawn()?;
+        let halted = halt_unpinned(&mut enforce)?;
+        if halted {
+            // Longer than it is between two looks.
+            sleep(Duration::from_secs(3));
+            signal(&enforce, libc::SIGCONT)?;
+        }
+        let status = enforce.wait()?;
+        ensure!(status.success(), "enforce ended with {status}");
+        if halted {
+            return one_of_dd(&mut watch);
+        }
+    }
+    bail!("enforce could not be halted between loading and pinning")
+}
+
+/// Halts `enforce` while it holds a program that is not pinned; whether it could be.
+fn halt_unpinned(enforce: &mut Child) -> Result<bool> {
+    while enforce.try_wait()?.is_none() {
+        let open = fs::read_dir(format!("/proc/{}/fd", enforce.id()))?;
+        let is_link = |file: PathBuf| file.to_string_lossy().contains("bpf_link");
+        if open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(is_link)) {
+            signal(enforce, libc::SIGSTOP)?;
+            let pinned = Path::new("/sys/fs/bpf/stockade/link").exists();
+            if pinned {
+                signal(enforce, libc::SIGCONT)?;
+            }
+            return Ok(!pinned);
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
+
+fn signal(child: &Child, number: i32) -> Result<()> {
+    // SAFETY: takes numbers; the child was not waited for, so its number is nobody else's.
+    let answer = unsafe { libc::kill(i32::try_from(child.id())?, number) };
+    ensure!(answer == 0, "signal {number}: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
 fn native(_: &Guest) -> Result<()> {
     lift_all()?;
     // The kernel writes at most ten lines in five seconds.
-    std::thread::sleep(Duration::from_secs(6));
+    sleep(Duration::from_secs(6));
     dd("/dev/mem")?;
     let alone = of_dd()?;
     ensure!(
@@ -159,23 +260,11 @@ fn native(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn follow(into: &str) -> Result<Child> {
-    let out = fs::File::create(into)?;
-    let child =
-        Command::new("/bin/stockade").args(["watch", "--json"]).stdin(Stdio::null()).stdout(out).spawn()?;
-    Ok(child)
-}
-
 fn one_reader(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["watch", "--no-follow"])?.exits(2)?.says("nothing is enforced")?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    let mut first = follow("/tmp/first")?;
-    std::thread::sleep(Duration::from_millis(500));
-    let second =
-        stockade(&["watch", "--no-follow"])?.exits(2).and_then(|a| a.says("another `stockade watch`"));
-    first.kill()?;
-    first.wait()?;
-    second?;
+    let _first = Watching::start("/tmp/first")?;
+    stockade(&["watch", "--no-follow"])?.exits(2)?.says("another `stockade watch`")?;
     Ok(())
 }

@@ -6,13 +6,12 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use stockade_common::{Policy, Words};
 
-use super::lift_all;
+use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::stockade,
@@ -81,18 +80,14 @@ fn unmount(_: &Guest) -> Result<()> {
     // SAFETY: a terminated path.
     let answer = unsafe { libc::umount2(c"/sys/fs/bpf".as_ptr(), libc::MNT_DETACH) };
     ensure!(answer == 0, "umount -l /sys/fs/bpf: {}", io::Error::last_os_error());
-    let begin = Instant::now();
-    while !kcore_opens() && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let ended = kcore_opens();
+    let ended = until("the end of enforcement without its pins", || Ok(kcore_opens()));
     let told = stockade(&["status"])?;
     // SAFETY: terminated strings; no data.
     let answer = unsafe {
         libc::mount(c"bpf".as_ptr(), c"/sys/fs/bpf".as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null())
     };
     ensure!(answer == 0, "mount the BPF file system again: {}", io::Error::last_os_error());
-    ensure!(ended, "the pins are gone with their file system, and enforcement goes on");
+    ended?;
     told.exits(2)?.says("no BPF file system is mounted")?;
     stockade(&["status"])?.exits(1)?.says("enforces nothing")?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;

@@ -238,7 +238,8 @@ fn unknown(case: &Case<'_>) -> Option<Finding> {
 fn nothing(case: &Case<'_>) -> Option<Finding> {
     let policy = case.policy;
     let silent = case.host.all_allow() && case.scopes.iter().all(|scope| scope.effective.all_allow());
-    if !silent || matches!(policy.unknown_reasons.value, Unknown::Deny | Unknown::Audit) {
+    let held = crate::settings::compile(policy, case.machine.auto.unwrap_or(Level::Integrity));
+    if !silent || !held.is_empty() || matches!(policy.unknown_reasons.value, Unknown::Deny | Unknown::Audit) {
         return None;
     }
     let auto = policy.level.value == crate::model::LevelChoice::Auto;

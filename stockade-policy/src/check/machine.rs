@@ -27,6 +27,19 @@ pub struct Machine<'a> {
     pub files: &'a dyn Files,
     /// Paths of the cgroups that a place names right now.
     pub cgroups: &'a dyn Fn(&Place) -> Option<Vec<String>>,
+    /// The value of a setting, by the kernel's name.
+    pub setting: &'a dyn Fn(&str) -> Now,
+}
+
+/// The value of a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Now {
+    /// It could not be looked at.
+    Unknown,
+    /// There is no such setting.
+    Absent,
+    /// This, without the line break.
+    Is(String),
 }
 
 /// What can be asked of the file systems of a machine.

@@ -11,8 +11,10 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `program.rs` | 2: the program's file |
 | `effect.rs` | 3: what has no effect |
 | `scopes.rs` | 0 and 3, where they are about scopes |
+| `settings.rs` | 3, where they are about settings |
 | `time.rs` | 4: what has ended or will |
 | `accept.rs` | 5: what was looked at and accepted |
+| `seal.rs` | 6: how a seal is recorded |
 | `code.rs`, `page.rs` | the codes of `codes.toml`, and their pages in docs/checks |
 | `places.rs` | how places in the cgroup tree lie to each other |
 | `verdicts.rs` | what becomes of each reason, on the host and in each scope |
@@ -37,6 +39,8 @@ mod program;
 #[cfg(test)]
 mod scene;
 mod scopes;
+mod seal;
+mod settings;
 mod subject;
 mod time;
 pub(crate) mod tools;
@@ -49,7 +53,7 @@ use std::{collections::BTreeSet, fmt};
 pub use cgroups::Cgroups;
 pub use code::*;
 pub use disk::Disk;
-pub use machine::{FileSystem, Files, Keeper, Machine, Program, Step, Unseen};
+pub use machine::{FileSystem, Files, Keeper, Machine, Now, Program, Step, Unseen};
 
 use stockade_reasons::Level;
 
@@ -300,7 +304,16 @@ fn ended(exception: &Exception, machine: &Machine<'_>) -> bool {
 pub fn check(policy: &Policy, machine: &Machine<'_>) -> Report {
     let case = Case::new(policy, machine);
     let mut report = Report::default();
-    for argue in [falls::argue, scopes::argue, subject::argue, program::argue, effect::argue, time::argue] {
+    for argue in [
+        falls::argue,
+        scopes::argue,
+        subject::argue,
+        program::argue,
+        effect::argue,
+        settings::argue,
+        time::argue,
+        seal::argue,
+    ] {
         argue(&case, &mut report);
     }
     accept::settle(policy, &mut report.findings);

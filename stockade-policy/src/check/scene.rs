@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use stockade_reasons::Level;
 
-use super::{Cgroups, FileSystem, Files, Keeper, Machine, Program, Report, Step, Unseen, check};
+use super::{Cgroups, FileSystem, Files, Keeper, Machine, Now, Program, Report, Step, Unseen, check};
 use crate::{Source, model::Policy};
 
 /// What the files of the tests contain.
@@ -49,6 +49,13 @@ const FILES: &[(&str, u32, u32, &str)] = &[
 
 const CGROUPS: &[&str] =
     &["/", "/system.slice", "/kubepods.slice", "/build.slice", "/system.slice/fwupd.service"];
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("kernel/kptr_restrict", "0"),
+    ("kernel/sysrq", "438"),
+    ("kernel/kptr_restict", "1"),
+    ("kernel/yama/ptrace_scope", "1"),
+];
 
 struct Scenery;
 
@@ -116,6 +123,10 @@ pub fn machine() -> Machine<'static> {
         now: "2026-11-01T00:00:00Z".parse().unwrap(),
         files: &Scenery,
         cgroups: &|place| Some(Cgroups::of(CGROUPS).named_by(place)),
+        setting: &|name| {
+            let found = SETTINGS.iter().find(|(known, _)| *known == name);
+            found.map_or(Now::Absent, |(_, value)| Now::Is((*value).to_owned()))
+        },
     }
 }
 

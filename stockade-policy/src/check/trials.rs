@@ -5,7 +5,7 @@ beside it.
 use stockade_reasons::Level;
 
 use super::{
-    Finding, Machine, Report, Severity, check, code, codes,
+    Finding, Machine, Now, Report, Severity, check, code, codes,
     scene::{found, machine, policy},
 };
 
@@ -125,7 +125,14 @@ fn what_native_lockdown_refuses_voids_nothing() {
 
 #[test]
 fn what_is_not_known_is_named_and_not_argued_about() {
-    let dark = Machine { native: None, auto: None, reasons: None, cgroups: &|_| None, ..machine() };
+    let dark = Machine {
+        native: None,
+        auto: None,
+        reasons: None,
+        cgroups: &|_| None,
+        setting: &|_| Now::Unknown,
+        ..machine()
+    };
     let report = check(
         &policy(
             "[reasons]\nxmon-wr = \"deny\"\nhibernation = \"audit\"\n[[exception]]\nname = \"e\"\nreasons = [\"efi-test\"]\nexe = \"/root/secret\"\ncgroup = \"/gone\"\n",

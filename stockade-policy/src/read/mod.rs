@@ -12,7 +12,7 @@ Strings become types here and nowhere else. Reading goes on after a mistake, so 
 | `syntax.rs` | TOML itself: its errors, in our words |
 | `fields.rs` | taking values of one type out of a table; unknown keys |
 | `table.rs` | the top of the file |
-| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs` | one kind of table each |
+| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs`, `seal.rs` | one kind of table each |
 | `place.rs`, `cgroup.rs`, `unit.rs` | where a scope or exception is |
 | `exe.rs`, `digest.rs`, `expiry.rs`, `name.rs` | one kind of value each |
 */
@@ -27,6 +27,7 @@ mod name;
 mod place;
 mod reasons;
 mod scope;
+mod seal;
 mod settings;
 mod syntax;
 mod table;
@@ -43,7 +44,7 @@ use crate::{
 /// The keys of each kind of table.
 pub mod keys {
     pub use super::{
-        accept::KEYS as ACCEPT, exception::KEYS as EXCEPTION, scope::KEYS as SCOPE,
+        accept::KEYS as ACCEPT, exception::KEYS as EXCEPTION, scope::KEYS as SCOPE, seal::KEYS as SEAL,
         settings::KEYS as SETTINGS, table::KEYS as TOP,
     };
 }

@@ -13,8 +13,18 @@ use crate::document::Document;
 pub const VERSION: u32 = 1;
 
 /// The keys at the top of a file.
-pub const KEYS: &[&str] =
-    &["version", "level", "mode", "unknown-reasons", "reasons", "settings", "scope", "exception", "accept"];
+pub const KEYS: &[&str] = &[
+    "version",
+    "level",
+    "mode",
+    "unknown-reasons",
+    "reasons",
+    "settings",
+    "scope",
+    "exception",
+    "accept",
+    "seal",
+];
 
 pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
     let top = Table { fields, at: 0..0, called: "a policy" };
@@ -23,6 +33,7 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         return Document::default();
     }
     reader.only_known_keys(&top, KEYS);
+    let (seal_pcr, seal_require_tpm) = reader.seal(&top);
     Document {
         level: reader.word(&top, "level"),
         mode: reader.word(&top, "mode"),
@@ -32,6 +43,8 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         scopes: reader.scopes(&top),
         exceptions: reader.exceptions(&top),
         accepted: reader.accepted(&top),
+        seal_pcr,
+        seal_require_tpm,
     }
 }
 

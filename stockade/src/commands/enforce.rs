@@ -11,6 +11,8 @@ use stockade_kernel::{
     attach::Attachment,
     enforce::{Applied, Change, SelfTest, enforce},
     host::{self, SecureBoot},
+    notices::Notice,
+    seal,
 };
 use stockade_policy::{
     load,
@@ -19,6 +21,7 @@ use stockade_policy::{
 };
 use stockade_reasons::Level;
 
+use super::record;
 use crate::{Exit, flags, output};
 
 const UNDO: &str = "stockade lift";
@@ -54,7 +57,27 @@ pub struct Report {
 
 pub fn run(flags: &flags::Enforce, json: bool) -> Result<Exit> {
     let (policy, auto, why) = policy(flags)?;
-    apply(|| enforce(&policy, auto), why, json)
+    // What is added to a seal is recorded as the seal is.
+    let prepared = if seal::is_sealed()? { Some(record::prepare(&policy.seal)?) } else { None };
+    let mut not_recorded = None;
+    let done = apply(
+        || {
+            let mut applied = enforce(&policy, auto)?;
+            if let Some(prepared) = prepared.filter(|_| applied.change == Change::Tightened) {
+                match record::commit(prepared, &policy, auto, Vec::new(), host::now()) {
+                    Ok(recorded) => applied.notices.extend(recorded.problems.into_iter().map(Notice::Other)),
+                    Err(error) => not_recorded = Some(error),
+                }
+            }
+            Ok(applied)
+        },
+        why,
+        json,
+    )?;
+    match not_recorded {
+        Some(error) => Err(error.into()),
+        None => Ok(done),
+    }
 }
 
 /// Applies something, and prints what came of it.

@@ -15,8 +15,10 @@ pub mod grant;
 pub mod lift;
 pub mod policy;
 pub mod probe;
+mod record;
 pub mod residual;
 pub mod seal;
+pub mod seal_record;
 pub mod status;
 pub mod watch;
 

@@ -4,12 +4,14 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::seal::{Done, Options, seal};
-use stockade_policy::model::Exception;
+use stockade_policy::model::{Clock, Exception};
 use stockade_reasons::Level;
 
+use super::record;
 use crate::{Exit, flags, output};
 
 /// What `seal --json` prints.
@@ -31,19 +33,33 @@ pub struct Report {
     pub left_open: Vec<String>,
     /// Kernel hooks at which programs are held by the root cgroup
     pub hooks: Vec<String>,
+    /// Where it was recorded
+    pub recorded: Vec<String>,
     /// What the administrator should know
     pub notices: Vec<String>,
 }
 
 pub fn run(flags: &flags::Seal, json: bool) -> Result<Exit> {
-    let done = seal(&Options { trust: flags.trust.clone(), best_effort: flags.best_effort })?;
-    let report = report(&done);
+    let options = Options { trust: flags.trust.clone(), best_effort: flags.best_effort };
+    // Whether it can be recorded as the policy demands is to be known before: there is no way back.
+    let (done, prepared) = seal(&options, |policy| record::prepare(&policy.seal))?;
+    let mut report = report(&done);
+    let at = Clock { boot_ns: done.sealed_boot_ns, wall: Timestamp::now() };
+    let recorded = record::commit(prepared, &done.policy, done.auto, report.left_open.clone(), at);
+    match &recorded {
+        Ok(recorded) => {
+            report.recorded = record::words(recorded);
+            report.notices.extend(recorded.problems.iter().cloned());
+        }
+        Err(error) => report.notices.push(error.to_string()),
+    }
     if json {
         output::json(&report)?;
     } else {
         output::text(&text(&report))?;
     }
-    Ok(Exit::Done)
+    // The seal stands, and was not recorded as demanded.
+    Ok(if recorded.is_ok() { Exit::Done } else { Exit::No })
 }
 
 fn report(done: &Done) -> Report {
@@ -82,6 +98,7 @@ fn report(done: &Done) -> Report {
             .collect(),
         left_open: done.open.iter().map(ToString::to_string).collect(),
         hooks: done.hooks.iter().map(ToString::to_string).collect(),
+        recorded: Vec::new(),
         notices,
     }
 }
@@ -98,6 +115,9 @@ fn text(report: &Report) -> String {
     }
     for open in &report.left_open {
         let _ = writeln!(out, "  left open: {open}");
+    }
+    for place in &report.recorded {
+        let _ = writeln!(out, "  recorded: {place}");
     }
     for notice in &report.notices {
         let _ = writeln!(out, "  note: {notice}");

@@ -51,16 +51,8 @@ pub struct InForce {
     pub audited: Vec<String>,
     /// Reasons let through in spite of the level
     pub allowed: Vec<String>,
-    /// Settings that keep their value, as sysctl(8) names them
-    pub frozen: Vec<String>,
-    /// Settings that keep their value or get a stricter one
-    pub ratcheted: Vec<String>,
-    /// Whether the program that holds them is attached; false also where none are held
-    pub settings_held: bool,
-    /// Writes to settings that were refused since enforcement started
-    pub setting_writes_refused: u64,
-    /// Writes to settings that were let through and reported
-    pub setting_writes_audited: u64,
+    /// Kernel security settings that the policy holds; null where it holds none
+    pub settings: Option<Settings>,
     /// Scopes: parts of the cgroup tree with verdicts of their own
     pub scopes: Vec<String>,
     /// Exceptions and grants that have not ended
@@ -95,6 +87,21 @@ pub struct Seal {
     pub policies: usize,
     /// What it leaves open
     pub left_open: Vec<String>,
+}
+
+/// Kernel security settings that the policy holds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Settings {
+    /// Those that keep their value, as sysctl(8) names them
+    pub frozen: Vec<String>,
+    /// Those that keep their value or get a stricter one
+    pub ratcheted: Vec<String>,
+    /// Whether the program that holds them is attached
+    pub held: bool,
+    /// Writes that were refused since enforcement started
+    pub writes_refused: u64,
+    /// Writes that were let through and reported
+    pub writes_audited: u64,
 }
 
 /// Requests for one reason.
@@ -173,11 +180,13 @@ pub fn run(json: bool) -> Result<Exit> {
         refused: super::ids(state.slot.words.deny, &types),
         audited: super::ids(state.slot.words.watched & !state.slot.words.deny, &types),
         allowed: super::ids(state.slot.allow, &types),
-        frozen: super::held(&state.settings, SettingRule::FREEZE),
-        ratcheted: super::held(&state.settings, SettingRule::RATCHET),
-        settings_held: state.settings_held,
-        setting_writes_refused: state.setting_writes.0,
-        setting_writes_audited: state.setting_writes.1,
+        settings: (!state.settings.is_empty()).then(|| Settings {
+            frozen: super::held(&state.settings, SettingRule::FREEZE),
+            ratcheted: super::held(&state.settings, SettingRule::RATCHET),
+            held: state.settings_held,
+            writes_refused: state.setting_writes.0,
+            writes_audited: state.setting_writes.1,
+        }),
         described: state.description.is_some(),
         scopes: described(&state, |policy| {
             policy
@@ -245,7 +254,7 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
             stockade_kernel::description::FOLDER
         ));
     }
-    if stockade.is_some_and(|s| !s.settings_held && !(s.frozen.is_empty() && s.ratcheted.is_empty())) {
+    if stockade.and_then(|s| s.settings.as_ref()).is_some_and(|settings| !settings.held) {
         warnings.push(
             "the program that holds settings was detached: they can be changed; apply the policy again with stockade enforce"
                 .into(),
@@ -325,9 +334,11 @@ fn text(report: &Report) -> String {
                     let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                 }
             }
-            for (title, list) in [("frozen", &s.frozen), ("ratcheted", &s.ratcheted)] {
-                if !list.is_empty() {
-                    let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
+            if let Some(settings) = &s.settings {
+                for (title, list) in [("frozen", &settings.frozen), ("ratcheted", &settings.ratcheted)] {
+                    if !list.is_empty() {
+                        let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
+                    }
                 }
             }
             for scope in &s.scopes {
@@ -358,11 +369,12 @@ fn text(report: &Report) -> String {
                     );
                 }
             }
-            if s.setting_writes_refused + s.setting_writes_audited > 0 {
+            let writes = |settings: &&Settings| settings.writes_refused + settings.writes_audited > 0;
+            if let Some(settings) = s.settings.as_ref().filter(writes) {
                 let _ = writeln!(
                     out,
                     "  writes to settings: {} refused, {} audited",
-                    s.setting_writes_refused, s.setting_writes_audited
+                    settings.writes_refused, settings.writes_audited
                 );
             }
             if s.lost_events > 0 {

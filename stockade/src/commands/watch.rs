@@ -19,7 +19,7 @@ use stockade_kernel::{
     description::Description,
     events::{self, Reader, Told},
     host,
-    read_back::{InForce, read_back, reason_id},
+    read_back::{InForce, program_in_force, read_back, reason_id},
 };
 use stockade_policy::settings;
 use stockade_reasons::Level;
@@ -351,13 +351,17 @@ impl Watched {
         let program = state.as_ref().map(|s| s.program_id);
         self.asked_after = asked_after(state.as_ref())?;
         if program != self.program {
+            // The old one's lock has to go before the new one is taken.
+            self.reader = None;
+            self.reader = match program.map(|_| Reader::open()).transpose() {
+                // Already lifted again: the next look tells what is in force by then.
+                Err(_) if program_in_force() != program => return Ok(None),
+                opened => opened?,
+            };
             eprintln!(
                 "stockade: {}",
                 if program.is_some() { "enforcement was started" } else { "enforcement was lifted" }
             );
-            // The old one's lock has to go before the new one is taken.
-            self.reader = None;
-            self.reader = program.map(|_| Reader::open()).transpose()?;
             self.program = program;
             self.lost_before = 0;
         }
@@ -457,12 +461,16 @@ fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
         )?),
         Line::Setting(w) => Ok(writeln!(
             out,
-            "{} {} {} = {:?}{}: {} ({}), pid {}, uid {}, cgroup {}; the policy holds this setting ({})",
+            "{} {} {}{}: {} ({}), pid {}, uid {}, cgroup {}; the policy holds this setting ({})",
             clock(w.boot_ns),
             w.verdict,
             w.setting,
-            w.value,
-            if w.whole { "" } else { " and more" },
+            match (w.value.as_str(), w.whole) {
+                // Nobody got as far as writing.
+                ("", false) => String::new(),
+                (value, true) => format!(" = {value:?}"),
+                (value, false) => format!(" = {value:?} and more"),
+            },
             w.comm,
             w.exe.as_deref().unwrap_or("program unknown"),
             w.tgid,

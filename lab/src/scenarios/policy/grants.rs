@@ -1,10 +1,13 @@
 //! Grants: exceptions for a time, which end without anybody's doing.
 
-use std::{thread::sleep, time::Duration};
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 
-use super::{Cgroup, Tool, apply, expect, lift_all, opens, stockade, watched};
+use super::{Cgroup, Tool, apply, expect, lift_all, opens, stockade, waiting, watched};
 use crate::{
     guest::Guest,
     scenario::{Boot, Scenario},
@@ -24,18 +27,22 @@ fn ends(_: &Guest) -> Result<()> {
     let tool = Tool::new(TOOL)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     expect(&mut tool.opens_mem(), false, "before the grant")?;
-    stockade(&["grant", "dev-mem", "--for", "4s", "--exe", TOOL])?
-        .exits(0)?
-        .says("Undo with: stockade grant --revoke")?;
-    expect(&mut tool.opens_mem(), true, "during the grant")?;
-    expect(&mut opens("/bin/busybox", "/dev/mem"), false, "another program during the grant")?;
-    let seen = watched()?;
-    ensure!(
-        seen.iter().any(|e| e["verdict"] == "excepted" && e["exception"] == "grant-bpftool"),
-        "no event of the grant's use: {seen:?}"
-    );
-    sleep(Duration::from_secs(5));
-    expect(&mut tool.opens_mem(), false, "after the grant")?;
+    let end = waiting::within(&[4, 15, 50], |seconds| {
+        stockade(&["grant", "--revoke", "grant-bpftool"])?;
+        stockade(&["grant", "dev-mem", "--for", &format!("{seconds}s"), "--exe", TOOL])?
+            .exits(0)?
+            .says("Undo with: stockade grant --revoke")?;
+        expect(&mut tool.opens_mem(), true, "during the grant")?;
+        expect(&mut opens("/bin/busybox", "/dev/mem"), false, "another program during the grant")?;
+        let seen = watched()?;
+        ensure!(
+            seen.iter().any(|e| e["verdict"] == "excepted" && e["exception"] == "grant-bpftool"),
+            "no event of the grant's use: {seen:?}"
+        );
+        Ok(())
+    })?;
+    waiting::until("the grant's end", || Ok(!super::through(&mut tool.opens_mem())?))?;
+    ensure!(Instant::now() >= end, "the grant ended before its time");
     stockade(&["grant", "--list"])?.exits(1)?.says("Nothing is granted")?;
     Ok(())
 }

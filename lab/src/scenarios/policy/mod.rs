@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{lift_all, watching::events};
+use super::{lift_all, waiting, watching::events};
 use crate::{
     program::{Answer, run, stockade},
     scenario::Scenario,

@@ -6,12 +6,12 @@ use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Tool, apply, enforced, expect, lift_all, opens, stockade, through, watched, write};
+use super::{Tool, apply, enforced, expect, lift_all, opens, stockade, through, waiting, watched, write};
 use crate::{
     guest::Guest,
     scenario::{Boot, Scenario},
@@ -135,10 +135,11 @@ fn influenced(_: &Guest) -> Result<()> {
 
     // Taken over later, by a look into its memory.
     let mut running = Command::new(TOOL);
-    running.arg0("busybox").args(["sh", "-c", "read line; : < /dev/mem"]);
+    running.arg0("busybox").args(["sh", "-c", "echo; read line; : < /dev/mem"]);
+    running.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for look in [false, true] {
-        let mut child = running.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        sleep(Duration::from_millis(200));
+        let mut child = running.spawn()?;
+        BufReader::new(child.stdout.take().context("it was piped")?).read_line(&mut String::new())?;
         if look {
             drop(fs::OpenOptions::new().write(true).open(format!("/proc/{}/mem", child.id()))?);
         }
@@ -229,11 +230,13 @@ fn user(_: &Guest) -> Result<()> {
 fn expires(_: &Guest) -> Result<()> {
     lift_all()?;
     let tool = Tool::new(TOOL)?;
-    let in_five_seconds = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
-    apply(&policy(&format!("expires = {in_five_seconds}\n")))?;
-    expect(&mut tool.opens_mem(), true, "before the end")?;
-    sleep(Duration::from_secs(6));
-    expect(&mut tool.opens_mem(), false, "after the end")?;
+    let end = waiting::within(&[5, 20, 60], |seconds| {
+        let end = jiff::Timestamp::now() + Duration::from_secs(seconds);
+        apply(&policy(&format!("expires = {end}\n")))?;
+        expect(&mut tool.opens_mem(), true, "before the end")
+    })?;
+    waiting::until("the exception's end", || Ok(!through(&mut tool.opens_mem())?))?;
+    ensure!(Instant::now() >= end, "the exception ended before its time");
     Ok(())
 }
 
@@ -241,8 +244,8 @@ fn before(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = Tool::new(TOOL)?;
     let mut running = Command::new(TOOL);
-    let mut running = running.arg0("busybox").args(["sleep", "60"]).spawn()?;
-    sleep(Duration::from_millis(200));
+    // Returns once it is executed.
+    let mut running = running.arg0("busybox").args(["sleep", "180"]).spawn()?;
     let told = apply(&policy(""));
     running.kill()?;
     running.wait()?;

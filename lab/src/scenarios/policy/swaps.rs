@@ -117,14 +117,13 @@ fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Resu
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
     let deadline = Instant::now() + Duration::from_secs(40);
     let mut whole = 0;
-    while whole < WHOLE_CHANGES && Instant::now() < deadline {
+    // How many there are is the machine's business.
+    while whole < 2 || (whole < WHOLE_CHANGES && Instant::now() < deadline) {
         machine.enforce(&policies[(whole + 1) % 2], Level::None)?;
         whole += 1;
         unanswered(whole)?;
     }
     println!("{whole} whole changes");
-    // How many there are is the machine's business.
-    ensure!(whole >= 2, "only {whole} whole changes");
     machine.enforce(&policies[0], Level::None)?;
     write(LAX)?;
     with_env(&["enforce"], &[("STOCKADE_STOP_AT", "flipped")])?.exits(-1)?;

@@ -1,12 +1,15 @@
 //! Stricter policies on top of what is sealed.
 
-use std::{fs, time::Duration};
-
 use anyhow::{Result, ensure};
 
 use super::{
-    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy::expect, policy::opens, says_all, seal_once,
-    texts, verified, watching,
+    BUSYBOX, kcore_opens,
+    life::refusals,
+    mem_opens,
+    policy::expect,
+    policy::opens,
+    says_all, seal_once, texts, verified,
+    watching::{self, Watching},
 };
 use crate::{
     guest::Guest,
@@ -33,14 +36,10 @@ fn added(_: &Guest) -> Result<()> {
     seal_once(&["integrity"])?;
     ensure!(policies()? == 1 && kcore_opens(), "something was added already: play this in a fresh guest");
     // It goes on reading while policies are added.
-    let mut watch = watching::follow("/tmp/added")?;
-    std::thread::sleep(Duration::from_millis(700));
-    let played = add_two();
-    std::thread::sleep(Duration::from_millis(700));
-    watch.kill()?;
-    watch.wait()?;
-    played?;
-    let seen = watching::events(&fs::read_to_string("/tmp/added")?)?;
+    let mut watch = Watching::start("/tmp/added")?;
+    add_two()?;
+    watching::dd("/dev/mem")?;
+    let seen = watch.until("dd")?;
     let told: Vec<_> = seen.iter().filter(|e| e["comm"] == "busybox").map(|e| e["reason"].clone()).collect();
     ensure!(told == ["kcore", "tracefs", "dev-mem"], "{told:?}");
     Ok(())

@@ -1,7 +1,7 @@
 /*!
 `stockade policy check`: what speaks against a policy, before it is applied.
 */
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, fs, io, path::Path};
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use stockade_kernel::{
 };
 use stockade_policy::{
     Loaded, Problem, Source,
-    check::{self, About, Cgroups, Code, Disk, Finding, Machine, Severity},
+    check::{self, About, Cgroups, Code, Disk, Finding, Machine, Now, Severity},
     load,
     load::{Trust, Where},
     model::{Origin, Place},
@@ -130,6 +130,7 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
         now: Timestamp::now(),
         files: &files,
         cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.named_by(place)),
+        setting: &|name: &str| if this { setting(name) } else { Now::Unknown },
     };
     Ok(check::check(&loaded.policy, &machine))
 }
@@ -137,6 +138,14 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
 /// The kernel numbers the reasons of all architectures, but asks only for those of its own.
 fn is_asked_here(reason: &Reason) -> bool {
     reason.architecture == "all" || std::env::consts::ARCH.starts_with(reason.architecture)
+}
+
+fn setting(name: &str) -> Now {
+    match fs::read_to_string(Path::new("/proc/sys").join(name)) {
+        Ok(value) => Now::Is(value.trim_end().to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Now::Absent,
+        Err(_) => Now::Unknown,
+    }
 }
 
 fn cgroups() -> Option<Cgroups> {

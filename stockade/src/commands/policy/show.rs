@@ -40,6 +40,17 @@ pub struct Report {
     pub exceptions: Vec<ExceptionReport>,
     /// Findings of the check that were accepted
     pub accepted: Vec<AcceptedReport>,
+    /// How a seal is recorded
+    pub seal: SealReport,
+}
+
+/// How a seal is recorded.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SealReport {
+    /// The TPM's register that it is measured into; null: none
+    pub pcr: Option<Sourced<u8>>,
+    /// Whether nothing is sealed where no TPM takes the record
+    pub require_tpm: Sourced<bool>,
 }
 
 /// A value and where it was said.
@@ -110,7 +121,9 @@ pub struct AcceptedReport {
 
 pub fn run(flags: &flags::PolicyShow, json: bool) -> Result<Exit> {
     let loaded = super::read(&flags.files)?;
-    if json {
+    if flags.canonical {
+        output::text(&show::canonical(&loaded.policy.with_units(stockade_kernel::cgroups::of_unit)))?;
+    } else if json {
         output::json(&report(&loaded))?;
     } else {
         output::text(&(show::heading(&loaded) + &stockade_policy::show(&loaded.policy)))?;
@@ -133,6 +146,10 @@ fn report(loaded: &Loaded) -> Report {
         scopes: policy.scopes.iter().map(scope).collect(),
         exceptions: policy.exceptions.iter().map(exception).collect(),
         accepted: policy.accepted.iter().map(accepted).collect(),
+        seal: SealReport {
+            pcr: policy.seal.pcr.as_ref().map(|pcr| sourced(pcr, |pcr| *pcr)),
+            require_tpm: sourced(&policy.seal.require_tpm, |require| *require),
+        },
     }
 }
 

@@ -1,0 +1,100 @@
+/*!
+Files of other security modules by which root turns them off or thins them out. A policy names them among its settings;
+a seal keeps everybody from opening them for writing, by whichever mount or path.
+
+The sealed program knows a file by its inode: the file systems are the kernel's own, there is one of each, and its files
+come and go with the kernel. Who has one open for writing already would keep it: nothing is sealed then.
+*/
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use stockade_common::KeptFile;
+use stockade_policy::{compile::CompiledSetting, settings};
+
+use crate::Error;
+
+/// The files that these settings mean here, where their security modules are active.
+pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
+    let mut found = Vec::new();
+    for setting in held {
+        let Some(known) = settings::FILES.iter().find(|known| known.kernel_name == setting.name) else {
+            continue;
+        };
+        if !lsms.split(',').any(|lsm| lsm == known.module) {
+            continue;
+        }
+        let there: Vec<_> =
+            known.files.iter().filter_map(|file| Some((file, fs::metadata(file).ok()?))).collect();
+        if there.is_empty() {
+            return Err(Error::Request(format!(
+                "the policy holds {}, and {} is not there: mount its file system, or take it out of [settings]",
+                settings::dotted(&setting.name),
+                known.files[0]
+            )));
+        }
+        for (file, metadata) in there {
+            found.push((PathBuf::from(file), kept(&metadata, setting)));
+        }
+    }
+    Ok(found)
+}
+
+fn kept(metadata: &fs::Metadata, setting: &CompiledSetting) -> KeptFile {
+    let device = metadata.dev();
+    let mut name = [0; 64];
+    for (to, byte) in name[..63].iter_mut().zip(setting.name.bytes()) {
+        *to = byte;
+    }
+    let words = |bytes: [u8; 64]| {
+        let mut words = [0; 8];
+        for (word, eight) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(eight.try_into().expect("eight bytes"));
+        }
+        words
+    };
+    KeptFile {
+        inode: metadata.ino(),
+        device: libc::major(device) << 20 | libc::minor(device),
+        audit: u32::from(setting.rule.audit != 0),
+        name: words(name),
+    }
+}
+
+/// Fails when a process has one of these open for writing.
+pub(crate) fn no_writer_of(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
+    if files.iter().all(|(_, file)| file.audit != 0) {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        for fd in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
+            let Ok(metadata) = fs::metadata(fd.path()) else { continue };
+            let same = |(path, _): &&(PathBuf, KeptFile)| {
+                fs::metadata(path)
+                    .is_ok_and(|file| (file.dev(), file.ino()) == (metadata.dev(), metadata.ino()))
+            };
+            if let Some((path, _)) =
+                files.iter().find(same).filter(|_| is_writable(&entry.path(), &fd.file_name()))
+            {
+                let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                return Err(Error::Request(format!(
+                    "{} ({pid}) has {} open for writing, and could write it after the seal: end it and seal again",
+                    comm.trim(),
+                    path.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a descriptor can be written through: the last octal digit of its flags is the way of access, 0 for reading alone.
+fn is_writable(process: &Path, fd: &std::ffi::OsStr) -> bool {
+    let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.is_none_or(|flags| !flags.trim().ends_with(['0', '4']))
+}

@@ -1,0 +1,58 @@
+/*!
+How a seal is recorded: where others measure as well, and where nothing may be recorded at all.
+*/
+use super::{About, Case, Finding, Report, code};
+
+/// Who else measures into a register of the operating system's, and when.
+struct User {
+    pcr: u8,
+    who: &'static str,
+}
+
+/// As the Linux TPM PCR Registry of the UAPI Group has it. Register 13 is missing: what systemd-stub measures there, extensions
+/// of the system image, is measured before the kernel runs.
+const USERS: [User; 7] = [
+    User { pcr: 8, who: "GRUB, for its commands" },
+    User {
+        pcr: 9,
+        who: "GRUB and the kernel's EFI stub, for files and the RAM disk; newer systemd, while it runs",
+    },
+    User {
+        pcr: 10,
+        who: "IMA, while the system runs: its own log then no longer leads to the register's value",
+    },
+    User {
+        pcr: 11,
+        who: "systemd, for the phases of booting and shutting down, to which disks may be bound",
+    },
+    User {
+        pcr: 12,
+        who: "systemd-stub, for the kernel's command line and credentials, to which disks may be bound",
+    },
+    User { pcr: 14, who: "shim, for the owner's keys, to which disks may be bound" },
+    User { pcr: 15, who: "systemd, while the system runs: the machine's id, volume keys and file systems" },
+];
+
+pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
+    let (pcr, require) = (&case.policy.seal.pcr, &case.policy.seal.require_tpm);
+    let about = |key: &str| About::Key(format!("seal.{key}"));
+    let finding = match pcr {
+        None if require.value => {
+            let message = "`require-tpm` demands a TPM, and nothing would be measured into it";
+            Finding::new(&code::TPM_FOR_NOTHING, about("require-tpm"), &require.origin, message)
+        }
+        None => return,
+        Some(pcr) => {
+            if let Some(user) = USERS.iter().find(|user| user.pcr == pcr.value) {
+                let message = format!("PCR {} is also extended by {}", user.pcr, user.who);
+                report.findings.push(Finding::new(&code::PCR_SHARED, about("pcr"), &pcr.origin, message));
+            }
+            if require.value {
+                return;
+            }
+            let message = format!("where no TPM answers, the seal is not recorded in PCR {}", pcr.value);
+            Finding::new(&code::RECORD_OPTIONAL, about("pcr"), &pcr.origin, message)
+        }
+    };
+    report.findings.push(finding);
+}

@@ -1,0 +1,55 @@
+/*!
+`[seal]`: how it is recorded that a policy was sealed.
+*/
+use toml::de::DeValue;
+
+use super::{
+    Reader,
+    fields::{Table, Value},
+};
+use crate::model::{Said, Seal};
+
+/// The keys of `[seal]`.
+pub const KEYS: &[&str] = &["pcr", "require-tpm"];
+
+const HEADING: &str = "[seal] and below it: pcr = 13";
+const PCR: &str = "pcr = 13";
+
+impl Reader<'_> {
+    /// `pcr` and `require-tpm`.
+    pub(super) fn seal(&mut self, top: &Table) -> (Option<Said<u8>>, Option<Said<bool>>) {
+        let Some(value) = top.get("seal") else { return (None, None) };
+        let DeValue::Table(fields) = value.get_ref() else {
+            self.wrong_type("seal", "a table", value, HEADING);
+            return (None, None);
+        };
+        let table = Table { fields, at: value.span(), called: "[seal]" };
+        self.only_known_keys(&table, KEYS);
+        let pcr = table.get("pcr").and_then(|value| self.pcr(value));
+        let require_tpm = table.get("require-tpm").and_then(|value| self.boolean("require-tpm", value));
+        (pcr, require_tpm)
+    }
+
+    fn pcr(&mut self, value: &Value) -> Option<Said<u8>> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong_type("pcr", "a number", value, PCR);
+            return None;
+        };
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        let pcr = number.and_then(|number| u8::try_from(number).ok());
+        if let Some(pcr) = pcr.filter(|pcr| Seal::PCRS.contains(pcr)) {
+            return Some(self.said(pcr, &value.span()));
+        }
+        let what = match pcr {
+            Some(0..=7) => "PCR 0 to 7 are the firmware's: what it measured could not be told any more",
+            Some(16 | 23) => "PCR 16 and 23 can be reset at any time: a record there proves nothing",
+            Some(17..=22) => {
+                "PCR 17 to 22 are for a measured launch: the operating system cannot extend them all"
+            }
+            _ => "a TPM has the PCRs 0 to 23",
+        };
+        let problem = self.wrong(what, &value.span());
+        self.report(problem.help(format!("take one of 8 to 15, for instance: {PCR}")));
+        None
+    }
+}

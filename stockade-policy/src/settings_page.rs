@@ -1,0 +1,64 @@
+/*!
+Writes `docs/settings.md` from the table, and tests that the committed page is what the table says.
+
+`STOCKADE_BLESS=1 cargo test -p stockade-policy` rewrites the page.
+*/
+use std::{env, fs};
+
+use crate::settings::{Setting, Values, all};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
+
+const HEAD: &str = "\
+<!-- Written from stockade-policy/settings.toml. Change that, then: STOCKADE_BLESS=1 cargo test -p stockade-policy -->
+
+# Kernel security settings
+
+What `[settings]` in a policy knows of the kernel's settings: which values are stricter, for `ratchet`, and what the word
+`default` stands for at each level. Any other setting can be frozen. [What holding means](policy-language.md#settings).
+
+A level has the settings of the level below it as well. A setting that a kernel does not have is passed over.
+";
+
+fn values(setting: &Setting) -> String {
+    match setting.values {
+        Values::Order(values) => values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" → "),
+        Values::Higher => "higher".into(),
+        Values::Lower => "lower; negative is no limit".into(),
+        Values::LowerButZero => "lower; 0 is no limit".into(),
+        Values::Bits => "fewer bits; 1 is all of them".into(),
+        Values::Text | Values::Number => "none: freeze only".into(),
+    }
+}
+
+fn page() -> String {
+    let mut text = String::from(HEAD);
+    for (heading, level) in [
+        ("Default from level integrity on", Some(stockade_reasons::Level::Integrity)),
+        ("Default from level confidentiality on", Some(stockade_reasons::Level::Confidentiality)),
+        ("Known, and in no default", None),
+    ] {
+        text +=
+            &format!("\n## {heading}\n\n| setting | stricter | what a weaker value opens |\n|---|---|---|\n");
+        for setting in all().iter().filter(|setting| setting.profile == level) {
+            text += &format!("| `{}` | {} | {} |\n", setting.name, values(setting), setting.why);
+        }
+    }
+    text += "\n## Sources\n\nIn the kernel's tree, unless another is named.\n\n";
+    for setting in all() {
+        text += &format!("- `{}`: {}\n", setting.name, setting.source);
+    }
+    text
+}
+
+#[test]
+fn the_page_in_docs_is_what_the_table_says() {
+    let wanted = page();
+    if env::var_os("STOCKADE_BLESS").is_some() {
+        fs::write(PAGE, &wanted).expect("docs/ is writable");
+    }
+    assert!(
+        fs::read_to_string(PAGE).unwrap_or_default() == wanted,
+        "docs/settings.md is not up to date: run STOCKADE_BLESS=1 cargo test -p stockade-policy"
+    );
+}
