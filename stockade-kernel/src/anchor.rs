@@ -87,14 +87,23 @@ impl Root {
                     // One of another's, which a guard keeps from being opened: ours are not.
                     Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
                         let name = "one that a guard keeps from being opened".into();
-                        all.push(Held { id, kind, duty: None, name, maps: Vec::new(), program: None });
+                        all.push(Held {
+                            id,
+                            kind,
+                            duty: None,
+                            tag: 0,
+                            name,
+                            maps: Vec::new(),
+                            program: None,
+                        });
                         continue;
                     }
                     program => program?,
                 };
                 let (info, maps) = held::program_and_maps(program.as_fd())?;
                 let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
-                all.push(Held { id, kind, duty, name: name(&info.name), maps, program: Some(program) });
+                let (tag, name) = (u64::from_ne_bytes(info.tag), name(&info.name));
+                all.push(Held { id, kind, duty, tag, name, maps, program: Some(program) });
             }
         }
         Ok(all)
@@ -148,6 +157,8 @@ pub(crate) struct Held {
     pub kind: u32,
     /// What it is for, if it is one of ours of this version.
     pub duty: Option<Duty>,
+    /// What the kernel made of its instructions, as [`Seal::tags`] has it.
+    pub tag: u64,
     /// The name it was loaded under.
     pub name: String,
     /// Ids of its maps.

@@ -212,10 +212,10 @@ pub fn seal<T>(
         crate::labels::missing_in(made.object.map(LABELS.0)?, &ready.description.programs)?
     };
     let Found::Sealed(sealed) = anchor::look()? else {
-        return Err(Error::SelfTest("the seal is closed, and the kernel does not list it".into()));
+        return Err(sealed_but("the kernel does not list it"));
     };
     if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
-        return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
+        return Err(sealed_but(&problem));
     }
     let done = Done {
         slot: ready.slot,
@@ -237,6 +237,11 @@ pub fn seal<T>(
 /// [`Error::SealedByOther`], and whatever keeps from looking.
 pub fn is_sealed() -> Result<bool, Error> {
     Ok(matches!(anchor::look()?, Found::Sealed(_)))
+}
+
+/// After the commit, when nothing can be taken back.
+fn sealed_but(problem: &str) -> Error {
+    Error::Request(format!("this machine is sealed now and until reboot, but {problem}"))
 }
 
 /// The policy in force in words, and what its `auto` was found to be.
@@ -550,9 +555,11 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         ),
         _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
     }
-    if let Some(attached) =
-        sealed.held.iter().find(|h| h.kind == kinds::ATTACH_LSM_CGROUP && h.duty.is_none())
-    {
+    let is_known = |tag| sealed.generations.iter().any(|generation| generation.seal.tags.contains(&tag));
+    let foreign = |held: &&anchor::Held| {
+        held.kind == kinds::ATTACH_LSM_CGROUP && held.duty.is_none() && !(held.tag != 0 && is_known(held.tag))
+    };
+    if let Some(attached) = sealed.held.iter().find(foreign) {
         problems.push(format!(
             "a program that is not Stockade's, {} ({}), is attached beside it",
             attached.name, attached.id

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     enforced_unsealed,
     foreign::{Foreign, Kind},
-    kcore_opens, lift_all, mem_opens, says_all, texts,
+    kcore_opens, lift_all, mem_opens, says_all, texts, verified,
 };
 use crate::{
     guest::Guest,
@@ -51,8 +51,7 @@ fn trusting(_: &Guest) -> Result<()> {
         "{report:#}"
     );
     ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
-    let status = stockade(&["status"])?.exits(0)?;
-    status.says(&format!("lab_lsm_cgroup ({other}), is attached beside it"))?;
+    verified(1)?;
     stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
 
     // The same may come again, no other may: whatever it would be attached to.
