@@ -7,13 +7,27 @@ use anyhow::Context;
 
 /// The guest this process runs in.
 #[derive(Debug)]
-pub struct Guest(());
+pub struct Guest {
+    scenario: Option<String>,
+}
 
 impl Guest {
     /// For the guest's init, which is the only place where this makes sense.
     #[must_use]
     pub fn here() -> Self {
-        Guest(())
+        Guest { scenario: None }
+    }
+
+    /// The same, for a process that plays a scenario.
+    #[must_use]
+    pub fn playing(scenario: &str) -> Self {
+        Guest { scenario: Some(scenario.to_owned()) }
+    }
+
+    /// The name of the scenario that is played.
+    #[must_use]
+    pub fn scenario(&self) -> Option<&str> {
+        self.scenario.as_deref()
     }
 
     /// The kernel's release, as `uname -r` prints it.

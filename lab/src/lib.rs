@@ -12,6 +12,8 @@ Nothing is installed on the host and nothing of the host is visible to a guest. 
 console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe may have it.
 */
 #![allow(clippy::missing_errors_doc, reason = "a tool for developers: errors are told, not matched")]
+#[cfg(feature = "scenarios")]
+pub mod attacks;
 pub mod boot;
 pub mod cache;
 pub mod conformance;

@@ -55,6 +55,10 @@ pub struct Listed {
     pub boot: Boot,
 }
 
+/// A scenario that is about to have every process but PID 1 ended writes its name here: PID 1 then plays it once
+/// more, for the proof.
+pub const AGAIN: &str = "/run/again";
+
 /// Begins the last line of a guest that runs one program; its exit status follows.
 pub const ENDED: &str = "guest-init: the program ended with status ";
 

@@ -53,6 +53,16 @@ pub enum Boot {
     SealedScopes,
     /// As [`Boot::Sealed`], with cgroups of version 1 alone.
     SealedLegacy,
+    /// As distributed, for attacks on the seal, which only a reboot ends.
+    SealAttacked,
+    /// The same, for attacks on exceptions and grants of what is sealed.
+    SealAttackedExceptions,
+    /// The same with two processors.
+    SealAttackedTwoProcessors,
+    /// As distributed, for scenarios in which `seal` fails, the last of which may succeed.
+    SealStarved,
+    /// The same for one that meddles with what `seal` makes.
+    SealMeddled,
     /// By EFI firmware without keys: Secure Boot is off.
     Efi,
     /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
@@ -73,7 +83,7 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 22] = [
+    pub const ALL: [Boot; 27] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::NativeIntegrity,
@@ -88,6 +98,11 @@ impl Boot {
         Boot::SealedPrograms,
         Boot::SealedScopes,
         Boot::SealedLegacy,
+        Boot::SealAttacked,
+        Boot::SealAttackedExceptions,
+        Boot::SealAttackedTwoProcessors,
+        Boot::SealStarved,
+        Boot::SealMeddled,
         Boot::Efi,
         Boot::SecureBoot,
         Boot::Unsigned,
@@ -116,6 +131,11 @@ impl Boot {
             Boot::SealedPrograms => "sealed-programs",
             Boot::SealedScopes => "sealed-scopes",
             Boot::SealedLegacy => "sealed-legacy",
+            Boot::SealAttacked => "seal-attacked",
+            Boot::SealAttackedExceptions => "seal-attacked-except",
+            Boot::SealAttackedTwoProcessors => "seal-attacked-two",
+            Boot::SealStarved => "seal-starved",
+            Boot::SealMeddled => "seal-meddled",
             Boot::Efi => "efi",
             Boot::SecureBoot => "secure-boot",
             Boot::Unsigned => "unsigned",
@@ -172,6 +192,11 @@ impl Boot {
             | Boot::SealedPrograms
             | Boot::SealedScopes
             | Boot::SealedLegacy
+            | Boot::SealAttacked
+            | Boot::SealAttackedExceptions
+            | Boot::SealAttackedTwoProcessors
+            | Boot::SealStarved
+            | Boot::SealMeddled
             | Boot::Efi
             | Boot::Programs
             | Boot::Tpm
@@ -190,7 +215,7 @@ impl Boot {
     /// How many processors its guest has. Emulated ones take turns with the host's few, so one is the rule.
     #[must_use]
     pub fn processors(self) -> u32 {
-        if self == Boot::TwoProcessors { 2 } else { 1 }
+        if matches!(self, Boot::TwoProcessors | Boot::SealAttackedTwoProcessors) { 2 } else { 1 }
     }
 
     /// Whether its guest has [`crate::userland`]'s disk.

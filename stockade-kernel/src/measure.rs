@@ -35,6 +35,33 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
     load_empty(target).map(drop)
 }
 
+/// Loads programs of a seal as what they are not, and lets them go again: for each way, what came of it. For the lab: the
+/// guards have to know a program of Stockade's by more than its instructions.
+///
+/// # Errors
+/// As for [`crate::enforce::enforce`], as far as the object is concerned.
+pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
+    let duties = [Duty::Sealed, Duty::GuardCalls];
+    let (_, offsets) = Duty::sealed_targets(&duties)?;
+    let object = Object::open_with(types, offsets, std::collections::HashMap::new())?;
+    let mut tried = Vec::new();
+    for (function, target) in [
+        ("bpf_lsm_bpf", sys::Target::lsm as fn(u32) -> sys::Target),
+        ("security_bpf", sys::Target::modify_return),
+        ("security_locked_down", sys::Target::modify_return),
+    ] {
+        let id = crate::btf::function(function)?.ok_or(Error::TooOld("the functions that ask for bpf(2)"))?;
+        for duty in duties {
+            let answer = object.load(duty, target(id)).map(drop).map_err(|error| match error {
+                Error::Rejected { source, .. } => source,
+                other => io::Error::other(other.to_string()),
+            });
+            tried.push((format!("{} for {function}", duty.hook_name()), answer));
+        }
+    }
+    Ok(tried)
+}
+
 fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
     load_constant(target, 0)
 }

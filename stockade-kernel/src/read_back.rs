@@ -109,11 +109,7 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         attachment: Attachment::of(&info),
         skipped: match measure::account(info.program) {
             // A guard that was left behind keeps even this one from being opened. It is where programs skip nothing.
-            Err(e)
-                if e.raw_os_error() == Some(libc::EPERM) && Attachment::of(&info) == Attachment::BpfLsm =>
-            {
-                0
-            }
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => 0,
             account => account.map_err(|e| Error::io("ask for the program's statistics", e))?.skipped,
         },
         program_id: info.program,

@@ -11,7 +11,8 @@ stockade.run=shell         a shell on ttyS2
 stockade.only=WORD         only the scenarios whose name contains it
 ```
 
-On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME` and `--knock DOOR`.
+On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR` and
+`--attack-doors`.
 */
 use std::{
     env,
@@ -30,8 +31,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use stockade_lab::{
+    attacks,
     guest::{Guest, exit_status},
-    protocol::{ENDED, Event, Listed, Outcome, is_trouble},
+    protocol::{AGAIN, ENDED, Event, Listed, Outcome, is_trouble},
     scenario::{Boot, Scenario, Skip},
     scenarios, userland,
 };
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         ["--list"] => list(),
         ["--play", name] => play(name),
         ["--knock", door] => knock(door),
+        ["--attack-doors"] => attack_doors(),
         // The kernel hands unknown words of its command line to PID 1.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
@@ -95,7 +98,7 @@ fn play(name: &str) -> ExitCode {
         eprintln!("there is no scenario {name}");
         return ExitCode::FAILURE;
     };
-    match (scenario.run)(&Guest::here()) {
+    match (scenario.run)(&Guest::playing(name)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(skip) = error.downcast_ref::<Skip>() {
@@ -115,6 +118,20 @@ fn knock(door: &str) -> ExitCode {
         answer => {
             eprintln!("knocking at {door}: {answer:?}");
             ExitCode::from(u8::MAX)
+        }
+    }
+}
+
+/// A new process as the proof after an attack: every door's answer.
+fn attack_doors() -> ExitCode {
+    match attacks::answer() {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("knocking at every door: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -179,6 +196,7 @@ fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
         log.drain();
         let begin = Instant::now();
         let (mut result, mut detail) = play_one(&scenario)
+            .and_then(|played| play_again(&scenario, played))
             .unwrap_or_else(|error| (Outcome::Failed, format!("it could not be started: {error:#}")));
         let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let kernel = log.drain();
@@ -194,6 +212,17 @@ fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
         host.tell(&Event::End { name: scenario.name.to_owned(), result, detail, ms })?;
     }
     host.tell(&Event::Done)
+}
+
+/// Plays a scenario once more that had itself ended on purpose.
+fn play_again(scenario: &Scenario, played: (Outcome, String)) -> anyhow::Result<(Outcome, String)> {
+    match fs::read_to_string(AGAIN) {
+        Ok(name) if name == scenario.name => {
+            fs::remove_file(AGAIN).with_context(|| format!("removing {AGAIN}"))?;
+            play_one(scenario)
+        }
+        _ => Ok(played),
+    }
 }
 
 /// Plays one scenario in a process and a session of its own, so that a crash or hang ends nothing else.

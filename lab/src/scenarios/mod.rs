@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 pub use raw::knock;
 
-use crate::{program::stockade, scenario::Scenario};
+use crate::{attacks, program::stockade, scenario::Scenario};
 
 mod apparmor;
 mod bad_input;
@@ -24,7 +24,7 @@ mod native;
 mod policy;
 mod probing;
 mod programs;
-mod raw;
+pub(crate) mod raw;
 mod residual;
 mod seal_record;
 mod sealing;
@@ -46,6 +46,8 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         probing::SCENARIOS,
         weaknesses::SCENARIOS,
+        attacks::scenarios(),
+        attacks::ON_SEALING,
         watching::SCENARIOS,
         load::SCENARIOS,
         cgroups::SCENARIOS,
@@ -67,7 +69,7 @@ pub fn all() -> Vec<Scenario> {
 }
 
 /// Back to nothing enforced, whatever an earlier scenario left.
-fn lift_all() -> Result<()> {
+pub(crate) fn lift_all() -> Result<()> {
     let answer = stockade(&["lift", "--force"])?;
     ensure!(answer.code == 0, "lift --force ended with {}: {}", answer.code, answer.err);
     Ok(())

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 
 /// How a system call enters the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// As 64-bit programs do.
     Native,
     /// By `int 0x80`, as 32-bit programs do. Kernels with CONFIG_IA32_EMULATION let any process use it.
@@ -29,7 +29,7 @@ pub(super) enum Entry {
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(crate) enum Caller {
     /// Root of the machine.
     Root,
     /// Root of new namespaces, user namespace included, as in a container. The machine's user behind it is the
@@ -38,7 +38,7 @@ pub(super) enum Caller {
 }
 
 /// The errno of each door, 0 where it is free.
-pub(super) type Answers = Vec<(&'static str, i32)>;
+pub(crate) type Answers = Vec<(&'static str, i32)>;
 
 /// A door: what is tried, and trying it.
 type Door = (&'static str, fn(&Calls) -> i32);
@@ -72,7 +72,7 @@ const VERBOSE: &str = "/sys/kernel/debug/sched/verbose";
 const X86_64_IMAGE: usize = 62 << 16;
 
 /// Knocks at every door.
-pub(super) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
+pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
     let page = Page::new(libc::MAP_SHARED)?;
     let errnos = page.errnos();
     for errno in errnos {
@@ -106,8 +106,14 @@ pub fn knock(door: &str) -> Result<i32> {
     Ok(knock(&Calls { entry: Entry::Native, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? }))
 }
 
+/// Writes to the start of a file as a 32-bit program does, and returns the errno or 0.
+pub(crate) fn write_by_compat(path: &str, bytes: &[u8]) -> Result<i32> {
+    let calls = Calls { entry: Entry::Compat, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? };
+    Ok(calls.write(path, bytes))
+}
+
 /// The doors where two views differ, in words.
-pub(super) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
+pub(crate) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
     one.iter()
         .zip(other)
         .filter(|(one, other)| one != other)
@@ -116,7 +122,7 @@ pub(super) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
 }
 
 /// How many doors were free in one view and are shut in another.
-pub(super) fn shut(before: &Answers, now: &Answers) -> usize {
+pub(crate) fn shut(before: &Answers, now: &Answers) -> usize {
     // bpf(2) and the calls that are asked with nonsense answer EINVAL, ENOEXEC past the check.
     before.iter().zip(now).filter(|((_, before), (_, now))| before != now && *now == libc::EPERM).count()
 }
@@ -188,7 +194,7 @@ fn in_child(what: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Root of new namespaces for this process and its children.
-fn enter_container(user: u32) -> Result<()> {
+pub(crate) fn enter_container(user: u32) -> Result<()> {
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -305,7 +311,10 @@ unsafe fn int80(number: u32, arguments: [usize; 5]) -> i32 {
 
 fn chmod(calls: &Calls) -> i32 {
     use std::os::unix::fs::MetadataExt;
-    let Ok(mode) = fs::metadata(VERBOSE).map(|m| m.mode() & 0o7777) else { return errno() };
+    let mode = match fs::metadata(VERBOSE) {
+        Ok(file) => file.mode() & 0o7777,
+        Err(error) => return error.raw_os_error().unwrap_or(libc::EIO),
+    };
     calls.errno(&CHMOD, [calls.memory.put(0, VERBOSE.as_bytes()), mode as usize, 0, 0, 0])
 }
 
@@ -384,7 +393,11 @@ fn perf_registers(calls: &Calls) -> i32 {
     perf(calls, &[(0, 1), (2, 1_000_000), (3, 1 << 18), (12, 1)])
 }
 
+/// Not tried while ftrace is off: the kernel would register the probe, and then lose track of the function.
 fn perf_kprobe(calls: &Calls) -> i32 {
+    if fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|value| value.trim() == "0") {
+        return libc::ENOENT;
+    }
     let Ok(kind) = fs::read_to_string("/sys/bus/event_source/devices/kprobe/type") else { return errno() };
     let kind = kind.trim().parse().unwrap_or(0);
     let function = calls.memory.put(0, b"vfs_fsync") as u64;

@@ -3,18 +3,17 @@
 use anyhow::{Result, ensure};
 
 use super::{
-    BUSYBOX, kcore_opens,
-    life::refusals,
-    mem_opens,
-    policy::expect,
-    policy::opens,
-    says_all, seal_once, texts, verified,
-    watching::{self, Watching},
+    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy::expect, policy::opens, says_all, seal_once,
+    texts, verified,
 };
 use crate::{
     guest::Guest,
     program::stockade,
     scenario::{Boot, Scenario},
+    scenarios::{
+        waiting::until,
+        watching::{self, Watching},
+    },
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -38,10 +37,15 @@ fn added(_: &Guest) -> Result<()> {
     // It goes on reading while policies are added.
     let mut watch = Watching::start("/tmp/added")?;
     add_two()?;
-    watching::dd("/dev/mem")?;
-    let seen = watch.until("dd")?;
-    let told: Vec<_> = seen.iter().filter(|e| e["comm"] == "busybox").map(|e| e["reason"].clone()).collect();
-    ensure!(told == ["kcore", "tracefs", "dev-mem"], "{told:?}");
+    let wanted = ["kcore", "tracefs", "dev-mem"];
+    let mut told = Vec::new();
+    until("the refusals to be told", || {
+        let seen = watch.seen()?;
+        let busybox = seen.iter().filter(|e| e["comm"] == "busybox");
+        told = busybox.map(|e| e["reason"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+        Ok(told.len() >= wanted.len())
+    })?;
+    ensure!(told == wanted, "{told:?}");
     Ok(())
 }
 

@@ -1,0 +1,127 @@
+//! What attacks ask of the kernel and of the guest's shell.
+
+use std::{
+    io,
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Tried, Went};
+use crate::program::{Answer, run};
+
+/// The error behind a system call that returned -1.
+pub(super) fn check(answer: i32) -> io::Result<i32> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// The same for calls by number.
+pub(super) fn checked(answer: libc::c_long) -> io::Result<libc::c_long> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// The descriptor that a call made.
+pub(super) fn descriptor(answer: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(checked(answer)?).map_err(io::Error::other)?;
+    // SAFETY: a descriptor the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A line for the guest's shell, as root would type it.
+fn command(line: &str) -> Command {
+    let mut command = Command::new("/bin/busybox");
+    command.args(["sh", "-c", line]).env("PATH", "/bin");
+    command
+}
+
+/// Runs a line in the shell.
+pub(super) fn shell(line: &str) -> Result<Answer> {
+    run(&mut command(line))
+}
+
+/// Runs an attack that is a line for the shell.
+pub(super) fn attack(line: &str) -> Result<Tried> {
+    let answer = shell(line)?;
+    match answer.code {
+        0 => Tried::through(),
+        code => Tried::refused(format!("status {code}: {}{}", answer.out, answer.err)),
+    }
+}
+
+/// A process that lives as long as this.
+pub(super) struct Running(pub(super) Child);
+
+impl Running {
+    /// Starts a program of its own process group, silent.
+    pub(super) fn new(command: &mut Command) -> Result<Self> {
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(command.spawn().with_context(|| format!("start {command:?}"))?))
+    }
+
+    /// Starts a line in the shell.
+    pub(super) fn shell(line: &str) -> Result<Self> {
+        Self::new(&mut command(line))
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("process numbers fit")
+    }
+
+    pub(super) fn send(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: kill takes numbers only.
+        check(unsafe { libc::kill(self.pid(), signal) }).map(drop)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SAFETY: kill takes numbers only. Its group is what it started.
+        unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs something in a child process, which can take its namespaces, limits and root with it, and hands back how it went.
+pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has the two places that are written.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }).context("make a pipe")?;
+    // SAFETY: both descriptors were just made for this process.
+    let (mut told, mut teller) =
+        unsafe { (std::fs::File::from_raw_fd(ends[0]), std::fs::File::from_raw_fd(ends[1])) };
+    // SAFETY: the processes that play attacks have one thread, so the copy is whole; it leaves through _exit.
+    match check(unsafe { libc::fork() }).context("fork")? {
+        0 => {
+            let said: Result<Went, String> = what().map_err(|error| format!("{error:#}"));
+            let sent = serde_json::to_writer(&mut teller, &said);
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(i32::from(sent.is_err())) }
+        }
+        child => {
+            drop(teller);
+            let mut said = String::new();
+            io::Read::read_to_string(&mut told, &mut said).context("read what the child tells")?;
+            let mut status = 0;
+            // SAFETY: waits for a child of this process.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            ensure!(!said.is_empty(), "the child ended with status {status:#x} and said nothing");
+            let said: Result<Went, String> = serde_json::from_str(&said)?;
+            said.map_err(anyhow::Error::msg)
+        }
+    }
+}
+
+/// A line for the shell that is run when this is dropped, however it ends.
+pub(super) struct Undo(pub(super) &'static str);
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let _ = shell(self.0);
+    }
+}

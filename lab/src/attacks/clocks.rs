@@ -1,0 +1,198 @@
+/*!
+Exceptions and grants: root makes them last, or makes new ones, or asks Stockade itself to let go.
+
+The policy of these attacks excepts one cgroup, and for a few seconds another.
+*/
+use std::{fs, path::Path, thread::sleep, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Attack, Pins, Setting, Tried, Went,
+    calls::{check, in_child, shell},
+};
+use crate::program::stockade;
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new(
+        "set-the-clock-back",
+        "set the clock back, so that a grant does not end",
+        Pins::Holds,
+        || {
+            with_the_clock_at(-3600, || {
+                sleep(until_the_end()?);
+                excepted(GRANTED)
+            })
+        },
+    )
+    .under(Setting::Exceptions),
+    Attack::new(
+        "set-the-clock-to-the-grant",
+        "set the clock back to before a grant that has ended",
+        Pins::Holds,
+        || {
+            sleep(until_the_end()?);
+            with_the_clock_at(-60, || excepted(GRANTED))
+        },
+    )
+    .under(Setting::Exceptions),
+    Attack::new(
+        "time-namespace-before-the-end",
+        "use a grant that has ended, with a clock since boot set back by a time namespace",
+        Pins::Holds,
+        || {
+            sleep(until_the_end()?);
+            in_child(|| {
+                // SAFETY: takes flags only.
+                check(unsafe { libc::unshare(libc::CLONE_NEWTIME) })?;
+                fs::write("/proc/self/timens_offsets", "boottime -10 0\nmonotonic -10 0\n")?;
+                // Its children are in the new one, and only they start programs on every kernel.
+                in_child(|| excepted(GRANTED))
+            })
+            .map(Tried::from)
+        },
+    )
+    .under(Setting::Exceptions),
+    Attack::new("grant", "grant oneself something by stockade grant", Pins::Falls, || {
+        asked(&["grant", "dev-mem", "--for", "10m", "--cgroup", ASKED, "--name", "attack"], ASKED)
+    })
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new("enforce-less", "apply a laxer policy by stockade enforce", Pins::Falls, || {
+        command(&["enforce", "none"])
+    })
+    .refused_when_sealed(),
+    Attack::new("enforce-audit", "apply a policy that only audits by stockade enforce", Pins::Falls, || {
+        command(&["enforce", "confidentiality", "--audit"])
+    })
+    .refused_when_sealed(),
+    Attack::new("enforce-an-exception", "apply a policy with an exception for oneself", Pins::Falls, || {
+        write_policy(&[ASKED])?;
+        asked(&["enforce"], ASKED)
+    })
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new("lift", "end enforcement by stockade lift", Pins::Falls, || command(&["lift"]))
+        .refused_when_sealed(),
+    Attack::new("lift-by-force", "end enforcement by stockade lift --force", Pins::Falls, || {
+        command(&["lift", "--force"])
+    })
+    .refused_when_sealed(),
+    Attack::new(
+        "move-into-the-exception",
+        "move into a cgroup that is excepted, and ask there for something else",
+        Pins::Holds,
+        || {
+            let list = format!("/sys/fs/cgroup{EXCEPTED}/cgroup.procs");
+            let line = format!("echo 0 > {list} && dd if=/proc/kcore of=/dev/null bs=1 count=1");
+            let answer = shell(&line)?;
+            if answer.code == 0 {
+                Ok(Went::Reached("kcore".into()).into())
+            } else {
+                Tried::refused(answer.err)
+            }
+        },
+    )
+    .under(Setting::Exceptions),
+];
+
+const POLICY: &str = "/etc/stockade/policy.toml";
+/// Excepted as long as the policy is in force.
+const EXCEPTED: &str = "/attack-excepted";
+/// Excepted by a grant.
+const GRANTED: &str = "/attack-granted";
+/// What root would like to be excepted.
+const ASKED: &str = "/attack-asked";
+const GRANT_SECONDS: u64 = 6;
+/// When the grant ends, on the clock since boot.
+const END: &str = "/run/attacks/grant-ends";
+
+/// Applies the policy, gives the grant, and proves that both let through what they name.
+pub(super) fn enforce() -> Result<()> {
+    for cgroup in [EXCEPTED, GRANTED, ASKED] {
+        fs::create_dir_all(format!("/sys/fs/cgroup{cgroup}"))?;
+    }
+    write_policy(&[EXCEPTED])?;
+    stockade(&["enforce"])?.exits(0)?;
+    let time = format!("{GRANT_SECONDS}s");
+    stockade(&["grant", "dev-mem", "--for", &time, "--cgroup", GRANTED, "--name", "attack-granted"])?
+        .exits(0)?;
+    fs::write(END, (since_boot() + GRANT_SECONDS).to_string())?;
+    for (cgroup, wanted) in [(EXCEPTED, true), (GRANTED, true), (ASKED, false)] {
+        let got = matches!(excepted(cgroup)?, Went::Reached(_));
+        ensure!(got == wanted, "before the attack, excepted in {cgroup}: {got}");
+    }
+    Ok(())
+}
+
+/// No later command reads it.
+pub(super) fn forget() {
+    let _ = fs::remove_file(POLICY);
+}
+
+fn write_policy(excepted: &[&str]) -> Result<()> {
+    let mut text = "level = \"confidentiality\"\n".to_owned();
+    for cgroup in excepted {
+        text += &format!("[[exception]]\nname = \"lab\"\nreasons = [\"dev-mem\"]\ncgroup = \"{cgroup}\"\n");
+    }
+    fs::create_dir_all(Path::new(POLICY).parent().context("it is in a folder")?)?;
+    fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))
+}
+
+/// Seconds since boot.
+fn since_boot() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec.cast_unsigned()
+}
+
+/// How long until the grant has ended for sure.
+fn until_the_end() -> Result<Duration> {
+    let end: u64 = fs::read_to_string(END)?.parse()?;
+    Ok(Duration::from_secs((end + 2).saturating_sub(since_boot())))
+}
+
+/// Whether a process of this cgroup opens /dev/mem.
+fn excepted(cgroup: &str) -> Result<Went> {
+    let line =
+        format!("echo 0 > /sys/fs/cgroup{cgroup}/cgroup.procs && exec dd if=/dev/mem of=/dev/null count=0");
+    let answer = shell(&line)?;
+    Ok(if answer.code == 0 {
+        Went::Reached(format!("/dev/mem in {cgroup}"))
+    } else {
+        Went::Refused(answer.err)
+    })
+}
+
+fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Result<Tried> {
+    let set = |by: i64| -> Result<()> {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a live timespec.
+        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+        now.tv_sec += by;
+        // SAFETY: as above.
+        check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) })
+            .context("set the clock")?;
+        Ok(())
+    };
+    set(seconds)?;
+    let went = attack();
+    set(-seconds)?;
+    Ok(went?.into())
+}
+
+/// Asks Stockade itself.
+fn command(arguments: &[&str]) -> Result<Tried> {
+    let answer = stockade(arguments)?;
+    if answer.code == 0 { Tried::through() } else { Tried::refused(answer.err) }
+}
+
+/// The same, for something that lets a cgroup through.
+fn asked(arguments: &[&str], cgroup: &str) -> Result<Tried> {
+    let tried = command(arguments)?;
+    match excepted(cgroup)? {
+        reached @ Went::Reached(_) => Ok(reached.into()),
+        _ => Ok(tried),
+    }
+}

@@ -1,0 +1,157 @@
+//! Root asks from elsewhere: from namespaces, by other system calls, by other ways to the same devices.
+
+use std::{fs::File, io, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, path::Path};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Attack, Pins, Tried, Went,
+    calls::{Undo, check, in_child, shell},
+    cgroups::knock_after,
+    proof::{self, Doors},
+    ring::{self, Ring},
+};
+use crate::scenarios::raw::{self, Caller, Entry};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new("user-namespace", "ask as root of a user namespace with root's number", Pins::Holds, || {
+        let theirs = raw::answers(Entry::Native, Caller::Container(0))?;
+        Ok(reached(&proof::here()?, &proof::named(theirs)).into())
+    }),
+    Attack::new("32-bit-calls", "ask by the system calls of 32-bit programs", Pins::Holds, || {
+        let theirs = proof::named(raw::answers(Entry::Compat, Caller::Root)?);
+        if theirs.values().all(|errno| *errno == libc::ENOSYS) {
+            return Tried::impossible("this kernel has no system calls for 32-bit programs");
+        }
+        Ok(reached(&proof::here()?, &theirs).into())
+    }),
+    Attack::new("pid-namespace", "ask in a pid namespace of one's own", Pins::Holds, || {
+        unshared(libc::CLONE_NEWPID)
+    }),
+    Attack::new("time-namespace", "ask in a time namespace of one's own", Pins::Holds, || {
+        unshared(libc::CLONE_NEWTIME)
+    }),
+    Attack::new(
+        "network-and-ipc-namespaces",
+        "ask in network, IPC and UTS namespaces of one's own",
+        Pins::Holds,
+        || unshared(libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS),
+    ),
+    Attack::new(
+        "own-device-nodes",
+        "make device nodes and mount proc, debugfs and tracefs elsewhere",
+        Pins::Holds,
+        || {
+            let undo = Undo("umount -l /tmp/own/proc /tmp/own/debug /tmp/own/tracing; rm -r /tmp/own");
+            shell(
+            "mkdir -p /tmp/own && cd /tmp/own && mkdir proc debug tracing && mknod mem c 1 1 && mknod port c 1 4 \
+             && mount -t proc none proc && mount -t debugfs none debug && mount -t tracefs none tracing",
+        )?
+        .exits(0)?;
+            let paths = ["mem", "port", "proc/kcore", "debug/sched/verbose", "tracing/tracing_on"];
+            Ok(opened(paths.map(|path| format!("/tmp/own/{path}")), |path| File::open(path))?.holding(undo))
+        },
+    ),
+    Attack::new(
+        "reopen-by-descriptor",
+        "open devices by O_PATH, and again through /proc/self/fd",
+        Pins::Holds,
+        || {
+            opened(DEVICES.map(str::to_owned), |path| {
+                let handle = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+                File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+            })
+        },
+    ),
+    Attack::new("open-by-io-uring", "have io_uring open /dev/mem and kcore", Pins::Holds, || by_ring(0, 0)),
+    Attack::new("open-by-io-uring-worker", "have a worker of io_uring's open them", Pins::Holds, || {
+        by_ring(0, ring::ASYNC)
+    }),
+    Attack::new(
+        "open-by-io-uring-poller",
+        "have the polling thread of io_uring open them",
+        Pins::Holds,
+        || by_ring(ring::SQPOLL, 0),
+    ),
+    Attack::new(
+        "ask-from-a-thread",
+        "ask from a thread that is not the process's first",
+        Pins::Holds,
+        || {
+            let thread = std::thread::spawn(|| {
+                let mut paths = DEVICES.iter().filter(|path| Path::new(path).exists());
+                paths.find(|path| File::open(path).is_ok()).copied()
+            });
+            match thread.join().ok().context("the thread has ended well")? {
+                Some(path) => Ok(Went::Reached((*path).to_owned()).into()),
+                None => Tried::refused("every device"),
+            }
+        },
+    ),
+];
+
+const DEVICES: [&str; 4] = ["/dev/mem", "/dev/port", "/proc/kcore", "/sys/kernel/debug/sched/verbose"];
+
+/// What was got elsewhere of what is refused here. A path that is not there and a missing capability are no way in.
+pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
+    let closed = [libc::EPERM, libc::ENOENT, libc::EACCES];
+    let refused = here.iter().filter(|(_, errno)| **errno == libc::EPERM);
+    let through: Vec<_> = refused
+        .filter_map(|(door, _)| Some((door, there.get(door)?)))
+        .filter(|(_, errno)| !closed.contains(errno))
+        .map(|(door, errno)| format!("{door} ({errno})"))
+        .collect();
+    if through.is_empty() { Went::Refused("every door".into()) } else { Went::Reached(through.join(", ")) }
+}
+
+fn unshared(flags: i32) -> Result<Tried> {
+    // SAFETY: takes flags only. Processes of the new namespaces are the children, which knock.
+    let supported = in_child(|| {
+        Ok(match check(unsafe { libc::unshare(flags) }) {
+            Ok(_) => Went::Through,
+            Err(error) => Went::Impossible(format!("no such namespace can be made: {error}")),
+        })
+    })?;
+    if supported != Went::Through {
+        return Ok(supported.into());
+    }
+    knock_after(|| {
+        // SAFETY: as above.
+        check(unsafe { libc::unshare(flags) })?;
+        Ok(())
+    })
+}
+
+fn opened<const N: usize>(paths: [String; N], open: impl Fn(&str) -> io::Result<File>) -> Result<Tried> {
+    let there = paths.iter().filter(|path| Path::new(path).exists());
+    let through: Vec<_> = there.filter(|path| open(path).is_ok()).cloned().collect();
+    if through.is_empty() {
+        Tried::refused("every path")
+    } else {
+        Ok(Went::Reached(through.join(", ")).into())
+    }
+}
+
+/// In a child: workers keep the namespaces they began in.
+fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
+    let went = in_child(|| {
+        let mut ring = match Ring::new(setup) {
+            Ok(ring) => ring,
+            Err(error) => return Ok(Went::Impossible(format!("io_uring cannot be set up: {error}"))),
+        };
+        // It opens what anybody may open, or what it refuses would prove nothing.
+        ring.open(c"/dev/null", flags).context("open /dev/null by io_uring")?;
+        for path in [c"/dev/mem", c"/proc/kcore"] {
+            if ring.open(path, flags).is_ok() {
+                return Ok(Went::Reached(path.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(Went::Refused("both".into()))
+    })?;
+    Ok(went.into())
+}
+
+/// Makes this process root of new namespaces, with root's number.
+pub(super) fn enter_container() -> Result<()> {
+    raw::enter_container(0)
+}

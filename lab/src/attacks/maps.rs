@@ -1,0 +1,238 @@
+//! Root writes into the maps that decisions read.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    process::Command,
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use stockade_common::{Policy, Words};
+
+use super::{
+    Attack, Later, Pins, Setting, Tried, Went,
+    bpf::{self, MapInfo, SOCKET_FILTER, What},
+    calls::{Running, descriptor},
+};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new("write-the-policy-by-id", "empty the policy in its map, found by id", Pins::Falls, || {
+        empty_policies(bpf::objects(What::Map).into_iter().map(|(_, map)| map))
+    }),
+    Attack::new(
+        "write-the-policy-by-pin",
+        "empty the policy in its map, opened by its pin",
+        Pins::Falls,
+        || match bpf::open_pin(POLICY_PIN) {
+            Ok(map) => empty_policies([map]),
+            Err(error) => Tried::refused(format!("{error:#}")),
+        },
+    ),
+    Attack::prepared(
+        "write-the-policy-by-a-kept-descriptor",
+        "empty the policy by a descriptor that was opened beforehand",
+        Pins::Falls,
+        || {
+            let map = bpf::open_pin(POLICY_PIN)?;
+            Ok(Box::new(move || empty_policies([map])))
+        },
+    ),
+    Attack::prepared(
+        "write-the-policy-in-memory",
+        "map the policy into memory for writing, beforehand",
+        Pins::Holds,
+        in_memory,
+    ),
+    Attack::new(
+        "write-the-policy-by-a-stolen-descriptor",
+        "take the descriptors of a running stockade watch by pidfd_getfd, and empty the policy by them",
+        Pins::Holds,
+        steal,
+    ),
+    Attack::new("zero-every-map", "write zeros into every map that can be opened", Pins::Falls, || {
+        every_map(|map, info| {
+            let zeros = vec![0; info.value.next_multiple_of(8) * processors()?];
+            let keys = 0..info.entries.min(1024);
+            Ok(keys.filter(|key| bpf::update(map, &key.to_ne_bytes(), &zeros).is_ok()).count())
+        })
+    }),
+    Attack::new("delete-from-every-map", "delete what can be deleted from every map", Pins::Holds, || {
+        every_map(|map, info| {
+            let mut deleted = 0;
+            while let Ok(key) = bpf::first_key(map, info.key)
+                && bpf::delete(map, &key).is_ok()
+            {
+                deleted += 1;
+            }
+            Ok(deleted)
+        })
+    })
+    .under(Setting::Exceptions),
+    Attack::new(
+        "write-an-exception",
+        "put the root cgroup where an exception holds",
+        Pins::Falls,
+        except_all,
+    )
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new(
+        "change-maps-by-a-program",
+        "load a program of a kind that stays allowed, which changes a map that decisions read",
+        Pins::Holds,
+        // Places are read where a policy has some only: the next one.
+        || changed_by_a_program(&["COUNTS", "DESK", "CGROUPS"]),
+    )
+    .refused_when_sealed(),
+    Attack::new(
+        "change-places-by-a-program",
+        "the same where a policy with exceptions is in force",
+        Pins::Holds,
+        || changed_by_a_program(&["COUNTS", "DESK"]),
+    )
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new(
+        "freeze-every-map",
+        "freeze every map, so that nothing can be changed any more",
+        Pins::Holds,
+        || every_map(|map, _| Ok(usize::from(bpf::freeze(map).is_ok()))),
+    ),
+];
+
+const POLICY_PIN: &str = "/sys/fs/bpf/stockade/policy";
+
+/// Takes every refusal out of the maps among these that are policies.
+fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
+    let (mut written, mut refused) = (0, "no map is a policy".to_owned());
+    for map in maps {
+        // Descriptors of other things have no such description.
+        let Ok(info) = bpf::map_info(&map) else { continue };
+        if info.value != size_of::<Policy>() || info.key != 4 {
+            continue;
+        }
+        match empty(&map) {
+            Ok(()) => written += 1,
+            Err(error) => refused = format!("{}: {error}", info.name),
+        }
+    }
+    if written == 0 { Tried::refused(refused) } else { Tried::through() }
+}
+
+/// Takes every refusal out of one map, which is a policy.
+pub(super) fn empty(map: &OwnedFd) -> io::Result<()> {
+    let info = bpf::map_info(map)?;
+    if info.value != size_of::<Policy>() || info.key != 4 {
+        return Err(io::Error::other("it is no policy"));
+    }
+    let key = 0_u32.to_ne_bytes();
+    let mut bytes = bpf::lookup(map, &key, size_of::<Policy>())?;
+    // SAFETY: as many bytes as it has, integers only: any bytes are a value.
+    let mut policy: Policy = unsafe { bytes.as_ptr().cast::<Policy>().read_unaligned() };
+    for slot in &mut policy.slots {
+        slot.words = Words { generation: slot.words.generation, ..Words::default() };
+    }
+    // SAFETY: as above, and the padding is explicit.
+    unsafe { bytes.as_mut_ptr().cast::<Policy>().write_unaligned(policy) };
+    bpf::update(map, &key, &bytes)
+}
+
+/// The verifier's global data is mapped by programs of user space that have asked for it when they made the map.
+fn in_memory() -> Result<Later> {
+    let map = bpf::open_pin(POLICY_PIN)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: asks for new memory anywhere, of an open descriptor.
+    let place =
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+    let error = io::Error::last_os_error();
+    let place = place as usize;
+    Ok(Box::new(move || {
+        if place == libc::MAP_FAILED as usize {
+            return Tried::refused(format!("the map cannot be mapped: {error}"));
+        }
+        // SAFETY: mapped for writing, larger than a policy; what stands there is another process's no more than ours.
+        unsafe { std::ptr::write_bytes(place as *mut u8, 0, size_of::<Policy>()) };
+        Tried::through()
+    }))
+}
+
+fn steal() -> Result<Tried> {
+    let watch = Running::new(Command::new("/bin/stockade").arg("watch"))?;
+    sleep(Duration::from_millis(500));
+    // SAFETY: takes numbers only.
+    let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, watch.pid(), 0) })
+        .context("open the process of stockade watch")?;
+    let stolen: Vec<_> = (3..64)
+        .filter_map(|fd| {
+            // SAFETY: takes numbers only.
+            descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) }).ok()
+        })
+        .collect();
+    if stolen.is_empty() {
+        return Tried::refused("stockade watch has no descriptors that could be taken");
+    }
+    Ok(empty_policies(stolen)?.holding(watch))
+}
+
+/// Does something to every map, and says whether anything was done.
+fn every_map(change: impl Fn(&OwnedFd, &MapInfo) -> Result<usize>) -> Result<Tried> {
+    let mut changed = 0;
+    for (_, map) in bpf::objects(What::Map) {
+        changed += change(&map, &bpf::map_info(&map)?)?;
+    }
+    if changed == 0 { Tried::refused("nothing could be changed") } else { Tried::through() }
+}
+
+/// Maps for each processor take a value for every possible one.
+fn processors() -> Result<usize> {
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = possible.trim().rsplit(['-', ',']).next().context("there is a processor")?;
+    Ok(last.parse::<usize>()? + 1)
+}
+
+/// Gives the root cgroup the place of the one that is excepted.
+fn except_all() -> Result<Tried> {
+    let root = fs::metadata("/sys/fs/cgroup")?.ino();
+    let mut answer: Tried = Went::Refused("no map of cgroups can be opened".into()).into();
+    for (_, map) in bpf::objects(What::Map) {
+        let info = bpf::map_info(&map)?;
+        if info.name != "CGROUPS" {
+            continue;
+        }
+        let written = bpf::first_key(&map, info.key).and_then(|key| {
+            let value = bpf::lookup(&map, &key, info.value)?;
+            let mut of_root = key;
+            of_root[8..16].copy_from_slice(&root.to_ne_bytes());
+            bpf::update(&map, &of_root, &value)
+        });
+        answer = Tried::of(written)?;
+        if answer.went == Went::Through {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// Has the verifier look at a program that deletes from each map, without running it. Some maps decide nothing.
+fn changed_by_a_program(harmless: &[&str]) -> Result<Tried> {
+    let mut through = Vec::new();
+    for (_, map) in bpf::objects(What::Map) {
+        let info = bpf::map_info(&map)?;
+        if harmless.contains(&info.name.as_str()) || info.key == 0 {
+            continue;
+        }
+        if bpf::load(SOCKET_FILTER, &bpf::deletes_from(&map, info.key), &bpf::Extra::default()).is_ok() {
+            through.push(info.name);
+        }
+    }
+    if through.is_empty() {
+        return Tried::refused("for every map");
+    }
+    println!("a program may change: {}", through.join(", "));
+    Tried::through()
+}

@@ -1,0 +1,300 @@
+/*!
+What root tries against enforcement, each thing in one small function.
+
+```text
+pins only                                sealed, once for all attacks of a boot
+  world    a mount namespace with a        enforce, prepare what attacks want to have
+           BPF file system of its own      beforehand (prepared), seal
+  enforce  confidentiality
+  attack   (theme).rs                      attack, the same function
+  proof    every door, knocked at by new processes in the root cgroup and below it
+```
+
+An attack says what it does to enforcement that pins alone hold, and the suite demands just that, in both directions: the table in
+SECURITY.md is made of this list. Against the seal none may succeed, and some must not even be let begin. What
+cannot be tried on a kernel is skipped with the reason, never passed.
+
+No attack rests on a flaw of a kernel. Programs that an attacker would load are harmless ones: where loading them is the
+attack, what is tested is that the door is shut.
+*/
+use std::{any::Any, sync::LazyLock};
+
+use anyhow::Result;
+
+use crate::scenario::{Boot, Scenario};
+
+mod anchors;
+mod bpf;
+mod calls;
+mod cgroups;
+mod clocks;
+mod elsewhere;
+mod exhaustion;
+mod ftrace;
+mod kernel;
+mod later_programs;
+mod maps;
+mod pins;
+mod play;
+mod prepared;
+mod processes;
+mod proof;
+mod ring;
+mod spelled;
+mod starved;
+mod table;
+mod trampoline;
+mod usermode;
+mod world;
+
+pub use proof::answer;
+
+/// One thing that root tries.
+#[derive(Clone, Copy, Debug)]
+pub struct Attack {
+    /// Unique, in small letters and hyphens.
+    pub name: &'static str,
+    /// What root tries, in a sentence without subject or full stop.
+    pub tries: &'static str,
+    /// What it does to enforcement that lives in pins.
+    pub pins_only: Pins,
+    /// What is demanded of the seal.
+    pub sealed: Sealed,
+    play: Play,
+    setting: Setting,
+    processors: u32,
+}
+
+/// What an attack does to enforcement that lives in pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pins {
+    /// Enforcement ends or stops deciding.
+    Falls,
+    /// The same on kernels before this release; later ones do not let root.
+    FallsBefore(u32, u32),
+    /// Enforcement goes on.
+    Holds,
+    /// A program that could interfere is let in. The one that is played is harmless, so enforcement goes on.
+    Open,
+}
+
+/// What is demanded of the seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// Enforcement goes on.
+    Holds,
+    /// The same, and the attempt itself is refused.
+    Refused,
+}
+
+/// How an attack is played.
+#[derive(Clone, Copy, Debug)]
+enum Play {
+    /// At once.
+    Now(fn() -> Result<Tried>),
+    /// Something is had before the seal; the rest comes after it, in the same process.
+    Prepared(fn() -> Result<Later>),
+    /// It ends every process but PID 1, which has the proof made afterwards.
+    EndsEveryone(fn() -> Result<Tried>),
+}
+
+/// The rest of a prepared attack.
+type Later = Box<dyn FnOnce() -> Result<Tried>>;
+
+/// What is enforced, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    /// Confidentiality; pins in the BPF file system of a mount namespace of its own.
+    Usual,
+    /// The same, with /sys/fs/bpf a folder that can be removed.
+    RemovableMountPoint,
+    /// Confidentiality with exceptions and grants.
+    Exceptions,
+    /// Confidentiality, in the guest's own mount namespace.
+    Guest,
+}
+
+/// How an attempt went. What it took, such as links and frozen processes, lasts until this is dropped.
+struct Tried {
+    went: Went,
+    held: Vec<Box<dyn Any>>,
+}
+
+/// How far root got.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+enum Went {
+    /// What was tried was done. Whether it helped, the doors will tell.
+    Through,
+    /// It was refused, with what was said.
+    Refused(String),
+    /// It got what confidentiality refuses: what.
+    Reached(String),
+    /// It cannot be tried on this kernel: why.
+    Impossible(String),
+}
+
+impl Tried {
+    fn through() -> Result<Self> {
+        Ok(Went::Through.into())
+    }
+
+    fn refused(what: impl ToString) -> Result<Self> {
+        Ok(Went::Refused(what.to_string()).into())
+    }
+
+    fn impossible(why: impl ToString) -> Result<Self> {
+        Ok(Went::Impossible(why.to_string()).into())
+    }
+
+    /// Through, or refused with this error.
+    fn of<T>(answer: std::io::Result<T>) -> Result<Self> {
+        match answer {
+            Ok(_) => Self::through(),
+            Err(error) => Self::refused(error),
+        }
+    }
+
+    fn holding(mut self, what: impl Any) -> Self {
+        self.held.push(Box::new(what));
+        self
+    }
+}
+
+impl From<Went> for Tried {
+    fn from(went: Went) -> Self {
+        Self { went, held: Vec::new() }
+    }
+}
+
+impl Attack {
+    const fn new(
+        name: &'static str,
+        tries: &'static str,
+        pins_only: Pins,
+        run: fn() -> Result<Tried>,
+    ) -> Self {
+        Self {
+            name,
+            tries,
+            pins_only,
+            sealed: Sealed::Holds,
+            play: Play::Now(run),
+            setting: Setting::Usual,
+            processors: 1,
+        }
+    }
+
+    const fn prepared(
+        name: &'static str,
+        tries: &'static str,
+        pins_only: Pins,
+        prepare: fn() -> Result<Later>,
+    ) -> Self {
+        let mut attack = Self::new(name, tries, pins_only, Tried::through);
+        attack.play = Play::Prepared(prepare);
+        attack
+    }
+
+    const fn ends_everyone(name: &'static str, tries: &'static str, run: fn() -> Result<Tried>) -> Self {
+        let mut attack = Self::new(name, tries, Pins::Holds, run);
+        attack.play = Play::EndsEveryone(run);
+        attack.setting = Setting::Guest;
+        attack
+    }
+
+    const fn refused_when_sealed(mut self) -> Self {
+        self.sealed = Sealed::Refused;
+        self
+    }
+
+    const fn under(mut self, setting: Setting) -> Self {
+        self.setting = setting;
+        self
+    }
+
+    const fn with_two_processors(mut self) -> Self {
+        self.processors = 2;
+        self
+    }
+
+    /// The boot of each state.
+    fn boot(&self, sealed: bool) -> Boot {
+        match (sealed, self.processors, self.setting) {
+            (false, 1, _) => Boot::Plain,
+            (false, ..) => Boot::TwoProcessors,
+            (true, 1, Setting::Exceptions) => Boot::SealAttackedExceptions,
+            (true, 1, _) => Boot::SealAttacked,
+            (true, ..) => Boot::SealAttackedTwoProcessors,
+        }
+    }
+}
+
+/// Every attack, by theme. Those that end every process come last: what was prepared for others ends with them.
+#[must_use]
+pub fn all() -> Vec<Attack> {
+    [
+        pins::ATTACKS,
+        maps::ATTACKS,
+        later_programs::ATTACKS,
+        anchors::ATTACKS,
+        ftrace::ATTACKS,
+        spelled::ATTACKS,
+        cgroups::ATTACKS,
+        trampoline::ATTACKS,
+        exhaustion::ATTACKS,
+        kernel::ATTACKS,
+        usermode::ATTACKS,
+        elsewhere::ATTACKS,
+        clocks::ATTACKS,
+        processes::ATTACKS,
+    ]
+    .concat()
+}
+
+/// Attacks on the making of a seal, which is not there yet.
+pub const ON_SEALING: &[Scenario] = starved::SCENARIOS;
+
+/// Every attack as scenarios, one for each state.
+#[must_use]
+pub fn scenarios() -> &'static [Scenario] {
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
+        let states = [(PINS_ONLY, false, play::pins_only as fn(&_) -> _), (SEALED, true, play::sealed)];
+        let scenario = |(prefix, sealed, run), attack: &Attack| Scenario {
+            // Made once, for as long as the program runs.
+            name: Box::leak(format!("{prefix}{}", attack.name).into_boxed_str()),
+            boot: attack.boot(sealed),
+            run,
+        };
+        let attacks = all();
+        states.into_iter().flat_map(|state| attacks.iter().map(move |a| scenario(state, a))).collect()
+    });
+    &ALL
+}
+
+const PINS_ONLY: &str = "attack-on-pins: ";
+const SEALED: &str = "attack-on-the-seal: ";
+
+/// The attack that a scenario plays.
+fn of_scenario(name: &str) -> Option<Attack> {
+    let name = name.strip_prefix(PINS_ONLY).or_else(|| name.strip_prefix(SEALED))?;
+    all().into_iter().find(|attack| attack.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::all;
+
+    #[test]
+    fn attacks_have_names_of_their_own_and_read_as_a_list() {
+        let attacks = all();
+        let names: HashSet<_> = attacks.iter().map(|attack| attack.name).collect();
+        assert_eq!(names.len(), attacks.len());
+        for attack in attacks {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(attack.name.chars().all(plain), "{}", attack.name);
+            assert!(!attack.tries.ends_with('.') && !attack.tries.contains('|'), "{}", attack.tries);
+        }
+    }
+}

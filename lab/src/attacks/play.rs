@@ -1,0 +1,200 @@
+//! How an attack is played in either state, and what is demanded of it.
+
+use std::{fs, path::Path, thread::sleep, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    Attack, Pins, Play, Sealed, Setting, Tried, Went, clocks, ftrace, of_scenario, prepared,
+    proof::{Prover, opened, shut, wait_for},
+    world::{World, mount_again, wait_until_free},
+};
+use crate::{guest::Guest, program::stockade, protocol::AGAIN, scenario::Skip, scenarios::lift_all};
+
+/// What attacks keep in the guest.
+pub(super) const FOLDER: &str = "/run/attacks";
+
+/// The doors that were shut before everybody was ended.
+const SHUT: &str = "/run/attacks/shut";
+
+/// What ends asynchronously has ended after that.
+const SETTLED: Duration = Duration::from_millis(200);
+
+fn attack(guest: &Guest) -> Result<Attack> {
+    let name = guest.scenario().context("only a scenario's process plays attacks")?;
+    of_scenario(name).with_context(|| format!("{name} is no attack"))
+}
+
+/// Plays an attack on enforcement that lives in pins.
+pub(super) fn pins_only(guest: &Guest) -> Result<()> {
+    let attack = attack(guest)?;
+    fs::create_dir_all(FOLDER)?;
+    let prover = Prover::new()?;
+    if let Some(shut) = before_the_end(&attack)? {
+        let opened = opened(&shut, &prover.root()?)?;
+        lift_all()?;
+        return as_expected(&attack, false, &Went::Through, &opened);
+    }
+    lift_all()?;
+    wait_until_free()?;
+    let world = World::enter(attack.setting)?;
+    let played = play_in_world(guest, &attack, &prover);
+    // While it is off, the kernel cannot take programs off a function, and loses track of it.
+    let played = played.and(ftrace::on_again());
+    drop(world);
+    // The usual world takes enforcement with it; in the guest's it has to be lifted.
+    let ended = if attack.setting == Setting::Guest { lift_all() } else { wait_until_free() };
+    clocks::forget();
+    played.and(ended)
+}
+
+fn play_in_world(guest: &Guest, attack: &Attack, prover: &Prover) -> Result<()> {
+    enforce(attack.setting)?;
+    let (root, child) = (shut(&prover.root()?)?, shut(&prover.child()?)?);
+    let tried = match attack.play {
+        Play::Now(run) => run()?,
+        Play::Prepared(prepare) => prepare()?()?,
+        Play::EndsEveryone(run) => ends_everyone(guest, &root, run)?,
+    };
+    skip_if_impossible(&tried.went)?;
+    let expected = falls(attack.pins_only, guest)?;
+    let mut now_open = Vec::new();
+    if expected {
+        wait_for(5, || {
+            now_open = opened(&root, &prover.root()?)?;
+            Ok(!now_open.is_empty())
+        })?;
+    } else {
+        sleep(SETTLED);
+        now_open = opened(&root, &prover.root()?)?;
+        now_open.extend(opened(&child, &prover.child()?)?);
+    }
+    let judged = as_expected(attack, expected, &tried.went, &now_open);
+    drop(tried);
+    judged
+}
+
+fn as_expected(attack: &Attack, falls: bool, went: &Went, opened: &[String]) -> Result<()> {
+    let fell = !opened.is_empty() || matches!(went, Went::Reached(_));
+    ensure!(
+        fell == falls,
+        "pins only: listed as {:?}, and it {}; the attempt: {went:?}; open now: {opened:?}",
+        attack.pins_only,
+        if fell { "falls" } else { "holds" }
+    );
+    ensure!(
+        attack.pins_only != Pins::Open || *went == Went::Through,
+        "pins only: listed as a way in that is open, and it was not let in: {went:?}"
+    );
+    Ok(())
+}
+
+fn falls(expected: Pins, guest: &Guest) -> Result<bool> {
+    Ok(match expected {
+        Pins::Falls => true,
+        Pins::FallsBefore(major, minor) => {
+            let release = guest.kernel_release()?;
+            let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+            let (Some(a), Some(b)) = (numbers.next(), numbers.next()) else {
+                bail!("{release} does not begin with two numbers");
+            };
+            (a, b) < (major, minor)
+        }
+        Pins::Holds | Pins::Open => false,
+    })
+}
+
+fn skip_if_impossible(went: &Went) -> Result<()> {
+    match went {
+        Went::Impossible(why) => Err(Skip(why.clone()).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Applies what a setting asks for.
+pub(super) fn enforce(setting: Setting) -> Result<()> {
+    if setting == Setting::Exceptions {
+        return clocks::enforce();
+    }
+    stockade(&["enforce", "confidentiality"])?.exits(0)?.says("proven")?;
+    Ok(())
+}
+
+/// Has PID 1 play the scenario once more after everybody was ended.
+fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Tried>) -> Result<Tried> {
+    fs::write(SHUT, serde_json::to_vec(shut)?)?;
+    fs::write(AGAIN, guest.scenario().unwrap_or_default())?;
+    let tried = run();
+    sleep(Duration::from_secs(10));
+    fs::remove_file(AGAIN)?;
+    fs::remove_file(SHUT)?;
+    match tried?.went {
+        impossible @ Went::Impossible(_) => Ok(impossible.into()),
+        went => bail!("{went:?}, and this process was not ended"),
+    }
+}
+
+/// The doors that were shut before everybody was ended, when this is the scenario's second process.
+fn before_the_end(attack: &Attack) -> Result<Option<Vec<String>>> {
+    if !matches!(attack.play, Play::EndsEveryone(_)) || !Path::new(SHUT).exists() {
+        return Ok(None);
+    }
+    let shut = serde_json::from_slice(&fs::read(SHUT)?)?;
+    fs::remove_file(SHUT)?;
+    Ok(Some(shut))
+}
+
+/// Plays an attack on the seal, which is set before the first one of a boot.
+pub(super) fn sealed(guest: &Guest) -> Result<()> {
+    let judged = play_sealed(guest);
+    // Where that is what broke it, the attacks that follow are judged for themselves.
+    ftrace::on_again()?;
+    judged
+}
+
+fn play_sealed(guest: &Guest) -> Result<()> {
+    let attack = attack(guest)?;
+    fs::create_dir_all(FOLDER)?;
+    prepared::seal(attack.boot(true))?;
+    let prover = Prover::new()?;
+    if let Some(shut) = before_the_end(&attack)? {
+        still_sealed(&attack, &Went::Through, &opened(&shut, &prover.root()?)?)?;
+        return is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?);
+    }
+    let (root, child) = (shut(&prover.root()?)?, shut(&prover.child()?)?);
+    let (mut tried, mut process) = (None, None);
+    let went = match attack.play {
+        Play::Now(run) => tried.insert(run()?).went.clone(),
+        Play::EndsEveryone(run) => ends_everyone(guest, &root, run)?.went,
+        Play::Prepared(_) => process.insert(prepared::Process::of(attack.name)?).go()?,
+    };
+    skip_if_impossible(&went)?;
+    sleep(SETTLED);
+    let mut now_open = opened(&root, &prover.root()?)?;
+    mount_again()?;
+    now_open.extend(opened(&child, &prover.child()?)?);
+    still_sealed(&attack, &went, &now_open)?;
+    drop((tried, process));
+    // Also after the attack has let go of what it held.
+    mount_again()?;
+    still_sealed(&attack, &went, &opened(&root, &prover.root()?)?)?;
+    is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
+}
+
+fn still_sealed(attack: &Attack, went: &Went, opened: &[String]) -> Result<()> {
+    ensure!(opened.is_empty(), "the seal is broken: open now: {opened:?}; the attempt: {went:?}");
+    ensure!(!matches!(went, Went::Reached(_)), "the attack got through the seal: {went:?}");
+    ensure!(
+        attack.sealed == Sealed::Holds || matches!(went, Went::Refused(_)),
+        "sealed, the attempt itself has to be refused, and it was let in: {went:?}"
+    );
+    Ok(())
+}
+
+/// What `status` has to say of a seal that is whole.
+pub(super) fn is_sealed(status: &Value) -> Result<()> {
+    let seal = &status["stockade"]["sealed"];
+    ensure!(seal["verified"] == true, "status says of the seal: {status}");
+    Ok(())
+}

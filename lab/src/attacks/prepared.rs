@@ -1,0 +1,141 @@
+/*!
+What attacks want to have before the seal, and the seal itself.
+
+```text
+ scenario ─ enforce ─▶ fork, one process for each prepared attack ─▶ seal
+                           │ prepare, say so, wait
+ scenario of the attack ───┴▶ go ─▶ the rest, in that process ─▶ how it went
+```
+*/
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::exit,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Later, Play, Setting, Went, all,
+    calls::check,
+    play::{self, FOLDER},
+    proof::wait_for,
+};
+use crate::{program::stockade, scenario::Boot, scenarios::lift_all};
+
+const MARK: &str = "/run/attacks/sealed";
+
+/// Whether this guest was sealed.
+pub(super) fn is_sealed() -> bool {
+    Path::new(MARK).exists()
+}
+
+/// Prepares every attack of this boot and sets the seal, unless that was done.
+pub(super) fn seal(boot: Boot) -> Result<()> {
+    if is_sealed() {
+        return Ok(());
+    }
+    lift_all()?;
+    let attacks: Vec<_> = all().into_iter().filter(|attack| attack.boot(true) == boot).collect();
+    let setting = if boot == Boot::SealAttackedExceptions { Setting::Exceptions } else { Setting::Usual };
+    play::enforce(setting)?;
+    for attack in &attacks {
+        if let Play::Prepared(prepare) = attack.play {
+            Process::start(attack.name, prepare)?;
+        }
+    }
+    // A policy with places leaves something open, which is told.
+    let seal: &[&str] = if setting == Setting::Exceptions { &["seal", "--best-effort"] } else { &["seal"] };
+    stockade(seal)?.exits(0)?;
+    fs::write(MARK, "")?;
+    play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
+}
+
+/// The process of a prepared attack, which began before the seal. Ended when dropped.
+pub(super) struct Process {
+    name: &'static str,
+    pid: i32,
+}
+
+fn file(name: &str, what: &str) -> String {
+    format!("{FOLDER}/{name}.{what}")
+}
+
+impl Process {
+    /// Starts it and waits until it has what it wants.
+    fn start(name: &'static str, prepare: fn() -> Result<Later>) -> Result<()> {
+        let [go, ready] = ["go", "ready"].map(|what| file(name, what));
+        let path = std::ffi::CString::new(go.as_str())?;
+        // SAFETY: a terminated path.
+        check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).with_context(|| format!("make {go}"))?;
+        // SAFETY: a scenario's process has one thread, so the copy is whole; it never returns to its caller.
+        match check(unsafe { libc::fork() }).context("fork")? {
+            0 => wait_and_play(name, prepare),
+            pid => fs::write(file(name, "pid"), pid.to_string())?,
+        }
+        ensure!(wait_for(20, || Ok(Path::new(&ready).exists()))?, "{name} was not prepared in time");
+        let said = fs::read_to_string(&ready)?;
+        ensure!(said.is_empty(), "{name} could not be prepared: {said}");
+        Ok(())
+    }
+
+    /// The one that waits.
+    pub(super) fn of(name: &'static str) -> Result<Self> {
+        let pid =
+            fs::read_to_string(file(name, "pid")).with_context(|| format!("{name} was not prepared"))?;
+        Ok(Self { name, pid: pid.parse()? })
+    }
+
+    /// Lets it go on, and hears how it went.
+    pub(super) fn go(&self) -> Result<Went> {
+        let answer = file(self.name, "answer");
+        // Without somebody who reads, opening would wait for ever.
+        let mut fifo = File::options();
+        fifo.write(true).custom_flags(libc::O_NONBLOCK);
+        fifo.open(file(self.name, "go"))
+            .with_context(|| format!("{} waits no more", self.name))?
+            .write_all(b"go")?;
+        ensure!(wait_for(60, || Ok(Path::new(&answer).exists()))?, "{} does not answer", self.name);
+        let said: Result<Went, String> = serde_json::from_slice(&fs::read(answer)?)?;
+        said.map_err(anyhow::Error::msg)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SAFETY: kill takes numbers only.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        // Its descriptors are closed a moment later.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn wait_and_play(name: &str, prepare: fn() -> Result<Later>) -> ! {
+    // SAFETY: takes nothing. A session of its own outlives the scenario's.
+    unsafe { libc::setsid() };
+    let later = prepare();
+    let said = later.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    tell(&file(name, "ready"), said.as_bytes());
+    let Ok(later) = later else { exit(1) };
+    let mut word = String::new();
+    if File::open(file(name, "go")).and_then(|mut go| go.read_to_string(&mut word)).is_err() || word != "go" {
+        exit(1);
+    }
+    let tried = later();
+    let said: Result<Went, String> =
+        tried.as_ref().map(|tried| tried.went.clone()).map_err(|error| format!("{error:#}"));
+    tell(&file(name, "answer"), &serde_json::to_vec(&said).unwrap_or_default());
+    // What was taken is held until somebody ends this.
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Whole or not at all: somebody waits for the file.
+fn tell(path: &str, text: &[u8]) {
+    let beside = format!("{path}.new");
+    let _ = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+}

@@ -1,0 +1,88 @@
+//! Root goes for processes of Stockade's, its program and its files. `stockade watch` runs meanwhile.
+
+use std::{fs, io, process::Command, ptr, thread::sleep, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    Attack, Pins, Tried,
+    calls::{Running, Undo, attack, checked, shell},
+};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new("kill", "end every process of Stockade's by SIGKILL", Pins::Holds, || {
+        let watch = watch()?;
+        Tried::of(watch.send(libc::SIGKILL))
+    }),
+    Attack::new("stop", "stop every process of Stockade's by SIGSTOP", Pins::Holds, || {
+        let watch = watch()?;
+        Ok(Tried::of(watch.send(libc::SIGSTOP))?.holding(watch))
+    }),
+    Attack::new("trace", "trace a process of Stockade's, and hold it", Pins::Holds, || {
+        let watch = watch()?;
+        Ok(Tried::of(trace(watch.pid()))?.holding(watch))
+    }),
+    Attack::new("kill-a-cgroup", "end processes of Stockade's by cgroup.kill", Pins::Holds, || {
+        let (watch, undo) = in_cgroup("attack-kill")?;
+        let killed = fs::write("/sys/fs/cgroup/attack-kill/cgroup.kill", "1");
+        Ok(Tried::of(killed)?.holding(watch).holding(undo))
+    }),
+    Attack::new("freeze-a-cgroup", "freeze processes of Stockade's", Pins::Holds, || {
+        let (watch, undo) = in_cgroup("attack-kill")?;
+        let frozen = fs::write("/sys/fs/cgroup/attack-kill/cgroup.freeze", "1");
+        Ok(Tried::of(frozen)?.holding(watch).holding(undo))
+    }),
+    Attack::new(
+        "replace-the-program",
+        "put another program in the place of /bin/stockade",
+        Pins::Holds,
+        || {
+            let undo = Undo("mv -f /bin/stockade.away /bin/stockade");
+            Ok(attack("mv /bin/stockade /bin/stockade.away && cp /bin/busybox /bin/stockade")?.holding(undo))
+        },
+    ),
+    Attack::new(
+        "remove-the-description",
+        "remove what Stockade has written down of the policy",
+        Pins::Holds,
+        || {
+            let undo = Undo("[ -d /run/away ] && mv /run/away /run/stockade");
+            Ok(attack("mv /run/stockade /run/away")?.holding(undo))
+        },
+    ),
+    Attack::ends_everyone("sysrq-e", "have the kernel send SIGTERM to every process but PID 1", || {
+        sysrq("e")
+    }),
+    Attack::ends_everyone("sysrq-i", "have the kernel send SIGKILL to every process but PID 1", || {
+        sysrq("i")
+    }),
+];
+
+/// A process of Stockade's that runs.
+fn watch() -> Result<Running> {
+    let watch = Running::new(Command::new("/bin/stockade").arg("watch"))?;
+    sleep(Duration::from_millis(300));
+    Ok(watch)
+}
+
+fn in_cgroup(name: &str) -> Result<(Running, Undo)> {
+    let undo = Undo("sleep 0.2; rmdir /sys/fs/cgroup/attack-kill");
+    shell(&format!("mkdir -p /sys/fs/cgroup/{name}"))?.exits(0)?;
+    let watch = watch()?;
+    fs::write(format!("/sys/fs/cgroup/{name}/cgroup.procs"), watch.pid().to_string())?;
+    Ok((watch, undo))
+}
+
+fn trace(pid: i32) -> io::Result<()> {
+    let call = |request: u32| {
+        // SAFETY: neither request takes an address; data is no pointer here.
+        checked(unsafe { libc::ptrace(request, pid, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) })
+    };
+    call(libc::PTRACE_SEIZE)?;
+    call(libc::PTRACE_INTERRUPT).map(drop)
+}
+
+/// This process ends with the others; what is returned was not.
+fn sysrq(key: &str) -> Result<Tried> {
+    Tried::of(fs::write("/proc/sysrq-trigger", key))
+}

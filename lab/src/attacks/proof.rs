@@ -1,0 +1,126 @@
+/*!
+The proof that enforcement goes on: new processes knock at every door of [`raw`], from the guest's own mount namespace,
+one in the root cgroup and one in a cgroup below it.
+*/
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::scenarios::raw::{self, Caller, Entry};
+
+/// The errno of each door, 0 where it is free.
+pub(super) type Doors = BTreeMap<String, i32>;
+
+const CHILD: &str = "/sys/fs/cgroup/attack-proof";
+
+/// What the process that [`Prover`] starts prints.
+///
+/// # Errors
+/// When the doors could not be tried.
+pub fn answer() -> Result<String> {
+    let doors: Doors = here()?;
+    Ok(serde_json::to_string(&doors)?)
+}
+
+/// The doors as this process finds them.
+pub(super) fn here() -> Result<Doors> {
+    Ok(named(raw::answers(Entry::Native, Caller::Root)?))
+}
+
+pub(super) fn named(answers: raw::Answers) -> Doors {
+    answers.into_iter().map(|(door, errno)| (door.to_owned(), errno)).collect()
+}
+
+/// Starts processes that knock, wherever an attack has taken this one.
+pub(super) struct Prover {
+    namespace: File,
+}
+
+impl Prover {
+    pub(super) fn new() -> Result<Self> {
+        let namespace = File::open("/proc/1/ns/mnt").context("open PID 1's mount namespace")?;
+        Ok(Self { namespace })
+    }
+
+    /// Knocks at every door from a new process in the root cgroup.
+    pub(super) fn root(&self) -> Result<Doors> {
+        self.knock(None)
+    }
+
+    /// The same from a cgroup that was made for it.
+    pub(super) fn child(&self) -> Result<Doors> {
+        self.knock(Some(CHILD))
+    }
+
+    fn knock(&self, cgroup: Option<&'static str>) -> Result<Doors> {
+        let mut command = Command::new("/init");
+        command.arg("--attack-doors").stdin(Stdio::null());
+        let namespace = self.namespace.as_raw_fd();
+        // SAFETY: a scenario's process has one thread, so the child may allocate; the descriptor is open.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::setns(namespace, libc::CLONE_NEWNS) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                if let Some(folder) = cgroup {
+                    if !Path::new(folder).exists() {
+                        fs::create_dir(folder)?;
+                    }
+                    fs::write(format!("{folder}/cgroup.procs"), "0")?;
+                }
+                Ok(())
+            });
+        }
+        let output = command.output().context("start a process that knocks")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&said).with_context(|| {
+            format!("the process that knocks said {said}{}", String::from_utf8_lossy(&output.stderr))
+        })
+    }
+}
+
+/// The doors that lockdown's errno shuts. An attack is measured against the ones before it.
+pub(super) fn shut(doors: &Doors) -> Result<Vec<String>> {
+    let shut: Vec<_> =
+        doors.iter().filter(|(_, errno)| **errno == libc::EPERM).map(|(door, _)| door.clone()).collect();
+    ensure!(
+        shut.len() >= 10 && shut.iter().any(|door| door == "open /proc/kcore"),
+        "before the attack only these doors are shut: {shut:?}"
+    );
+    Ok(shut)
+}
+
+/// The doors that were shut and now give way. A path that is gone, since a file system was unmounted, is no open door; but
+/// most have to be there, and shut.
+pub(super) fn opened(shut: &[String], now: &Doors) -> Result<Vec<String>> {
+    let errno = |door: &String| now.get(door).copied();
+    let still = shut.iter().filter(|door| errno(door) == Some(libc::EPERM)).count();
+    let opened: Vec<_> = shut
+        .iter()
+        .filter(|door| !matches!(errno(door), Some(libc::EPERM | libc::ENOENT)))
+        .cloned()
+        .collect();
+    ensure!(still >= 6 || !opened.is_empty(), "too few doors could be tried after the attack: {now:?}");
+    Ok(opened)
+}
+
+/// Waits for a condition, and says whether it came about.
+pub(super) fn wait_for(seconds: u64, mut condition: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let begin = Instant::now();
+    loop {
+        if condition()? {
+            return Ok(true);
+        }
+        if begin.elapsed() > Duration::from_secs(seconds) {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,182 @@
+/*!
+`seal` while root leaves it short of something, or meddles with what it makes: afterwards everything is sealed or nothing.
+
+A kill at every step is played beside the seal's other scenarios.
+*/
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::process::CommandExt,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    bpf::{self, What},
+    calls::check,
+    maps,
+    play::is_sealed,
+    proof::{Prover, opened, shut},
+};
+use crate::{
+    guest::Guest,
+    program::{Answer, run, stockade},
+    scenario::{Boot, Scenario},
+    scenarios::lift_all,
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "attack-on-sealing: short of descriptors, everything or nothing",
+        boot: Boot::SealStarved,
+        run: descriptors,
+    },
+    Scenario {
+        name: "attack-on-sealing: short of memory, everything or nothing",
+        boot: Boot::SealStarved,
+        run: memory,
+    },
+    Scenario {
+        name: "attack-on-sealing: short of locked memory and room in files, everything or nothing",
+        boot: Boot::SealStarved,
+        run: locked,
+    },
+    // Last: it may succeed, and then stays.
+    Scenario {
+        name: "attack-on-sealing: what is written into its maps meanwhile is not sealed",
+        boot: Boot::SealMeddled,
+        run: meddled,
+    },
+];
+
+fn seal_under(limits: &[(libc::__rlimit_resource_t, u64)]) -> Result<Answer> {
+    let limits = limits.to_vec();
+    let mut command = Command::new("/bin/stockade");
+    command.arg("seal");
+    // SAFETY: setrlimit is async-signal-safe, and the limits are live.
+    unsafe {
+        command.pre_exec(move || {
+            for (what, most) in &limits {
+                let limit = libc::rlimit { rlim_cur: *most, rlim_max: *most };
+                check(libc::setrlimit(*what, &raw const limit))?;
+            }
+            Ok(())
+        });
+    }
+    run(&mut command)
+}
+
+/// Nothing of a seal that failed, everything of one that did not; enforcement goes on either way.
+fn all_or_nothing(answer: &Answer, what: &str) -> Result<bool> {
+    let prover = Prover::new()?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    shut(&prover.root()?).with_context(|| format!("{what}: {answer:?}"))?;
+    if answer.code == 0 {
+        is_sealed(&status).with_context(|| what.to_owned())?;
+        return Ok(true);
+    }
+    ensure!(
+        status["stockade"]["sealed"].is_null(),
+        "{what}: seal failed, and status says {status}; {answer:?}"
+    );
+    // That it can be lifted is the proof that nothing is sealed.
+    let doors = shut(&prover.root()?)?;
+    stockade(&["lift"])?.exits(0).with_context(|| what.to_owned())?;
+    let open = opened(&doors, &prover.root()?)?;
+    ensure!(!open.is_empty(), "{what}: seal failed, enforcement was lifted, and all doors are shut");
+    Ok(false)
+}
+
+/// Tries limits from the lowest on, until one is enough or the last one was tried.
+fn starve(limits: &[u64], what: libc::__rlimit_resource_t, name: &str) -> Result<()> {
+    let already = stockade(&["status", "--json"])?.json()?["stockade"]["sealed"].is_object();
+    ensure!(!already, "an earlier scenario has sealed this guest");
+    let mut failed = 0;
+    for &limit in limits {
+        lift_all()?;
+        stockade(&["enforce", "confidentiality"])?.exits(0)?;
+        let answer = seal_under(&[(what, limit)])?;
+        ensure!(!all_or_nothing(&answer, &format!("{name} {limit}"))?, "{name} {limit} was enough: use less");
+        failed += 1;
+    }
+    ensure!(failed == limits.len(), "only {failed} limits made seal fail");
+    Ok(())
+}
+
+fn descriptors(_: &Guest) -> Result<()> {
+    let limits: Vec<u64> = (3..=14).collect();
+    starve(&limits, libc::RLIMIT_NOFILE, "descriptors")
+}
+
+/// From what does not even start the program to what it nearly needs.
+fn memory(_: &Guest) -> Result<()> {
+    let limits: Vec<u64> = (2..=7).map(|megabytes| megabytes << 20).collect();
+    starve(&limits, libc::RLIMIT_AS, "bytes of memory")
+}
+
+/// It needs none of either: sealed, it has to be whole.
+fn locked(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    let answer = seal_under(&[(libc::RLIMIT_MEMLOCK, 0), (libc::RLIMIT_FSIZE, 0)])?;
+    all_or_nothing(&answer, "no locked memory, no room in files")?;
+    Ok(())
+}
+
+/// A process empties every policy that appears, as fast as it can, from before `seal` begins until after it has ended.
+fn meddled(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    let prover = Prover::new()?;
+    let doors = shut(&prover.root()?)?;
+    let there: HashSet<u32> = bpf::ids(What::Map).into_iter().collect();
+    // SAFETY: a scenario's process has one thread; the child leaves through _exit.
+    let meddler = check(unsafe { libc::fork() }).context("fork")?;
+    if meddler == 0 {
+        let begin = Instant::now();
+        let mut written = 0_usize;
+        while begin.elapsed() < Duration::from_secs(60) {
+            for id in bpf::ids(What::Map).into_iter().filter(|id| !there.contains(id)) {
+                if let Ok(map) = bpf::by_id(What::Map, id)
+                    && maps::empty(&map).is_ok()
+                {
+                    written += 1;
+                    let _ = fs::write("/run/meddled", written.to_string());
+                }
+            }
+        }
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(0) }
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let answer = stockade(&["seal"]);
+    // SAFETY: takes numbers only, and waits for a child of this process.
+    unsafe {
+        libc::kill(meddler, libc::SIGKILL);
+        libc::waitpid(meddler, std::ptr::null_mut(), 0);
+    }
+    let answer = answer?;
+    let written = fs::read_to_string("/run/meddled").unwrap_or_default();
+    ensure!(!written.is_empty(), "nothing was written while seal ran: {answer:?}");
+    println!("written {written} times; seal ended with {}: {}{}", answer.code, answer.out, answer.err);
+    let open = opened(&doors, &prover.root()?)?;
+    ensure!(
+        open.is_empty(),
+        "seal ended with {}, and these doors are open: {open:?}: {answer:?}",
+        answer.code
+    );
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    if answer.code == 0 {
+        is_sealed(&status)?;
+        let refused = status["stockade"]["refused"].as_array().map_or(0, Vec::len);
+        ensure!(
+            refused >= 20,
+            "sealed, and of confidentiality's reasons only {refused} are refused: {status}"
+        );
+    } else {
+        ensure!(status["stockade"]["sealed"].is_null(), "seal failed, and status says {status}");
+    }
+    Ok(())
+}

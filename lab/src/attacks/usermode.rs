@@ -1,0 +1,109 @@
+//! Root has the kernel start programs: helpers of user mode run as root, started by no process of root's.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Attack, Pins, Tried,
+    calls::{Undo, in_child},
+    elsewhere::reached,
+    ftrace::{FALLS, FILE, written},
+    proof::{self, Doors, wait_for},
+};
+use crate::attacks::Went;
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new("core-pattern-helper", "ask from the helper of kernel.core_pattern", Pins::Holds, || {
+        knock(by_core_pattern)
+    }),
+    Attack::new("modprobe-helper", "ask from the helper of kernel.modprobe", Pins::Holds, || {
+        knock(by_modprobe)
+    }),
+    Attack::new(
+        "ftrace-off-by-a-core-pattern-helper",
+        "write 0 to kernel.ftrace_enabled from the helper of kernel.core_pattern",
+        FALLS,
+        || {
+            by_core_pattern(&format!("echo 0 > {FILE}"))?;
+            written(Ok(()))
+        },
+    )
+    .refused_when_sealed(),
+    Attack::new(
+        "ftrace-off-by-a-modprobe-helper",
+        "write 0 to kernel.ftrace_enabled from the helper of kernel.modprobe",
+        FALLS,
+        || {
+            by_modprobe(&format!("echo 0 > {FILE}"))?;
+            written(Ok(()))
+        },
+    )
+    .refused_when_sealed(),
+];
+
+const HELPER: &str = "/run/attacks/helper";
+const ANSWER: &str = "/run/attacks/helper.answer";
+const DONE: &str = "/run/attacks/helper.done";
+
+/// Writes the helper's script, has something start it, and waits until it has ended.
+fn helped(line: &str, start: impl FnOnce() -> Result<()>) -> Result<()> {
+    let _ = fs::remove_file(DONE);
+    fs::write(HELPER, format!("#!/bin/busybox sh\nexport PATH=/bin\n{line}\n: > {DONE}\n"))?;
+    fs::set_permissions(HELPER, fs::Permissions::from_mode(0o755))?;
+    start()?;
+    ensure!(wait_for(20, || Ok(Path::new(DONE).exists()))?, "the kernel did not start its helper");
+    Ok(())
+}
+
+/// A process ends with a core dump.
+fn by_core_pattern(line: &str) -> Result<()> {
+    const PATTERN: &str = "/proc/sys/kernel/core_pattern";
+    let before = fs::read_to_string(PATTERN)?;
+    let answer = helped(line, || {
+        fs::write(PATTERN, format!("|{HELPER}")).with_context(|| format!("write {PATTERN}"))?;
+        // SAFETY: the copy of a process with one thread ends itself at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: a live limit; then an end that is asked for.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+                libc::prctl(libc::PR_SET_DUMPABLE, 1);
+                libc::abort();
+            }
+        }
+        ensure!(child > 0, "fork: {}", std::io::Error::last_os_error());
+        // SAFETY: waits for a child of this process; no status is wanted.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        Ok(())
+    });
+    fs::write(PATTERN, before.trim_end())?;
+    answer
+}
+
+/// A socket of a family that no kernel has is asked for.
+fn by_modprobe(line: &str) -> Result<()> {
+    const MODPROBE: &str = "/proc/sys/kernel/modprobe";
+    let before = fs::read_to_string(MODPROBE)?;
+    let answer = helped(line, || {
+        fs::write(MODPROBE, HELPER).with_context(|| format!("write {MODPROBE}"))?;
+        // SAFETY: takes numbers only.
+        let socket = unsafe { libc::socket(26, libc::SOCK_DGRAM, 0) };
+        ensure!(socket < 0, "there is such a family of sockets, and no module was asked for");
+        Ok(())
+    });
+    fs::write(MODPROBE, before.trim_end())?;
+    answer
+}
+
+/// Every door, knocked at by the helper.
+fn knock(start: fn(&str) -> Result<()>) -> Result<Tried> {
+    let undo = Undo("rm -f /run/attacks/helper.answer");
+    start(&format!("/init --attack-doors > {ANSWER}"))?;
+    let theirs: Doors = serde_json::from_slice(&fs::read(ANSWER)?).context("read what the helper told")?;
+    let here = in_child(|| Ok(reached(&proof::here()?, &theirs)))?;
+    let counted = theirs.values().filter(|errno| **errno == libc::EPERM).count();
+    ensure!(counted >= 6 || matches!(here, Went::Reached(_)), "the helper tried too little: {theirs:?}");
+    Ok(Tried::from(here).holding(undo))
+}

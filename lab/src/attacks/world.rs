@@ -1,0 +1,94 @@
+/*!
+Where pins live during an attack: a mount namespace with a BPF file system of its own, so that an attack may unmount what
+it likes. Enforcement ends with it.
+*/
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Setting,
+    calls::{check, shell},
+    proof::wait_for,
+};
+
+/// What PID 1 has mounted, in its order: kind and place.
+const MOUNTS: [(&str, &str); 7] = [
+    ("sysfs", "/sys"),
+    ("securityfs", "/sys/kernel/security"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("bpf", "/sys/fs/bpf"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("proc", "/proc"),
+];
+
+/// The mount namespace of an attack. Dropped, this process is back in the guest's.
+pub(super) struct World {
+    outside: File,
+}
+
+impl World {
+    pub(super) fn enter(setting: Setting) -> Result<Self> {
+        let outside = File::open("/proc/self/ns/mnt").context("open this process's mount namespace")?;
+        if setting == Setting::Guest {
+            return Ok(Self { outside });
+        }
+        own_mounts()?;
+        if setting == Setting::RemovableMountPoint {
+            shell("mount -t tmpfs none /sys/fs && mkdir /sys/fs/bpf /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup")?
+                .exits(0)?;
+        } else {
+            shell("umount /sys/fs/bpf")?.exits(0)?;
+        }
+        shell("mount -t bpf none /sys/fs/bpf")?.exits(0)?;
+        Ok(Self { outside })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is open; this process has one thread.
+        unsafe { libc::setns(self.outside.as_raw_fd(), libc::CLONE_NEWNS) };
+    }
+}
+
+/// Gives this process a mount namespace whose mounts nobody else sees.
+pub(super) fn own_mounts() -> Result<()> {
+    // SAFETY: takes flags only; the processes that play attacks have one thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("unshare the mount namespace")?;
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: terminated strings; no kind and no data.
+    let answer =
+        unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    check(answer).context("make mounts private")?;
+    Ok(())
+}
+
+/// Mounts again what an attack on the guest's own mounts has taken away.
+pub(super) fn mount_again() -> Result<()> {
+    for (kind, place) in MOUNTS {
+        let mounted = || {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            mounts.lines().any(|line| {
+                let mut words = line.split(' ').skip(1);
+                words.next() == Some(place) && words.next() == Some(kind)
+            })
+        };
+        if !mounted() {
+            shell(&format!("mount -t {kind} {kind} {place}"))?.exits(0)?;
+            ensure!(mounted(), "{kind} is not at {place}");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing is enforced any more.
+pub(super) fn wait_until_free() -> Result<()> {
+    let free = wait_for(10, || Ok(File::open("/proc/kcore").is_ok()))?;
+    ensure!(free, "the attack's world has ended, and kcore is still refused");
+    Ok(())
+}
