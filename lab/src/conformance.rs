@@ -41,9 +41,19 @@ pub enum Setting {
     NativeIntegrity,
     /// The kernel's own lockdown, raised to confidentiality at run time.
     NativeConfidentiality,
+    /// Stockade's integrity, sealed.
+    SealedIntegrity,
+    /// Stockade's confidentiality, added to the sealed integrity.
+    SealedConfidentiality,
 }
 
+/// On the command line of the guest that plays [`Setting::SEALED`].
+pub const SEALED: &str = "stockade.sealed";
+
 impl Setting {
+    /// In the order in which another guest can play them: neither a seal nor native lockdown goes down again.
+    pub const SEALED: [Setting; 2] = [Setting::SealedIntegrity, Setting::SealedConfidentiality];
+
     /// In the order in which one guest can play them.
     pub const ALL: [Setting; 6] = [
         Setting::Nothing,
@@ -162,6 +172,7 @@ impl Matrix {
     pub fn differences(&self) -> Vec<String> {
         use Setting::{
             Audit, NativeConfidentiality, NativeIntegrity, Nothing, OurConfidentiality, OurIntegrity,
+            SealedConfidentiality, SealedIntegrity,
         };
         let mut found = Vec::new();
         for ((door, kernel), cells) in &self.cells {
@@ -182,6 +193,8 @@ impl Matrix {
             compare(Audit, Nothing, false);
             compare(OurIntegrity, NativeIntegrity, true);
             compare(OurConfidentiality, NativeConfidentiality, true);
+            compare(SealedIntegrity, NativeIntegrity, true);
+            compare(SealedConfidentiality, NativeConfidentiality, true);
         }
         found
     }
@@ -189,7 +202,7 @@ impl Matrix {
     /// How many answers were compared with native lockdown's.
     #[must_use]
     pub fn compared(&self) -> usize {
-        2 * self.cells.len()
+        4 * self.cells.len()
     }
 
     /// The document.
@@ -252,13 +265,20 @@ fn guest(kernel: &Kernel, programs: &[Program], folder: &Path) -> anyhow::Result
     let all = [programs, &files(kernel, &scratch)?].concat();
     let disk = scratch.join("guest.cpio");
     initrd::write(kernel, &all, &disk)?;
+    let mut rows = play(kernel, &disk, "")?;
+    rows.extend(play(kernel, &disk, SEALED)?);
+    Ok(rows)
+}
+
+/// One boot, with this on the command line.
+fn play(kernel: &Kernel, disk: &Path, word: &str) -> anyhow::Result<Vec<Row>> {
     let machine = Machine {
         kernel,
-        initrd: &disk,
+        initrd: disk,
         disk: None,
-        cmdline: "stockade.run=exec:/bin/stockade-conformance".to_owned(),
+        cmdline: format!("stockade.run=exec:/bin/stockade-conformance {word}"),
         processors: 1,
-        console: scratch.join("console"),
+        console: disk.with_file_name("console"),
         count_instructions: false,
         patience: Duration::from_mins(1),
     };
@@ -283,8 +303,8 @@ Made by `cargo xtask lab conformance`; `cargo xtask test` fails when it is not t
 
 The same operations, by root of a throw-away guest, under the kernel's own lockdown and under Stockade at the same
 level: what user space sees. Native lockdown is raised at run time. Under Stockade the answers are the same, operation
-by operation, and so are the words that the kernel log (native) and `stockade watch` name the refusal with; with
-`--audit` they are those without lockdown. Where that is not so, it is listed below the table.
+by operation, and so are the words that the kernel log (native) and `stockade watch` name the refusal with; once sealed
+they are the same still (integrity, and confidentiality added to it); with `--audit` they are those without lockdown. Where that is not so, it is listed below the table.
 
 | reason | operation | without lockdown | integrity | confidentiality | kernels |
 |---|---|---|---|---|---|
@@ -322,6 +342,8 @@ mod tests {
             row(Setting::NativeIntegrity, "done", &[]),
             ours,
             row(Setting::NativeConfidentiality, "EPERM", &["kcore"]),
+            row(Setting::SealedIntegrity, "done", &[]),
+            row(Setting::SealedConfidentiality, "EPERM", &["kcore"]),
         ];
         matrix.add("6.1", rows);
         matrix

@@ -21,7 +21,7 @@ use stockade_kernel::{
     read_back::reason_id,
 };
 use stockade_lab::{
-    conformance::{Row, Setting},
+    conformance::{Row, SEALED, Setting},
     doors,
 };
 
@@ -31,13 +31,17 @@ const INTERVAL: Duration = Duration::from_millis(5200);
 
 fn main() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
-    for setting in Setting::ALL {
+    let sealed = fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == SEALED);
+    let settings = if sealed { &Setting::SEALED[..] } else { &Setting::ALL };
+    for &setting in settings {
         set(setting)?;
         let mut told: Box<dyn Told> = match setting {
             Setting::Nothing => Box::new(Nobody),
-            Setting::Audit | Setting::OurIntegrity | Setting::OurConfidentiality => {
-                Box::new(Ours { reader: Reader::open()?, types: &types })
-            }
+            Setting::Audit
+            | Setting::OurIntegrity
+            | Setting::OurConfidentiality
+            | Setting::SealedIntegrity
+            | Setting::SealedConfidentiality => Box::new(Ours { reader: Reader::open()?, types: &types }),
             Setting::NativeIntegrity | Setting::NativeConfidentiality => Box::new(Native::open()?),
         };
         for (reason, name, answer) in knocks() {
@@ -97,6 +101,11 @@ fn set(setting: Setting) -> Result<()> {
         Setting::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
         Setting::OurIntegrity => stockade(&["enforce", "integrity"]),
         Setting::OurConfidentiality => stockade(&["enforce", "confidentiality"]),
+        Setting::SealedIntegrity => {
+            stockade(&["enforce", "integrity"])?;
+            stockade(&["seal"])
+        }
+        Setting::SealedConfidentiality => stockade(&["enforce", "confidentiality"]),
         Setting::NativeIntegrity => native("integrity"),
         Setting::NativeConfidentiality => native("confidentiality"),
     }

@@ -146,7 +146,7 @@ impl Watching {
     }
 
     /// The same, once these words are in it.
-    fn until(&mut self, comm: &str) -> Result<Vec<Value>> {
+    pub(super) fn until(&mut self, comm: &str) -> Result<Vec<Value>> {
         let mut seen = Vec::new();
         let came = until(comm, || {
             seen = self.seen()?;
@@ -174,7 +174,7 @@ fn anew(_: &Guest) -> Result<()> {
 }
 
 /// Demands that a request of dd is seen, and once: what was asked after it has been seen as well.
-fn one_of_dd(watch: &mut Watching) -> Result<()> {
+pub(super) fn one_of_dd(watch: &mut Watching) -> Result<()> {
     dd("/dev/mem")?;
     watch.until("dd")?;
     run(Command::new("/bin/busybox").args(["head", "-c1", "/dev/mem"]))?.exits(1)?;

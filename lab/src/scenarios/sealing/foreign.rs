@@ -122,7 +122,8 @@ impl Foreign {
         let ask = [u64::from(number_of(program.as_fd())) | 16 << 32, info.as_mut_ptr() as u64];
         bpf(OBJ_GET_INFO_BY_FD, &ask).context("ask what the kernel knows of a program")?;
         let id = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-        let tag = info[8..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag = u64::from_be_bytes(std::array::from_fn(|at| info[8 + at]));
+        let tag = format!("{tag:016x}");
         Ok(Ok(Self { program, id, tag }))
     }
 

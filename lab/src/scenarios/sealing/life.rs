@@ -3,10 +3,11 @@
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::{
     BUSYBOX, PINS, in_force, kcore_opens, lift_all, mem_opens, policy, says_all, seal_once, texts, verified,
-    watching,
+    watching::{self, Watching, one_of_dd},
 };
 use crate::{
     guest::Guest,
@@ -35,14 +36,20 @@ fn sealed(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let refused = in_force()?["refused"].clone();
+    let mut watch = Watching::start("/tmp/sealed")?;
+    seals(&refused)?;
+    one_of_dd(&mut watch)
+}
+
+fn seals(refused: &Value) -> Result<()> {
     let report = stockade(&["seal", "--json"])?.exits(0)?.json()?;
-    ensure!(report["level"] == "integrity" && report["refused"] == refused, "{report:#}");
+    ensure!(report["level"] == "integrity" && report["refused"] == *refused, "{report:#}");
     ensure!(texts(&report["left_open"]).is_empty() && texts(&report["trusted"]).is_empty(), "{report:#}");
     let hooks = texts(&report["hooks"]);
     ensure!(["locked_down", "bpf", "bpf_prog"].iter().all(|hook| hooks.contains(hook)), "{hooks:?}");
     let status = verified(1)?;
     let now = &status["stockade"];
-    ensure!(now["level"] == "integrity" && now["refused"] == refused && now["described"] == true, "{now:#}");
+    ensure!(now["level"] == "integrity" && now["refused"] == *refused && now["described"] == true, "{now:#}");
     ensure!(texts(&status["warnings"]).is_empty(), "{status:#}");
     stockade(&["status"])?
         .exits(0)?

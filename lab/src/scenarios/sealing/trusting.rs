@@ -5,9 +5,9 @@ use std::{fs::File, io};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    as_before,
+    enforced_unsealed,
     foreign::{Foreign, Kind},
-    kcore_opens, lift_all, mem_opens, says_all, texts,
+    kcore_opens, lift_all, mem_opens, says_all, texts, verified,
 };
 use crate::{
     guest::Guest,
@@ -31,13 +31,12 @@ fn trusting(_: &Guest) -> Result<()> {
     let _link = lsm.attach()?;
     let sysctl = Foreign::load(Kind::CgroupSysctl, 12)?;
     let beside = Foreign::load(Kind::LsmCgroup, 13)?;
-    beside.attach_to(&root).context("attach to the root cgroup")?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
+    beside.attach_to(&root).context("attach to the root cgroup")?;
     let names = ["lab_lsm (LSM)", "lab_sysctl (cgroup sysctl)", "lab_lsm_cgroup (LSM)"];
     says_all(stockade(&["seal"])?.exits(2)?, &names)?;
-    as_before()?;
+    enforced_unsealed()?;
 
-    stockade(&["enforce", "integrity"])?.exits(0)?;
     let (id, other) = (lsm.id.to_string(), beside.id.to_string());
     let trust = ["seal", "--json", "--trust", &id, "--trust", &sysctl.tag, "--trust", &other];
     let answer = stockade(&trust)?;
@@ -52,8 +51,7 @@ fn trusting(_: &Guest) -> Result<()> {
         "{report:#}"
     );
     ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
-    let status = stockade(&["status"])?.exits(0)?;
-    status.says(&format!("lab_lsm_cgroup ({other}), is attached beside it"))?;
+    verified(1)?;
     stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
 
     // The same may come again, no other may: whatever it would be attached to.
