@@ -25,7 +25,9 @@ pub use policy::{
     NAME_PART_MAX, NO_PLACE, NamePart, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Policy, Program,
     ProgramKey, ReasonSet, Sets, Slot, Until, UntilKey, Words,
 };
-pub use seal::{GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, KeptFile, Seal, TAGS_MAX, kinds};
+pub use seal::{
+    GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, KeptFile, KnownProgram, Seal, kinds,
+};
 pub use settings::{
     SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,
 };

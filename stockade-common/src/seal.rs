@@ -3,8 +3,32 @@ What sealed programs know of the seal: the value of the map `.data.seal`, writte
 and for programs alike.
 */
 
-/// Most programs whose tags the guards know: our own, and those that an administrator trusts.
-pub const TAGS_MAX: usize = 64;
+/// Most programs that the guards know: our own, and those that an administrator trusts.
+pub const KNOWN_MAX: usize = 64;
+
+/// A program that may be loaded. Its instructions alone do not make it harmless: what lets through at one hook may answer
+/// in the place of everybody else at another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KnownProgram {
+    /// Its tag, as the kernel has the bytes.
+    pub tag: u64,
+    /// Its kind: one of `enum bpf_prog_type`.
+    pub kind: u32,
+    /// What it is attached to: a BTF id; 0 for kinds that have none.
+    pub hook: u32,
+    /// How it is attached: one of `enum bpf_attach_type`, or [`KnownProgram::ANY`].
+    pub attach_type: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl KnownProgram {
+    /// The kernel does not tell of another's program how it is meant to be attached.
+    pub const ANY: u32 = u32::MAX;
+
+    const NONE: Self = Self { tag: 0, kind: 0, hook: 0, attach_type: 0, pad: 0 };
+}
 
 /// Most maps that are kept from others: see [`Seal::maps`].
 pub const KEPT_MAPS_MAX: usize = 4;
@@ -46,12 +70,12 @@ pub struct Seal {
     pub boot_id: [u8; 16],
     /// What is left open, see [`Seal::NEW_CGROUPS`].
     pub open: u32,
-    /// How many of the tags are used.
-    pub tags_used: u32,
+    /// How many programs are known.
+    pub programs_known: u32,
     /// Ids of maps that programs write and decisions depend on: nobody else gets a descriptor to write them by. 0 for none.
     pub maps: [u32; KEPT_MAPS_MAX],
-    /// Tags of the programs that may be loaded, as the kernel has their bytes.
-    pub tags: [u64; TAGS_MAX],
+    /// Programs that may be loaded.
+    pub programs: [KnownProgram; KNOWN_MAX],
     /// Files that nobody may open for writing.
     pub files: [KeptFile; KEPT_FILES_MAX],
 }
@@ -68,9 +92,9 @@ impl Seal {
         sealed_boot_ns: 0,
         boot_id: [0; 16],
         open: 0,
-        tags_used: 0,
+        programs_known: 0,
         maps: [0; KEPT_MAPS_MAX],
-        tags: [0; TAGS_MAX],
+        programs: [KnownProgram::NONE; KNOWN_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
     };
 }
@@ -85,6 +109,10 @@ pub struct GuardOffsets {
     pub attach_type: u32,
     /// `bpf_prog.tag`
     pub tag: u32,
+    /// `bpf_prog.aux`
+    pub more: u32,
+    /// `bpf_prog_aux.attach_btf_id`
+    pub hook: u32,
     /// `bpf_map.id`
     pub map_id: u32,
     /// `file.f_mode`
@@ -93,18 +121,20 @@ pub struct GuardOffsets {
 
 impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 5] = [
+    pub const FIELDS: [(&'static str, &'static str); 7] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
         ("bpf_prog", "tag"),
+        ("bpf_prog", "aux"),
+        ("bpf_prog_aux", "attach_btf_id"),
         ("bpf_map", "id"),
         ("file", "f_mode"),
     ];
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 5] {
-        [self.kind, self.attach_type, self.tag, self.map_id, self.file_mode]
+    pub const fn words(self) -> [u32; 7] {
+        [self.kind, self.attach_type, self.tag, self.more, self.hook, self.map_id, self.file_mode]
     }
 }
 
@@ -137,4 +167,4 @@ pub mod kinds {
     }
 }
 
-const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 8 * TAGS_MAX + 80 * KEPT_FILES_MAX);
+const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 24 * KNOWN_MAX + 80 * KEPT_FILES_MAX);

@@ -8,7 +8,9 @@ load the second, unless it is a program of ours: those can only refuse more.
 */
 use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
 use core::ptr::{addr_of, read_volatile};
-use stockade_common::{GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, SettingRule, TAGS_MAX, Verdict, kinds};
+use stockade_common::{
+    GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, KnownProgram, SettingRule, Verdict, kinds,
+};
 
 use crate::{
     anchor::seal,
@@ -21,7 +23,7 @@ const REFUSED: i32 = 0;
 
 /// Written by the loader.
 #[unsafe(no_mangle)]
-static GUARD_OFFSETS: GuardOffsets = GuardOffsets { kind: 0, attach_type: 0, tag: 0, map_id: 0, file_mode: 0 };
+static GUARD_OFFSETS: GuardOffsets = GuardOffsets { kind: 0, attach_type: 0, tag: 0, more: 0, hook: 0, map_id: 0, file_mode: 0 };
 
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
@@ -62,16 +64,21 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         let words: *const u32 = field(program, &GUARD_OFFSETS.tag);
         *words as u64 | (*words.add(1) as u64) << 32
     };
+    // SAFETY: as above.
+    let hook = unsafe {
+        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+        *field::<u32>(more, &GUARD_OFFSETS.hook)
+    };
     let mut at = 0;
-    while at < TAGS_MAX {
+    while at < KNOWN_MAX {
         // SAFETY: points into the seal; the bound is the array's.
-        let (used, known) = unsafe {
-            (read_volatile(addr_of!((*seal()).tags_used)), read_volatile(addr_of!((*seal()).tags[at])))
-        };
+        let (used, known) =
+            unsafe { (read_volatile(addr_of!((*seal()).programs_known)), &*addr_of!((*seal()).programs[at])) };
         if at as u32 >= used {
             break;
         }
-        if known == tag {
+        let meant = known.attach_type == attach_type || known.attach_type == KnownProgram::ANY;
+        if known.tag == tag && known.kind == kind && known.hook == hook && meant {
             return GOES_ON;
         }
         at += 1;

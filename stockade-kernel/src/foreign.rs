@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use stockade_common::kinds;
+use stockade_common::{KnownProgram, kinds};
 
 use crate::{Error, programs, sys, sys::held};
 
@@ -24,6 +24,8 @@ pub struct Foreign {
     pub tag: [u8; 8],
     /// User who loaded it.
     pub uid: u32,
+    number: u32,
+    hook: u32,
 }
 
 impl Foreign {
@@ -33,6 +35,17 @@ impl Foreign {
         format!("{:016x}", u64::from_be_bytes(self.tag))
     }
 
+    /// How guards know it. For another hook the same instructions are another program.
+    pub(crate) fn known(&self) -> KnownProgram {
+        KnownProgram {
+            tag: u64::from_ne_bytes(self.tag),
+            kind: self.number,
+            hook: self.hook,
+            attach_type: KnownProgram::ANY,
+            pad: 0,
+        }
+    }
+
     fn of(info: &aya_obj::generated::bpf_prog_info) -> Self {
         Self {
             id: info.id,
@@ -40,6 +53,8 @@ impl Foreign {
             kind: programs::kind(info.type_),
             tag: info.tag,
             uid: info.created_by_uid,
+            number: info.type_,
+            hook: info.attach_btf_id,
         }
     }
 }

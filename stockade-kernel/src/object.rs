@@ -210,15 +210,11 @@ impl Duty {
     pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, GuardOffsets), Error> {
         let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
-        let Some([kind, attach_type, tag, map_id, file_mode]) = offsets
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .as_deref()
-            .and_then(|words| <[u32; 5]>::try_from(words).ok())
+        let words = offsets.into_iter().collect::<Option<Vec<_>>>();
+        let Some([kind, attach_type, tag, more, hook, map_id, file_mode]) =
+            words.as_deref().and_then(|words| <[u32; 7]>::try_from(words).ok())
         else {
-            return Err(Error::TooOld(
-                "bpf_prog.type, .expected_attach_type, .tag, bpf_map.id and file.f_mode",
-            ));
+            return Err(Error::TooOld("fields of bpf_prog, bpf_prog_aux, bpf_map and file that guards read"));
         };
         let mut found = found.into_iter();
         let targets = duties.iter().map(|duty| match duty.hook() {
@@ -227,7 +223,7 @@ impl Duty {
                 found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
             }
         });
-        Ok((targets.collect::<Result<_, _>>()?, GuardOffsets { kind, attach_type, tag, map_id, file_mode }))
+        Ok((targets.collect::<Result<_, _>>()?, GuardOffsets { kind, attach_type, tag, more, hook, map_id, file_mode }))
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
 };
 
-use stockade_common::{KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, TAGS_MAX, kinds};
+use stockade_common::{KNOWN_MAX, KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::Policy,
@@ -63,6 +63,15 @@ pub enum Open {
 }
 
 impl Open {
+    /// In a word or two, for a record: `new-cgroups`, or the reasons.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self {
+            Self::NewCgroups => "new-cgroups".into(),
+            Self::Reasons(reasons) => reasons.join(" "),
+        }
+    }
+
     /// What a policy with this slot leaves open once it is sealed.
     pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
         let mut open = Vec::new();
@@ -114,6 +123,8 @@ pub struct Done {
     pub open: Vec<Open>,
     /// Programs that are started already and excepted only when started anew: process id and path.
     pub started_before: Vec<(u32, PathBuf)>,
+    /// What is wrong with it, proven by trying; nothing when it holds.
+    pub problems: Vec<String>,
     /// The kernel hooks in use.
     pub hooks: Vec<&'static str>,
     /// This kernel's types.
@@ -201,6 +212,8 @@ pub fn seal<T>(
         });
     }
     step("committed");
+    // The kernel takes a moment to forget them once their pins are gone.
+    let before_us = ours_in_pins();
     for (duty, _) in &made.beside {
         pins::waiting_takes_over(*duty)?;
     }
@@ -211,12 +224,11 @@ pub fn seal<T>(
     } else {
         crate::labels::missing_in(made.object.map(LABELS.0)?, &ready.description.programs)?
     };
-    let Found::Sealed(sealed) = anchor::look()? else {
-        return Err(Error::SelfTest("the seal is closed, and the kernel does not list it".into()));
+    // There is no way back: what is wrong now is told and not undone.
+    let problems = match anchor::look()? {
+        Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native, &before_us),
+        _ => vec!["the kernel does not list its programs any more".to_owned()],
     };
-    if let Some(problem) = problems_of(&sealed, &machine.types, machine.native).into_iter().next() {
-        return Err(Error::SelfTest(format!("the seal is closed, but {problem}")));
-    }
     let done = Done {
         slot: ready.slot,
         auto,
@@ -225,6 +237,7 @@ pub fn seal<T>(
         trusted,
         open,
         started_before,
+        problems,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,
     };
@@ -358,7 +371,9 @@ impl Made {
         set: &Set<'_>,
         there: HashMap<String, OwnedFd>,
     ) -> Result<Self, Error> {
-        let (targets, offsets) = Duty::sealed_targets(duties)?;
+        // Of those too that a policy stacked on this one may need.
+        let (targets, offsets) = Duty::sealed_targets(&Duty::SEALED)?;
+        let targets: HashMap<Duty, sys::Target> = Duty::SEALED.into_iter().zip(targets).collect();
         let frozen_already: Vec<String> = there.keys().cloned().collect();
         let object = Object::open_with(&machine.types, offsets, there)?;
         let maps = Maps::of(&object)?;
@@ -368,8 +383,8 @@ impl Made {
             .map_err(|e| Error::bpf("writing the policy", e))?;
 
         let mut programs = HashMap::new();
-        for (&duty, target) in duties.iter().zip(targets) {
-            let program = object.load(duty, target)?;
+        for &duty in duties {
+            let program = object.load(duty, targets[&duty])?;
             if matches!(duty, Duty::Sealed | Duty::SealedWhole) {
                 // Where whoever looks for the seal finds it.
                 for map in [SEAL, SETTINGS] {
@@ -401,10 +416,10 @@ impl Made {
             *seal.files.get_mut(at).ok_or_else(|| Error::Object("too many files are kept".into()))? = *file;
         }
         let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
-        let tags = tags.into_iter().map(|(_, tag)| tag).chain(set.trusted.iter().map(|foreign| foreign.tag));
-        for (at, tag) in tags.enumerate() {
-            *seal.tags.get_mut(at).ok_or_else(too_many)? = u64::from_ne_bytes(tag);
-            seal.tags_used = u32::try_from(at + 1).expect("tags are few");
+        let ours = tags.into_iter().map(|(duty, tag)| targets[&duty].known(tag));
+        for (at, program) in ours.chain(set.trusted.iter().map(Foreign::known)).enumerate() {
+            *seal.programs.get_mut(at).ok_or_else(too_many)? = program;
+            seal.programs_known = u32::try_from(at + 1).expect("they are few");
         }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
 
@@ -446,7 +461,7 @@ impl Made {
 
 fn too_many() -> Error {
     Error::Request(format!(
-        "more programs are trusted than a seal can name: {TAGS_MAX} in all, Stockade's own included"
+        "more programs are trusted than a seal can name: {KNOWN_MAX} in all, Stockade's own included"
     ))
 }
 
@@ -512,12 +527,12 @@ pub(crate) fn stack(machine: &Machine, sealed: &Sealed, ready: &mut Ready) -> Re
 /// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
 pub fn problems(types: &KernelTypes) -> Result<Vec<String>, Error> {
     match anchor::look()? {
-        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?)),
+        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?, &[])),
         _ => Err(Error::Request("nothing is sealed".into())),
     }
 }
 
-fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<String> {
+fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, going: &[u32]) -> Vec<String> {
     let mut problems = Vec::new();
     if host::tracing_is_off() {
         problems
@@ -540,6 +555,13 @@ fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<Strin
         && !refused(measure::load_foreign(sys::Target::lsm(hook)))
     {
         problems.push("the guard on programs does not keep a foreign one out".to_owned());
+    }
+    match foreign::none_but(&[], going) {
+        Ok(()) => {}
+        Err(Error::Foreign { programs, .. }) => problems.push(format!(
+            "programs are loaded that the guard would have kept out, so they were there before it: {programs:?}"
+        )),
+        Err(error) => problems.push(error.to_string()),
     }
     // Where nothing holds it, what is not 0 turns it on, as it is.
     match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {

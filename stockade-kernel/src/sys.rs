@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
-use stockade_common::kinds;
+use stockade_common::{KnownProgram, kinds};
 
 pub mod held;
 
@@ -80,6 +80,17 @@ impl Target {
     /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.
     pub fn cgroup_sysctl() -> Self {
         Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
+    }
+
+    /// How the kernel knows a program with this tag that is loaded for it.
+    pub fn known(self, tag: [u8; 8]) -> KnownProgram {
+        KnownProgram {
+            tag: u64::from_ne_bytes(tag),
+            kind: self.program_type,
+            hook: self.function,
+            attach_type: self.attach_type,
+            pad: 0,
+        }
     }
 
     /// Whether it is attached to a cgroup.

@@ -340,6 +340,24 @@ mod tests {
     }
 
     #[test]
+    fn how_a_seal_is_recorded_is_told_by_key() {
+        let changes = between("", "[seal]\npcr = 13\nrequire-tpm = true\n").changes;
+        let told: Vec<_> =
+            changes.iter().map(|c| (c.key.as_deref(), c.from.as_deref(), c.to.as_deref())).collect();
+        let require = (Some("seal.require-tpm"), Some("false"), Some("true"));
+        assert_eq!(told, [require, (Some("seal.pcr"), None, Some("13"))]);
+    }
+
+    #[test]
+    fn a_later_file_replaces_one_key_of_a_seal_and_not_the_other() {
+        let files =
+            ["[seal]\npcr = 12\nrequire-tpm = true\n", "[seal]\npcr = 13\n", "level = \"integrity\"\n"];
+        let read = |text: &str| read(&Source::new("f", text)).unwrap();
+        let seal = merge::merge(files.map(read)).unwrap().seal;
+        assert_eq!((seal.pcr.unwrap().value, seal.require_tpm.value), (13, true));
+    }
+
+    #[test]
     fn a_level_is_told_by_the_reasons_it_changes() {
         let found =
             between("level = \"integrity\"", "level = \"confidentiality\"\n[reasons]\nmsr = \"allow\"\n");

@@ -109,7 +109,7 @@ pub struct Sealed<'a> {
     pub auto: Level,
     /// Of the compiled kernel side.
     pub object: Digest,
-    /// What was left open on demand, by name.
+    /// What was left open on demand, in a word or two each: a line that gets too long is told to the kernel log by its digest.
     pub left_open: Vec<String>,
     /// When it was sealed.
     pub at: Clock,

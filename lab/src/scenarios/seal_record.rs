@@ -33,6 +33,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Tpm,
         run: refused,
     },
+    // Last: nothing ends it before the guest does.
+    Scenario { name: "stockade seal measures its record into the TPM", boot: Boot::Tpm, run: sealed },
     Scenario {
         name: "without a TPM a seal that requires one is refused beforehand",
         boot: Boot::Plain,
@@ -181,6 +183,37 @@ fn shared(_: &Guest) -> Result<()> {
     record(&policy(LevelChoice::Integrity, PCR))?;
     replay(&fs::read_to_string(LOG)?, &["--from", &from])?.exits(1)?.says("line 2")?;
     replay(&log, &["--from", "zero"])?.exits(2)?.says("64 hexadecimal digits")?;
+    Ok(())
+}
+
+/// And so does a stricter policy that is stacked on it.
+fn sealed(_: &Guest) -> Result<()> {
+    const PCR: u8 = 13;
+    const TAIL: &str = "[seal]\npcr = 13\nrequire-tpm = true\n";
+    no_records();
+    let before = held("sha256", PCR)?;
+    let apply = |level: &str| -> Result<Answer> {
+        fs::create_dir_all("/etc/stockade")?;
+        fs::write("/etc/stockade/policy.toml", format!("level = \"{level}\"\n{TAIL}"))?;
+        stockade(&["enforce"])?.exits(0)
+    };
+    apply("integrity")?;
+    ensure!(held("sha256", PCR)? == before, "something was measured before the seal");
+    stockade(&["seal"])?.exits(0)?;
+    for (level, records) in [("integrity", 1), ("confidentiality", 2)] {
+        if records == 2 {
+            apply(level)?;
+        }
+        let shown = stockade(&["policy", "show", "--canonical"])?.exits(0)?.out;
+        let told = stockade(&["seal-record", "--json", "--from", &before])?.exits(0)?.json()?;
+        let list = told["records"].as_array().context("no records")?;
+        let last = list.last().context("no record")?;
+        ensure!(list.len() == records && last["level"] == level && last["mode"] == "enforce", "{told:#}");
+        ensure!(last["policy"] == Digest::of(shown.as_bytes()).to_string(), "{last:#}\n{shown}");
+        ensure!(last["program"] == Digest::of(&fs::read("/bin/stockade")?).to_string(), "{last:#}");
+        let value = held("sha256", PCR)?;
+        ensure!(told["registers"][0]["sha256"] == value, "the TPM holds {value}: {told:#}");
+    }
     Ok(())
 }
 

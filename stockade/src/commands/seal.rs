@@ -25,6 +25,8 @@ pub struct Report {
     pub refused: Vec<String>,
     /// Reasons let through and reported
     pub audited: Vec<String>,
+    /// Whether it was proven, by trying, that it holds
+    pub verified: bool,
     /// Exceptions and grants that are sealed with it
     pub exceptions: Vec<String>,
     /// Foreign programs that were trusted: id, name and tag
@@ -45,7 +47,8 @@ pub fn run(flags: &flags::Seal, json: bool) -> Result<Exit> {
     let (done, prepared) = seal(&options, |policy| record::prepare(&policy.seal))?;
     let mut report = report(&done);
     let at = Clock { boot_ns: done.sealed_boot_ns, wall: Timestamp::now() };
-    let recorded = record::commit(prepared, &done.policy, done.auto, report.left_open.clone(), at);
+    let left_open = done.open.iter().map(stockade_kernel::seal::Open::word).collect();
+    let recorded = record::commit(prepared, &done.policy, done.auto, left_open, at);
     match &recorded {
         Ok(recorded) => {
             report.recorded = record::words(recorded);
@@ -58,8 +61,8 @@ pub fn run(flags: &flags::Seal, json: bool) -> Result<Exit> {
     } else {
         output::text(&text(&report))?;
     }
-    // The seal stands, and was not recorded as demanded.
-    Ok(if recorded.is_ok() { Exit::Done } else { Exit::No })
+    // The seal stands, and does not hold or was not recorded as demanded.
+    Ok(if recorded.is_ok() && report.verified { Exit::Done } else { Exit::No })
 }
 
 fn report(done: &Done) -> Report {
@@ -71,6 +74,7 @@ fn report(done: &Done) -> Report {
             format!("{} runs as process {pid} and is excepted only once it is started anew", path.display())
         })
         .collect();
+    notices.extend(done.problems.iter().map(|problem| format!("the seal does not hold: {problem}")));
     if done.slot.audit == 1 {
         notices.push("the level is audited and not enforced: only what is refused by name is refused".into());
     }
@@ -90,6 +94,7 @@ fn report(done: &Done) -> Report {
         audit: done.slot.audit == 1,
         refused: super::ids(words.deny, &done.types),
         audited: super::ids(words.watched & !words.deny, &done.types),
+        verified: done.problems.is_empty(),
         exceptions: done.policy.exceptions.iter().map(|exception| exception.name.value.clone()).collect(),
         trusted: done
             .trusted
@@ -107,7 +112,15 @@ fn text(report: &Report) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Sealed: {}{}.", report.level, if report.audit { ", audited" } else { "" });
     let _ = writeln!(out, "  {} reasons refused, {} audited", report.refused.len(), report.audited.len());
-    let _ = writeln!(out, "  proven: a real request was refused, and the guards answered");
+    let _ = writeln!(
+        out,
+        "  {}",
+        if report.verified {
+            "proven: a real request was refused, and the guards answered"
+        } else {
+            "NOT VERIFIED: see the notes"
+        }
+    );
     for (title, list) in [("excepted", &report.exceptions), ("trusted", &report.trusted)] {
         if !list.is_empty() {
             let _ = writeln!(out, "  {title}: {}", list.join(", "));
