@@ -155,13 +155,11 @@ pub(crate) fn ids_and_offsets(
             let ty = blob.type_by_id(id)?;
             if matches!(ty.kind, FUNC | TYPEDEF) {
                 let name = blob.string(ty.name)?;
-                // The same may be asked for more than once.
-                for (at, _) in wanted
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, (kind, word))| *kind == ty.kind && word.as_bytes() == name)
-                {
-                    found[at].get_or_insert(id);
+                // A name may be wanted more than once: two programs share a hook.
+                for (at, &(kind, word)) in wanted.iter().enumerate() {
+                    if kind == ty.kind && word.as_bytes() == name {
+                        found[at].get_or_insert(id);
+                    }
                 }
             } else if ty.kind == STRUCT {
                 let name = blob.string(ty.name)?;

@@ -1,7 +1,7 @@
 /*!
 Exceptions and grants: root makes them last, or makes new ones, or asks Stockade itself to let go.
 
-The policy of these attacks excepts one cgroup, and for a few seconds another.
+The policy of these attacks excepts one cgroup, and for some seconds another.
 */
 use std::{fs, path::Path, thread::sleep, time::Duration};
 
@@ -103,7 +103,7 @@ const EXCEPTED: &str = "/attack-excepted";
 const GRANTED: &str = "/attack-granted";
 /// What root would like to be excepted.
 const ASKED: &str = "/attack-asked";
-const GRANT_SECONDS: u64 = 6;
+const GRANT_SECONDS: u64 = 20;
 /// When the grant ends, on the clock since boot.
 const END: &str = "/run/attacks/grant-ends";
 
