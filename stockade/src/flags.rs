@@ -38,6 +38,8 @@ pub struct Flags {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Apply a level until reboot or `stockade lift`
+    ///
+    /// On a sealed machine, a policy that is stricter in everything is added to what is sealed; any other is refused.
     Enforce(Enforce),
     /// Let somebody through for a limited time
     ///
@@ -46,22 +48,31 @@ pub enum Command {
     /// that `stockade watch` shows.
     Grant(Grant),
     /// End enforcement
+    ///
+    /// Refused on a sealed machine: only a reboot ends that.
     Lift(Lift),
     /// Make what is enforced irremovable until reboot
     ///
     /// The root of the cgroup tree then holds the programs, and guards keep everybody from taking them off, from loading
     /// programs that could answer in their place, and from writing their maps: no process, pin or mount is needed
     /// any more, and none can be removed to end it. `stockade lift` is refused. A policy that is stricter in everything can be
-    /// added with `stockade enforce`; grants end and cannot be added.
+    /// added with `stockade enforce`; grants end and cannot be added. kernel.ftrace_enabled stays on, and the settings of the
+    /// policy are held as it says. Programs that are excepted have to be started anew.
     ///
     /// Nothing is sealed while something would make it worth nothing: foreign programs that are asked before
     /// Stockade's, a kernel loaded for kexec, kernel.ftrace_enabled at 0. Each is named with what to do about it.
+    /// A command that fails or is killed leaves the policy applied and not sealed.
     ///
     /// Needs kernel 6.0 or newer and bpf among the active security modules. Try the policy first: only a reboot ends it.
+    /// Where it is sealed at boot by stockade-seal.service, the kernel command line
+    /// systemd.mask=stockade-seal.service boots once without.
     Seal(Seal),
     /// Show what is enforced here, by whom, and what was refused
     ///
-    /// Exit status 1 when Stockade enforces nothing.
+    /// On a sealed machine it tries each time whether the seal holds: a request and a write to a setting of its own are refused
+    /// and counted as any other.
+    ///
+    /// Exit status 1 when Stockade enforces nothing. It does not tell whether a seal holds; `sealed.verified` of --json does.
     Status,
     /// Try every door harmlessly and say which are refused, by whom
     ///
@@ -87,9 +98,9 @@ pub enum Command {
     /// Starts with what happened while nobody watched, as far as the buffer reaches. What the kernel's own
     /// lockdown refuses is taken from the kernel log, from its oldest record on: it is shown again each time.
     Watch(Watch),
-    /// Say whether this host can enforce, what is missing and how to get it
+    /// Say whether this host can enforce and seal, what is missing and how to get it
     ///
-    /// Exit status 1 when it cannot.
+    /// Exit status 1 when it cannot enforce.
     CheckHost,
     /// Show what was sealed since boot, and the value that the TPM's register must have for it
     ///
@@ -184,11 +195,14 @@ pub struct Lift {
 /// `stockade seal`
 #[derive(Debug, Args)]
 pub struct Seal {
-    /// Keep this foreign BPF program, which could undo the seal: by its id or its tag as `bpftool prog` shows them (repeatable).
-    /// The tag stays the same over reboots
+    /// Keep this BPF program of another's, which could undo the seal: by its id or its tag, as `bpftool prog` shows them
+    /// (repeatable). The id is another one after each boot; the tag stays until the program is updated. The same program
+    /// may be loaded again later, by anybody
     #[arg(long, value_name = "ID|TAG")]
     pub trust: Vec<String>,
-    /// Seal although something is left open, and say so in `status` until reboot
+    /// Seal although the policy leaves something open: reasons of the integrity level that it lets through, or scopes and
+    /// exceptions by unit or cgroup, which root can keep new cgroups out of. `status` says what is open until reboot.
+    /// Whatever else keeps a machine from being sealed still does
     #[arg(long)]
     pub best_effort: bool,
 }
