@@ -207,10 +207,10 @@ fn sealed(_: &Guest) -> Result<()> {
         let shown = stockade(&["policy", "show", "--canonical"])?.exits(0)?.out;
         let told = stockade(&["seal-record", "--json", "--from", &before])?.exits(0)?.json()?;
         let list = told["records"].as_array().context("no records")?;
-        let last = list.last().context("no record")?;
-        ensure!(list.len() == records && last["level"] == level && last["mode"] == "enforce", "{told:#}");
-        ensure!(last["policy"] == Digest::of(shown.as_bytes()).to_string(), "{last:#}\n{shown}");
-        ensure!(last["program"] == Digest::of(&fs::read("/bin/stockade")?).to_string(), "{last:#}");
+        let newest = list.last().context("no record")?;
+        ensure!(list.len() == records && newest["level"] == level && newest["mode"] == "enforce", "{told:#}");
+        ensure!(newest["policy"] == Digest::of(shown.as_bytes()).to_string(), "{newest:#}\n{shown}");
+        ensure!(newest["program"] == Digest::of(&fs::read("/bin/stockade")?).to_string(), "{newest:#}");
         let value = held("sha256", PCR)?;
         ensure!(told["registers"][0]["sha256"] == value, "the TPM holds {value}: {told:#}");
     }
