@@ -73,6 +73,19 @@ pub(crate) fn missing_in(labels: BorrowedFd<'_>, programs: &[Program]) -> Result
     Ok(missing)
 }
 
+/// Whether any process has a label here.
+pub(crate) fn any_in(labels: BorrowedFd<'_>) -> Result<bool, Error> {
+    for pid in processes()? {
+        match label(pid, labels) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(true),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {}
+            Err(e) => return Err(Error::io(format!("ask for the label of process {pid}"), e)),
+        }
+    }
+    Ok(false)
+}
+
 /// The label of a process, if it has one.
 fn label(pid: u32, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
     sys::lookup::<i32, Label>(labels, &process(pid)?.as_raw_fd())

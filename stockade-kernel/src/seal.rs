@@ -41,7 +41,7 @@ use crate::{
     read_back::reason_id,
     selftest::{self, SelfTest},
     sys::{self, held},
-    tables::{Maps, SETTINGS},
+    tables::{self, Maps, SETTINGS, meddled},
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -372,7 +372,7 @@ impl Made {
         let targets: HashMap<Duty, sys::Target> = Duty::SEALED.into_iter().zip(targets).collect();
         let frozen_already: Vec<String> = there.keys().cloned().collect();
         let object = Object::open_with(&machine.types, offsets, there)?;
-        let maps = Maps::of(&object)?;
+        let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
         sys::update(object.map(MAPS[0].0)?, &0u32, &policy)
@@ -424,6 +424,12 @@ impl Made {
         for name in frozen.chain([SEAL]).filter(|name| !frozen_already.iter().any(|there| there == name)) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
+        maps.check()?;
+        check_value(&object, MAPS[0].0, &policy)?;
+        check_value(&object, SEAL, &seal)?;
+        if crate::labels::any_in(object.map(LABELS.0)?)? {
+            return Err(meddled(LABELS.0));
+        }
         Ok(Self { object, programs, beside, seal, kept })
     }
 
@@ -461,6 +467,13 @@ impl Made {
         let ours: Vec<u32> = ours.chain(beside.map(|link| link.program)).collect();
         foreign::no_holder_of(&self.kept, &ours)
     }
+}
+
+/// Fails unless a frozen map has this value.
+fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Error> {
+    let there =
+        held::value(object.map(name)?).map_err(|e| Error::io(format!("read back the map {name}"), e))?;
+    if there == tables::bytes(value) { Ok(()) } else { Err(meddled(name)) }
 }
 
 fn too_many() -> Error {

@@ -140,7 +140,13 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
-    bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) }).map(drop)
+    bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) })?;
+    // Up to here root could write it too.
+    if held::value(map)? == value {
+        Ok(())
+    } else {
+        Err(io::Error::other("another process has written into the map"))
+    }
 }
 
 /// `BPF_MAP_CREATE`, as far as it is needed here.

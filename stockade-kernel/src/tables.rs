@@ -5,7 +5,8 @@ Every entry carries the generation of its policy, so that writing a new policy t
 force reads, and what a command left behind that was killed can be told from what is in force.
 */
 use std::{
-    collections::HashMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -19,10 +20,29 @@ use stockade_policy::{
     model::Place,
 };
 
-use crate::{Error, cgroups, executables::Executable, object::Object, pins};
+use crate::{Error, cgroups, executables::Executable, object::Object, pins, sys::held};
 
 /// The hash maps of a policy.
-pub(crate) struct Maps(HashMap<&'static str, OwnedFd>);
+pub(crate) struct Maps {
+    maps: HashMap<&'static str, OwnedFd>,
+    /// What was written, as bytes: see [`Maps::check`].
+    written: Option<RefCell<HashMap<&'static str, Entries>>>,
+}
+
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The error where a map has something else than what was written to it.
+pub(crate) fn meddled(map: &str) -> Error {
+    Error::Request(format!(
+        "not sealed: another process has written into the map {map} while it was made; find out who it is, and seal again"
+    ))
+}
+
+/// As it lies in a map: the types of this module have no padding.
+pub(crate) fn bytes<T: Copy>(value: &T) -> Vec<u8> {
+    // SAFETY: plain data with explicit padding, borrowed for the call.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
+}
 
 /// Names in the object.
 const NAMES: [&str; 7] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS", SETTINGS];
@@ -36,18 +56,23 @@ impl Maps {
             let map = object.map(name)?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
             Ok((name, map))
         });
-        Ok(Self(maps.collect::<Result<_, Error>>()?))
+        Ok(Self { maps: maps.collect::<Result<_, Error>>()?, written: None })
+    }
+
+    /// The same, to be held against what is in them later.
+    pub fn to_be_checked(object: &Object) -> Result<Self, Error> {
+        Ok(Self { written: Some(RefCell::default()), ..Self::of(object)? })
     }
 
     /// Those that are pinned.
     pub fn pinned() -> Result<Self, Error> {
         let mut there = pins::open_maps()?;
         let maps = NAMES.iter().filter_map(|&name| Some((name, there.remove(name)?)));
-        Ok(Self(maps.collect()))
+        Ok(Self { maps: maps.collect(), written: None })
     }
 
     fn map(&self, name: &str) -> BorrowedFd<'_> {
-        self.0[name].as_fd()
+        self.maps[name].as_fd()
     }
 
     /// Writes all but the places of cgroups: see [`Maps::place`].
@@ -208,7 +233,26 @@ impl Maps {
         crate::sys::delete_all(map, &old).map_err(failed)
     }
 
-    fn update<K: Copy, V: Copy>(&self, name: &str, entries: Vec<(K, V)>) -> Result<(), Error> {
+    /// Fails unless the maps that nobody can write any more have what was written to them, and nothing else: between
+    /// the making of a map and its freezing, root can write it by its number.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut written = self.written.as_ref().map(RefCell::borrow_mut).expect("made to be checked");
+        // Places are written by the kernel side too.
+        for name in NAMES.into_iter().filter(|name| *name != "CGROUPS") {
+            let there = held::entries(self.map(name))
+                .map_err(|e| Error::io(format!("read back the table {name}"), e))?;
+            if there != written.remove(name).unwrap_or_default() {
+                return Err(meddled(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn update<K: Copy, V: Copy>(&self, name: &'static str, entries: Vec<(K, V)>) -> Result<(), Error> {
+        if let Some(written) = &self.written {
+            let entries = entries.iter().map(|(key, value)| (bytes(key), bytes(value)));
+            written.borrow_mut().entry(name).or_default().extend(entries);
+        }
         let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
         crate::sys::update_all(self.map(name), &keys, &values).map_err(|e| match e.raw_os_error() {
             Some(libc::E2BIG) => Error::Request(format!(

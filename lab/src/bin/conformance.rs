@@ -100,12 +100,14 @@ fn set(setting: Setting) -> Result<()> {
         Setting::Nothing => Ok(()),
         Setting::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
         Setting::OurIntegrity => stockade(&["enforce", "integrity"]),
-        Setting::OurConfidentiality => stockade(&["enforce", "confidentiality"]),
+        // What is sealed already is stacked upon.
+        Setting::OurConfidentiality | Setting::SealedConfidentiality => {
+            stockade(&["enforce", "confidentiality"])
+        }
         Setting::SealedIntegrity => {
             stockade(&["enforce", "integrity"])?;
             stockade(&["seal"])
         }
-        Setting::SealedConfidentiality => stockade(&["enforce", "confidentiality"]),
         Setting::NativeIntegrity => native("integrity"),
         Setting::NativeConfidentiality => native("confidentiality"),
     }

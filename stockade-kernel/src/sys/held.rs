@@ -2,13 +2,14 @@
 The calls around programs that a cgroup holds, and around maps that nobody writes any more.
 */
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::bpf_prog_info;
 
-use super::{InfoAttr, address, bpf, fd_number, owned};
+use super::{BatchAttr, ElementAttr, InfoAttr, address, bpf, fd_number, owned};
 
 const BPF_PROG_ATTACH: i64 = 8;
 const BPF_PROG_DETACH: i64 = 9;
@@ -127,6 +128,8 @@ pub struct MapInfo {
     pub id: u32,
     /// Name, cut off after 15 bytes and padded with zeros.
     pub name: [u8; 16],
+    /// Bytes of a key and of a value.
+    pub sizes: (u32, u32),
 }
 
 /// Asks for a map's id and name.
@@ -139,7 +142,56 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     for (to, word) in name.chunks_exact_mut(4).zip(&info[6..10]) {
         to.copy_from_slice(&word.to_ne_bytes());
     }
-    Ok(MapInfo { id: info[1], name })
+    Ok(MapInfo { id: info[1], name, sizes: (info[2], info[3]) })
+}
+
+/// The one value of a map, as bytes.
+pub fn value(map: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; map_info(map)?.sizes.1 as usize];
+    let key = 0u32;
+    let mut attr = ElementAttr {
+        map_fd: fd_number(map),
+        pad: 0,
+        key: address(&raw const key),
+        value: address(value.as_mut_ptr()),
+        flags: 0,
+    };
+    bpf(super::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(value)
+}
+
+/// Every entry of a hash map that nobody writes any more, as bytes. 5.6 and later.
+pub fn entries(map: BorrowedFd<'_>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    const ROOM: usize = 1024;
+    let (key, value) = map_info(map)?.sizes;
+    let (key, value) = (key as usize, value as usize);
+    let (mut keys, mut values) = (vec![0u8; ROOM * key], vec![0u8; ROOM * value]);
+    let mut found = BTreeMap::new();
+    let (mut position, mut next) = (0u32, 0u32);
+    let mut first = true;
+    loop {
+        let mut attr = BatchAttr {
+            in_batch: if first { 0 } else { address(&raw const position) },
+            out_batch: address(&raw mut next),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: u32::try_from(ROOM).expect("a constant"),
+            map_fd: fd_number(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        let answer = bpf(super::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        let over = match &answer {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return answer.map(|_| found),
+            answer => answer.is_err(),
+        };
+        let there = keys.chunks_exact(key).zip(values.chunks_exact(value)).take(attr.count as usize);
+        found.extend(there.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        if over {
+            return Ok(found);
+        }
+        (position, first) = (next, false);
+    }
 }
 
 /// What the kernel says of a program, and the ids of the maps it uses.
