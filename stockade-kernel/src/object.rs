@@ -9,6 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use aya::maps::MapData;
@@ -361,7 +362,16 @@ impl Object {
 
 /// Tags that the kernel gives to those of our programs which the root cgroup can hold: of SHA-1, and of SHA-256 as kernels
 /// since 6.18 make them.
-pub(crate) fn tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
+pub(crate) fn tags() -> io::Result<&'static [(Duty, [u8; 8])]> {
+    static TAGS: OnceLock<Vec<(Duty, [u8; 8])>> = OnceLock::new();
+    if let Some(tags) = TAGS.get() {
+        return Ok(tags);
+    }
+    let made = make_tags()?;
+    Ok(TAGS.get_or_init(|| made))
+}
+
+fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
     let broken = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
     let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
     // Which descriptors the maps have does not matter.

@@ -19,6 +19,7 @@ use std::{
     fmt, fs,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use stockade_common::{KNOWN_MAX, KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, kinds};
@@ -123,6 +124,8 @@ pub struct Done {
     pub open: Vec<Open>,
     /// Programs that are started already and excepted only when started anew: process id and path.
     pub started_before: Vec<(u32, PathBuf)>,
+    /// How long it took until it was in force; the proof of that and its record come after.
+    pub effective_after: Duration,
     /// What is wrong with it, proven by trying; nothing when it holds.
     pub problems: Vec<String>,
     /// The kernel hooks in use.
@@ -142,6 +145,7 @@ pub fn seal<T>(
     options: &Options,
     before: impl FnOnce(&Policy) -> Result<T, Error>,
 ) -> Result<(Done, T), Error> {
+    let begin = Instant::now();
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
@@ -211,6 +215,7 @@ pub fn seal<T>(
             other => other,
         });
     }
+    let effective_after = begin.elapsed();
     step("committed");
     // The kernel takes a moment to forget them once their pins are gone.
     let before_us = ours_in_pins();
@@ -233,6 +238,7 @@ pub fn seal<T>(
         trusted,
         open,
         started_before,
+        effective_after,
         problems,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,
@@ -412,7 +418,7 @@ impl Made {
             *seal.files.get_mut(at).ok_or_else(|| Error::Object("too many files are kept".into()))? = *file;
         }
         let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
-        let ours = tags.into_iter().map(|(duty, tag)| targets[&duty].known(tag));
+        let ours = tags.iter().map(|(duty, tag)| targets[duty].known(*tag));
         for (at, program) in ours.chain(set.trusted.iter().map(Foreign::known)).enumerate() {
             *seal.programs.get_mut(at).ok_or_else(too_many)? = program;
             seal.programs_known = u32::try_from(at + 1).expect("they are few");

@@ -7,7 +7,7 @@ first and the logs after it, as a record says whether it was measured: where the
 use std::{
     fmt::Display,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -90,7 +90,7 @@ pub struct Prepared {
     notice: Option<String>,
     kernel: String,
     boot_id: String,
-    program: Digest,
+    program: File,
 }
 
 /// A register that could be read.
@@ -170,15 +170,16 @@ impl Prepared {
                 }
             },
         };
-        let program = Path::new("/proc/self/exe");
-        let bytes = fs::read(program).map_err(|source| Error::Unreadable { path: program.into(), source })?;
+        // Held open: what is hashed after the seal is what sealed.
+        let path = Path::new("/proc/self/exe");
+        let program = File::open(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
         Ok(Self {
             places,
             register,
             notice,
             kernel: line_of("/proc/sys/kernel/osrelease")?,
             boot_id: line_of("/proc/sys/kernel/random/boot_id")?,
-            program: Digest::of(&bytes),
+            program,
         })
     }
 
@@ -195,6 +196,14 @@ impl Prepared {
     pub fn commit(self, sealed: &Sealed<'_>) -> Result<Recorded, Error> {
         let Self { places, mut register, kernel, boot_id, program, notice } = self;
         let level = sealed.policy.level.value.settled(sealed.auto);
+        let mut bytes = Vec::new();
+        let mut unread = None;
+        if let Err(source) = (&program).read_to_end(&mut bytes) {
+            unread = Some(format!(
+                "the program that sealed could not be read, so that its digest is that of nothing: {source}"
+            ));
+            bytes.clear();
+        }
         let mut record = Record {
             format: FORMAT,
             stockade: env!("CARGO_PKG_VERSION").into(),
@@ -209,7 +218,7 @@ impl Prepared {
                 Mode::Audit => "audit".into(),
             },
             object: sealed.object,
-            program,
+            program: Digest::of(&bytes),
             left_open: sealed.left_open.clone(),
             pcr: register.as_ref().map(|register| register.pcr),
             pcr_before: None,
@@ -226,7 +235,7 @@ impl Prepared {
         };
         let line = line(&record);
         let digest = Digest::of(line.as_bytes());
-        let mut problems: Vec<String> = notice.into_iter().collect();
+        let mut problems: Vec<String> = notice.into_iter().chain(unread).collect();
         problems.extend(write_kernel_log(&places.kernel_log, &line, digest).err().map(|error| {
             format!("the record could not be written to {}: {error}", places.kernel_log.display())
         }));

@@ -25,6 +25,8 @@ pub struct Report {
     pub refused: Vec<String>,
     /// Reasons let through and reported
     pub audited: Vec<String>,
+    /// Milliseconds until it was in force; its proof and its record come after
+    pub effective_after_ms: u64,
     /// Whether it was proven, by trying, that it holds
     pub verified: bool,
     /// Exceptions and grants that are sealed with it
@@ -94,6 +96,7 @@ fn report(done: &Done) -> Report {
         audit: done.slot.audit == 1,
         refused: super::ids(words.deny, &done.types),
         audited: super::ids(words.watched & !words.deny, &done.types),
+        effective_after_ms: u64::try_from(done.effective_after.as_millis()).unwrap_or(u64::MAX),
         verified: done.problems.is_empty(),
         exceptions: done.policy.exceptions.iter().map(|exception| exception.name.value.clone()).collect(),
         trusted: done
