@@ -63,6 +63,8 @@ pub enum Command {
     /// Stockade's, a kernel loaded for kexec, kernel.ftrace_enabled at 0. Each is named with what to do about it.
     /// A command that fails or is killed leaves the policy applied and not sealed.
     ///
+    /// Exit status 1 when it is sealed and that could not be proven, or not be recorded as the policy demands.
+    ///
     /// Needs kernel 6.0 or newer and bpf among the active security modules. Try the policy first: only a reboot ends it.
     /// Where it is sealed at boot by stockade-seal.service, the kernel command line
     /// systemd.mask=stockade-seal.service boots once without.
