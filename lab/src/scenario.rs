@@ -29,6 +29,10 @@ pub enum Boot {
     Plain,
     /// The same with two processors, for what happens at once.
     TwoProcessors,
+    /// As distributed, for attacks on enforcement that lives in pins: some leave the guest in disorder.
+    PinsAttacked,
+    /// The same with two processors.
+    PinsAttackedTwoProcessors,
     /// The kernel's own lockdown at integrity.
     NativeIntegrity,
     /// The kernel's own lockdown at confidentiality.
@@ -83,9 +87,11 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 27] = [
+    pub const ALL: [Boot; 29] = [
         Boot::Plain,
         Boot::TwoProcessors,
+        Boot::PinsAttacked,
+        Boot::PinsAttackedTwoProcessors,
         Boot::NativeIntegrity,
         Boot::NativeConfidentiality,
         Boot::NoBpfLsm,
@@ -119,6 +125,8 @@ impl Boot {
         match self {
             Boot::Plain => "plain",
             Boot::TwoProcessors => "two-processors",
+            Boot::PinsAttacked => "pins-attacked",
+            Boot::PinsAttackedTwoProcessors => "pins-attacked-two",
             Boot::NativeIntegrity => "native-integrity",
             Boot::NativeConfidentiality => "native-confidentiality",
             Boot::NoBpfLsm => "no-bpf-lsm",
@@ -183,6 +191,8 @@ impl Boot {
         match self {
             Boot::Plain
             | Boot::TwoProcessors
+            | Boot::PinsAttacked
+            | Boot::PinsAttackedTwoProcessors
             | Boot::Raised
             | Boot::RaisedOverIntegrity
             | Boot::RaisedOverConfidentiality
@@ -215,7 +225,36 @@ impl Boot {
     /// How many processors its guest has. Emulated ones take turns with the host's few, so one is the rule.
     #[must_use]
     pub fn processors(self) -> u32 {
-        if matches!(self, Boot::TwoProcessors | Boot::SealAttackedTwoProcessors) { 2 } else { 1 }
+        let two = matches!(
+            self,
+            Boot::TwoProcessors | Boot::PinsAttackedTwoProcessors | Boot::SealAttackedTwoProcessors
+        );
+        if two { 2 } else { 1 }
+    }
+
+    /// Whether one flavour of each kernel series is enough, the generic one: what is played there is long, and the flavours
+    /// differ in drivers alone.
+    #[must_use]
+    pub fn wants_generic(self) -> bool {
+        matches!(
+            self,
+            Boot::PinsAttacked
+                | Boot::PinsAttackedTwoProcessors
+                | Boot::SealAttacked
+                | Boot::SealAttackedExceptions
+                | Boot::SealAttackedTwoProcessors
+                | Boot::SealStarved
+                | Boot::SealMeddled
+                | Boot::SealedKilled
+                | Boot::SealedTrusting
+                | Boot::SealedPrograms
+                | Boot::SealedScopes
+                | Boot::SealedLegacy
+                | Boot::Tpm
+                | Boot::Programs
+                | Boot::AppArmor
+                | Boot::Selinux
+        )
     }
 
     /// Whether its guest has [`crate::userland`]'s disk.

@@ -555,7 +555,8 @@ pub(crate) fn stack(
 /// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
 pub fn problems(types: &KernelTypes) -> Result<Vec<String>, Error> {
     match anchor::look()? {
-        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?, &[])),
+        // What a command left pinned that was killed right after the commit decides the same once more.
+        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?, &ours_in_pins())),
         _ => Err(Error::Request("nothing is sealed".into())),
     }
 }

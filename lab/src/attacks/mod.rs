@@ -225,8 +225,8 @@ impl Attack {
     /// The boot of each state.
     fn boot(&self, sealed: bool) -> Boot {
         match (sealed, self.processors, self.setting) {
-            (false, 1, _) => Boot::Plain,
-            (false, ..) => Boot::TwoProcessors,
+            (false, 1, _) => Boot::PinsAttacked,
+            (false, ..) => Boot::PinsAttackedTwoProcessors,
             (true, 1, Setting::Exceptions) => Boot::SealAttackedExceptions,
             (true, 1, _) => Boot::SealAttacked,
             (true, ..) => Boot::SealAttackedTwoProcessors,

@@ -168,7 +168,7 @@ fn lost(_: &Guest) -> Result<()> {
     stockade(&["status"])?.exits(0)?.says("yes, verified")?.says("the description of the policy")?;
     stockade(&["enforce", "confidentiality", "--deny", "bpf-write-user"])?
         .exits(2)?
-        .says("description of the policy")?;
+        .says("description of the sealed policy")?;
     stockade(&["lift", "--force"])?.exits(2)?.says("sealed until it is rebooted")?;
     ensure!(!mem_opens(), "/dev/mem opens");
     verified(policies).map(drop)
