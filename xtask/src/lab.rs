@@ -32,6 +32,9 @@ pub struct Flags {
     /// Fetch kernels anew instead of taking them from the cache
     #[arg(long)]
     pub refresh: bool,
+    /// Leave out kernels that the tests have no time for
+    #[arg(skip)]
+    pub for_tests: bool,
     /// Something else than the scenarios
     #[command(subcommand)]
     pub other: Option<Other>,
@@ -168,6 +171,10 @@ pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
+/// Where the tests play the scenarios: the oldest kernel, the newest, and one between with the drivers of a cloud. The matrix
+/// of conformance is held against all of them.
+const IN_TESTS: [&str; 3] = ["6.1-generic", "6.12-cloud", "7-generic"];
+
 /// The kernels to play on. One that cannot be had is skipped when nobody asked for it by name.
 fn find_kernels(flags: &Flags) -> anyhow::Result<(Vec<Kernel>, Counts)> {
     let mut counts = Counts::default();
@@ -180,6 +187,14 @@ fn find_kernels(flags: &Flags) -> anyhow::Result<(Vec<Kernel>, Counts)> {
     }
     let mut found = Vec::new();
     for id in kernels::ids() {
+        if flags.for_tests && !IN_TESTS.contains(&id) {
+            println!(
+                "skip {id:<12} the tests have an hour, and play the scenarios on {} alone; `cargo xtask lab --on {id}` plays them",
+                IN_TESTS.join(", ")
+            );
+            counts.skipped += 1;
+            continue;
+        }
         match kernels::get(id, flags.refresh) {
             Ok(kernel) => found.push(kernel),
             Err(error) => {

@@ -45,7 +45,8 @@ pub fn run() -> anyhow::Result<bool> {
     }
     total.add(said("fuzz", &fuzz::run(&fuzz::Flags::a_minute())));
     total.add(said("bpf", &bpf::run(&bpf::Flags { check: true })));
-    total += lab::play(&lab::Flags::default()).unwrap_or_else(|error| could_not("lab", &error));
+    total += lab::play(&lab::Flags { for_tests: true, ..lab::Flags::default() })
+        .unwrap_or_else(|error| could_not("lab", &error));
     total.add(said("conformance", &lab::conformance(true)));
     // Instructions are counted, so other load changes no figure; the guest takes some ten seconds.
     total.add(said("bench", &bench::run(&bench::Flags::check())));
