@@ -29,8 +29,7 @@ use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
-    compile::{CompileError, CompiledSetting, Tables, compile},
-    finder::Finder,
+    compile::CompiledSetting,
     model::{Exception, Policy},
 };
 use stockade_reasons::Level;
@@ -41,15 +40,13 @@ use crate::{
     anchor::{self, Found, Sealed},
     attach::Attachment,
     btf::KernelTypes,
-    cgroups,
     description::{self, Description},
-    elsewhere,
-    executables::{self, Executable},
-    host, labels, lift,
+    elsewhere, host, labels, lift,
     notices::{self, Notice},
     object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
     pins::{self, Enforcement, Lock, Pinned, PolicyValue},
     read_back::held_unsealed,
+    ready::Ready,
     seal, selftest, sys,
     tables::Maps,
 };
@@ -178,140 +175,6 @@ impl Machine {
         let mut policy = policy.clone();
         policy.exceptions.extend(grants()?);
         apply(self.clone(), policy, auto)
-    }
-}
-
-/// A policy made ready for this machine.
-pub(crate) struct Ready {
-    pub tables: Tables,
-    pub executables: Vec<Executable>,
-    pub slot: Slot,
-    pub description: Description,
-    described: description::Bytes,
-}
-
-impl Ready {
-    pub fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
-        let policy = policy.with_units(cgroups::of_unit);
-        let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
-            .map_err(|e: CompileError| Error::Request(e.to_string()))?;
-        if !tables.places.is_empty() {
-            cgroups::root()?;
-        }
-        if !tables.settings.is_empty() && !pins::works(Duty::Settings) {
-            cgroups::open_root()?;
-        }
-        let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
-        if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
-            return Err(Error::Request(format!(
-                "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
-            )));
-        }
-        let mut mounts = executables::Mounts::default();
-        let look_up = |program| executables::look_up(program, &mut mounts);
-        let executables: Vec<Executable> = tables.programs.iter().map(look_up).collect::<Result<_, _>>()?;
-        let programs = tables.programs.iter().zip(&executables).map(|(program, seen)| description::Program {
-            path: program.path.clone(),
-            inode: seen.inode,
-            device: seen.device,
-            changed: (seen.program.ctime, seen.program.ctime_nsec),
-        });
-        let description = Description {
-            auto: auto.into(),
-            places: tables.places.iter().map(|place| place.place.clone()).collect(),
-            programs: programs.collect(),
-            policy: policy.without_origins(),
-        };
-        let described = description.bytes()?;
-        let slot = Slot { digest: described.digest, ..slot(&tables, &description.policy, auto, types) };
-        Ok(Self { tables, executables, slot, description, described })
-    }
-
-    /// The program that can decide it.
-    fn decider(&self) -> Duty {
-        // Settings are held by a program of their own.
-        let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
-        if whole { Duty::DecideWhole } else { Duty::Decide }
-    }
-
-    /// What it needs beside the program that decides.
-    fn duties(&self) -> Vec<Duty> {
-        let mut duties = Vec::new();
-        if !self.tables.places.is_empty() {
-            duties.extend(Duty::PLACES);
-        }
-        if !self.tables.programs.is_empty() {
-            duties.extend(Duty::LABELS);
-        }
-        if !self.tables.settings.is_empty() {
-            duties.push(Duty::Settings);
-        }
-        duties
-    }
-
-    /// The programs that the root cgroup holds for it: what decides comes last.
-    pub fn sealed_duties(&self) -> Vec<Duty> {
-        let mut duties = Vec::new();
-        if !self.tables.programs.is_empty() {
-            duties.extend(Duty::SEALED_LABELS);
-        }
-        if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
-            duties.push(Duty::GuardMaps);
-        }
-        if !self.tables.settings.is_empty() {
-            duties.push(Duty::Settings);
-        }
-        duties.push(if self.decider() == Duty::DecideWhole { Duty::SealedWhole } else { Duty::Sealed });
-        duties
-    }
-
-    /// Whether nothing is refused anywhere.
-    pub fn refuses_nothing(&self) -> bool {
-        self.slot.words.deny == 0 && self.tables.places.iter().all(|place| place.sets.deny == 0)
-    }
-
-    /// What is watched where this process is.
-    pub fn watched_here(&self) -> u64 {
-        let finder = Finder::new(&self.tables.places);
-        let here = cgroups::own().and_then(|path| finder.nearest(&path));
-        here.map_or(self.slot.words.watched, |sets| sets.watched)
-    }
-
-    /// Writes tables and description under this generation.
-    pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
-        self.slot.words.generation = generation;
-        maps.write(&self.tables, &self.executables, generation)?;
-        self.described.write(generation)?;
-        step("tables-written");
-        Ok(())
-    }
-}
-
-fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> Slot {
-    use stockade_policy::model::{Mode, Verdict};
-    let named = |verdict| {
-        policy.reasons.iter().filter(|(_, said)| said.value == verdict).fold(0, |set, (id, _)| {
-            let number = types.number(stockade_policy::model::known(id).enum_name);
-            set | number.map_or(0, stockade_policy::compile::bit)
-        })
-    };
-    Slot {
-        words: tables.words,
-        allow: named(Verdict::Allow),
-        deny_extra: named(Verdict::Deny),
-        audit_extra: named(Verdict::Audit),
-        applied_boot_ns: host::boot_ns(),
-        digest: 0,
-        level: match policy.level.value.settled(auto) {
-            Level::None => 0,
-            Level::Integrity => 1,
-            Level::Confidentiality => 2,
-        },
-        audit: u8::from(policy.mode.value == Mode::Audit),
-        has_tables: u8::from(
-            !tables.places.is_empty() || !tables.exceptions.is_empty() || !tables.settings.is_empty(),
-        ),
-        pad: [0; 5],
     }
 }
 

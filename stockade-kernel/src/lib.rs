@@ -10,6 +10,7 @@ attach       the two ways to be asked
 object       the compiled kernel side, loaded: maps, verifier, attach
 tables       a compiled policy, written into maps
 pins         where enforcement lives while no process of ours does
+ready        a policy made ready for this machine
 enforce      the steps from a policy to its effect, in an order that a kill at any point cannot spoil
 selftest     the proof that it has one
 description  the policy in force in words
@@ -53,6 +54,7 @@ mod object;
 pub mod pins;
 pub mod programs;
 pub mod read_back;
+mod ready;
 pub mod seal;
 mod selftest;
 mod sys;

@@ -14,35 +14,43 @@ A kill before the commit leaves what was in force before, beside programs that t
 After it nothing is taken back by anybody: a stricter policy is stacked as one more program that decides, and a request
 passes when none of them refuses.
 */
+mod made;
+mod proof;
+
 use std::{
     collections::HashMap,
     fmt, fs,
-    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use stockade_common::{KNOWN_MAX, KeptFile, Policy as KernelPolicy, Seal, SettingRule, Slot, kinds};
+use stockade_common::{SettingRule, Slot};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::Policy,
 };
 use stockade_reasons::Level;
 
+pub use proof::problems;
+pub(crate) use proof::proof;
+
+use self::{
+    made::{Made, Set},
+    proof::problems_of,
+};
 use crate::{
     Error,
     anchor::{self, Found, Root, Sealed},
     btf::KernelTypes,
     description::{self, Description},
-    enforce::{Machine, Ready, step},
+    enforce::{Machine, step},
     foreign::{self, Foreign},
-    host, kept_files, measure,
-    object::{self, Duty, LABELS, MAPS, Object, SEAL},
+    host, kept_files,
+    object::{Duty, MAPS},
     pins::{self, Lock, Pinned},
     read_back::reason_id,
-    selftest::{self, SelfTest},
-    sys::{self, held},
-    tables::{self, Maps, SETTINGS, meddled},
+    ready::Ready,
+    selftest::SelfTest,
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -344,165 +352,6 @@ fn open_pins(open: &[Open]) -> Vec<&'static str> {
     if open.contains(&Open::NewCgroups) { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
 }
 
-/// What is known of the set of programs to be made.
-struct Set<'a> {
-    number: u32,
-    generation: u64,
-    open: &'a [Open],
-    trusted: &'a [Foreign],
-    files: &'a [(PathBuf, KeptFile)],
-}
-
-/// A generation of programs, loaded, its maps written and frozen.
-struct Made {
-    object: Object,
-    programs: HashMap<Duty, OwnedFd>,
-    /// Attachments that are not the root cgroup's.
-    beside: Vec<(Duty, OwnedFd)>,
-    seal: Seal,
-    /// Ids of the maps that programs write and decisions depend on.
-    kept: Vec<u32>,
-}
-
-impl Made {
-    /// With the maps that are there already.
-    fn new(
-        machine: &Machine,
-        ready: &mut Ready,
-        duties: &[Duty],
-        set: &Set<'_>,
-        there: HashMap<String, OwnedFd>,
-    ) -> Result<Self, Error> {
-        // Of those too that a policy stacked on this one may need.
-        let (targets, offsets) = Duty::sealed_targets(&Duty::SEALED)?;
-        let targets: HashMap<Duty, sys::Target> = Duty::SEALED.into_iter().zip(targets).collect();
-        let frozen_already: Vec<String> = there.keys().cloned().collect();
-        let object = Object::open_with(&machine.types, offsets, there)?;
-        let maps = Maps::to_be_checked(&object)?;
-        ready.write(&maps, set.generation)?;
-        let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
-        sys::update(object.map(MAPS[0].0)?, &0u32, &policy)
-            .map_err(|e| Error::bpf("writing the policy", e))?;
-
-        let mut programs = HashMap::new();
-        for &duty in duties {
-            let program = object.load(duty, targets[&duty])?;
-            if matches!(duty, Duty::Sealed | Duty::SealedWhole) {
-                // Where whoever looks for the seal finds it.
-                for map in [SEAL, SETTINGS] {
-                    held::bind(program.as_fd(), object.map(map)?)
-                        .map_err(|e| Error::io("bind a map to the program", e))?;
-                }
-            }
-            programs.insert(duty, program);
-        }
-        let mut beside = Vec::new();
-        if set.open.contains(&Open::NewCgroups) {
-            // The old attachments fill the old tables, for as long as those decide: these fill the new ones.
-            beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
-        }
-        maps.place(&ready.tables.places, set.generation)?;
-
-        let kept = kept_maps(&object, ready)?;
-        let mut seal = Seal {
-            number: set.number,
-            sealed_boot_ns: host::boot_ns(),
-            boot_id: host::boot_id(),
-            open: if set.open.contains(&Open::NewCgroups) { Seal::NEW_CGROUPS } else { 0 },
-            ..Seal::NONE
-        };
-        for (to, &id) in seal.maps.iter_mut().zip(&kept) {
-            *to = id;
-        }
-        for (at, (_, file)) in set.files.iter().enumerate() {
-            *seal.files.get_mut(at).ok_or_else(|| Error::Object("too many files are kept".into()))? = *file;
-        }
-        let tags = object::tags().map_err(|e| Error::Object(e.to_string()))?;
-        let ours = tags.iter().map(|(duty, tag)| targets[duty].known(*tag));
-        for (at, program) in ours.chain(set.trusted.iter().map(Foreign::known)).enumerate() {
-            *seal.programs.get_mut(at).ok_or_else(too_many)? = program;
-            seal.programs_known = u32::try_from(at + 1).expect("they are few");
-        }
-        sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
-
-        // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
-        let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
-        for name in frozen.chain([SEAL]).filter(|name| !frozen_already.iter().any(|there| there == name)) {
-            held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
-        }
-        maps.check()?;
-        check_value(&object, MAPS[0].0, &policy)?;
-        check_value(&object, SEAL, &seal)?;
-        if crate::labels::any_in(object.map(LABELS.0)?)? {
-            return Err(meddled(LABELS.0));
-        }
-        Ok(Self { object, programs, beside, seal, kept })
-    }
-
-    fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
-        root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| match e.raw_os_error() {
-            Some(libc::EINVAL) => Error::TooOld("programs of security modules that a cgroup holds, which came with 6.0"),
-            Some(libc::ENOSPC) => Error::Request(
-                "the kernel lets cgroups use ten hooks of security modules in all, and others use too many of them: \
-                 `bpftool cgroup tree` lists whose programs are attached as lsm_cgroup; end them, or take exceptions by program out of the policy".into(),
-            ),
-            Some(libc::E2BIG) => Error::Request(format!(
-                "too many programs are attached to {}: `bpftool prog` lists them; end some", duty.hook_name()
-            )),
-            _ => Error::io(format!("attach {} to the root cgroup", duty.hook_name()), e),
-        })
-    }
-
-    fn self_test(&self, machine: &Machine, watched: u64) -> Result<SelfTest, Error> {
-        let counters = crate::enforce::counters(&self.object)?;
-        selftest::run(&machine.types, &counters, watched, machine.native)
-    }
-
-    /// Processes that run an excepted program since before its labels were there.
-    fn started_before(&self, ready: &Ready) -> Result<Vec<(u32, PathBuf)>, Error> {
-        if ready.executables.is_empty() {
-            return Ok(Vec::new());
-        }
-        crate::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
-    }
-
-    /// Nobody else may hold a map that programs write: it would outlive the guard's attachment.
-    fn held_by_nobody_else(&self) -> Result<(), Error> {
-        let beside = self.beside.iter().filter_map(|(_, link)| sys::link_info(link.as_fd()).ok());
-        let ours = self.programs.values().filter_map(|p| foreign::id(p.as_fd()));
-        let ours: Vec<u32> = ours.chain(beside.map(|link| link.program)).collect();
-        foreign::no_holder_of(&self.kept, &ours)
-    }
-}
-
-/// Fails unless a frozen map has this value.
-fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Error> {
-    let there =
-        held::value(object.map(name)?).map_err(|e| Error::io(format!("read back the map {name}"), e))?;
-    if there == tables::bytes(value) { Ok(()) } else { Err(meddled(name)) }
-}
-
-fn too_many() -> Error {
-    Error::Request(format!(
-        "more programs are trusted than a seal can name: {KNOWN_MAX} in all, Stockade's own included"
-    ))
-}
-
-fn kept_maps(object: &Object, ready: &Ready) -> Result<Vec<u32>, Error> {
-    let mut names = Vec::new();
-    if !ready.tables.programs.is_empty() {
-        names.push(LABELS.0);
-    }
-    if !ready.tables.places.is_empty() {
-        names.push("CGROUPS");
-    }
-    let id = |name| {
-        let info = held::map_info(object.map(name)?).map_err(|e| Error::io("ask for a map's id", e))?;
-        Ok(info.id)
-    };
-    names.into_iter().map(id).collect()
-}
-
 /// Stacks a policy on what is sealed, and tells which running programs its exceptions do not know yet. It counts and tells into the maps that are there.
 pub(crate) fn stack(
     machine: &Machine,
@@ -546,100 +395,4 @@ pub(crate) fn stack(
     }
     let proof = made.self_test(machine, ready.watched_here())?;
     Ok((proof, made.started_before(ready)?))
-}
-
-/// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted
-/// and told as any other. Everything else that is tried has no effect even where no guard is.
-///
-/// # Errors
-/// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
-pub fn problems(types: &KernelTypes) -> Result<Vec<String>, Error> {
-    match anchor::look()? {
-        // What a command left pinned that was killed right after the commit decides the same once more.
-        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?, &ours_in_pins())),
-        _ => Err(Error::Request("nothing is sealed".into())),
-    }
-}
-
-fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, going: &[u32]) -> Vec<String> {
-    let mut problems = Vec::new();
-    if host::tracing_is_off() {
-        problems
-            .push("kernel.ftrace_enabled is 0: no program runs, nothing is refused by Stockade".to_owned());
-    }
-    for duty in [Duty::GuardPrograms, Duty::Settings, Duty::GuardCalls] {
-        if !sealed.held.iter().any(|held| held.duty == Some(duty)) {
-            problems.push(format!("the guard on {} is gone", duty.hook_name()));
-        }
-    }
-    // Of a descriptor that is none the kernel says EBADF, unless the guard answers first.
-    let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
-    for kind in anchor::KINDS {
-        if !refused(held::detach_from_nothing(kind)) {
-            problems
-                .push("the guard on bpf(2) does not refuse to take programs off the root cgroup".to_owned());
-        }
-    }
-    if let Some(hook) = types.hook
-        && !refused(measure::load_foreign(sys::Target::lsm(hook)))
-    {
-        problems.push("the guard on programs does not keep a foreign one out".to_owned());
-    }
-    match foreign::none_but(&[], going) {
-        Ok(()) => {}
-        Err(Error::Foreign { programs, .. }) => problems.push(format!(
-            "programs are loaded that the guard would have kept out, so they were there before it: {programs:?}"
-        )),
-        Err(error) => problems.push(error.to_string()),
-    }
-    // Where nothing holds it, what is not 0 turns it on, as it is.
-    match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EROFS) => problems.push(
-            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
-                .to_owned(),
-        ),
-        _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
-    }
-    let trusted = |held: &anchor::Held| {
-        let known = &sealed.generations[0].seal.programs;
-        known.iter().any(|program| program.tag == u64::from_ne_bytes(held.tag) && program.tag != 0)
-    };
-    let beside = |held: &&anchor::Held| held.duty.is_none() && !trusted(held);
-    if let Some(attached) =
-        sealed.held.iter().filter(|held| held.kind == kinds::ATTACH_LSM_CGROUP).find(beside)
-    {
-        problems.push(format!(
-            "a program that is not Stockade's, {} ({}), is attached beside it",
-            attached.name, attached.id
-        ));
-    }
-    let newest = sealed.newest();
-    if newest.seal.boot_id != host::boot_id() {
-        problems.push("the boot id is not that of the seal: /proc/sys/kernel/random/boot_id is not the kernel's own file".to_owned());
-    }
-    if newest.seal.sealed_boot_ns > host::boot_ns() {
-        problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
-    }
-    match proof(sealed, types, native) {
-        Ok(_) => {}
-        Err(error) => problems.push(error.to_string()),
-    }
-    problems
-}
-
-/// Knocks, and looks whether the newest generation heard it.
-pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Result<SelfTest, Error> {
-    let newest = sealed.newest();
-    let slot = newest.policy.slots[0];
-    let counters = newest.counters()?;
-    let watched = if slot.words.places == 0 {
-        slot.words.watched
-    } else {
-        // Which place decides for this process is not to be read from the tables any more.
-        let description =
-            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
-        Ready::new(types, description.policy, description.auto.into())?.watched_here()
-    };
-    selftest::run(types, &counters, watched, native)
 }

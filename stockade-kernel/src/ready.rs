@@ -1,0 +1,157 @@
+/*!
+A policy made ready for this machine: compiled, its programs looked up, described; and which programs of ours it needs.
+*/
+use stockade_common::Slot;
+use stockade_policy::{
+    compile::{CompileError, Tables, compile},
+    finder::Finder,
+    model::Policy,
+};
+use stockade_reasons::Level;
+
+use crate::{
+    Error,
+    btf::KernelTypes,
+    cgroups,
+    description::{self, Description},
+    enforce::step,
+    executables::{self, Executable},
+    host,
+    object::Duty,
+    pins,
+    tables::Maps,
+};
+
+/// A policy made ready for this machine.
+pub(crate) struct Ready {
+    pub tables: Tables,
+    pub executables: Vec<Executable>,
+    pub slot: Slot,
+    pub description: Description,
+    described: description::Bytes,
+}
+
+impl Ready {
+    pub fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
+        let policy = policy.with_units(cgroups::of_unit);
+        let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
+            .map_err(|e: CompileError| Error::Request(e.to_string()))?;
+        if !tables.places.is_empty() {
+            cgroups::root()?;
+        }
+        if !tables.settings.is_empty() && !pins::works(Duty::Settings) {
+            cgroups::open_root()?;
+        }
+        let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
+        if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
+            return Err(Error::Request(format!(
+                "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
+            )));
+        }
+        let mut mounts = executables::Mounts::default();
+        let look_up = |program| executables::look_up(program, &mut mounts);
+        let executables: Vec<Executable> = tables.programs.iter().map(look_up).collect::<Result<_, _>>()?;
+        let programs = tables.programs.iter().zip(&executables).map(|(program, seen)| description::Program {
+            path: program.path.clone(),
+            inode: seen.inode,
+            device: seen.device,
+            changed: (seen.program.ctime, seen.program.ctime_nsec),
+        });
+        let description = Description {
+            auto: auto.into(),
+            places: tables.places.iter().map(|place| place.place.clone()).collect(),
+            programs: programs.collect(),
+            policy: policy.without_origins(),
+        };
+        let described = description.bytes()?;
+        let slot = Slot { digest: described.digest, ..slot(&tables, &description.policy, auto, types) };
+        Ok(Self { tables, executables, slot, description, described })
+    }
+
+    /// The program that can decide it.
+    pub fn decider(&self) -> Duty {
+        // Settings are held by a program of their own.
+        let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
+        if whole { Duty::DecideWhole } else { Duty::Decide }
+    }
+
+    /// What it needs beside the program that decides.
+    pub fn duties(&self) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        if !self.tables.places.is_empty() {
+            duties.extend(Duty::PLACES);
+        }
+        if !self.tables.programs.is_empty() {
+            duties.extend(Duty::LABELS);
+        }
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
+        }
+        duties
+    }
+
+    /// The programs that the root cgroup holds for it: what decides comes last.
+    pub fn sealed_duties(&self) -> Vec<Duty> {
+        let mut duties = Vec::new();
+        if !self.tables.programs.is_empty() {
+            duties.extend(Duty::SEALED_LABELS);
+        }
+        if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
+            duties.push(Duty::GuardMaps);
+        }
+        if !self.tables.settings.is_empty() {
+            duties.push(Duty::Settings);
+        }
+        duties.push(if self.decider() == Duty::DecideWhole { Duty::SealedWhole } else { Duty::Sealed });
+        duties
+    }
+
+    /// Whether nothing is refused anywhere.
+    pub fn refuses_nothing(&self) -> bool {
+        self.slot.words.deny == 0 && self.tables.places.iter().all(|place| place.sets.deny == 0)
+    }
+
+    /// What is watched where this process is.
+    pub fn watched_here(&self) -> u64 {
+        let finder = Finder::new(&self.tables.places);
+        let here = cgroups::own().and_then(|path| finder.nearest(&path));
+        here.map_or(self.slot.words.watched, |sets| sets.watched)
+    }
+
+    /// Writes tables and description under this generation.
+    pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
+        self.slot.words.generation = generation;
+        maps.write(&self.tables, &self.executables, generation)?;
+        self.described.write(generation)?;
+        step("tables-written");
+        Ok(())
+    }
+}
+
+fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> Slot {
+    use stockade_policy::model::{Mode, Verdict};
+    let named = |verdict| {
+        policy.reasons.iter().filter(|(_, said)| said.value == verdict).fold(0, |set, (id, _)| {
+            let number = types.number(stockade_policy::model::known(id).enum_name);
+            set | number.map_or(0, stockade_policy::compile::bit)
+        })
+    };
+    Slot {
+        words: tables.words,
+        allow: named(Verdict::Allow),
+        deny_extra: named(Verdict::Deny),
+        audit_extra: named(Verdict::Audit),
+        applied_boot_ns: host::boot_ns(),
+        digest: 0,
+        level: match policy.level.value.settled(auto) {
+            Level::None => 0,
+            Level::Integrity => 1,
+            Level::Confidentiality => 2,
+        },
+        audit: u8::from(policy.mode.value == Mode::Audit),
+        has_tables: u8::from(
+            !tables.places.is_empty() || !tables.exceptions.is_empty() || !tables.settings.is_empty(),
+        ),
+        pad: [0; 5],
+    }
+}
