@@ -57,6 +57,8 @@ pub enum Boot {
     SealedScopes,
     /// As [`Boot::Sealed`], with cgroups of version 1 alone.
     SealedLegacy,
+    /// As [`Boot::Sealed`], for a policy with settings.
+    SealedSettings,
     /// As distributed, for attacks on the seal, which only a reboot ends.
     SealAttacked,
     /// The same, for attacks on exceptions and grants of what is sealed.
@@ -87,7 +89,7 @@ pub enum Boot {
 
 impl Boot {
     /// Every way to boot.
-    pub const ALL: [Boot; 29] = [
+    pub const ALL: [Boot; 30] = [
         Boot::Plain,
         Boot::TwoProcessors,
         Boot::PinsAttacked,
@@ -104,6 +106,7 @@ impl Boot {
         Boot::SealedPrograms,
         Boot::SealedScopes,
         Boot::SealedLegacy,
+        Boot::SealedSettings,
         Boot::SealAttacked,
         Boot::SealAttackedExceptions,
         Boot::SealAttackedTwoProcessors,
@@ -139,6 +142,7 @@ impl Boot {
             Boot::SealedPrograms => "sealed-programs",
             Boot::SealedScopes => "sealed-scopes",
             Boot::SealedLegacy => "sealed-legacy",
+            Boot::SealedSettings => "sealed-settings",
             Boot::SealAttacked => "seal-attacked",
             Boot::SealAttackedExceptions => "seal-attacked-except",
             Boot::SealAttackedTwoProcessors => "seal-attacked-two",
@@ -202,6 +206,7 @@ impl Boot {
             | Boot::SealedPrograms
             | Boot::SealedScopes
             | Boot::SealedLegacy
+            | Boot::SealedSettings
             | Boot::SealAttacked
             | Boot::SealAttackedExceptions
             | Boot::SealAttackedTwoProcessors
@@ -250,6 +255,7 @@ impl Boot {
                 | Boot::SealedPrograms
                 | Boot::SealedScopes
                 | Boot::SealedLegacy
+                | Boot::SealedSettings
                 | Boot::Tpm
                 | Boot::Programs
                 | Boot::AppArmor

@@ -22,6 +22,7 @@ mod namespaces;
 mod programs;
 mod refusals;
 mod scopes;
+mod settings;
 mod stacked;
 mod trusting;
 
@@ -38,6 +39,7 @@ pub(super) fn all() -> Vec<Scenario> {
         namespaces::AFTER,
         programs::SCENARIOS,
         scopes::SCENARIOS,
+        settings::SCENARIOS,
         life::LAST,
     ]
     .concat()
