@@ -3,7 +3,7 @@ The steps to a seal, and the proof that it holds.
 
 ```text
 1 look: nothing that would make the seal worth nothing
-2 load every program and write every map; freeze the maps
+2 load every program and write every map; freeze the maps and read them back
 3 attach the guard that keeps foreign programs out, then look for those that are in already
 4 attach what decides, and prove that it does
 5 attach the guard that keeps all of them there: the commit
@@ -134,6 +134,8 @@ pub struct Done {
     pub started_before: Vec<(u32, PathBuf)>,
     /// How long it took until it was in force; the proof of that and its record come after.
     pub effective_after: Duration,
+    /// Proof that it decides, as far as there was something to ask for.
+    pub self_test: SelfTest,
     /// What is wrong with it, proven by trying; nothing when it holds.
     pub problems: Vec<String>,
     /// The kernel hooks in use.
@@ -195,7 +197,7 @@ pub fn seal<T>(
     step("sealed-loaded");
 
     let sealed_boot_ns = made.seal.sealed_boot_ns;
-    let attached = (|| -> Result<(), Error> {
+    let attached = (|| -> Result<SelfTest, Error> {
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
         foreign::none_but(&trusted, &ours_in_pins())?;
@@ -205,24 +207,25 @@ pub fn seal<T>(
         }
         kept_files::no_writer_of(&files)?;
         made.held_by_nobody_else()?;
-        made.self_test(&machine, ready.watched_here())?;
+        let heard = made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
         for (duty, link) in &made.beside {
             pins::pin_waiting(link, *duty)?;
             step("sealed-pinned");
         }
-        made.attach(&root, Duty::GuardCalls)
+        made.attach(&root, Duty::GuardCalls)?;
+        Ok(heard)
     })();
-    if let Err(error) = attached {
+    let self_test = attached.or_else(|error| {
         anchor::tidy_up()?;
-        return Err(match error {
+        Err(match error {
             // Only without the guard can it be asked who they are.
             Error::Foreign { programs, .. } => {
                 Error::Foreign { words: foreign::describe(&programs), programs }
             }
             other => other,
-        });
-    }
+        })
+    })?;
     let effective_after = begin.elapsed();
     step("committed");
     // The kernel takes a moment to forget them once their pins are gone.
@@ -247,6 +250,7 @@ pub fn seal<T>(
         open,
         started_before,
         effective_after,
+        self_test,
         problems,
         hooks: everything.iter().map(|duty| duty.hook_name()).collect(),
         types: machine.types,

@@ -7,7 +7,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::seal::{Done, Options, seal};
+use stockade_kernel::{
+    enforce::SelfTest,
+    seal::{Done, Options, seal},
+};
 use stockade_policy::model::{Clock, Exception};
 use stockade_reasons::Level;
 
@@ -29,6 +32,8 @@ pub struct Report {
     pub effective_after_ms: u64,
     /// Whether it was proven, by trying, that it holds
     pub verified: bool,
+    /// The reason that was asked for to prove that it decides; null when there was none to ask for
+    pub proven_by: Option<String>,
     /// Exceptions and grants that are sealed with it
     pub exceptions: Vec<String>,
     /// Foreign programs that were trusted: id, name and tag
@@ -98,6 +103,10 @@ fn report(done: &Done) -> Report {
         audited: super::ids(words.watched & !words.deny, &done.types),
         effective_after_ms: u64::try_from(done.effective_after.as_millis()).unwrap_or(u64::MAX),
         verified: done.problems.is_empty(),
+        proven_by: match &done.self_test {
+            SelfTest::Passed { reason } => Some(reason.clone()),
+            SelfTest::NativeRefusesFirst | SelfTest::NothingToTest => None,
+        },
         exceptions: done.policy.exceptions.iter().map(|exception| exception.name.value.clone()).collect(),
         trusted: done
             .trusted
@@ -118,10 +127,14 @@ fn text(report: &Report) -> String {
     let _ = writeln!(
         out,
         "  {}",
-        if report.verified {
-            "proven: a real request was refused, and the guards answered"
-        } else {
-            "NOT VERIFIED: see the notes"
+        match &report.proven_by {
+            _ if !report.verified => "NOT VERIFIED: see the notes".to_owned(),
+            Some(reason) => format!(
+                "proven: a real request ({reason}) reached the sealed program and got its answer, and the guards refused what was tried"
+            ),
+            None => "the guards refused what was tried; that the program decides could not be tried: the kernel's own lockdown \
+                     refuses first, or the policy lets these doors through"
+                .to_owned(),
         }
     );
     for (title, list) in [("excepted", &report.exceptions), ("trusted", &report.trusted)] {
