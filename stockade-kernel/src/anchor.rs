@@ -5,7 +5,9 @@ What the root of the cgroup tree holds: the programs of a seal.
 root cgroup, by BPF_PROG_ATTACH
   locked_down           decides                  one for each generation, the newest last
   labels' four hooks    for policies that speak of programs
-  bpf_prog, bpf_map     guards
+  bpf_prog, bpf_map,    guards
+  file_open
+  sysctl                holds settings: a kind of attachment of its own
   bpf                   the guard that keeps all of them there     attached last: the commit
 ```
 
@@ -28,9 +30,11 @@ use stockade_common::{LAYOUT, MAGIC, Policy, Seal, kinds};
 use stockade_policy::compile::CompiledSetting;
 
 use crate::{
-    Error, elsewhere, host,
+    Error,
+    cgroups::ROOT_ID,
+    elsewhere, host,
     object::{self, Duty, MAPS, SEAL},
-    pins,
+    pins, programs,
     sys::{self, held},
     tables::{Maps, SETTINGS},
 };
@@ -106,7 +110,7 @@ impl Root {
                     id,
                     kind,
                     duty,
-                    name: name(&info.name),
+                    name: programs::text(&info.name.map(libc::c_char::cast_unsigned)),
                     tag: info.tag,
                     maps,
                     program: Some(program),
@@ -130,9 +134,6 @@ fn programs_with_links() -> io::Result<Vec<u32>> {
     }
     Ok(programs)
 }
-
-/// The kernel's number of the root cgroup, and the inode number of its folder.
-const ROOT_ID: u64 = 1;
 
 fn is_root(folder: &fs::File, path: &Path) -> bool {
     host::is_cgroup2(path) && folder.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_ID)
@@ -171,11 +172,6 @@ pub(crate) struct Held {
     /// Ids of its maps.
     pub maps: Vec<u32>,
     program: Option<OwnedFd>,
-}
-
-fn name(name: &[libc::c_char; 16]) -> String {
-    let bytes: Vec<u8> = name.iter().map(|c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A policy with the program that decides it.

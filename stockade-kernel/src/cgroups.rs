@@ -36,19 +36,20 @@ fn not_mounted(why: &str) -> Error {
     ))
 }
 
+/// The kernel's number of the root of a whole hierarchy, and the inode number of its folder.
+pub(crate) const ROOT_ID: u64 = 1;
+
 /// Opens the root of the whole hierarchy, where every process is below.
 ///
 /// # Errors
 /// [`Error::Request`] where it is not mounted, or this process sees a part of it only.
 pub(crate) fn open_root() -> Result<fs::File, Error> {
-    /// The kernel numbers the cgroups of a hierarchy from the root on.
-    const ROOT: u64 = 1;
     let mount = mount().ok_or_else(|| {
         not_mounted("the policy holds settings, which is done at the root of the cgroup tree")
     })?;
     let failed = |e| Error::io(format!("open {}", mount.display()), e);
     let root = fs::File::open(mount).map_err(failed)?;
-    if root.metadata().map_err(failed)?.ino() != ROOT {
+    if root.metadata().map_err(failed)?.ino() != ROOT_ID {
         return Err(Error::Request(format!(
             "the policy holds settings, which is done at the root of the cgroup tree, and what is mounted at {} is a part of \
              the tree: run this outside of the cgroup namespace, for instance: nsenter -t 1 -m -C stockade enforce",

@@ -42,6 +42,7 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`crate::enforce::enforce`], as far as the object is concerned.
+#[doc(hidden)]
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
     let (_, offsets) = Duty::sealed_targets(&[Duty::Sealed])?;
     let object = Object::open_with(types, offsets, std::collections::HashMap::new())?;

@@ -24,7 +24,6 @@ const BPF_BTF_LOAD: i64 = 18;
 const BPF_MAP_UPDATE_BATCH: i64 = 26;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
 const BPF_MAP_DELETE_BATCH: i64 = 27;
-const BPF_MAP_FREEZE: i64 = 22;
 const BPF_PROG_LOAD: i64 = 5;
 const BPF_OBJ_PIN: i64 = 6;
 const BPF_OBJ_GET: i64 = 7;
@@ -127,10 +126,6 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
         value: u64,
         flags: u64,
     }
-    #[repr(C)]
-    struct Freeze {
-        map_fd: u32,
-    }
     let key = 0u32;
     let mut update = Update {
         map_fd: fd_number(map),
@@ -140,7 +135,7 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
-    bpf(BPF_MAP_FREEZE, &mut Freeze { map_fd: fd_number(map) })?;
+    held::freeze(map)?;
     // Up to here root could write it too.
     if held::value(map)? == value {
         Ok(())

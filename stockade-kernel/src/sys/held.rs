@@ -9,7 +9,7 @@ use std::{
 
 use aya_obj::generated::bpf_prog_info;
 
-use super::{BatchAttr, ElementAttr, InfoAttr, address, bpf, fd_number, owned};
+use super::{BatchAttr, ElementAttr, IdAttr, InfoAttr, address, bpf, fd_number, owned};
 
 const BPF_PROG_ATTACH: i64 = 8;
 const BPF_PROG_DETACH: i64 = 9;
@@ -113,13 +113,7 @@ pub fn bind(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Opens a map for reading.
 pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attr {
-        id: u32,
-        next_id: u32,
-        open_flags: u32,
-    }
-    bpf(BPF_MAP_GET_FD_BY_ID, &mut Attr { id, next_id: 0, open_flags: 0 }).map(owned)
+    bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
 }
 
 /// What the kernel says of a map.
