@@ -95,6 +95,11 @@ pub enum Command {
     /// Exit status 1 when something was found, 2 also when nothing was found and not everything could be
     /// looked at.
     Residual,
+    /// Assess what this kernel really defends, proven by trying
+    ///
+    /// Looks at every defence of the kernel that Stockade knows of: whether it is there, whether it is on, whether it works, how that is known
+    /// and what to do. What is tried is harmless and leaves nothing behind. Most of it needs no root; what does says so.
+    Assess(Assess),
     /// Print refusals and audits as they happen
     ///
     /// Starts with what happened while nobody watched, as far as the buffer reaches. What the kernel's own
@@ -406,4 +411,12 @@ pub struct Completions {
 pub struct Man {
     /// Folder to write stockade.1, a page for each command and stockade.policy.5 to
     pub folder: PathBuf,
+}
+
+/// `stockade assess`.
+#[derive(Debug, Args)]
+pub struct Assess {
+    /// Leave out what takes longer than an instant: measured randomness of addresses, throughput
+    #[arg(long)]
+    pub quick: bool,
 }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
         Command::Residual => commands::residual::run(json),
+        Command::Assess(f) => commands::assess::run(&f, json),
         Command::Watch(f) => commands::watch::run(&f, json),
         Command::CheckHost => commands::check_host::run(json),
         Command::Policy(f) => commands::policy::run(&f, json),

@@ -71,6 +71,7 @@ fn completions_and_man_pages_know_every_command() {
         "status",
         "probe",
         "residual",
+        "assess",
         "watch",
         "check-host",
         "seal-record",

@@ -7,6 +7,7 @@ use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::rea
 use stockade_policy::{compile::CompiledSetting, settings};
 use stockade_reasons::{Level, Reason};
 
+pub mod assess;
 pub mod check_host;
 pub mod documents;
 pub mod enforce;

@@ -1,0 +1,270 @@
+/*!
+Children: what a check does that could hang, crash or change the process happens in one.
+
+A child is ended with everything it started, by its process group, when its time is over, and by the kernel when its parent dies.
+*/
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    panic,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    pipe::{PipeFlags, pipe_with},
+    process::{
+        Pid, PidfdFlags, Signal, WaitOptions, getppid, kill_process, kill_process_group, pidfd_open,
+        set_parent_process_death_signal, setpgid, waitpid,
+    },
+};
+
+/// How long a killed child may take to go. One that is stuck in the kernel may never go.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// As much is taken from one child as this, in bytes.
+const SIZE: usize = 4 << 20;
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this status.
+    Exited(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was killed, since its time was over.
+    TooLong,
+}
+
+/// A running child and what it says.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    said: File,
+    text: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Child {
+    /// Starts a child that has `limit` to do this. What it writes reaches the parent; a panic ends it with status 101 and the
+    /// panic's words as its last.
+    ///
+    /// # Errors
+    /// When there are no processes or descriptors left.
+    pub fn start(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let parent = rustix::process::getpid();
+        // SAFETY: fork has no precondition. The child keeps to its own copy of memory, allocates with the C library's
+        // allocator, which is made usable after a fork, and leaves through _exit.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            drop(reader);
+            live(parent, writer, duty);
+        }
+        let pid = if pid < 0 { None } else { Pid::from_raw(pid) };
+        let pid = pid.ok_or_else(io::Error::last_os_error)?;
+        // The child does so too; whoever comes first.
+        let _ = setpgid(Some(pid), Some(pid));
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                return Err(error.into());
+            }
+        };
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        Ok(Self { pid, pidfd, said: File::from(reader), text: Vec::new(), deadline: Instant::now() + limit })
+    }
+
+    /// When it will be killed.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What becomes readable when it says something, and when it ends.
+    #[must_use]
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.said.as_fd(), self.pidfd.as_fd()]
+    }
+
+    /// Takes what it has said meanwhile. Returns how it ended once it has.
+    pub fn look(&mut self) -> Option<End> {
+        let ended = self.has_ended_within(Duration::ZERO);
+        self.listen();
+        if ended {
+            return Some(self.reap(WaitOptions::empty()));
+        }
+        if Instant::now() >= self.deadline || self.text.len() >= SIZE {
+            self.kill();
+            let gone = self.has_ended_within(GRACE);
+            self.listen();
+            self.reap(if gone { WaitOptions::empty() } else { WaitOptions::NOHANG });
+            return Some(End::TooLong);
+        }
+        None
+    }
+
+    /// Waits for its end.
+    #[must_use]
+    pub fn wait(mut self) -> (End, Vec<u8>) {
+        loop {
+            if let Some(end) = self.look() {
+                return (end, self.text);
+            }
+            wait_for(&self.descriptors(), self.deadline);
+        }
+    }
+
+    /// What it has said so far.
+    #[must_use]
+    pub fn said(&self) -> &[u8] {
+        &self.text
+    }
+
+    fn listen(&mut self) {
+        let mut part = [0; 16384];
+        while self.text.len() < SIZE {
+            match self.said.read(&mut part) {
+                Ok(0) => break,
+                Ok(n) => self.text.extend_from_slice(&part[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn has_ended_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        wait_for(&[self.pidfd.as_fd()], deadline)
+    }
+
+    fn kill(&self) {
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let _ = kill_process(self.pid, Signal::KILL);
+    }
+
+    /// What the child left running in its group is ended with it.
+    fn reap(&self, options: WaitOptions) -> End {
+        let status = waitpid(Some(self.pid), options);
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        match status {
+            Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => End::Exited(code),
+                (None, Some(signal)) => End::Signal(signal),
+                (None, None) => End::TooLong,
+            },
+            _ => End::TooLong,
+        }
+    }
+}
+
+/// Does this in a child and waits for it.
+///
+/// # Errors
+/// When there are no processes or descriptors left.
+pub fn run(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<(End, Vec<u8>)> {
+    Ok(Child::start(limit, duty)?.wait())
+}
+
+/// Waits until one of these is readable, at most until then. Whether one is.
+pub(crate) fn wait_for(descriptors: &[BorrowedFd<'_>], deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut polls: Vec<PollFd<'_>> = descriptors
+            .iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+            .collect();
+        match poll(&mut polls, Some(&left)) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The child's whole life after the fork.
+fn live(parent: Pid, writer: OwnedFd, duty: impl FnOnce(&mut dyn Write)) -> ! {
+    let _ = setpgid(None, None);
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    if getppid() != Some(parent) {
+        // The parent died before it could be said that this ends with it.
+        leave(1);
+    }
+    let mut writer = File::from(writer);
+    if let Ok(last) = writer.try_clone() {
+        panic::set_hook(Box::new(move |panic| {
+            let _ = writeln!(&last, "\n{panic}");
+            leave(PANICKED);
+        }));
+    }
+    duty(&mut writer);
+    leave(0)
+}
+
+/// The status of a child that panicked; its last words say where.
+pub const PANICKED: i32 = 101;
+
+fn leave(status: i32) -> ! {
+    // SAFETY: _exit ends the process at once; it runs no exit handler of the parent's program.
+    unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_child_is_heard_to_its_end() {
+        let long = "x".repeat(300_000);
+        let (end, text) = run(LONG, |out| out.write_all(long.as_bytes()).unwrap()).unwrap();
+        assert_eq!((end, text.len()), (End::Exited(0), 300_000));
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_ended_with_all_it_started() {
+        let begin = Instant::now();
+        let (end, text) = run(Duration::from_millis(200), |out| {
+            // SAFETY: both processes only sleep.
+            let pid = unsafe { libc::fork() };
+            if pid != 0 {
+                write!(out, "{pid}").unwrap();
+            }
+            std::thread::sleep(LONG);
+        })
+        .unwrap();
+        assert_eq!(end, End::TooLong);
+        assert!(begin.elapsed() < LONG / 2);
+        let pid = Pid::from_raw(String::from_utf8(text).unwrap().parse().unwrap()).unwrap();
+        // Whoever reaps orphans here has its own time.
+        let gone = || {
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        let until = Instant::now() + LONG;
+        while !gone() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(gone());
+    }
+
+    #[test]
+    fn a_signal_and_a_panic_are_told() {
+        let (end, _) = run(LONG, |_| {
+            // SAFETY: ends this child by a signal, which is the point.
+            unsafe { libc::raise(libc::SIGSEGV) };
+        })
+        .unwrap();
+        assert_eq!(end, End::Signal(libc::SIGSEGV));
+        let (end, text) = run(LONG, |_| panic!("three is not four")).unwrap();
+        assert_eq!(end, End::Exited(PANICKED));
+        assert!(String::from_utf8(text).unwrap().contains("three is not four"));
+    }
+}

@@ -1,0 +1,111 @@
+/*!
+What the kernel was built with: /proc/config.gz where it keeps its configuration, else the copy that distributions install beside it.
+*/
+use std::{collections::HashMap, io::Read};
+
+use flate2::read::GzDecoder;
+
+use crate::system::{System, Unread};
+
+/// As much configuration is unpacked as this, in bytes.
+const SIZE: u64 = 4 << 20;
+
+/// A kernel's configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: String,
+    options: HashMap<String, String>,
+}
+
+impl Config {
+    pub(crate) fn of(system: &System) -> Result<Self, Unread> {
+        const OWN: &str = "/proc/config.gz";
+        if let Ok(packed) = system.bytes(OWN) {
+            let mut text = Vec::new();
+            return match GzDecoder::new(packed.as_slice()).take(SIZE).read_to_end(&mut text) {
+                Ok(_) => Ok(Self::parse(OWN, &String::from_utf8_lossy(&text))),
+                Err(error) => Err(Unread::not_understood(OWN, &error.to_string())),
+            };
+        }
+        let release = system.release()?;
+        // It becomes part of a path.
+        if release.is_empty() || release.contains('/') {
+            return Err(Unread::not_understood("/proc/sys/kernel/osrelease", &release));
+        }
+        let copies = [
+            format!("/boot/config-{release}"),
+            format!("/lib/modules/{release}/config"),
+            format!("/usr/lib/modules/{release}/config"),
+            format!("/usr/lib/kernel/config-{release}"),
+        ];
+        let mut last = None;
+        for path in copies {
+            match system.text(&path) {
+                Ok(text) => return Ok(Self::parse(&path, &text)),
+                Err(unread) if unread.is_missing() => {
+                    last.get_or_insert(Unread {
+                        path: format!("the kernel's configuration ({OWN} or {path})"),
+                        ..unread
+                    });
+                }
+                Err(unread) => last = Some(unread),
+            }
+        }
+        Err(last.unwrap_or_else(|| Unread::not_understood(OWN, "")))
+    }
+
+    fn parse(path: &str, text: &str) -> Self {
+        let options = text.lines().filter_map(|line| {
+            let (name, value) = line.trim().split_once('=')?;
+            name.starts_with("CONFIG_").then(|| (name.to_owned(), value.trim_matches('"').to_owned()))
+        });
+        Self { path: path.into(), options: options.collect() }
+    }
+
+    /// An option's value, such as `y`, `m`, a number, or a string without its quotes; none if it is not set.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.options.get(name).map(String::as_str)
+    }
+
+    /// Whether an option is built in or a module.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("y" | "m"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_either_place() {
+        let text = "# a comment\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_LSM=\"a,b\"\n";
+        let system = System::fake(&[("/proc/sys/kernel/osrelease", "6.1.0"), ("/boot/config-6.1.0", text)]);
+        let config = system.config().unwrap();
+        assert!(config.has("CONFIG_A") && !config.has("CONFIG_B"));
+        assert_eq!(config.get("CONFIG_LSM"), Some("a,b"));
+
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(b"CONFIG_C=m\n").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        std::fs::write(folder.path().join("proc/config.gz"), packed.finish().unwrap()).unwrap();
+        assert!(System::below(folder.path()).config().unwrap().has("CONFIG_C"));
+    }
+
+    #[test]
+    fn a_missing_one_says_where_it_was_looked_for() {
+        let system = System::fake(&[("/proc/sys/kernel/osrelease", "6.1.0")]);
+        let unread = system.config().unwrap_err();
+        assert_eq!(
+            unread.to_string(),
+            "the kernel's configuration (/proc/config.gz or /boot/config-6.1.0) is not there"
+        );
+        assert!(System::fake(&[("/proc/config.gz", "garbage")]).config().is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The checks, one file for each defence of the kernel.
+
+use crate::runner::Feature;
+
+mod ksm;
+
+/// Every feature, in the order in which they are told.
+pub const ALL: &[Feature] = &[ksm::FEATURE];

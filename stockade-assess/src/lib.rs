@@ -1,0 +1,30 @@
+/*!
+What this kernel really defends: each defence is asked for, tried where that is harmless, and told with its evidence.
+
+| file | what it owns |
+|---|---|
+| `features/` | the checks, one file for each defence of the kernel |
+| `findings/` (data) | the texts: what a finding is about, why it matters, how to fix it |
+| `finding.rs` | a finding: verdict, how it was established, evidence, figures |
+| `system.rs`, `config.rs` | the machine as checks see it; a folder of files in tests |
+| `runner.rs` | every check in a child of its own, with a deadline |
+| `child.rs` | children: of the runner, and of checks that try what could end a process |
+
+A check reports each of its findings once. What it did not report when it ended, died or was stopped is unknown, with the reason: the
+list of findings is the same on every machine. Nothing is changed: what is tried is undone or dies with its child.
+*/
+#![deny(missing_docs)]
+
+pub mod child;
+pub mod config;
+pub mod features;
+pub mod finding;
+pub mod runner;
+pub mod system;
+pub mod text;
+
+pub use config::Config;
+pub use finding::{Evidence, Finding, How, Measure, Verdict, few};
+pub use runner::{Assessment, Feature, Report, assess};
+pub use system::{System, Unread};
+pub use text::Text;

@@ -1,0 +1,337 @@
+/*!
+Runs the checks: each in a child of its own, several at once, what is measured one after the other at the end.
+
+```text
+assess ── fork ──▶ child: check(&System, &mut Report)
+   ▲                        │ one line of JSON for each finding, as soon as it is known
+   └────── pipe ────────────┘
+```
+
+A child whose time is over is killed with everything it started. What it had reported until then counts; the rest is unknown.
+*/
+use std::{
+    collections::HashMap,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    child::{self, Child, End},
+    features,
+    finding::{Finding, How},
+    system::System,
+    text::Text,
+};
+
+/// How long a check may take. The slowest takes a tenth of it.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A defence of the kernel and how it is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Feature {
+    /// Its id, which its findings' ids begin with.
+    pub id: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    /// Finds out everything that takes an instant.
+    pub check: fn(&System, &mut Report),
+    /// Finds out what has to be measured. Called when the machine is [measured](System::measures), after all checks, while nothing else runs;
+    /// otherwise `check` says about the same findings what can be said without.
+    pub measure: Option<fn(&System, &mut Report)>,
+    /// How long each of them may take.
+    pub limit: Duration,
+    /// Removes what a check that was killed may have left.
+    pub clean_up: Option<fn()>,
+}
+
+impl Feature {
+    /// One that only has a check, without a name yet: for the constants in `features/`.
+    pub(crate) const fn new(check: fn(&System, &mut Report)) -> Self {
+        Self { id: "", title: "", check, measure: None, limit: LIMIT, clean_up: None }
+    }
+
+    /// What the check reports, in this process.
+    #[cfg(test)]
+    pub(crate) fn findings(&self, system: &System) -> HashMap<String, Finding> {
+        let mut report = Report::default();
+        (self.check)(system, &mut report);
+        let mut findings = HashMap::new();
+        for finding in report.findings {
+            let twice = findings.insert(finding.id.to_string(), finding);
+            assert!(twice.is_none(), "reported twice: {twice:?}");
+        }
+        findings
+    }
+}
+
+/// Where a check reports its findings.
+#[derive(Default)]
+pub struct Report<'a> {
+    findings: Vec<Finding>,
+    out: Option<&'a mut dyn Write>,
+}
+
+impl Report<'_> {
+    /// Reports one. Each of a feature's findings is reported once.
+    ///
+    /// # Panics
+    /// In builds for tests, if there is no text for it.
+    pub fn add(&mut self, finding: Finding) {
+        debug_assert!(Text::of(&finding.id).is_some(), "findings/ has no text for {}", finding.id);
+        match &mut self.out {
+            Some(out) => {
+                // A parent that has gone has ended this process as well.
+                let mut line = serde_json::to_vec(&finding).unwrap_or_default();
+                line.push(b'\n');
+                let _ = out.write_all(&line);
+            }
+            None => self.findings.push(finding),
+        }
+    }
+}
+
+/// Everything that was found out about a machine.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Assessment {
+    /// The kernel's release
+    pub kernel: String,
+    /// What the caller would have had to do to see and try everything; missing for root
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
+    /// Whether what takes longer than an instant was measured
+    pub measured: bool,
+    /// How long it took, in milliseconds
+    pub ms: u64,
+    /// Feature by feature
+    pub features: Vec<Assessed>,
+}
+
+/// What was found out about a feature.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Assessed {
+    /// Its id
+    pub id: String,
+    /// Its name
+    pub title: String,
+    /// How long its checks took, in milliseconds
+    pub ms: u64,
+    /// Its findings, in order of ids
+    pub findings: Vec<Finding>,
+}
+
+/// Assesses these features, at most `at_once` of them at the same time. `progress` is told the name of each feature that is done, with how
+/// many are done of how many.
+#[must_use]
+pub fn assess(
+    system: &System,
+    wanted: &[Feature],
+    at_once: usize,
+    mut progress: impl FnMut(&str, usize, usize),
+) -> Assessment {
+    let begin = Instant::now();
+    let measured: Vec<&Feature> =
+        wanted.iter().filter(|f| system.measures() && f.measure.is_some()).collect();
+    let of = wanted.len() + measured.len();
+    let mut done = 0;
+    let mut told = |title: &str| {
+        done += 1;
+        progress(title, done, of);
+    };
+    let mut results: Vec<Collected> = wanted.iter().map(|_| Collected::default()).collect();
+    run(system, wanted, at_once.max(1), Phase::Check, &mut results, &mut told);
+    if system.measures() {
+        run(system, wanted, 1, Phase::Measure, &mut results, &mut told);
+    }
+    Assessment {
+        kernel: system.release().unwrap_or_else(|_| "unknown".into()),
+        lacks: system.lacks_root().map(str::to_owned),
+        measured: system.measures(),
+        ms: milliseconds(begin.elapsed()),
+        features: wanted.iter().zip(results).map(|(feature, result)| result.complete(feature)).collect(),
+    }
+}
+
+/// Every feature there is.
+#[must_use]
+pub fn everything() -> &'static [Feature] {
+    features::ALL
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Check,
+    Measure,
+}
+
+impl Phase {
+    fn duty(self, feature: &Feature) -> Option<fn(&System, &mut Report)> {
+        match self {
+            Phase::Check => Some(feature.check),
+            Phase::Measure => feature.measure,
+        }
+    }
+}
+
+/// What has come from a feature's children.
+#[derive(Default)]
+struct Collected {
+    findings: Vec<Finding>,
+    took: Duration,
+    /// Why something may be missing.
+    trouble: Option<String>,
+}
+
+impl Collected {
+    fn take(&mut self, feature: &Feature, end: End, said: &[u8]) {
+        let mut words = "";
+        let said = String::from_utf8_lossy(said);
+        for line in said.lines().filter(|line| !line.is_empty()) {
+            match serde_json::from_str::<Finding>(line) {
+                Ok(finding) => self.findings.push(finding),
+                // What a panic says may be of several lines: the place and the words.
+                Err(_) if words.is_empty() => words = line,
+                Err(_) => {}
+            }
+        }
+        self.trouble = match end {
+            End::Exited(0) => self.trouble.take(),
+            End::Exited(child::PANICKED) => {
+                Some(format!("the check went wrong, which is a mistake in Stockade: {words}"))
+            }
+            End::Exited(status) => Some(format!("the check ended early with status {status}")),
+            End::Signal(signal) => Some(format!("the check was ended by signal {signal}")),
+            End::TooLong => {
+                Some(format!("no answer within {} s; the check was ended", feature.limit.as_secs_f32()))
+            }
+        };
+    }
+
+    /// Every finding of the feature once.
+    fn complete(self, feature: &Feature) -> Assessed {
+        let missing = self.trouble.as_deref().unwrap_or("the check did not say");
+        let mut reported: HashMap<String, Finding> =
+            self.findings.into_iter().map(|finding| (finding.id.to_string(), finding)).collect();
+        let findings = Text::of_feature(feature.id).map(|text| {
+            reported.remove(text.id).unwrap_or_else(|| Finding::unknown(text.id, How::Tried, missing))
+        });
+        Assessed {
+            id: feature.id.into(),
+            title: feature.title.into(),
+            ms: milliseconds(self.took),
+            findings: findings.collect(),
+        }
+    }
+}
+
+/// One phase of all features.
+fn run(
+    system: &System,
+    wanted: &[Feature],
+    at_once: usize,
+    phase: Phase,
+    results: &mut [Collected],
+    told: &mut dyn FnMut(&str),
+) {
+    let mut waiting = wanted.iter().enumerate().filter_map(|(at, f)| Some((at, f, phase.duty(f)?)));
+    let mut running: Vec<(usize, Instant, Child)> = Vec::new();
+    loop {
+        while running.len() < at_once {
+            let Some((at, feature, duty)) = waiting.next() else { break };
+            let begin = Instant::now();
+            let child = Child::start(feature.limit, |out| {
+                duty(system, &mut Report { findings: Vec::new(), out: Some(out) });
+            });
+            match child {
+                Ok(child) => running.push((at, begin, child)),
+                Err(error) => {
+                    results[at].trouble = Some(format!("the check could not be started: {error}"));
+                    told(feature.title);
+                }
+            }
+        }
+        if running.is_empty() {
+            return;
+        }
+        running.retain_mut(|(at, begin, child)| {
+            let Some(end) = child.look() else { return true };
+            let feature = &wanted[*at];
+            if end != End::Exited(0)
+                && let Some(clean_up) = feature.clean_up
+            {
+                clean_up();
+            }
+            results[*at].take(feature, end, child.said());
+            results[*at].took += begin.elapsed();
+            told(feature.title);
+            false
+        });
+        let descriptors: Vec<_> = running.iter().flat_map(|(_, _, child)| child.descriptors()).collect();
+        if let Some(first) = running.iter().map(|(_, _, child)| child.deadline()).min() {
+            child::wait_for(&descriptors, first);
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Verdict;
+
+    fn only(check: fn(&System, &mut Report), limit: Duration) -> Finding {
+        let feature = Feature { id: "ksm", title: "KSM", limit, ..Feature::new(check) };
+        let assessment = assess(&System::fake(&[]), &[feature], 2, |_, _, _| {});
+        let findings = &assessment.features[0].findings;
+        assert_eq!(findings.len(), Text::of_feature("ksm").count());
+        findings.iter().find(|finding| finding.id == "ksm.running").unwrap().clone()
+    }
+
+    fn finding() -> Finding {
+        Finding::new("ksm.running", Verdict::Pass, How::Tried, "as it should be").seen("here", "this")
+    }
+
+    #[test]
+    fn what_a_child_reports_arrives() {
+        assert_eq!(only(|_, report| report.add(finding()), LIMIT), finding());
+    }
+
+    #[test]
+    fn what_a_child_does_not_say_is_unknown_with_the_reason() {
+        let silent = only(|_, _| {}, LIMIT);
+        assert_eq!((silent.verdict, silent.found.as_str()), (Verdict::Unknown, "the check did not say"));
+        let panicked = only(|_, _| panic!("seven"), LIMIT);
+        assert_eq!(panicked.verdict, Verdict::Unknown);
+        assert!(panicked.found.contains("a mistake in Stockade"), "{}", panicked.found);
+        let slow = only(|_, _| std::thread::sleep(Duration::from_mins(1)), Duration::from_millis(100));
+        assert_eq!(slow.found, "no answer within 0.1 s; the check was ended");
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_counts() {
+        let killed = only(
+            |_, report| {
+                report.add(finding());
+                std::thread::sleep(Duration::from_mins(1));
+            },
+            Duration::from_millis(300),
+        );
+        assert_eq!(killed, finding());
+    }
+
+    #[test]
+    fn nothing_reported_on_this_machine_or_an_empty_one_is_left_to_the_runner() {
+        for system in [System::live(false), System::live(true), System::fake(&[])] {
+            for feature in assess(&system, features::ALL, 4, |_, _, _| {}).features {
+                for finding in feature.findings {
+                    assert!(!finding.found.contains("the check "), "{}: {}", finding.id, finding.found);
+                }
+            }
+        }
+    }
+}
