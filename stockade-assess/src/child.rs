@@ -190,6 +190,11 @@ pub(crate) fn wait_for(descriptors: &[BorrowedFd<'_>], deadline: Instant) -> boo
 /// The child's whole life after the fork.
 fn live(parent: Pid, writer: OwnedFd, duty: impl FnOnce(&mut dyn Write)) -> ! {
     let _ = setpgid(None, None);
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // Rust's own handlers look for overflown stacks, and would swallow one that was sent.
+        // SAFETY: the default action is no function that could be wrong.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     if getppid() != Some(parent) {
         // The parent died before it could be said that this ends with it.
