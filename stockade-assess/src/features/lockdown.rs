@@ -14,6 +14,7 @@ mod residual;
 use stockade_kernel::seal;
 use stockade_reasons::Level;
 
+pub(super) use self::in_force::native;
 use self::in_force::{InForce, Stockade};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
 
