@@ -15,6 +15,10 @@ mod signature;
 
 use stockade_reasons::Level;
 
+pub(super) use self::{
+    kexec::try_unsigned as try_unsigned_kernel,
+    signature::{Answer, try_unsigned as try_unsigned_module},
+};
 use super::lockdown::native;
 use crate::{Feature, Finding, How, Report, System, Verdict};
 
