@@ -32,7 +32,8 @@ impl Flags {
 /// The kernel whose figures are in the specification.
 const SPECIFIED: &str = "6.12-generic";
 
-const DOCUMENT: &str = "SPECIFICATION.md";
+/// Where figures are written down.
+pub const DOCUMENT: &str = "SPECIFICATION.md";
 
 /// What a row of figures begins with, and how many instructions over the floor are promised at most.
 const PROMISES: [(&str, i64); 7] = [
@@ -138,7 +139,7 @@ fn write(said: &[String], release: &str) -> anyhow::Result<()> {
 }
 
 /// The text with what stands between two marks replaced.
-fn replaced(text: &str, name: &str, with: &str) -> anyhow::Result<String> {
+pub fn replaced(text: &str, name: &str, with: &str) -> anyhow::Result<String> {
     let (start, end) = (format!("<!-- {name}:start -->\n"), format!("<!-- {name}:end -->"));
     let missing = || format!("{DOCUMENT} has no marks {name}:start and {name}:end");
     let (before, rest) = text.split_once(&start).with_context(missing)?;
