@@ -3,7 +3,12 @@
 use crate::runner::Feature;
 
 mod ksm;
+mod lockdown;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE];
+pub const ALL: &[Feature] = &[
+    ksm::FEATURE,
+    tpm::FEATURE,
+    lockdown::FEATURE,
+];
