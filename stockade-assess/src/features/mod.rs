@@ -3,6 +3,7 @@
 use crate::runner::Feature;
 
 mod ksm;
+mod seccomp;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, seccomp::FEATURE];
