@@ -2,8 +2,9 @@
 
 use crate::runner::Feature;
 
+mod cgroups;
 mod ksm;
 mod seccomp;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, seccomp::FEATURE];
+pub const ALL: &[Feature] = &[cgroups::FEATURE, ksm::FEATURE, seccomp::FEATURE];
