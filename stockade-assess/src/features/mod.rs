@@ -2,8 +2,10 @@
 
 use crate::runner::Feature;
 
+mod cgroups;
 mod ksm;
 mod lockdown;
+mod seccomp;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -11,4 +13,6 @@ pub const ALL: &[Feature] = &[
     ksm::FEATURE,
     tpm::FEATURE,
     lockdown::FEATURE,
+    cgroups::FEATURE,
+    seccomp::FEATURE,
 ];
