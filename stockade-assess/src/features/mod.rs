@@ -3,6 +3,7 @@
 use crate::runner::Feature;
 
 mod cgroups;
+mod encryption;
 mod ksm;
 mod lockdown;
 mod seccomp;
@@ -15,4 +16,5 @@ pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
     cgroups::FEATURE,
     seccomp::FEATURE,
+    encryption::FEATURE,
 ];
