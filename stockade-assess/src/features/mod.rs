@@ -2,7 +2,8 @@
 
 use crate::runner::Feature;
 
+mod crypto_api;
 mod ksm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, crypto_api::FEATURE];
