@@ -3,6 +3,7 @@
 use crate::runner::Feature;
 
 mod cgroups;
+mod crypto_api;
 mod encryption;
 mod ksm;
 mod lockdown;
@@ -17,4 +18,5 @@ pub const ALL: &[Feature] = &[
     cgroups::FEATURE,
     seccomp::FEATURE,
     encryption::FEATURE,
+    crypto_api::FEATURE,
 ];
