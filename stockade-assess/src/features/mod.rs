@@ -12,11 +12,11 @@ mod tpm;
 
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
-    ksm::FEATURE,
-    tpm::FEATURE,
     lockdown::FEATURE,
     cgroups::FEATURE,
+    ksm::FEATURE,
     seccomp::FEATURE,
-    encryption::FEATURE,
+    tpm::FEATURE,
     crypto_api::FEATURE,
+    encryption::FEATURE,
 ];
