@@ -2,12 +2,27 @@
 
 use crate::runner::Feature;
 
+mod cgroups;
+mod crypto_api;
 mod dma;
+mod encryption;
 mod ksm;
 mod lockdown;
 mod modules;
+mod seccomp;
 mod secure_boot;
+mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] =
-    &[lockdown::FEATURE, secure_boot::FEATURE, modules::FEATURE, dma::FEATURE, ksm::FEATURE];
+pub const ALL: &[Feature] = &[
+    lockdown::FEATURE,
+    secure_boot::FEATURE,
+    modules::FEATURE,
+    dma::FEATURE,
+    cgroups::FEATURE,
+    ksm::FEATURE,
+    seccomp::FEATURE,
+    tpm::FEATURE,
+    crypto_api::FEATURE,
+    encryption::FEATURE,
+];
