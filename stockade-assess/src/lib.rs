@@ -15,6 +15,8 @@ list of findings is the same on every machine. Nothing is changed: what is tried
 */
 #![deny(missing_docs)]
 
+mod af_alg;
+mod algorithms;
 pub mod child;
 pub mod config;
 pub mod features;

@@ -3,8 +3,20 @@
 use crate::runner::Feature;
 
 mod cgroups;
+mod crypto_api;
+mod encryption;
 mod ksm;
+mod lockdown;
 mod seccomp;
+mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[cgroups::FEATURE, ksm::FEATURE, seccomp::FEATURE];
+pub const ALL: &[Feature] = &[
+    lockdown::FEATURE,
+    cgroups::FEATURE,
+    ksm::FEATURE,
+    seccomp::FEATURE,
+    tpm::FEATURE,
+    crypto_api::FEATURE,
+    encryption::FEATURE,
+];
