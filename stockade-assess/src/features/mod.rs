@@ -8,11 +8,13 @@ mod encryption;
 mod ksm;
 mod lockdown;
 mod seccomp;
+mod selinux;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
+    selinux::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,
