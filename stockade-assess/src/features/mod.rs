@@ -11,6 +11,7 @@ mod lockdown;
 mod modules;
 mod seccomp;
 mod secure_boot;
+mod selinux;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -19,6 +20,7 @@ pub const ALL: &[Feature] = &[
     secure_boot::FEATURE,
     modules::FEATURE,
     dma::FEATURE,
+    selinux::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,
