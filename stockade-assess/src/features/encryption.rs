@@ -493,6 +493,8 @@ mod tests {
         assert_eq!(swaps("/swapfile file 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/boot/swapfile file 9 0 -2"), Verdict::Fail);
         assert_eq!(swaps("/dev/zram0 partition 9 0 100"), Verdict::Pass);
+        // Without udev it is no link.
+        assert_eq!(swaps("/dev/mapper/swap partition 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/dev/sdz partition 9 0 100"), Verdict::Unknown);
         assert_eq!(swaps(""), Verdict::NotApplicable);
         let resume = |disk| verdicts(&[(RESUME, "8:1"), ("/sys/power/disk", disk)])[2];

@@ -3,8 +3,9 @@
 use crate::runner::Feature;
 
 mod encryption;
+mod ipsec;
 mod ksm;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, encryption::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, encryption::FEATURE, ipsec::FEATURE];

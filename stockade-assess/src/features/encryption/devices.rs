@@ -192,7 +192,13 @@ impl<'a> Devices<'a> {
     /// The name of a device by a path in /dev, which may be a link.
     fn by_path(&self, path: &str) -> String {
         let target = self.system.link(path).unwrap_or_default();
-        last(&target).or(last(path)).unwrap_or(path).to_owned()
+        let name = last(&target).or(last(path)).unwrap_or(path);
+        // Without udev, what is in /dev/mapper are no links.
+        let given = |mapped: &String| {
+            self.system.text(&format!("{BLOCK}/{mapped}/dm/name")).is_ok_and(|given| given == name)
+        };
+        let mapped = if path.starts_with("/dev/mapper/") { self.mapped() } else { Vec::new() };
+        mapped.into_iter().find(given).unwrap_or_else(|| name.to_owned())
     }
 
     /// All devices of the btrfs that this one belongs to.
