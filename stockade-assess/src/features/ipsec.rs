@@ -135,11 +135,13 @@ fn consistent(database: &Database) -> Finding {
     let policies = &database.policies;
     let optional =
         policies.iter().filter(|policy| policy.allows && policy.templates.iter().any(|t| t.optional));
-    let optional: Vec<&str> = optional.map(|policy| policy.direction).collect();
+    let optional = optional.count();
     let wants = |policy: &&Policy| !policy.templates.is_empty();
-    let (verdict, found) = if !optional.is_empty() {
-        let found =
-            format!("{} policies let packets through in plain text while there is no state", optional.len());
+    let (verdict, found) = if optional > 0 {
+        let found = format!(
+            "packets pass in plain text while there is no state for them, by {optional} of {} policies",
+            policies.len()
+        );
         (Verdict::Warn, found)
     } else if database.garbled > 0 {
         (Verdict::Unknown, "a part of the kernel's answer is not understood".to_owned())

@@ -61,7 +61,7 @@ pub(super) struct State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = if self.protocol == super::algorithms::AH { "AH" } else { "ESP" };
-        write!(f, "{protocol} {} to {}, SPI {:#010x}", self.source, self.destination, self.index)
+        write!(f, "{protocol} {} to {} (SPI {:#010x})", self.source, self.destination, self.index)
     }
 }
 
@@ -179,7 +179,7 @@ impl State {
         let info = message.user_sa_info;
         let mut state = Self {
             protocol: info.id.proto,
-            index: u32::from_be(info.id.spi),
+            index: info.id.spi,
             source: address(info.family, &info.saddr),
             destination: address(info.family, &info.id.daddr),
             request: info.reqid,
@@ -291,7 +291,7 @@ pub(super) mod tests {
     fn state(key: u8, replay_window: u8) -> Vec<u8> {
         let mut info = UserSaInfo { family: 2, reqid: 7, replay_window, ..UserSaInfo::default() };
         info.id.proto = 50;
-        info.id.spi = 0x1234_5678_u32.to_be();
+        info.id.spi = 0x1234_5678;
         info.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, 2]);
         info.saddr.addr[..4].copy_from_slice(&[192, 0, 2, 1]);
         let (auth, crypt) = (name("hmac(sha256)"), name("cbc(aes)"));
@@ -334,7 +334,7 @@ pub(super) mod tests {
     fn states_and_policies_are_read() {
         let database = database(0x5a, 32, 1);
         let state = &database.states[0];
-        assert_eq!(state.to_string(), "ESP 192.0.2.1 to 192.0.2.2, SPI 0x12345678");
+        assert_eq!(state.to_string(), "ESP 192.0.2.1 to 192.0.2.2 (SPI 0x12345678)");
         assert_eq!(state.cipher, Some(Algorithm { name: "cbc(aes)".into(), bits: 128, cut: 0 }));
         assert_eq!(
             state.authentication,
@@ -345,6 +345,8 @@ pub(super) mod tests {
             database.policies.iter().map(|p| (p.direction, p.templates[0].optional)).collect();
         assert_eq!(shown, [("in", true), ("out", false)]);
         assert_eq!(database.garbled, 0);
+        // On the wire the index is in network order.
+        assert_eq!(super::tests::state(0, 0)[16 + 72..][..4], [0x12, 0x34, 0x56, 0x78]);
     }
 
     #[test]
