@@ -6,10 +6,12 @@ that lie in plain text are named by their paths.
 */
 mod cipher;
 mod devices;
-mod fscrypt;
 mod table;
 
+use std::io;
+
 use procfs_core::process::MountInfo;
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use self::{
     devices::{Cover, Devices},
@@ -338,51 +340,53 @@ fn files(system: &System, devices: &Devices) -> Finding {
             devices.mount_of(home).is_some_and(|mount| matches!(devices.behind(mount), Cover::Plain(_)))
         })
         .collect();
-    let mut knows = Vec::new();
-    for (path, name) in [("encryption", "fscrypt"), ("verity", "fs-verity")] {
-        for kind in ["ext4", "f2fs"] {
-            if system.exists(&format!("/sys/fs/{kind}/features/{path}")) {
-                knows.push(format!("{kind}: {name}"));
-            }
+    if plain.is_empty() {
+        return Finding::not_applicable(
+            FILES,
+            How::Derived,
+            "no home folder lies on a file system that is plain",
+        );
+    }
+    if !system.is_live() {
+        return Finding::unknown(FILES, How::Read, "not tried: this is not the running machine");
+    }
+    // A taste: as many as that take a millisecond.
+    let programs = system.names("/usr/bin").unwrap_or_default();
+    let looked: Vec<bool> = programs
+        .iter()
+        .take(200)
+        .filter_map(|name| attribute(&format!("/usr/bin/{name}"), StatxAttributes::VERITY).ok())
+        .collect();
+    let verity = looked.iter().filter(|protected| **protected).count();
+    open_homes(&plain, |home| attribute(home, StatxAttributes::ENCRYPTED))
+        .seen("statx of programs in /usr/bin", format!("{verity} of {} protected by fs-verity", looked.len()))
+}
+
+/// Whether a file system says this of one of its files.
+fn attribute(path: &str, wanted: StatxAttributes) -> io::Result<bool> {
+    let answer = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::empty())?;
+    Ok(answer.stx_attributes.contains(wanted))
+}
+
+fn open_homes(plain: &[String], is_encrypted: impl Fn(&str) -> io::Result<bool>) -> Finding {
+    let (mut encrypted, mut open, mut failed) = (0, Vec::new(), Vec::new());
+    for home in plain {
+        match is_encrypted(home) {
+            Ok(true) => encrypted += 1,
+            Ok(false) => open.push(home.as_str()),
+            Err(error) => failed.push(format!("{home}: {error}")),
         }
     }
-    let finding = if plain.is_empty() {
-        Finding::not_applicable(FILES, How::Derived, "no home folder lies on a file system that is plain")
-    } else if !system.is_live() {
-        Finding::unknown(FILES, How::Tried, "not tried: this is not the running machine")
+    let finding = if !open.is_empty() {
+        let found = format!("neither the disk nor the folder is encrypted: {}", few(&open));
+        Finding::new(FILES, Verdict::Warn, How::Read, found)
+    } else if !failed.is_empty() {
+        Finding::unknown(FILES, How::Read, few(&failed))
     } else {
-        let (mut encrypted, mut open, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for home in &plain {
-            match fscrypt::encrypts(home) {
-                Ok(true) => encrypted.push(home.as_str()),
-                Ok(false) => open.push(home.as_str()),
-                Err(error) => failed.push(format!("{home}: {error}")),
-            }
-        }
-        let finding = if !open.is_empty() {
-            let found =
-                format!("{} lies in plain text: neither its disk nor its folder is encrypted", few(&open));
-            Finding::new(FILES, Verdict::Warn, How::Tried, found)
-        } else if !failed.is_empty() {
-            let lacks = system.lacks_root().unwrap_or("they cannot be asked");
-            Finding::unknown(FILES, How::Tried, format!("{lacks}: {}", few(&failed)))
-        } else {
-            Finding::new(
-                FILES,
-                Verdict::Pass,
-                How::Tried,
-                "home folders on plain file systems are encrypted by fscrypt",
-            )
-        };
-        finding.seen(
-            "FS_IOC_GET_ENCRYPTION_POLICY_EX",
-            format!("{} of {} encrypted", encrypted.len(), plain.len()),
-        )
+        let found = "home folders on plain file systems are encrypted by fscrypt";
+        Finding::new(FILES, Verdict::Pass, How::Read, found)
     };
-    finding.seen(
-        "/sys/fs/*/features",
-        if knows.is_empty() { "neither fscrypt nor fs-verity".into() } else { few(&knows) },
-    )
+    finding.seen("statx of home folders", format!("{encrypted} of {} encrypted", plain.len()))
 }
 
 #[cfg(test)]
@@ -535,6 +539,18 @@ mod tests {
         assert_eq!(verdict(vec![good, disk.clone()]), (Verdict::Unknown, Verdict::Pass));
         assert_eq!(verdict(vec![disk]), (Verdict::Unknown, Verdict::NotApplicable));
         assert_eq!(verdict(vec![]), (Verdict::NotApplicable, Verdict::NotApplicable));
+    }
+
+    #[test]
+    fn a_home_is_encrypted_by_its_disk_or_by_itself() {
+        let plain = ["/root".to_owned(), "/home/a".to_owned()];
+        let verdict = |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, is_encrypted).verdict;
+        assert_eq!(verdict(|_| Ok(true)), Verdict::Pass);
+        assert_eq!(verdict(|home| Ok(home == "/root")), Verdict::Warn);
+        let fails =
+            |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+        assert_eq!(verdict(fails), Verdict::Unknown);
+        assert!(!attribute("/proc/self/exe", StatxAttributes::ENCRYPTED).unwrap());
     }
 
     #[test]
