@@ -64,6 +64,8 @@ pub(super) struct Devices<'a> {
     mounts: Vec<MountInfo>,
     /// Devices of the device mapper that encrypt although their identifiers do not say so: found in their tables.
     pub(super) also: Vec<String>,
+    /// Whether the tables were looked at.
+    pub(super) tables: bool,
     left: Cell<u32>,
 }
 
@@ -71,7 +73,7 @@ impl<'a> Devices<'a> {
     pub(super) fn new(system: &'a System, mountinfo: &str) -> Self {
         let mounts =
             mountinfo.lines().take(MOUNTS).filter_map(|line| MountInfo::from_line(line).ok()).collect();
-        Self { system, mounts, also: Vec::new(), left: Cell::new(DEVICES) }
+        Self { system, mounts, also: Vec::new(), tables: false, left: Cell::new(DEVICES) }
     }
 
     /// The names of all devices of the device mapper.
@@ -224,6 +226,14 @@ impl<'a> Devices<'a> {
         }
         if self.encrypts(name) {
             return Cover::Encrypted(vec![name.to_owned()]);
+        }
+        // Made by hand, such as by dmsetup: only its table says what it does.
+        if !self.tables
+            && self.system.text(&format!("{BLOCK}/{name}/dm/uuid")).is_ok_and(|uuid| uuid.is_empty())
+        {
+            return Cover::Unknown(format!(
+                "whether {name} encrypts is told by its table, which root may read"
+            ));
         }
         let below = self.system.names(&format!("{BLOCK}/{name}/slaves")).unwrap_or_default();
         if !below.is_empty() {
