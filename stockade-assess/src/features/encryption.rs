@@ -12,7 +12,7 @@ mod volumes;
 use std::io;
 
 use procfs_core::process::MountInfo;
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 
 use self::devices::{Cover, Devices};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
@@ -215,6 +215,7 @@ fn files(system: &System, devices: &Devices) -> Finding {
     let plain: Vec<String> = homes
         .into_iter()
         .filter(|home| system.exists(home) && !home.ends_with("/lost+found"))
+        .filter(|home| !system.is_live() || is_folder(home))
         .filter(|home| {
             devices.mount_of(home).is_some_and(|mount| matches!(devices.behind(mount), Cover::Plain(_)))
         })
@@ -239,6 +240,11 @@ fn files(system: &System, devices: &Devices) -> Finding {
     let verity = looked.iter().filter(|protected| **protected).count();
     open_homes(&plain, |home| attribute(home, StatxAttributes::ENCRYPTED))
         .seen("statx of programs in /usr/bin", format!("{verity} of {} protected by fs-verity", looked.len()))
+}
+
+/// Also true for what may not be asked.
+fn is_folder(path: &str) -> bool {
+    rustix::fs::stat(path).map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Whether a file system says this of one of its files.
@@ -410,6 +416,7 @@ mod tests {
         let fails =
             |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         assert_eq!(verdict(fails), Verdict::Unknown);
+        assert!(is_folder("/proc/self") && !is_folder("/proc/self/exe"));
         assert!(!attribute("/proc/self/exe", StatxAttributes::ENCRYPTED).unwrap());
     }
 
