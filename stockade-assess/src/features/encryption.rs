@@ -135,7 +135,7 @@ fn data(devices: &Devices) -> Finding {
             DATA,
             Verdict::Warn,
             How::Derived,
-            format!("{} lies in plain text on its disks", few(&plain)),
+            format!("in plain text on its disks: {}", few(&plain)),
         )
     } else if !unknown.is_empty() {
         Finding::unknown(DATA, How::Derived, format!("what is behind {} is not known", few(&unknown)))
