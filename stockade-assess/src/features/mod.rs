@@ -6,6 +6,7 @@ mod cgroups;
 mod crypto_api;
 mod dma;
 mod encryption;
+mod ipsec;
 mod ksm;
 mod lockdown;
 mod modules;
@@ -27,4 +28,5 @@ pub const ALL: &[Feature] = &[
     tpm::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
+    ipsec::FEATURE,
 ];
