@@ -21,6 +21,7 @@ pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+mod instructions;
 pub mod runner;
 pub mod system;
 pub mod text;
