@@ -2,9 +2,23 @@
 
 use crate::runner::Feature;
 
+mod cgroups;
 mod crypto_api;
+mod encryption;
 mod ksm;
+mod lockdown;
 mod random;
+mod seccomp;
+mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, random::FEATURE, crypto_api::FEATURE];
+pub const ALL: &[Feature] = &[
+    lockdown::FEATURE,
+    cgroups::FEATURE,
+    ksm::FEATURE,
+    seccomp::FEATURE,
+    tpm::FEATURE,
+    random::FEATURE,
+    crypto_api::FEATURE,
+    encryption::FEATURE,
+];
