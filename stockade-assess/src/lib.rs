@@ -22,6 +22,7 @@ pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+mod instructions;
 mod mandatory;
 pub mod processes;
 pub mod runner;

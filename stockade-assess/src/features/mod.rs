@@ -10,6 +10,7 @@ mod ipsec;
 mod ksm;
 mod lockdown;
 mod modules;
+mod random;
 mod seccomp;
 mod secure_boot;
 mod selinux;
@@ -26,6 +27,7 @@ pub const ALL: &[Feature] = &[
     ksm::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
+    random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
     ipsec::FEATURE,
