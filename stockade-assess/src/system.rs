@@ -142,6 +142,12 @@ impl System {
         system
     }
 
+    /// The folder of a fake machine, for files that are no text.
+    #[cfg(test)]
+    pub(crate) fn folder(&self) -> &Path {
+        &self.root
+    }
+
     /// The same machine, seen by somebody who is not root.
     #[cfg(test)]
     pub(crate) fn not_root(mut self) -> Self {

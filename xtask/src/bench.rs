@@ -7,7 +7,10 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use stockade_lab::{boot::Machine, initrd, kernels};
+use stockade_lab::{
+    boot::{Hardware, Machine},
+    initrd, kernels,
+};
 
 use crate::{programs, setup, workspace};
 
@@ -32,7 +35,8 @@ impl Flags {
 /// The kernel whose figures are in the specification.
 const SPECIFIED: &str = "6.12-generic";
 
-const DOCUMENT: &str = "SPECIFICATION.md";
+/// Where figures are written down.
+pub const DOCUMENT: &str = "SPECIFICATION.md";
 
 /// What a row of figures begins with, and how many instructions over the floor are promised at most.
 const PROMISES: [(&str, i64); 7] = [
@@ -60,7 +64,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             initrd: &disk,
             disk: None,
             cmdline: format!("stockade.run=exec:/bin/stockade-bench{more}"),
-            processors: 1,
+            hardware: Hardware::USUAL,
             console: folder.join(format!("bench-{id}.console")),
             count_instructions: true,
             patience: Duration::from_mins(10),
@@ -138,7 +142,7 @@ fn write(said: &[String], release: &str) -> anyhow::Result<()> {
 }
 
 /// The text with what stands between two marks replaced.
-fn replaced(text: &str, name: &str, with: &str) -> anyhow::Result<String> {
+pub fn replaced(text: &str, name: &str, with: &str) -> anyhow::Result<String> {
     let (start, end) = (format!("<!-- {name}:start -->\n"), format!("<!-- {name}:end -->"));
     let missing = || format!("{DOCUMENT} has no marks {name}:start and {name}:end");
     let (before, rest) = text.split_once(&start).with_context(missing)?;

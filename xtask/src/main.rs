@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod lab;
+mod peers;
 mod programs;
 mod setup;
 mod test;
@@ -38,6 +39,8 @@ enum Command {
     Test,
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
+    /// Time `stockade assess` on this machine, beside other programs that check kernels
+    Peers(peers::Flags),
     /// Feed the policy's reader what nobody would write
     Fuzz(fuzz::Flags),
     /// Build the static program for release
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test => test::run(),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Dist => dist::run().map(|()| true),
     };

@@ -2,10 +2,29 @@
 
 use crate::runner::Feature;
 
+mod cgroups;
+mod crypto_api;
+mod dma;
 mod encryption;
 mod ipsec;
 mod ksm;
+mod lockdown;
+mod modules;
+mod seccomp;
+mod secure_boot;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, encryption::FEATURE, ipsec::FEATURE];
+pub const ALL: &[Feature] = &[
+    lockdown::FEATURE,
+    secure_boot::FEATURE,
+    modules::FEATURE,
+    dma::FEATURE,
+    cgroups::FEATURE,
+    ksm::FEATURE,
+    seccomp::FEATURE,
+    tpm::FEATURE,
+    crypto_api::FEATURE,
+    encryption::FEATURE,
+    ipsec::FEATURE,
+];

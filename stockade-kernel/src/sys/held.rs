@@ -9,7 +9,12 @@ use std::{
 
 use aya_obj::generated::bpf_prog_info;
 
-use super::{BatchAttr, ElementAttr, IdAttr, InfoAttr, address, bpf, fd_number, owned};
+use super::{
+    address, bpf, fd_number,
+    info::{BPF_OBJ_GET_INFO_BY_FD, IdAttr, InfoAttr},
+    maps::{BPF_MAP_LOOKUP_ELEM, ElementAttr, pages},
+    owned,
+};
 
 const BPF_PROG_ATTACH: i64 = 8;
 const BPF_PROG_DETACH: i64 = 9;
@@ -131,7 +136,7 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     // `struct bpf_map_info`, as far as 5.2 knew it: type, id, four sizes, the name and more.
     let mut info = [0u32; 20];
     let mut attr = InfoAttr { bpf_fd: fd_number(map), info_len: 80, info: address(info.as_mut_ptr()) };
-    bpf(super::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     let mut name = [0; 16];
     for (to, word) in name.chunks_exact_mut(4).zip(&info[6..10]) {
         to.copy_from_slice(&word.to_ne_bytes());
@@ -150,7 +155,7 @@ pub fn value(map: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
         value: address(value.as_mut_ptr()),
         flags: 0,
     };
-    bpf(super::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
     Ok(value)
 }
 
@@ -161,31 +166,12 @@ pub fn entries(map: BorrowedFd<'_>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let (key, value) = (key as usize, value as usize);
     let (mut keys, mut values) = (vec![0u8; ROOM * key], vec![0u8; ROOM * value]);
     let mut found = BTreeMap::new();
-    let (mut position, mut next) = (0u32, 0u32);
-    let mut first = true;
-    loop {
-        let mut attr = BatchAttr {
-            in_batch: if first { 0 } else { address(&raw const position) },
-            out_batch: address(&raw mut next),
-            keys: address(keys.as_mut_ptr()),
-            values: address(values.as_mut_ptr()),
-            count: u32::try_from(ROOM).expect("a constant"),
-            map_fd: fd_number(map),
-            elem_flags: 0,
-            flags: 0,
-        };
-        let answer = bpf(super::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        let over = match &answer {
-            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return answer.map(|_| found),
-            answer => answer.is_err(),
-        };
-        let there = keys.chunks_exact(key).zip(values.chunks_exact(value)).take(attr.count as usize);
+    let room = (address(keys.as_mut_ptr()), address(values.as_mut_ptr()), ROOM);
+    pages(map, room, |count| {
+        let there = keys.chunks_exact(key).zip(values.chunks_exact(value)).take(count);
         found.extend(there.map(|(key, value)| (key.to_vec(), value.to_vec())));
-        if over {
-            return Ok(found);
-        }
-        (position, first) = (next, false);
-    }
+    })?;
+    Ok(found)
 }
 
 /// What the kernel says of a program, and the ids of the maps it uses.
@@ -200,7 +186,7 @@ pub fn program_and_maps(program: BorrowedFd<'_>) -> io::Result<(bpf_prog_info, V
         info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
         info: address(&raw mut answer),
     };
-    bpf(super::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     maps.truncate(answer.nr_map_ids as usize);
     Ok((answer, maps))
 }

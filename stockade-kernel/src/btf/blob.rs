@@ -1,0 +1,159 @@
+/*!
+The blob of types as the kernel hands it out: a section of types and one of strings, each read from its front as far as somebody asked.
+*/
+use std::{io, ops::Range};
+
+use super::{ENUM, STRUCT, UNION, VMLINUX};
+use crate::Error;
+
+pub(super) const MAGIC: u16 = 0xeb9f;
+
+/// Fills the buffer from this place on, or fails.
+pub(super) type ReadAt<'a> = dyn Fn(&mut [u8], u64) -> io::Result<()> + 'a;
+
+/// One section, read from its front as far as somebody asked.
+struct Section<'a> {
+    source: &'a ReadAt<'a>,
+    start: u64,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+impl Section<'_> {
+    const STEP: usize = 64 << 10;
+
+    /// Makes sure that the bytes up to `end` are there; false when the section is shorter.
+    fn reach(&mut self, end: usize) -> Result<bool, Error> {
+        let known = self.bytes.len();
+        if end <= known {
+            return Ok(true);
+        }
+        if end > self.length {
+            return Ok(false);
+        }
+        let wanted = self.length.min(end.max(known + Self::STEP));
+        self.bytes.resize(wanted, 0);
+        (self.source)(&mut self.bytes[known..], self.start + known as u64)
+            .map_err(|source| Error::NoBtf { path: VMLINUX.into(), source })?;
+        Ok(true)
+    }
+}
+
+/// A type: its name and where its members lie.
+pub(super) struct Type {
+    pub(super) name: u32,
+    pub(super) kind: u32,
+    pub(super) kind_flag: bool,
+    pub(super) members: Range<usize>,
+}
+
+pub(super) struct Blob<'a> {
+    types: Section<'a>,
+    strings: Section<'a>,
+    /// Where each type starts that was come by so far; type 1 first.
+    starts: Vec<usize>,
+    /// Where the next one starts.
+    end: usize,
+}
+
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+impl<'a> Blob<'a> {
+    pub(super) fn new(source: &'a ReadAt<'a>, length: u64) -> Result<Self, Error> {
+        let mut header = [0; 24];
+        if length < 24
+            || source(&mut header, 0).is_err()
+            || u16::from_ne_bytes([header[0], header[1]]) != MAGIC
+        {
+            return Err(Error::BadBtf("it does not start with the BTF magic number"));
+        }
+        let section = |offset: usize, size: usize, what| {
+            let start = u64::from(word(&header, 4)) + u64::from(word(&header, offset));
+            let size = word(&header, size);
+            if start + u64::from(size) > length {
+                return Err(Error::BadBtf(what));
+            }
+            Ok(Section { source, start, length: size as usize, bytes: Vec::new() })
+        };
+        Ok(Self {
+            types: section(8, 12, "the type section is cut off")?,
+            strings: section(16, 20, "the string section is cut off")?,
+            starts: Vec::new(),
+            end: 0,
+        })
+    }
+
+    /// A word of the types that were come by so far.
+    pub(super) fn word(&self, at: usize) -> u32 {
+        word(&self.types.bytes, at)
+    }
+
+    /// The string at this offset, without its zero byte.
+    pub(super) fn string(&mut self, offset: u32) -> Result<&[u8], Error> {
+        let start = offset as usize;
+        let mut end = start;
+        loop {
+            if !self.strings.reach(end + 1)? {
+                return Err(Error::BadBtf("a name is cut off"));
+            }
+            match memchr::memchr(0, &self.strings.bytes[end..]) {
+                Some(length) => return Ok(&self.strings.bytes[start..end + length]),
+                None => end = self.strings.bytes.len(),
+            }
+        }
+    }
+
+    /// Whether there is a type with this id.
+    pub(super) fn reaches(&mut self, id: u32) -> Result<bool, Error> {
+        while self.starts.len() < id as usize {
+            if self.end == self.types.length {
+                return Ok(false);
+            }
+            let end = self.end_of(self.end)?;
+            self.starts.push(self.end);
+            self.end = end;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn type_by_id(&mut self, id: u32) -> Result<Type, Error> {
+        if id == 0 || !self.reaches(id)? {
+            return Err(Error::BadBtf("a type refers to one that is not there"));
+        }
+        let start = self.starts[id as usize - 1];
+        let end = self.starts.get(id as usize).copied().unwrap_or(self.end);
+        let info = self.word(start + 4);
+        Ok(Type {
+            name: self.word(start),
+            kind: (info >> 24) & 0x1f,
+            kind_flag: info >> 31 == 1,
+            members: start + 12..end,
+        })
+    }
+
+    /// Where the type that starts here ends.
+    pub(super) fn end_of(&mut self, start: usize) -> Result<usize, Error> {
+        const BROKEN: Error = Error::BadBtf("a type is cut off or of an unknown kind");
+        if !self.types.reach(start + 12)? {
+            return Err(BROKEN);
+        }
+        let info = self.word(start + 4);
+        let count = (info & 0xffff) as usize;
+        let members = match (info >> 24) & 0x1f {
+            // int, var, declaration tag
+            1 | 14 | 17 => 4,
+            // pointer, forward, typedef, volatile, const, restrict, func, float, type tag
+            2 | 7..=12 | 16 | 18 => 0,
+            3 => 12, // array
+            // struct, union, data section, 64-bit enum
+            STRUCT | UNION | 15 | 19 => count * 12,
+            // enum, function prototype
+            ENUM | 13 => count * 8,
+            _ => return Err(BROKEN),
+        };
+        let end = start + 12 + members;
+        if self.types.reach(end)? { Ok(end) } else { Err(BROKEN) }
+    }
+}

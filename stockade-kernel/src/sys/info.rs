@@ -1,0 +1,132 @@
+/*!
+What the kernel says of programs and links, whoever loaded them.
+*/
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_insn, bpf_prog_info};
+
+use super::{address, bpf, fd_number, owned};
+
+const BPF_PROG_GET_NEXT_ID: i64 = 11;
+const BPF_PROG_GET_FD_BY_ID: i64 = 13;
+pub(super) const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
+const BPF_TASK_FD_QUERY: i64 = 20;
+const BPF_LINK_GET_FD_BY_ID: i64 = 30;
+const BPF_LINK_GET_NEXT_ID: i64 = 31;
+
+/// What the kernel says of a link.
+pub struct LinkInfo {
+    /// The link's id.
+    pub id: u32,
+    /// The id of the program it attaches.
+    pub program: u32,
+    /// How it is attached: one of the constants of `enum bpf_attach_type`.
+    pub attach_type: u32,
+    /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
+    pub cgroup: u64,
+}
+
+#[repr(C)]
+pub(super) struct InfoAttr {
+    pub(super) bpf_fd: u32,
+    pub(super) info_len: u32,
+    pub(super) info: u64,
+}
+
+/// Asks for a link's id and program.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = [0u32; 32];
+    let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let cgroup = u64::from(info[4]) | u64::from(info[5]) << 32;
+    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4], cgroup })
+}
+
+#[repr(C)]
+pub(super) struct IdAttr {
+    pub(super) id: u32,
+    pub(super) next_id: u32,
+    pub(super) open_flags: u32,
+}
+
+/// Whether a program with this id is still loaded. Anything but "no such id" counts as yes.
+pub fn program_exists(id: u32) -> bool {
+    !matches!(program_by_id(id), Err(e) if e.raw_os_error() == Some(libc::ENOENT))
+}
+
+/// Opens a loaded program.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
+/// The lowest id of a loaded program above this one.
+pub fn next_program(after: u32) -> io::Result<Option<u32>> {
+    next_id(BPF_PROG_GET_NEXT_ID, after)
+}
+
+/// The lowest id of a link above this one. Since 5.8.
+pub fn next_link(after: u32) -> io::Result<Option<u32>> {
+    next_id(BPF_LINK_GET_NEXT_ID, after)
+}
+
+fn next_id(command: i64, after: u32) -> io::Result<Option<u32>> {
+    let mut attr = IdAttr { id: after, next_id: 0, open_flags: 0 };
+    match bpf(command, &mut attr) {
+        Ok(_) => Ok(Some(attr.next_id)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens a link. Since 5.8.
+pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
+/// Asks what is known of a loaded program, and for as many of its translated instructions as fit. How many
+/// bytes it has is in `xlated_prog_len`; zero there means that the kernel keeps them to itself.
+pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
+    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    answer.xlated_prog_len = u32::try_from(size_of_val(into)).expect("our buffers are small");
+    answer.xlated_prog_insns = address(into.as_mut_ptr());
+    let mut attr = InfoAttr {
+        bpf_fd: fd_number(program),
+        info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
+        info: address(&raw mut answer),
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(answer)
+}
+
+/// The program that a process's perf event runs. Since 4.18.
+pub fn perf_event_program(pid: u32, fd: u32) -> io::Result<u32> {
+    #[repr(C)]
+    struct Attr {
+        pid: u32,
+        fd: u32,
+        flags: u32,
+        buf_len: u32,
+        buf: u64,
+        prog_id: u32,
+        fd_type: u32,
+        probe_offset: u64,
+        probe_addr: u64,
+    }
+    let mut attr = Attr {
+        pid,
+        fd,
+        flags: 0,
+        buf_len: 0,
+        buf: 0,
+        prog_id: 0,
+        fd_type: 0,
+        probe_offset: 0,
+        probe_addr: 0,
+    };
+    bpf(BPF_TASK_FD_QUERY, &mut attr)?;
+    Ok(attr.prog_id)
+}
