@@ -3,6 +3,9 @@ Every check on machines that cannot be: whatever a check asks for is there, and 
 
 A check is run on an empty folder first. Where it looked, something is put: nothing at all, noise, numbers too large, a folder in place of a
 file, a link to itself, words that such files are made of in the wrong order. Then it is run again, since who finds something looks further.
+Garbage at the first door hides what is behind: other machines begin with `garbage/machine.txt`, a machine that has everything, of which each file
+is kept, damaged, or replaced.
+
 Each run is a child with a deadline, so that a check which loops for ever is found as well as one that panics.
 */
 use std::{
@@ -20,11 +23,11 @@ use crate::{
 };
 
 /// A check of garbage takes an instant. This is for busy machines.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How many machines each feature meets, and how often more is put where it looked.
-const MACHINES: u64 = 24;
-const ROUNDS: usize = 4;
+const MACHINES: u64 = 15;
+const ROUNDS: usize = 3;
 
 /// What files of the kernel are made of.
 const WORDS: &[&str] = &[
@@ -194,6 +197,60 @@ impl Dice {
     }
 }
 
+/// What the machine that has everything is made of: lines `== PATH`, each with the content behind it. A path that ends with a slash is an
+/// empty folder, and content that begins with `-> ` a symbolic link's.
+const MACHINE: &str = include_str!("garbage/machine.txt");
+
+/// The logs of real firmware, which are no text.
+const LOGS: [&[u8]; 2] =
+    [include_bytes!("features/tpm/samples/seabios.log"), include_bytes!("features/tpm/samples/ovmf.log")];
+
+const LOG: &str = "sys/kernel/security/tpm0/binary_bios_measurements";
+
+impl Dice {
+    /// Puts that machine below a folder, with more or less of it damaged.
+    fn machine(&mut self, root: &Path) {
+        let of_ten = 1 + self.below(9);
+        let log = LOGS[self.below(LOGS.len())];
+        let files = MACHINE.split("== ").skip(1).filter_map(|part| part.split_once('\n'));
+        let files = files.map(|(path, content)| (path.trim_start_matches('/'), content.as_bytes()));
+        for (path, content) in files.chain([(LOG, log)]) {
+            let path = root.join(path);
+            if path.as_os_str().as_bytes().ends_with(b"/") {
+                let _ = fs::create_dir_all(&path);
+                continue;
+            }
+            if self.below(10) >= of_ten {
+                let mut content = content.to_vec();
+                if self.below(3) == 0 {
+                    self.damage(&mut content);
+                }
+                // A file may be where a folder is wanted.
+                let _ = path.parent().map_or(Ok(()), fs::create_dir_all);
+                let _ = match content.strip_prefix(b"-> ") {
+                    Some(target) => symlink(std::ffi::OsStr::from_bytes(target.trim_ascii()), &path),
+                    None => fs::write(&path, content),
+                };
+            } else {
+                self.put(&path);
+            }
+        }
+    }
+
+    fn damage(&mut self, content: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let at = self.below(content.len() + 1);
+            match self.below(4) {
+                0 => content.truncate(at),
+                1 => content.splice(at..at, self.one_of(WORDS).bytes()).for_each(drop),
+                2 => content.extend_from_within(at..),
+                _ if at < content.len() => content[at] = self.roll().to_le_bytes()[5],
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Runs a check in a child. Where it looked.
 fn looked(feature: &Feature, root: &Path, machine: u64) -> BTreeSet<String> {
     let (end, said) = child::run(LIMIT, |out| {
@@ -225,6 +282,9 @@ fn no_check_falls_over_garbage() {
         for machine in 1..=MACHINES {
             let folder = tempfile::tempdir().unwrap();
             let mut dice = Dice(machine.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            if machine % 3 != 0 {
+                dice.machine(folder.path());
+            }
             let mut known = BTreeSet::new();
             for _ in 0..ROUNDS {
                 let asked = looked(feature, folder.path(), machine);
