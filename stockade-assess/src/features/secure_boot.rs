@@ -22,8 +22,8 @@ use crate::{Feature, Finding, How, Report, System, Verdict};
 pub(super) const FEATURE: Feature =
     Feature { id: "secure-boot", title: "Secure Boot", ..Feature::new(check) };
 
-/// Words in the certificate of a key that a maker of firmware ships as an example. Everybody has its other half.
-const EXAMPLES: [&[u8]; 2] = [b"DO NOT TRUST", b"DO NOT SHIP"];
+/// Words in the certificates of keys whose private half everybody has: examples of makers of firmware, and Debian's for tests.
+const EXAMPLES: [&[u8]; 3] = [b"DO NOT TRUST", b"DO NOT SHIP", b"SnakeOil"];
 
 fn check(system: &System, report: &mut Report) {
     let firmware = Firmware::of(system);
@@ -144,10 +144,7 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            format!(
-                "{} holds a test key of a firmware maker, whose private half is public",
-                examples.join(", ")
-            ),
+            format!("{} holds a key for tests, whose private half is public", examples.join(", ")),
         )
     } else if missing.is_empty() {
         Finding::new(ID, Verdict::Pass, How::Read, "PK, KEK and db hold keys, none of them a known test key")
