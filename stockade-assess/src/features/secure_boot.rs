@@ -30,6 +30,7 @@ fn check(system: &System, report: &mut Report) {
     report.add(enabled(&firmware));
     report.add(setup_mode(&firmware));
     report.add(keys(&firmware));
+    report.add(current(&firmware));
     report.add(revocations(&firmware));
     report.add(shim::finding(&firmware));
     report.add(chain::finding(system, &firmware));
@@ -156,6 +157,50 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
     seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
 }
 
+/// Whether the keys that sign today's boot loaders and revocations are enrolled. Microsoft signs shim for all distributions, and its keys of
+/// 2011 have ended.
+fn current(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.current-keys";
+    /// The variable, the common name of the old certificate in it, and of the one that follows.
+    const KEYS: [(Variable, &str, &str); 2] = [
+        (Variable::KEK, "Microsoft Corporation KEK CA 2011", "Microsoft Corporation KEK 2K CA 2023"),
+        (Variable::DB, "Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023"),
+    ];
+    let firmware = match efi(ID, firmware) {
+        Ok(firmware) => firmware,
+        Err(finding) => return finding,
+    };
+    let (mut missing, mut seen) = (Vec::new(), Vec::new());
+    for (variable, old, new) in KEYS {
+        let value = match firmware.value(variable) {
+            Ok(value) => value.unwrap_or_default(),
+            Err(unread) => return Finding::unknown(ID, How::Read, unread),
+        };
+        let (has_old, has_new) = (contains(&value, old.as_bytes()), contains(&value, new.as_bytes()));
+        if has_old && !has_new {
+            missing.push(new);
+        }
+        let here = [(has_old, old), (has_new, new)].into_iter().filter(|(has, _)| *has).map(|(_, name)| name);
+        let here: Vec<&str> = here.collect();
+        if !here.is_empty() {
+            seen.push((variable.path(), here.join(", ")));
+        }
+    }
+    let finding = if !missing.is_empty() {
+        let found = format!("what is signed today is not recognised: {} is missing", missing.join(" and "));
+        Finding::new(ID, Verdict::Warn, How::Read, found)
+    } else if seen.is_empty() {
+        Finding::not_applicable(
+            ID,
+            How::Read,
+            "no keys of Microsoft's are enrolled that would have to be renewed",
+        )
+    } else {
+        Finding::new(ID, Verdict::Pass, How::Read, "the keys that sign boot loaders today are enrolled")
+    };
+    seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
+}
+
 fn revocations(firmware: &Firmware<'_>) -> Finding {
     const ID: &str = "secure-boot.revocations";
     let firmware = match efi(ID, firmware) {
@@ -222,7 +267,7 @@ mod tests {
     #[test]
     fn a_machine_without_efi_verifies_nothing() {
         let findings = FEATURE.findings(&System::fake(&[("/sys/firmware/acpi/", "")]));
-        assert_eq!(findings.len(), 6);
+        assert_eq!(findings.len(), 7);
         for finding in findings.values() {
             let expected =
                 if finding.id == "secure-boot.enabled" { Verdict::Fail } else { Verdict::NotApplicable };
@@ -256,6 +301,23 @@ mod tests {
         assert_eq!(verdicts(&boot().with("KEK", b"garbage"), id), Verdict::Unknown);
         let example = signatures::list(&[b"CN=DO NOT TRUST - AMI Test PK"]);
         assert_eq!(verdicts(&boot().with("PK", &example), id), Verdict::Fail);
+    }
+
+    #[test]
+    fn keys_that_have_ended_need_their_followers() {
+        let id = "secure-boot.current-keys";
+        let with = |keys: &[&[u8]]| {
+            verdicts(
+                &boot().with("db", &keys.iter().flat_map(|key| signatures::list(&[key])).collect::<Vec<_>>()),
+                id,
+            )
+        };
+        let (old, new): (&[u8], &[u8]) =
+            (b"CN=Microsoft Corporation UEFI CA 2011", b"CN=Microsoft UEFI CA 2023");
+        assert_eq!(with(&[b"CN=our own"]), Verdict::NotApplicable);
+        assert_eq!(with(&[old]), Verdict::Warn);
+        assert_eq!(with(&[old, new]), Verdict::Pass);
+        assert_eq!(with(&[new]), Verdict::Pass);
     }
 
     #[test]
