@@ -41,16 +41,9 @@ fn efi<'a>(id: &'static str, firmware: &'a Firmware<'_>) -> Result<&'a Firmware<
     match firmware {
         Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without EFI")
             .seen(variables::EFI, "not there")),
-        Firmware::Hidden(unread) => Err(Finding::unknown(id, How::Read, hidden(unread))),
+        Firmware::Hidden(why) => Err(Finding::unknown(id, How::Read, why)),
         Firmware::Variables(_) => Ok(firmware),
     }
-}
-
-fn hidden(unread: &crate::Unread) -> String {
-    format!(
-        "{unread}; mount -t efivarfs efivarfs {} shows the firmware's variables, where it has services at run time (not with efi=noruntime)",
-        variables::FOLDER
-    )
 }
 
 fn enabled(firmware: &Firmware<'_>) -> Finding {
@@ -60,10 +53,10 @@ fn enabled(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "nothing verifies what boots here: the machine was booted without EFI, by a BIOS or a hypervisor's own loader",
+            "nothing verifies what boots here: the machine was booted without EFI (by a BIOS, a hypervisor or a board's own loader)",
         )
         .seen(variables::EFI, "not there"),
-        Firmware::Hidden(unread) => Finding::unknown(ID, How::Read, hidden(unread)),
+        Firmware::Hidden(why) => Finding::unknown(ID, How::Read, why),
         Firmware::Variables(_) => match firmware.flag(Variable::SECURE_BOOT) {
             Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "on: the firmware boots only what is signed"),
             Ok(Some(false)) => Finding::new(ID, Verdict::Fail, How::Read, "off: the firmware boots anything"),
@@ -277,7 +270,7 @@ mod tests {
 
     #[test]
     fn variables_that_are_not_shown_are_unknown() {
-        for files in [&[][..], &[("/sys/firmware/efi/efivars/", "")]] {
+        for files in [&[][..], &[("/sys/firmware/efi/efivars/", "")], &[("/sys/firmware/ipl/secure", "1")]] {
             for finding in FEATURE.findings(&System::fake(files)).values() {
                 assert_eq!(finding.verdict, Verdict::Unknown, "{finding:?}");
             }
