@@ -138,7 +138,7 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            format!("{} holds a key for tests, whose private half is public", examples.join(", ")),
+            format!("a key for tests, whose private half is public, is in {}", examples.join(", ")),
         )
     } else if missing.is_empty() {
         Finding::new(ID, Verdict::Pass, How::Read, "PK, KEK and db hold keys, none of them a known test key")
