@@ -6,11 +6,14 @@ mod cgroups;
 mod crypto_api;
 mod dma;
 mod encryption;
+mod ipsec;
 mod ksm;
 mod lockdown;
 mod modules;
+mod random;
 mod seccomp;
 mod secure_boot;
+mod selinux;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -19,10 +22,13 @@ pub const ALL: &[Feature] = &[
     secure_boot::FEATURE,
     modules::FEATURE,
     dma::FEATURE,
+    selinux::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
+    random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
+    ipsec::FEATURE,
 ];
