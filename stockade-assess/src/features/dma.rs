@@ -197,19 +197,15 @@ fn preboot(system: &System, view: &View) -> Finding {
     /// In Intel's table: DMA_CTRL_PLATFORM_OPT_IN_FLAG. In AMD's: DMA remap support, in IVinfo.
     const FLAGS: [(&str, usize, u8); 2] = [("DMAR", 0x25, 0x4), ("IVRS", 0x24, 0x2)];
     let table = |name: &str| format!("/sys/firmware/acpi/tables/{name}");
-    let found = FLAGS.into_iter().find(|(name, _, _)| system.exists(&table(name)));
-    let Some((name, at, flag)) = found else {
-        return if !system.exists("/sys/firmware") {
-            Finding::unknown(ID, How::Read, "/sys/firmware is not there")
-        } else if view.virtual_machine {
-            Finding::not_applicable(ID, How::Read, "a virtual machine: its firmware is part of its host")
-        } else {
-            Finding::not_applicable(
-                ID,
-                How::Read,
-                "no firmware table tells of an IOMMU that could protect the boot",
-            )
-        };
+    if view.virtual_machine {
+        return Finding::not_applicable(ID, How::Read, "a virtual machine: its firmware is part of its host");
+    }
+    if !system.exists("/sys/firmware") {
+        return Finding::unknown(ID, How::Read, "/sys/firmware is not there");
+    }
+    let Some((name, at, flag)) = FLAGS.into_iter().find(|(name, _, _)| system.exists(&table(name))) else {
+        let found = "no firmware table tells of an IOMMU that could protect the boot";
+        return Finding::not_applicable(ID, How::Read, found);
     };
     let path = table(name);
     let bytes = match system.bytes(&path) {

@@ -11,6 +11,8 @@ mod doors;
 mod in_force;
 mod residual;
 
+use std::time::Duration;
+
 use stockade_kernel::seal;
 use stockade_reasons::Level;
 
@@ -19,7 +21,10 @@ use self::in_force::{InForce, Stockade};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
 
 pub(super) const FEATURE: Feature =
-    Feature { id: "lockdown", title: "Kernel lockdown", ..Feature::new(check) };
+    Feature { id: "lockdown", title: "Kernel lockdown", limit: LIMIT, ..Feature::new(check) };
+
+/// There are some forty doors, and each is tried in a process of its own: on an emulated machine that takes a second.
+const LIMIT: Duration = Duration::from_secs(6);
 
 /// What is said of a folder of files, of which nothing can be tried.
 const NOT_LIVE: &str = "not tried: these are files, not the running machine";

@@ -22,14 +22,15 @@ use crate::{Feature, Finding, How, Report, System, Verdict};
 pub(super) const FEATURE: Feature =
     Feature { id: "secure-boot", title: "Secure Boot", ..Feature::new(check) };
 
-/// Words in the certificate of a key that a maker of firmware ships as an example. Everybody has its other half.
-const EXAMPLES: [&[u8]; 2] = [b"DO NOT TRUST", b"DO NOT SHIP"];
+/// Words in the certificates of keys whose private half everybody has: examples of makers of firmware, and Debian's for tests.
+const EXAMPLES: [&[u8]; 3] = [b"DO NOT TRUST", b"DO NOT SHIP", b"SnakeOil"];
 
 fn check(system: &System, report: &mut Report) {
     let firmware = Firmware::of(system);
     report.add(enabled(&firmware));
     report.add(setup_mode(&firmware));
     report.add(keys(&firmware));
+    report.add(current(&firmware));
     report.add(revocations(&firmware));
     report.add(shim::finding(&firmware));
     report.add(chain::finding(system, &firmware));
@@ -40,16 +41,9 @@ fn efi<'a>(id: &'static str, firmware: &'a Firmware<'_>) -> Result<&'a Firmware<
     match firmware {
         Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without EFI")
             .seen(variables::EFI, "not there")),
-        Firmware::Hidden(unread) => Err(Finding::unknown(id, How::Read, hidden(unread))),
+        Firmware::Hidden(why) => Err(Finding::unknown(id, How::Read, why)),
         Firmware::Variables(_) => Ok(firmware),
     }
-}
-
-fn hidden(unread: &crate::Unread) -> String {
-    format!(
-        "{unread}; mount -t efivarfs efivarfs {} shows the firmware's variables, where it has services at run time (not with efi=noruntime)",
-        variables::FOLDER
-    )
 }
 
 fn enabled(firmware: &Firmware<'_>) -> Finding {
@@ -59,10 +53,10 @@ fn enabled(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "nothing verifies what boots here: the machine was booted without EFI, by a BIOS or a hypervisor's own loader",
+            "nothing verifies what boots here: the machine was booted without EFI (by a BIOS, a hypervisor or a board's own loader)",
         )
         .seen(variables::EFI, "not there"),
-        Firmware::Hidden(unread) => Finding::unknown(ID, How::Read, hidden(unread)),
+        Firmware::Hidden(why) => Finding::unknown(ID, How::Read, why),
         Firmware::Variables(_) => match firmware.flag(Variable::SECURE_BOOT) {
             Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "on: the firmware boots only what is signed"),
             Ok(Some(false)) => Finding::new(ID, Verdict::Fail, How::Read, "off: the firmware boots anything"),
@@ -144,10 +138,7 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            format!(
-                "{} holds a test key of a firmware maker, whose private half is public",
-                examples.join(", ")
-            ),
+            format!("a key for tests, whose private half is public, is in {}", examples.join(", ")),
         )
     } else if missing.is_empty() {
         Finding::new(ID, Verdict::Pass, How::Read, "PK, KEK and db hold keys, none of them a known test key")
@@ -155,6 +146,50 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
         Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot to hold keys for")
     } else {
         Finding::new(ID, Verdict::Fail, How::Read, format!("no key in {}", missing.join(", ")))
+    };
+    seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
+}
+
+/// Whether the keys that sign today's boot loaders and revocations are enrolled. Microsoft signs shim for all distributions, and its keys of
+/// 2011 have ended.
+fn current(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.current-keys";
+    /// The variable, the common name of the old certificate in it, and of the one that follows.
+    const KEYS: [(Variable, &str, &str); 2] = [
+        (Variable::KEK, "Microsoft Corporation KEK CA 2011", "Microsoft Corporation KEK 2K CA 2023"),
+        (Variable::DB, "Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023"),
+    ];
+    let firmware = match efi(ID, firmware) {
+        Ok(firmware) => firmware,
+        Err(finding) => return finding,
+    };
+    let (mut missing, mut seen) = (Vec::new(), Vec::new());
+    for (variable, old, new) in KEYS {
+        let value = match firmware.value(variable) {
+            Ok(value) => value.unwrap_or_default(),
+            Err(unread) => return Finding::unknown(ID, How::Read, unread),
+        };
+        let (has_old, has_new) = (contains(&value, old.as_bytes()), contains(&value, new.as_bytes()));
+        if has_old && !has_new {
+            missing.push(new);
+        }
+        let here = [(has_old, old), (has_new, new)].into_iter().filter(|(has, _)| *has).map(|(_, name)| name);
+        let here: Vec<&str> = here.collect();
+        if !here.is_empty() {
+            seen.push((variable.path(), here.join(", ")));
+        }
+    }
+    let finding = if !missing.is_empty() {
+        let found = format!("what is signed today is not recognised: {} is missing", missing.join(" and "));
+        Finding::new(ID, Verdict::Warn, How::Read, found)
+    } else if seen.is_empty() {
+        Finding::not_applicable(
+            ID,
+            How::Read,
+            "no keys of Microsoft's are enrolled that would have to be renewed",
+        )
+    } else {
+        Finding::new(ID, Verdict::Pass, How::Read, "the keys that sign boot loaders today are enrolled")
     };
     seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
 }
@@ -225,7 +260,7 @@ mod tests {
     #[test]
     fn a_machine_without_efi_verifies_nothing() {
         let findings = FEATURE.findings(&System::fake(&[("/sys/firmware/acpi/", "")]));
-        assert_eq!(findings.len(), 6);
+        assert_eq!(findings.len(), 7);
         for finding in findings.values() {
             let expected =
                 if finding.id == "secure-boot.enabled" { Verdict::Fail } else { Verdict::NotApplicable };
@@ -235,7 +270,7 @@ mod tests {
 
     #[test]
     fn variables_that_are_not_shown_are_unknown() {
-        for files in [&[][..], &[("/sys/firmware/efi/efivars/", "")]] {
+        for files in [&[][..], &[("/sys/firmware/efi/efivars/", "")], &[("/sys/firmware/ipl/secure", "1")]] {
             for finding in FEATURE.findings(&System::fake(files)).values() {
                 assert_eq!(finding.verdict, Verdict::Unknown, "{finding:?}");
             }
@@ -259,6 +294,23 @@ mod tests {
         assert_eq!(verdicts(&boot().with("KEK", b"garbage"), id), Verdict::Unknown);
         let example = signatures::list(&[b"CN=DO NOT TRUST - AMI Test PK"]);
         assert_eq!(verdicts(&boot().with("PK", &example), id), Verdict::Fail);
+    }
+
+    #[test]
+    fn keys_that_have_ended_need_their_followers() {
+        let id = "secure-boot.current-keys";
+        let with = |keys: &[&[u8]]| {
+            verdicts(
+                &boot().with("db", &keys.iter().flat_map(|key| signatures::list(&[key])).collect::<Vec<_>>()),
+                id,
+            )
+        };
+        let (old, new): (&[u8], &[u8]) =
+            (b"CN=Microsoft Corporation UEFI CA 2011", b"CN=Microsoft UEFI CA 2023");
+        assert_eq!(with(&[b"CN=our own"]), Verdict::NotApplicable);
+        assert_eq!(with(&[old]), Verdict::Warn);
+        assert_eq!(with(&[old, new]), Verdict::Pass);
+        assert_eq!(with(&[new]), Verdict::Pass);
     }
 
     #[test]

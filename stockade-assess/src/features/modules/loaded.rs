@@ -64,8 +64,8 @@ pub(super) fn unsigned(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if !found.marked.is_empty() {
-        let what = "modules are loaded that carry no signature the kernel trusts, or were forced in";
-        Finding::new(ID, Verdict::Fail, How::Read, what)
+        let what = "loaded without a signature that the kernel trusts, or forced in";
+        Finding::new(ID, Verdict::Fail, How::Read, format!("{what}: {}", few(&found.marked)))
             .seen(format!("{MODULES}/*/taint"), few(&found.marked))
     } else if found.loaded > 0 && !system.exists(ENFORCE) {
         Finding::unknown(
@@ -97,8 +97,8 @@ pub(super) fn foreign(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if !found.marked.is_empty() {
-        let what = "modules from outside the kernel's source, proprietary or of staging quality are loaded";
-        Finding::new(ID, Verdict::Warn, How::Read, what)
+        let what = "loaded from outside the kernel's source, proprietary or of staging quality";
+        Finding::new(ID, Verdict::Warn, How::Read, format!("{what}: {}", few(&found.marked)))
             .seen(format!("{MODULES}/*/taint"), few(&found.marked))
     } else if !found.gone.is_empty() {
         let what = "a module from outside the kernel's source was loaded since boot and is gone";

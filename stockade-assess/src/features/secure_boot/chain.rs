@@ -30,27 +30,30 @@ pub(super) fn finding(system: &System, firmware: &Firmware<'_>) -> Finding {
         Err(finding) => return finding,
     };
     let links = [
-        ("the firmware verifies what it starts", flag(firmware, Variable::SECURE_BOOT, true)),
-        ("nobody can enrol keys from here", flag(firmware, Variable::SETUP_MODE, false)),
-        ("shim verifies what it starts", of_shim(firmware)),
-        ("the kernel takes only signed modules", module(system)),
-        ("the kernel starts only signed kernels", kernel(system)),
+        ("firmware to boot loader", flag(firmware, Variable::SECURE_BOOT, true)),
+        ("who may enrol keys", flag(firmware, Variable::SETUP_MODE, false)),
+        ("shim to kernel", of_shim(firmware)),
+        ("kernel to module", module(system)),
+        ("kernel to next kernel", kernel(system)),
     ];
     judged(&links)
 }
 
 fn judged(links: &[(&str, Link)]) -> Finding {
-    let broken = links.iter().find(|(_, link)| matches!(link, Link::Broken(_)));
+    let broken = links.iter().find_map(|(name, link)| match link {
+        Link::Broken(how) => Some((name, how)),
+        _ => None,
+    });
     let unknown = links.iter().find_map(|(name, link)| match link {
         Link::Unknown(why) => Some((name, why)),
         _ => None,
     });
     let finding = match (broken, unknown) {
-        (Some((name, _)), _) => {
-            Finding::new(ID, Verdict::Fail, How::Derived, format!("the chain is broken where {name}"))
+        (Some((name, how)), _) => {
+            Finding::new(ID, Verdict::Fail, How::Derived, format!("the chain is broken ({name}): {how}"))
         }
         (None, Some((name, why))) => {
-            Finding::unknown(ID, How::Derived, format!("not every link is known: {name}: {why}"))
+            Finding::unknown(ID, How::Derived, format!("a link is not known ({name}): {why}"))
         }
         (None, None) => Finding::new(
             ID,

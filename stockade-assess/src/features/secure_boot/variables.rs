@@ -9,6 +9,9 @@ pub(super) const FOLDER: &str = "/sys/firmware/efi/efivars";
 /// As much of a variable is taken as this, in bytes.
 const ATTRIBUTES: usize = 4;
 
+/// Below /sys/firmware: verified boot of IBM's mainframes and of POWER.
+const OTHERS: [&str; 2] = ["ipl", "secvar"];
+
 /// EFI_GLOBAL_VARIABLE.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// EFI_IMAGE_SECURITY_DATABASE_GUID.
@@ -54,8 +57,8 @@ impl Variable {
 pub(super) enum Firmware<'a> {
     /// The machine was booted without EFI.
     None,
-    /// Its variables are not shown, or nobody knows whether there are any.
-    Hidden(Unread),
+    /// Its variables are not shown, or nobody knows whether there are any: why.
+    Hidden(String),
     /// Its variables can be read.
     Variables(&'a System),
 }
@@ -64,16 +67,24 @@ impl<'a> Firmware<'a> {
     pub(super) fn of(system: &'a System) -> Self {
         if !system.exists(EFI) {
             return match system.names("/sys/firmware") {
-                Ok(_) => Self::None,
-                Err(unread) => Self::Hidden(unread),
+                Ok(names) => match OTHERS.into_iter().find(|other| names.iter().any(|name| name == other)) {
+                    Some(other) => Self::Hidden(format!(
+                        "/sys/firmware/{other} is not looked at: it tells of a verified boot of another kind than EFI's"
+                    )),
+                    None => Self::None,
+                },
+                Err(unread) => Self::Hidden(unread.to_string()),
             };
         }
-        match system.names(FOLDER) {
+        let why = match system.names(FOLDER) {
+            Ok(names) if !names.is_empty() => return Self::Variables(system),
             // A mount point without its file system is an empty folder.
-            Ok(names) if names.is_empty() => Self::Hidden(Unread::not_understood(FOLDER, "an empty folder")),
-            Ok(_) => Self::Variables(system),
-            Err(unread) => Self::Hidden(unread),
-        }
+            Ok(_) => format!("{FOLDER} is empty"),
+            Err(unread) => unread.to_string(),
+        };
+        Self::Hidden(format!(
+            "{why}; the firmware's variables are there after: mount -t efivarfs efivarfs {FOLDER} (not with efi=noruntime)"
+        ))
     }
 
     /// A variable's value; none if there is no such variable.
