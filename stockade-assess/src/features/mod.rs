@@ -2,6 +2,7 @@
 
 use crate::runner::Feature;
 
+mod apparmor;
 mod cgroups;
 mod crypto_api;
 mod encryption;
@@ -15,6 +16,7 @@ mod tpm;
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
     selinux::FEATURE,
+    apparmor::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,
