@@ -12,6 +12,7 @@ mod attachment;
 mod confined;
 mod listening;
 mod processes;
+mod sources;
 
 pub(super) const FEATURE: Feature = Feature { id: "apparmor", title: "AppArmor", ..Feature::new(check) };
 

@@ -1,11 +1,11 @@
 /*!
 Which programs a profile is for: the loaded profiles' attachments, which are patterns for paths.
 */
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use regex_lite::Regex;
 
-use super::{UNCONFINED, processes::Without};
+use super::{UNCONFINED, processes::Without, sources};
 use crate::{Finding, How, System, Verdict, few, processes::name, system::Why};
 
 const LOADED: &str = "/sys/kernel/security/apparmor/policy/profiles";
@@ -39,6 +39,13 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
             format!("the programs of {hidden} unconfined processes may not be looked at; run this as root");
         return Finding::unknown(UNCONFINED, How::Read, missing);
     }
+    if found.is_empty() && !attachments.untold.is_empty() {
+        let missing = format!(
+            "neither the kernel nor /etc/apparmor.d tells which programs these profiles are for: {}",
+            few(&attachments.untold)
+        );
+        return Finding::unknown(UNCONFINED, How::Read, missing);
+    }
     let seen = format!("{} of {} processes are unconfined", without.unconfined.len(), without.seen);
     let finding = match found.len() {
         0 => Finding::new(
@@ -66,11 +73,17 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
 struct Attachments {
     plain: HashMap<String, String>,
     patterns: Vec<(Regex, String)>,
+    /// Profiles of which nobody tells which programs they are for.
+    untold: Vec<String>,
 }
+
+/// What the kernel says of an attachment whose pattern it was not given, as by the parsers before AppArmor 4.
+const FORGOTTEN: &str = "<unknown>";
 
 impl Attachments {
     fn of(system: &System) -> Result<Self, String> {
-        let mut all = Self { plain: HashMap::new(), patterns: Vec::new() };
+        let mut all = Self { plain: HashMap::new(), patterns: Vec::new(), untold: Vec::new() };
+        let sources = OnceCell::new();
         for folder in system.names(LOADED).map_err(|unread| unread.to_string())? {
             let text = |file: &str| system.text(&format!("{LOADED}/{folder}/{file}"));
             let (Ok(name), Ok(attachment)) = (text("name"), text("attach")) else { continue };
@@ -78,20 +91,31 @@ impl Attachments {
             if text("mode").is_ok_and(|mode| mode == "unconfined") {
                 continue;
             }
-            // The kernel forgets the pattern of a profile that is named by it.
-            let pattern = if attachment == "<unknown>" { &name } else { &attachment };
-            if !pattern.starts_with('/') {
-                continue;
-            }
-            if pattern.contains(['*', '?', '[', '{', '\\']) {
-                if let Some(pattern) = translated(pattern) {
-                    all.patterns.push((pattern, name));
-                }
+            let pattern = if attachment != FORGOTTEN {
+                Some(attachment)
+            } else if name.starts_with('/') {
+                Some(name.clone())
             } else {
-                all.plain.insert(pattern.clone(), name);
+                sources.get_or_init(|| sources::patterns(system)).get(&name).cloned()
+            };
+            match pattern {
+                None => all.untold.push(name),
+                // One that is for no program has its own name there.
+                Some(pattern) if pattern.starts_with(['/', '{']) => all.add(pattern, name),
+                Some(_) => {}
             }
         }
         Ok(all)
+    }
+
+    fn add(&mut self, pattern: String, name: String) {
+        if !pattern.contains(['*', '?', '[', '{', '\\']) {
+            self.plain.insert(pattern, name);
+        } else if let Some(pattern) = translated(&pattern) {
+            self.patterns.push((pattern, name));
+        } else {
+            self.untold.push(name);
+        }
     }
 
     fn profile_for(&self, program: &str) -> Option<String> {
@@ -181,6 +205,23 @@ mod tests {
         assert_eq!(bad.verdict, Verdict::Fail);
         assert_eq!(bad.evidence[1].observed, "ntpd (7), for which ntpd is loaded");
         assert_eq!(with("ntpd (enforce)\n").verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn what_the_kernel_forgot_is_looked_up_in_the_profiles_texts() {
+        let with = |text| {
+            let system = System::fake(&[
+                ("/sys/kernel/security/apparmor/policy/profiles/x.1/name", "ntpd\n"),
+                ("/sys/kernel/security/apparmor/policy/profiles/x.1/attach", "<unknown>\n"),
+                ("/etc/apparmor.d/usr.sbin.ntpd", text),
+                ("/proc/7/attr/current", "unconfined"),
+                ("/proc/7/exe", "-> /usr/sbin/ntpd"),
+            ]);
+            unconfined(&system, &super::super::processes::without(&system).unwrap()).verdict
+        };
+        assert_eq!(with("profile ntpd /usr/{s,}bin/ntpd {\n"), Verdict::Fail);
+        assert_eq!(with("profile ntpd /usr/lib/ntpd {\n"), Verdict::Pass);
+        assert_eq!(with(""), Verdict::Unknown);
     }
 
     #[test]
