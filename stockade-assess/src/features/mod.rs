@@ -8,6 +8,7 @@ mod crypto_api;
 mod encryption;
 mod ksm;
 mod lockdown;
+mod lsm;
 mod seccomp;
 mod selinux;
 mod tpm;
@@ -15,6 +16,7 @@ mod tpm;
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
+    lsm::FEATURE,
     selinux::FEATURE,
     apparmor::FEATURE,
     cgroups::FEATURE,
