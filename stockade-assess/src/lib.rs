@@ -22,6 +22,9 @@ pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+#[cfg(test)]
+mod garbage;
+mod instructions;
 mod mandatory;
 pub mod processes;
 pub mod runner;

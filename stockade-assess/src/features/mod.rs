@@ -5,17 +5,25 @@ use crate::runner::Feature;
 mod apparmor;
 mod cgroups;
 mod crypto_api;
+mod dma;
 mod encryption;
+mod ipsec;
 mod ksm;
 mod lockdown;
 mod lsm;
+mod modules;
+mod random;
 mod seccomp;
+mod secure_boot;
 mod selinux;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
+    secure_boot::FEATURE,
+    modules::FEATURE,
+    dma::FEATURE,
     lsm::FEATURE,
     selinux::FEATURE,
     apparmor::FEATURE,
@@ -23,6 +31,8 @@ pub const ALL: &[Feature] = &[
     ksm::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
+    random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
+    ipsec::FEATURE,
 ];
