@@ -1,14 +1,14 @@
 /*!
 Limits, tried: a cgroup is made beside or below this process's own, gets a limit, and a child moves into it and reaches for more.
 
-Nothing of it stays. The cgroup bears the number of the process that made it, so that one whose maker was killed is found and removed
-by whoever comes next.
+Nothing of it stays. Whoever makes a cgroup holds a lock on it, so that one whose maker was killed is found and removed by whoever comes
+next.
 
 What memory is asked for is the kernel's own, for a pipe, in a piece so large that the kernel refuses it when it does not fit. A piece
 of the usual size would have the kernel end the child for lack of memory instead, with a page of text in the log.
 */
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -103,7 +103,7 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
         match enlarge_pipe() {
             Err(error) => write!(out, "refused {}", errno(&error)),
             Ok(_pipe) => {
-                let used = fs::read_to_string(cgroup.0.join(usage)).unwrap_or_default();
+                let used = fs::read_to_string(cgroup.folder.join(usage)).unwrap_or_default();
                 write!(out, "not refused, {} bytes used", used.trim())
             }
         }
@@ -195,33 +195,50 @@ fn hands_down(system: &System, hierarchy: &Hierarchy, controller: &str) -> Optio
     })
 }
 
-/// A cgroup of ours, there as long as this lives.
-struct Cgroup(PathBuf);
+/// A cgroup of ours, there as long as this lives, and locked, so that others can tell.
+struct Cgroup {
+    folder: PathBuf,
+    lock: File,
+}
 
 impl Cgroup {
     fn make(place: &Path) -> io::Result<Self> {
         sweep(place);
         let folder = place.join(format!("{NAME}{}", std::process::id()));
         fs::create_dir(&folder)?;
-        Ok(Self(folder))
+        let lock =
+            File::open(&folder).and_then(|lock| lock.try_lock().map(|()| lock).map_err(io::Error::from));
+        match lock {
+            Ok(lock) => Ok(Self { folder, lock }),
+            Err(error) => {
+                let _ = fs::remove_dir(&folder);
+                Err(error)
+            }
+        }
     }
 
     /// Moves this process into it.
     fn enter(&self, out: &mut dyn Write) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.procs"), "0").inspect_err(|error| {
+        fs::write(self.folder.join("cgroup.procs"), "0").inspect_err(|error| {
             let _ = write!(out, "entering {}", errno(error));
         })
     }
 
+    /// In a child, whose life is not what keeps it locked.
+    fn leave_to_parent(&self) {
+        // SAFETY: the child has a table of descriptors of its own, and leaves without closing what is in it.
+        unsafe { libc::close(self.lock.as_raw_fd()) };
+    }
+
     /// What keeps it from being removed, if anything does.
     fn remove(self) -> Option<io::Error> {
-        remove(&self.0).err()
+        remove(&self.folder).err()
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 
@@ -236,8 +253,9 @@ fn within(
     duty: impl FnOnce(&mut dyn Write, &Cgroup) -> io::Result<()>,
 ) -> io::Result<(String, Option<io::Error>)> {
     let cgroup = Cgroup::make(place)?;
-    fs::write(cgroup.0.join(file), limit.to_string())?;
+    fs::write(cgroup.folder.join(file), limit.to_string())?;
     let (end, said) = child::run(LIMIT, |out| {
+        cgroup.leave_to_parent();
         let _ = duty(out, &cgroup);
     })?;
     let said = match end {
@@ -263,16 +281,16 @@ fn remove(folder: &Path) -> io::Result<()> {
     last
 }
 
-/// Removes cgroups of ours whose makers have ended, with what is in them.
+/// Removes cgroups of ours that nobody holds any more, with what is in them.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let maker = name.to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
-        let Some(maker) = maker else { continue };
-        if Path::new(&format!("/proc/{maker}")).exists() {
+        let is_ours =
+            name.to_str().and_then(|name| name.strip_prefix(NAME)).is_some_and(|n| n.parse::<u32>().is_ok());
+        let folder = entry.path();
+        if !is_ours || !File::open(&folder).is_ok_and(|lock| lock.try_lock().is_ok()) {
             continue;
         }
-        let folder = entry.path();
         for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
             if let Ok(pid @ 1..) = pid.parse::<i32>() {
                 // SAFETY: a signal to a process in a cgroup that this program made.
@@ -345,6 +363,22 @@ fn noted(finding: Finding, left: Option<io::Error>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_left_is_removed_and_what_somebody_holds_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let left = place.path().join(format!("{NAME}1"));
+        let foreign = place.path().join("stockade-assess.of-somebody");
+        for folder in [&left, &foreign] {
+            fs::create_dir(folder).unwrap();
+        }
+        let held = Cgroup::make(place.path()).unwrap();
+        assert!(!left.exists() && foreign.exists());
+        sweep(place.path());
+        let folder = held.folder.clone();
+        assert!(folder.exists());
+        assert!(held.remove().is_none() && !folder.exists());
+    }
 
     #[test]
     fn memory_is_judged_by_what_became_of_the_child() {
