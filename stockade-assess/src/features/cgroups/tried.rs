@@ -1,14 +1,11 @@
 /*!
 Limits, tried: a cgroup is made beside or below this process's own, gets a limit, and a child moves into it and reaches for more.
 
-Nothing of it stays. Whoever makes a cgroup holds a lock on it, so that one whose maker was killed is found and removed by whoever comes
-next.
-
 What memory is asked for is the kernel's own, for a pipe, in a piece so large that the kernel refuses it when it does not fit. A piece
 of the usual size would have the kernel end the child for lack of memory instead, with a page of text in the log.
 */
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -18,6 +15,7 @@ use std::{
 use super::{
     MEMORY, PIDS,
     hierarchy::{Hierarchies, Hierarchy},
+    made::{Cgroup, NAME, sweep},
 };
 use crate::{
     Finding, How, System, Verdict,
@@ -25,9 +23,6 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(1);
-
-/// What a cgroup is called, with the number of the process that made it behind it.
-const NAME: &str = "stockade-assess.";
 
 /// So many processes fit: the child and two of its own.
 const PROCESSES: u32 = 3;
@@ -48,7 +43,7 @@ pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
     };
     let source = format!("a child in a cgroup with pids.max {PROCESSES}");
     let said = within(&place, "pids.max", PROCESSES, |out, cgroup| {
-        cgroup.enter(out)?;
+        enter(cgroup, out)?;
         // Children that have ended count until they are asked for, unless they are not to be asked for.
         // SAFETY: sets the default action.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -99,7 +94,7 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
         if let Err(error) = enlarge_pipe() {
             return write!(out, "outside {}", errno(&error));
         }
-        cgroup.enter(out)?;
+        enter(cgroup, out)?;
         match enlarge_pipe() {
             Err(error) => write!(out, "refused {}", errno(&error)),
             Ok(_pipe) => {
@@ -195,51 +190,11 @@ fn hands_down(system: &System, hierarchy: &Hierarchy, controller: &str) -> Optio
     })
 }
 
-/// A cgroup of ours, there as long as this lives, and locked, so that others can tell.
-struct Cgroup {
-    folder: PathBuf,
-    lock: File,
-}
-
-impl Cgroup {
-    fn make(place: &Path) -> io::Result<Self> {
-        sweep(place);
-        let folder = place.join(format!("{NAME}{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        let lock =
-            File::open(&folder).and_then(|lock| lock.try_lock().map(|()| lock).map_err(io::Error::from));
-        match lock {
-            Ok(lock) => Ok(Self { folder, lock }),
-            Err(error) => {
-                let _ = fs::remove_dir(&folder);
-                Err(error)
-            }
-        }
-    }
-
-    /// Moves this process into it.
-    fn enter(&self, out: &mut dyn Write) -> io::Result<()> {
-        fs::write(self.folder.join("cgroup.procs"), "0").inspect_err(|error| {
-            let _ = write!(out, "entering {}", errno(error));
-        })
-    }
-
-    /// In a child, whose life is not what keeps it locked.
-    fn leave_to_parent(&self) {
-        // SAFETY: the child has a table of descriptors of its own, and leaves without closing what is in it.
-        unsafe { libc::close(self.lock.as_raw_fd()) };
-    }
-
-    /// What keeps it from being removed, if anything does.
-    fn remove(self) -> Option<io::Error> {
-        remove(&self.folder).err()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.folder);
-    }
+/// Moves a child into it, or has it say why not.
+fn enter(cgroup: &Cgroup, out: &mut dyn Write) -> io::Result<()> {
+    cgroup.enter().inspect_err(|error| {
+        let _ = write!(out, "entering {}", errno(error));
+    })
 }
 
 /// A child that was killed.
@@ -264,41 +219,6 @@ fn within(
         End::TooLong => "no answer in time".into(),
     };
     Ok((said, cgroup.remove()))
-}
-
-/// Removes a cgroup. Processes that were killed in it may take an instant to go.
-fn remove(folder: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 40;
-    let mut last = fs::remove_dir(folder);
-    for _ in 0..ATTEMPTS {
-        match &last {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-            _ => break,
-        }
-        std::thread::sleep(Duration::from_millis(5));
-        last = fs::remove_dir(folder);
-    }
-    last
-}
-
-/// Removes cgroups of ours that nobody holds any more, with what is in them.
-fn sweep(place: &Path) {
-    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_ours =
-            name.to_str().and_then(|name| name.strip_prefix(NAME)).is_some_and(|n| n.parse::<u32>().is_ok());
-        let folder = entry.path();
-        if !is_ours || !File::open(&folder).is_ok_and(|lock| lock.try_lock().is_ok()) {
-            continue;
-        }
-        for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
-            if let Ok(pid @ 1..) = pid.parse::<i32>() {
-                // SAFETY: a signal to a process in a cgroup that this program made.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
-        }
-        let _ = remove(&folder);
-    }
 }
 
 /// After a check that was killed: whatever it made.
@@ -363,22 +283,6 @@ fn noted(finding: Finding, left: Option<io::Error>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_somebody_left_is_removed_and_what_somebody_holds_is_not() {
-        let place = tempfile::tempdir().unwrap();
-        let left = place.path().join(format!("{NAME}1"));
-        let foreign = place.path().join("stockade-assess.of-somebody");
-        for folder in [&left, &foreign] {
-            fs::create_dir(folder).unwrap();
-        }
-        let held = Cgroup::make(place.path()).unwrap();
-        assert!(!left.exists() && foreign.exists());
-        sweep(place.path());
-        let folder = held.folder.clone();
-        assert!(folder.exists());
-        assert!(held.remove().is_none() && !folder.exists());
-    }
 
     #[test]
     fn memory_is_judged_by_what_became_of_the_child() {
