@@ -85,9 +85,9 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
         Ok(found) => found,
         Err(finding) => return *finding,
     };
-    let (limit, usage) = match hierarchy.version {
-        1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        _ => ("memory.max", "memory.current"),
+    let (limit, usage, hits) = match hierarchy.version {
+        1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.failcnt"),
+        _ => ("memory.max", "memory.current", "memory.events"),
     };
     let source = format!("a child in a cgroup with {limit} {BYTES}, which asks for twice as much");
     let said = within(&place, limit, BYTES, |out, cgroup| {
@@ -95,12 +95,12 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
             return write!(out, "outside {}", errno(&error));
         }
         enter(cgroup, out)?;
+        let read = |file| fs::read_to_string(cgroup.folder.join(file)).unwrap_or_default();
         match enlarge_pipe() {
-            Err(error) => write!(out, "refused {}", errno(&error)),
-            Ok(_pipe) => {
-                let used = fs::read_to_string(cgroup.folder.join(usage)).unwrap_or_default();
-                write!(out, "not refused, {} bytes used", used.trim())
+            Err(error) => {
+                write!(out, "limit hit {} times, {REFUSED} {}", times_hit(&read(hits)), errno(&error))
             }
+            Ok(_pipe) => write!(out, "not refused, {} bytes used", read(usage).trim()),
         }
     });
     let (said, left) = match said {
@@ -110,9 +110,26 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
     noted(judge_memory(&said).seen(source, plain(&said)), left)
 }
 
+const REFUSED: &str = "more refused";
+
+/// How often a request ran into the limit: all there is in `memory.failcnt`, and the line `max` in `memory.events`.
+fn times_hit(text: &str) -> u64 {
+    let number = text.lines().find_map(|line| line.strip_prefix("max ")).unwrap_or(text);
+    number.trim().parse().unwrap_or_default()
+}
+
 fn judge_memory(said: &str) -> Finding {
+    let hit = said
+        .strip_prefix("limit hit ")
+        .and_then(|rest| rest.strip_suffix(&format!(" times, {REFUSED} {}", libc::ENOMEM)));
     let used = said.strip_prefix("not refused, ").and_then(|rest| rest.strip_suffix(" bytes used"));
-    if said == format!("refused {}", libc::ENOMEM) {
+    if hit == Some("0") {
+        Finding::unknown(
+            MEMORY,
+            How::Tried,
+            "memory was refused, though not for the limit: the machine may be short of it",
+        )
+    } else if hit.is_some() {
         Finding::new(MEMORY, Verdict::Pass, How::Tried, "memory beyond the limit is refused")
     } else if said == ENDED {
         // A kernel that gets the memory in smaller pieces ends who asks, as it does with a program's own memory.
@@ -287,11 +304,18 @@ mod tests {
     #[test]
     fn memory_is_judged_by_what_became_of_the_child() {
         let verdict = |said: &str| judge_memory(said).verdict;
-        assert_eq!(verdict("refused 12"), Verdict::Pass);
+        assert_eq!(verdict("limit hit 34 times, more refused 12"), Verdict::Pass);
+        assert_eq!(verdict("limit hit 0 times, more refused 12"), Verdict::Unknown);
+        assert_eq!(
+            (times_hit("low 0\nhigh 0\nmax 34\noom 1\n"), times_hit("7\n"), times_hit("")),
+            (34, 7, 0)
+        );
         assert_eq!(verdict(ENDED), Verdict::Pass);
         assert_eq!(verdict("not refused, 1310720 bytes used"), Verdict::Fail);
         assert_eq!(verdict("not refused, 4096 bytes used"), Verdict::Unknown);
-        for unclear in ["outside 1", "entering 13", "refused 1", "no answer in time", ""] {
+        for unclear in
+            ["outside 1", "entering 13", "limit hit 1 times, more refused 1", "no answer in time", ""]
+        {
             assert_eq!(verdict(unclear), Verdict::Unknown, "{unclear}");
         }
         assert_eq!(plain("outside 1"), "outside: Operation not permitted (os error 1)");
