@@ -11,6 +11,9 @@ use crate::{
 /// The active security modules, in the kernel's order.
 pub(crate) const LIST: &str = "/sys/kernel/security/lsm";
 
+/// What there is of each module that is active.
+const OTHERWISE: &str = "/sys/fs/selinux, /sys/module/apparmor/parameters/enabled, /sys/fs/smackfs";
+
 /// A security module for mandatory access control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Module {
@@ -86,11 +89,15 @@ pub(crate) fn enabled(system: &System, module: Module, id: &'static str) -> (Fin
             return (finding, Some(Inactive::Unknown(unread)));
         }
     };
-    let seen = names.join(",");
+    let (source, seen) = match system.exists(LIST) {
+        true => (LIST, names.join(",")),
+        false if names.is_empty() => (OTHERWISE, "none is active".to_owned()),
+        false => (OTHERWISE, names.join(",")),
+    };
     let has = |module: Module| names.iter().any(|name| name == module.name());
     let finding = if has(module) {
         let finding = Finding::new(id, Verdict::Pass, How::Read, format!("{title} is active"));
-        return (finding.seen(LIST, seen), None);
+        return (finding.seen(source, seen), None);
     } else if let Some(other) = Module::ALL.into_iter().find(|other| has(*other)) {
         Finding::not_applicable(id, How::Read, format!("{} is what this machine uses", other.title()))
     } else if let Some(other) = Module::ALL
@@ -104,7 +111,7 @@ pub(crate) fn enabled(system: &System, module: Module, id: &'static str) -> (Fin
         let found = format!("neither {title} nor another module for mandatory access control is active");
         Finding::new(id, Verdict::Fail, How::Read, found)
     };
-    (finding.seen(LIST, seen), Some(Inactive::Off(title)))
+    (finding.seen(source, seen), Some(Inactive::Off(title)))
 }
 
 /// Why nothing more can be said.

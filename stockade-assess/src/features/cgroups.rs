@@ -7,6 +7,7 @@ use crate::{Feature, Finding, How, Report, System, Verdict};
 use hierarchy::Hierarchies;
 
 mod hierarchy;
+mod made;
 mod tried;
 
 pub(super) const FEATURE: Feature = Feature {

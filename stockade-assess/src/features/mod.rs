@@ -2,6 +2,7 @@
 
 use crate::runner::Feature;
 
+mod apparmor;
 mod cgroups;
 mod crypto_api;
 mod dma;
@@ -9,6 +10,7 @@ mod encryption;
 mod ipsec;
 mod ksm;
 mod lockdown;
+mod lsm;
 mod modules;
 mod random;
 mod seccomp;
@@ -22,7 +24,9 @@ pub const ALL: &[Feature] = &[
     secure_boot::FEATURE,
     modules::FEATURE,
     dma::FEATURE,
+    lsm::FEATURE,
     selinux::FEATURE,
+    apparmor::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,

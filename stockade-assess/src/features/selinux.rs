@@ -2,7 +2,7 @@
 SELinux: whether it is active and enforces, what policy it has, whom that leaves alone, and what it answers.
 */
 use crate::{
-    Feature, Finding, How, Report, System, Verdict, few,
+    Feature, Finding, How, Report, System, Unread, Verdict, few,
     mandatory::{self, Inactive, Module},
 };
 
@@ -23,6 +23,7 @@ const UNCONFINED: &str = "selinux.unconfined";
 const DENIAL: &str = "selinux.denial";
 
 const FOLDER: &str = "/sys/fs/selinux";
+const NOT_MOUNTED: &str = "selinuxfs is not mounted at /sys/fs/selinux";
 const LOADED: &str = "/sys/fs/selinux/policy";
 const SWITCHES: &str = "/sys/fs/selinux/booleans";
 const CONFIG: &str = "/etc/selinux/config";
@@ -35,22 +36,17 @@ fn check(system: &System, report: &mut Report) {
         return;
     }
     let enforces = system.number(&format!("{FOLDER}/enforce"));
-    report.add(
-        match &enforces {
-            Ok(1) => Finding::new(ENFORCING, Verdict::Pass, How::Read, "what the policy denies is refused"),
-            Ok(_) => {
-                Finding::new(ENFORCING, Verdict::Fail, How::Read, "what the policy denies is only logged")
-            }
-            Err(unread) => Finding::unknown(ENFORCING, How::Read, unread),
-        }
-        .seen(format!("{FOLDER}/enforce"), enforces.as_ref().map(i64::to_string).unwrap_or_default()),
-    );
+    report.add(enforcing(&enforces));
     // Without a policy there are no classes.
     let is_loaded = match system.names(&format!("{FOLDER}/class")) {
         Ok(classes) => !classes.is_empty(),
         Err(unread) => {
+            let missing = match &enforces {
+                Err(unread) if unread.is_missing() => NOT_MOUNTED.to_owned(),
+                _ => unread.to_string(),
+            };
             for id in [POLICY, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
-                report.add(Finding::unknown(id, How::Read, &unread));
+                report.add(Finding::unknown(id, How::Read, &missing));
             }
             return;
         }
@@ -83,6 +79,17 @@ fn leave_out(inactive: &Inactive, report: &mut Report) {
     for id in [ENFORCING, POLICY, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
         report.add(inactive.finding(id));
     }
+}
+
+fn enforcing(enforces: &Result<i64, Unread>) -> Finding {
+    let (verdict, found) = match enforces {
+        Ok(1) => (Verdict::Pass, "what the policy denies is refused"),
+        Ok(_) => (Verdict::Fail, "what the policy denies is only logged"),
+        Err(unread) if unread.is_missing() => return Finding::unknown(ENFORCING, How::Read, NOT_MOUNTED),
+        Err(unread) => return Finding::unknown(ENFORCING, How::Read, unread),
+    };
+    let observed = enforces.as_ref().map(i64::to_string).unwrap_or_default();
+    Finding::new(ENFORCING, verdict, How::Read, found).seen(format!("{FOLDER}/enforce"), observed)
 }
 
 fn policy(system: &System, loaded: Option<&Policy>) -> Finding {

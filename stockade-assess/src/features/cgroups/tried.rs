@@ -1,9 +1,6 @@
 /*!
 Limits, tried: a cgroup is made beside or below this process's own, gets a limit, and a child moves into it and reaches for more.
 
-Nothing of it stays. The cgroup bears the number of the process that made it, so that one whose maker was killed is found and removed
-by whoever comes next.
-
 What memory is asked for is the kernel's own, for a pipe, in a piece so large that the kernel refuses it when it does not fit. A piece
 of the usual size would have the kernel end the child for lack of memory instead, with a page of text in the log.
 */
@@ -18,6 +15,7 @@ use std::{
 use super::{
     MEMORY, PIDS,
     hierarchy::{Hierarchies, Hierarchy},
+    made::{Cgroup, NAME, sweep},
 };
 use crate::{
     Finding, How, System, Verdict,
@@ -25,9 +23,6 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(1);
-
-/// What a cgroup is called, with the number of the process that made it behind it.
-const NAME: &str = "stockade-assess.";
 
 /// So many processes fit: the child and two of its own.
 const PROCESSES: u32 = 3;
@@ -48,7 +43,7 @@ pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
     };
     let source = format!("a child in a cgroup with pids.max {PROCESSES}");
     let said = within(&place, "pids.max", PROCESSES, |out, cgroup| {
-        cgroup.enter(out)?;
+        enter(cgroup, out)?;
         // Children that have ended count until they are asked for, unless they are not to be asked for.
         // SAFETY: sets the default action.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -90,22 +85,22 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
         Ok(found) => found,
         Err(finding) => return *finding,
     };
-    let (limit, usage) = match hierarchy.version {
-        1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        _ => ("memory.max", "memory.current"),
+    let (limit, usage, hits) = match hierarchy.version {
+        1 => ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.failcnt"),
+        _ => ("memory.max", "memory.current", "memory.events"),
     };
     let source = format!("a child in a cgroup with {limit} {BYTES}, which asks for twice as much");
     let said = within(&place, limit, BYTES, |out, cgroup| {
         if let Err(error) = enlarge_pipe() {
             return write!(out, "outside {}", errno(&error));
         }
-        cgroup.enter(out)?;
+        enter(cgroup, out)?;
+        let read = |file| fs::read_to_string(cgroup.folder.join(file)).unwrap_or_default();
         match enlarge_pipe() {
-            Err(error) => write!(out, "refused {}", errno(&error)),
-            Ok(_pipe) => {
-                let used = fs::read_to_string(cgroup.0.join(usage)).unwrap_or_default();
-                write!(out, "not refused, {} bytes used", used.trim())
+            Err(error) => {
+                write!(out, "limit hit {} times, {REFUSED} {}", times_hit(&read(hits)), errno(&error))
             }
+            Ok(_pipe) => write!(out, "not refused, {} bytes used", read(usage).trim()),
         }
     });
     let (said, left) = match said {
@@ -115,9 +110,26 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
     noted(judge_memory(&said).seen(source, plain(&said)), left)
 }
 
+const REFUSED: &str = "more refused";
+
+/// How often a request ran into the limit: all there is in `memory.failcnt`, and the line `max` in `memory.events`.
+fn times_hit(text: &str) -> u64 {
+    let number = text.lines().find_map(|line| line.strip_prefix("max ")).unwrap_or(text);
+    number.trim().parse().unwrap_or_default()
+}
+
 fn judge_memory(said: &str) -> Finding {
+    let hit = said
+        .strip_prefix("limit hit ")
+        .and_then(|rest| rest.strip_suffix(&format!(" times, {REFUSED} {}", libc::ENOMEM)));
     let used = said.strip_prefix("not refused, ").and_then(|rest| rest.strip_suffix(" bytes used"));
-    if said == format!("refused {}", libc::ENOMEM) {
+    if hit == Some("0") {
+        Finding::unknown(
+            MEMORY,
+            How::Tried,
+            "memory was refused, though not for the limit: the machine may be short of it",
+        )
+    } else if hit.is_some() {
         Finding::new(MEMORY, Verdict::Pass, How::Tried, "memory beyond the limit is refused")
     } else if said == ENDED {
         // A kernel that gets the memory in smaller pieces ends who asks, as it does with a program's own memory.
@@ -195,34 +207,11 @@ fn hands_down(system: &System, hierarchy: &Hierarchy, controller: &str) -> Optio
     })
 }
 
-/// A cgroup of ours, there as long as this lives.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn make(place: &Path) -> io::Result<Self> {
-        sweep(place);
-        let folder = place.join(format!("{NAME}{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        Ok(Self(folder))
-    }
-
-    /// Moves this process into it.
-    fn enter(&self, out: &mut dyn Write) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.procs"), "0").inspect_err(|error| {
-            let _ = write!(out, "entering {}", errno(error));
-        })
-    }
-
-    /// What keeps it from being removed, if anything does.
-    fn remove(self) -> Option<io::Error> {
-        remove(&self.0).err()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
+/// Moves a child into it, or has it say why not.
+fn enter(cgroup: &Cgroup, out: &mut dyn Write) -> io::Result<()> {
+    cgroup.enter().inspect_err(|error| {
+        let _ = write!(out, "entering {}", errno(error));
+    })
 }
 
 /// A child that was killed.
@@ -236,8 +225,9 @@ fn within(
     duty: impl FnOnce(&mut dyn Write, &Cgroup) -> io::Result<()>,
 ) -> io::Result<(String, Option<io::Error>)> {
     let cgroup = Cgroup::make(place)?;
-    fs::write(cgroup.0.join(file), limit.to_string())?;
+    fs::write(cgroup.folder.join(file), limit.to_string())?;
     let (end, said) = child::run(LIMIT, |out| {
+        cgroup.leave_to_parent();
         let _ = duty(out, &cgroup);
     })?;
     let said = match end {
@@ -246,41 +236,6 @@ fn within(
         End::TooLong => "no answer in time".into(),
     };
     Ok((said, cgroup.remove()))
-}
-
-/// Removes a cgroup. Processes that were killed in it may take an instant to go.
-fn remove(folder: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 40;
-    let mut last = fs::remove_dir(folder);
-    for _ in 0..ATTEMPTS {
-        match &last {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-            _ => break,
-        }
-        std::thread::sleep(Duration::from_millis(5));
-        last = fs::remove_dir(folder);
-    }
-    last
-}
-
-/// Removes cgroups of ours whose makers have ended, with what is in them.
-fn sweep(place: &Path) {
-    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let maker = name.to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
-        let Some(maker) = maker else { continue };
-        if Path::new(&format!("/proc/{maker}")).exists() {
-            continue;
-        }
-        let folder = entry.path();
-        for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
-            if let Ok(pid @ 1..) = pid.parse::<i32>() {
-                // SAFETY: a signal to a process in a cgroup that this program made.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
-        }
-        let _ = remove(&folder);
-    }
 }
 
 /// After a check that was killed: whatever it made.
@@ -349,11 +304,18 @@ mod tests {
     #[test]
     fn memory_is_judged_by_what_became_of_the_child() {
         let verdict = |said: &str| judge_memory(said).verdict;
-        assert_eq!(verdict("refused 12"), Verdict::Pass);
+        assert_eq!(verdict("limit hit 34 times, more refused 12"), Verdict::Pass);
+        assert_eq!(verdict("limit hit 0 times, more refused 12"), Verdict::Unknown);
+        assert_eq!(
+            (times_hit("low 0\nhigh 0\nmax 34\noom 1\n"), times_hit("7\n"), times_hit("")),
+            (34, 7, 0)
+        );
         assert_eq!(verdict(ENDED), Verdict::Pass);
         assert_eq!(verdict("not refused, 1310720 bytes used"), Verdict::Fail);
         assert_eq!(verdict("not refused, 4096 bytes used"), Verdict::Unknown);
-        for unclear in ["outside 1", "entering 13", "refused 1", "no answer in time", ""] {
+        for unclear in
+            ["outside 1", "entering 13", "limit hit 1 times, more refused 1", "no answer in time", ""]
+        {
             assert_eq!(verdict(unclear), Verdict::Unknown, "{unclear}");
         }
         assert_eq!(plain("outside 1"), "outside: Operation not permitted (os error 1)");

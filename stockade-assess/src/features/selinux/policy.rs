@@ -19,6 +19,9 @@ const NAME: &[u8] = b"SE Linux";
 /// The newest version whose tables are known here.
 const NEWEST: u32 = 35;
 
+/// The length of a map's word in the file: the number of its first bit, and 64 bits.
+const WORD: usize = 12;
+
 /// More bits than any map of a policy has.
 const BITS: usize = 1 << 20;
 
@@ -53,11 +56,11 @@ impl Policy {
         }
         let [version, _configuration, _symbols, _contexts] = rest.numbers()?;
         if version >= 22 {
-            rest.bits()?;
+            rest.skip_bits()?;
         }
         let permissive = if version >= 23 { rest.bits()? } else { Vec::new() };
         if version >= 35 {
-            rest.bits()?;
+            rest.skip_bits()?;
         }
         let tables = if version <= NEWEST { rest.tables(version) } else { None };
         Some(Self { version, permissive, tables })
@@ -126,6 +129,19 @@ impl<'a> Reader<'a> {
         Some(set)
     }
 
+    fn skip(&mut self, length: u32) -> Option<()> {
+        self.take(usize::try_from(length).ok()?).map(|_| ())
+    }
+
+    /// Most maps are of no interest, and some are long.
+    fn skip_bits(&mut self) -> Option<()> {
+        let [size, _highest, words] = self.numbers()?;
+        if size != u64::BITS {
+            return None;
+        }
+        self.take(usize::try_from(words).ok()?.checked_mul(WORD)?).map(|_| ())
+    }
+
     fn tables(&mut self, version: u32) -> Option<Tables> {
         self.table(Self::common)?;
         self.table(|rest| rest.class(version))?;
@@ -148,21 +164,21 @@ impl<'a> Reader<'a> {
     fn permissions(&mut self, count: u32) -> Option<()> {
         for _ in 0..count {
             let [length, _value] = self.numbers()?;
-            self.text(length)?;
+            self.skip(length)?;
         }
         Some(())
     }
 
     fn common(&mut self) -> Option<()> {
         let [length, _value, _names, permissions] = self.numbers()?;
-        self.text(length)?;
+        self.skip(length)?;
         self.permissions(permissions)
     }
 
     fn class(&mut self, version: u32) -> Option<()> {
         let [length, common, _value, _names, permissions, constraints] = self.numbers()?;
-        self.text(length)?;
-        self.text(common)?;
+        self.skip(length)?;
+        self.skip(common)?;
         self.permissions(permissions)?;
         self.constraints(constraints, version)?;
         if version >= 19 {
@@ -184,10 +200,10 @@ impl<'a> Reader<'a> {
             for _ in 0..expressions {
                 let [kind, _attribute, _operator] = self.numbers()?;
                 if kind == NAMES {
-                    self.bits()?;
+                    self.skip_bits()?;
                     if version >= 29 {
-                        self.bits()?;
-                        self.bits()?;
+                        self.skip_bits()?;
+                        self.skip_bits()?;
                         self.number()?;
                     }
                 }
@@ -199,9 +215,9 @@ impl<'a> Reader<'a> {
     fn role(&mut self, version: u32) -> Option<()> {
         let [length, _value] = self.numbers()?;
         self.bounds(version)?;
-        self.text(length)?;
-        self.bits()?;
-        self.bits()?;
+        self.skip(length)?;
+        self.skip_bits()?;
+        self.skip_bits()?;
         Some(())
     }
 
@@ -214,8 +230,8 @@ impl<'a> Reader<'a> {
     fn user(&mut self, version: u32) -> Option<()> {
         let [length, _value] = self.numbers()?;
         self.bounds(version)?;
-        self.text(length)?;
-        self.bits()?;
+        self.skip(length)?;
+        self.skip_bits()?;
         if version >= 19 {
             // A range of levels, which are numbers first and categories then, and a level.
             let levels = self.number()?;
@@ -226,10 +242,10 @@ impl<'a> Reader<'a> {
                 self.number()?;
             }
             for _ in 0..levels {
-                self.bits()?;
+                self.skip_bits()?;
             }
             self.number()?;
-            self.bits()?;
+            self.skip_bits()?;
         }
         Some(())
     }

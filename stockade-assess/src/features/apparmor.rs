@@ -1,0 +1,161 @@
+/*!
+AppArmor: whether it is active and holds, the profiles and their modes, and which processes go without.
+*/
+use std::collections::BTreeMap;
+
+use crate::{
+    Feature, Finding, How, Report, System, Unread, Verdict, few,
+    mandatory::{self, Module},
+};
+
+mod attachment;
+mod confined;
+mod listening;
+mod processes;
+mod sources;
+
+pub(super) const FEATURE: Feature = Feature { id: "apparmor", title: "AppArmor", ..Feature::new(check) };
+
+const ENABLED: &str = "apparmor.enabled";
+const PROFILES: &str = "apparmor.profiles";
+const CONFINEMENT: &str = "apparmor.confinement";
+const UNCONFINED: &str = "apparmor.unconfined";
+const LISTENING: &str = "apparmor.listening";
+const NAMESPACES: &str = "apparmor.user-namespaces";
+
+const FILE: &str = "/sys/kernel/security/apparmor/profiles";
+const RESTRICTION: &str = "kernel.apparmor_restrict_unprivileged_userns";
+
+fn check(system: &System, report: &mut Report) {
+    let (enabled, inactive) = mandatory::enabled(system, Module::AppArmor, ENABLED);
+    report.add(enabled);
+    if let Some(inactive) = inactive {
+        for id in [PROFILES, CONFINEMENT, UNCONFINED, LISTENING, NAMESPACES] {
+            report.add(inactive.finding(id));
+        }
+        return;
+    }
+    let profiles = Profiles::of(system);
+    report.add(match &profiles {
+        Ok(profiles) => profiles.finding(),
+        Err(unread) => Finding::unknown(PROFILES, How::Read, unread),
+    });
+    report.add(namespaces(system));
+    report.add(match &profiles {
+        Ok(profiles) => confined::confinement(system, profiles),
+        Err(unread) => Finding::unknown(CONFINEMENT, How::Tried, unread),
+    });
+    match processes::without(system) {
+        Ok(without) => {
+            report.add(attachment::unconfined(system, &without));
+            report.add(listening::listening(system, &without));
+        }
+        Err(missing) => {
+            for id in [UNCONFINED, LISTENING] {
+                report.add(Finding::unknown(id, How::Read, &missing));
+            }
+        }
+    }
+}
+
+/// The loaded profiles, by their modes.
+struct Profiles(BTreeMap<String, Vec<String>>);
+
+impl Profiles {
+    fn of(system: &System) -> Result<Self, Unread> {
+        let mut profiles: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in system.text(FILE)?.lines() {
+            let (name, mode) = line
+                .strip_suffix(')')
+                .and_then(|line| line.rsplit_once(" ("))
+                .ok_or_else(|| Unread::not_understood(FILE, line))?;
+            profiles.entry(mode.to_owned()).or_default().push(name.to_owned());
+        }
+        Ok(Self(profiles))
+    }
+
+    /// The names of those in a mode.
+    fn in_mode(&self, mode: &str) -> &[String] {
+        self.0.get(mode).map_or(&[], Vec::as_slice)
+    }
+
+    fn finding(&self) -> Finding {
+        let (enforced, complaining) =
+            (self.in_mode("enforce").len() + self.in_mode("kill").len(), self.in_mode("complain"));
+        let (verdict, found) = if self.0.is_empty() {
+            (Verdict::Fail, "no profile is loaded, so that nothing is confined".to_owned())
+        } else if enforced == 0 {
+            (Verdict::Fail, "none of the loaded profiles is enforced".to_owned())
+        } else if !complaining.is_empty() {
+            let found = format!(
+                "{} profiles only log what they would refuse, {enforced} are enforced",
+                complaining.len()
+            );
+            (Verdict::Warn, found)
+        } else {
+            (Verdict::Pass, format!("{enforced} profiles are enforced, none only logs"))
+        };
+        let modes: Vec<String> =
+            self.0.iter().map(|(mode, names)| format!("{mode} {}", names.len())).collect();
+        let finding = Finding::new(PROFILES, verdict, How::Read, found)
+            .seen(FILE, if modes.is_empty() { "empty".into() } else { few(&modes) });
+        if complaining.is_empty() { finding } else { finding.seen("in mode complain", few(complaining)) }
+    }
+}
+
+/// Ubuntu's restriction: whoever is not confined gets no capabilities in a user namespace of their own.
+fn namespaces(system: &System) -> Finding {
+    let (verdict, found) = match system.setting(RESTRICTION).as_deref() {
+        Ok("1") => {
+            (Verdict::Pass, "user namespaces give capabilities to programs with a profile for it only")
+        }
+        Ok("0") => (Verdict::Warn, "user namespaces give capabilities to every program"),
+        Ok(other) => {
+            return Finding::unknown(
+                NAMESPACES,
+                How::Read,
+                format!("{RESTRICTION} is {other:?}, neither 0 nor 1"),
+            );
+        }
+        Err(unread) if unread.is_missing() => {
+            let found = "this kernel has no such restriction, which is Ubuntu's";
+            return Finding::not_applicable(NAMESPACES, How::Read, found);
+        }
+        Err(unread) => return Finding::unknown(NAMESPACES, How::Read, unread),
+    };
+    Finding::new(NAMESPACES, verdict, How::Read, found)
+        .seen(RESTRICTION, system.setting(RESTRICTION).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACTIVE: (&str, &str) = (mandatory::LIST, "capability,apparmor");
+
+    fn verdict(id: &str, files: &[(&str, &str)]) -> Verdict {
+        FEATURE.findings(&System::fake(files))[id].verdict
+    }
+
+    #[test]
+    fn profiles_that_only_log_are_warned_about_and_none_at_all_are_a_failure() {
+        let with = |list| verdict(PROFILES, &[ACTIVE, (FILE, list)]);
+        assert_eq!(with("/usr/bin/man (enforce)\nfire fox (x) (unconfined)\n"), Verdict::Pass);
+        assert_eq!(with("/usr/bin/man (enforce)\nb (complain)\n"), Verdict::Warn);
+        assert_eq!(with("b (complain)\n"), Verdict::Fail);
+        assert_eq!(with(""), Verdict::Fail);
+        assert_eq!(with("garbage"), Verdict::Unknown);
+        assert_eq!(verdict(PROFILES, &[ACTIVE]), Verdict::Unknown);
+        assert_eq!(verdict(PROFILES, &[(mandatory::LIST, "selinux")]), Verdict::NotApplicable);
+        // Nothing can be tried with files.
+        assert_eq!(verdict(CONFINEMENT, &[ACTIVE, (FILE, "a (enforce)\n")]), Verdict::Unknown);
+    }
+
+    #[test]
+    fn ubuntus_restriction_is_read_where_there_is_one() {
+        let path = crate::system::setting_path(RESTRICTION);
+        let with = |value| verdict(NAMESPACES, &[ACTIVE, (path.as_str(), value)]);
+        assert_eq!((with("1\n"), with("0\n"), with("x")), (Verdict::Pass, Verdict::Warn, Verdict::Unknown));
+        assert_eq!(verdict(NAMESPACES, &[ACTIVE]), Verdict::NotApplicable);
+    }
+}

@@ -1,0 +1,66 @@
+/*!
+Processes that no profile confines.
+*/
+use crate::{System, processes::is_kernels};
+
+/// Programs without a profile that confines them.
+pub(super) struct Without {
+    /// Those without any.
+    pub(super) unconfined: Vec<u32>,
+    /// Those whose profile is in a mode in which it confines nothing, with the profile's name.
+    pub(super) by_name_only: Vec<u32>,
+    /// How many processes told their profile.
+    pub(super) seen: usize,
+}
+
+/// All of them, threads of the kernel aside.
+pub(super) fn without(system: &System) -> Result<Without, String> {
+    let mut without = Without { unconfined: Vec::new(), by_name_only: Vec::new(), seen: 0 };
+    for pid in system.processes().map_err(|unread| unread.to_string())? {
+        let Some(label) = label(system, &pid.to_string()) else { continue };
+        without.seen += 1;
+        let group = if label == "unconfined" {
+            &mut without.unconfined
+        } else if label.ends_with(" (unconfined)") {
+            &mut without.by_name_only
+        } else {
+            continue;
+        };
+        if !is_kernels(system, pid) {
+            group.push(pid);
+        }
+    }
+    if without.seen == 0 {
+        return Err("no process shows its profile (/proc/PID/attr/apparmor/current)".into());
+    }
+    Ok(without)
+}
+
+/// A process's profile with its mode: AppArmor's own file, which is there since Linux 5.1, or the one that all modules share.
+pub(super) fn label(system: &System, process: &str) -> Option<String> {
+    ["attr/apparmor/current", "attr/current"]
+        .iter()
+        .find_map(|file| system.text(&format!("/proc/{process}/{file}")).ok())
+        .map(|label| label.trim_end_matches('\0').to_owned())
+        .filter(|label| !label.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_sorted_by_what_confines_them() {
+        let system = System::fake(&[
+            ("/proc/2/attr/current", "unconfined\n"),
+            ("/proc/2/stat", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0\n"),
+            ("/proc/7/attr/current", "unconfined\n"),
+            ("/proc/8/attr/apparmor/current", "chrome (unconfined)\n"),
+            ("/proc/8/attr/current", "unconfined\n"),
+            ("/proc/9/attr/apparmor/current", "/usr/sbin/cupsd (enforce)\n"),
+        ]);
+        let without = without(&system).unwrap();
+        assert_eq!((without.unconfined, without.by_name_only, without.seen), (vec![7], vec![8], 4));
+        assert!(super::without(&System::fake(&[("/proc/1/comm", "x")])).is_err());
+    }
+}
