@@ -2,8 +2,9 @@
 
 use crate::runner::Feature;
 
+mod cpu;
 mod ksm;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, cpu::FEATURE];
