@@ -2,9 +2,10 @@
 
 use crate::runner::Feature;
 
+mod cmdline;
 mod cpu;
 mod ksm;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, cpu::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
