@@ -5,7 +5,8 @@ use crate::runner::Feature;
 mod cmdline;
 mod cpu;
 mod ksm;
+mod nx;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
+pub const ALL: &[Feature] = &[ksm::FEATURE, nx::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
