@@ -9,6 +9,7 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `system.rs`, `config.rs`, `processes.rs` | the machine as checks see it; a folder of files in tests |
 | `runner.rs` | every check in a child of its own, with a deadline |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
+| `nobody.rs` | what a child of a check gives up to be like every user |
 
 A check reports each of its findings once. What it did not report when it ended, died or was stopped is unknown, with the reason: the
 list of findings is the same on every machine. Nothing is changed: what is tried is undone or dies with its child.
@@ -19,6 +20,7 @@ pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+pub mod nobody;
 pub mod processes;
 pub mod runner;
 pub mod system;
