@@ -2,6 +2,7 @@
 
 use crate::runner::Feature;
 
+mod aslr;
 mod cmdline;
 mod cpu;
 mod ksm;
@@ -9,4 +10,5 @@ mod nx;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] = &[ksm::FEATURE, nx::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
+pub const ALL: &[Feature] =
+    &[ksm::FEATURE, nx::FEATURE, aslr::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
