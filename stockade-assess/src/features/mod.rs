@@ -7,8 +7,16 @@ mod cmdline;
 mod cpu;
 mod ksm;
 mod nx;
+mod settings;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
-pub const ALL: &[Feature] =
-    &[ksm::FEATURE, nx::FEATURE, aslr::FEATURE, tpm::FEATURE, cpu::FEATURE, cmdline::FEATURE];
+pub const ALL: &[Feature] = &[
+    ksm::FEATURE,
+    nx::FEATURE,
+    aslr::FEATURE,
+    tpm::FEATURE,
+    settings::FEATURE,
+    cpu::FEATURE,
+    cmdline::FEATURE,
+];
