@@ -53,7 +53,7 @@ pub use document::Document;
 pub use learn::learn;
 pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};
-pub use read::read;
+pub use read::{Waiver, read, read_waivers};
 pub use recorded::{Record, read_record};
 pub use replay::replay;
 pub use show::show;

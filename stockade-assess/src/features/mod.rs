@@ -3,19 +3,41 @@
 use crate::runner::Feature;
 
 mod aslr;
+mod cgroups;
 mod cmdline;
 mod cpu;
+mod crypto_api;
+mod dma;
+mod encryption;
+mod ipsec;
 mod ksm;
+mod lockdown;
+mod modules;
 mod nx;
+mod random;
+mod seccomp;
+mod secure_boot;
+mod selinux;
 mod settings;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
+    lockdown::FEATURE,
+    secure_boot::FEATURE,
+    modules::FEATURE,
+    dma::FEATURE,
+    selinux::FEATURE,
+    cgroups::FEATURE,
     ksm::FEATURE,
     nx::FEATURE,
     aslr::FEATURE,
+    seccomp::FEATURE,
     tpm::FEATURE,
+    random::FEATURE,
+    crypto_api::FEATURE,
+    encryption::FEATURE,
+    ipsec::FEATURE,
     settings::FEATURE,
     cpu::FEATURE,
     cmdline::FEATURE,

@@ -6,7 +6,13 @@ hoped for.
 */
 use std::time::Duration;
 
-use crate::{Feature, Finding, How, Report, System, Verdict, child::End, few, processes};
+use crate::{
+    Feature, Finding, How, Report, System, Verdict,
+    child::End,
+    few,
+    instructions::{CPUINFO, Instructions},
+    processes,
+};
 
 mod trial;
 
@@ -14,8 +20,6 @@ use trial::{Answer, Place};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "nx", title: "Executable-space protection", ..Feature::new(check) };
-
-const CPUINFO: &str = "/proc/cpuinfo";
 
 /// A trial is a few system calls; on a machine that is busy a child may wait for its turn.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -30,31 +34,20 @@ fn check(system: &System, report: &mut Report) {
     report.add(binaries(system));
 }
 
-/// The flags of the first processor. On x86 that is where NX stands; arm64 cannot be without it.
-fn flags(system: &System) -> Result<Vec<String>, String> {
-    let info = system.text(CPUINFO).map_err(|unread| unread.to_string())?;
-    let line = |name: &str| {
-        info.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == name).then(|| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        })
-    };
-    line("flags").or_else(|| line("Features")).ok_or_else(|| format!("{CPUINFO} has no flags of a processor"))
-}
-
-fn is_x86(flags: &[String]) -> bool {
-    flags.iter().any(|flag| flag == "fpu") && flags.iter().any(|flag| flag == "msr")
+/// On x86 NX stands among the flags; arm64 cannot be without it.
+fn is_x86(flags: &Instructions) -> bool {
+    flags.have("fpu") && flags.have("msr")
 }
 
 fn cpu(system: &System) -> Finding {
     const ID: &str = "nx.cpu";
-    let flags = match flags(system) {
+    let flags = match Instructions::of(system) {
         Ok(flags) => flags,
-        Err(missing) => return Finding::unknown(ID, How::Read, missing),
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     if !is_x86(&flags) {
         // The flag is part of every page table entry there (UXN, PXN since ARMv8.0).
-        return if flags.iter().any(|flag| flag == "asimd") {
+        return if flags.have("asimd") {
             Finding::new(ID, Verdict::Pass, How::Derived, "every processor of this architecture has it")
                 .seen(CPUINFO, "asimd: arm64")
         } else {
@@ -74,7 +67,7 @@ fn cpu(system: &System) -> Finding {
         )
         .seen("the kernel's command line", "noexec=off");
     }
-    if flags.iter().any(|flag| flag == "nx") {
+    if flags.have("nx") {
         Finding::new(ID, Verdict::Pass, How::Read, "the processor can, and the kernel uses it")
             .seen(format!("flags in {CPUINFO}"), "nx")
     } else {
@@ -85,15 +78,14 @@ fn cpu(system: &System) -> Finding {
 
 fn supervisor(system: &System) -> Finding {
     const ID: &str = "nx.supervisor";
-    let flags = match flags(system) {
+    let flags = match Instructions::of(system) {
         Ok(flags) => flags,
-        Err(missing) => return Finding::unknown(ID, How::Read, missing),
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     if !is_x86(&flags) {
         return Finding::unknown(ID, How::Read, "only looked for on x86");
     }
-    let has = |name: &str| flags.iter().any(|flag| flag == name);
-    let found = match (has("smep"), has("smap")) {
+    let found = match (flags.have("smep"), flags.have("smap")) {
         (true, true) => (Verdict::Pass, "the kernel neither runs nor reads memory of programs by mistake"),
         (true, false) => {
             (Verdict::Warn, "the kernel does not run memory of programs, but reads it by mistake")
@@ -101,7 +93,8 @@ fn supervisor(system: &System) -> Finding {
         (false, true) => (Verdict::Fail, "the kernel can be made to run memory of programs"),
         (false, false) => (Verdict::Fail, "the kernel can be made to run and to read memory of programs"),
     };
-    let shown = ["smep", "smap"].map(|name| if has(name) { name.to_owned() } else { format!("no {name}") });
+    let shown =
+        ["smep", "smap"].map(|name| if flags.have(name) { name.to_owned() } else { format!("no {name}") });
     Finding::new(ID, found.0, How::Read, found.1).seen(format!("flags in {CPUINFO}"), shown.join(", "))
 }
 
@@ -237,10 +230,11 @@ fn binaries(system: &System) -> Finding {
         return seen(Finding::new(ID, Verdict::Fail, How::Read, found));
     }
     if hidden > 0 || looked == 0 {
-        let missing = format!(
-            "{hidden} processes of others are hidden; {}",
-            system.lacks_root().unwrap_or("nothing shows them")
-        );
+        let all = looked + hidden;
+        let missing = match system.lacks_root() {
+            Some(lacks) => format!("{hidden} of {all} processes are hidden; {lacks}"),
+            None => format!("{hidden} of {all} processes let nobody see their memory, not even root"),
+        };
         return seen(Finding::unknown(ID, How::Read, missing));
     }
     seen(Finding::new(

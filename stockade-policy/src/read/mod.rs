@@ -14,6 +14,7 @@ Strings become types here and nowhere else. Reading goes on after a mistake, so 
 | `table.rs` | the top of the file |
 | `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs`, `seal.rs` | one kind of table each |
 | `place.rs`, `cgroup.rs`, `unit.rs` | where a scope or exception is |
+| `waivers.rs` | the other kind of file: waivers of the assessment |
 | `exe.rs`, `digest.rs`, `expiry.rs`, `name.rs` | one kind of value each |
 */
 mod accept;
@@ -32,8 +33,12 @@ mod settings;
 mod syntax;
 mod table;
 mod unit;
+mod waivers;
 
 pub use table::VERSION;
+pub use waivers::{Waiver, read_waivers};
+
+use toml::de::DeTable;
 
 use crate::{
     document::Document,
@@ -57,19 +62,25 @@ pub const LARGEST: usize = 16 << 20;
 /// # Errors
 /// With everything that is wrong with it, in the order of its lines.
 pub fn read(source: &Source) -> Result<Document, Problems> {
+    of(source, "split it into files in policy.d, or cover many programs by one scope or unit", table::read)
+}
+
+fn of<T: Default>(
+    source: &Source,
+    too_large: &str,
+    top: impl FnOnce(&mut Reader, &DeTable) -> T,
+) -> Result<T, Problems> {
     let mut reader = Reader { source, problems: Vec::new() };
-    let document = if source.text().len() > LARGEST {
+    let said = if source.text().len() > LARGEST {
         let mib = LARGEST >> 20;
-        reader.problems.push(
-            Problem::new(format!("a policy file of more than {mib} MiB is not read"), source.origin(&(0..0)))
-                .help("split it into files in policy.d, or cover many programs by one scope or unit"),
-        );
-        Document::default()
+        let what = format!("a file of more than {mib} MiB is not read");
+        reader.problems.push(Problem::new(what, source.origin(&(0..0))).help(too_large));
+        T::default()
     } else {
-        syntax::read(&mut reader)
+        syntax::read(&mut reader, top)
     };
     if reader.problems.is_empty() {
-        return Ok(document);
+        return Ok(said);
     }
     let mut problems = reader.problems;
     problems.sort_by_key(|problem| problem.at.span);

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Reader, table};
-use crate::{document::Document, problem::Problem, source::Source};
+use super::Reader;
+use crate::{problem::Problem, source::Source};
 
 const DUPLICATE: &str = "duplicate key";
 
-pub(super) fn read(reader: &mut Reader) -> Document {
+/// Hands the top of the file to whoever knows what it should say.
+pub(super) fn read<T>(reader: &mut Reader, top: impl FnOnce(&mut Reader, &DeTable) -> T) -> T {
     let text = reader.source.text();
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut broken: Option<usize> = None;
@@ -30,13 +31,13 @@ pub(super) fn read(reader: &mut Reader) -> Document {
             last_line = line;
         }
     }
-    let document = table::read(reader, table.get_ref());
+    let said_there = top(reader, table.get_ref());
     if let Some(broken) = broken {
         let line = u32::try_from(reader.source.line(broken)).unwrap_or(u32::MAX);
         reader.problems.retain(|problem| problem.at.line < line && !problem.absence);
     }
     reader.problems.append(&mut said);
-    document
+    said_there
 }
 
 fn broken_line(reader: &Reader, message: &str, span: &Range<usize>) -> Problem {
