@@ -10,6 +10,7 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `mandatory.rs` | which module for mandatory access control decides here |
 | `runner.rs` | every check in a child of its own, with a deadline |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
+| `nobody.rs` | what a child of a check gives up to be like every user |
 
 A check reports each of its findings once. What it did not report when it ended, died or was stopped is unknown, with the reason: the
 list of findings is the same on every machine. Nothing is changed: what is tried is undone or dies with its child.
@@ -26,6 +27,7 @@ pub mod finding;
 mod garbage;
 mod instructions;
 mod mandatory;
+pub mod nobody;
 pub mod processes;
 pub mod runner;
 pub mod system;

@@ -198,12 +198,20 @@ impl System {
     /// # Errors
     /// [`Unread`], which says why.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, Unread> {
+        self.beginning(path, SIZE)
+    }
+
+    /// The first bytes of a file: some files of /proc take long to their end.
+    ///
+    /// # Errors
+    /// [`Unread`], which says why.
+    pub fn beginning(&self, path: &str, size: u64) -> Result<Vec<u8>, Unread> {
         let read = || -> io::Result<Vec<u8>> {
             // A pipe or a device in place of a file must not be waited for.
             let file =
                 fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.at(path))?;
             let mut bytes = Vec::new();
-            file.take(SIZE).read_to_end(&mut bytes)?;
+            file.take(size.min(SIZE)).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         read().map_err(|error| Unread::of(path, &error))

@@ -3,7 +3,10 @@
 use crate::runner::Feature;
 
 mod apparmor;
+mod aslr;
 mod cgroups;
+mod cmdline;
+mod cpu;
 mod crypto_api;
 mod dma;
 mod encryption;
@@ -12,10 +15,12 @@ mod ksm;
 mod lockdown;
 mod lsm;
 mod modules;
+mod nx;
 mod random;
 mod seccomp;
 mod secure_boot;
 mod selinux;
+mod settings;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -24,15 +29,20 @@ pub const ALL: &[Feature] = &[
     secure_boot::FEATURE,
     modules::FEATURE,
     dma::FEATURE,
-    lsm::FEATURE,
     selinux::FEATURE,
     apparmor::FEATURE,
+    lsm::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
+    nx::FEATURE,
+    aslr::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
     random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
     ipsec::FEATURE,
+    settings::FEATURE,
+    cpu::FEATURE,
+    cmdline::FEATURE,
 ];

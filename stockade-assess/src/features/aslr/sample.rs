@@ -1,0 +1,245 @@
+/*!
+Where the kernel puts the parts of a program: children that are started with a tiny program, looked at before they run its first
+instruction, and killed.
+
+```text
+check ── clone ──▶ child: PTRACE_TRACEME, execveat(image)
+   │                        stops at exec
+   ├─ reads /proc/PID/auxv, /proc/PID/stat
+   └─ kills it
+```
+*/
+use std::{
+    ffi::{CStr, c_int, c_void},
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsRawFd, FromRawFd, RawFd},
+    ptr,
+};
+
+use super::image::{Width, image};
+use crate::System;
+
+/// Where the parts of one child were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub stack: u64,
+    pub mmap: u64,
+    pub executable: u64,
+    /// The beginning of the heap.
+    pub heap: u64,
+    pub vdso: Option<u64>,
+}
+
+/// Why there is no sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The kernel runs no programs of this width.
+    NoSuchPrograms,
+    Other(String),
+}
+
+/// Keys of the auxiliary vector (getauxval(3)).
+const AT_PHDR: u64 = 3;
+const AT_BASE: u64 = 7;
+const AT_SYSINFO_EHDR: u64 = 33;
+
+/// What the child ends with where it could not become the program.
+const NOT_TRACED: c_int = 201;
+
+/// As many layouts as asked for.
+pub(super) fn sample(system: &System, width: Width, count: usize) -> Result<Vec<Layout>, Trouble> {
+    let image = Image::new(width)?;
+    let mut stack = vec![0_u8; 64 * 1024];
+    (0..count).map(|_| image.look(system, &mut stack)).collect()
+}
+
+struct Image {
+    file: File,
+    width: Width,
+}
+
+/// What the child needs; it shares the parent's memory until it becomes the program.
+struct Start {
+    fd: RawFd,
+}
+
+fn other(what: &str) -> Trouble {
+    Trouble::Other(format!("{what}: {}", io::Error::last_os_error()))
+}
+
+impl Image {
+    fn new(width: Width) -> Result<Self, Trouble> {
+        const NAME: &CStr = c"stockade-assess";
+        const EXECUTABLE: libc::c_uint = 0x10;
+        // SAFETY: the name is a string that lives for the call.
+        let create = |flags| unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | flags) };
+        let mut fd = create(EXECUTABLE);
+        if fd < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+            // Before 6.3 every one was executable, and there was no flag to say so.
+            fd = create(0);
+        }
+        if fd < 0 {
+            return Err(other("no program could be made in memory (vm.memfd_noexec?)"));
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let mut file = unsafe { File::from_raw_fd(fd) };
+        let Some(bytes) = image(width, &format!("/proc/self/fd/{fd}")) else {
+            return Err(Trouble::Other("not tried on this architecture".into()));
+        };
+        file.write_all(&bytes).map_err(|error| Trouble::Other(format!("a program in memory: {error}")))?;
+        Ok(Self { file, width })
+    }
+
+    fn look(&self, system: &System, stack: &mut [u8]) -> Result<Layout, Trouble> {
+        let start = Start { fd: self.file.as_raw_fd() };
+        let top = (stack.as_mut_ptr_range().end as usize & !15) as *mut c_void;
+        // SAFETY: `begin` runs on this stack, of which nobody else uses anything, while this process waits for it to become the program or to
+        // end (CLONE_VFORK); `start` lives until then.
+        let pid = unsafe {
+            libc::clone(
+                begin,
+                top,
+                libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+                (&raw const start).cast_mut().cast(),
+            )
+        };
+        if pid < 0 {
+            return Err(other("no child could be started"));
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child just made; `status` lives for the call.
+        if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
+            return Err(other("a child was lost"));
+        }
+        if !libc::WIFSTOPPED(status) {
+            return Err(self.ended(status));
+        }
+        // Stopped as a program that has begun; any other signal would have ended it.
+        let layout = match libc::WSTOPSIG(status) {
+            libc::SIGTRAP => self.read(system, pid),
+            signal => {
+                Err(Trouble::Other(format!("a program in memory could not be started: signal {signal}")))
+            }
+        };
+        // SAFETY: ends a child of this process, which is stopped, and takes its status.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, ptr::null_mut(), 0);
+        }
+        layout
+    }
+
+    fn ended(&self, status: c_int) -> Trouble {
+        if !libc::WIFEXITED(status) {
+            return Trouble::Other("a child was killed before it could be looked at".into());
+        }
+        match libc::WEXITSTATUS(status) {
+            NOT_TRACED => Trouble::Other(
+                "a process may not be looked at by its parent (ptrace is refused; kernel.yama.ptrace_scope is 3?)".into(),
+            ),
+            libc::ENOEXEC if self.width == Width::Compat => Trouble::NoSuchPrograms,
+            errno => {
+                let error = io::Error::from_raw_os_error(errno);
+                Trouble::Other(format!("a program in memory could not be started: {error}"))
+            }
+        }
+    }
+
+    fn read(&self, system: &System, pid: libc::pid_t) -> Result<Layout, Trouble> {
+        let read = |name: &str| {
+            system.bytes(&format!("/proc/{pid}/{name}")).map_err(|unread| Trouble::Other(unread.to_string()))
+        };
+        let vector = vector(&read("auxv")?, self.width);
+        let value = |key| vector.iter().find(|(other, _)| *other == key).map(|(_, value)| *value);
+        let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
+        // The fields behind the name, which may hold anything; the third comes first.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let field = |number: usize| after.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
+        let layout = || {
+            Some(Layout {
+                stack: field(28)?,
+                heap: field(47)?,
+                mmap: value(AT_BASE)?,
+                executable: value(AT_PHDR)?,
+                vdso: value(AT_SYSINFO_EHDR),
+            })
+        };
+        layout()
+            .ok_or_else(|| Trouble::Other("the kernel does not tell where the parts of a program are".into()))
+    }
+}
+
+/// Pairs of keys and values, as wide as the program's words.
+fn vector(bytes: &[u8], width: Width) -> Vec<(u64, u64)> {
+    let size = if width == Width::Compat { 4 } else { 8 };
+    let number = |part: &[u8]| {
+        let mut whole = [0; 8];
+        whole[..size].copy_from_slice(part);
+        u64::from_le_bytes(whole)
+    };
+    bytes
+        .chunks_exact(2 * size)
+        .map(|pair| (number(&pair[..size]), number(&pair[size..])))
+        .take_while(|(key, _)| *key != 0)
+        .collect()
+}
+
+/// The child's whole life. It shares memory with its parent, so it makes system calls and nothing else.
+extern "C" fn begin(start: *mut c_void) -> c_int {
+    const QUERY: libc::c_ulong = 0xffff_ffff;
+    const ARGUMENTS: [*const libc::c_char; 2] = [c"p".as_ptr(), ptr::null()];
+    // SAFETY: `start` is the parent's reference, alive while this runs. All else are system calls that change this child alone; strings and
+    // arrays are constants.
+    unsafe {
+        let start = &*start.cast::<Start>();
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        // A stack without a limit, or a parent started by `setarch -R`, would be answered by another layout than programs have.
+        let mut limit = none;
+        if libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) == 0 && limit.rlim_cur == libc::RLIM_INFINITY {
+            limit.rlim_cur = 8 << 20;
+            libc::setrlimit(libc::RLIMIT_STACK, &raw const limit);
+        }
+        let personality = libc::personality(QUERY);
+        let changed = libc::ADDR_NO_RANDOMIZE | libc::ADDR_COMPAT_LAYOUT;
+        if personality >= 0 && personality & changed != 0 {
+            #[allow(clippy::cast_sign_loss, reason = "not negative")]
+            libc::personality((personality & !changed) as libc::c_ulong);
+        }
+        if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0 {
+            libc::_exit(NOT_TRACED);
+        }
+        let none: [*const libc::c_char; 1] = [ptr::null()];
+        libc::syscall(
+            libc::SYS_execveat,
+            start.fd,
+            c"".as_ptr(),
+            ARGUMENTS.as_ptr(),
+            none.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+        libc::_exit(*libc::__errno_location())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_s_parts_are_where_programs_have_them() {
+        let layouts = sample(&System::live(false), Width::Native, 3).unwrap();
+        for layout in layouts {
+            // Each in the user's half, the heap behind the program, the stack above the mappings.
+            assert!(layout.heap > layout.executable && layout.stack > layout.mmap, "{layout:?}");
+            assert!(layout.executable > 0x1_0000 && layout.stack < 1 << 63);
+        }
+    }
+
+    #[test]
+    fn the_vector_ends_at_its_end() {
+        assert_eq!(vector(&[7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0], Width::Compat), [(7, 1)]);
+        assert_eq!(vector(&[1, 2, 3], Width::Native), []);
+    }
+}

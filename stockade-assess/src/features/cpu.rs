@@ -1,0 +1,321 @@
+/*!
+What the processor's own faults leave open: what the kernel says of each vulnerability, and what was switched off on its command line.
+*/
+use crate::{Feature, Finding, How, Report, System, Verdict, few};
+
+pub(super) const FEATURE: Feature =
+    Feature { id: "cpu", title: "Vulnerabilities of the CPU", ..Feature::new(check) };
+
+const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
+const CPUS: &str = "/sys/devices/system/cpu";
+const CPUINFO: &str = "/proc/cpuinfo";
+
+/// Words on the command line that switch one mitigation off (Documentation/admin-guide/kernel-parameters.txt, `mitigations=`).
+const OFF: &[(&str, &[&str])] = &[
+    ("nopti", &[""]),
+    ("pti", &["off"]),
+    ("kpti", &["0", "off", "n"]),
+    ("nospectre_v1", &[""]),
+    ("nospectre_v2", &[""]),
+    ("nospectre_bhb", &[""]),
+    ("spectre_v2", &["off"]),
+    ("spectre_v2_user", &["off"]),
+    ("spectre_bhi", &["off"]),
+    ("nospec_store_bypass_disable", &[""]),
+    ("spec_store_bypass_disable", &["off"]),
+    ("ssbd", &["force-off"]),
+    ("l1tf", &["off"]),
+    ("mds", &["off"]),
+    ("tsx_async_abort", &["off"]),
+    ("mmio_stale_data", &["off"]),
+    ("reg_file_data_sampling", &["off"]),
+    ("gather_data_sampling", &["off"]),
+    ("srbds", &["off"]),
+    ("retbleed", &["off"]),
+    ("spec_rstack_overflow", &["off"]),
+    ("indirect_target_selection", &["off"]),
+    ("tsa", &["off"]),
+    ("vmscape", &["off"]),
+    ("kvm.nx_huge_pages", &["off"]),
+    ("no_entry_flush", &[""]),
+    ("no_uaccess_flush", &[""]),
+    ("no_stf_barrier", &[""]),
+];
+
+fn check(system: &System, report: &mut Report) {
+    let known = known(system);
+    report.add(vulnerabilities(known.as_ref()));
+    report.add(mitigations(system));
+    report.add(threads(system, known.as_deref().unwrap_or_default()));
+    report.add(microcode(system, known.as_deref().unwrap_or_default()));
+}
+
+/// Each vulnerability that the kernel knows of, and what it says about it.
+fn known(system: &System) -> Result<Vec<(String, String)>, crate::Unread> {
+    let names = system.names(VULNERABILITIES)?;
+    let said = |name: String| Some((system.text(&format!("{VULNERABILITIES}/{name}")).ok()?, name));
+    Ok(names.into_iter().filter_map(said).map(|(text, name)| (name, text)).collect())
+}
+
+/// What the kernel's words come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Partly,
+    NotKnown,
+    Closed,
+}
+
+fn state(text: &str) -> State {
+    let text = text.strip_prefix("KVM: ").unwrap_or(text);
+    if text.starts_with("Vulnerable") {
+        State::Open
+    } else if text.to_ascii_lowercase().contains("vulnerable") {
+        // Such as `Mitigation: Clear CPU buffers; SMT vulnerable`.
+        State::Partly
+    } else if text.starts_with("Mitigation")
+        || text.starts_with("Not affected")
+        || text == "Processor not affected"
+    {
+        State::Closed
+    } else {
+        State::NotKnown
+    }
+}
+
+fn vulnerabilities(known: Result<&Vec<(String, String)>, &crate::Unread>) -> Finding {
+    const ID: &str = "cpu.vulnerabilities";
+    let known = match known {
+        Ok(known) if !known.is_empty() => known,
+        Ok(_) => {
+            return Finding::unknown(ID, How::Read, format!("the kernel tells nothing in {VULNERABILITIES}"));
+        }
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let of = |wanted| known.iter().filter(move |(_, text)| state(text) == wanted);
+    let names = |wanted| few(&of(wanted).map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+    let count = |wanted| of(wanted).count();
+    let (verdict, found, shown) = if count(State::Open) > 0 {
+        (Verdict::Fail, format!("open: {}", names(State::Open)), State::Open)
+    } else if count(State::Partly) > 0 {
+        (Verdict::Warn, format!("mitigated in part: {}", names(State::Partly)), State::Partly)
+    } else if count(State::NotKnown) > 0 {
+        let found = format!("the kernel cannot tell of {}", names(State::NotKnown));
+        (Verdict::Unknown, found, State::NotKnown)
+    } else {
+        let affected = known.iter().filter(|(_, text)| text.contains("Mitigation")).count();
+        let found = format!(
+            "of {} known vulnerabilities this CPU has {affected}, and all are mitigated",
+            known.len()
+        );
+        (Verdict::Pass, found, State::Closed)
+    };
+    of(shown)
+        .filter(|(_, text)| shown != State::Closed || text.contains("Mitigation"))
+        .fold(Finding::new(ID, verdict, How::Read, found), |finding, (name, text)| {
+            finding.seen(format!("{VULNERABILITIES}/{name}"), text)
+        })
+}
+
+fn mitigations(system: &System) -> Finding {
+    const ID: &str = "cpu.mitigations";
+    const SOURCE: &str = "the kernel's command line";
+    let general = match system.parameter("mitigations") {
+        Ok(general) => general,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let said = general.as_deref().unwrap_or_default();
+    let words: Vec<&str> = said.split([',', ';']).collect();
+    if words.contains(&"off") {
+        return Finding::new(ID, Verdict::Fail, How::Read, "all mitigations are switched off")
+            .seen(SOURCE, format!("mitigations={said}"));
+    }
+    let mut off: Vec<String> = OFF
+        .iter()
+        .filter_map(|(name, values)| {
+            let value = system.parameter(name).ok()??;
+            let word = if value.is_empty() { (*name).to_owned() } else { format!("{name}={value}") };
+            values.contains(&value.as_str()).then_some(word)
+        })
+        .collect();
+    // Since 6.17 whole ways of attack can be left open: mitigations=auto,no_user_kernel.
+    off.extend(words.iter().filter(|word| word.starts_with("no_")).map(|word| format!("mitigations={word}")));
+    if !off.is_empty() {
+        return Finding::new(ID, Verdict::Warn, How::Read, "some mitigations are switched off")
+            .seen(SOURCE, few(&off));
+    }
+    // The option has this name on every architecture since 6.9, and before it had none on most.
+    if general.is_none()
+        && system.is_at_least(6, 12)
+        && let Ok(config) = system.config()
+        && !config.has("CONFIG_CPU_MITIGATIONS")
+    {
+        return Finding::new(ID, Verdict::Fail, How::Read, "the kernel was built with mitigations off")
+            .seen(&config.path, "CONFIG_CPU_MITIGATIONS is not set");
+    }
+    let seen = general.map_or("no mitigations=".to_owned(), |said| format!("mitigations={said}"));
+    Finding::new(ID, Verdict::Pass, How::Read, "the kernel chooses the mitigations by the CPU")
+        .seen(SOURCE, seen)
+}
+
+fn threads(system: &System, known: &[(String, String)]) -> Finding {
+    const ID: &str = "cpu.smt";
+    const ACTIVE: &str = "/sys/devices/system/cpu/smt/active";
+    let exposed: Vec<&str> = known
+        .iter()
+        .filter(|(_, text)| text.contains("SMT vulnerable") || text.contains("SMT Host state unknown"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    match system.number(ACTIVE) {
+        Ok(0) => {
+            Finding::new(ID, Verdict::Pass, How::Read, "no core runs two threads at once").seen(ACTIVE, "0")
+        }
+        Ok(_) if exposed.is_empty() => {
+            let found = "cores run two threads at once, and the kernel knows of nothing that is open by it";
+            Finding::new(ID, Verdict::Pass, How::Read, found).seen(ACTIVE, "1")
+        }
+        Ok(_) => {
+            let found = format!("cores run two threads at once, which leaves open: {}", few(&exposed));
+            Finding::new(ID, Verdict::Warn, How::Read, found)
+                .seen(ACTIVE, "1")
+                .seen(VULNERABILITIES, format!("{}: SMT vulnerable", few(&exposed)))
+        }
+        Err(unread) if unread.is_missing() && system.exists(CPUS) => {
+            Finding::not_applicable(ID, How::Read, "the kernel controls no hardware threads here")
+                .seen(ACTIVE, "not there")
+        }
+        Err(unread) => Finding::unknown(ID, How::Read, unread),
+    }
+}
+
+fn microcode(system: &System, known: &[(String, String)]) -> Finding {
+    const ID: &str = "cpu.microcode";
+    const OLD: &str = "old_microcode";
+    let info = match system.text(CPUINFO) {
+        Ok(info) => info,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let values = |key: &str| -> Vec<&str> {
+        let fields = info.lines().filter_map(|line| line.split_once(':'));
+        let mut values: Vec<&str> =
+            fields.filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let revisions = values("microcode");
+    if revisions.is_empty() {
+        return if info.contains("processor") {
+            Finding::not_applicable(ID, How::Read, "the kernel knows of no microcode on this CPU")
+                .seen(CPUINFO, "no line microcode")
+        } else {
+            Finding::unknown(ID, How::Read, format!("{CPUINFO} names no processor"))
+        };
+    }
+    let seen = |finding: Finding| finding.seen(format!("microcode in {CPUINFO}"), few(&revisions));
+    let text = |name: &str| known.iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
+    let missing: Vec<&str> = known
+        .iter()
+        .filter(|(_, text)| text.to_ascii_lowercase().contains("no microcode"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let old = format!("{VULNERABILITIES}/{OLD}");
+    if revisions.len() > 1 {
+        let found = "cores have different revisions, so that a mitigation may hold on some only";
+        return seen(Finding::new(ID, Verdict::Warn, How::Read, found));
+    }
+    match text(OLD) {
+        Some(text) if state(text) == State::Open => {
+            let found = "the microcode is older than the newest that the kernel knows of";
+            seen(Finding::new(ID, Verdict::Fail, How::Read, found)).seen(old, text)
+        }
+        _ if !missing.is_empty() => {
+            let found = format!("microcode that mitigations need is missing: {}", few(&missing));
+            seen(Finding::new(ID, Verdict::Fail, How::Read, found))
+        }
+        // The kernel has a list of Intel's revisions only.
+        Some(text) if state(text) == State::Closed && values("vendor_id") == ["GenuineIntel"] => {
+            seen(Finding::new(ID, Verdict::Pass, How::Read, "as new as the newest that the kernel knows of"))
+                .seen(old, text)
+        }
+        _ => {
+            let missing =
+                "the kernel has no list of the newest revisions for this CPU (Intel's, since 6.16, it has)";
+            seen(Finding::unknown(ID, How::Read, missing))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(id: &str, files: &[(&str, &str)]) -> Finding {
+        FEATURE.findings(&System::fake(files))[id].clone()
+    }
+
+    const A: &str = "/sys/devices/system/cpu/vulnerabilities/a";
+    const B: &str = "/sys/devices/system/cpu/vulnerabilities/b";
+    const SMT: &str = "/sys/devices/system/cpu/smt/active";
+    const LINE: &str = "/proc/cmdline";
+
+    #[test]
+    fn the_worst_vulnerability_counts() {
+        let verdict = |a, b| finding("cpu.vulnerabilities", &[(A, a), (B, b)]).verdict;
+        assert_eq!(verdict("Not affected\n", "Mitigation: Retpolines\n"), Verdict::Pass);
+        assert_eq!(verdict("Not affected\n", "Vulnerable: no microcode\n"), Verdict::Fail);
+        assert_eq!(verdict("Not affected\n", "KVM: Vulnerable\n"), Verdict::Fail);
+        assert_eq!(verdict("Mitigation: PTI\n", "KVM: Mitigation: VMX disabled\n"), Verdict::Pass);
+        assert_eq!(verdict("Mitigation: IBRS; BHI: Vulnerable\n", "Not affected"), Verdict::Warn);
+        assert_eq!(verdict("Unknown: Dependent on hypervisor status\n", "Not affected"), Verdict::Unknown);
+        assert_eq!(finding("cpu.vulnerabilities", &[]).verdict, Verdict::Unknown);
+        assert_eq!(finding("cpu.vulnerabilities", &[(LINE, "")]).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn what_was_switched_off_is_told() {
+        let told = |line| finding("cpu.mitigations", &[(LINE, line)]);
+        assert_eq!(told("quiet").verdict, Verdict::Pass);
+        assert_eq!(told("mitigations=auto,nosmt").verdict, Verdict::Pass);
+        assert_eq!(told("mitigations=off").verdict, Verdict::Fail);
+        assert_eq!(told("mitigations=off mitigations=auto").verdict, Verdict::Pass);
+        assert_eq!(told("nopti mds=off").evidence[0].observed, "nopti, mds=off");
+        assert_eq!(told("mds=full").verdict, Verdict::Pass);
+        assert_eq!(told("mitigations=auto,no_guest_host").verdict, Verdict::Warn);
+        assert_eq!(finding("cpu.mitigations", &[]).verdict, Verdict::Unknown);
+        let built = |option| {
+            let files =
+                [(LINE, "quiet"), ("/proc/sys/kernel/osrelease", "6.12.1"), ("/boot/config-6.12.1", option)];
+            finding("cpu.mitigations", &files).verdict
+        };
+        assert_eq!(built("CONFIG_CPU_MITIGATIONS=y"), Verdict::Pass);
+        assert_eq!(built("# CONFIG_CPU_MITIGATIONS is not set"), Verdict::Fail);
+    }
+
+    #[test]
+    fn hardware_threads_matter_where_something_is_open_by_them() {
+        let verdict = |active, a| finding("cpu.smt", &[(SMT, active), (A, a)]).verdict;
+        assert_eq!(verdict("1", "Mitigation: Clear CPU buffers; SMT vulnerable"), Verdict::Warn);
+        assert_eq!(verdict("0", "Mitigation: Clear CPU buffers; SMT disabled"), Verdict::Pass);
+        assert_eq!(verdict("1", "Not affected"), Verdict::Pass);
+        assert_eq!(finding("cpu.smt", &[(A, "Not affected")]).verdict, Verdict::NotApplicable);
+        assert_eq!(finding("cpu.smt", &[]).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn microcode_is_old_missing_or_not_known() {
+        const OLD: &str = "/sys/devices/system/cpu/vulnerabilities/old_microcode";
+        const INTEL: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\nmicrocode\t: 0x10\n";
+        const AMD: &str = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmicrocode\t: 0x10\n";
+        let verdict = |info, old, a| finding("cpu.microcode", &[(CPUINFO, info), (OLD, old), (A, a)]).verdict;
+        assert_eq!(verdict(INTEL, "Not affected", ""), Verdict::Pass);
+        assert_eq!(verdict(INTEL, "Vulnerable", ""), Verdict::Fail);
+        assert_eq!(verdict(INTEL, "Unknown: running under hypervisor", ""), Verdict::Unknown);
+        assert_eq!(verdict(AMD, "Not affected", ""), Verdict::Unknown);
+        assert_eq!(verdict(AMD, "Not affected", "Vulnerable: Safe RET, no microcode"), Verdict::Fail);
+        let two = format!("{INTEL}\nprocessor: 1\nmicrocode\t: 0x11\n");
+        assert_eq!(verdict(&two, "Not affected", ""), Verdict::Warn);
+        assert_eq!(verdict("processor : 0\n", "", ""), Verdict::NotApplicable);
+        assert_eq!(verdict("", "", ""), Verdict::Unknown);
+    }
+}

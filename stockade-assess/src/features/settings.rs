@@ -1,0 +1,376 @@
+/*!
+Settings of the kernel (sysctls): what every user may ask of it, tried by a child without rights, and what holds attacks up.
+
+| file | what it owns |
+|---|---|
+| `settings/trials.rs` | the child and what it tries |
+| `settings/users.rs` | what a setting and a trial come to together |
+| this file | settings that can only be read |
+*/
+use crate::{Feature, Finding, How, Report, System, Unread, Verdict};
+
+mod trials;
+mod users;
+
+pub(super) const FEATURE: Feature =
+    Feature { id: "settings", title: "Settings of the kernel", ..Feature::new(check) };
+
+fn check(system: &System, report: &mut Report) {
+    users::check(system, report);
+    for finding in [
+        bpf_jit(system),
+        core_pattern(system),
+        modprobe(system),
+        suid_dumpable(system),
+        sysrq(system),
+        links(system),
+        files(system),
+        line_disciplines(system),
+        oops(system),
+        ftrace(system),
+    ] {
+        report.add(finding);
+    }
+}
+
+/// A setting that is a number.
+fn number(system: &System, name: &str) -> Result<i64, Unread> {
+    system.number(&crate::system::setting_path(name))
+}
+
+/// Whether a setting is missing on a kernel that has others.
+fn is_absent(system: &System, unread: &Unread) -> bool {
+    unread.is_missing() && system.exists("/proc/sys/kernel")
+}
+
+fn bpf_jit(system: &System) -> Finding {
+    const ID: &str = "settings.bpf-jit-harden";
+    const SETTING: &str = "net.core.bpf_jit_harden";
+    const USERS: &str = "kernel.unprivileged_bpf_disabled";
+    let value = match number(system, SETTING) {
+        Ok(value) => value,
+        Err(unread) if unread.is_missing() && system.exists("/proc/sys/net/core") => {
+            return Finding::not_applicable(ID, How::Read, "this kernel does not compile BPF programs")
+                .seen(SETTING, "not there");
+        }
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string());
+    if value >= 2 {
+        return seen(Verdict::Pass, "constants in all BPF programs are blinded");
+    }
+    let users = match number(system, USERS) {
+        Ok(users) => users,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread).seen(SETTING, value.to_string()),
+    };
+    let finding = match (value, users) {
+        (1, _) => seen(Verdict::Pass, "constants in BPF programs of users without rights are blinded"),
+        (_, 0) => seen(Verdict::Fail, "every user can place bytes of his choice into the kernel's code"),
+        _ => seen(
+            Verdict::Warn,
+            "who may load BPF programs can place bytes of his choice into the kernel's code",
+        ),
+    };
+    finding.seen(USERS, users.to_string())
+}
+
+fn core_pattern(system: &System) -> Finding {
+    const ID: &str = "settings.core-pattern";
+    const SETTING: &str = "kernel.core_pattern";
+    let pattern = match system.setting(SETTING) {
+        Ok(pattern) => pattern,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, &pattern);
+    let Some(command) = pattern.strip_prefix('|') else {
+        return seen(Verdict::Pass, "memory dumps become files; nothing is started with root's rights");
+    };
+    let program = command.split_whitespace().next().unwrap_or_default();
+    if !program.starts_with('/') || program.starts_with("/tmp/") || program.starts_with("/dev/") {
+        return seen(Verdict::Fail, "a crash starts a program as root from where it should not be");
+    }
+    if system.exists(program) {
+        seen(Verdict::Pass, "a crash starts the program that handles dumps")
+    } else {
+        seen(Verdict::Warn, "a crash is to start a program as root that is not there")
+    }
+}
+
+fn modprobe(system: &System) -> Finding {
+    const ID: &str = "settings.modprobe";
+    const SETTING: &str = "kernel.modprobe";
+    const USUAL: [&str; 6] = [
+        "/sbin/modprobe",
+        "/usr/sbin/modprobe",
+        "/bin/modprobe",
+        "/usr/bin/modprobe",
+        "/bin/true",
+        "/run/current-system/sw/bin/modprobe",
+    ];
+    let path = match system.setting(SETTING) {
+        Ok(path) => path,
+        Err(unread) if is_absent(system, &unread) => {
+            return Finding::not_applicable(ID, How::Read, "this kernel has no modules")
+                .seen(SETTING, "not there");
+        }
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let (verdict, found) = match path.as_str() {
+        "" => (Verdict::Pass, "the kernel starts no program to load modules"),
+        path if USUAL.contains(&path) => {
+            (Verdict::Pass, "the kernel starts the usual program to load modules")
+        }
+        _ => (Verdict::Fail, "the kernel starts an unusual program as root to load modules"),
+    };
+    Finding::new(ID, verdict, How::Read, found).seen(SETTING, &path)
+}
+
+fn suid_dumpable(system: &System) -> Finding {
+    const ID: &str = "settings.suid-dumpable";
+    const SETTING: &str = "fs.suid_dumpable";
+    let value = match number(system, SETTING) {
+        Ok(value) => value,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let (verdict, found) = match value {
+        0 => (Verdict::Pass, "programs with rights leave no memory dumps"),
+        2 => (Verdict::Pass, "programs with rights leave memory dumps that only root can read"),
+        1 => (Verdict::Fail, "programs with rights leave memory dumps that their user can read"),
+        other => return Finding::unknown(ID, How::Read, Unread::not_understood(SETTING, &other.to_string())),
+    };
+    Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string())
+}
+
+/// Bits as in Documentation/admin-guide/sysrq.rst.
+fn sysrq(system: &System) -> Finding {
+    const ID: &str = "settings.sysrq";
+    const SETTING: &str = "kernel.sysrq";
+    const DUMPS: i64 = 8;
+    const SIGNALS: i64 = 64;
+    let value = match number(system, SETTING) {
+        Ok(value) => value,
+        Err(unread) if is_absent(system, &unread) => {
+            return Finding::not_applicable(ID, How::Read, "this kernel has no SysRq key")
+                .seen(SETTING, "not there");
+        }
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let (verdict, found) = match value {
+        0 => (Verdict::Pass, "the SysRq key does nothing"),
+        1 => (Verdict::Warn, "the SysRq key takes every command from the console"),
+        bits if bits & (DUMPS | SIGNALS) != 0 => {
+            (Verdict::Warn, "the SysRq key dumps memory or ends processes for whoever is at the console")
+        }
+        _ => (Verdict::Pass, "the SysRq key neither dumps memory nor ends processes"),
+    };
+    Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string())
+}
+
+/// Several settings that must all have at least these values.
+fn all(
+    system: &System,
+    id: &'static str,
+    names: [&str; 2],
+    least: i64,
+    without: Verdict,
+    told: [&str; 2],
+) -> Finding {
+    let mut values = Vec::new();
+    for name in names {
+        match number(system, name) {
+            Ok(value) => values.push((name, value)),
+            Err(unread) => return Finding::unknown(id, How::Read, unread),
+        }
+    }
+    let good = values.iter().all(|(_, value)| *value >= least);
+    let (verdict, found) = if good { (Verdict::Pass, told[0]) } else { (without, told[1]) };
+    values.into_iter().fold(Finding::new(id, verdict, How::Read, found), |finding, (name, value)| {
+        finding.seen(name, value.to_string())
+    })
+}
+
+fn links(system: &System) -> Finding {
+    all(
+        system,
+        "settings.protected-links",
+        ["fs.protected_symlinks", "fs.protected_hardlinks"],
+        1,
+        Verdict::Fail,
+        [
+            "links of others in folders for everybody lead nobody astray",
+            "links of others in folders for everybody can lead root's programs elsewhere",
+        ],
+    )
+}
+
+fn files(system: &System) -> Finding {
+    all(
+        system,
+        "settings.protected-files",
+        ["fs.protected_fifos", "fs.protected_regular"],
+        1,
+        Verdict::Warn,
+        [
+            "nobody writes unawares into files of others in folders for everybody",
+            "programs can be made to write into files of others in folders for everybody",
+        ],
+    )
+}
+
+fn line_disciplines(system: &System) -> Finding {
+    const ID: &str = "settings.ldisc-autoload";
+    const SETTING: &str = "dev.tty.ldisc_autoload";
+    match number(system, SETTING) {
+        Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "only root has line disciplines loaded")
+            .seen(SETTING, "0"),
+        Ok(value) => {
+            Finding::new(ID, Verdict::Warn, How::Read, "every user can have old line disciplines loaded")
+                .seen(SETTING, value.to_string())
+        }
+        Err(unread) => Finding::unknown(ID, How::Read, unread),
+    }
+}
+
+fn oops(system: &System) -> Finding {
+    const ID: &str = "settings.oops";
+    const PANIC: &str = "kernel.panic_on_oops";
+    const LIMIT: &str = "kernel.oops_limit";
+    const WARNINGS: &str = "kernel.warn_limit";
+    /// An attack that needs a few attempts more gets them.
+    const FEW: i64 = 100;
+    let panics = match number(system, PANIC) {
+        Ok(panics) => panics,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    if panics != 0 {
+        return Finding::new(ID, Verdict::Pass, How::Read, "the kernel stops at its first error")
+            .seen(PANIC, panics.to_string());
+    }
+    let (verdict, found, limit) = match number(system, LIMIT) {
+        Ok(limit @ 1..=FEW) => {
+            (Verdict::Pass, format!("the kernel stops after {limit} errors"), limit.to_string())
+        }
+        Ok(0) => (Verdict::Warn, "the kernel goes on after any number of errors".into(), "0".into()),
+        Ok(limit) => (Verdict::Warn, format!("the kernel goes on until {limit} errors"), limit.to_string()),
+        Err(unread) if is_absent(system, &unread) => {
+            (Verdict::Warn, "the kernel goes on after any number of errors".into(), "not there".into())
+        }
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let finding = Finding::new(ID, verdict, How::Read, found).seen(PANIC, "0").seen(LIMIT, limit);
+    match number(system, WARNINGS) {
+        Ok(limit) => finding.seen(WARNINGS, limit.to_string()),
+        Err(_) => finding,
+    }
+}
+
+fn ftrace(system: &System) -> Finding {
+    const ID: &str = "settings.ftrace";
+    const SETTING: &str = "kernel.ftrace_enabled";
+    match number(system, SETTING) {
+        Ok(0) => Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "live patches and programs on the kernel's functions are off",
+        )
+        .seen(SETTING, "0"),
+        Ok(value) => {
+            Finding::new(ID, Verdict::Pass, How::Read, "what is attached to the kernel's functions works")
+                .seen(SETTING, value.to_string())
+        }
+        Err(unread) if is_absent(system, &unread) => {
+            Finding::not_applicable(ID, How::Read, "this kernel lets nobody switch it off")
+                .seen(SETTING, "not there")
+        }
+        Err(unread) => Finding::unknown(ID, How::Read, unread),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_policy::settings;
+
+    use super::*;
+
+    fn of(id: &str, files: &[(&str, &str)]) -> Verdict {
+        FEATURE.findings(&System::fake(files))[id].verdict
+    }
+
+    fn set(id: &str, name: &str, value: &str) -> Verdict {
+        of(id, &[(&crate::system::setting_path(name), value), ("/proc/sys/kernel/x", "")])
+    }
+
+    #[test]
+    fn what_is_read_flips() {
+        use Verdict::{Fail, NotApplicable, Pass, Unknown, Warn};
+        let dumps = |value| set("settings.suid-dumpable", "fs.suid_dumpable", value);
+        assert_eq!([dumps("0"), dumps("2"), dumps("1"), dumps("7")], [Pass, Pass, Fail, Unknown]);
+        let keys = |value| set("settings.sysrq", "kernel.sysrq", value);
+        assert_eq!([keys("0"), keys("438"), keys("1"), keys("64")], [Pass, Pass, Warn, Warn]);
+        assert_eq!(of("settings.sysrq", &[("/proc/sys/kernel/x", "")]), NotApplicable);
+        let lines = |value| set("settings.ldisc-autoload", "dev.tty.ldisc_autoload", value);
+        assert_eq!([lines("0"), lines("1"), lines("x")], [Pass, Warn, Unknown]);
+        let trace = |value| set("settings.ftrace", "kernel.ftrace_enabled", value);
+        assert_eq!([trace("1"), trace("0")], [Pass, Fail]);
+        let module = |value| set("settings.modprobe", "kernel.modprobe", value);
+        assert_eq!([module("/sbin/modprobe"), module(""), module("/tmp/x")], [Pass, Pass, Fail]);
+        let core = |value| set("settings.core-pattern", "kernel.core_pattern", value);
+        assert_eq!([core("core"), core("|/usr/x %p"), core("|/tmp/x"), core("|x")], [Pass, Warn, Fail, Fail]);
+        let handled = [("/proc/sys/kernel/core_pattern", "|/usr/x %p"), ("/usr/x", "")];
+        assert_eq!(of("settings.core-pattern", &handled), Pass);
+        for id in ["settings.oops", "settings.protected-links", "settings.core-pattern"] {
+            assert_eq!(of(id, &[]), Unknown);
+        }
+    }
+
+    #[test]
+    fn settings_that_go_together_are_told_together() {
+        use Verdict::{Fail, Pass, Warn};
+        let two = |id, [a, b]: [(&str, &str); 2]| {
+            of(id, &[(&crate::system::setting_path(a.0), a.1), (&crate::system::setting_path(b.0), b.1)])
+        };
+        let links = |a, b| {
+            two("settings.protected-links", [("fs.protected_symlinks", a), ("fs.protected_hardlinks", b)])
+        };
+        assert_eq!([links("1", "1"), links("1", "0"), links("0", "1")], [Pass, Fail, Fail]);
+        let files =
+            |a, b| two("settings.protected-files", [("fs.protected_fifos", a), ("fs.protected_regular", b)]);
+        assert_eq!([files("1", "2"), files("0", "1")], [Pass, Warn]);
+        let oops = |a, b| two("settings.oops", [("kernel.panic_on_oops", a), ("kernel.oops_limit", b)]);
+        assert_eq!(
+            [oops("1", "0"), oops("0", "10"), oops("0", "10000"), oops("0", "0")],
+            [Pass, Pass, Warn, Warn]
+        );
+        let jit = |a, b| {
+            two(
+                "settings.bpf-jit-harden",
+                [("net.core.bpf_jit_harden", a), ("kernel.unprivileged_bpf_disabled", b)],
+            )
+        };
+        assert_eq!([jit("2", "0"), jit("1", "0"), jit("0", "2"), jit("0", "0")], [Pass, Pass, Warn, Fail]);
+    }
+
+    #[test]
+    fn every_setting_that_a_policy_holds_is_looked_at() {
+        // As text, so that what is only mentioned in a comment of another check does not count for more than it says.
+        let sources =
+            [include_str!("settings.rs"), include_str!("settings/users.rs"), include_str!("aslr.rs")]
+                .concat();
+        // The checks of modules and kexec, of SELinux and of AppArmor look at the first, nobody at the last.
+        let elsewhere = [
+            "kernel.modules_disabled",
+            "kernel.kexec_",
+            "selinux.",
+            "apparmor.",
+            "kernel.hotplug",
+            "kernel.tainted",
+        ];
+        for setting in settings::all() {
+            let name = setting.name;
+            let covered = sources.contains(&format!("{name:?}"))
+                || elsewhere.iter().any(|begin| name.starts_with(begin));
+            assert!(covered, "{name}");
+        }
+    }
+}
