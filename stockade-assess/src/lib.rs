@@ -15,17 +15,21 @@ list of findings is the same on every machine. Nothing is changed: what is tried
 */
 #![deny(missing_docs)]
 
+mod acceleration;
 mod af_alg;
 mod algorithms;
+mod answers;
 pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
 mod instructions;
+mod keys;
 pub mod processes;
 pub mod runner;
 pub mod system;
 pub mod text;
+mod vectors;
 
 pub use config::Config;
 pub use finding::{Evidence, Finding, How, Measure, Verdict, few};

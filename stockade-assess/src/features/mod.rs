@@ -2,13 +2,16 @@
 
 use crate::runner::Feature;
 
+mod aes;
 mod cgroups;
 mod crypto_api;
 mod encryption;
 mod ksm;
 mod lockdown;
 mod random;
+mod rsa;
 mod seccomp;
+mod sha;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -18,6 +21,9 @@ pub const ALL: &[Feature] = &[
     ksm::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
+    aes::FEATURE,
+    sha::FEATURE,
+    rsa::FEATURE,
     random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
