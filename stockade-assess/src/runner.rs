@@ -75,6 +75,12 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// What was reported, for tests of a check's parts.
+    #[cfg(test)]
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// Reports one. Each of a feature's findings is reported once.
     ///
     /// # Panics

@@ -142,6 +142,21 @@ impl System {
         system
     }
 
+    /// The folder of a fake machine, for files that are no text.
+    #[cfg(test)]
+    pub(crate) fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// The same machine with one file more, whose content is not text.
+    #[cfg(test)]
+    pub(crate) fn with(self, path: &str, content: &[u8]) -> Self {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+        self
+    }
+
     /// The same machine, seen by somebody who is not root.
     #[cfg(test)]
     pub(crate) fn not_root(mut self) -> Self {

@@ -64,6 +64,7 @@ fn version(system: &System, hierarchies: &Hierarchies) -> Finding {
     hierarchies.all.iter().fold(finding, |finding, hierarchy| {
         let kind = match hierarchy.version {
             2 => "cgroup2".to_owned(),
+            _ if hierarchy.controllers.is_empty() => "cgroup without controllers".to_owned(),
             _ => format!("cgroup of {}", hierarchy.controllers.join(", ")),
         };
         finding.seen(MOUNTS, format!("{}: {kind}", hierarchy.mount))
@@ -90,7 +91,7 @@ fn controllers(system: &System, hierarchies: &Hierarchies) -> Finding {
             Finding::unknown(CONTROLLERS, How::Read, found)
         }
         Some(verdict) => {
-            let found = format!("there is no controller for {}", names.join(", "));
+            let found = format!("no hierarchy that is mounted has a controller for {}", names.join(", "));
             Finding::new(CONTROLLERS, verdict, How::Read, found)
         }
     };

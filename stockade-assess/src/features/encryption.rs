@@ -6,15 +6,15 @@ that lie in plain text are named by their paths.
 */
 mod cipher;
 mod devices;
-mod fscrypt;
 mod table;
+mod volumes;
+
+use std::io;
 
 use procfs_core::process::MountInfo;
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags};
 
-use self::{
-    devices::{Cover, Devices},
-    table::Crypt,
-};
+use self::devices::{Cover, Devices};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
 
 pub(super) const FEATURE: Feature =
@@ -55,52 +55,13 @@ fn check(system: &System, report: &mut Report) {
         }
     };
     let mut devices = Devices::new(system, &mountinfo);
-    let tables = tables(system, &mut devices);
+    let tables = volumes::tables(system, &mut devices);
     report.add(root(system, &devices));
     report.add(data(&devices));
     report.add(swap(system, &devices));
-    report.add(strength(tables.as_ref()));
-    report.add(key(tables.as_ref()));
+    report.add(volumes::strength(tables.as_ref()));
+    report.add(volumes::key(tables.as_ref()));
     report.add(files(system, &devices));
-}
-
-/// A device and what encrypts it.
-type Tables = Vec<(String, Vec<Crypt>)>;
-
-/// The tables of all encrypted devices. Devices that encrypt although their identifiers do not say so become known by them.
-fn tables(system: &System, devices: &mut Devices) -> Result<Tables, String> {
-    let mapped = devices.mapped();
-    let said: Vec<&String> = mapped.iter().filter(|name| devices.encrypts(name)).collect();
-    if mapped.is_empty() {
-        return Ok(Vec::new());
-    }
-    if let Some(lacks) = system.lacks_root() {
-        return if said.is_empty() { Ok(Vec::new()) } else { Err(lacks.to_owned()) };
-    }
-    if !system.is_live() {
-        return if said.is_empty() {
-            Ok(Vec::new())
-        } else {
-            Err("not tried: this is not the running machine".into())
-        };
-    }
-    let mut tables = Vec::new();
-    let mut also = Vec::new();
-    for name in &mapped {
-        let Some((major, minor)) = devices.numbers(name) else { continue };
-        match table::of_device(major, minor) {
-            Ok(crypts) if !crypts.is_empty() => {
-                also.push(name.clone());
-                tables.push((devices.title(name), crypts));
-            }
-            Ok(_) | Err(_) if !said.contains(&name) => {}
-            // Some disks encrypt by themselves, and cryptsetup only unlocks them.
-            Ok(_) => tables.push((devices.title(name), Vec::new())),
-            Err(error) => return Err(format!("the device mapper does not tell of {name}: {error}")),
-        }
-    }
-    devices.also = also;
-    Ok(tables)
 }
 
 fn root(system: &System, devices: &Devices) -> Finding {
@@ -174,7 +135,7 @@ fn data(devices: &Devices) -> Finding {
             DATA,
             Verdict::Warn,
             How::Derived,
-            format!("{} lies in plain text on its disks", few(&plain)),
+            format!("in plain text on its disks: {}", few(&plain)),
         )
     } else if !unknown.is_empty() {
         Finding::unknown(DATA, How::Derived, format!("what is behind {} is not known", few(&unknown)))
@@ -245,86 +206,6 @@ fn swap(system: &System, devices: &Devices) -> Finding {
     })
 }
 
-fn strength(tables: Result<&Tables, &String>) -> Finding {
-    let tables = match tables {
-        Ok(tables) if tables.is_empty() => {
-            return Finding::not_applicable(STRENGTH, How::Read, "no device is encrypted by this kernel");
-        }
-        Ok(tables) => tables,
-        Err(missing) => return Finding::unknown(STRENGTH, How::Read, missing),
-    };
-    let mut worst: Option<(Verdict, String)> = None;
-    let mut seen = Vec::new();
-    for (device, crypts) in tables {
-        let mut graded: Vec<(Verdict, String)> = crypts.iter().map(|crypt| grade(device, crypt)).collect();
-        if graded.is_empty() {
-            graded.push((
-                Verdict::Unknown,
-                format!("{device} is encrypted by the disk itself, which tells no cipher"),
-            ));
-        }
-        for crypt in crypts.iter().take(4) {
-            let integrity =
-                crypt.integrity.as_ref().map(|how| format!(", integrity {how}")).unwrap_or_default();
-            seen.push((
-                format!("table of {device}"),
-                format!("{}, key of {} bits{integrity}", crypt.cipher, crypt.bits),
-            ));
-        }
-        // In order, the worst first.
-        worst = graded.into_iter().chain(worst).min_by_key(|(verdict, _)| *verdict);
-    }
-    let (verdict, found) = match worst {
-        Some((Verdict::Pass, _)) | None => {
-            (Verdict::Pass, "each encrypted device uses a good cipher".to_owned())
-        }
-        Some(worst) => worst,
-    };
-    let finding = Finding::new(STRENGTH, verdict, How::Read, found);
-    seen.into_iter().take(8).fold(finding, |finding, (source, observed)| finding.seen(source, observed))
-}
-
-fn grade(device: &str, crypt: &Crypt) -> (Verdict, String) {
-    let (mut verdict, mut why) = cipher::grade(&crypt.cipher);
-    if verdict == Verdict::Pass && (1..128).contains(&crypt.bits) {
-        (verdict, why) = (Verdict::Fail, "its key is shorter than 128 bits");
-    }
-    (verdict, format!("{device} is encrypted with {}: {why}", crypt.cipher))
-}
-
-fn key(tables: Result<&Tables, &String>) -> Finding {
-    let tables = match tables {
-        Ok(tables) if tables.iter().all(|(_, crypts)| crypts.is_empty()) => {
-            return Finding::not_applicable(KEY, How::Read, "no device is encrypted by this kernel");
-        }
-        Ok(tables) => tables,
-        Err(missing) => return Finding::unknown(KEY, How::Read, missing),
-    };
-    let shown: Vec<&str> = tables
-        .iter()
-        .filter(|(_, crypts)| crypts.iter().any(|crypt| crypt.keyring.is_none()))
-        .map(|(device, _)| device.as_str())
-        .collect();
-    let (verdict, found) = if shown.is_empty() {
-        (Verdict::Pass, "the kernel shows no disk's key: each was loaded from a keyring".to_owned())
-    } else {
-        (Verdict::Warn, format!("the kernel shows root the key of {}", few(&shown)))
-    };
-    let finding = Finding::new(KEY, verdict, How::Read, found);
-    tables.iter().take(6).fold(finding, |finding, (device, crypts)| {
-        let places: Vec<String> = crypts
-            .iter()
-            .map(|crypt| {
-                crypt
-                    .keyring
-                    .as_ref()
-                    .map_or_else(|| "in the table".into(), |kind| format!("in a keyring ({kind})"))
-            })
-            .collect();
-        finding.seen(format!("table of {device}"), format!("key {}", few(&places)))
-    })
-}
-
 /// People's folders that lie on plain file systems.
 fn files(system: &System, devices: &Devices) -> Finding {
     let mut homes = vec!["/root".to_owned()];
@@ -334,55 +215,63 @@ fn files(system: &System, devices: &Devices) -> Finding {
     let plain: Vec<String> = homes
         .into_iter()
         .filter(|home| system.exists(home) && !home.ends_with("/lost+found"))
+        .filter(|home| !system.is_live() || is_folder(home))
         .filter(|home| {
             devices.mount_of(home).is_some_and(|mount| matches!(devices.behind(mount), Cover::Plain(_)))
         })
         .collect();
-    let mut knows = Vec::new();
-    for (path, name) in [("encryption", "fscrypt"), ("verity", "fs-verity")] {
-        for kind in ["ext4", "f2fs"] {
-            if system.exists(&format!("/sys/fs/{kind}/features/{path}")) {
-                knows.push(format!("{kind}: {name}"));
-            }
+    if plain.is_empty() {
+        return Finding::not_applicable(
+            FILES,
+            How::Derived,
+            "no home folder lies on a file system that is plain",
+        );
+    }
+    if !system.is_live() {
+        return Finding::unknown(FILES, How::Read, "not tried: this is not the running machine");
+    }
+    // A taste: as many as that take a millisecond.
+    let programs = system.names("/usr/bin").unwrap_or_default();
+    let looked: Vec<bool> = programs
+        .iter()
+        .take(200)
+        .filter_map(|name| attribute(&format!("/usr/bin/{name}"), StatxAttributes::VERITY).ok())
+        .collect();
+    let verity = looked.iter().filter(|protected| **protected).count();
+    open_homes(&plain, |home| attribute(home, StatxAttributes::ENCRYPTED))
+        .seen("statx of programs in /usr/bin", format!("{verity} of {} protected by fs-verity", looked.len()))
+}
+
+/// Also true for what may not be asked.
+fn is_folder(path: &str) -> bool {
+    rustix::fs::stat(path).map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Whether a file system says this of one of its files.
+fn attribute(path: &str, wanted: StatxAttributes) -> io::Result<bool> {
+    let answer = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::empty())?;
+    Ok(answer.stx_attributes.contains(wanted))
+}
+
+fn open_homes(plain: &[String], is_encrypted: impl Fn(&str) -> io::Result<bool>) -> Finding {
+    let (mut encrypted, mut open, mut failed) = (0, Vec::new(), Vec::new());
+    for home in plain {
+        match is_encrypted(home) {
+            Ok(true) => encrypted += 1,
+            Ok(false) => open.push(home.as_str()),
+            Err(error) => failed.push(format!("{home}: {error}")),
         }
     }
-    let finding = if plain.is_empty() {
-        Finding::not_applicable(FILES, How::Derived, "no home folder lies on a file system that is plain")
-    } else if !system.is_live() {
-        Finding::unknown(FILES, How::Tried, "not tried: this is not the running machine")
+    let finding = if !open.is_empty() {
+        let found = format!("neither the disk nor the folder is encrypted: {}", few(&open));
+        Finding::new(FILES, Verdict::Warn, How::Read, found)
+    } else if !failed.is_empty() {
+        Finding::unknown(FILES, How::Read, few(&failed))
     } else {
-        let (mut encrypted, mut open, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for home in &plain {
-            match fscrypt::encrypts(home) {
-                Ok(true) => encrypted.push(home.as_str()),
-                Ok(false) => open.push(home.as_str()),
-                Err(error) => failed.push(format!("{home}: {error}")),
-            }
-        }
-        let finding = if !open.is_empty() {
-            let found =
-                format!("{} lies in plain text: neither its disk nor its folder is encrypted", few(&open));
-            Finding::new(FILES, Verdict::Warn, How::Tried, found)
-        } else if !failed.is_empty() {
-            let lacks = system.lacks_root().unwrap_or("they cannot be asked");
-            Finding::unknown(FILES, How::Tried, format!("{lacks}: {}", few(&failed)))
-        } else {
-            Finding::new(
-                FILES,
-                Verdict::Pass,
-                How::Tried,
-                "home folders on plain file systems are encrypted by fscrypt",
-            )
-        };
-        finding.seen(
-            "FS_IOC_GET_ENCRYPTION_POLICY_EX",
-            format!("{} of {} encrypted", encrypted.len(), plain.len()),
-        )
+        let found = "home folders on plain file systems are encrypted by fscrypt";
+        Finding::new(FILES, Verdict::Pass, How::Read, found)
     };
-    finding.seen(
-        "/sys/fs/*/features",
-        if knows.is_empty() { "neither fscrypt nor fs-verity".into() } else { few(&knows) },
-    )
+    finding.seen("statx of home folders", format!("{encrypted} of {} encrypted", plain.len()))
 }
 
 #[cfg(test)]
@@ -462,6 +351,8 @@ mod tests {
         assert_eq!(verdicts(&[(luks, "LVM-x")]), [Verdict::Fail, Verdict::Pass, Verdict::Pass]);
         // Verity protects from changes and hides nothing.
         assert_eq!(verdicts(&[(luks, "CRYPT-VERITY-0123-root")])[0], Verdict::Fail);
+        // One made by hand may encrypt, and its table was not looked at.
+        assert_eq!(verdicts(&[(luks, "")])[0], Verdict::Unknown);
         assert_eq!(verdicts(&[("/sys/class/block/dm-4/dm/uuid", "LVM-x")])[1], Verdict::Warn);
         assert_eq!(verdicts(&[("/sys/class/block/dm-2/dm/uuid", "LVM-x")])[2], Verdict::Fail);
         let mut few: Vec<(String, String)> = files();
@@ -493,6 +384,8 @@ mod tests {
         assert_eq!(swaps("/swapfile file 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/boot/swapfile file 9 0 -2"), Verdict::Fail);
         assert_eq!(swaps("/dev/zram0 partition 9 0 100"), Verdict::Pass);
+        // Without udev it is no link.
+        assert_eq!(swaps("/dev/mapper/swap partition 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/dev/sdz partition 9 0 100"), Verdict::Unknown);
         assert_eq!(swaps(""), Verdict::NotApplicable);
         let resume = |disk| verdicts(&[(RESUME, "8:1"), ("/sys/power/disk", disk)])[2];
@@ -515,24 +408,16 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_cipher_counts() {
-        let crypt = |cipher: &str, bits, keyring: Option<&str>| Crypt {
-            cipher: cipher.into(),
-            bits,
-            keyring: keyring.map(Into::into),
-            integrity: None,
-        };
-        let good = ("dm-0".to_owned(), vec![crypt("aes-xts-plain64", 512, Some("logon"))]);
-        let fair = ("dm-1".to_owned(), vec![crypt("aes-cbc-essiv:sha256", 256, None)]);
-        let bad = ("dm-2".to_owned(), vec![crypt("aes-ecb", 256, Some("logon"))]);
-        let disk = ("dm-3".to_owned(), vec![]);
-        let verdict = |tables: Tables| (strength(Ok(&tables)).verdict, key(Ok(&tables)).verdict);
-        assert_eq!(verdict(vec![good.clone()]), (Verdict::Pass, Verdict::Pass));
-        assert_eq!(verdict(vec![good.clone(), fair.clone()]), (Verdict::Warn, Verdict::Warn));
-        assert_eq!(verdict(vec![fair, bad, good.clone()]), (Verdict::Fail, Verdict::Warn));
-        assert_eq!(verdict(vec![good, disk.clone()]), (Verdict::Unknown, Verdict::Pass));
-        assert_eq!(verdict(vec![disk]), (Verdict::Unknown, Verdict::NotApplicable));
-        assert_eq!(verdict(vec![]), (Verdict::NotApplicable, Verdict::NotApplicable));
+    fn a_home_is_encrypted_by_its_disk_or_by_itself() {
+        let plain = ["/root".to_owned(), "/home/a".to_owned()];
+        let verdict = |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, is_encrypted).verdict;
+        assert_eq!(verdict(|_| Ok(true)), Verdict::Pass);
+        assert_eq!(verdict(|home| Ok(home == "/root")), Verdict::Warn);
+        let fails =
+            |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+        assert_eq!(verdict(fails), Verdict::Unknown);
+        assert!(is_folder("/proc/self") && !is_folder("/proc/self/exe"));
+        assert!(!attribute("/proc/self/exe", StatxAttributes::ENCRYPTED).unwrap());
     }
 
     #[test]

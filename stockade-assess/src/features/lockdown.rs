@@ -14,6 +14,7 @@ mod residual;
 use stockade_kernel::seal;
 use stockade_reasons::Level;
 
+pub(super) use self::in_force::native;
 use self::in_force::{InForce, Stockade};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
 
@@ -84,11 +85,7 @@ fn level(in_force: &InForce) -> Finding {
             format!("{unread}; securityfs shows it: mount -t securityfs securityfs /sys/kernel/security"),
         ),
     };
-    let mut finding = Finding::new(ID, verdict, How::Read, found);
-    finding = match native {
-        Ok(level) => finding.seen(in_force::LOCKDOWN, level.as_str()),
-        Err(unread) => finding.seen(in_force::LOCKDOWN, unread.to_string()),
-    };
+    let finding = Finding::new(ID, verdict, How::Read, found).seen(&in_force.seen.0, &in_force.seen.1);
     match &in_force.stockade {
         Ok(Some(stockade)) => finding.seen("Stockade's own tables", stockade.in_words()),
         Ok(None) => finding.seen("Stockade's own tables", "nothing in force"),
@@ -161,13 +158,13 @@ fn sealed(in_force: &InForce) -> Finding {
     let Some(stockade) = stockade else {
         return match &in_force.native {
             Ok(Level::None) => Finding::not_applicable(ID, How::Read, "no level is in force"),
-            Ok(level) => Finding::new(
+            Ok(_) => Finding::new(
                 ID,
                 Verdict::Pass,
                 How::Read,
                 "the kernel's own level cannot be lowered before a reboot",
             )
-            .seen(in_force::LOCKDOWN, level.as_str()),
+            .seen(&in_force.seen.0, &in_force.seen.1),
             Err(unread) => Finding::unknown(ID, How::Read, unread),
         };
     };
@@ -213,7 +210,7 @@ mod tests {
     const RELEASE: (&str, &str) = ("/proc/sys/kernel/osrelease", "6.12");
 
     fn native(level: Level) -> InForce {
-        InForce { native: Ok(level), stockade: Ok(None), types: None }
+        InForce { native: Ok(level), seen: Default::default(), stockade: Ok(None), types: None }
     }
 
     fn with(stockade: Stockade) -> InForce {

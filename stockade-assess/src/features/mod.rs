@@ -5,18 +5,27 @@ use crate::runner::Feature;
 mod aes;
 mod cgroups;
 mod crypto_api;
+mod dma;
 mod encryption;
+mod ipsec;
 mod ksm;
 mod lockdown;
+mod modules;
 mod random;
 mod rsa;
 mod seccomp;
+mod secure_boot;
+mod selinux;
 mod sha;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,
+    secure_boot::FEATURE,
+    modules::FEATURE,
+    dma::FEATURE,
+    selinux::FEATURE,
     cgroups::FEATURE,
     ksm::FEATURE,
     seccomp::FEATURE,
@@ -27,4 +36,5 @@ pub const ALL: &[Feature] = &[
     random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,
+    ipsec::FEATURE,
 ];

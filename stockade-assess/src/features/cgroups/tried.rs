@@ -162,10 +162,11 @@ fn place<'a>(
                 "this container is not given the controller {controller}; run this on the machine itself"
             )));
         }
-        let found = format!("no limit can be set, there is no controller for {controller}");
+        let found =
+            format!("no limit can be set: no hierarchy that is mounted has a controller for {controller}");
         return Err(Box::new(
             Finding::new(id, Verdict::Fail, How::Read, found)
-                .seen(super::MOUNTS, format!("no hierarchy has {controller}")),
+                .seen(super::MOUNTS, format!("none with {controller}")),
         ));
     };
     if !system.is_live() {
@@ -309,6 +310,9 @@ fn plain(said: &str) -> String {
 
 fn unclear(said: &str) -> String {
     match said.split_once(' ') {
+        Some(("outside", "1")) => {
+            "asking for so much takes CAP_SYS_RESOURCE, which this process lacks; run this as root".into()
+        }
         Some(("outside", _)) => format!("without a limit it is refused as well; {}", plain(said)),
         Some(("entering", _)) => {
             format!("a child may not move into a cgroup that was made for it; {}", plain(said))

@@ -64,6 +64,8 @@ pub(super) struct Devices<'a> {
     mounts: Vec<MountInfo>,
     /// Devices of the device mapper that encrypt although their identifiers do not say so: found in their tables.
     pub(super) also: Vec<String>,
+    /// Whether the tables were looked at.
+    pub(super) tables: bool,
     left: Cell<u32>,
 }
 
@@ -71,7 +73,7 @@ impl<'a> Devices<'a> {
     pub(super) fn new(system: &'a System, mountinfo: &str) -> Self {
         let mounts =
             mountinfo.lines().take(MOUNTS).filter_map(|line| MountInfo::from_line(line).ok()).collect();
-        Self { system, mounts, also: Vec::new(), left: Cell::new(DEVICES) }
+        Self { system, mounts, also: Vec::new(), tables: false, left: Cell::new(DEVICES) }
     }
 
     /// The names of all devices of the device mapper.
@@ -192,7 +194,13 @@ impl<'a> Devices<'a> {
     /// The name of a device by a path in /dev, which may be a link.
     fn by_path(&self, path: &str) -> String {
         let target = self.system.link(path).unwrap_or_default();
-        last(&target).or(last(path)).unwrap_or(path).to_owned()
+        let name = last(&target).or(last(path)).unwrap_or(path);
+        // Without udev, what is in /dev/mapper are no links.
+        let given = |mapped: &String| {
+            self.system.text(&format!("{BLOCK}/{mapped}/dm/name")).is_ok_and(|given| given == name)
+        };
+        let mapped = if path.starts_with("/dev/mapper/") { self.mapped() } else { Vec::new() };
+        mapped.into_iter().find(given).unwrap_or_else(|| name.to_owned())
     }
 
     /// All devices of the btrfs that this one belongs to.
@@ -218,6 +226,14 @@ impl<'a> Devices<'a> {
         }
         if self.encrypts(name) {
             return Cover::Encrypted(vec![name.to_owned()]);
+        }
+        // Made by hand, such as by dmsetup: only its table says what it does.
+        if !self.tables
+            && self.system.text(&format!("{BLOCK}/{name}/dm/uuid")).is_ok_and(|uuid| uuid.is_empty())
+        {
+            return Cover::Unknown(format!(
+                "whether {name} encrypts is told by its table, which root may read"
+            ));
         }
         let below = self.system.names(&format!("{BLOCK}/{name}/slaves")).unwrap_or_default();
         if !below.is_empty() {

@@ -29,6 +29,8 @@ enum By {
     Native,
     Stockade,
     Else,
+    /// The kernel's own level is not known.
+    Somebody,
 }
 
 impl By {
@@ -37,6 +39,7 @@ impl By {
             By::Native => "the kernel's own lockdown",
             By::Stockade => "Stockade",
             By::Else => "something else",
+            By::Somebody => "lockdown, or something else: the kernel's own level is not known",
         }
     }
 }
@@ -66,6 +69,8 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
             By::Stockade
         } else if in_force.native_covers(finding.reason) {
             By::Native
+        } else if in_force.native.is_err() {
+            By::Somebody
         } else {
             By::Else
         };
@@ -116,7 +121,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     for door in &free {
         finding = finding.seen(door.door, format!("free ({})", door.reason));
     }
-    for by in [By::Native, By::Stockade, By::Else] {
+    for by in [By::Native, By::Stockade, By::Else, By::Somebody] {
         let here: Vec<&str> = refused.iter().filter(|door| door.by == by).map(|door| door.door).collect();
         if !here.is_empty() {
             finding = finding.seen(format!("{} doors, refused by {}", here.len(), by.name()), few(&here));

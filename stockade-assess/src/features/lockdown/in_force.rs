@@ -22,6 +22,8 @@ const LSMS: &str = "/sys/kernel/security/lsm";
 /// Both levels.
 pub(super) struct InForce {
     pub(super) native: Result<Level, Unread>,
+    /// Where the kernel's own was read, and what stood there.
+    pub(super) seen: (String, String),
     /// None where nothing is in force; else why it is not known.
     pub(super) stockade: Result<Option<Stockade>, String>,
     /// This kernel's reasons, where it describes its types.
@@ -115,7 +117,17 @@ impl InForce {
             (None, None) => Ok(None),
             (None, Some(types)) => read_stockade(types),
         };
-        Self { native: native(system), stockade, types }
+        let (native, seen) = match native(system) {
+            Ok(level) => (Ok(level), (LOCKDOWN.to_owned(), level.to_string())),
+            Err(unread) => match built_in(system) {
+                Some((level, seen)) if unread.is_missing() => (Ok(level), seen),
+                _ => {
+                    let words = unread.to_string();
+                    (Err(unread), (LOCKDOWN.to_owned(), words))
+                }
+            },
+        };
+        Self { native, seen, stockade, types }
     }
 
     /// Whether the kernel's own lockdown refuses a reason.
@@ -144,8 +156,28 @@ impl InForce {
 pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
     match read_back(types) {
         Ok(state) => Ok(state.map(|state| Stockade::of(&state, types))),
-        Err(error) => Err(error.to_string()),
+        // A remedy stands on a line of its own.
+        Err(error) => Err(error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")),
     }
+}
+
+/// The level that the kernel has from boot on by the way it was built, and the option that says so: where securityfs is not mounted, this
+/// much is still known. A level is never lowered.
+fn built_in(system: &System) -> Option<(Level, (String, String))> {
+    let config = system.config().ok()?;
+    let (level, option) = if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM") {
+        (Level::None, "CONFIG_SECURITY_LOCKDOWN_LSM is not set")
+    } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY") {
+        (Level::Confidentiality, "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y")
+    } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
+        (
+            Level::Integrity,
+            "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y, or more: it can have been raised since",
+        )
+    } else {
+        return None;
+    };
+    Some((level, (config.path.clone(), option.to_owned())))
 }
 
 /// The kernel's own level. None where lockdown is not built in, as far as that is known.
@@ -181,8 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn without_securityfs_the_way_the_kernel_was_built_may_tell() {
+        let of = |options: &str| {
+            let files = [("/proc/sys/kernel/osrelease", "6.12"), ("/boot/config-6.12", options)];
+            InForce::read(&System::fake(&files)).native
+        };
+        let lsm = "CONFIG_SECURITY_LOCKDOWN_LSM=y\n";
+        assert_eq!(of("CONFIG_X=y"), Ok(Level::None));
+        assert_eq!(of(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y")), Ok(Level::Integrity));
+        assert!(of(lsm).is_err());
+    }
+
+    #[test]
     fn who_refuses_is_told_by_level_and_by_reason() {
-        let mut in_force = InForce { native: Ok(Level::Integrity), stockade: Ok(None), types: None };
+        let mut in_force = InForce {
+            native: Ok(Level::Integrity),
+            seen: Default::default(),
+            stockade: Ok(None),
+            types: None,
+        };
         assert!(in_force.refuses("dev-mem"));
         assert!(!in_force.refuses("kcore"));
         in_force.stockade = Ok(Some(Stockade { refused: vec!["kcore".into()], ..Stockade::default() }));
