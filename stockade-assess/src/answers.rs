@@ -90,7 +90,8 @@ impl Answers {
             let found = format!("wrong answers for {what}");
             Finding::new(id, Verdict::Fail, How::Tried, found).seen("wrong", few(&self.wrong))
         } else if self.known + self.random == 0 {
-            let why = if self.left_out.is_empty() { "nothing to ask".into() } else { few(&self.left_out) };
+            let why =
+                if self.left_out.is_empty() { "nothing to ask".into() } else { several(&self.left_out) };
             return Finding::unknown(id, How::Tried, why);
         } else {
             let found = format!(
@@ -106,8 +107,16 @@ impl Answers {
                 format!("{} from documents, {} also computed by {reference}", self.known, self.random),
             )
             .seen("implementations asked", few(&self.asked));
-        if self.left_out.is_empty() { finding } else { finding.seen("left out", few(&self.left_out)) }
+        if self.left_out.is_empty() { finding } else { finding.seen("left out", several(&self.left_out)) }
     }
+}
+
+/// The first few reasons; they may have commas of their own.
+fn several(reasons: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let more = reasons.len().saturating_sub(SHOWN);
+    let shown = reasons[..reasons.len() - more].join("; ");
+    if more == 0 { shown } else { format!("{shown}; and {more} more") }
 }
 
 fn count(n: usize, which: &str) -> String {
