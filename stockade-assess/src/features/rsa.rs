@@ -123,15 +123,22 @@ fn raise(answers: &mut Answers, driver: &str, key: &PublicKey) -> io::Result<()>
 }
 
 fn verify(answers: &mut Answers, driver: &str, key: &PublicKey, hash: &str, name: &CStr) -> io::Result<()> {
-    for vector in vectors::RSA.iter().filter(|vector| vector.hash == hash) {
+    let vectors = || vectors::RSA.iter().filter(|vector| vector.hash == hash);
+    for vector in vectors().filter(|vector| vector.valid) {
+        let Some(mut digest) = digest(hash, vector.message) else { continue };
+        answers.known(driver, vector.source, key.verifies(name, &digest, vector.signature)?);
+        digest[0] ^= 1;
+        answers.known(driver, "another digest", !key.verifies(name, &digest, vector.signature)?);
+    }
+    for vector in vectors().filter(|vector| !vector.valid) {
         let Some(digest) = digest(hash, vector.message) else { continue };
-        let verified = key.verifies(name, &digest, vector.signature)?;
-        answers.known(driver, vector.source, verified == vector.valid);
-        if vector.valid {
-            let mut changed = digest;
-            changed[0] ^= 1;
-            answers.known(driver, "another digest", !key.verifies(name, &changed, vector.signature)?);
-        }
+        let refused = match key.verifies(name, &digest, vector.signature) {
+            Ok(verified) => !verified,
+            // Kernels before 6.13 say so of padding that is wrong. That the call itself is valid, the right signature has shown.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => true,
+            Err(error) => return Err(error),
+        };
+        answers.known(driver, vector.source, refused);
     }
     Ok(())
 }
