@@ -24,6 +24,8 @@ pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+#[cfg(test)]
+mod garbage;
 mod instructions;
 mod keys;
 mod mandatory;

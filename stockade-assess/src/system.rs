@@ -32,6 +32,9 @@ pub struct System {
     config: OnceCell<Result<Config, Unread>>,
     #[cfg(test)]
     folder: Option<tempfile::TempDir>,
+    /// What checks wanted to see, for tests that then put something there.
+    #[cfg(test)]
+    pub(crate) asked: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 /// Why something could not be read.
@@ -117,6 +120,8 @@ impl System {
             config: OnceCell::new(),
             #[cfg(test)]
             folder: None,
+            #[cfg(test)]
+            asked: std::cell::RefCell::default(),
         }
     }
 
@@ -183,6 +188,8 @@ impl System {
     }
 
     fn at(&self, path: &str) -> PathBuf {
+        #[cfg(test)]
+        self.asked.borrow_mut().insert(path.into());
         self.root.join(path.trim_start_matches('/'))
     }
 

@@ -8,7 +8,7 @@ mod algorithms;
 mod netlink;
 
 use self::netlink::{Database, Policy, State};
-use crate::{Feature, Finding, How, Report, System, Verdict, few};
+use crate::{Feature, Finding, How, Report, System, Unread, Verdict, few};
 
 pub(super) const FEATURE: Feature = Feature { id: "ipsec", title: "IPsec", ..Feature::new(check) };
 
@@ -62,34 +62,24 @@ fn check(system: &System, report: &mut Report) {
     }
 }
 
-/// Why there is nothing to ask; none if there is something.
+/// Why there is nothing to ask; none if there is something. The kernel's own socket for an interface by netlink is listed as soon as the
+/// interface is there, loaded or built in.
 fn there(system: &System) -> Result<Option<&'static str>, String> {
-    const MODULE: &str = "xfrm_user";
-    if system.exists("/sys/module/xfrm_user") {
-        return Ok(None);
-    }
-    let loaded = system.text("/proc/modules");
-    let is_loaded = |name: &str| {
-        loaded.as_ref().is_ok_and(|text| text.lines().any(|line| line.split(' ').next() == Some(name)))
+    const SOCKETS: &str = "/proc/net/netlink";
+    const XFRM: &str = "6";
+    let sockets = match system.text(SOCKETS) {
+        Ok(text) if text.starts_with("sk ") => text,
+        Ok(text) => return Err(Unread::not_understood(SOCKETS, &text).to_string()),
+        Err(unread) => return Err(unread.to_string()),
     };
-    let built_in = match system.config() {
-        Ok(config) => Ok(config.get("CONFIG_XFRM_USER") == Some("y")),
-        Err(unread) => {
-            let release = system.release().unwrap_or_default().replace('/', "");
-            let list = system.text(&format!("/lib/modules/{release}/modules.builtin"));
-            list.map(|text| text.lines().any(|line| line.ends_with("/xfrm_user.ko"))).map_err(|_| unread)
-        }
-    };
-    match built_in {
-        _ if is_loaded(MODULE) => Ok(None),
-        Ok(true) => Ok(None),
-        Ok(false) if is_loaded("af_key") || system.exists("/proc/net/pfkey") => Err(
-            "IPsec may have been set up by its old interface PF_KEY (the module af_key is there): load xfrm_user to \
+    if sockets.lines().skip(1).any(|line| line.split_ascii_whitespace().nth(1) == Some(XFRM)) {
+        Ok(None)
+    } else if system.exists("/proc/net/pfkey") {
+        Err("IPsec may have been set up by its old interface PF_KEY (the module af_key is there): load xfrm_user to \
              have its states looked at"
-                .into(),
-        ),
-        Ok(false) => Ok(Some("IPsec is not in use: the kernel's interface for it (xfrm_user) is not loaded")),
-        Err(unread) => Err(format!("whether xfrm_user is built in is not known, and asking could load it: {unread}")),
+            .into())
+    } else {
+        Ok(Some("IPsec is not in use: the kernel's interface for it (xfrm_user) is not there"))
     }
 }
 
@@ -288,18 +278,15 @@ mod tests {
     #[test]
     fn nothing_is_asked_that_could_load_a_module() {
         let verdict = |files: &[(&str, &str)]| FEATURE.findings(&System::fake(files))[STATES].verdict;
-        let release = ("/proc/sys/kernel/osrelease", "6.1.0");
-        let module = ("/boot/config-6.1.0", "CONFIG_XFRM_USER=m");
-        let builtin = ("/boot/config-6.1.0", "CONFIG_XFRM_USER=y");
-        assert_eq!(verdict(&[release, module, ("/proc/modules", "ext4 1 0")]), Verdict::NotApplicable);
-        assert_eq!(verdict(&[release, module, ("/proc/modules", "af_key 1 0")]), Verdict::Unknown);
-        assert_eq!(verdict(&[("/proc/modules", "ext4 1 0")]), Verdict::Unknown);
-        let list = ("/lib/modules/6.1.0/modules.builtin", "kernel/net/core/x.ko");
-        assert_eq!(verdict(&[release, list]), Verdict::NotApplicable);
+        let head = "sk               Eth Pid        Groups   Rmem\n";
+        let routes = format!("{head}0000000000000000 0   0          00000000 0\n");
+        let with_xfrm = format!("{routes}0000000000000000 6   0          00000000 0\n");
+        assert_eq!(verdict(&[("/proc/net/netlink", &routes)]), Verdict::NotApplicable);
+        assert_eq!(verdict(&[("/proc/net/netlink", &routes), ("/proc/net/pfkey", "")]), Verdict::Unknown);
+        assert_eq!(verdict(&[("/proc/net/netlink", "6 6 6")]), Verdict::Unknown);
+        assert_eq!(verdict(&[]), Verdict::Unknown);
         // There is something to ask, and this is not the running machine.
-        for files in [&[release, builtin][..], &[("/sys/module/xfrm_user/refcnt", "0")]] {
-            let findings = FEATURE.findings(&System::fake(files));
-            assert!(findings[STATES].found.starts_with("not tried"), "{}", findings[STATES].found);
-        }
+        let findings = FEATURE.findings(&System::fake(&[("/proc/net/netlink", &with_xfrm)]));
+        assert!(findings[STATES].found.starts_with("not tried"), "{}", findings[STATES].found);
     }
 }

@@ -1,8 +1,8 @@
 /*!
 The TPM: whether there is one, with which banks, and whether its registers hold what the firmware says to have measured.
 
-Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs, so that the firmware's log must explain
-them to the last bit. Those above are for the boot loader and the system, which extend some of them later without a word in that log (IMA in
+Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs but systemd, by a separator that is always the
+same, so that the firmware's log must explain them to the last bit. Those above are for the boot loader and the system, which extend some of them later without a word in that log (IMA in
 10, systemd in 11 to 15): what differs there proves nothing.
 */
 mod eventlog;
@@ -108,7 +108,7 @@ fn banks(tpm: &Tpm) -> Finding {
     let mut empty = Vec::new();
     for bank in &tpm.active {
         match tpm.register(*bank, 0) {
-            Ok(value) if is_empty(&value) => empty.push(bank.name()),
+            Ok(value) if is_empty(*bank, &value) => empty.push(bank.name()),
             Ok(_) => {}
             Err(missing) => return Finding::unknown(BANKS, How::Read, missing),
         }
@@ -135,7 +135,7 @@ fn banks(tpm: &Tpm) -> Finding {
 fn extended(bank: Bank, registers: &[Vec<u8>]) -> Finding {
     let empty: Vec<String> = FIRMWARE
         .zip(registers)
-        .filter(|(_, value)| is_empty(value))
+        .filter(|(_, value)| is_empty(bank, value))
         .map(|(number, _)| number.to_string())
         .collect();
     let (verdict, found) = if empty.is_empty() {
@@ -144,15 +144,23 @@ fn extended(bank: Bank, registers: &[Vec<u8>]) -> Finding {
         (Verdict::Fail, format!("nothing was measured into PCR {}", few(&empty)))
     };
     let mut finding = Finding::new(EXTENDED, verdict, How::Read, found);
-    for (number, value) in FIRMWARE.zip(registers).filter(|(number, value)| *number == 0 || is_empty(value)) {
+    for (number, value) in
+        FIRMWARE.zip(registers).filter(|(number, value)| *number == 0 || is_empty(bank, value))
+    {
         finding = finding.seen(format!("PCR {number} ({})", bank.name()), hex(value));
     }
     finding
 }
 
-/// As it is at power-on. Register 0 may begin with the locality from which the TPM was started.
-fn is_empty(value: &[u8]) -> bool {
-    value.iter().rev().skip(1).all(|byte| *byte == 0) && value.last().is_none_or(|byte| *byte <= 4)
+/// As it is at power-on, or with nothing but the system's separator. Register 0 may begin with the locality from which the TPM was started.
+fn is_empty(bank: Bank, value: &[u8]) -> bool {
+    (0..=4).any(|locality| {
+        let mut begin = vec![0; bank.size()];
+        if let Some(last) = begin.last_mut() {
+            *last = locality;
+        }
+        bank.separators(&begin, value).is_some()
+    })
 }
 
 /// Why there is no log to replay.
@@ -209,7 +217,7 @@ fn event_log(
     let wrong: Vec<(u32, &Vec<u8>, Vec<u8>)> = FIRMWARE
         .zip(registers)
         .map(|(number, value)| (number, value, log.replay(bank, number)))
-        .filter(|(_, value, replayed)| *value != replayed)
+        .filter(|(_, value, replayed)| bank.separators(replayed, value).is_none())
         .collect();
     let numbers: Vec<String> = wrong.iter().map(|(number, ..)| number.to_string()).collect();
     let (verdict, found) = if wrong.is_empty() {
@@ -229,9 +237,14 @@ fn event_log(
             format!("{}; the log gives {}", hex(value), hex(replayed)),
         );
     }
+    if let Some(value) = registers.first()
+        && bank.separators(&log.replay(bank, 0), value).is_some_and(|times| times > 0)
+    {
+        finding = finding.seen("after the log", "systemd's separator");
+    }
     for number in LATER.into_iter().filter(|number| log.mentions(*number)) {
         if let Ok(value) = tpm.register(bank, number) {
-            let same = value == log.replay(bank, number);
+            let same = bank.separators(&log.replay(bank, number), &value).is_some();
             let observed = if same { "what the log gives" } else { "extended after the log was written" };
             finding = finding.seen(format!("PCR {number} ({})", bank.name()), observed);
         }
@@ -283,7 +296,7 @@ fn secure_boot(
         );
     } else if !measured.measured {
         (Verdict::Fail, format!("the log says that Secure Boot was {said}, which is not what was measured"))
-    } else if log.replay(bank, 7) != register {
+    } else if bank.separators(&log.replay(bank, 7), register).is_none() {
         (
             Verdict::Fail,
             "PCR 7 is not what the log gives: what it says of Secure Boot proves nothing".to_owned(),
@@ -310,6 +323,8 @@ fn state(value: &[u8]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, fs, path::Path};
+
+    use sha2::Digest as _;
 
     use super::*;
 
@@ -361,6 +376,27 @@ mod tests {
         }
         let observed: Vec<&str> = efi[EVENT_LOG].evidence.iter().map(|seen| seen.observed.as_str()).collect();
         assert_eq!(observed, ["22 events, replayed for sha256", "what the log gives"]);
+    }
+
+    #[test]
+    fn the_systems_separator_changes_nothing() {
+        let hash = |bytes: &[u8]| sha2::Sha256::digest(bytes).to_vec();
+        let separated = |value: &[u8]| hex(&hash(&[value, &hash(b"os-separator")].concat()));
+        let mut registers = String::new();
+        for number in 0..8 {
+            let value = Log::read(OVMF).unwrap().replay(Bank::Sha256, number);
+            registers.push_str(&format!("sha256 {number} {}\n", separated(&value)));
+        }
+        let findings = machine(OVMF, &registers, with_efi);
+        for id in [BANKS, EXTENDED, EVENT_LOG, SECURE_BOOT] {
+            assert_eq!(verdict(&findings, id), Verdict::Pass, "{:?}", findings[id]);
+        }
+        // A register that nothing else was measured into is as good as empty.
+        let empty = machine(OVMF, &registers, |root| {
+            put(root, &format!("{DEVICE}/pcr-sha256/3"), separated(&[0; 32]));
+        });
+        assert_eq!(empty[EXTENDED].found, "nothing was measured into PCR 3");
+        assert_eq!(verdict(&empty, EVENT_LOG), Verdict::Fail);
     }
 
     #[test]

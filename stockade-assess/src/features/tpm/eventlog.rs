@@ -24,6 +24,13 @@ const EV_NO_ACTION: u32 = 3;
 /// A variable of the firmware that decides what is booted.
 const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
 
+/// What systemd measures into the firmware's registers when it first sees the TPM, so that nothing that came before can be mistaken for
+/// something that came later. Version 261 and later.
+const SEPARATOR: &[u8] = b"os-separator";
+
+/// As often as this: once for each kernel that was started by the one before.
+const SEPARATORS: u32 = 8;
+
 /// More algorithms than any TPM has.
 const ALGORITHMS: u32 = 16;
 
@@ -68,6 +75,20 @@ impl Bank {
             0xd => Some(Bank::Sha512),
             _ => None,
         }
+    }
+
+    /// How often the separator of the system was measured after one value to give another; none if that does not give it. Who measures it
+    /// hides nothing: all that came before still counts.
+    pub(super) fn separators(self, before: &[u8], after: &[u8]) -> Option<u32> {
+        let separator = self.digest(&[SEPARATOR]);
+        let mut value = before.to_vec();
+        for times in 0..=SEPARATORS {
+            if value == after {
+                return Some(times);
+            }
+            value = self.digest(&[&value, &separator]);
+        }
+        None
     }
 
     fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
@@ -346,6 +367,19 @@ mod tests {
                     assert_eq!(replayed, word().to_lowercase(), "{line}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_systems_separator_is_known() {
+        let log = Log::read(SEABIOS).unwrap();
+        for bank in Bank::ALL {
+            let before = log.replay(bank, 4);
+            let once = bank.digest(&[&before, &bank.digest(&[b"os-separator"])]);
+            let twice = bank.digest(&[&once, &bank.digest(&[b"os-separator"])]);
+            let other = bank.digest(&[&before, &bank.digest(&[b"os-separatoR"])]);
+            let times = [&before, &once, &twice, &other].map(|after| bank.separators(&before, after));
+            assert_eq!(times, [Some(0), Some(1), Some(2), None]);
         }
     }
 
