@@ -57,6 +57,24 @@ impl Algorithms {
         found.sort_by_key(|one| std::cmp::Reverse(one.priority));
         found
     }
+
+    /// Whether using an implementation registers nothing new. On older kernels (6.1 still, 7.2 no more), those of x86 that use vector registers rest on an
+    /// internal one, `__…`, and wrap that in `cryptd(__…)` when they are first used; the wrapping stays in the list.
+    ///
+    /// # Errors
+    /// What would be registered.
+    pub fn is_in_use(&self, one: &Implementation) -> Result<(), String> {
+        let internal = format!("__{}", one.driver);
+        let wrapped = format!("cryptd({internal})");
+        let has = |driver: &str| self.0.iter().any(|other| other.driver == driver);
+        if has(&internal) && !has(&wrapped) {
+            return Err(format!(
+                "nothing has used {} yet, and using it would register {wrapped}",
+                one.driver
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn parse(text: &str) -> Vec<Implementation> {
@@ -100,6 +118,19 @@ mod tests {
         let usable: Vec<_> = algorithms.usable("aes").iter().map(|one| one.driver.as_str()).collect();
         assert_eq!(usable, ["aes-aesni", "aes-generic"]);
         assert_eq!((algorithms.0[0].users, algorithms.0[0].kind.as_str()), (2, "cipher"));
+    }
+
+    #[test]
+    fn what_was_never_used_is_told_from_what_was() {
+        let asked = |more: &str| {
+            let text = format!(
+                "name : xts(aes)\ndriver : xts-aes-aesni\n\nname : __xts(aes)\ndriver : __xts-aes-aesni\n\n{more}"
+            );
+            let algorithms = Algorithms::of(&System::fake(&[(LIST, &text)])).unwrap();
+            algorithms.is_in_use(&algorithms.0[0])
+        };
+        assert!(asked("").unwrap_err().contains("cryptd(__xts-aes-aesni)"));
+        assert_eq!(asked("name : __xts(aes)\ndriver : cryptd(__xts-aes-aesni)\n"), Ok(()));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Answers {
             for one in algorithms.usable(name) {
                 let Some(kind) = Kind::of(one) else { continue };
                 any = true;
-                if let Err(why) = kind.ready(system) {
+                if let Err(why) = kind.ready(system).and_then(|()| algorithms.is_in_use(one)) {
                     answers.leave_out(why);
                     continue;
                 }
@@ -94,11 +94,9 @@ impl Answers {
                 if self.left_out.is_empty() { "nothing to ask".into() } else { several(&self.left_out) };
             return Finding::unknown(id, How::Tried, why);
         } else {
-            let found = format!(
-                "{} and {} of {what} right",
-                count(self.known, "known"),
-                count(self.random, "random")
-            );
+            let rest = if self.left_out.is_empty() { "" } else { "; not everything could be asked" };
+            let (known, random) = (count(self.known, "known"), count(self.random, "random"));
+            let found = format!("{known} and {random} of {what} right{rest}");
             Finding::new(id, Verdict::Pass, How::Tried, found)
         };
         let finding = finding

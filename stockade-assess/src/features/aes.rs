@@ -73,7 +73,7 @@ fn measure(system: &System, report: &mut Report) {
         let Some((one, kind)) = usable.into_iter().find_map(|one| Some((one, Kind::of(one)?))) else {
             continue;
         };
-        if kind.ready(system).is_err() {
+        if kind.ready(system).and_then(|()| algorithms.is_in_use(one)).is_err() {
             continue;
         }
         finding = match speed_of(kind, name, &one.driver, key) {
