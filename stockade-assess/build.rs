@@ -1,5 +1,5 @@
 /*!
-Checks the texts in `findings/` and compiles them into a static table, so that nothing is parsed at run time.
+Checks the texts in `findings/` and the known answers in `vectors/` and compiles them into static tables, so that nothing is parsed at run time.
 
 An error in the data fails the build and names the file. What only reading can judge (is it true, is it plain) is not checked here.
 */
@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
 use serde::Deserialize;
+
+#[path = "build/vectors.rs"]
+mod vectors;
 
 const FOLDER: &str = "findings";
 
@@ -66,8 +69,11 @@ fn main() {
     }
     code.push_str("];\n");
     let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
-    if let Err(error) = fs::write(Path::new(&out).join("texts.rs"), code) {
-        errors.push(format!("cannot write texts.rs: {error}"));
+    let answers = vectors::compile(&mut errors);
+    for (name, code) in [("texts.rs", code), ("vectors.rs", answers)] {
+        if let Err(error) = fs::write(Path::new(&out).join(name), code) {
+            errors.push(format!("cannot write {name}: {error}"));
+        }
     }
     for error in &errors {
         println!("cargo::error={}", error.replace('\n', " / "));

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Raise it when what goes into the first archive changes.
-const BASE: &str = "base-6.cpio";
+const BASE: &str = "base-7.cpio";
 
 /// Modules that scenarios want: for MSRs, firmware's variables, ACPI tables at run time, parameters that name hardware, and an IPsec
 /// association with all it needs. Not every kernel has each, as a module or at all.
@@ -37,6 +37,23 @@ const MODULES: [&str; 11] = [
     "echainiv",
     "esp4",
     "xfrm_user",
+];
+
+/// Modules that only a scenario loads, from a list of their own: the crypto API's sockets, and what there is to ask by them.
+const CRYPTO_MODULES: [&str; 13] = [
+    "algif_hash",
+    "algif_skcipher",
+    "algif_aead",
+    "ecb",
+    "xts",
+    "gcm",
+    "aesni-intel",
+    "sha1-ssse3",
+    "sha256-ssse3",
+    "sha512-ssse3",
+    "sha3-256",
+    "md4",
+    "des_generic",
 ];
 
 const FOLDERS: [&str; 11] =
@@ -82,7 +99,11 @@ fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
             archive.link(&format!("bin/{applet}"), "busybox")?;
         }
     }
-    archive.modules("modules/order", &modules(kernel, &MODULES)?)?;
+    let files = modules(kernel, &MODULES)?;
+    archive.modules("modules/order", &files)?;
+    let mut crypto = modules(kernel, &CRYPTO_MODULES)?;
+    crypto.retain(|file| !files.contains(file));
+    archive.modules("modules/crypto", &crypto)?;
     archive.finish()
 }
 

@@ -11,13 +11,68 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 
-use crate::system::System;
+use crate::{algorithms::Implementation, system::System};
 
 /// Where the kernel lists the socket families' protocols.
 pub(crate) const PROTOCOLS: &str = "/proc/net/protocols";
 
 const DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const OPTION: &str = "CONFIG_CRYPTO_USER_API";
+
+mod socket;
+
+pub(crate) use socket::{Algorithm, Direction, Operation, TAG};
+
+/// Sorts of algorithms that sockets give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Hash,
+    Cipher,
+    Authenticated,
+}
+
+impl Kind {
+    /// The kernel's word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Hash => "hash",
+            Kind::Cipher => "skcipher",
+            Kind::Authenticated => "aead",
+        }
+    }
+
+    /// That of an implementation in /proc/crypto; none where sockets do not give it.
+    pub fn of(implementation: &Implementation) -> Option<Self> {
+        match implementation.kind.as_str() {
+            "shash" | "ahash" => Some(Kind::Hash),
+            "skcipher" | "lskcipher" => Some(Kind::Cipher),
+            "aead" => Some(Kind::Authenticated),
+            _ => None,
+        }
+    }
+
+    /// Whether sockets give it now, without loading anything.
+    ///
+    /// # Errors
+    /// Why not, and what would have to be done.
+    pub fn ready(self, system: &System) -> Result<(), String> {
+        if !system.is_live() {
+            return Err("not tried".into());
+        }
+        let module = format!("algif_{}", self.word());
+        if system.exists(&format!("/sys/module/{module}")) {
+            return Ok(());
+        }
+        let option = format!("CONFIG_CRYPTO_USER_API_{}", self.word().to_ascii_uppercase());
+        match system.config().map(|config| config.get(&option)) {
+            Ok(Some("y")) => Ok(()),
+            Ok(None) => Err(format!("this kernel was built without {option}, so nobody can ask it")),
+            Ok(_) | Err(_) => Err(format!(
+                "the module {module} is not loaded, and nothing is loaded to try: modprobe {module}, then assess again"
+            )),
+        }
+    }
+}
 
 /// Whether programs reach the crypto API by sockets.
 #[derive(Debug)]

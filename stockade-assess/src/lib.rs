@@ -17,8 +17,10 @@ list of findings is the same on every machine. Nothing is changed: what is tried
 */
 #![deny(missing_docs)]
 
+mod acceleration;
 mod af_alg;
 mod algorithms;
+mod answers;
 pub mod child;
 pub mod config;
 pub mod features;
@@ -26,12 +28,14 @@ pub mod finding;
 #[cfg(test)]
 mod garbage;
 mod instructions;
+mod keys;
 mod mandatory;
 pub mod nobody;
 pub mod processes;
 pub mod runner;
 pub mod system;
 pub mod text;
+mod vectors;
 
 pub use config::Config;
 pub use finding::{Evidence, Finding, How, Measure, Verdict, few};

@@ -1,6 +1,8 @@
 /*!
 The kernel's crypto API: what it offers, whether it tested that before it offered it, and who can reach it.
 */
+use std::collections::BTreeMap;
+
 use crate::{
     Feature, Finding, How, Report, System, Verdict,
     af_alg::{self, Reach},
@@ -153,15 +155,14 @@ fn weak(system: &System, algorithms: &Algorithms) -> Finding {
         // `ecb(des)` and `hmac(md5)` rest on what stands between the brackets.
         one.name.split(['(', ')', ',']).any(|part| among.contains(&part))
     };
-    let registered = |among: &[&str]| {
-        let mut list: Vec<String> = Vec::new();
+    let registered = |among: &[&str]| -> Vec<String> {
+        let mut used: BTreeMap<&str, bool> = BTreeMap::new();
         for one in algorithms.0.iter().filter(|one| !one.internal && rests_on(one, among)) {
-            let name = if one.users > 0 { format!("{} (in use)", one.name) } else { one.name.clone() };
-            if !list.contains(&name) && !list.contains(&format!("{} (in use)", one.name)) {
-                list.push(name);
-            }
+            *used.entry(&one.name).or_default() |= one.users > 0;
         }
-        list
+        used.into_iter()
+            .map(|(name, used)| format!("{name}{}", if used { " (in use)" } else { "" }))
+            .collect()
     };
     let (weak, kept) = (registered(&WEAK), registered(&KEPT));
     let mut finding = if weak.is_empty() {
@@ -285,6 +286,8 @@ mod tests {
         assert_eq!(verdict(ID, &[(LIST, ONE)]), Verdict::Pass);
         let des = finding(ID, &[(LIST, &with("cbc(des)"))]);
         assert_eq!((des.verdict, des.evidence[0].observed.as_str()), (Verdict::Warn, "cbc(des) (in use)"));
+        let twice = finding(ID, &[(LIST, &format!("{}{}", ONE.replace("sha256", "md4"), with("md4")))]);
+        assert_eq!(twice.evidence[0].observed, "md4 (in use)");
         assert_eq!(verdict(ID, &[(LIST, &with("ecdh-nist-p256"))]), Verdict::Pass);
         let md5 = finding(ID, &[(LIST, &with("hmac(md5)"))]);
         assert_eq!(md5.verdict, Verdict::Pass);

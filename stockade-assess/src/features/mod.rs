@@ -2,6 +2,7 @@
 
 use crate::runner::Feature;
 
+mod aes;
 mod apparmor;
 mod aslr;
 mod cgroups;
@@ -17,10 +18,12 @@ mod lsm;
 mod modules;
 mod nx;
 mod random;
+mod rsa;
 mod seccomp;
 mod secure_boot;
 mod selinux;
 mod settings;
+mod sha;
 mod tpm;
 
 /// Every feature, in the order in which they are told.
@@ -38,6 +41,9 @@ pub const ALL: &[Feature] = &[
     aslr::FEATURE,
     seccomp::FEATURE,
     tpm::FEATURE,
+    aes::FEATURE,
+    sha::FEATURE,
+    rsa::FEATURE,
     random::FEATURE,
     crypto_api::FEATURE,
     encryption::FEATURE,

@@ -28,7 +28,7 @@ const QUALITY: &str = "/sys/class/misc/hw_random/rng_quality";
 const SAMPLE: usize = 65536;
 
 /// How much of a device's, which may be slow.
-const DEVICE_SAMPLE: usize = 2048;
+const DEVICE_SAMPLE: usize = 512;
 
 /// How long a device may take for it.
 const DEVICE_TIME: Duration = Duration::from_millis(40);
@@ -179,10 +179,16 @@ fn judge(id: &'static str, source: &str, sample: &[u8], entropy: f64) -> Finding
             Finding::new(id, Verdict::Pass, How::Tried, "the sample passes the health tests of SP 800-90B")
                 .seen(
                     source,
-                    format!(
-                        "no byte {} times in a row, none {} times among 512",
-                        cutoffs.in_a_row, cutoffs.in_window
-                    ),
+                    if sample.len() < health::WINDOW {
+                        format!("no byte {} times in a row; too few for the other test", cutoffs.in_a_row)
+                    } else {
+                        format!(
+                            "no byte {} times in a row, none {} times among {}",
+                            cutoffs.in_a_row,
+                            cutoffs.in_window,
+                            health::WINDOW
+                        )
+                    },
                 )
         }
         Err(ill) => Finding::new(
@@ -239,7 +245,7 @@ fn hardware(system: &System) -> Finding {
     let entropy =
         quality.and_then(|quality| u16::try_from(quality).ok()).map_or(1.0, |q| f64::from(q) / 128.0);
     add(match system.is_live().then(of_the_device) {
-        Some(Ok(sample)) if sample.len() >= 512 => {
+        Some(Ok(sample)) if sample.len() >= 64 => {
             let finding =
                 judge(ID, &format!("{} bytes of /dev/hwrng ({device})", sample.len()), &sample, entropy);
             // A verdict about the device, named as such.

@@ -3,7 +3,7 @@ The health tests of NIST SP 800-90B, section 4.4: what fails them is stuck or gr
 */
 
 /// Samples in a window of the adaptive proportion test, for samples of more than one bit.
-const WINDOW: usize = 512;
+pub(super) const WINDOW: usize = 512;
 
 /// A sound source fails at a given place once in 2 to the power of this: the rarest that the document recommends, since a fleet asks often.
 const RARE: f64 = 40.0;
