@@ -39,6 +39,7 @@ use crate::{
 pub mod changes;
 #[cfg(test)]
 pub mod example;
+mod html;
 mod junit;
 pub mod names;
 mod progress;
@@ -130,11 +131,16 @@ enum Form {
     Json,
     Sarif,
     Junit,
+    Html,
 }
 
 /// Every form that was asked for, with its file; none is standard output, where one form always goes.
 fn forms(flags: &flags::Assess, json: bool) -> Result<Vec<(Form, Option<PathBuf>)>> {
-    let asked = [("--sarif", Form::Sarif, &flags.sarif), ("--junit", Form::Junit, &flags.junit)];
+    let asked = [
+        ("--sarif", Form::Sarif, &flags.sarif),
+        ("--junit", Form::Junit, &flags.junit),
+        ("--html", Form::Html, &flags.html),
+    ];
     let mut forms = Vec::new();
     let mut printed = if json { vec![("--json", Form::Json)] } else { Vec::new() };
     for (flag, form, path) in asked {
@@ -161,6 +167,7 @@ impl Form {
             Form::Json => json(report)?,
             Form::Sarif => json(&sarif::log(report))?,
             Form::Junit => junit::document(report, |found| counts(report, found, flags.fail_on))?,
+            Form::Html => html::page(report),
         };
         match path {
             Some(path) => fs::write(path, text).with_context(|| format!("write {}", path.display())),
