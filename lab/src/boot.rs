@@ -31,14 +31,35 @@ pub struct Machine<'a> {
     pub disk: Option<&'a Path>,
     /// Added to the kernel's command line.
     pub cmdline: String,
-    /// Processors.
-    pub processors: u32,
+    /// What it is made of.
+    pub hardware: Hardware,
     /// Where the kernel's console is written to.
     pub console: PathBuf,
     /// Guest time counts instructions, so that figures repeat.
     pub count_instructions: bool,
     /// A guest that says nothing on ttyS1 for so long is ended. Longer than any scenario may take.
     pub patience: Duration,
+}
+
+/// What a guest's machine is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    /// Processors. Emulated ones take turns with the host's few, so one is the rule.
+    pub processors: u32,
+    /// Their model, as QEMU calls it.
+    pub cpu: &'static str,
+    /// The board, as QEMU calls it; firmware brings its own.
+    pub board: &'static str,
+    /// Devices, as QEMU calls them.
+    pub devices: &'static [&'static str],
+}
+
+impl Hardware {
+    /// What is used where nothing else is asked for. The registers of `edu` are nobody's: scenarios may map them.
+    pub const USUAL: Hardware = Hardware { processors: 1, cpu: "max", board: "pc", devices: &["edu"] };
+
+    /// The same with two processors.
+    pub const TWO_PROCESSORS: Hardware = Hardware { processors: 2, ..Hardware::USUAL };
 }
 
 /// How a guest ended.
@@ -72,7 +93,7 @@ impl Machine<'_> {
 
     /// The same, and a reboot is none of the process.
     fn qemu_rebooting(&self, kernel: &Path) -> Command {
-        let mut qemu = self.qemu_machine("pc");
+        let mut qemu = self.qemu_machine(self.hardware.board);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initrd);
         qemu.arg("-append").arg(self.kernel_cmdline());
         qemu
@@ -81,11 +102,12 @@ impl Machine<'_> {
     /// The machine alone.
     fn qemu_machine(&self, kind: &str) -> Command {
         let mut qemu = tool::command("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", "max", "-m", "512"]);
-        qemu.arg("-smp").arg(self.processors.to_string());
+        qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", self.hardware.cpu, "-m", "512"]);
+        qemu.arg("-smp").arg(self.hardware.processors.to_string());
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
-        // Its registers are nobody's: scenarios may map them.
-        qemu.args(["-device", "edu"]);
+        for device in self.hardware.devices {
+            qemu.args(["-device", device]);
+        }
         if self.count_instructions {
             // An idle guest's clock goes on to the next timer: waiting takes what the guest waits for, not what a
             // busy host makes of it.

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boot::Machine,
+    boot::{Hardware, Machine},
     initrd::{self, Program},
     kernels::Kernel,
     tool, unsigned,
@@ -277,7 +277,7 @@ fn play(kernel: &Kernel, disk: &Path, word: &str) -> anyhow::Result<Vec<Row>> {
         initrd: disk,
         disk: None,
         cmdline: format!("stockade.run=exec:/bin/stockade-conformance {word}"),
-        processors: 1,
+        hardware: Hardware::USUAL,
         console: disk.with_file_name("console"),
         count_instructions: false,
         patience: Duration::from_mins(1),

@@ -15,6 +15,7 @@ console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe ma
 #[cfg(feature = "scenarios")]
 pub mod attacks;
 pub mod boot;
+pub mod boots;
 pub mod cache;
 pub mod conformance;
 pub mod debian;

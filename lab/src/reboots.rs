@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boot::{End, Machine},
+    boot::{End, Hardware, Machine},
     initrd::{self, Program},
     kernels::Kernel,
     protocol::{ENDED, is_trouble},
@@ -42,7 +42,7 @@ pub fn play(
         initrd: &initrd,
         disk: None,
         cmdline: "stockade.run=again:/bin/stockade-seal-at-boot".to_owned(),
-        processors: 1,
+        hardware: Hardware::USUAL,
         console: folder.join(format!("reboots-{}.console", kernel.id)),
         count_instructions: false,
         patience: PATIENCE,

@@ -95,14 +95,15 @@ impl Session<'_> {
         for scenario in self.scenarios {
             boots.entry(scenario.boot).or_default().push(&scenario.name);
         }
-        let disk = if boots.keys().any(|boot| boot.has_userland()) { Some(userland::disk()?) } else { None };
+        let disk =
+            if boots.keys().any(|boot| boot.facts().userland) { Some(userland::disk()?) } else { None };
         let (mut jobs, mut skipped) = (VecDeque::new(), Counts::default());
         for kernel in self.kernels {
             let initrd = self.folder.join(format!("{}.cpio", kernel.id));
             initrd::write(kernel, self.programs, &initrd)
                 .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
             let (played, left_out): (Vec<_>, Vec<_>) =
-                boots.iter().partition(|(boot, _)| firmware::suits(kernel) || !for_generic(**boot));
+                boots.iter().partition(|(boot, _)| firmware::suits(kernel) || !boot.facts().generic);
             for (boot, names) in left_out {
                 let what = format!("{} scenarios", names.len());
                 let why = "of each series, the generic kernel plays them";
@@ -113,7 +114,7 @@ impl Session<'_> {
             }
             for (&boot, names) in played {
                 let (initrd, disk) = match &disk {
-                    Some(disk) if boot.has_userland() => {
+                    Some(disk) if boot.facts().userland => {
                         (userland::initrd(kernel, &initrd)?, Some(disk.clone()))
                     }
                     _ => (initrd.clone(), None),
@@ -138,7 +139,7 @@ impl Session<'_> {
 
     fn guest(&self, job: &Job<'_>) -> Counts {
         let label = label(job.kernel, job.boot);
-        let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.cmdline(), job.boot);
+        let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.facts().cmdline, job.boot);
         if let Some(only) = self.only {
             cmdline += &format!(" stockade.only={only}");
         }
@@ -147,7 +148,7 @@ impl Session<'_> {
             initrd: &job.initrd,
             disk: job.disk.as_deref(),
             cmdline,
-            processors: job.boot.processors(),
+            hardware: job.boot.facts().hardware,
             console: self.folder.join(format!("{}-{}.console", job.kernel.id, job.boot)),
             count_instructions: false,
             patience: PATIENCE,
@@ -215,10 +216,10 @@ impl Session<'_> {
 
 /// Runs a guest in the way its boot asks for.
 fn run(machine: &Machine<'_>, boot: Boot, mut hear: impl FnMut(&str)) -> anyhow::Result<End> {
-    if boot == Boot::Tpm {
+    if boot.facts().tpm {
         return machine.run_tpm(hear);
     }
-    let Some(setup) = boot.firmware() else { return machine.run(hear) };
+    let Some(setup) = boot.facts().firmware else { return machine.run(hear) };
     let disk = prepare(machine, setup)?;
     let end = machine.run_firmware(&disk, |line| {
         hear(line);
@@ -244,7 +245,7 @@ fn is_firmware(line: &str) -> bool {
 /// the guest may be heard.
 fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
     let begin = Instant::now();
-    let attempt = job.boot.firmware().context("only firmware refuses").and_then(|setup| {
+    let attempt = job.boot.facts().firmware.context("only firmware refuses").and_then(|setup| {
         let disk = prepare(machine, setup)?;
         let mut verdict = None;
         machine.run_firmware(&disk, |line| {
@@ -270,11 +271,6 @@ fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
         println!("{}", line_of(outcome, label, name, ms, &detail));
     }
     counts
-}
-
-/// Of each series, firmware boots one flavour too.
-fn for_generic(boot: Boot) -> bool {
-    boot.firmware().is_some() || boot.wants_generic()
 }
 
 fn label(kernel: &Kernel, boot: Boot) -> String {

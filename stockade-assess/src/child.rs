@@ -26,6 +26,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// As much is taken from one child as this, in bytes.
 const SIZE: usize = 4 << 20;
 
+/// Why nothing was tried, for a finding that rests on it alone.
+pub(crate) const NOT_TRIED: &str = "not tried: these are the files of a machine, not the machine";
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

@@ -6,7 +6,8 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `features/` | the checks, one file for each defence of the kernel |
 | `findings/` (data) | the texts: what a finding is about, why it matters, how to fix it |
 | `finding.rs` | a finding: verdict, how it was established, evidence, figures |
-| `system.rs`, `config.rs` | the machine as checks see it; a folder of files in tests |
+| `system.rs`, `config.rs`, `processes.rs` | the machine as checks see it; a folder of files in tests |
+| `mandatory.rs` | which module for mandatory access control decides here |
 | `runner.rs` | every check in a child of its own, with a deadline |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
 
@@ -15,10 +16,17 @@ list of findings is the same on every machine. Nothing is changed: what is tried
 */
 #![deny(missing_docs)]
 
+mod af_alg;
+mod algorithms;
 pub mod child;
 pub mod config;
 pub mod features;
 pub mod finding;
+#[cfg(test)]
+mod garbage;
+mod instructions;
+mod mandatory;
+pub mod processes;
 pub mod runner;
 pub mod system;
 pub mod text;

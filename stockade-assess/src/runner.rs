@@ -74,7 +74,18 @@ pub struct Report<'a> {
     out: Option<&'a mut dyn Write>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    /// One that writes each finding as a line of JSON.
+    pub(crate) fn to(out: &'a mut dyn Write) -> Self {
+        Self { findings: Vec::new(), out: Some(out) }
+    }
+
+    /// What was reported, for tests of a check's parts.
+    #[cfg(test)]
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// Reports one. Each of a feature's findings is reported once.
     ///
     /// # Panics
@@ -242,7 +253,7 @@ fn run(
             let Some((at, feature, duty)) = waiting.next() else { break };
             let begin = Instant::now();
             let child = Child::start(feature.limit, |out| {
-                duty(system, &mut Report { findings: Vec::new(), out: Some(out) });
+                duty(system, &mut Report::to(out));
             });
             match child {
                 Ok(child) => running.push((at, begin, child)),

@@ -32,6 +32,9 @@ pub struct System {
     config: OnceCell<Result<Config, Unread>>,
     #[cfg(test)]
     folder: Option<tempfile::TempDir>,
+    /// What checks wanted to see, for tests that then put something there.
+    #[cfg(test)]
+    pub(crate) asked: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
 
 /// Why something could not be read.
@@ -117,6 +120,8 @@ impl System {
             config: OnceCell::new(),
             #[cfg(test)]
             folder: None,
+            #[cfg(test)]
+            asked: std::cell::RefCell::default(),
         }
     }
 
@@ -140,6 +145,21 @@ impl System {
         let mut system = Self::below(folder.path());
         system.folder = Some(folder);
         system
+    }
+
+    /// The folder of a fake machine, for files that are no text.
+    #[cfg(test)]
+    pub(crate) fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// The same machine with one file more, whose content is not text.
+    #[cfg(test)]
+    pub(crate) fn with(self, path: &str, content: &[u8]) -> Self {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+        self
     }
 
     /// The same machine, seen by somebody who is not root.
@@ -168,6 +188,8 @@ impl System {
     }
 
     fn at(&self, path: &str) -> PathBuf {
+        #[cfg(test)]
+        self.asked.borrow_mut().insert(path.into());
         self.root.join(path.trim_start_matches('/'))
     }
 

@@ -7,7 +7,10 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use stockade_lab::{boot::Machine, initrd, kernels};
+use stockade_lab::{
+    boot::{Hardware, Machine},
+    initrd, kernels,
+};
 
 use crate::{programs, setup, workspace};
 
@@ -61,7 +64,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             initrd: &disk,
             disk: None,
             cmdline: format!("stockade.run=exec:/bin/stockade-bench{more}"),
-            processors: 1,
+            hardware: Hardware::USUAL,
             console: folder.join(format!("bench-{id}.console")),
             count_instructions: true,
             patience: Duration::from_mins(10),

@@ -4,7 +4,10 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use stockade_lab::{boot::Machine, initrd, kernels};
+use stockade_lab::{
+    boot::{Hardware, Machine},
+    initrd, kernels,
+};
 
 use crate::{programs, setup, workspace};
 
@@ -32,7 +35,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         initrd: &disk,
         disk: None,
         cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
-        processors: 1,
+        hardware: Hardware::USUAL,
         console: folder.join("demo.console"),
         count_instructions: false,
         patience: Duration::from_mins(2),

@@ -1,40 +1,242 @@
 /*!
 KSM, which merges equal pages of different processes: whoever shares a page can tell by the time a write takes, and flip its bits.
+
+A process offers its memory by madvise(2), range by range, or by prctl(2), all of it; children inherit the latter.
 */
-use crate::{Feature, Finding, How, Report, System, Verdict};
+use crate::{
+    Feature, Finding, How, Report, System, Verdict, few,
+    processes::{field, name},
+    system::Why,
+};
 
 pub(super) const FEATURE: Feature = Feature { id: "ksm", title: "KSM (page merging)", ..Feature::new(check) };
 
+const FOLDER: &str = "/sys/kernel/mm/ksm";
 const RUN: &str = "/sys/kernel/mm/ksm/run";
+const SHARING: &str = "/sys/kernel/mm/ksm/pages_sharing";
+
+const RUNNING: &str = "ksm.running";
+const SHARED: &str = "ksm.shared";
+const OPTED_IN: &str = "ksm.opted-in";
 
 fn check(system: &System, report: &mut Report) {
-    running(system, report);
+    if !system.exists(FOLDER) && system.exists("/sys/kernel/mm") {
+        for id in [RUNNING, SHARED, OPTED_IN] {
+            let finding = Finding::not_applicable(id, How::Read, "this kernel has no KSM");
+            report.add(finding.seen(FOLDER, "not there"));
+        }
+        return;
+    }
+    report.add(running(system));
+    report.add(shared(system));
+    report.add(opted_in(system));
 }
 
-fn running(system: &System, report: &mut Report) {
-    const ID: &str = "ksm.running";
-    let finding = match system.number(RUN) {
-        Ok(1) => Finding::new(ID, Verdict::Warn, How::Read, "pages are merged").seen(RUN, "1"),
-        Ok(n) => Finding::new(ID, Verdict::Pass, How::Read, "no pages are merged").seen(RUN, n.to_string()),
-        Err(unread) if unread.is_missing() && system.exists("/sys/kernel/mm") => {
-            Finding::not_applicable(ID, How::Read, "this kernel has no KSM").seen(RUN, "not there")
+fn running(system: &System) -> Finding {
+    match system.number(RUN) {
+        Ok(1) => Finding::new(RUNNING, Verdict::Warn, How::Read, "pages are merged").seen(RUN, "1"),
+        Ok(n) => {
+            Finding::new(RUNNING, Verdict::Pass, How::Read, "no pages are merged").seen(RUN, n.to_string())
         }
-        Err(unread) => Finding::unknown(ID, How::Read, unread),
+        Err(unread) => Finding::unknown(RUNNING, How::Read, unread),
+    }
+}
+
+/// Pages that were merged stay so when merging is only stopped.
+fn shared(system: &System) -> Finding {
+    match system.number(SHARING) {
+        Ok(n) => {
+            let (verdict, found) = match n {
+                0 => (Verdict::Pass, "no page is shared by merging".to_owned()),
+                n => (Verdict::Warn, format!("{n} pages stand for equal ones elsewhere")),
+            };
+            let pages = u32::try_from(n).unwrap_or(u32::MAX);
+            Finding::new(SHARED, verdict, How::Read, found).seen(SHARING, n.to_string()).measured(
+                "shared",
+                f64::from(pages),
+                "pages",
+                None,
+            )
+        }
+        Err(unread) => Finding::unknown(SHARED, How::Read, unread),
+    }
+}
+
+/// What was found out about who offers memory.
+#[derive(Default)]
+struct Offers {
+    /// All of it, by prctl.
+    all: Vec<String>,
+    /// Some of it, by madvise.
+    some: Vec<String>,
+    /// Pages of theirs are looked at or merged; how they were offered, this kernel does not tell.
+    merged: Vec<String>,
+    /// The kernel tells who has offered anything, since 6.14.
+    told: bool,
+    /// There was something to read.
+    read: usize,
+    hidden: usize,
+}
+
+impl Offers {
+    fn of(system: &System, processes: &[u32]) -> Self {
+        let mut offers = Self::default();
+        for &pid in processes {
+            // The one since 6.1, the other since 5.19.
+            let text = [format!("/proc/{pid}/ksm_stat"), format!("/proc/{pid}/ksm_merging_pages")]
+                .iter()
+                .map(|path| system.text(path))
+                .find(|text| !text.as_ref().is_err_and(crate::Unread::is_missing));
+            match text {
+                // Threads of the kernel have no memory of their own: their file is empty.
+                Some(Ok(text)) => {
+                    offers.read += 1;
+                    offers.take(&text, || name(system, pid));
+                }
+                Some(Err(unread)) if unread.why == Why::NotAllowed => offers.hidden += 1,
+                _ => {}
+            }
+        }
+        offers
+    }
+
+    fn take(&mut self, text: &str, name: impl FnOnce() -> String) {
+        let says = |key| field(text, key) == Some("yes");
+        let counts = |key: &str| {
+            text.lines().any(|line| {
+                line.strip_prefix(key).is_some_and(|n| n.trim().parse::<u64>().is_ok_and(|n| n > 0))
+            })
+        };
+        self.told |= field(text, "ksm_mergeable").is_some();
+        if says("ksm_merge_any") {
+            self.all.push(name());
+        } else if says("ksm_mergeable") {
+            self.some.push(name());
+        } else if counts("") || counts("ksm_rmap_items ") || counts("ksm_merging_pages ") {
+            self.merged.push(name());
+        }
+    }
+}
+
+fn opted_in(system: &System) -> Finding {
+    const SOURCE: &str = "/proc/PID/ksm_stat of every process";
+    let processes = match system.processes() {
+        Ok(processes) => processes,
+        Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
     };
-    report.add(finding);
+    let run = system.number(RUN);
+    let is_off = run.as_ref().is_ok_and(|run| *run != 1);
+    let offers = Offers::of(system, &processes);
+    let count = offers.all.len() + offers.some.len() + offers.merged.len();
+    let unseen = match offers.hidden {
+        0 => String::new(),
+        n => format!("; those of {n} more may not be read, run this as root"),
+    };
+    let finding = if count > 0 {
+        let verdict = match &run {
+            Ok(1) => Verdict::Warn,
+            Ok(_) => Verdict::Pass,
+            Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
+        };
+        let effect = if is_off { ", without effect while KSM is off" } else { "" };
+        let found = match count {
+            1 => format!("1 process offers its memory for merging{effect}{unseen}"),
+            n => format!("{n} processes offer their memory for merging{effect}{unseen}"),
+        };
+        Finding::new(OPTED_IN, verdict, How::Read, found)
+    } else if offers.hidden > 0 {
+        let found = format!(
+            "none of {} processes offers memory; {} more may not be looked at, run this as root",
+            offers.read, offers.hidden
+        );
+        Finding::unknown(OPTED_IN, How::Read, found)
+    } else if offers.told {
+        Finding::new(OPTED_IN, Verdict::Pass, How::Read, "no process offers its memory for merging")
+    } else if is_off {
+        Finding::not_applicable(
+            OPTED_IN,
+            How::Derived,
+            "KSM is off; who would let memory be merged is told since Linux 6.14",
+        )
+        .seen(RUN, run.map(|run| run.to_string()).unwrap_or_default())
+    } else if offers.read > 0 {
+        // Since 6.1 the kernel counts what ksmd has looked at, and a KSM that runs looks at whatever is offered.
+        Finding::new(OPTED_IN, Verdict::Pass, How::Derived, "KSM runs and has found no process to merge")
+    } else {
+        let missing = "this kernel does not tell what it merges for which process, as Linux does since 5.19";
+        return Finding::unknown(OPTED_IN, How::Read, missing);
+    };
+    let groups = [("all", &offers.all), ("parts", &offers.some), ("looked at or merged", &offers.merged)];
+    let seen: Vec<String> = groups
+        .into_iter()
+        .filter(|(_, who)| !who.is_empty())
+        .map(|(what, who)| format!("{what}: {}", few(who)))
+        .collect();
+    let seen = match seen.join("; ") {
+        none if none.is_empty() => format!("nothing offered in {} processes", offers.read),
+        some => some,
+    };
+    finding.seen(SOURCE, seen)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn finding(id: &str, files: &[(&str, &str)]) -> Finding {
+        FEATURE.findings(&System::fake(files))[id].clone()
+    }
+
+    const NO: &str = "ksm_rmap_items 0\nksm_merging_pages 0\nksm_merge_any: no\nksm_mergeable: no\n";
+    const ALL: &str = "ksm_rmap_items 9\nksm_merging_pages 0\nksm_merge_any: yes\nksm_mergeable: yes\n";
+    const OLD: &str = "ksm_rmap_items 0\nzero_pages_sharing 0\nksm_merging_pages 0\nksm_process_profit 0\n";
+
     #[test]
     fn running_is_warned_about() {
-        let verdict = |files| FEATURE.findings(&System::fake(files))["ksm.running"].verdict;
+        let verdict = |files| finding(RUNNING, files).verdict;
         assert_eq!(verdict(&[(RUN, "1\n")]), Verdict::Warn);
         assert_eq!(verdict(&[(RUN, "0\n")]), Verdict::Pass);
         assert_eq!(verdict(&[("/sys/kernel/mm/", "")]), Verdict::NotApplicable);
         assert_eq!(verdict(&[]), Verdict::Unknown);
         assert_eq!(verdict(&[(RUN, "yes\n")]), Verdict::Unknown);
+    }
+
+    #[test]
+    fn what_is_still_merged_is_warned_about_also_when_merging_was_stopped() {
+        let finding = |pages| finding(SHARED, &[(RUN, "0\n"), (SHARING, pages)]);
+        assert_eq!(finding("0\n").verdict, Verdict::Pass);
+        assert_eq!(finding("12\n").verdict, Verdict::Warn);
+        assert_eq!(finding("12\n").measures[0].value.to_bits(), 12f64.to_bits());
+        assert_eq!(finding("many").verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn who_offers_memory_is_named() {
+        let with = |run, stat| {
+            finding(
+                OPTED_IN,
+                &[(RUN, run), ("/proc/1/ksm_stat", NO), ("/proc/7/comm", "qemu"), ("/proc/7/ksm_stat", stat)],
+            )
+        };
+        let offered = with("1", ALL);
+        assert_eq!(offered.verdict, Verdict::Warn);
+        assert_eq!(offered.evidence[0].observed, "all: qemu (7)");
+        assert_eq!(with("0", ALL).verdict, Verdict::Pass);
+        assert!(with("0", ALL).found.contains("without effect"));
+        assert_eq!(with("1", NO).verdict, Verdict::Pass);
+        let parts = with("1", "ksm_merge_any: no\nksm_mergeable: yes\n");
+        assert_eq!(parts.evidence[0].observed, "parts: qemu (7)");
+    }
+
+    #[test]
+    fn an_older_kernel_is_taken_at_what_it_tells() {
+        let with =
+            |run, stat| finding(OPTED_IN, &[(RUN, run), ("/proc/1/ksm_stat", stat), ("/proc/2/comm", "x")]);
+        assert_eq!(with("0", OLD).verdict, Verdict::NotApplicable);
+        assert_eq!(with("1", OLD).verdict, Verdict::Pass);
+        assert_eq!(with("1", "ksm_rmap_items 3\nksm_merging_pages 0\n").verdict, Verdict::Warn);
+        assert_eq!(finding(OPTED_IN, &[(RUN, "1"), ("/proc/1/comm", "x")]).verdict, Verdict::Unknown);
+        let oldest = [(RUN, "1"), ("/proc/1/ksm_merging_pages", "5\n")];
+        assert_eq!(finding(OPTED_IN, &oldest).verdict, Verdict::Warn);
     }
 }

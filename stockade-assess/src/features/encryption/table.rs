@@ -1,0 +1,205 @@
+/*!
+What the device mapper says of a device: its cipher, and where its key is.
+
+The kernel shows the key itself in the table unless it was loaded from a keyring. No copy is made of what it answers, and all of it is wiped
+before anything else is done; what is kept is the key's length and whether it was there to be read.
+
+```text
+struct dm_ioctl (312 bytes) | struct dm_target_spec (40 bytes) | table of the target, with NUL at its end | next dm_target_spec …
+table of crypt:  cipher key offset device start [count option…]
+key:             hexadecimal digits, or :SIZE:TYPE:DESCRIPTION of a key in a keyring
+```
+*/
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use zeroize::Zeroizing;
+
+/// Only devices that exist are asked for, so that the device mapper is loaded already and this loads nothing.
+const CONTROL: &std::ffi::CStr = c"/dev/mapper/control";
+
+/// `struct dm_ioctl` up to its data.
+const HEADER: usize = 312;
+const SPEC: usize = 40;
+
+/// A table of some kilobytes has more targets than anybody encrypts.
+const SIZE: usize = 16 << 10;
+
+/// `_IOWR(0xfd, 12, struct dm_ioctl)`
+const DM_TABLE_STATUS: libc::Ioctl = 0xc138_fd0c_u32 as libc::Ioctl;
+
+const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
+const DM_BUFFER_FULL_FLAG: u32 = 1 << 8;
+const DM_NOFLUSH_FLAG: u32 = 1 << 11;
+/// The kernel wipes its own copies. 4.20 and later; ignored before.
+const DM_SECURE_DATA_FLAG: u32 = 1 << 15;
+
+/// A part of a device that is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Crypt {
+    /// Its cipher, mode and initialisation vector.
+    pub(super) cipher: String,
+    /// How long its key is, in bits. With integrity, the key of that is part of it.
+    pub(super) bits: usize,
+    /// The type of the key in a keyring; none if the table itself has the key.
+    pub(super) keyring: Option<String>,
+    /// How changes are found out, where they are.
+    pub(super) integrity: Option<String>,
+}
+
+/// The encrypted parts of a device, by its numbers.
+pub(super) fn of_device(major: u32, minor: u32) -> io::Result<Vec<Crypt>> {
+    // SAFETY: the path ends with NUL.
+    let fd = unsafe { libc::open(CONTROL.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the descriptor is open and nobody else owns it.
+    let control = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
+    request(&mut buffer, major, minor);
+    // SAFETY: the kernel reads and writes as many bytes of the buffer as its field `data_size` says, which is its size.
+    let answer = unsafe { libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, buffer.as_mut_ptr()) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    parse(&buffer).ok_or_else(|| io::Error::other("the device mapper's answer is not understood"))
+}
+
+fn request(buffer: &mut [u8], major: u32, minor: u32) {
+    // As the kernel writes a device's numbers into 64 bits.
+    let device = u64::from(minor & 0xff) | (u64::from(major) << 8) | (u64::from(minor & !0xff) << 12);
+    let mut put = |at: usize, bytes: &[u8]| buffer[at..at + bytes.len()].copy_from_slice(bytes);
+    // Version 4.0.0 of the interface, which every kernel of today speaks.
+    put(0, &4_u32.to_ne_bytes());
+    put(12, &u32::try_from(SIZE).unwrap_or(u32::MAX).to_ne_bytes());
+    put(16, &u32::try_from(HEADER).unwrap_or(u32::MAX).to_ne_bytes());
+    put(28, &(DM_STATUS_TABLE_FLAG | DM_NOFLUSH_FLAG | DM_SECURE_DATA_FLAG).to_ne_bytes());
+    put(40, &device.to_ne_bytes());
+}
+
+fn parse(answer: &[u8]) -> Option<Vec<Crypt>> {
+    let start = usize::try_from(number(answer, 16)?).ok()?;
+    let targets = number(answer, 20)?;
+    if number(answer, 28)? & DM_BUFFER_FULL_FLAG != 0 {
+        return None;
+    }
+    let data = answer.get(start..)?;
+    let mut found = Vec::new();
+    let mut at = 0;
+    for _ in 0..targets {
+        let spec = data.get(at..)?.get(..SPEC)?;
+        if text(&spec[24..]) == b"crypt" {
+            found.push(crypt(text(&data[at + SPEC..]))?);
+        }
+        // From the beginning of the first, and always forward.
+        let next = usize::try_from(number(spec, 20)?).ok()?;
+        if next <= at {
+            break;
+        }
+        at = next;
+    }
+    Some(found)
+}
+
+fn crypt(table: &[u8]) -> Option<Crypt> {
+    let mut words = std::str::from_utf8(table).ok()?.split_ascii_whitespace();
+    let cipher = words.next()?.chars().take(128).collect();
+    let key = words.next()?;
+    let (bits, keyring) = match key.strip_prefix(':') {
+        Some(key) => {
+            let mut parts = key.splitn(3, ':');
+            let bytes: usize = parts.next()?.parse().ok()?;
+            (bytes.checked_mul(8)?, Some(parts.next()?.chars().take(32).collect()))
+        }
+        None if key == "-" => (0, None),
+        None => (key.len().checked_mul(4)?, None),
+    };
+    let integrity = words.find_map(|word| word.strip_prefix("integrity:"));
+    let integrity = integrity.map(|told| told.chars().take(64).collect());
+    Some(Crypt { cipher, bits, keyring, integrity })
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Up to the first NUL.
+fn text(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An answer with these targets and tables.
+    fn answer(targets: &[(&str, &str)]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        request(&mut bytes, 253, 0);
+        bytes[20..24].copy_from_slice(&u32::try_from(targets.len()).unwrap().to_ne_bytes());
+        for (kind, table) in targets {
+            let mut spec = [0; SPEC];
+            spec[24..24 + kind.len()].copy_from_slice(kind.as_bytes());
+            let next = (bytes.len() - HEADER + SPEC + table.len() + 1).next_multiple_of(8);
+            spec[20..24].copy_from_slice(&u32::try_from(next).unwrap().to_ne_bytes());
+            bytes.extend(spec);
+            bytes.extend(table.as_bytes());
+            bytes.resize(HEADER + next, 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn tables_are_read() {
+        let aes = "aes-xts-plain64 :64:logon:cryptsetup:1c0-d0 0 8:2 32768 1 allow_discards";
+        let weak = "aes-cbc-plain 00112233445566778899aabbccddeeff 0 8:3 0";
+        let safe = "capi:gcm(aes)-random - 0 253:0 0 1 integrity:28:aead";
+        let found =
+            parse(&answer(&[("crypt", aes), ("linear", "8:1 0"), ("crypt", weak), ("crypt", safe)])).unwrap();
+        let shown: Vec<_> = found
+            .iter()
+            .map(|c| (c.cipher.as_str(), c.bits, c.keyring.as_deref(), c.integrity.as_deref()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("aes-xts-plain64", 512, Some("logon"), None),
+                ("aes-cbc-plain", 128, None, None),
+                ("capi:gcm(aes)-random", 0, None, Some("28:aead")),
+            ]
+        );
+        assert_eq!(parse(&answer(&[("linear", "8:1 0")])), Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_request_is_as_the_kernel_wants_it() {
+        let mut bytes = vec![0; SIZE];
+        request(&mut bytes, 253, 0x12345);
+        assert_eq!(number(&bytes, 0), Some(4));
+        assert_eq!(number(&bytes, 12), Some(16384));
+        // SAFETY: makedev computes.
+        assert_eq!(u64::from_ne_bytes(*bytes[40..].first_chunk().unwrap()), libc::makedev(253, 0x12345));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_without_harm(
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..30),
+            end in any::<proptest::sample::Index>(),
+        ) {
+            let mut bytes = answer(&[("crypt", "aes-xts-plain64 :64:logon:x 0 8:2 0 1 integrity:28:aead"), ("crypt", "a")]);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = parse(&bytes);
+            let _ = parse(&bytes[..end.index(bytes.len())]);
+        }
+    }
+}

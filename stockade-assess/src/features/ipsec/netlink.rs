@@ -1,0 +1,399 @@
+/*!
+The kernel's IPsec states and policies, by netlink.
+
+The kernel shows states with their keys. Nothing is kept of a key but whether it was shown and how long it is: what was received is wiped, and so
+are the keys in the messages that were made of it.
+*/
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla,
+};
+use netlink_packet_xfrm::{
+    Address, UserTemplate, XFRM_MSG_GETDEFAULT, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_STATE_ESN,
+    XFRM_USERPOLICY_BLOCK, XfrmAttrs, XfrmMessage, policy, state,
+};
+use netlink_sys::{Socket, protocols::NETLINK_XFRM};
+use zeroize::{Zeroize, Zeroizing};
+
+/// More than the kernel puts into an answer.
+const SIZE: usize = 64 << 10;
+
+/// As many states and as many policies are read as this.
+const MOST: usize = 100_000;
+
+/// Whether a state is for what comes or for what goes. 6.10 and later.
+const XFRMA_SA_DIR: u16 = 33;
+
+/// Everything that was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Database {
+    pub(super) states: Vec<State>,
+    pub(super) policies: Vec<Policy>,
+    /// Directions in which what no policy is for is refused.
+    pub(super) refused: Vec<&'static str>,
+    /// Messages that were not understood.
+    pub(super) garbled: usize,
+}
+
+/// A state, without its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) protocol: u8,
+    pub(super) index: u32,
+    pub(super) source: String,
+    pub(super) destination: String,
+    pub(super) request: u32,
+    pub(super) cipher: Option<Algorithm>,
+    pub(super) authentication: Option<Algorithm>,
+    pub(super) aead: Option<Algorithm>,
+    pub(super) replay_window: u32,
+    pub(super) extended_numbers: bool,
+    /// Whether it is for what comes, if the kernel says so.
+    pub(super) inbound: Option<bool>,
+    /// Whether a byte of a key was shown; none if it has no key.
+    pub(super) shows_key: Option<bool>,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = if self.protocol == super::algorithms::AH { "AH" } else { "ESP" };
+        write!(f, "{protocol} {} to {} (SPI {:#010x})", self.source, self.destination, self.index)
+    }
+}
+
+/// An algorithm of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Algorithm {
+    pub(super) name: String,
+    pub(super) bits: u32,
+    /// To how many bits tags are cut.
+    pub(super) cut: u32,
+}
+
+/// A policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// in, out or fwd.
+    pub(super) direction: &'static str,
+    pub(super) allows: bool,
+    pub(super) templates: Vec<Template>,
+}
+
+/// What a policy wants to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template {
+    pub(super) destination: String,
+    pub(super) request: u32,
+    /// What has no state for it is let through as it is.
+    pub(super) optional: bool,
+}
+
+impl Database {
+    /// Asks the kernel. The module `xfrm_user` must be there: asking would load it.
+    pub(super) fn ask() -> io::Result<Self> {
+        let mut database = Self::default();
+        let socket = Socket::new(NETLINK_XFRM)?;
+        database.dump(&socket, XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
+        database.dump(&socket, XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
+        // 5.15 and later; before, everything is let through.
+        let default = XfrmMessage::GetPolicyDefault(policy::DefaultMessage::default());
+        match database.dump(&socket, default, false) {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                Err(error)
+            }
+            _ => Ok(database),
+        }
+    }
+
+    fn dump(&mut self, socket: &Socket, request: XfrmMessage, all: bool) -> io::Result<()> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | if all { NLM_F_DUMP } else { 0 };
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        socket.send(&bytes, 0)?;
+        let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
+        loop {
+            let length = socket.recv(&mut buffer.as_mut_slice(), 0)?;
+            if self.take(buffer.get(..length).unwrap_or_default())? || !all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what was received; true if nothing follows.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        while let Ok(header) = NetlinkBuffer::new_checked(bytes) {
+            let length = usize::try_from(header.length()).unwrap_or(usize::MAX);
+            let fixed = match header.message_type() {
+                XFRM_MSG_NEWSA => 224,
+                XFRM_MSG_NEWPOLICY => 168,
+                XFRM_MSG_GETDEFAULT => 3,
+                _ => 0,
+            };
+            // The crate takes for granted that the fixed part is there.
+            let message = (header.payload_length() >= fixed).then(|| {
+                NetlinkMessage::<XfrmMessage>::deserialize(bytes.get(..length).unwrap_or(bytes)).ok()
+            });
+            match message.flatten().map(|message| message.payload) {
+                Some(NetlinkPayload::Done(done)) if done.code != 0 => {
+                    return Err(io::Error::from_raw_os_error(done.code.saturating_abs()));
+                }
+                Some(NetlinkPayload::Done(_)) => return Ok(true),
+                Some(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                Some(NetlinkPayload::InnerMessage(message)) => self.add(message),
+                Some(_) => {}
+                None => self.garbled += 1,
+            }
+            match bytes.get(length.next_multiple_of(4)..) {
+                Some(rest) if length > 0 => bytes = rest,
+                _ => break,
+            }
+        }
+        Ok(self.states.len() >= MOST || self.policies.len() >= MOST)
+    }
+
+    fn add(&mut self, message: XfrmMessage) {
+        match message {
+            XfrmMessage::AddSa(message) => self.states.extend(State::of(message)),
+            XfrmMessage::AddPolicy(message) => self.policies.extend(Policy::of(&message)),
+            XfrmMessage::GetPolicyDefault(message) => {
+                let policy = message.user_policy;
+                let directions = [("in", policy.input), ("fwd", policy.forward), ("out", policy.output)];
+                let refused = directions.into_iter().filter(|(_, action)| *action == XFRM_USERPOLICY_BLOCK);
+                self.refused.extend(refused.map(|(direction, _)| direction));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    /// None for states that protect nothing: compression, and those that wait for their keys.
+    fn of(message: state::ModifyMessage) -> Option<Self> {
+        let info = message.user_sa_info;
+        let mut state = Self {
+            protocol: info.id.proto,
+            index: info.id.spi,
+            source: address(info.family, &info.saddr),
+            destination: address(info.family, &info.id.daddr),
+            request: info.reqid,
+            replay_window: info.replay_window.into(),
+            extended_numbers: info.flags & XFRM_STATE_ESN != 0,
+            ..Self::default()
+        };
+        for attribute in message.nlas {
+            match attribute {
+                XfrmAttrs::EncryptionAlg(mut alg) => {
+                    state.cipher = Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, 0));
+                    state.judge(&mut alg.alg_key);
+                }
+                // The kernel tells it in both ways; this one says to how many bits.
+                XfrmAttrs::AuthenticationAlgTrunc(mut alg) => {
+                    state.authentication =
+                        Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, alg.alg_trunc_len));
+                    state.judge(&mut alg.alg_key);
+                }
+                XfrmAttrs::AuthenticationAlg(mut alg) => state.judge(&mut alg.alg_key),
+                XfrmAttrs::EncryptionAlgAead(mut alg) => {
+                    state.aead = Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, alg.alg_icv_len));
+                    state.judge(&mut alg.alg_key);
+                }
+                XfrmAttrs::ReplayStateEsn(replay) => state.replay_window = replay.replay_window,
+                XfrmAttrs::Other(other) if other.kind() == XFRMA_SA_DIR && other.value_len() == 1 => {
+                    let mut direction = [0];
+                    other.emit_value(&mut direction);
+                    state.inbound = Some(direction == [1]);
+                }
+                _ => {}
+            }
+        }
+        let protects = matches!(state.protocol, super::algorithms::ESP | super::algorithms::AH);
+        let has_keys = state.cipher.is_some() || state.authentication.is_some() || state.aead.is_some();
+        (protects && has_keys).then_some(state)
+    }
+
+    /// Sees whether a key was shown, and wipes it.
+    fn judge(&mut self, key: &mut Vec<u8>) {
+        if !key.is_empty() {
+            let shown = key.iter().any(|byte| *byte != 0);
+            self.shows_key = Some(self.shows_key.unwrap_or(false) || shown);
+        }
+        key.zeroize();
+    }
+}
+
+impl Algorithm {
+    fn of(name: &[u8], bits: u32, cut: u32) -> Self {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        Self { name: String::from_utf8_lossy(name).into_owned(), bits, cut }
+    }
+}
+
+impl Policy {
+    /// None for the policies of single sockets.
+    fn of(message: &policy::ModifyMessage) -> Option<Self> {
+        let info = &message.user_policy_info;
+        let direction = *["in", "out", "fwd"].get(usize::from(info.direction))?;
+        let templates = message.nlas.iter().filter_map(|attribute| match attribute {
+            XfrmAttrs::Template(templates) => Some(templates),
+            _ => None,
+        });
+        let template = |template: &UserTemplate| Template {
+            destination: address(template.family, &template.id.daddr),
+            request: template.reqid,
+            optional: template.optional != 0,
+        };
+        Some(Self {
+            direction,
+            allows: info.action == 0,
+            templates: templates.flatten().map(template).collect(),
+        })
+    }
+}
+
+fn address(family: u16, address: &Address) -> String {
+    if i32::from(family) == libc::AF_INET6 {
+        return Ipv6Addr::from(address.addr).to_string();
+    }
+    let [a, b, c, d, ..] = address.addr;
+    Ipv4Addr::new(a, b, c, d).to_string()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_xfrm::{Alg, AlgAead, AlgAuth, UserSaInfo};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(message: XfrmMessage) -> Vec<u8> {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    fn name(name: &str) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        bytes
+    }
+
+    /// A state with AES in CBC mode and SHA-256, as the kernel tells of it.
+    fn state(key: u8, replay_window: u8) -> Vec<u8> {
+        let mut info = UserSaInfo { family: 2, reqid: 7, replay_window, ..UserSaInfo::default() };
+        info.id.proto = 50;
+        info.id.spi = 0x1234_5678;
+        info.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, 2]);
+        info.saddr.addr[..4].copy_from_slice(&[192, 0, 2, 1]);
+        let (auth, crypt) = (name("hmac(sha256)"), name("cbc(aes)"));
+        let nlas = vec![
+            XfrmAttrs::AuthenticationAlg(Alg { alg_name: auth, alg_key_len: 256, alg_key: vec![key; 32] }),
+            XfrmAttrs::AuthenticationAlgTrunc(AlgAuth {
+                alg_name: auth,
+                alg_key_len: 256,
+                alg_trunc_len: 128,
+                alg_key: vec![key; 32],
+            }),
+            XfrmAttrs::EncryptionAlg(Alg { alg_name: crypt, alg_key_len: 128, alg_key: vec![key; 16] }),
+            XfrmAttrs::Other(DefaultNla::new(XFRMA_SA_DIR, vec![1])),
+        ];
+        message(XfrmMessage::AddSa(state::ModifyMessage { user_sa_info: info, nlas }))
+    }
+
+    fn policy(direction: u8, optional: u8) -> Vec<u8> {
+        let mut template = UserTemplate { family: 2, reqid: 7, optional, ..UserTemplate::default() };
+        template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, 2]);
+        let mut policy =
+            policy::ModifyMessage { nlas: vec![XfrmAttrs::Template(vec![template])], ..Default::default() };
+        policy.user_policy_info.direction = direction;
+        message(XfrmMessage::AddPolicy(policy))
+    }
+
+    /// What is read of these messages.
+    fn read(messages: &[Vec<u8>]) -> Database {
+        let mut database = Database::default();
+        assert!(!database.take(&messages.concat()).unwrap());
+        database
+    }
+
+    /// A database with a state and policies for both directions.
+    pub(in super::super) fn database(key: u8, replay_window: u8, optional: u8) -> Database {
+        read(&[state(key, replay_window), policy(0, optional), policy(1, 0)])
+    }
+
+    #[test]
+    fn states_and_policies_are_read() {
+        let database = database(0x5a, 32, 1);
+        let state = &database.states[0];
+        assert_eq!(state.to_string(), "ESP 192.0.2.1 to 192.0.2.2 (SPI 0x12345678)");
+        assert_eq!(state.cipher, Some(Algorithm { name: "cbc(aes)".into(), bits: 128, cut: 0 }));
+        assert_eq!(
+            state.authentication,
+            Some(Algorithm { name: "hmac(sha256)".into(), bits: 256, cut: 128 })
+        );
+        assert_eq!((state.inbound, state.replay_window, state.shows_key), (Some(true), 32, Some(true)));
+        let shown: Vec<_> =
+            database.policies.iter().map(|p| (p.direction, p.templates[0].optional)).collect();
+        assert_eq!(shown, [("in", true), ("out", false)]);
+        assert_eq!(database.garbled, 0);
+        // On the wire the index is in network order.
+        assert_eq!(super::tests::state(0, 0)[16 + 72..][..4], [0x12, 0x34, 0x56, 0x78]);
+    }
+
+    #[test]
+    fn keys_that_are_hidden_are_told_from_keys_that_are_shown() {
+        assert_eq!(read(&[state(0, 0)]).states[0].shows_key, Some(false));
+        let mut aead =
+            AlgAead { alg_name: name("x"), alg_key_len: 8, alg_icv_len: 8, alg_key: vec![0, 0, 1] };
+        let mut state = State::default();
+        state.judge(&mut aead.alg_key);
+        assert_eq!((state.shows_key, aead.alg_key.is_empty()), (Some(true), true));
+    }
+
+    #[test]
+    fn errors_and_the_end_are_heard() {
+        // struct nlmsgerr with EPERM, and the end of a dump.
+        let mut error =
+            [vec![36, 0, 0, 0, 2, 0, 0, 0], vec![0; 8], (-1_i32).to_ne_bytes().to_vec(), vec![0; 16]]
+                .concat();
+        assert_eq!(Database::default().take(&error).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        error[4] = 3;
+        assert_eq!(Database::default().take(&error).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        error[16..20].fill(0);
+        assert!(Database::default().take(&error).unwrap());
+        let default = policy::DefaultMessage {
+            user_policy: netlink_packet_xfrm::UserPolicyDefault { input: 1, forward: 2, output: 1 },
+        };
+        assert_eq!(read(&[message(XfrmMessage::GetPolicyDefault(default))]).refused, ["in", "out"]);
+        // A state that is cut off.
+        let mut short = state(1, 1);
+        short.truncate(100);
+        short[..4].copy_from_slice(&100_u32.to_ne_bytes());
+        assert_eq!(read(&[short]).garbled, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_without_harm(
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..30),
+            end in any::<proptest::sample::Index>(),
+        ) {
+            let mut bytes = [state(1, 1), policy(0, 1), state(2, 2)].concat();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = Database::default().take(&bytes);
+            let _ = Database::default().take(&bytes[..end.index(bytes.len())]);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+/*!
+Lockdown: what root can still do to the running kernel, by the kernel's own level and by Stockade's, tried at every door.
+
+| file | what it owns |
+|---|---|
+| `in_force.rs` | who refuses what: both levels as they are read |
+| `doors.rs` | the doors, tried |
+| `residual.rs` | what was opened or loaded before and goes on |
+*/
+mod doors;
+mod in_force;
+mod residual;
+
+use stockade_kernel::seal;
+use stockade_reasons::Level;
+
+pub(super) use self::in_force::native;
+use self::in_force::{InForce, Stockade};
+use crate::{Feature, Finding, How, Report, System, Verdict, few};
+
+pub(super) const FEATURE: Feature =
+    Feature { id: "lockdown", title: "Kernel lockdown", ..Feature::new(check) };
+
+/// What is said of a folder of files, of which nothing can be tried.
+const NOT_LIVE: &str = "not tried: these are files, not the running machine";
+
+fn check(system: &System, report: &mut Report) {
+    report.add(compiled(system));
+    let before = InForce::read(system);
+    report.add(level(&before));
+    doors::try_all(system, &before, report);
+    report.add(residual::finding(system, &before));
+    report.add(sealed(&before));
+}
+
+/// The level that both come to.
+fn level(in_force: &InForce) -> Finding {
+    const ID: &str = "lockdown.level";
+    let native = in_force.native.as_ref();
+    let of_stockade = in_force.stockade.as_ref().ok().and_then(Option::as_ref);
+    let (verdict, found) = match (native, of_stockade) {
+        (Ok(native), stockade) if *native >= enforced(stockade) && *native > Level::None => {
+            (Verdict::Pass, format!("{native}, by the kernel's own lockdown"))
+        }
+        (_, Some(stockade)) if stockade.silent => (
+            Verdict::Fail,
+            "Stockade's programs are silent: kernel.ftrace_enabled is 0, so they do not run".into(),
+        ),
+        (_, Some(stockade)) if stockade.audit => {
+            (Verdict::Fail, "Stockade only audits, and nothing is refused".into())
+        }
+        (_, Some(stockade)) if stockade.level == Level::None => (
+            Verdict::Warn,
+            format!("no level, {} single reasons refused by Stockade", stockade.refused.len()),
+        ),
+        (_, Some(stockade)) if !stockade.open.is_empty() => (
+            Verdict::Warn,
+            format!(
+                "{}, by Stockade, which lets some of it through: {}",
+                stockade.level,
+                few(&stockade.open)
+            ),
+        ),
+        (_, Some(stockade)) if stockade.weaker => (
+            Verdict::Warn,
+            format!(
+                "{}, by Stockade, attached in the weaker way: bpf is not among the active security modules",
+                stockade.level
+            ),
+        ),
+        (_, Some(stockade)) => (Verdict::Pass, format!("{}, by Stockade", stockade.level)),
+        (Ok(Level::None), None) => match &in_force.stockade {
+            Ok(_) => (
+                Verdict::Fail,
+                "nothing is refused, neither by the kernel's own lockdown nor by Stockade".into(),
+            ),
+            Err(why) => (
+                Verdict::Unknown,
+                format!("the kernel's own lockdown is off; whether Stockade enforces one: {why}"),
+            ),
+        },
+        (Ok(_), None) => (Verdict::Unknown, "the levels were not told".into()),
+        (Err(unread), None) => (
+            Verdict::Unknown,
+            format!("{unread}; securityfs shows it: mount -t securityfs securityfs /sys/kernel/security"),
+        ),
+    };
+    let finding = Finding::new(ID, verdict, How::Read, found).seen(&in_force.seen.0, &in_force.seen.1);
+    match &in_force.stockade {
+        Ok(Some(stockade)) => finding.seen("Stockade's own tables", stockade.in_words()),
+        Ok(None) => finding.seen("Stockade's own tables", "nothing in force"),
+        Err(why) => finding.seen("Stockade's own tables", why),
+    }
+}
+
+/// What Stockade refuses as a whole level.
+fn enforced(stockade: Option<&Stockade>) -> Level {
+    match stockade {
+        Some(stockade) if !stockade.audit && !stockade.silent => stockade.level,
+        _ => Level::None,
+    }
+}
+
+/// Whether this kernel can be locked down by itself, and whether anything makes it do so.
+fn compiled(system: &System) -> Finding {
+    const ID: &str = "lockdown.compiled";
+    const LSM: &str = "CONFIG_SECURITY_LOCKDOWN_LSM";
+    const EARLY: &str = "CONFIG_SECURITY_LOCKDOWN_LSM_EARLY";
+    /// Distributions carry the patch that ties the level to Secure Boot, under these names.
+    const TIED: [&str; 2] = ["CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT", "CONFIG_EFI_SECURE_BOOT_LOCK_DOWN"];
+    const FORCED: [(&str, &str); 2] = [
+        ("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY", "confidentiality"),
+        ("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY", "integrity"),
+    ];
+    let config = match system.config() {
+        Ok(config) => config,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let tied = TIED.into_iter().find(|name| config.has(name));
+    let forced = FORCED.into_iter().find(|(name, _)| config.has(name));
+    let (verdict, found) = if !config.has(LSM) {
+        (Verdict::Fail, "this kernel was built without lockdown; Stockade can still enforce it".to_owned())
+    } else if let Some((_, level)) = forced {
+        (Verdict::Pass, format!("built in, and at {level} from boot on"))
+    } else if tied.is_some() {
+        (Verdict::Pass, "built in, and on by itself where Secure Boot is on".into())
+    } else if !config.has(EARLY) {
+        (
+            Verdict::Warn,
+            "built in, but not early: what happens before the security modules start is not refused".into(),
+        )
+    } else {
+        (
+            Verdict::Warn,
+            "built in, but nothing turns it on by itself: it takes lockdown= on the kernel command line"
+                .into(),
+        )
+    };
+    let mut options = vec![LSM, EARLY];
+    options.extend(tied);
+    options.extend(forced.map(|(name, _)| name));
+    let shown: Vec<String> =
+        options.into_iter().map(|name| format!("{name}={}", config.get(name).unwrap_or("not set"))).collect();
+    let finding = Finding::new(ID, verdict, How::Read, found).seen(&config.path, few(&shown));
+    match system.parameter("lockdown") {
+        Ok(Some(value)) => finding.seen("/proc/cmdline", format!("lockdown={value}")),
+        _ => finding,
+    }
+}
+
+/// Whether root can take it back.
+fn sealed(in_force: &InForce) -> Finding {
+    const ID: &str = "lockdown.sealed";
+    let stockade = match &in_force.stockade {
+        Ok(stockade) => stockade.as_ref(),
+        Err(why) => return Finding::unknown(ID, How::Read, why),
+    };
+    let Some(stockade) = stockade else {
+        return match &in_force.native {
+            Ok(Level::None) => Finding::not_applicable(ID, How::Read, "no level is in force"),
+            Ok(_) => Finding::new(
+                ID,
+                Verdict::Pass,
+                How::Read,
+                "the kernel's own level cannot be lowered before a reboot",
+            )
+            .seen(&in_force.seen.0, &in_force.seen.1),
+            Err(unread) => Finding::unknown(ID, How::Read, unread),
+        };
+    };
+    let Some(left_open) = &stockade.sealed else {
+        let found = "root can lift what Stockade enforces: it is not sealed";
+        return Finding::new(ID, Verdict::Warn, How::Read, found).seen("Stockade's own tables", "no seal");
+    };
+    if stockade.silent {
+        let found = "the seal does not hold: kernel.ftrace_enabled is 0, so no program runs";
+        return Finding::new(ID, Verdict::Fail, How::Read, found)
+            .seen("/proc/sys/kernel/ftrace_enabled", "0");
+    }
+    let problems = in_force.types.as_ref().map(seal::problems);
+    match problems {
+        Some(Ok(problems)) => proven(ID, &problems, left_open),
+        Some(Err(error)) => Finding::unknown(ID, How::Tried, format!("the seal could not be tried: {error}")),
+        None => Finding::unknown(ID, How::Tried, "the seal could not be tried without this kernel's types"),
+    }
+}
+
+fn proven(id: &'static str, problems: &[String], left_open: &[String]) -> Finding {
+    let finding = if !problems.is_empty() {
+        Finding::new(id, Verdict::Fail, How::Tried, "Stockade is sealed, but the seal does not hold")
+    } else if left_open.is_empty() {
+        Finding::new(id, Verdict::Pass, How::Tried, "sealed until reboot, proven by trying")
+    } else {
+        Finding::new(
+            id,
+            Verdict::Warn,
+            How::Tried,
+            "sealed until reboot, proven by trying, with gaps left open on purpose",
+        )
+        .seen("left open by the seal", few(left_open))
+    };
+    problems.iter().fold(finding, |finding, problem| finding.seen("a trial of the seal", problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "/boot/config-6.12";
+    const RELEASE: (&str, &str) = ("/proc/sys/kernel/osrelease", "6.12");
+
+    fn native(level: Level) -> InForce {
+        InForce { native: Ok(level), seen: Default::default(), stockade: Ok(None), types: None }
+    }
+
+    fn with(stockade: Stockade) -> InForce {
+        InForce { stockade: Ok(Some(stockade)), ..native(Level::None) }
+    }
+
+    fn integrity() -> Stockade {
+        Stockade { level: Level::Integrity, ..Stockade::default() }
+    }
+
+    #[test]
+    fn the_level_is_that_of_whoever_refuses() {
+        let verdict = |in_force: &InForce| level(in_force).verdict;
+        assert_eq!(verdict(&native(Level::None)), Verdict::Fail);
+        assert_eq!(verdict(&native(Level::Integrity)), Verdict::Pass);
+        assert_eq!(verdict(&with(integrity())), Verdict::Pass);
+        assert_eq!(verdict(&with(Stockade { audit: true, ..integrity() })), Verdict::Fail);
+        assert_eq!(verdict(&with(Stockade { silent: true, ..integrity() })), Verdict::Fail);
+        assert_eq!(verdict(&with(Stockade { weaker: true, ..integrity() })), Verdict::Warn);
+        assert_eq!(verdict(&with(Stockade { open: vec!["msr".into()], ..integrity() })), Verdict::Warn);
+        assert_eq!(verdict(&with(Stockade::default())), Verdict::Warn);
+        let both = InForce { native: Ok(Level::Integrity), ..with(Stockade { audit: true, ..integrity() }) };
+        assert_eq!(verdict(&both), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_level_that_nobody_could_read_is_unknown() {
+        let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };
+        assert_eq!(level(&hidden).verdict, Verdict::Unknown);
+        assert!(level(&hidden).found.contains("run this as root"));
+        let native = InForce { native: Ok(Level::Integrity), ..hidden };
+        assert_eq!(level(&native).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn the_files_of_a_machine_tell_its_own_level() {
+        let of = |files| FEATURE.findings(&System::fake(files));
+        let on = of(&[(in_force::LOCKDOWN, "none [integrity] confidentiality\n")]);
+        assert_eq!(on["lockdown.level"].verdict, Verdict::Pass);
+        for tried in ["lockdown.doors", "lockdown.confidentiality-doors", "lockdown.residual"] {
+            assert_eq!(on[tried].verdict, Verdict::Unknown, "{tried}");
+        }
+        let nothing = of(&[]);
+        assert_eq!(nothing["lockdown.level"].verdict, Verdict::Unknown);
+        assert!(nothing["lockdown.level"].found.contains("mount -t securityfs"));
+        assert_eq!(nothing.len(), 6);
+    }
+
+    #[test]
+    fn what_was_built_in_decides_what_turns_it_on() {
+        let verdict = |options: &str| {
+            let system = System::fake(&[RELEASE, (CONFIG, options)]);
+            compiled(&system).verdict
+        };
+        let lsm = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\n";
+        assert_eq!(verdict("CONFIG_X=y\n"), Verdict::Fail);
+        assert_eq!(verdict(lsm), Verdict::Warn);
+        assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n")), Verdict::Pass);
+        assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n")), Verdict::Pass);
+        assert_eq!(compiled(&System::fake(&[])).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_level_that_root_can_lift_is_told() {
+        assert_eq!(sealed(&native(Level::None)).verdict, Verdict::NotApplicable);
+        assert_eq!(sealed(&native(Level::Integrity)).verdict, Verdict::Pass);
+        assert_eq!(sealed(&with(integrity())).verdict, Verdict::Warn);
+        let silent = with(Stockade { sealed: Some(Vec::new()), silent: true, ..integrity() });
+        assert_eq!(sealed(&silent).verdict, Verdict::Fail);
+        let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };
+        assert_eq!(sealed(&hidden).verdict, Verdict::Unknown);
+        assert_eq!(proven("lockdown.sealed", &[], &[]).verdict, Verdict::Pass);
+        assert_eq!(proven("lockdown.sealed", &[], &["new-cgroups".into()]).verdict, Verdict::Warn);
+        assert_eq!(proven("lockdown.sealed", &["a guard is gone".into()], &[]).verdict, Verdict::Fail);
+    }
+}

@@ -1,0 +1,240 @@
+/*!
+Who refuses what: the kernel's own level and Stockade's, as they are read.
+*/
+use std::collections::BTreeMap;
+
+use stockade_kernel::{
+    attach::Attachment,
+    btf::KernelTypes,
+    host,
+    read_back::{self, read_back, reason_id},
+};
+use stockade_reasons::Level;
+
+use crate::{System, Unread};
+
+/// The kernel's own level, the one in force in brackets.
+pub(in crate::features) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// The file by which securityfs is known to be there.
+const LSMS: &str = "/sys/kernel/security/lsm";
+
+/// Both levels.
+pub(super) struct InForce {
+    pub(super) native: Result<Level, Unread>,
+    /// Where the kernel's own was read, and what stood there.
+    pub(super) seen: (String, String),
+    /// None where nothing is in force; else why it is not known.
+    pub(super) stockade: Result<Option<Stockade>, String>,
+    /// This kernel's reasons, where it describes its types.
+    pub(super) types: Option<KernelTypes>,
+}
+
+/// What Stockade has in force, as far as it is told here.
+#[derive(Debug)]
+pub(super) struct Stockade {
+    pub(super) level: Level,
+    /// Nothing is refused, only reported.
+    pub(super) audit: bool,
+    /// Reasons that are refused everywhere.
+    pub(super) refused: Vec<String>,
+    /// Reasons of the level that are let through.
+    pub(super) open: Vec<String>,
+    /// Attached in the way that can miss a request.
+    pub(super) weaker: bool,
+    /// The kernel does not run its programs.
+    pub(super) silent: bool,
+    /// What the seal leaves open, where there is one.
+    pub(super) sealed: Option<Vec<String>>,
+    /// Refusals by reason until now.
+    pub(super) counts: BTreeMap<String, u64>,
+    /// Its program in the kernel.
+    pub(super) program: Option<u32>,
+}
+
+/// Nothing is refused.
+impl Default for Stockade {
+    fn default() -> Self {
+        Self {
+            level: Level::None,
+            audit: false,
+            refused: Vec::new(),
+            open: Vec::new(),
+            weaker: false,
+            silent: false,
+            sealed: None,
+            counts: BTreeMap::new(),
+            program: None,
+        }
+    }
+}
+
+impl Stockade {
+    fn of(state: &read_back::InForce, types: &KernelTypes) -> Self {
+        let level = match state.slot.level {
+            0 => Level::None,
+            1 => Level::Integrity,
+            _ => Level::Confidentiality,
+        };
+        let covered = |number| match level {
+            Level::None => false,
+            Level::Integrity => types.is_integrity(number),
+            Level::Confidentiality => true,
+        };
+        let denied = |number: u32| state.slot.words.deny >> number & 1 == 1;
+        let ids = |wanted: &dyn Fn(u32) -> bool| {
+            let numbers = types.reasons.iter().map(|reason| reason.number);
+            numbers.filter(|number| wanted(*number)).map(|number| reason_id(types, number)).collect()
+        };
+        Self {
+            level,
+            audit: state.slot.audit == 1,
+            refused: ids(&denied),
+            open: ids(&|number| covered(number) && !denied(number)),
+            weaker: state.attachment == Attachment::ModifyReturn,
+            silent: host::tracing_is_off(),
+            sealed: state.sealed.as_ref().map(|seal| seal.open.iter().map(ToString::to_string).collect()),
+            counts: state.counts.iter().map(|count| (count.reason.clone(), count.refused)).collect(),
+            program: Some(state.program_id),
+        }
+    }
+
+    /// In a line.
+    pub(super) fn in_words(&self) -> String {
+        let audited = if self.audit { ", audited" } else { "" };
+        let sealed = if self.sealed.is_some() { ", sealed" } else { ", not sealed" };
+        format!("{}{audited}, {} reasons refused{sealed}", self.level, self.refused.len())
+    }
+}
+
+impl InForce {
+    pub(super) fn read(system: &System) -> Self {
+        let types = if system.is_live() { KernelTypes::of_running_kernel().ok() } else { None };
+        let stockade = match (system.lacks_root(), &types) {
+            _ if !system.is_live() => Err(super::NOT_LIVE.into()),
+            (Some(lacks), _) => Err(lacks.to_owned()),
+            // What Stockade asks first, and cannot do without.
+            (None, None) => Ok(None),
+            (None, Some(types)) => read_stockade(types),
+        };
+        let (native, seen) = match native(system) {
+            Ok(level) => (Ok(level), (LOCKDOWN.to_owned(), level.to_string())),
+            Err(unread) => match built_in(system) {
+                Some((level, seen)) if unread.is_missing() => (Ok(level), seen),
+                _ => {
+                    let words = unread.to_string();
+                    (Err(unread), (LOCKDOWN.to_owned(), words))
+                }
+            },
+        };
+        Self { native, seen, stockade, types }
+    }
+
+    /// Whether the kernel's own lockdown refuses a reason.
+    pub(super) fn native_covers(&self, reason: &str) -> bool {
+        self.native.as_ref().is_ok_and(|native| *native >= self.level_of(reason))
+    }
+
+    /// Whether anybody refuses a reason to everybody.
+    pub(super) fn refuses(&self, reason: &str) -> bool {
+        let by_stockade = self.stockade.as_ref().ok().and_then(Option::as_ref);
+        self.native_covers(reason)
+            || by_stockade.is_some_and(|stockade| stockade.refused.iter().any(|refused| refused == reason))
+    }
+
+    /// The level from which on this kernel refuses a reason: its own numbers count where they are known.
+    pub(super) fn level_of(&self, reason: &str) -> Level {
+        let Some(reason) = stockade_reasons::by_id(reason) else { return Level::Confidentiality };
+        match self.types.as_ref().and_then(|types| Some((types, types.number(reason.enum_name)?))) {
+            Some((types, number)) if types.is_integrity(number) => Level::Integrity,
+            Some(_) => Level::Confidentiality,
+            None => reason.level,
+        }
+    }
+}
+
+pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
+    match read_back(types) {
+        Ok(state) => Ok(state.map(|state| Stockade::of(&state, types))),
+        // A remedy stands on a line of its own.
+        Err(error) => Err(error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// The level that the kernel has from boot on by the way it was built, and the option that says so: where securityfs is not mounted, this
+/// much is still known. A level is never lowered.
+fn built_in(system: &System) -> Option<(Level, (String, String))> {
+    let config = system.config().ok()?;
+    let (level, option) = if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM") {
+        (Level::None, "CONFIG_SECURITY_LOCKDOWN_LSM is not set")
+    } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY") {
+        (Level::Confidentiality, "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y")
+    } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
+        (
+            Level::Integrity,
+            "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y, or more: it can have been raised since",
+        )
+    } else {
+        return None;
+    };
+    Some((level, (config.path.clone(), option.to_owned())))
+}
+
+/// The kernel's own level. None where lockdown is not built in, as far as that is known.
+pub(in crate::features) fn native(system: &System) -> Result<Level, Unread> {
+    match system.text(LOCKDOWN) {
+        Ok(text) => {
+            let level =
+                text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(level, _)| level);
+            level.and_then(|level| level.parse().ok()).ok_or_else(|| Unread::not_understood(LOCKDOWN, &text))
+        }
+        Err(unread) if unread.is_missing() && system.exists(LSMS) => Ok(Level::None),
+        Err(unread) => Err(unread),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bracketed_level_is_in_force() {
+        let native = |text| native(&System::fake(&[(LOCKDOWN, text)]));
+        assert_eq!(native("[none] integrity confidentiality\n"), Ok(Level::None));
+        assert_eq!(native("none integrity [confidentiality]\n"), Ok(Level::Confidentiality));
+        assert!(native("none integrity\n").is_err());
+        assert!(native("[").is_err());
+    }
+
+    #[test]
+    fn a_kernel_without_lockdown_has_no_level() {
+        assert_eq!(native(&System::fake(&[(LSMS, "capability\n")])), Ok(Level::None));
+        assert!(native(&System::fake(&[])).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn without_securityfs_the_way_the_kernel_was_built_may_tell() {
+        let of = |options: &str| {
+            let files = [("/proc/sys/kernel/osrelease", "6.12"), ("/boot/config-6.12", options)];
+            InForce::read(&System::fake(&files)).native
+        };
+        let lsm = "CONFIG_SECURITY_LOCKDOWN_LSM=y\n";
+        assert_eq!(of("CONFIG_X=y"), Ok(Level::None));
+        assert_eq!(of(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y")), Ok(Level::Integrity));
+        assert!(of(lsm).is_err());
+    }
+
+    #[test]
+    fn who_refuses_is_told_by_level_and_by_reason() {
+        let mut in_force = InForce {
+            native: Ok(Level::Integrity),
+            seen: Default::default(),
+            stockade: Ok(None),
+            types: None,
+        };
+        assert!(in_force.refuses("dev-mem"));
+        assert!(!in_force.refuses("kcore"));
+        in_force.stockade = Ok(Some(Stockade { refused: vec!["kcore".into()], ..Stockade::default() }));
+        assert!(in_force.refuses("kcore") && !in_force.native_covers("kcore"));
+    }
+}

@@ -1,0 +1,271 @@
+/*!
+Secure Boot: whether the firmware lets only signed code boot, and whether that goes on down to modules.
+
+| file | what it owns |
+|---|---|
+| `variables.rs` | the firmware's variables, as efivarfs shows them |
+| `signatures.rs` | the lists of keys and digests in them |
+| `shim.rs` | what the boot loader shim adds to the firmware's keys |
+| `chain.rs` | the links from the firmware to a module, one by one |
+*/
+mod chain;
+mod shim;
+mod signatures;
+mod variables;
+
+use self::{
+    signatures::Lists,
+    variables::{Firmware, Variable},
+};
+use crate::{Feature, Finding, How, Report, System, Verdict};
+
+pub(super) const FEATURE: Feature =
+    Feature { id: "secure-boot", title: "Secure Boot", ..Feature::new(check) };
+
+/// Words in the certificate of a key that a maker of firmware ships as an example. Everybody has its other half.
+const EXAMPLES: [&[u8]; 2] = [b"DO NOT TRUST", b"DO NOT SHIP"];
+
+fn check(system: &System, report: &mut Report) {
+    let firmware = Firmware::of(system);
+    report.add(enabled(&firmware));
+    report.add(setup_mode(&firmware));
+    report.add(keys(&firmware));
+    report.add(revocations(&firmware));
+    report.add(shim::finding(&firmware));
+    report.add(chain::finding(system, &firmware));
+}
+
+/// The firmware to ask, or what there is to say without one.
+fn efi<'a>(id: &'static str, firmware: &'a Firmware<'_>) -> Result<&'a Firmware<'a>, Finding> {
+    match firmware {
+        Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without EFI")
+            .seen(variables::EFI, "not there")),
+        Firmware::Hidden(unread) => Err(Finding::unknown(id, How::Read, hidden(unread))),
+        Firmware::Variables(_) => Ok(firmware),
+    }
+}
+
+fn hidden(unread: &crate::Unread) -> String {
+    format!(
+        "{unread}; mount -t efivarfs efivarfs {} shows the firmware's variables, where it has services at run time (not with efi=noruntime)",
+        variables::FOLDER
+    )
+}
+
+fn enabled(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.enabled";
+    match firmware {
+        Firmware::None => Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "nothing verifies what boots here: the machine was booted without EFI, by a BIOS or a hypervisor's own loader",
+        )
+        .seen(variables::EFI, "not there"),
+        Firmware::Hidden(unread) => Finding::unknown(ID, How::Read, hidden(unread)),
+        Firmware::Variables(_) => match firmware.flag(Variable::SECURE_BOOT) {
+            Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "on: the firmware boots only what is signed"),
+            Ok(Some(false)) => Finding::new(ID, Verdict::Fail, How::Read, "off: the firmware boots anything"),
+            Ok(None) => {
+                Finding::new(ID, Verdict::Fail, How::Read, "this firmware has no Secure Boot and boots anything")
+            }
+            Err(unread) => return Finding::unknown(ID, How::Read, unread),
+        }
+        .seen(Variable::SECURE_BOOT.path(), firmware.in_words(Variable::SECURE_BOOT)),
+    }
+}
+
+fn setup_mode(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.setup-mode";
+    let firmware = match efi(ID, firmware) {
+        Ok(firmware) => firmware,
+        Err(finding) => return finding,
+    };
+    let flags = [Variable::SETUP_MODE, Variable::AUDIT_MODE, Variable::DEPLOYED_MODE];
+    let [setup, audit, deployed] = flags.map(|variable| firmware.flag(variable));
+    let finding = match (setup, audit) {
+        (Err(unread), _) | (_, Err(unread)) => return Finding::unknown(ID, How::Read, unread),
+        (Ok(None), _) => {
+            return Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot to set up");
+        }
+        (_, Ok(Some(true))) => {
+            Finding::new(ID, Verdict::Fail, How::Read, "audit mode: what fails the check is noted and booted")
+        }
+        (Ok(Some(true)), _) => Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "setup mode: whoever is root can enrol keys of his own into the firmware",
+        ),
+        (Ok(Some(false)), _) => Finding::new(
+            ID,
+            Verdict::Pass,
+            How::Read,
+            if deployed == Ok(Some(true)) { "deployed mode" } else { "user mode" },
+        ),
+    };
+    flags.into_iter().fold(finding, |finding, flag| finding.seen(flag.path(), firmware.in_words(flag)))
+}
+
+fn keys(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.keys";
+    let firmware = match efi(ID, firmware) {
+        Ok(firmware) => firmware,
+        Err(finding) => return finding,
+    };
+    let names = [Variable::PK, Variable::KEK, Variable::DB];
+    let mut seen = Vec::new();
+    let (mut missing, mut examples) = (Vec::new(), Vec::new());
+    for variable in names {
+        let value = match firmware.value(variable) {
+            Ok(value) => value.unwrap_or_default(),
+            Err(unread) => return Finding::unknown(ID, How::Read, unread),
+        };
+        let lists = match Lists::parse(&value) {
+            Ok(lists) => lists,
+            Err(why) => {
+                return Finding::unknown(
+                    ID,
+                    How::Read,
+                    format!("{} is not understood: {why}", variable.path()),
+                );
+            }
+        };
+        if lists.entries() == 0 {
+            missing.push(variable.name);
+        }
+        if EXAMPLES.iter().any(|words| contains(&value, words)) {
+            examples.push(variable.name);
+        }
+        seen.push((variable.path(), lists.in_words(value.len())));
+    }
+    let finding = if !examples.is_empty() {
+        Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            format!(
+                "{} holds a test key of a firmware maker, whose private half is public",
+                examples.join(", ")
+            ),
+        )
+    } else if missing.is_empty() {
+        Finding::new(ID, Verdict::Pass, How::Read, "PK, KEK and db hold keys, none of them a known test key")
+    } else if firmware.flag(Variable::SECURE_BOOT) == Ok(None) {
+        Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot to hold keys for")
+    } else {
+        Finding::new(ID, Verdict::Fail, How::Read, format!("no key in {}", missing.join(", ")))
+    };
+    seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
+}
+
+fn revocations(firmware: &Firmware<'_>) -> Finding {
+    const ID: &str = "secure-boot.revocations";
+    let firmware = match efi(ID, firmware) {
+        Ok(firmware) => firmware,
+        Err(finding) => return finding,
+    };
+    let value = match firmware.value(Variable::DBX) {
+        Ok(None) if firmware.flag(Variable::SECURE_BOOT) == Ok(None) => {
+            return Finding::not_applicable(
+                ID,
+                How::Read,
+                "this firmware has no Secure Boot to revoke anything for",
+            );
+        }
+        Ok(value) => value.unwrap_or_default(),
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let lists = match Lists::parse(&value) {
+        Ok(lists) => lists,
+        Err(why) => {
+            return Finding::unknown(
+                ID,
+                How::Read,
+                format!("{} is not understood: {why}", Variable::DBX.path()),
+            );
+        }
+    };
+    let entries = lists.entries();
+    // Makers put in one digest that is nobody's, so that the variable is there.
+    let finding = if entries > 1 {
+        Finding::new(ID, Verdict::Pass, How::Read, format!("{entries} keys and programs are revoked"))
+    } else {
+        let found = "nothing is revoked: boot loaders with known holes are as good as any";
+        Finding::new(ID, Verdict::Warn, How::Read, found)
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a variable has no more than 8 MiB")]
+    let finding = finding.measured("revoked", entries as f64, "entries", None);
+    finding.seen(Variable::DBX.path(), lists.in_words(value.len()))
+}
+
+fn contains(bytes: &[u8], words: &[u8]) -> bool {
+    memchr::memmem::find(bytes, words).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        variables::fake::{Boot, boot},
+        *,
+    };
+
+    fn verdicts(boot: &Boot<'_>, id: &str) -> Verdict {
+        FEATURE.findings(&boot.system())[id].verdict
+    }
+
+    #[test]
+    fn the_firmware_says_whether_it_verifies() {
+        assert_eq!(verdicts(&boot(), "secure-boot.enabled"), Verdict::Pass);
+        assert_eq!(verdicts(&boot().with("SecureBoot", &[0]), "secure-boot.enabled"), Verdict::Fail);
+        assert_eq!(verdicts(&boot().without("SecureBoot"), "secure-boot.enabled"), Verdict::Fail);
+        assert_eq!(verdicts(&boot().with("SecureBoot", &[]), "secure-boot.enabled"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_machine_without_efi_verifies_nothing() {
+        let findings = FEATURE.findings(&System::fake(&[("/sys/firmware/acpi/", "")]));
+        assert_eq!(findings.len(), 6);
+        for finding in findings.values() {
+            let expected =
+                if finding.id == "secure-boot.enabled" { Verdict::Fail } else { Verdict::NotApplicable };
+            assert_eq!(finding.verdict, expected, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn variables_that_are_not_shown_are_unknown() {
+        for files in [&[][..], &[("/sys/firmware/efi/efivars/", "")]] {
+            for finding in FEATURE.findings(&System::fake(files)).values() {
+                assert_eq!(finding.verdict, Verdict::Unknown, "{finding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_may_enrol_keys_owns_the_firmware() {
+        let id = "secure-boot.setup-mode";
+        assert_eq!(verdicts(&boot(), id), Verdict::Pass);
+        assert_eq!(verdicts(&boot().with("SetupMode", &[1]), id), Verdict::Fail);
+        assert_eq!(verdicts(&boot().with("AuditMode", &[1]), id), Verdict::Fail);
+        assert_eq!(verdicts(&boot().without("SetupMode"), id), Verdict::NotApplicable);
+    }
+
+    #[test]
+    fn keys_must_be_there_and_nobody_elses() {
+        let id = "secure-boot.keys";
+        assert_eq!(verdicts(&boot(), id), Verdict::Pass);
+        assert_eq!(verdicts(&boot().without("PK"), id), Verdict::Fail);
+        assert_eq!(verdicts(&boot().with("KEK", b"garbage"), id), Verdict::Unknown);
+        let example = signatures::list(&[b"CN=DO NOT TRUST - AMI Test PK"]);
+        assert_eq!(verdicts(&boot().with("PK", &example), id), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_list_of_revocations_must_have_some() {
+        let id = "secure-boot.revocations";
+        assert_eq!(verdicts(&boot(), id), Verdict::Pass);
+        assert_eq!(verdicts(&boot().without("dbx"), id), Verdict::Warn);
+        assert_eq!(verdicts(&boot().with("dbx", &signatures::list(&[b"one"])), id), Verdict::Warn);
+    }
+}

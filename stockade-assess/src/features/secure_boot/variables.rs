@@ -1,0 +1,175 @@
+/*!
+The firmware's variables, as efivarfs shows them: four bytes of attributes, then the value.
+*/
+use crate::{System, Unread};
+
+pub(super) const EFI: &str = "/sys/firmware/efi";
+pub(super) const FOLDER: &str = "/sys/firmware/efi/efivars";
+
+/// As much of a variable is taken as this, in bytes.
+const ATTRIBUTES: usize = 4;
+
+/// EFI_GLOBAL_VARIABLE.
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// EFI_IMAGE_SECURITY_DATABASE_GUID.
+const SECURITY: &str = "d719b2cb-3d3a-4596-a3bc-dad00e67656f";
+/// Shim's.
+const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
+
+/// A variable's name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Variable {
+    pub(super) name: &'static str,
+    vendor: &'static str,
+}
+
+impl Variable {
+    pub(super) const SECURE_BOOT: Self = Self::new("SecureBoot", GLOBAL);
+    pub(super) const SETUP_MODE: Self = Self::new("SetupMode", GLOBAL);
+    pub(super) const AUDIT_MODE: Self = Self::new("AuditMode", GLOBAL);
+    pub(super) const DEPLOYED_MODE: Self = Self::new("DeployedMode", GLOBAL);
+    pub(super) const PK: Self = Self::new("PK", GLOBAL);
+    pub(super) const KEK: Self = Self::new("KEK", GLOBAL);
+    pub(super) const DB: Self = Self::new("db", SECURITY);
+    pub(super) const DBX: Self = Self::new("dbx", SECURITY);
+    /// Shim's keys, as it hands them to the kernel.
+    pub(super) const MOK_LIST: Self = Self::new("MokListRT", SHIM);
+    /// 1 where shim was told not to verify. Missing where it verifies.
+    pub(super) const MOK_STATE: Self = Self::new("MokSBStateRT", SHIM);
+    /// 1 where the kernel may trust shim's keys for modules.
+    pub(super) const MOK_TRUSTED: Self = Self::new("MokListTrustedRT", SHIM);
+    /// Generations of boot loaders that shim no longer starts.
+    pub(super) const SBAT_LEVEL: Self = Self::new("SbatLevelRT", SHIM);
+
+    const fn new(name: &'static str, vendor: &'static str) -> Self {
+        Self { name, vendor }
+    }
+
+    pub(super) fn path(self) -> String {
+        format!("{FOLDER}/{}-{}", self.name, self.vendor)
+    }
+}
+
+/// What is known of the firmware.
+pub(super) enum Firmware<'a> {
+    /// The machine was booted without EFI.
+    None,
+    /// Its variables are not shown, or nobody knows whether there are any.
+    Hidden(Unread),
+    /// Its variables can be read.
+    Variables(&'a System),
+}
+
+impl<'a> Firmware<'a> {
+    pub(super) fn of(system: &'a System) -> Self {
+        if !system.exists(EFI) {
+            return match system.names("/sys/firmware") {
+                Ok(_) => Self::None,
+                Err(unread) => Self::Hidden(unread),
+            };
+        }
+        match system.names(FOLDER) {
+            // A mount point without its file system is an empty folder.
+            Ok(names) if names.is_empty() => Self::Hidden(Unread::not_understood(FOLDER, "an empty folder")),
+            Ok(_) => Self::Variables(system),
+            Err(unread) => Self::Hidden(unread),
+        }
+    }
+
+    /// A variable's value; none if there is no such variable.
+    pub(super) fn value(&self, variable: Variable) -> Result<Option<Vec<u8>>, Unread> {
+        let Self::Variables(system) = self else { return Ok(None) };
+        match system.bytes(&variable.path()) {
+            Ok(bytes) => match bytes.get(ATTRIBUTES..) {
+                Some(value) => Ok(Some(value.to_vec())),
+                None => Err(Unread::not_understood(&variable.path(), "shorter than its attributes")),
+            },
+            Err(unread) if unread.is_missing() => Ok(None),
+            Err(unread) => Err(unread),
+        }
+    }
+
+    /// A variable of one byte, 0 or 1; none if there is no such variable.
+    pub(super) fn flag(&self, variable: Variable) -> Result<Option<bool>, Unread> {
+        match self.value(variable)?.as_deref() {
+            None => Ok(None),
+            Some([value @ (0 | 1)]) => Ok(Some(*value == 1)),
+            Some(other) => Err(Unread::not_understood(&variable.path(), &format!("{} bytes", other.len()))),
+        }
+    }
+
+    /// The same for people.
+    pub(super) fn in_words(&self, variable: Variable) -> &'static str {
+        match self.flag(variable) {
+            Ok(Some(true)) => "1",
+            Ok(Some(false)) => "0",
+            Ok(None) => "not there",
+            Err(_) => "not understood",
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fake {
+    use std::{collections::BTreeMap, fs, path::Path};
+
+    use super::{super::signatures, *};
+
+    /// A machine that was booted with Secure Boot, to be changed.
+    pub(in super::super) struct Boot<'a> {
+        variables: BTreeMap<String, Vec<u8>>,
+        files: Vec<(&'a str, &'a str)>,
+    }
+
+    pub(in super::super) fn boot<'a>() -> Boot<'a> {
+        let key = signatures::list(&[b"a certificate"]);
+        let revoked = signatures::list(&[b"one certificate..", b"another of a size"]);
+        Boot { variables: BTreeMap::new(), files: Vec::new() }
+            .with("SecureBoot", &[1])
+            .with("SetupMode", &[0])
+            .with("AuditMode", &[0])
+            .with("PK", &key)
+            .with("KEK", &key)
+            .with("db", &key)
+            .with("dbx", &revoked)
+    }
+
+    impl<'a> Boot<'a> {
+        pub(in super::super) fn with(mut self, name: &str, value: &[u8]) -> Self {
+            self.variables.insert(name.into(), value.to_vec());
+            self
+        }
+
+        pub(in super::super) fn without(mut self, name: &str) -> Self {
+            self.variables.remove(name);
+            self
+        }
+
+        pub(in super::super) fn file(mut self, path: &'a str, content: &'a str) -> Self {
+            self.files.push((path, content));
+            self
+        }
+
+        pub(in super::super) fn system(&self) -> System {
+            let system = System::fake(&self.files);
+            let folder = system.folder().join(FOLDER.trim_start_matches('/'));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("BootCurrent-x"), []).unwrap();
+            for (name, value) in &self.variables {
+                let vendor = match name.as_str() {
+                    "db" | "dbx" => SECURITY,
+                    name if name.starts_with("Mok") || name.starts_with("Sbat") => SHIM,
+                    _ => GLOBAL,
+                };
+                write(&folder.join(format!("{name}-{vendor}")), value);
+            }
+            system
+        }
+    }
+
+    fn write(path: &Path, value: &[u8]) {
+        let mut bytes = vec![6, 0, 0, 0];
+        bytes.extend(value);
+        fs::write(path, bytes).unwrap();
+    }
+}

@@ -1,0 +1,57 @@
+/*!
+The processes of a machine, as far as more than one check asks for them.
+
+A process may end while it is looked at: what is not there any more is left out.
+*/
+use crate::system::System;
+
+/// Set in the flags of what the kernel runs for itself (`PF_KTHREAD`).
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// Its name and number, for people.
+#[must_use]
+pub fn name(system: &System, pid: u32) -> String {
+    match system.text(&format!("/proc/{pid}/comm")) {
+        Ok(name) if !name.is_empty() => format!("{name} ({pid})"),
+        _ => pid.to_string(),
+    }
+}
+
+/// Whether it is a thread of the kernel's own, with no program to confine.
+#[must_use]
+pub fn is_kernels(system: &System, pid: u32) -> bool {
+    let Ok(stat) = system.text(&format!("/proc/{pid}/stat")) else { return false };
+    // The name, in brackets, may hold anything, brackets too. The flags are the seventh word after it.
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse().ok());
+    flags.is_some_and(|flags: u64| flags & KERNEL_THREAD != 0)
+}
+
+/// The value of a line `Key: value`, as they stand in /proc/PID/status.
+#[must_use]
+pub fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_the_kernel_are_told_from_programs_whatever_they_call_themselves() {
+        let system = System::fake(&[
+            ("/proc/2/stat", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0\n"),
+            ("/proc/2/comm", "kthreadd\n"),
+            ("/proc/7/stat", "7 (a) S 1 1 1 1 1 2129984) S 1 7 7 0 -1 4194560 0 0\n"),
+            ("/proc/8/stat", ""),
+        ]);
+        assert!(is_kernels(&system, 2));
+        assert!(!is_kernels(&system, 7) && !is_kernels(&system, 8) && !is_kernels(&system, 9));
+        assert_eq!((name(&system, 2).as_str(), name(&system, 7).as_str()), ("kthreadd (2)", "7"));
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "Seccomp_filters:\t3\nSeccomp:\t2\n";
+        assert_eq!((field(text, "Seccomp"), field(text, "Sec")), (Some("2"), None));
+    }
+}
