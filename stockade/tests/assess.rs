@@ -121,6 +121,18 @@ fn a_waived_finding_does_not_count() {
 }
 
 #[test]
+fn the_examples_of_waivers_are_right() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let guide = include_str!("../../docs/assess.md");
+    let guide =
+        guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    for example in [guide, include_str!("../../packaging/assess/assess.toml")] {
+        let config = file(folder.path(), "assess.toml", &example.replace("2027-01-31", "9999-12-31"));
+        assert_eq!(shown(&["ksm.running", "--fail-on", "warn", "--config", &config]).0, 0, "{example}");
+    }
+}
+
+#[test]
 fn broken_waivers_are_told_with_their_lines() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let config =
