@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use clap::builder::styling::{AnsiColor, Style};
 use stockade_assess::Verdict;
-use textwrap::{Options, core::display_width};
+use textwrap::{Options, WordSplitter, core::display_width};
 
 use super::report::{Found, Report, State};
 use crate::output::harmless;
@@ -209,7 +209,11 @@ impl Table {
     }
 
     fn paragraph(&mut self, text: &str, first: &str, rest: &str) {
-        let options = Options::new(self.width).initial_indent(first).subsequent_indent(rest);
+        let options = Options::new(self.width)
+            .initial_indent(first)
+            .subsequent_indent(rest)
+            // Ids stay whole, so that they can be copied.
+            .word_splitter(WordSplitter::NoHyphenation);
         for line in textwrap::wrap(text.trim(), options) {
             let _ = writeln!(self.out, "{}", line.trim_end());
         }
