@@ -170,17 +170,16 @@ fn is_kebab(id: &str) -> bool {
 /// Lines of a paragraph joined; what is indented or begins a list keeps its line.
 fn flow(text: &str) -> String {
     let mut flowing = String::new();
+    let mut goes_on = false;
     for line in text.trim().lines() {
         let keeps = line.is_empty() || line.starts_with([' ', '-']);
         if !flowing.is_empty() {
-            flowing.push(if keeps || flowing.ends_with('\n') { '\n' } else { ' ' });
+            flowing.push(if goes_on && !keeps { ' ' } else { '\n' });
         }
         flowing.push_str(line.trim_end());
-        if line.starts_with(' ') {
-            flowing.push('\n');
-        }
+        goes_on = !line.is_empty() && !line.starts_with(' ');
     }
-    flowing.trim_end().to_owned()
+    flowing
 }
 
 /// Rust's `Debug` for strings is a valid Rust literal, which is all the escaping needed.

@@ -126,6 +126,14 @@ const NAMES: &[&str] = &[
     "boolean",
 ];
 
+/// A pipe that nobody writes to.
+fn pipe(path: &Path) -> std::io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a string that lives for the call.
+    let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+    if made == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Numbers that look random and repeat: an xorshift generator.
 struct Dice(u64);
 
@@ -174,12 +182,13 @@ impl Dice {
             return;
         }
         // Names can be too long: then nothing is put there.
-        let _ = match self.below(12) {
+        let _ = match self.below(14) {
             0 => Ok(()),
             1 => symlink("x", path),
             2 => symlink(path, path),
             3 => symlink("../../..", path),
-            4..=6 => self.folder(path),
+            4 => pipe(path),
+            5..=7 => self.folder(path),
             _ => fs::write(path, self.content()),
         };
     }

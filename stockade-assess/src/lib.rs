@@ -26,6 +26,8 @@ pub mod config;
 pub mod features;
 pub mod finding;
 #[cfg(test)]
+mod findings_page;
+#[cfg(test)]
 mod garbage;
 mod instructions;
 mod keys;

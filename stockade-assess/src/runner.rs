@@ -29,6 +29,9 @@ use crate::{
 /// How long a check may take. The slowest takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// So often it is said what is being looked at.
+const TELL: Duration = Duration::from_millis(100);
+
 /// A defence of the kernel and how it is checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature {
@@ -133,8 +136,8 @@ pub struct Assessed {
     pub findings: Vec<Finding>,
 }
 
-/// Assesses these features, at most `at_once` of them at the same time. `progress` is told the name of each feature that is done, with how
-/// many are done of how many.
+/// Assesses these features, at most `at_once` of them at the same time. `progress` is told, several times a second, the name of
+/// a feature that is done or being looked at, and how many are done of how many.
 #[must_use]
 pub fn assess(
     system: &System,
@@ -147,8 +150,8 @@ pub fn assess(
         wanted.iter().filter(|f| system.measures() && f.measure.is_some()).collect();
     let of = wanted.len() + measured.len();
     let mut done = 0;
-    let mut told = |title: &str| {
-        done += 1;
+    let mut told = |title: &str, ended: bool| {
+        done += usize::from(ended);
         progress(title, done, of);
     };
     let mut results: Vec<Collected> = wanted.iter().map(|_| Collected::default()).collect();
@@ -244,7 +247,7 @@ fn run(
     at_once: usize,
     phase: Phase,
     results: &mut [Collected],
-    told: &mut dyn FnMut(&str),
+    told: &mut dyn FnMut(&str, bool),
 ) {
     let mut waiting = wanted.iter().enumerate().filter_map(|(at, f)| Some((at, f, phase.duty(f)?)));
     let mut running: Vec<(usize, Instant, Child)> = Vec::new();
@@ -259,7 +262,7 @@ fn run(
                 Ok(child) => running.push((at, begin, child)),
                 Err(error) => {
                     results[at].trouble = Some(format!("the check could not be started: {error}"));
-                    told(feature.title);
+                    told(feature.title, true);
                 }
             }
         }
@@ -276,12 +279,15 @@ fn run(
             }
             results[*at].take(feature, end, child.said());
             results[*at].took += begin.elapsed();
-            told(feature.title);
+            told(feature.title, true);
             false
         });
         let descriptors: Vec<_> = running.iter().flat_map(|(_, _, child)| child.descriptors()).collect();
         if let Some(first) = running.iter().map(|(_, _, child)| child.deadline()).min() {
-            child::wait_for(&descriptors, first);
+            child::wait_for(&descriptors, first.min(Instant::now() + TELL));
+        }
+        if let Some((at, ..)) = running.first() {
+            told(wanted[*at].title, false);
         }
     }
 }

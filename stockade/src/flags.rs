@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use stockade_policy::model::{LevelChoice, Unknown};
 
+use crate::commands::assess::names::Parser as Names;
+
 const EXIT_CODES: &str =
     "Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be asked.";
 
@@ -97,8 +99,12 @@ pub enum Command {
     Residual,
     /// Assess what this kernel really defends, proven by trying
     ///
-    /// Looks at every defence of the kernel that Stockade knows of: whether it is there, whether it is on, whether it works, how that is known
-    /// and what to do. What is tried is harmless and leaves nothing behind. Most of it needs no root; what does says so.
+    /// Looks at every defence of the kernel that Stockade knows of: whether it is there, whether it is on, whether it works, how that
+    /// is known and what to do. What is tried is harmless and leaves nothing behind. Most of it needs no root; what does says so.
+    ///
+    /// Findings that somebody has accepted are waived in /etc/stockade/assess.toml, each with a reason and an end. Guide: docs/assess.md.
+    ///
+    /// Exit status 1 when a finding fails that is not waived; --fail-on says what else counts.
     Assess(Assess),
     /// Print refusals and audits as they happen
     ///
@@ -117,7 +123,7 @@ pub enum Command {
     ///
     /// Exit status 1 when nothing was sealed, or the records do not fit together.
     SealRecord(SealRecord),
-    /// Explain a reason, a line of the kernel log, or a code of `policy check`
+    /// Explain a reason, a line of the kernel log, a code of `policy check`, or a finding of `assess`
     Explain(Explain),
     /// Look at policies: see stockade.policy(5)
     Policy(Policy),
@@ -247,9 +253,9 @@ pub struct SealRecord {
 /// `stockade explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A reason such as dev-mem, a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7", or
-    /// a code such as SP001
-    #[arg(required = true, value_name = "REASON|LINE|CODE")]
+    /// A reason such as dev-mem, a line such as "Lockdown: dd: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7",
+    /// a code such as SP001, or a finding or feature such as ksm.running or aslr
+    #[arg(required = true, value_name = "REASON|LINE|CODE|FINDING")]
     pub what: Vec<String>,
 }
 
@@ -413,10 +419,50 @@ pub struct Man {
     pub folder: PathBuf,
 }
 
-/// `stockade assess`.
+/// `stockade assess`
 #[derive(Debug, Args)]
 pub struct Assess {
+    /// Only these features or findings, such as aslr or tpm.event-log
+    #[arg(value_name = "NAME", value_parser = Names, hide_possible_values = true)]
+    pub names: Vec<String>,
     /// Leave out what takes longer than an instant: measured randomness of addresses, throughput
     #[arg(long)]
     pub quick: bool,
+    /// Also show what each finding rests on, and of those that do not pass why it matters and what to do
+    #[arg(long)]
+    pub details: bool,
+    /// The least that makes the exit status 1: what is waived never does
+    #[arg(long, value_name = "VERDICT", default_value = "fail")]
+    pub fail_on: FailOn,
+    /// Report only what changed since this assessment, which --json printed. What got better does not count for --fail-on
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// The waivers, instead of /etc/stockade/assess.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show this assessment, which --json printed, instead of asking this machine
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    pub from: Option<PathBuf>,
+    /// Print SARIF 2.1.0 for code hosts and auditors' tools, or write it to a file beside what is printed
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub sarif: Option<PathBuf>,
+    /// Print JUnit's XML for CI, or write it to a file beside what is printed
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub junit: Option<PathBuf>,
+    /// Print one HTML page that needs nothing else, or write it to a file beside what is printed
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub html: Option<PathBuf>,
+}
+
+/// What makes the exit status 1; each has what stands before it as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum FailOn {
+    /// Nothing
+    Never,
+    /// Findings that fail
+    Fail,
+    /// Also those with a warning
+    Warn,
+    /// Also those that could not be checked
+    Unknown,
 }

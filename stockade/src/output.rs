@@ -14,12 +14,12 @@ use stockade_policy::{LoadError, Problems};
 pub struct Failure {
     /// What went wrong and what to do.
     pub error: String,
-    /// What is wrong with the policy, one by one, where that is why
+    /// What is wrong with the policy or the waivers, one by one, where that is why
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Mistake>,
 }
 
-/// One mistake in a policy.
+/// One mistake in a policy or a file of waivers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Mistake {
     /// The file
@@ -53,23 +53,31 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells why a command could not be asked. A wrong policy is shown with the lines in question.
+/// Prints text with styles, which are left out where they are not wanted: not a terminal, `NO_COLOR`.
+pub fn styled(text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Tells why a command could not be asked. A wrong file is shown with the lines in question.
 pub fn failure(error: &anyhow::Error, as_json: bool) {
     let wrong = match error.downcast_ref::<LoadError>() {
-        Some(LoadError::Invalid(problems)) => Some(problems),
-        _ => None,
+        Some(LoadError::Invalid(problems)) => Some(("the policy has", problems)),
+        _ => error.downcast_ref::<Problems>().map(|problems| ("there are", problems)),
     };
     if as_json {
-        let problems = wrong.map(mistakes).unwrap_or_default();
+        let problems = wrong.map(|(_, problems)| mistakes(problems)).unwrap_or_default();
         // Nobody is left to tell when this fails.
         let _ = json(&Failure { error: format!("{error:#}"), problems });
     }
     match wrong {
-        Some(problems) => {
+        Some((what_has, problems)) => {
             let colour = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
             let count = problems.list.len();
             let mistakes = if count == 1 { "1 mistake".into() } else { format!("{count} mistakes") };
-            eprintln!("{}\nstockade: the policy has {mistakes}; nothing was done", problems.render(colour));
+            eprintln!("{}\nstockade: {what_has} {mistakes}; nothing was done", problems.render(colour));
         }
         None => eprintln!("stockade: {error:#}"),
     }

@@ -62,6 +62,32 @@ pub enum Level {
     Warning,
     /// Note.
     Note,
+    /// Of what is no problem.
+    None,
+}
+
+/// What sort of result it is; a problem where nothing is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// A problem.
+    Fail,
+    /// Looked at, and as it should be.
+    Pass,
+    /// Looked at, and not found out.
+    Open,
+    /// There is nothing to look at.
+    NotApplicable,
+}
+
+/// How a result stands to that of an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Baseline {
+    /// It was not there.
+    New,
+    /// It was another one.
+    Updated,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +104,8 @@ pub struct Rule {
     short_description: Message,
     full_description: Message,
     help: Message,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help_uri: Option<String>,
     default_configuration: Configuration,
 }
 
@@ -92,7 +120,11 @@ struct Configuration {
 pub struct Finding {
     rule_id: String,
     rule_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Kind>,
     level: Level,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline_state: Option<Baseline>,
     message: Message,
     locations: Vec<Location>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -118,7 +150,8 @@ pub struct Location {
 #[serde(rename_all = "camelCase")]
 struct PhysicalLocation {
     artifact_location: ArtifactLocation,
-    region: Region,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<Region>,
 }
 
 #[derive(Debug, Serialize)]
@@ -190,8 +223,15 @@ impl Rule {
             short_description: Message::new(title),
             full_description: Message::new(explanation),
             help: Message::new(help),
+            help_uri: None,
             default_configuration: Configuration { level },
         }
+    }
+
+    /// With where more about it is.
+    pub fn at(mut self, address: Option<&str>) -> Self {
+        self.help_uri = address.map(Into::into);
+        self
     }
 }
 
@@ -201,7 +241,9 @@ impl Finding {
         Self {
             rule_id: rule.0.into(),
             rule_index: rule.1,
+            kind: None,
             level,
+            baseline_state: None,
             message: Message::new(message),
             locations: vec![location],
             related_locations: Vec::new(),
@@ -216,6 +258,27 @@ impl Finding {
         self
     }
 
+    /// Of this sort. Only a problem has a level, says the standard.
+    pub fn of(mut self, kind: Kind) -> Self {
+        self.kind = Some(kind);
+        if kind != Kind::Fail {
+            self.level = Level::None;
+        }
+        self
+    }
+
+    /// Compared with an earlier run.
+    pub fn since(mut self, baseline: Baseline) -> Self {
+        self.baseline_state = Some(baseline);
+        self
+    }
+
+    /// Accepted elsewhere than at the place itself.
+    pub fn waived(mut self, why: &str) -> Self {
+        self.suppressions.push(Suppression { kind: "external", justification: why.into() });
+        self
+    }
+
     /// Accepted in the policy itself.
     pub fn accepted(mut self, why: &str) -> Self {
         self.suppressions.push(Suppression { kind: "inSource", justification: why.into() });
@@ -224,8 +287,9 @@ impl Finding {
 }
 
 impl Location {
-    /// A place in a file.
-    pub fn file(path: &str, region: Region) -> Self {
+    /// A file, or a place in it.
+    pub fn file(path: &str, region: impl Into<Option<Region>>) -> Self {
+        let region = region.into();
         let artifact_location = ArtifactLocation { uri: uri(path) };
         let physical = Some(PhysicalLocation { artifact_location, region });
         Self { id: None, physical, logical: Vec::new(), message: None }

@@ -10,18 +10,21 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 17] = [
+    let schemas: [(&str, Schema); 20] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("seal", schema_for!(commands::seal::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
         ("probe", schema_for!(commands::probe::Report)),
         ("residual", schema_for!(commands::residual::Report)),
+        ("assess", schema_for!(commands::assess::report::Report)),
         ("watch", schema_for!(commands::watch::Line)),
         ("check-host", schema_for!(commands::check_host::Report)),
         ("seal-record", schema_for!(commands::seal_record::Report)),
         ("explain", schema_for!(commands::explain::Report)),
         ("explain-code", schema_for!(commands::explain::CodeReport)),
+        ("explain-finding", schema_for!(commands::explain::FindingReport)),
+        ("explain-feature", schema_for!(commands::explain::FeatureReport)),
         ("policy-check", schema_for!(commands::policy::check::Report)),
         ("policy-show", schema_for!(commands::policy::show::Report)),
         ("policy-diff", schema_for!(commands::policy::diff::Report)),

@@ -3,9 +3,11 @@ The one entry for developers: `cargo xtask --help`. One file per command.
 */
 mod bench;
 mod bpf;
+mod browser;
 mod demo;
 mod dist;
 mod fuzz;
+mod html;
 mod lab;
 mod peers;
 mod programs;
@@ -43,6 +45,8 @@ enum Command {
     Peers(peers::Flags),
     /// Feed the policy's reader what nobody would write
     Fuzz(fuzz::Flags),
+    /// Hold the page of `assess --html` against a real browser
+    Html(html::Flags),
     /// Build the static program for release
     Dist,
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Bench(flags) => bench::run(&flags),
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
+        Command::Html(flags) => html::run(&flags),
         Command::Dist => dist::run().map(|()| true),
     };
     match result {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
 use stockade_lab::{cache, tool};
 
 use crate::workspace;
@@ -38,6 +39,12 @@ pub const BPF: Packages = &[
 /// For fuzzing: the fuzzer itself is C++.
 pub const FUZZ: Packages = &["g++"];
 
+/// For pages in a real browser.
+pub const BROWSER: Packages = &["chromium"];
+
+/// What judges whether a page is accessible, and what its file's digest is.
+const AXE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
+
 /// LLVM's folder, of the version that goes with the compiler above.
 pub const LLVM: &str = "/usr/lib/llvm-22";
 
@@ -46,7 +53,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF])?;
+    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
@@ -144,6 +151,31 @@ pub fn cargo_fuzz() -> anyhow::Result<PathBuf> {
         workspace::run("building cargo-fuzz", &mut install_cargo("cargo-fuzz")?)?;
     }
     Ok(program)
+}
+
+/// axe-core's one file, from the registry of npm.
+pub fn axe_core() -> anyhow::Result<PathBuf> {
+    let (version, digest) = AXE;
+    let folder = tools()?.join(format!("axe-core-{version}"));
+    let file = folder.join("package/axe.min.js");
+    if !file.exists() {
+        if tool::output(tool::command("npm").arg("--version")).is_err() {
+            need(&[&["npm"]])?;
+        }
+        cache::replace_folder(&folder, |folder| {
+            let package = format!("axe-core@{version}");
+            let mut npm = tool::command("npm");
+            tool::output(npm.args(["pack", "--silent", &package, "--pack-destination"]).arg(folder))?;
+            let archive = folder.join(format!("axe-core-{version}.tgz"));
+            tool::output(tool::command("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder)).map(drop)
+        })?;
+    }
+    let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    let is = format!("{:x}", Sha256::digest(&bytes));
+    if is != digest {
+        bail!("{} is not axe-core {version}: its SHA-256 is {is} and should be {digest}", file.display());
+    }
+    Ok(file)
 }
 
 fn install_cargo(package: &str) -> anyhow::Result<Command> {

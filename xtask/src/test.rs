@@ -9,11 +9,11 @@ use std::{
 use anyhow::Context;
 use stockade_lab::{protocol::Outcome, report::Counts, tool};
 
-use crate::{bench, bpf, fuzz, lab, setup, workspace};
+use crate::{bench, bpf, fuzz, html, lab, setup, workspace};
 
 /// Returns whether nothing failed. A step that could not be carried out is a failure.
 pub fn run() -> anyhow::Result<bool> {
-    setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM, setup::BPF])?;
+    setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM, setup::BPF, setup::BROWSER])?;
     let mut total = Counts::default();
     total.add(step("format", workspace::cargo().args(["fmt", "--all", "--check"])));
     total.add(step(
@@ -44,6 +44,7 @@ pub fn run() -> anyhow::Result<bool> {
         total.add(Outcome::Skipped);
     }
     total.add(said("fuzz", &fuzz::run(&fuzz::Flags::a_minute())));
+    total.add(said("html", &html::run(&html::Flags::check())));
     total.add(said("bpf", &bpf::run(&bpf::Flags { check: true })));
     total += lab::play(&lab::Flags { for_tests: true, ..lab::Flags::default() })
         .unwrap_or_else(|error| could_not("lab", &error));

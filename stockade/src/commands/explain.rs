@@ -1,14 +1,17 @@
 /*!
-`stockade explain`: what a reason means, for whoever has just met its line in a log; and what a code of `policy check` does.
+`stockade explain`: what a reason means, for whoever has just met its line in a log; what a code of
+`policy check` does, and what a finding of `assess` is about.
 */
 use std::fmt::Write;
 
 use anyhow::{Result, anyhow};
 use schemars::JsonSchema;
 use serde::Serialize;
+use stockade_assess::{Text, runner::everything};
 use stockade_policy::check::{Code, code};
 use stockade_reasons::{Implies, Probe, Reason, Subject};
 
+use super::assess::{names, report::About};
 use crate::{Exit, flags, output};
 
 /// What `explain --json` prints.
@@ -67,6 +70,27 @@ pub struct CodeReport {
     pub right: String,
 }
 
+/// What `explain --json` prints of a finding of `assess`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct FindingReport {
+    /// The finding
+    pub id: String,
+    /// What is known about it
+    #[serde(flatten)]
+    pub about: About,
+}
+
+/// What `explain --json` prints of a feature that `assess` looks at.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct FeatureReport {
+    /// The feature
+    pub feature: String,
+    /// Its name
+    pub title: String,
+    /// Its findings
+    pub findings: Vec<FindingReport>,
+}
+
 pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
     let what = flags.what.join(" ");
     if let Some(code) = code(&what) {
@@ -79,6 +103,29 @@ pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
     }
     if is_code(&what) {
         return Err(anyhow!("this version knows no code {what}; docs/checks/README.md lists those it knows"));
+    }
+    if let Some(finding) = Text::of(&what) {
+        let report = FindingReport { id: finding.id.into(), about: About::of(finding) };
+        if json {
+            output::json(&report)?;
+        } else {
+            output::text(&finding_text(&report))?;
+        }
+        return Ok(Exit::Done);
+    }
+    if let Some(feature) = everything().iter().find(|feature| feature.id == what) {
+        let finding = |text: &Text| FindingReport { id: text.id.into(), about: About::of(text) };
+        let findings: Vec<_> = Text::of_feature(feature.id).map(finding).collect();
+        if json {
+            let (feature, title) = (feature.id.into(), feature.title.into());
+            output::json(&FeatureReport { feature, title, findings })?;
+        } else {
+            output::text(&findings.iter().map(finding_text).collect::<Vec<_>>().join("\n"))?;
+        }
+        return Ok(Exit::Done);
+    }
+    if is_finding(&what) {
+        return Err(anyhow!(names::none(&what)));
     }
     let (reason, comm) = find(&what)?;
     let report = report(reason, comm);
@@ -94,6 +141,35 @@ pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
 fn is_code(what: &str) -> bool {
     let digits = what.strip_prefix("SP").or_else(|| what.strip_prefix("sp"));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether it is written like a finding: no reason has a full stop.
+fn is_finding(what: &str) -> bool {
+    what.contains('.') && what.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+}
+
+fn finding_text(finding: &FindingReport) -> String {
+    let about = &finding.about;
+    let mut out = format!("{}: {}\n\n{}\n", finding.id, about.title, about.why);
+    for (whose, fix) in about.fix.each() {
+        let whose = if whose.is_empty() { "To do".to_owned() } else { format!("To do on {whose}") };
+        let _ = writeln!(out, "\n{whose}:");
+        for line in fix.lines() {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    match about.root.as_str() {
+        "yes" => out.push_str("\nOnly root sees anything of it.\n"),
+        "more" => out.push_str("\nRoot sees more of it.\n"),
+        _ => {}
+    }
+    out.push('\n');
+    for (word, list) in [("See", &about.links), ("CIS", &about.cis), ("HSI", &about.hsi)] {
+        for entry in list {
+            let _ = writeln!(out, "{word}: {entry}");
+        }
+    }
+    out
 }
 
 fn code_report(code: &Code) -> CodeReport {

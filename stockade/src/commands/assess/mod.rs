@@ -1,0 +1,181 @@
+/*!
+`stockade assess`: what this kernel really defends, proven by trying.
+
+```text
+the machine, or --from ─▶ Report ─ waivers ─ baseline ─▶ table, JSON, SARIF, JUnit, HTML
+```
+
+| file | what it owns |
+|---|---|
+| `report.rs` | what was found with its texts and sums: the JSON, in both directions |
+| `names.rs` | features and findings by the names that are typed |
+| `waivers.rs`, `changes.rs` | what is accepted, and what changed |
+| `table.rs`, `sarif.rs`, `junit.rs`, `html/` | one form each |
+| `progress.rs` | the line on the terminal while it takes long |
+*/
+use std::{
+    fs::{self, File},
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use stockade_assess::{System, Verdict, assess};
+
+use self::{
+    changes::Direction,
+    names::Names,
+    progress::Progress,
+    report::{Found, Report, State},
+};
+use crate::{
+    Exit,
+    flags::{self, FailOn},
+    output,
+};
+
+pub mod changes;
+#[cfg(test)]
+pub mod example;
+mod html;
+mod junit;
+pub mod names;
+mod progress;
+pub mod report;
+mod sarif;
+mod table;
+mod waivers;
+
+/// As much of an assessment is read as this, in bytes. A whole one has a hundredth.
+const LARGEST: u64 = 32 << 20;
+
+/// Where the text of the table is broken when nobody sees a terminal.
+const WIDTH: usize = 100;
+
+pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
+    // Whatever is wrong with what was asked for is told before the machine is asked.
+    let forms = forms(flags, json)?;
+    let names = Names::of(&flags.names);
+    let waivers = match (&flags.from, &flags.config) {
+        // What was waived then is in the report.
+        (Some(_), None) => None,
+        (_, file) => waivers::File::read(file.as_deref())?,
+    };
+    let baseline = flags.baseline.as_deref().map(read).transpose()?;
+    let mut report = match &flags.from {
+        Some(path) => read(path)?,
+        None => ask(&names, !flags.quick),
+    };
+    report.retain(|found| names.has(found.id()));
+    if let Some(waivers) = waivers {
+        waivers.apply(&mut report);
+    }
+    if let Some(baseline) = baseline {
+        changes::compare(&mut report, &baseline, |id| names.has(id));
+    }
+    for (form, path) in forms {
+        form.write(&report, flags, path.as_deref())?;
+    }
+    let decides = report.findings().any(|found| counts(&report, found, flags.fail_on));
+    Ok(if decides { Exit::No } else { Exit::Done })
+}
+
+fn ask(names: &Names, measures: bool) -> Report {
+    let system = System::live(measures);
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let mut progress = Progress::new();
+    let assessment =
+        assess(&system, &names.features(), at_once, |title, done, of| progress.at(title, done, of));
+    drop(progress);
+    Report::new(assessment, &system)
+}
+
+fn read(path: &Path) -> Result<Report> {
+    let told = || format!("read the assessment in {}", path.display());
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).with_context(told)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(anyhow::anyhow!("it has more than {} MiB, which no assessment has", LARGEST >> 20))
+            .with_context(told);
+    }
+    Report::read(&String::from_utf8_lossy(&bytes)).with_context(told)
+}
+
+/// Whether a finding makes the exit status 1. With a baseline only what got worse does, or can be told no more.
+fn counts(report: &Report, found: &Found, fail_on: FailOn) -> bool {
+    let changed = match &report.changes {
+        None => true,
+        Some(changes) => changes
+            .of(found.id())
+            .is_some_and(|change| matches!(change.direction, Direction::Worse | Direction::Unclear)),
+    };
+    changed && is_covered(fail_on, found.state())
+}
+
+fn is_covered(fail_on: FailOn, state: State) -> bool {
+    let State::Is(verdict) = state else { return false };
+    match verdict {
+        Verdict::Fail => fail_on >= FailOn::Fail,
+        Verdict::Warn => fail_on >= FailOn::Warn,
+        Verdict::Unknown => fail_on >= FailOn::Unknown,
+        Verdict::Pass | Verdict::NotApplicable => false,
+    }
+}
+
+/// A form in which a report is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Table,
+    Json,
+    Sarif,
+    Junit,
+    Html,
+}
+
+/// Every form that was asked for, with its file; none is standard output, where one form always goes.
+fn forms(flags: &flags::Assess, json: bool) -> Result<Vec<(Form, Option<PathBuf>)>> {
+    let asked = [
+        ("--sarif", Form::Sarif, &flags.sarif),
+        ("--junit", Form::Junit, &flags.junit),
+        ("--html", Form::Html, &flags.html),
+    ];
+    let mut forms = Vec::new();
+    let mut printed = if json { vec![("--json", Form::Json)] } else { Vec::new() };
+    for (flag, form, path) in asked {
+        match path.as_deref() {
+            None => {}
+            Some(path) if path == Path::new("-") => printed.push((flag, form)),
+            Some(path) => forms.push((form, Some(path.to_owned()))),
+        }
+    }
+    if let [(first, _), (second, _), ..] = printed[..] {
+        bail!("{first} and {second} cannot both be printed: give one of them a file, as in {second}=FILE");
+    }
+    forms.push((printed.first().map_or(Form::Table, |(_, form)| *form), None));
+    Ok(forms)
+}
+
+impl Form {
+    fn write(self, report: &Report, flags: &flags::Assess, path: Option<&Path>) -> Result<()> {
+        let text = match self {
+            Form::Table => {
+                let width = if io::stdout().is_terminal() { textwrap::termwidth() } else { WIDTH };
+                return output::styled(&table::table(report, width, flags.details));
+            }
+            Form::Json => json(report)?,
+            Form::Sarif => json(&sarif::log(report))?,
+            Form::Junit => junit::document(report, |found| counts(report, found, flags.fail_on))?,
+            Form::Html => html::page(report),
+        };
+        match path {
+            Some(path) => fs::write(path, text).with_context(|| format!("write {}", path.display())),
+            None => output::text(&text),
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}

@@ -1,0 +1,97 @@
+/*!
+Features and findings by the names that are typed, such as `aslr` and `tpm.event-log`.
+*/
+use clap::{
+    Arg, Command, Error,
+    builder::{PossibleValue, StringValueParser, TypedValueParser},
+    error::ErrorKind,
+};
+use stockade_assess::{Feature, Text, runner::everything};
+
+/// What is wanted; everything, where no name is given.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// These, which the parser of the command line has let through.
+    pub fn of(names: &[String]) -> Self {
+        Self(names.to_vec())
+    }
+
+    /// Whether this finding is wanted.
+    pub fn has(&self, id: &str) -> bool {
+        let feature = id.split_once('.').map_or(id, |(feature, _)| feature);
+        self.0.is_empty() || self.0.iter().any(|name| name == id || name == feature)
+    }
+
+    /// The features that have wanted findings.
+    pub fn features(&self) -> Vec<Feature> {
+        let all = everything().iter();
+        all.filter(|feature| Text::of_feature(feature.id).any(|text| self.has(text.id))).copied().collect()
+    }
+}
+
+/// Every name there is: features, then findings.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    everything().iter().map(|feature| feature.id).chain(Text::all().iter().map(|text| text.id))
+}
+
+/// What to say of a name that is none.
+pub fn none(typed: &str) -> String {
+    /// As for reasons: below this likeness a suggestion confuses more than it helps.
+    const NEAR: f64 = 0.8;
+    let likeness = |name: &str| {
+        strsim::normalized_damerau_levenshtein(typed, name).max(strsim::jaro_winkler(typed, name))
+    };
+    let near = all().map(|name| (likeness(name), name)).filter(|(likeness, _)| *likeness >= NEAR);
+    if let Some((_, near)) = near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        return format!("there is no feature or finding {typed:?}; did you mean {near}?");
+    }
+    let features: Vec<_> = everything().iter().map(|feature| feature.id).collect();
+    format!("there is no feature or finding {typed:?}; the features are: {}", features.join(", "))
+}
+
+/// Lets known names through, and offers them to completions.
+#[derive(Clone, Debug)]
+pub struct Parser;
+
+impl TypedValueParser for Parser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, Error> {
+        let typed = StringValueParser::new().parse_ref(command, arg, value)?;
+        if all().any(|name| name == typed) {
+            return Ok(typed);
+        }
+        Err(Error::raw(ErrorKind::InvalidValue, none(&typed) + "\n").with_cmd(command))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(all().map(PossibleValue::new)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_all_its_findings_and_no_name_is_everything() {
+        let names = Names::of(&["ksm".into(), "tpm.event-log".into()]);
+        assert!(names.has("ksm.running") && names.has("tpm.event-log") && !names.has("tpm.banks"));
+        assert!(Names::default().has("tpm.banks"));
+        assert_eq!(Names::default().features().len(), everything().len());
+        assert_eq!(names.features()[0].id, "ksm");
+    }
+
+    #[test]
+    fn what_is_no_name_has_one_near() {
+        assert!(none("ksm.runing").ends_with("did you mean ksm.running?"));
+        assert!(none("zzz").contains("the features are: "));
+    }
+}
