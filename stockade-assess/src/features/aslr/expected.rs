@@ -7,7 +7,7 @@ How many bits each part of a program should have, from the kernel's sources.
 | the same, 32-bit | `vm.mmap_rnd_compat_bits` | the same | |
 | stack | 22 bits of pages and 9 of 16 bytes, which overlap by one | 18 bits of pages and 8 of 16 bytes | `STACK_RND_MASK`, `arch_align_stack()` |
 | the same, 32-bit | 11 bits of pages, and as above | the same | |
-| heap, from the program's end | 1 GiB since 6.9, before 32 MiB | 1 GiB | `arch_randomize_brk()` |
+| heap, from the program's end | 1 GiB since 6.9 and in some older stable kernels, before 32 MiB | 1 GiB | `arch_randomize_brk()` |
 | the same, 32-bit | 32 MiB | the same | |
 | vDSO | with the stack: 22 bits; 32-bit with the mappings | with the mappings | `vdso_addr()`, `map_vdso()` |
 */

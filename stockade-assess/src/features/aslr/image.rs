@@ -26,7 +26,6 @@ const PT_INTERP: u32 = 3;
 const PT_GNU_STACK: u32 = 0x6474_e551;
 const READ: u32 = 4;
 const WRITE: u32 = 2;
-const EXECUTE: u32 = 1;
 
 /// The bytes of it. None on an architecture whose headers are not known here.
 pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
@@ -65,7 +64,8 @@ pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
     }
     for (kind, rights, at, size, align) in [
         (PT_INTERP, READ, begin, length, 1),
-        (PT_LOAD, READ | EXECUTE, 0, end, align),
+        // Writable: 6.1 does not start a program whose loader has nothing that is.
+        (PT_LOAD, READ | WRITE, 0, end, align),
         (PT_GNU_STACK, READ | WRITE, 0, 0, 16),
     ] {
         half(&mut out, kind);

@@ -115,7 +115,13 @@ impl Image {
         if !libc::WIFSTOPPED(status) {
             return Err(self.ended(status));
         }
-        let layout = self.read(system, pid);
+        // Stopped as a program that has begun; any other signal would have ended it.
+        let layout = match libc::WSTOPSIG(status) {
+            libc::SIGTRAP => self.read(system, pid),
+            signal => {
+                Err(Trouble::Other(format!("a program in memory could not be started: signal {signal}")))
+            }
+        };
         // SAFETY: ends a child of this process, which is stopped, and takes its status.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
