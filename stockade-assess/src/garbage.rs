@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A check of garbage takes an instant. This is for busy machines.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How many machines each feature meets, and how often more is put where it looked.
 const MACHINES: u64 = 24;
