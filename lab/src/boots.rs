@@ -12,6 +12,7 @@ use crate::{
 
 /// What there is to know of a way to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is so or not, whatever the others are")]
 pub struct Facts {
     /// What it adds to the kernel's command line.
     pub cmdline: &'static str,
