@@ -130,12 +130,13 @@ impl Machine<'_> {
         })
     }
 
-    /// As [`Machine::run`], with a TPM. Booted from the image as it is packaged: the tables that tell the kernel of a TPM do not
-    /// survive being booted without the BIOS.
-    pub fn run_tpm(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
-        let tpm = Tpm::start(&self.console.with_extension("swtpm"))?;
+    /// As [`Machine::run`], from the image as it is packaged, by the BIOS; with a TPM where one is asked for.
+    pub fn run_packaged(&self, tpm: bool, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
+        let tpm = if tpm { Some(Tpm::start(&self.console.with_extension("swtpm"))?) } else { None };
         let mut qemu = self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()));
-        tpm.attach(&mut qemu);
+        if let Some(tpm) = &tpm {
+            tpm.attach(&mut qemu);
+        }
         self.follow(qemu, |line| {
             heard(line);
             ControlFlow::Continue(())

@@ -12,6 +12,7 @@ use crate::{
 
 /// What there is to know of a way to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is so or not, whatever the others are")]
 pub struct Facts {
     /// What it adds to the kernel's command line.
     pub cmdline: &'static str,
@@ -19,8 +20,11 @@ pub struct Facts {
     pub hardware: Hardware,
     /// The firmware it takes; without, QEMU loads the kernel by itself.
     pub firmware: Option<firmware::Setup>,
-    /// Whether there is a TPM 2.0. The BIOS then boots the kernel as it is packaged.
+    /// Whether there is a TPM 2.0.
     pub tpm: bool,
+    /// Whether the BIOS boots the kernel as it is packaged. Only so does it find the tables that tell of a TPM or an IOMMU, and
+    /// move itself to a random address.
+    pub packaged: bool,
     /// Whether its guest has [`crate::userland`]'s disk.
     pub userland: bool,
     /// Whether one flavour of each kernel series is enough, the generic one: what is played there is long, and the flavours
@@ -34,6 +38,7 @@ const USUAL: Facts = Facts {
     hardware: Hardware::USUAL,
     firmware: None,
     tpm: false,
+    packaged: false,
     userland: false,
     generic: false,
 };
@@ -47,6 +52,27 @@ const WITH_PROGRAMS: Facts = Facts { userland: true, ..GENERIC };
 /// By EFI firmware, with an enrolled key or without.
 const fn by_firmware(secure_boot: bool, image: Image) -> Facts {
     Facts { firmware: Some(firmware::Setup { secure_boot, image }), ..GENERIC }
+}
+
+/// As distributed, and as machines boot it.
+const ASSESSED: Facts = Facts { packaged: true, ..GENERIC };
+
+/// The word by which a guest mounts cgroups of version 1 in place of those of version 2.
+pub const LEGACY_CGROUPS: &str = "stockade.cgroups=1";
+
+/// The same with this on the command line.
+const fn assessed(cmdline: &'static str) -> Facts {
+    Facts { cmdline, ..ASSESSED }
+}
+
+/// The same on this model of a processor.
+const fn on_cpu(cpu: &'static str) -> Facts {
+    Facts { hardware: Hardware { cpu, ..Hardware::USUAL }, ..ASSESSED }
+}
+
+/// The same on this board, with these devices.
+const fn with_device(board: &'static str, devices: &'static [&'static str], cmdline: &'static str) -> Facts {
+    Facts { hardware: Hardware { board, devices, ..Hardware::USUAL }, cmdline, ..ASSESSED }
 }
 
 /// Makes the type and its table of one list.
@@ -137,7 +163,57 @@ boots! {
     /// The same with SELinux enforcing, before any policy is loaded.
     Selinux "selinux" Facts { cmdline: "security=selinux enforcing=1", ..WITH_PROGRAMS };
     /// As distributed, on a machine with a TPM 2.0.
-    Tpm "tpm" Facts { tpm: true, ..GENERIC };
+    Tpm "tpm" Facts { tpm: true, packaged: true, ..GENERIC };
+    /// As distributed, for what is assessed without a difference, and for changes while it runs.
+    Assessed "assessed" ASSESSED;
+    /// The kernel stays where it is linked to.
+    AssessedNoKaslr "assessed-nokaslr" assessed("nokaslr");
+    /// Programs get everything where everybody expects it.
+    AssessedNoRandomMaps "assessed-norandmaps" assessed("norandmaps");
+    /// The processor knows no memory that must not be executed.
+    AssessedNoNx "assessed-no-nx" on_cpu("max,-nx");
+    /// Without mitigations for processors.
+    AssessedNoMitigations "assessed-mitigations" assessed("mitigations=off");
+    /// Modules have to be signed.
+    AssessedSignedModules "assessed-sig-enforce" assessed("module.sig_enforce=1");
+    /// The kernel's own lockdown at integrity.
+    AssessedIntegrity "assessed-integrity" assessed("lockdown=integrity");
+    /// The kernel's own lockdown at confidentiality.
+    AssessedConfidentiality "assessed-confid" assessed("lockdown=confidentiality");
+    /// FIPS mode.
+    AssessedFips "assessed-fips" assessed("fips=1");
+    /// SELinux in place of AppArmor.
+    AssessedSelinux "assessed-selinux" assessed("security=selinux");
+    /// Cgroups of version 1 alone, of which only the controller for processes is mounted.
+    AssessedLegacy "assessed-cgroup1" assessed(LEGACY_CGROUPS);
+    /// Caches of the kernel are not merged.
+    AssessedSlabs "assessed-slabs" assessed("slab_nomerge");
+    /// Memory is not zeroed when it is given out.
+    AssessedNotZeroed "assessed-not-zeroed" assessed("init_on_alloc=0");
+    /// Memory is zeroed when it is given back.
+    AssessedZeroed "assessed-zeroed" assessed("init_on_free=1");
+    /// Free pages are shuffled.
+    AssessedShuffled "assessed-shuffled" assessed("page_alloc.shuffle=1");
+    /// A page for system calls at a fixed address.
+    AssessedVsyscall "assessed-vsyscall" assessed("vsyscall=emulate");
+    /// Without debugfs.
+    AssessedNoDebugfs "assessed-debugfs" assessed("debugfs=off");
+    /// System calls begin where the stack does.
+    AssessedStack "assessed-kstack" assessed("randomize_kstack_offset=off");
+    /// A processor without a generator of random numbers.
+    AssessedNoGenerator "assessed-no-rdrand" on_cpu("max,-rdrand,-rdseed");
+    /// A hypervisor that tells when the machine was copied.
+    AssessedCopied "assessed-vmgenid" with_device("pc", &["edu", "vmgenid,guid=auto"], "");
+    /// A machine with an IOMMU that is in use.
+    AssessedIommu "assessed-iommu" with_device("q35", &["edu", "intel-iommu"], "");
+    /// The same, and what is taken back from a device is out of its reach at once.
+    AssessedIommuStrict "assessed-strict" with_device("q35", &["edu", "intel-iommu"], "iommu.strict=1");
+    /// The same, and the kernel leaves it alone.
+    AssessedIommuOff "assessed-iommu-off" with_device("q35", &["edu", "intel-iommu"], "intel_iommu=off");
+    /// As [`Boot::Assessed`], for changes that only a reboot undoes.
+    AssessedForGood "assessed-for-good" ASSESSED;
+    /// As [`Boot::Assessed`], for what `stockade assess` leaves behind.
+    AssessedTwice "assessed-twice" GENERIC;
 }
 
 impl Boot {
@@ -150,7 +226,7 @@ impl Boot {
     /// Whether firmware may say something before the guest does.
     #[must_use]
     pub fn has_firmware(self) -> bool {
-        self.facts().firmware.is_some() || self.facts().tpm
+        self.facts().firmware.is_some() || self.facts().packaged
     }
 
     /// Whether the firmware has to refuse it: the scenario is then played by the host.

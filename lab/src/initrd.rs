@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Raise it when what goes into the first archive changes.
-const BASE: &str = "base-7.cpio";
+const BASE: &str = "base-9.cpio";
 
 /// Modules that scenarios want: for MSRs, firmware's variables, ACPI tables at run time, parameters that name hardware, and an IPsec
 /// association with all it needs. Not every kernel has each, as a module or at all.
@@ -56,8 +56,8 @@ const CRYPTO_MODULES: [&str; 13] = [
     "des_generic",
 ];
 
-const FOLDERS: [&str; 11] =
-    ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"];
+const FOLDERS: [&str; 12] =
+    ["bin", "boot", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"];
 
 /// A program to put into a guest.
 #[derive(Clone, Debug)]
@@ -104,6 +104,10 @@ fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     let mut crypto = modules(kernel, &CRYPTO_MODULES)?;
     crypto.retain(|file| !files.contains(file));
     archive.modules("modules/crypto", &crypto)?;
+    if let Some(config) = kernel.config() {
+        let text = fs::read(&config).with_context(|| format!("reading {}", config.display()))?;
+        archive.file(&format!("boot/config-{}", kernel.release), 0o644, &text)?;
+    }
     archive.finish()
 }
 

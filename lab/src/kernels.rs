@@ -76,6 +76,15 @@ impl Kernel {
         packaged_image(&self.folder.join("root"), &self.release)
     }
 
+    /// What it was built with, as its package says; a kernel given by path does not say.
+    #[must_use]
+    pub fn config(&self) -> Option<PathBuf> {
+        let root = self.folder.join("root");
+        let candidates =
+            [format!("boot/config-{}", self.release), format!("lib/modules/{}/config", self.release)];
+        candidates.map(|path| root.join(path)).into_iter().find(|path| path.exists())
+    }
+
     /// The file of a module of its package.
     pub fn module(&self, name: &str) -> anyhow::Result<PathBuf> {
         let root = self.folder.join("root");

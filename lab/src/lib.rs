@@ -22,6 +22,7 @@ pub mod debian;
 #[cfg(feature = "scenarios")]
 pub mod doors;
 pub mod firmware;
+pub mod flips;
 pub mod guest;
 pub mod initrd;
 pub mod kernels;

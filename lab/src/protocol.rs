@@ -3,7 +3,7 @@ What a guest tells the host over ttyS1: one JSON document a line.
 */
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Boot;
+use crate::{flips::Assessed, scenario::Boot};
 
 /// A line from the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum Event {
         /// How long it took on the guest's clock.
         ms: u64,
     },
+    /// What `stockade assess` found here, for flips.
+    Assessed(Assessed),
     /// All scenarios of this boot were played.
     Done,
 }
@@ -58,6 +60,9 @@ pub struct Listed {
 /// A scenario that is about to have every process but PID 1 ended writes its name here: PID 1 then plays it once
 /// more, for the proof.
 pub const AGAIN: &str = "/run/again";
+
+/// A scenario that has something to tell the host beside how it ended writes an [`Event`] here.
+pub const TOLD: &str = "/run/told";
 
 /// Begins the last line of a guest that runs one program; its exit status follows.
 pub const ENDED: &str = "guest-init: the program ended with status ";

@@ -16,6 +16,7 @@ use anyhow::Context;
 use crate::{
     boot::{End, Machine},
     firmware,
+    flips::{self, Answers, Assessed},
     initrd::{self, Program},
     kernels::Kernel,
     protocol::{Event, Listed, Outcome, is_trouble},
@@ -80,6 +81,9 @@ pub struct Session<'a> {
     pub folder: &'a Path,
 }
 
+/// What guests said of `stockade assess`, by kernel, boot and whether it was measured.
+type Found<'a> = BTreeMap<&'a str, BTreeMap<(Boot, bool), Answers>>;
+
 struct Job<'a> {
     kernel: &'a Kernel,
     boot: Boot,
@@ -124,20 +128,32 @@ impl Session<'_> {
         }
         let jobs = Mutex::new(jobs);
         let total = Mutex::new(skipped);
+        let assessed = Mutex::new(BTreeMap::new());
         thread::scope(|scope| {
             for _ in 0..GUESTS {
                 scope.spawn(|| {
                     while let Some(job) = next(&jobs) {
-                        let counts = self.guest(&job);
+                        let counts = self.guest(&job, &assessed);
                         *total.lock().expect("no thread panics while counting") += counts;
                     }
                 });
             }
         });
-        Ok(total.into_inner().expect("no thread panics while counting"))
+        let mut total = total.into_inner().expect("no thread panics while counting");
+        let assessed: Found<'_> =
+            assessed.into_inner().expect("no thread panics while noting what was found");
+        for (kernel, played) in &assessed {
+            for (boot, what, result) in flips::judge_booted(played) {
+                let outcome = if result.is_ok() { Outcome::Passed } else { Outcome::Failed };
+                let detail = result.err().map(|error| format!("{error:#}")).unwrap_or_default();
+                println!("{}", line_of(outcome, &format!("{kernel:<12} {boot:<22}"), &what, 0, &detail));
+                total.add(outcome);
+            }
+        }
+        Ok(total)
     }
 
-    fn guest(&self, job: &Job<'_>) -> Counts {
+    fn guest<'a>(&self, job: &Job<'a>, found: &Mutex<Found<'a>>) -> Counts {
         let label = label(job.kernel, job.boot);
         let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.facts().cmdline, job.boot);
         if let Some(only) = self.only {
@@ -168,6 +184,10 @@ impl Session<'_> {
                 open.retain(|n| *n != name);
                 counts.add(result);
                 println!("{}", line_of(result, &label, &name, ms, &detail));
+            }
+            Ok(Event::Assessed(Assessed { measured, answers })) => {
+                let mut found = found.lock().expect("no thread panics while noting what was found");
+                found.entry(&job.kernel.id).or_default().insert((job.boot, measured), answers);
             }
             Ok(Event::Done) => done = true,
             Err(_) if line.trim().is_empty() => {}
@@ -216,8 +236,8 @@ impl Session<'_> {
 
 /// Runs a guest in the way its boot asks for.
 fn run(machine: &Machine<'_>, boot: Boot, mut hear: impl FnMut(&str)) -> anyhow::Result<End> {
-    if boot.facts().tpm {
-        return machine.run_tpm(hear);
+    if boot.facts().packaged {
+        return machine.run_packaged(boot.facts().tpm, hear);
     }
     let Some(setup) = boot.facts().firmware else { return machine.run(hear) };
     let disk = prepare(machine, setup)?;

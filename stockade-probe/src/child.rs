@@ -35,12 +35,13 @@ pub(crate) fn run(limit: Duration, probe: impl FnOnce() -> Outcome) -> Outcome {
 
 fn attempt(limit: Duration, probe: impl FnOnce() -> Outcome) -> io::Result<Outcome> {
     let (mut reader, writer) = pipe()?;
+    let parent = std::process::id();
     // SAFETY: fork() itself has no precondition. The child keeps to its own copy of memory, allocates with
     // the C library's allocator, which is made usable after a fork, and leaves through _exit.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         drop(reader);
-        answer_and_exit(writer, probe);
+        answer_and_exit(parent, writer, probe);
     }
     check(pid.into())?;
     drop(writer);
@@ -73,9 +74,14 @@ fn attempt(limit: Duration, probe: impl FnOnce() -> Outcome) -> io::Result<Outco
 }
 
 /// The child's whole life after the fork.
-fn answer_and_exit(mut writer: File, probe: impl FnOnce() -> Outcome) -> ! {
+fn answer_and_exit(parent: u32, mut writer: File, probe: impl FnOnce() -> Outcome) -> ! {
     // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if std::os::unix::process::parent_id() != parent {
+        // The parent died before it could be said that this ends with it.
+        // SAFETY: _exit ends the process at once.
+        unsafe { libc::_exit(1) }
+    }
     let outcome =
         catch_unwind(AssertUnwindSafe(probe)).unwrap_or_else(|_| Outcome::failed("the probe panicked"));
     // A write that fails is seen by the parent as an end without an answer.

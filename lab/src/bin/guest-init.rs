@@ -16,7 +16,7 @@ On the host, `--list` prints the scenarios. In a guest scenarios call it with `-
 */
 use std::{
     env,
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
     os::{
@@ -31,9 +31,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use stockade_lab::{
-    attacks,
+    attacks, boots,
     guest::{Guest, exit_status},
-    protocol::{AGAIN, ENDED, Event, Listed, Outcome, is_trouble},
+    protocol::{AGAIN, ENDED, Event, Listed, Outcome, TOLD, is_trouble},
     scenario::{Boot, Scenario, Skip},
     scenarios, userland,
 };
@@ -138,6 +138,7 @@ fn attack_doors() -> ExitCode {
 
 fn init() -> anyhow::Result<()> {
     let mut notes = mount_all();
+    notes.extend(mount_legacy_cgroups().err().map(|error| format!("{error:#}")));
     notes.extend(load_modules("/modules/order"));
     notes.extend(mount_what_modules_bring());
     if Path::new(userland::ORDER).exists() {
@@ -207,6 +208,10 @@ fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
         if result == Outcome::Failed && !kernel.is_empty() {
             detail += "\nthe kernel's log meanwhile:\n";
             detail += &kernel[kernel.len().saturating_sub(30)..].join("\n");
+        }
+        if let Ok(told) = fs::read(TOLD) {
+            fs::remove_file(TOLD).with_context(|| format!("removing {TOLD}"))?;
+            host.tell(&serde_json::from_slice(&told).context("reading what a scenario has to tell")?)?;
         }
         let detail = detail.trim().to_owned();
         host.tell(&Event::End { name: scenario.name.to_owned(), result, detail, ms })?;
@@ -392,6 +397,21 @@ fn mount_all() -> Vec<String> {
         }
     }
     notes
+}
+
+/// Where the command line asks for it, has cgroups of version 1 in place of those of version 2.
+fn mount_legacy_cgroups() -> anyhow::Result<()> {
+    const FOLDER: &CStr = c"/sys/fs/cgroup";
+    let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    if !cmdline.split_whitespace().any(|word| word == boots::LEGACY_CGROUPS) {
+        return Ok(());
+    }
+    // SAFETY: the strings are constants.
+    check(unsafe { libc::umount(FOLDER.as_ptr()) }).context("unmounting cgroups of version 2")?;
+    let kind = c"cgroup".as_ptr();
+    // SAFETY: the strings are constants.
+    check(unsafe { libc::mount(kind, FOLDER.as_ptr(), kind, 0, c"pids".as_ptr().cast()) })
+        .context("mounting cgroups of version 1")
 }
 
 /// Mounts file systems that are modules: the firmware's variables where there are any, and configfs, without

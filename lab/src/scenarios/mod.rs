@@ -17,6 +17,7 @@ mod compat;
 mod conformance;
 mod enforcement;
 mod fallback;
+mod flips;
 mod killed;
 mod load;
 mod namespaces;
@@ -39,6 +40,8 @@ mod weaknesses;
 #[must_use]
 pub fn all() -> Vec<Scenario> {
     [
+        // First: what is assessed is what was booted.
+        &flips::all(),
         boots::SCENARIOS,
         table::SCENARIOS,
         enforcement::SCENARIOS,
@@ -64,6 +67,7 @@ pub fn all() -> Vec<Scenario> {
         selinux::SCENARIOS,
         seal_record::SCENARIOS,
         &policy::all(),
+        flips::traces::SCENARIOS,
     ]
     .concat()
 }

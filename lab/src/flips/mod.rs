@@ -1,0 +1,231 @@
+/*!
+Flips: two guests that differ in one thing, or one guest before and after a change, and the findings of `stockade assess` that
+must differ with it, and no others.
+
+What differs by the way of booting is in [`BOOTED`]; guests tell the host what was found, and the host compares. What is changed
+in a running guest is compared there (`scenarios/flips/`).
+*/
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+mod booted;
+
+pub use booted::{BASES, BOOTED};
+
+use crate::boots::Boot;
+
+/// What a finding comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the words say it")]
+pub enum Verdict {
+    Fail,
+    Warn,
+    Unknown,
+    Pass,
+    NotApplicable,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Fail => "fail",
+            Verdict::Warn => "warn",
+            Verdict::Unknown => "unknown",
+            Verdict::Pass => "pass",
+            Verdict::NotApplicable => "not applicable",
+        }
+    }
+}
+
+/// What was found out about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What is so, and what was seen, for people and for [`Flip::shows`].
+    pub said: String,
+}
+
+/// What `stockade assess` found, by the findings' ids.
+pub type Answers = BTreeMap<String, Answer>;
+
+/// What was found in a guest, for the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assessed {
+    /// Whether what takes long was measured.
+    pub measured: bool,
+    /// What was found.
+    pub answers: Answers,
+}
+
+/// One finding that differs.
+#[derive(Clone, Copy, Debug)]
+pub struct Flip {
+    /// Its id.
+    pub finding: &'static str,
+    /// What it comes to without the difference.
+    pub before: Verdict,
+    /// What it comes to with it.
+    pub after: Verdict,
+    /// Words that have to be in what is said with it; empty for none.
+    pub shows: &'static str,
+}
+
+/// A way to boot that differs from another in one thing.
+#[derive(Clone, Copy, Debug)]
+pub struct Booted {
+    /// The way with the difference.
+    pub boot: Boot,
+    /// The way without.
+    pub base: Boot,
+    /// Whether the answers with measurements are compared.
+    pub measured: bool,
+    /// What must differ.
+    pub flips: &'static [Flip],
+    /// Findings that differ as well for this one thing, on some kernels or on all.
+    pub also: &'static [&'static str],
+}
+
+/// A flip, for tables.
+#[must_use]
+pub const fn flip(finding: &'static str, before: Verdict, after: Verdict, shows: &'static str) -> Flip {
+    Flip { finding, before, after, shows }
+}
+
+/// Reads what `stockade assess --json` printed.
+pub fn read(document: &Value) -> Result<Answers> {
+    let features = document["features"].as_array().context("there are no features")?;
+    let mut answers = Answers::new();
+    for finding in features.iter().flat_map(|f| f["findings"].as_array().into_iter().flatten()) {
+        let id = finding["id"].as_str().context("a finding has no id")?;
+        let verdict = Verdict::deserialize(&finding["verdict"])
+            .with_context(|| format!("{id} has a verdict that is none: {}", finding["verdict"]))?;
+        let mut said = finding["found"].as_str().unwrap_or_default().to_owned();
+        for evidence in finding["evidence"].as_array().into_iter().flatten() {
+            let word = |name: &str| evidence[name].as_str().unwrap_or_default().to_owned();
+            said += &format!("; {}: {}", word("source"), word("observed"));
+        }
+        let twice = answers.insert(id.to_owned(), Answer { verdict, said });
+        ensure!(twice.is_none(), "{id} is there twice");
+    }
+    ensure!(!answers.is_empty(), "there are no findings");
+    Ok(answers)
+}
+
+/// Demands that what differs is what must, and nothing beside. What it says when it is wrong names everything that is.
+pub fn judge(flips: &[Flip], also: &[&str], before: &Answers, after: &Answers) -> Result<()> {
+    let mut wrong = Vec::new();
+    for flip in flips {
+        for (answers, wanted, when, shows) in
+            [(before, flip.before, "without", ""), (after, flip.after, "with", flip.shows)]
+        {
+            match answers.get(flip.finding) {
+                Some(answer) if answer.verdict == wanted && answer.said.contains(shows) => {}
+                Some(answer) => wrong.push(format!(
+                    "{} {when}: {}, not {}{}: {}",
+                    flip.finding,
+                    answer.verdict.word(),
+                    wanted.word(),
+                    if shows.is_empty() { String::new() } else { format!(" with {shows:?}") },
+                    answer.said
+                )),
+                None => wrong.push(format!("{} {when}: there is no such finding", flip.finding)),
+            }
+        }
+    }
+    let expected: BTreeSet<&str> =
+        flips.iter().map(|flip| flip.finding).chain(also.iter().copied()).collect();
+    let ids: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for id in ids.into_iter().filter(|id| !expected.contains(id.as_str())) {
+        let (old, new) = (before.get(id), after.get(id));
+        if old.map(|answer| answer.verdict) != new.map(|answer| answer.verdict) {
+            let told = |answer: Option<&Answer>| {
+                answer.map_or_else(|| "nothing".to_owned(), |a| format!("{} ({})", a.verdict.word(), a.said))
+            };
+            wrong.push(format!("{id} differs too: {} → {}", told(old), told(new)));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Where chance put the kernel is where it was built for once in some five hundred boots.
+const CHANCE: [&str; 1] = ["aslr.kernel"];
+
+/// What was found in the guest that others are compared with. What chance decides is taken from any guest in which it did not happen.
+fn without(played: &BTreeMap<(Boot, bool), Answers>, booted: &Booted) -> Option<Answers> {
+    let mut answers = played.get(&(booted.base, booted.measured))?.clone();
+    for flip in booted.flips.iter().filter(|flip| CHANCE.contains(&flip.finding)) {
+        let others = played.iter().filter(|((boot, _), _)| *boot != booted.boot);
+        let mut same = others.filter_map(|(_, answers)| answers.get(flip.finding));
+        if let Some(answer) = same.find(|answer| answer.verdict == flip.before) {
+            answers.insert(flip.finding.to_owned(), answer.clone());
+        }
+    }
+    Some(answers)
+}
+
+/// Judges every way to boot that was played on one kernel with what it differs from: its name and what is wrong.
+#[must_use]
+pub fn judge_booted(played: &BTreeMap<(Boot, bool), Answers>) -> Vec<(Boot, String, Result<()>)> {
+    let mut results = Vec::new();
+    for booted in BOOTED {
+        let Some(after) = played.get(&(booted.boot, booted.measured)) else { continue };
+        let name: Vec<String> = booted
+            .flips
+            .iter()
+            .map(|f| format!("{} {} → {}", f.finding, f.before.word(), f.after.word()))
+            .collect();
+        let also = [booted.also, &CHANCE].concat();
+        let result = match without(played, booted) {
+            Some(before) => judge(booted.flips, &also, &before, after),
+            None => Err(anyhow::anyhow!("the guest {} said nothing to compare with", booted.base)),
+        };
+        results.push((booted.boot, format!("flips {}", name.join(", ")), result));
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Answers, BASES, BOOTED, Verdict, flip, judge, read};
+
+    fn answers(of: &[(&str, Verdict)]) -> Answers {
+        of.iter()
+            .map(|(id, verdict)| ((*id).to_owned(), Answer { verdict: *verdict, said: "a word".into() }))
+            .collect()
+    }
+
+    #[test]
+    fn what_differs_has_to_be_what_must() {
+        let before = answers(&[("a", Verdict::Pass), ("b", Verdict::Pass)]);
+        let after = answers(&[("a", Verdict::Fail), ("b", Verdict::Pass)]);
+        let flips = [flip("a", Verdict::Pass, Verdict::Fail, "word")];
+        judge(&flips, &[], &before, &after).unwrap();
+        assert!(judge(&flips, &[], &before, &before).is_err(), "it has to flip");
+        assert!(judge(&[], &[], &before, &after).is_err(), "nothing else may flip");
+        judge(&[], &["a"], &before, &after).unwrap();
+        assert!(judge(&[flip("a", Verdict::Pass, Verdict::Fail, "else")], &[], &before, &after).is_err());
+        assert!(judge(&[flip("c", Verdict::Pass, Verdict::Fail, "")], &[], &before, &after).is_err());
+    }
+
+    #[test]
+    fn an_assessment_is_read() {
+        let document = serde_json::json!({"features": [{"findings": [{"id": "x.y", "verdict": "not-applicable",
+            "found": "so", "evidence": [{"source": "s", "observed": "o"}]}]}]});
+        let answers = read(&document).unwrap();
+        assert_eq!(answers["x.y"], Answer { verdict: Verdict::NotApplicable, said: "so; s: o".into() });
+        assert!(read(&serde_json::json!({"features": []})).is_err());
+    }
+
+    #[test]
+    fn each_difference_has_flips_and_a_base() {
+        for booted in BOOTED {
+            assert!(!booted.flips.is_empty() && BASES.contains(&booted.base), "{}", booted.boot);
+        }
+    }
+}

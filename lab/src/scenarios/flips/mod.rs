@@ -1,0 +1,54 @@
+/*!
+Flips: what `stockade assess` finds in guests that differ in one thing, and before and after one thing was changed.
+*/
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    boots::Boot,
+    flips::{self, Answers, Assessed, BASES, BOOTED},
+    guest::Guest,
+    program::stockade,
+    protocol::{Event, TOLD},
+    scenario::Scenario,
+};
+
+mod changes;
+pub(super) mod traces;
+
+/// Where a guest keeps what was found before the next change.
+const BEFORE: &str = "/run/assessed";
+
+/// What every guest tells the host, and then what is changed in one that runs.
+pub(super) fn all() -> Vec<Scenario> {
+    let booted = BOOTED.iter().map(|booted| booted.boot);
+    let mut boots: Vec<Boot> = booted.chain(BASES.iter().copied()).collect();
+    boots.sort();
+    boots.dedup();
+    let tell = |boot: Boot| -> Scenario {
+        // Listed a few times in a process's life.
+        let name: &'static str =
+            Box::leak(format!("flips: what is assessed in the guest {boot}").into_boxed_str());
+        Scenario { name, boot, run: tell }
+    };
+    let changed = changes::ALL.iter().map(|change| Scenario {
+        name: change.name,
+        boot: change.boot,
+        run: changes::play,
+    });
+    boots.into_iter().map(tell).chain(changed).collect()
+}
+
+/// What `stockade assess` finds now, as root, without what has to be measured.
+fn assess() -> Result<Answers> {
+    let answer = stockade(&["assess", "--json", "--quick"])?;
+    ensure!(matches!(answer.code, 0 | 1), "{} ended with {}\n{}", answer.line, answer.code, answer.err);
+    flips::read(&answer.json()?)
+}
+
+/// Tells the host.
+fn tell(_: &Guest) -> Result<()> {
+    let event = Event::Assessed(Assessed { measured: false, answers: assess()? });
+    fs::write(TOLD, serde_json::to_vec(&event)?).with_context(|| format!("writing {TOLD}"))
+}
