@@ -74,7 +74,7 @@ pub const BOOTED: &[Booted] = &[
     ),
     booted(
         Boot::AssessedFips,
-        &[flip("crypto-api.fips", NotApplicable, Pass, "")],
+        &[flip("crypto-api.fips", NotApplicable, Pass, "").or(Fail, "built without")],
         &["crypto-api.self-tests"],
     ),
     booted(
