@@ -26,7 +26,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// How many machines each feature meets, and how often more is put where it looked.
-const MACHINES: u64 = 15;
+const MACHINES: u64 = 9;
 const ROUNDS: usize = 3;
 
 /// What files of the kernel are made of.
