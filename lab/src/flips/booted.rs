@@ -79,8 +79,11 @@ pub const BOOTED: &[Booted] = &[
     ),
     booted(
         Boot::AssessedSelinux,
-        &[flip("selinux.enabled", NotApplicable, Pass, "")],
+        &[flip("selinux.enabled", NotApplicable, Pass, ""), flip("apparmor.enabled", Pass, NotApplicable, "")],
         &[
+            "apparmor.confinement",
+            "apparmor.profiles",
+            "apparmor.unconfined",
             "selinux.booleans",
             "selinux.denial",
             "selinux.enforcing",
