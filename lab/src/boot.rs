@@ -52,11 +52,17 @@ pub struct Hardware {
     pub board: &'static str,
     /// Devices, as QEMU calls them.
     pub devices: &'static [&'static str],
+    /// Whether there is a disk to write on, empty at every start; the last one.
+    pub scratch: bool,
 }
+
+/// How large such a disk is, in bytes.
+const SCRATCH: u64 = 64 << 20;
 
 impl Hardware {
     /// What is used where nothing else is asked for. The registers of `edu` are nobody's: scenarios may map them.
-    pub const USUAL: Hardware = Hardware { processors: 1, cpu: "max", board: "pc", devices: &["edu"] };
+    pub const USUAL: Hardware =
+        Hardware { processors: 1, cpu: "max", board: "pc", devices: &["edu"], scratch: false };
 
     /// The same with two processors.
     pub const TWO_PROCESSORS: Hardware = Hardware { processors: 2, ..Hardware::USUAL };
@@ -99,6 +105,11 @@ impl Machine<'_> {
         qemu
     }
 
+    /// Where the disk to write on is.
+    fn scratch(&self) -> PathBuf {
+        self.console.with_extension("scratch")
+    }
+
     /// The machine alone.
     fn qemu_machine(&self, kind: &str) -> Command {
         let mut qemu = tool::command("qemu-system-x86_64");
@@ -116,6 +127,10 @@ impl Machine<'_> {
         if let Some(disk) = self.disk {
             let path = option_value(disk);
             qemu.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={path}"));
+        }
+        if self.hardware.scratch {
+            let path = option_value(&self.scratch());
+            qemu.arg("-drive").arg(format!("if=virtio,format=raw,cache=unsafe,file={path}"));
         }
         qemu.arg("-chardev").arg(format!("file,id=console,path={}", option_value(&self.console)));
         qemu.args(["-serial", "chardev:console"]);
@@ -195,6 +210,10 @@ impl Machine<'_> {
             "-serial",
             "null",
         ]);
+        if self.hardware.scratch {
+            let disk = File::create(self.scratch()).and_then(|disk| disk.set_len(SCRATCH));
+            disk.context("making the disk to write on")?;
+        }
         let complaints = self.console.with_extension("qemu");
         qemu.stdout(Stdio::piped()).stderr(File::create(&complaints).context("creating a log for QEMU")?);
         let mut child = qemu.spawn().map_err(|e| tool::explain(&e, &qemu))?;
@@ -229,6 +248,7 @@ impl Machine<'_> {
             bail!("qemu-system-x86_64 failed ({status}): {}", said.trim());
         }
         let _ = fs::remove_file(&complaints);
+        let _ = fs::remove_file(self.scratch());
         Ok(end)
     }
 

@@ -70,6 +70,11 @@ const fn on_cpu(cpu: &'static str) -> Facts {
     Facts { hardware: Hardware { cpu, ..Hardware::USUAL }, ..ASSESSED }
 }
 
+/// The same with Debian's programs, and a disk to write on.
+const fn assessed_programs(cmdline: &'static str) -> Facts {
+    Facts { userland: true, hardware: Hardware { scratch: true, ..Hardware::USUAL }, ..assessed(cmdline) }
+}
+
 /// The same on this board, with these devices.
 const fn with_device(board: &'static str, devices: &'static [&'static str], cmdline: &'static str) -> Facts {
     Facts { hardware: Hardware { board, devices, ..Hardware::USUAL }, cmdline, ..ASSESSED }
@@ -210,6 +215,14 @@ boots! {
     AssessedIommuStrict "assessed-strict" with_device("q35", &["edu", "intel-iommu"], "iommu.strict=1");
     /// The same, and the kernel leaves it alone.
     AssessedIommuOff "assessed-iommu-off" with_device("q35", &["edu", "intel-iommu"], "intel_iommu=off");
+    /// Without AppArmor, which is active as distributed. On some kernels SELinux would take its place.
+    AssessedNoAppArmor "assessed-no-apparmor" assessed("apparmor=0 selinux=0");
+    /// With a TPM, into which the BIOS measures.
+    AssessedTpm "assessed-tpm" Facts { tpm: true, ..ASSESSED };
+    /// With Debian's programs, for changes that they make.
+    AssessedPrograms "assessed-programs" assessed_programs("");
+    /// The same with SELinux enforcing, before any policy is loaded.
+    AssessedPolicy "assessed-policy" assessed_programs("security=selinux enforcing=1");
     /// As [`Boot::Assessed`], for changes that only a reboot undoes.
     AssessedForGood "assessed-for-good" ASSESSED;
     /// As [`Boot::Assessed`], for what `stockade assess` leaves behind.

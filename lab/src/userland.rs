@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Raise it when the packages or what is made of them change.
-const VERSION: &str = "userland-1";
+const VERSION: &str = "userland-3";
 
 /// Where a guest finds the disk's content.
 pub const MOUNTED: &str = "/debian";
@@ -45,13 +45,14 @@ pub const SPARE_MODULE: &str = "/modules/spare/dummy.ko";
 pub const KERNEL_IMAGE: &str = "/modules/spare/vmlinuz";
 
 /// What scenarios run, and a shell for those that are scripts.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "apparmor",
     "bpftool",
     "bpftrace",
     "coreutils",
     "dash",
     "dmidecode",
+    "dmsetup",
     "flashrom",
     "grep",
     "iproute2",
@@ -74,7 +75,24 @@ const LIBRARIES: [&str; 7] =
     ["libaudit.", "libbz2.", "libcap-ng.", "libpcre2-8.", "libselinux.", "libsemanage.", "libsepol."];
 
 /// To read the disk, and what the programs ask the kernel for.
-const MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "ext4", "xfrm_user", "ah4", "esp4"];
+const MODULES: [&str; 16] = [
+    "virtio_pci",
+    "virtio_blk",
+    "ext4",
+    "xfrm_user",
+    "ah4",
+    "esp4",
+    "seqiv",
+    "crypto_null",
+    "ghash_generic",
+    "gcm",
+    "cbc",
+    "md5",
+    "des_generic",
+    "xts",
+    "dm-mod",
+    "dm-crypt",
+];
 
 /// The disk's file, made when there is none.
 pub fn disk() -> anyhow::Result<PathBuf> {

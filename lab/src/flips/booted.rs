@@ -79,7 +79,10 @@ pub const BOOTED: &[Booted] = &[
     ),
     booted(
         Boot::AssessedSelinux,
-        &[flip("selinux.enabled", NotApplicable, Pass, ""), flip("apparmor.enabled", Pass, NotApplicable, "")],
+        &[
+            flip("selinux.enabled", NotApplicable, Pass, ""),
+            flip("apparmor.enabled", Pass, NotApplicable, ""),
+        ],
         &[
             "apparmor.confinement",
             "apparmor.profiles",
@@ -100,6 +103,20 @@ pub const BOOTED: &[Booted] = &[
         ],
         // Without version 2 nothing has to be handed down before it can be tried.
         &["cgroups.memory-limit", "cgroups.pids-limit"],
+    ),
+    booted(
+        Boot::AssessedNoAppArmor,
+        &[flip("apparmor.enabled", Pass, Fail, "")],
+        &["apparmor.confinement", "apparmor.profiles", "apparmor.unconfined"],
+    ),
+    booted(
+        Boot::AssessedTpm,
+        &[
+            flip("tpm.present", Warn, Pass, ""),
+            flip("tpm.banks", NotApplicable, Pass, "sha256"),
+            flip("tpm.event-log", NotApplicable, Pass, ""),
+        ],
+        &["tpm.extended", "random.hardware", "random.sources"],
     ),
     booted(Boot::AssessedSlabs, &[flip("cmdline.slab-nomerge", Warn, Pass, "slab_nomerge")], &[]),
     booted(Boot::AssessedNotZeroed, &[flip("cmdline.init-on-alloc", Pass, Fail, "init_on_alloc=0")], &[]),

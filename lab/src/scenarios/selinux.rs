@@ -38,10 +38,12 @@ const SELINUXFS: &str = "/sys/fs/selinux";
 const DOMAIN: &str = "system_u:system_r:ping_t:s0";
 
 /// Loads the policy, unless an earlier scenario has.
-fn load_policy() -> Result<()> {
+pub(super) fn load_policy() -> Result<()> {
     mounted()?;
     if !Path::new(SELINUXFS).join("load").exists() {
         mount_selinuxfs()?;
+    }
+    if fs::read_dir(Path::new(SELINUXFS).join("class"))?.next().is_none() {
         let folder = Path::new(userland::MOUNTED).join("etc/selinux/default/policy");
         let policy = fs::read_dir(&folder)?.next().context("the disk has no policy")??.path();
         fs::write(Path::new(SELINUXFS).join("load"), fs::read(policy)?).context("loading the policy")?;
@@ -51,7 +53,7 @@ fn load_policy() -> Result<()> {
     Ok(())
 }
 
-fn mount_selinuxfs() -> Result<()> {
+pub(super) fn mount_selinuxfs() -> Result<()> {
     let (kind, path) = (c"selinuxfs", CString::new(SELINUXFS)?);
     // SAFETY: the strings outlive the call; no data is passed.
     let answer = unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, ptr::null()) };

@@ -19,16 +19,21 @@ use crate::{
 };
 
 /// How a change is undone.
-type Undo = Box<dyn FnOnce() -> Result<()>>;
+pub(super) type Undo = Box<dyn FnOnce() -> Result<()>>;
 
 /// One thing that is changed.
 pub(super) struct Change {
     pub name: &'static str,
     pub boot: Boot,
     /// Makes it; nothing is returned where only a reboot undoes it.
-    make: fn() -> Result<Option<Undo>>,
-    flips: &'static [Flip],
-    also: &'static [&'static str],
+    pub make: fn() -> Result<Option<Undo>>,
+    pub flips: &'static [Flip],
+    pub also: &'static [&'static str],
+}
+
+/// Every change.
+pub(super) fn all() -> impl Iterator<Item = &'static Change> {
+    ALL.iter().chain(super::programs::ALL)
 }
 
 const fn change(
@@ -60,7 +65,7 @@ const fn mends(finding: &'static str, from: Verdict) -> Flip {
 }
 
 /// In the order in which they are made. Those for good are each made on top of those before.
-pub(super) const ALL: &[Change] = &[
+const ALL: &[Change] = &[
     change(
         "flips: KSM on",
         || write("/sys/kernel/mm/ksm/run", "1"),
@@ -265,7 +270,7 @@ pub(super) const ALL: &[Change] = &[
 
 /// Plays the change that has the scenario's name.
 pub(super) fn play(guest: &Guest) -> Result<()> {
-    let change = ALL.iter().find(|change| Some(change.name) == guest.scenario());
+    let change = all().find(|change| Some(change.name) == guest.scenario());
     let change = change.context("no change has this scenario's name")?;
     let before = before()?;
     let undo = (change.make)()?;
@@ -299,7 +304,7 @@ fn remember(answers: Option<&Answers>) -> Result<()> {
 }
 
 /// Writes a file of the kernel's, which may refuse without a word.
-fn write(path: &str, value: &str) -> Result<Option<Undo>> {
+pub(super) fn write(path: &str, value: &str) -> Result<Option<Undo>> {
     if !Path::new(path).exists() {
         bail!(Skip(format!("this kernel has no {path}")));
     }
@@ -329,7 +334,7 @@ fn cgroup(controller: &'static str) -> Result<Option<Undo>> {
     })))
 }
 
-fn enforce(level: &str) -> Result<Option<Undo>> {
+pub(super) fn enforce(level: &str) -> Result<Option<Undo>> {
     stockade(&["enforce", level])?.exits(0)?;
     Ok(Some(Box::new(|| stockade(&["lift"])?.exits(0).map(drop))))
 }

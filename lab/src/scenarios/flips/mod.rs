@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod changes;
+mod programs;
 pub(super) mod traces;
 
 /// Where a guest keeps what was found before the next change.
@@ -32,11 +33,8 @@ pub(super) fn all() -> Vec<Scenario> {
             Box::leak(format!("flips: what is assessed in the guest {boot}").into_boxed_str());
         Scenario { name, boot, run: tell }
     };
-    let changed = changes::ALL.iter().map(|change| Scenario {
-        name: change.name,
-        boot: change.boot,
-        run: changes::play,
-    });
+    let changed =
+        changes::all().map(|change| Scenario { name: change.name, boot: change.boot, run: changes::play });
     boots.into_iter().map(tell).chain(changed).collect()
 }
 
