@@ -215,8 +215,8 @@ boots! {
     AssessedIommuStrict "assessed-strict" with_device("q35", &["edu", "intel-iommu"], "iommu.strict=1");
     /// The same, and the kernel leaves it alone.
     AssessedIommuOff "assessed-iommu-off" with_device("q35", &["edu", "intel-iommu"], "intel_iommu=off");
-    /// Without AppArmor, which is active as distributed. On some kernels SELinux would take its place.
-    AssessedNoAppArmor "assessed-no-apparmor" assessed("apparmor=0 selinux=0");
+    /// Without AppArmor, which is active as distributed, and without what would take its place.
+    AssessedNoAppArmor "assessed-no-apparmor" assessed("lsm=lockdown,landlock,yama,tomoyo,bpf");
     /// With a TPM, into which the BIOS measures.
     AssessedTpm "assessed-tpm" Facts { tpm: true, ..ASSESSED };
     /// With Debian's programs, for changes that they make.

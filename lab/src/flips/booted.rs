@@ -107,7 +107,14 @@ pub const BOOTED: &[Booted] = &[
     booted(
         Boot::AssessedNoAppArmor,
         &[flip("apparmor.enabled", Pass, Fail, "")],
-        &["apparmor.confinement", "apparmor.profiles", "apparmor.unconfined"],
+        // No other module takes its place.
+        &[
+            "apparmor.confinement",
+            "apparmor.profiles",
+            "apparmor.unconfined",
+            "lsm.active",
+            "selinux.enabled",
+        ],
     ),
     booted(
         Boot::AssessedTpm,

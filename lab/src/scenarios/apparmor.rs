@@ -87,6 +87,8 @@ fn confined(_: &Guest) -> Result<()> {
     log()?;
     same_residue()?;
     confined_stockade(&["check-host"])?.exits(0)?;
+    // Its findings would be AppArmor's.
+    confined_stockade(&["assess", "--quick"])?.exits(2)?.says("aa-exec -p unconfined")?;
     confined_stockade(&["enforce", "integrity", "--audit"])?.exits(0)?.says("proven")?;
     confined_stockade(&["enforce", "confidentiality"])?.exits(0)?;
     is_confined()?;

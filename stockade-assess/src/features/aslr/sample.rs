@@ -62,6 +62,7 @@ struct Image {
 /// What the child needs; it shares the parent's memory until it becomes the program.
 struct Start {
     fd: RawFd,
+    parent: libc::pid_t,
 }
 
 fn other(what: &str) -> Trouble {
@@ -92,7 +93,8 @@ impl Image {
     }
 
     fn look(&self, system: &System, stack: &mut [u8]) -> Result<Layout, Trouble> {
-        let start = Start { fd: self.file.as_raw_fd() };
+        // SAFETY: getpid has no precondition and cannot fail.
+        let start = Start { fd: self.file.as_raw_fd(), parent: unsafe { libc::getpid() } };
         let top = (stack.as_mut_ptr_range().end as usize & !15) as *mut c_void;
         // SAFETY: `begin` runs on this stack, of which nobody else uses anything, while this process waits for it to become the program or to
         // end (CLONE_VFORK); `start` lives until then.
@@ -193,6 +195,11 @@ extern "C" fn begin(start: *mut c_void) -> c_int {
     // arrays are constants.
     unsafe {
         let start = &*start.cast::<Start>();
+        // It ends with its parent, as the program as well: a tracer that dies leaves behind whom it stopped.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != start.parent {
+            libc::_exit(NOT_TRACED);
+        }
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         // A stack without a limit, or a parent started by `setarch -R`, would be answered by another layout than programs have.

@@ -66,7 +66,7 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
     let baseline = flags.baseline.as_deref().map(read).transpose()?;
     let mut report = match &flags.from {
         Some(path) => read(path)?,
-        None => ask(&names, !flags.quick),
+        None => ask(&names, !flags.quick)?,
     };
     report.retain(|found| names.has(found.id()));
     if let Some(waivers) = waivers {
@@ -82,14 +82,28 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
     Ok(if decides { Exit::No } else { Exit::Done })
 }
 
-fn ask(names: &Names, measures: bool) -> Report {
+fn ask(names: &Names, measures: bool) -> Result<Report> {
+    let confined = fs::read_to_string("/proc/self/attr/apparmor/current").unwrap_or_default();
+    if let Some(profile) = confining(&confined) {
+        bail!(
+            "AppArmor's profile {} confines this process: what it refuses would be told as what the kernel refuses; run it \
+             unconfined: aa-exec -p unconfined -- stockade assess",
+            output::harmless(profile)
+        );
+    }
     let system = System::live(measures);
     let at_once = thread::available_parallelism().map_or(1, usize::from);
     let mut progress = Progress::new();
     let assessment =
         assess(&system, &names.features(), at_once, |title, done, of| progress.at(title, done, of));
     drop(progress);
-    Report::new(assessment, &system)
+    Ok(Report::new(assessment, &system))
+}
+
+/// The profile by which AppArmor refuses something to a process, from what the kernel says of it: `name (mode)`.
+fn confining(said: &str) -> Option<&str> {
+    let (profile, mode) = said.trim().trim_end_matches('\0').rsplit_once(" (")?;
+    matches!(mode.trim_end_matches(')'), "enforce" | "kill" | "prompt").then_some(profile)
 }
 
 fn read(path: &Path) -> Result<Report> {
@@ -178,4 +192,18 @@ impl Form {
 
 fn json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::confining;
+
+    #[test]
+    fn a_profile_that_refuses_is_told_from_one_that_logs() {
+        assert_eq!(confining("stockade (enforce)\n"), Some("stockade"));
+        assert_eq!(confining("a (b) (kill)"), Some("a (b)"));
+        assert_eq!(confining("stockade (complain)\n"), None);
+        assert_eq!(confining("unconfined\n"), None);
+        assert_eq!(confining(""), None);
+    }
 }
