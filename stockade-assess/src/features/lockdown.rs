@@ -125,6 +125,9 @@ fn compiled(system: &System) -> Finding {
     let forced = FORCED.into_iter().find(|(name, _)| config.has(name));
     let (verdict, found) = if !config.has(LSM) {
         (Verdict::Fail, "this kernel was built without lockdown; Stockade can still enforce it".to_owned())
+    } else if in_force::is_inactive(system) {
+        let found = "built in, but not among the active security modules: no level of it refuses anything";
+        (Verdict::Fail, found.into())
     } else if let Some((_, level)) = forced {
         (Verdict::Pass, format!("built in, and at {level} from boot on"))
     } else if tied.is_some() {
@@ -276,6 +279,9 @@ mod tests {
         assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n")), Verdict::Pass);
         assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n")), Verdict::Pass);
         assert_eq!(compiled(&System::fake(&[])).verdict, Verdict::Unknown);
+        let forced = format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n");
+        let inactive = System::fake(&[RELEASE, (CONFIG, &forced), (in_force::LSMS, "capability,yama\n")]);
+        assert_eq!(compiled(&inactive).verdict, Verdict::Fail);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::{System, Unread};
 /// The kernel's own level, the one in force in brackets.
 pub(in crate::features) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// The file by which securityfs is known to be there.
-const LSMS: &str = "/sys/kernel/security/lsm";
+/// The active security modules.
+pub(super) const LSMS: &str = "/sys/kernel/security/lsm";
 
 /// Both levels.
 pub(super) struct InForce {
@@ -167,6 +167,9 @@ fn built_in(system: &System) -> Option<(Level, (String, String))> {
     let config = system.config().ok()?;
     let (level, option) = if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM") {
         (Level::None, "CONFIG_SECURITY_LOCKDOWN_LSM is not set")
+    } else if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY") {
+        // It can have been left out of the active modules.
+        return None;
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY") {
         (Level::Confidentiality, "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y")
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
@@ -180,9 +183,16 @@ fn built_in(system: &System) -> Option<(Level, (String, String))> {
     Some((level, (config.path.clone(), option.to_owned())))
 }
 
-/// The kernel's own level. None where lockdown is not built in, as far as that is known.
+/// Whether lockdown is known not to be among the active security modules. Unless it was built to start early, it can be left out like any
+/// other; in older kernels its file is there even then, and takes a level that refuses nothing.
+pub(super) fn is_inactive(system: &System) -> bool {
+    system.text(LSMS).is_ok_and(|list| !list.is_empty() && list.split(',').all(|name| name != "lockdown"))
+}
+
+/// The kernel's own level. None where lockdown is not built in, as far as that is known, or not active.
 pub(in crate::features) fn native(system: &System) -> Result<Level, Unread> {
     match system.text(LOCKDOWN) {
+        Ok(_) if is_inactive(system) => Ok(Level::None),
         Ok(text) => {
             let level =
                 text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(level, _)| level);
@@ -213,15 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn a_level_of_a_module_that_is_not_active_refuses_nothing() {
+        let of = |list| native(&System::fake(&[(LOCKDOWN, "none [integrity] confidentiality\n"), (LSMS, list)]));
+        assert_eq!(of("lockdown,capability,yama\n"), Ok(Level::Integrity));
+        assert_eq!(of("capability,yama\n"), Ok(Level::None));
+    }
+
+    #[test]
     fn without_securityfs_the_way_the_kernel_was_built_may_tell() {
         let of = |options: &str| {
             let files = [("/proc/sys/kernel/osrelease", "6.12"), ("/boot/config-6.12", options)];
             InForce::read(&System::fake(&files)).native
         };
         let lsm = "CONFIG_SECURITY_LOCKDOWN_LSM=y\n";
+        let early = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\n";
+        let forced = "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n";
         assert_eq!(of("CONFIG_X=y"), Ok(Level::None));
-        assert_eq!(of(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y")), Ok(Level::Integrity));
-        assert!(of(lsm).is_err());
+        assert_eq!(of(&format!("{early}{forced}")), Ok(Level::Integrity));
+        assert!(of(&format!("{lsm}{forced}")).is_err());
+        assert!(of(early).is_err());
     }
 
     #[test]
