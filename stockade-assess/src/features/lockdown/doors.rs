@@ -115,7 +115,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
             id,
             Verdict::Pass,
             How::Tried,
-            format!("all {of} doors that this kernel has refuse root"),
+            format!("all {of} doors that could be tried refuse root"),
         )
     };
     for door in &free {
@@ -150,8 +150,11 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     if !rest.is_empty() {
         finding = finding.seen("the other doors", rest);
     }
+    if of == 0 {
+        return finding;
+    }
     #[expect(clippy::cast_precision_loss, reason = "there are some forty doors")]
-    let finding = finding.measured("open", free.len() as f64, "doors", Some(0.0));
+    let finding = finding.measured("shut", refused.len() as f64, "doors", Some(of as f64));
     finding
 }
 
