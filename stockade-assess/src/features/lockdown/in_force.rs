@@ -1,9 +1,10 @@
 /*!
 Who refuses what: the kernel's own level and Stockade's, as they are read.
 */
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use stockade_kernel::{
+    Error,
     attach::Attachment,
     btf::KernelTypes,
     host,
@@ -99,6 +100,11 @@ impl Stockade {
         }
     }
 
+    /// Whether it refuses a reason to everybody.
+    pub(super) fn refuses(&self, reason: &str) -> bool {
+        !self.silent && self.refused.iter().any(|refused| refused == reason)
+    }
+
     /// In a line.
     pub(super) fn in_words(&self) -> String {
         let audited = if self.audit { ", audited" } else { "" };
@@ -109,14 +115,21 @@ impl Stockade {
 
 impl InForce {
     pub(super) fn read(system: &System) -> Self {
-        let types = if system.is_live() { KernelTypes::of_running_kernel().ok() } else { None };
+        let types = system.is_live().then(KernelTypes::of_running_kernel);
         let stockade = match (system.lacks_root(), &types) {
-            _ if !system.is_live() => Err(super::NOT_LIVE.into()),
+            (_, None) => Err(super::NOT_LIVE.into()),
             (Some(lacks), _) => Err(lacks.to_owned()),
+            (None, Some(Ok(types))) => read_stockade(types),
             // What Stockade asks first, and cannot do without.
-            (None, None) => Ok(None),
-            (None, Some(types)) => read_stockade(types),
+            (None, Some(Err(Error::TooOld(_)))) => Ok(None),
+            (None, Some(Err(Error::NoBtf { source, .. })))
+                if source.kind() == io::ErrorKind::NotFound && system.exists("/sys/kernel") =>
+            {
+                Ok(None)
+            }
+            (None, Some(Err(error))) => Err(in_a_line(error)),
         };
+        let types = types.and_then(Result::ok);
         let (native, seen) = match native(system) {
             Ok(level) => (Ok(level), (LOCKDOWN.to_owned(), level.to_string())),
             Err(unread) => match built_in(system) {
@@ -138,8 +151,7 @@ impl InForce {
     /// Whether anybody refuses a reason to everybody.
     pub(super) fn refuses(&self, reason: &str) -> bool {
         let by_stockade = self.stockade.as_ref().ok().and_then(Option::as_ref);
-        self.native_covers(reason)
-            || by_stockade.is_some_and(|stockade| stockade.refused.iter().any(|refused| refused == reason))
+        self.native_covers(reason) || by_stockade.is_some_and(|stockade| stockade.refuses(reason))
     }
 
     /// The level from which on this kernel refuses a reason: its own numbers count where they are known.
@@ -156,9 +168,13 @@ impl InForce {
 pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
     match read_back(types) {
         Ok(state) => Ok(state.map(|state| Stockade::of(&state, types))),
-        // A remedy stands on a line of its own.
-        Err(error) => Err(error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")),
+        Err(error) => Err(in_a_line(&error)),
     }
+}
+
+/// A remedy stands on a line of its own.
+fn in_a_line(error: &Error) -> String {
+    error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// The level that the kernel has from boot on by the way it was built, and the option that says so: where securityfs is not mounted, this
