@@ -127,6 +127,7 @@ fn compiled(system: &System) -> Finding {
     };
     let tied = TIED.into_iter().find(|name| config.has(name));
     let forced = FORCED.into_iter().find(|(name, _)| config.has(name));
+    let told = system.parameter("lockdown").ok().flatten();
     let (verdict, found) = if !config.has(LSM) {
         (Verdict::Fail, "this kernel was built without lockdown; Stockade can still enforce it".to_owned())
     } else if in_force::is_inactive(system) {
@@ -141,6 +142,11 @@ fn compiled(system: &System) -> Finding {
             Verdict::Warn,
             "built in, but not early: what happens before the security modules start is not refused".into(),
         )
+    } else if let Some(level @ ("integrity" | "confidentiality")) = told.as_deref() {
+        let found = format!(
+            "built in, and on by lockdown={level} alone: whoever changes the kernel command line turns it off"
+        );
+        (Verdict::Warn, found)
     } else {
         (
             Verdict::Warn,
@@ -154,9 +160,9 @@ fn compiled(system: &System) -> Finding {
     let shown: Vec<String> =
         options.into_iter().map(|name| format!("{name}={}", config.get(name).unwrap_or("not set"))).collect();
     let finding = Finding::new(ID, verdict, How::Read, found).seen(&config.path, few(&shown));
-    match system.parameter("lockdown") {
-        Ok(Some(value)) => finding.seen("/proc/cmdline", format!("lockdown={value}")),
-        _ => finding,
+    match told {
+        Some(value) => finding.seen("/proc/cmdline", format!("lockdown={value}")),
+        None => finding,
     }
 }
 
@@ -258,7 +264,8 @@ mod tests {
         let more = Stockade { level: Level::Confidentiality, ..Stockade::default() };
         assert_eq!(level(&both(more)).found, "confidentiality, by Stockade");
         // What is added to a level makes it no worse.
-        let partly = Stockade { level: Level::Confidentiality, open: vec!["perf".into()], ..Stockade::default() };
+        let partly =
+            Stockade { level: Level::Confidentiality, open: vec!["perf".into()], ..Stockade::default() };
         assert_eq!(verdict(&both(partly)), Verdict::Pass);
     }
 
@@ -303,6 +310,8 @@ mod tests {
         assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n")), Verdict::Pass);
         assert_eq!(compiled(&System::fake(&[])).verdict, Verdict::Unknown);
         let forced = format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n");
+        let told = System::fake(&[RELEASE, (CONFIG, lsm), ("/proc/cmdline", "quiet lockdown=integrity\n")]);
+        assert!(compiled(&told).found.contains("on by lockdown=integrity alone"), "{:?}", compiled(&told));
         let inactive = System::fake(&[RELEASE, (CONFIG, &forced), (in_force::LSMS, "capability,yama\n")]);
         assert_eq!(compiled(&inactive).verdict, Verdict::Fail);
     }

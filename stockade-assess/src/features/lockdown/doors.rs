@@ -111,12 +111,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     } else if refused.is_empty() {
         Finding::not_applicable(id, How::Tried, "this kernel has none of these doors")
     } else {
-        Finding::new(
-            id,
-            Verdict::Pass,
-            How::Tried,
-            format!("all {of} doors that could be tried refuse root"),
-        )
+        Finding::new(id, Verdict::Pass, How::Tried, format!("all {of} doors that could be tried refuse root"))
     };
     for door in &free {
         finding = finding.seen(door.door, format!("free ({})", door.reason));

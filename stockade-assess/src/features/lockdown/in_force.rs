@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_level_of_a_module_that_is_not_active_refuses_nothing() {
-        let of = |list| native(&System::fake(&[(LOCKDOWN, "none [integrity] confidentiality\n"), (LSMS, list)]));
+        let of =
+            |list| native(&System::fake(&[(LOCKDOWN, "none [integrity] confidentiality\n"), (LSMS, list)]));
         assert_eq!(of("lockdown,capability,yama\n"), Ok(Level::Integrity));
         assert_eq!(of("capability,yama\n"), Ok(Level::None));
     }
