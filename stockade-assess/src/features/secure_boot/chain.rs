@@ -79,11 +79,11 @@ fn flag(firmware: &Firmware<'_>, variable: Variable, wanted: bool) -> Link {
 }
 
 fn of_shim(firmware: &Firmware<'_>) -> Link {
-    match shim::is_told_not_to_verify(firmware) {
-        Ok(true) => Link::Broken("MokSBStateRT is 1".into()),
-        Ok(false) if shim::is_used(firmware) => Link::Holds("MokSBStateRT is not 1".into()),
-        Ok(false) => Link::Holds("there is no shim between the firmware and the kernel".into()),
-        Err(unread) => unclear(&unread),
+    match (shim::is_told_not_to_verify(firmware), shim::is_used(firmware)) {
+        (Ok(true), _) => Link::Broken("MokSBStateRT is 1".into()),
+        (Ok(false), Ok(true)) => Link::Holds("MokSBStateRT is not 1".into()),
+        (Ok(false), Ok(false)) => Link::Holds("there is no shim between the firmware and the kernel".into()),
+        (Err(unread), _) | (_, Err(unread)) => unclear(&unread),
     }
 }
 
