@@ -210,7 +210,7 @@ fn preboot(system: &System, view: &View) -> Finding {
         return Finding::unknown(ID, How::Read, "/sys/firmware is not there");
     }
     let Some((name, at, flag)) = FLAGS.into_iter().find(|(name, _, _)| system.exists(&table(name))) else {
-        let found = "no firmware table tells of an IOMMU that could protect the boot";
+        let found = "no firmware table that would say so: neither DMAR (Intel) nor IVRS (AMD)";
         return Finding::not_applicable(ID, How::Read, found);
     };
     let path = table(name);
