@@ -1,9 +1,9 @@
 /*!
 The TPM: whether there is one, with which banks, and whether its registers hold what the firmware says to have measured.
 
-Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs but systemd, by a separator that is always the
-same, so that the firmware's log must explain them to the last bit. Those above are for the boot loader and the system, which extend some of them later without a word in that log (IMA in
-10, systemd in 11 to 15): what differs there proves nothing.
+Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs but systemd, by a separator that is
+always the same, so that the firmware's log must explain them to the last bit. Those above are for the boot loader and the system, which
+extend some of them later without a word in that log (IMA in 10, systemd in 11 to 15): what differs there proves nothing.
 */
 mod eventlog;
 mod registers;

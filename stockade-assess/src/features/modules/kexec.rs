@@ -187,10 +187,10 @@ fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
     })
 }
 
-/// Offers a file that looks like a kernel from outside and has nothing in it, with a command line that cannot be one: it has no zero at
-/// its end. `kimage_file_prepare_segments()` first asks whether the file is a kernel, then for its signature, and then refuses that command line, so
-/// nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter. An IMA that measures kernels for kexec
-/// measures this file: an entry of its log stays behind, once for each boot.
+/// Offers a file that looks like a kernel from outside and has nothing in it, with a command line that cannot be one: it has no zero at its
+/// end. `kimage_file_prepare_segments()` first asks whether the file is a kernel, then for its signature, and then refuses that command line,
+/// so nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter. An IMA that measures kernels
+/// for kexec measures this file: an entry of its log stays behind, once for each boot.
 fn try_file() -> Answer {
     const NO_INITRAMFS: libc::c_ulong = 4;
     let Some(image) = image() else {

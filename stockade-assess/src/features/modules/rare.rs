@@ -104,8 +104,8 @@ fn installed(system: &System) -> Result<HashSet<String>, Unread> {
     Ok(text.lines().filter_map(name).collect())
 }
 
-/// Modules that do not load by themselves: blacklisted in modprobe.d or on the kernel's command line, or with a command in their place that does
-/// nothing. And what of modprobe.d could not be read.
+/// Modules that do not load by themselves: blacklisted in modprobe.d or on the kernel's command line, or with a command in their place that
+/// does nothing. And what of modprobe.d could not be read.
 fn blocked(system: &System) -> (HashSet<String>, Option<Unread>) {
     let mut blocked = HashSet::new();
     let mut seen = HashSet::new();
