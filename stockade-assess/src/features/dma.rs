@@ -34,8 +34,8 @@ struct View {
     /// Names of the IOMMUs in use.
     units: Result<Vec<String>, Unread>,
     groups: Result<Groups, Unread>,
-    /// Whether this is a virtual machine.
-    virtual_machine: bool,
+    /// Whether this is a virtual machine, where the processor tells: x86's do.
+    virtual_machine: Option<bool>,
 }
 
 impl View {
@@ -46,11 +46,11 @@ impl View {
             units => units,
         };
         let cpuinfo = system.text("/proc/cpuinfo").unwrap_or_default();
-        let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+        let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
         Self {
             units,
             groups: Groups::of(system),
-            virtual_machine: flags.split_whitespace().any(|flag| flag == "hypervisor"),
+            virtual_machine: flags.map(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor")),
         }
     }
 
@@ -74,7 +74,7 @@ fn iommu(system: &System, view: &View) -> Finding {
         (Ok(units), Ok(groups)) => (units, groups),
     };
     let table = TABLES.into_iter().find(|table| system.exists(&format!("/sys/firmware/acpi/tables/{table}")));
-    let open = groups.with(Kind::Identity);
+    let (open, untold) = (groups.with(Kind::Identity), groups.with(Kind::Other));
     let finding = if groups.is_empty() {
         match table {
             _ if !units.is_empty() => {
@@ -87,10 +87,15 @@ fn iommu(system: &System, view: &View) -> Finding {
                 How::Read,
                 format!("the firmware tells of an IOMMU (table {table}), and the kernel does not use it"),
             ),
-            _ if view.virtual_machine => Finding::not_applicable(
+            _ if view.virtual_machine == Some(true) => Finding::not_applicable(
                 ID,
                 How::Read,
                 "a virtual machine without an IOMMU of its own: what its devices reach is decided by its host",
+            ),
+            _ if view.virtual_machine.is_none() => Finding::unknown(
+                ID,
+                How::Read,
+                "no IOMMU is in use; whether this is a virtual machine, whose host then decides, the processor does not tell",
             ),
             _ => {
                 let found = "no IOMMU: every device can reach all memory; this machine has none, or its firmware hides it";
@@ -100,17 +105,20 @@ fn iommu(system: &System, view: &View) -> Finding {
     } else if open.len() == groups.len() {
         let found = "there is an IOMMU, but it lets every device reach all memory (passthrough)";
         Finding::new(ID, Verdict::Fail, How::Read, found)
-    } else if open.is_empty() {
-        Finding::new(
-            ID,
-            Verdict::Pass,
-            How::Read,
-            format!("in use for all {} groups of devices", groups.len()),
-        )
-    } else {
+    } else if !open.is_empty() {
         let found =
             format!("in use, but {} of {} groups of devices reach all memory", open.len(), groups.len());
         Finding::new(ID, Verdict::Warn, How::Read, found).seen("groups of type identity", few(&open))
+    } else if !untold.is_empty() {
+        let found = format!(
+            "the kernel does not say how {} of {} groups of devices are translated",
+            untold.len(),
+            groups.len()
+        );
+        Finding::unknown(ID, How::Read, found).seen("groups of another type", few(&untold))
+    } else {
+        let found = format!("in use for all {} groups of devices", groups.len());
+        Finding::new(ID, Verdict::Pass, How::Read, found)
     };
     let units = if units.is_empty() { "empty".into() } else { few(units) };
     let mut finding = finding.seen(UNITS, units).seen(groups::FOLDER, groups.in_words());
@@ -138,7 +146,7 @@ fn strict(system: &System, view: &View) -> Finding {
         Ok(groups) => groups,
         Err(finding) => return finding,
     };
-    let (lazy, at_once) = (groups.with(Kind::Lazy), groups.with(Kind::Strict));
+    let (lazy, untold) = (groups.with(Kind::Lazy), groups.with(Kind::Other));
     let finding = if !lazy.is_empty() {
         let found = format!(
             "lazy for {} of {} groups of devices: memory stays reachable for a moment after it was taken back",
@@ -146,17 +154,15 @@ fn strict(system: &System, view: &View) -> Finding {
             groups.len()
         );
         Finding::new(ID, Verdict::Warn, How::Read, found)
-    } else if !at_once.is_empty() {
-        let found = "strict: memory that is taken back from a device is out of its reach at once";
-        Finding::new(ID, Verdict::Pass, How::Read, found)
-    } else if groups.is_empty() || groups.with(Kind::Identity).len() == groups.len() {
+    } else if !untold.is_empty() {
+        let found =
+            format!("{}/*/type does not say of {} of {} groups", groups::FOLDER, untold.len(), groups.len());
+        Finding::unknown(ID, How::Read, found)
+    } else if groups.with(Kind::Strict).is_empty() {
         Finding::not_applicable(ID, How::Read, "no device is translated, see dma.iommu")
     } else {
-        Finding::unknown(
-            ID,
-            How::Read,
-            format!("{}/*/type does not say; kernels do since 5.15", groups::FOLDER),
-        )
+        let found = "strict: memory that is taken back from a device is out of its reach at once";
+        Finding::new(ID, Verdict::Pass, How::Read, found)
     };
     let finding = finding.seen(format!("{}/*/type", groups::FOLDER), groups.in_words());
     let words = command_line(system);
@@ -197,14 +203,14 @@ fn preboot(system: &System, view: &View) -> Finding {
     /// In Intel's table: DMA_CTRL_PLATFORM_OPT_IN_FLAG. In AMD's: DMA remap support, in IVinfo.
     const FLAGS: [(&str, usize, u8); 2] = [("DMAR", 0x25, 0x4), ("IVRS", 0x24, 0x2)];
     let table = |name: &str| format!("/sys/firmware/acpi/tables/{name}");
-    if view.virtual_machine {
+    if view.virtual_machine == Some(true) {
         return Finding::not_applicable(ID, How::Read, "a virtual machine: its firmware is part of its host");
     }
     if !system.exists("/sys/firmware") {
         return Finding::unknown(ID, How::Read, "/sys/firmware is not there");
     }
     let Some((name, at, flag)) = FLAGS.into_iter().find(|(name, _, _)| system.exists(&table(name))) else {
-        let found = "no firmware table tells of an IOMMU that could protect the boot";
+        let found = "no firmware table that would say so: neither DMAR (Intel) nor IVRS (AMD)";
         return Finding::not_applicable(ID, How::Read, found);
     };
     let path = table(name);
@@ -256,6 +262,9 @@ mod tests {
         assert_eq!(typed(id, ["DMA\n", "DMA-FQ\n"]), Verdict::Pass);
         assert_eq!(typed(id, ["identity\n", "identity\n"]), Verdict::Fail);
         assert_eq!(typed(id, ["DMA\n", "identity\n"]), Verdict::Warn);
+        assert_eq!(typed(id, ["DMA\n", "blocked\n"]), Verdict::Pass);
+        assert_eq!(typed(id, ["DMA\n", "unknown\n"]), Verdict::Unknown);
+        assert_eq!(verdict(id, &[UNIT, NIC]), Verdict::Unknown);
         assert_eq!(verdict(id, &[UNIT, ("/sys/kernel/iommu_groups/", "")]), Verdict::Fail);
     }
 
@@ -265,6 +274,8 @@ mod tests {
         let with = |file: (&'static str, &'static str)| verdict("dma.iommu", &[none[0], none[1], file]);
         assert_eq!(with(("/proc/cpuinfo", "flags : fpu hypervisor\n")), Verdict::NotApplicable);
         assert_eq!(with(("/proc/cpuinfo", "flags : fpu\n")), Verdict::Fail);
+        // ARM's processors do not tell a virtual machine from another.
+        assert_eq!(with(("/proc/cpuinfo", "Features : fp asimd\n")), Verdict::Unknown);
         assert_eq!(with(("/sys/firmware/acpi/tables/DMAR", "DMAR")), Verdict::Fail);
         assert_eq!(verdict("dma.iommu", &[]), Verdict::Unknown);
     }
@@ -274,6 +285,8 @@ mod tests {
         let id = "dma.strict";
         assert_eq!(typed(id, ["DMA\n", "DMA\n"]), Verdict::Pass);
         assert_eq!(typed(id, ["DMA\n", "DMA-FQ\n"]), Verdict::Warn);
+        assert_eq!(typed(id, ["DMA\n", "unknown\n"]), Verdict::Unknown);
+        assert_eq!(typed(id, ["DMA\n", "identity\n"]), Verdict::Pass);
         assert_eq!(typed(id, ["identity\n", "identity\n"]), Verdict::NotApplicable);
         assert_eq!(verdict(id, &[UNIT, NIC]), Verdict::Unknown);
     }

@@ -44,19 +44,24 @@ fn level(in_force: &InForce) -> Finding {
     let native = in_force.native.as_ref();
     let of_stockade = in_force.stockade.as_ref().ok().and_then(Option::as_ref);
     let (verdict, found) = match (native, of_stockade) {
-        (Ok(native), stockade) if *native >= enforced(stockade) && *native > Level::None => {
+        (Ok(native), stockade) if *native > Level::None && *native >= upheld(stockade) => {
             (Verdict::Pass, format!("{native}, by the kernel's own lockdown"))
         }
+        // It may refuse what Stockade does not.
+        (Err(unread), stockade) if upheld(stockade) == Level::None => (
+            Verdict::Unknown,
+            format!("{unread}; securityfs shows it: mount -t securityfs securityfs /sys/kernel/security"),
+        ),
         (_, Some(stockade)) if stockade.silent => (
             Verdict::Fail,
             "Stockade's programs are silent: kernel.ftrace_enabled is 0, so they do not run".into(),
         ),
-        (_, Some(stockade)) if stockade.audit => {
+        (_, Some(stockade)) if stockade.refused.is_empty() && stockade.audit => {
             (Verdict::Fail, "Stockade only audits, and nothing is refused".into())
         }
-        (_, Some(stockade)) if stockade.level == Level::None => (
+        (_, Some(stockade)) if stockade.audit || stockade.level == Level::None => (
             Verdict::Warn,
-            format!("no level, {} single reasons refused by Stockade", stockade.refused.len()),
+            format!("no level, {} single reasons refused everywhere by Stockade", stockade.refused.len()),
         ),
         (_, Some(stockade)) if !stockade.open.is_empty() => (
             Verdict::Warn,
@@ -74,7 +79,7 @@ fn level(in_force: &InForce) -> Finding {
             ),
         ),
         (_, Some(stockade)) => (Verdict::Pass, format!("{}, by Stockade", stockade.level)),
-        (Ok(Level::None), None) => match &in_force.stockade {
+        (_, None) => match &in_force.stockade {
             Ok(_) => (
                 Verdict::Fail,
                 "nothing is refused, neither by the kernel's own lockdown nor by Stockade".into(),
@@ -84,11 +89,6 @@ fn level(in_force: &InForce) -> Finding {
                 format!("the kernel's own lockdown is off; whether Stockade enforces one: {why}"),
             ),
         },
-        (Ok(_), None) => (Verdict::Unknown, "the levels were not told".into()),
-        (Err(unread), None) => (
-            Verdict::Unknown,
-            format!("{unread}; securityfs shows it: mount -t securityfs securityfs /sys/kernel/security"),
-        ),
     };
     let finding = Finding::new(ID, verdict, How::Read, found).seen(&in_force.seen.0, &in_force.seen.1);
     match &in_force.stockade {
@@ -98,10 +98,14 @@ fn level(in_force: &InForce) -> Finding {
     }
 }
 
-/// What Stockade refuses as a whole level.
-fn enforced(stockade: Option<&Stockade>) -> Level {
+/// The level that Stockade upholds as a whole.
+fn upheld(stockade: Option<&Stockade>) -> Level {
     match stockade {
-        Some(stockade) if !stockade.audit && !stockade.silent => stockade.level,
+        Some(stockade)
+            if !stockade.audit && !stockade.silent && !stockade.weaker && stockade.open.is_empty() =>
+        {
+            stockade.level
+        }
         _ => Level::None,
     }
 }
@@ -123,8 +127,12 @@ fn compiled(system: &System) -> Finding {
     };
     let tied = TIED.into_iter().find(|name| config.has(name));
     let forced = FORCED.into_iter().find(|(name, _)| config.has(name));
+    let told = system.parameter("lockdown").ok().flatten();
     let (verdict, found) = if !config.has(LSM) {
         (Verdict::Fail, "this kernel was built without lockdown; Stockade can still enforce it".to_owned())
+    } else if in_force::is_inactive(system) {
+        let found = "built in, but not among the active security modules: no level of it refuses anything";
+        (Verdict::Fail, found.into())
     } else if let Some((_, level)) = forced {
         (Verdict::Pass, format!("built in, and at {level} from boot on"))
     } else if tied.is_some() {
@@ -134,6 +142,11 @@ fn compiled(system: &System) -> Finding {
             Verdict::Warn,
             "built in, but not early: what happens before the security modules start is not refused".into(),
         )
+    } else if let Some(level @ ("integrity" | "confidentiality")) = told.as_deref() {
+        let found = format!(
+            "built in, and on by lockdown={level} alone: whoever changes the kernel command line turns it off"
+        );
+        (Verdict::Warn, found)
     } else {
         (
             Verdict::Warn,
@@ -147,9 +160,9 @@ fn compiled(system: &System) -> Finding {
     let shown: Vec<String> =
         options.into_iter().map(|name| format!("{name}={}", config.get(name).unwrap_or("not set"))).collect();
     let finding = Finding::new(ID, verdict, How::Read, found).seen(&config.path, few(&shown));
-    match system.parameter("lockdown") {
-        Ok(Some(value)) => finding.seen("/proc/cmdline", format!("lockdown={value}")),
-        _ => finding,
+    match told {
+        Some(value) => finding.seen("/proc/cmdline", format!("lockdown={value}")),
+        None => finding,
     }
 }
 
@@ -160,7 +173,13 @@ fn sealed(in_force: &InForce) -> Finding {
         Ok(stockade) => stockade.as_ref(),
         Err(why) => return Finding::unknown(ID, How::Read, why),
     };
-    let Some(stockade) = stockade else {
+    // What the kernel's own level refuses as well cannot be lifted. A policy may also refuse at places only.
+    let more = |stockade: &&Stockade| {
+        stockade.sealed.is_some()
+            || stockade.refused.is_empty() && !stockade.audit
+            || stockade.refused.iter().any(|reason| !in_force.native_covers(reason))
+    };
+    let Some(stockade) = stockade.filter(more) else {
         return match &in_force.native {
             Ok(Level::None) => Finding::not_applicable(ID, How::Read, "no level is in force"),
             Ok(_) => Finding::new(
@@ -210,6 +229,7 @@ fn proven(id: &'static str, problems: &[String], left_open: &[String]) -> Findin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Unread;
 
     const CONFIG: &str = "/boot/config-6.12";
     const RELEASE: (&str, &str) = ("/proc/sys/kernel/osrelease", "6.12");
@@ -237,8 +257,16 @@ mod tests {
         assert_eq!(verdict(&with(Stockade { weaker: true, ..integrity() })), Verdict::Warn);
         assert_eq!(verdict(&with(Stockade { open: vec!["msr".into()], ..integrity() })), Verdict::Warn);
         assert_eq!(verdict(&with(Stockade::default())), Verdict::Warn);
-        let both = InForce { native: Ok(Level::Integrity), ..with(Stockade { audit: true, ..integrity() }) };
-        assert_eq!(verdict(&both), Verdict::Pass);
+        let single = Stockade { audit: true, refused: vec!["msr".into()], ..integrity() };
+        assert_eq!(verdict(&with(single)), Verdict::Warn);
+        let both = |stockade| InForce { native: Ok(Level::Integrity), ..with(stockade) };
+        assert_eq!(verdict(&both(Stockade { audit: true, ..integrity() })), Verdict::Pass);
+        let more = Stockade { level: Level::Confidentiality, ..Stockade::default() };
+        assert_eq!(level(&both(more)).found, "confidentiality, by Stockade");
+        // What is added to a level makes it no worse.
+        let partly =
+            Stockade { level: Level::Confidentiality, open: vec!["perf".into()], ..Stockade::default() };
+        assert_eq!(verdict(&both(partly)), Verdict::Pass);
     }
 
     #[test]
@@ -248,6 +276,11 @@ mod tests {
         assert!(level(&hidden).found.contains("run this as root"));
         let native = InForce { native: Ok(Level::Integrity), ..hidden };
         assert_eq!(level(&native).verdict, Verdict::Pass);
+        let unread = || Err(Unread::not_understood(in_force::LOCKDOWN, "?"));
+        let verdict = |stockade| level(&InForce { native: unread(), ..with(stockade) }).verdict;
+        assert_eq!(verdict(Stockade { audit: true, ..integrity() }), Verdict::Unknown);
+        assert_eq!(verdict(Stockade::default()), Verdict::Unknown);
+        assert_eq!(verdict(integrity()), Verdict::Pass);
     }
 
     #[test]
@@ -276,13 +309,23 @@ mod tests {
         assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n")), Verdict::Pass);
         assert_eq!(verdict(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n")), Verdict::Pass);
         assert_eq!(compiled(&System::fake(&[])).verdict, Verdict::Unknown);
+        let forced = format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n");
+        let told = System::fake(&[RELEASE, (CONFIG, lsm), ("/proc/cmdline", "quiet lockdown=integrity\n")]);
+        assert!(compiled(&told).found.contains("on by lockdown=integrity alone"), "{:?}", compiled(&told));
+        let inactive = System::fake(&[RELEASE, (CONFIG, &forced), (in_force::LSMS, "capability,yama\n")]);
+        assert_eq!(compiled(&inactive).verdict, Verdict::Fail);
     }
 
     #[test]
     fn a_level_that_root_can_lift_is_told() {
         assert_eq!(sealed(&native(Level::None)).verdict, Verdict::NotApplicable);
         assert_eq!(sealed(&native(Level::Integrity)).verdict, Verdict::Pass);
-        assert_eq!(sealed(&with(integrity())).verdict, Verdict::Warn);
+        let refusing = || Stockade { refused: vec!["msr".into()], ..integrity() };
+        assert_eq!(sealed(&with(refusing())).verdict, Verdict::Warn);
+        let both = InForce { native: Ok(Level::Integrity), ..with(refusing()) };
+        assert_eq!(sealed(&both).verdict, Verdict::Pass);
+        let audited = with(Stockade { audit: true, ..integrity() });
+        assert_eq!(sealed(&audited).verdict, Verdict::NotApplicable);
         let silent = with(Stockade { sealed: Some(Vec::new()), silent: true, ..integrity() });
         assert_eq!(sealed(&silent).verdict, Verdict::Fail);
         let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };

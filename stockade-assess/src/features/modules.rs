@@ -16,7 +16,7 @@ mod signature;
 use stockade_reasons::Level;
 
 pub(super) use self::{
-    kexec::try_unsigned as try_unsigned_kernel,
+    kexec::{files_are_covered, try_unsigned as try_unsigned_kernel},
     signature::{Answer, try_unsigned as try_unsigned_module},
 };
 use super::lockdown::native;

@@ -1,9 +1,9 @@
 /*!
 The TPM: whether there is one, with which banks, and whether its registers hold what the firmware says to have measured.
 
-Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs but systemd, by a separator that is always the
-same, so that the firmware's log must explain them to the last bit. Those above are for the boot loader and the system, which extend some of them later without a word in that log (IMA in
-10, systemd in 11 to 15): what differs there proves nothing.
+Registers 0 to 7 are the firmware's and the boot loader's: nothing extends them once the kernel runs but systemd, by a separator that is
+always the same, so that the firmware's log must explain them to the last bit. Those above are for the boot loader and the system, which
+extend some of them later without a word in that log (IMA in 10, systemd in 11 to 15): what differs there proves nothing.
 */
 mod eventlog;
 mod registers;
@@ -106,6 +106,13 @@ fn banks(tpm: &Tpm) -> Finding {
         return Finding::unknown(BANKS, How::Read, tpm.nothing_readable());
     }
     let mut empty = Vec::new();
+    for name in &tpm.others {
+        match tpm.is_untouched(name) {
+            Ok(true) => empty.push(name.as_str()),
+            Ok(false) => {}
+            Err(missing) => return Finding::unknown(BANKS, How::Read, missing),
+        }
+    }
     for bank in &tpm.active {
         match tpm.register(*bank, 0) {
             Ok(value) if is_empty(*bank, &value) => empty.push(bank.name()),
@@ -270,7 +277,7 @@ fn secure_boot(
         Err(NoLog::Unknown(missing)) => return Finding::unknown(SECURE_BOOT, How::Read, missing),
         Err(NoLog::Absent(why)) => return Finding::unknown(SECURE_BOOT, How::Read, *why),
     };
-    let Some(measured) = log.variable("SecureBoot") else {
+    let Some(measured) = log.variable(bank, "SecureBoot") else {
         let found = "the firmware did not measure whether Secure Boot is on: PCR 7 says nothing of it";
         return Finding::new(SECURE_BOOT, Verdict::Warn, How::Read, found)
             .seen(LOG, "no SecureBoot in PCR 7");
@@ -467,6 +474,13 @@ mod tests {
         });
         assert_eq!(one[EXTENDED].found, "nothing was measured into PCR 6");
         assert_eq!(verdict(&one, BANKS), Verdict::Pass);
+        let other = |value: String| {
+            let path = format!("{DEVICE}/pcr-sm3-256/0");
+            verdict(&machine(SEABIOS, SEABIOS_PCRS, |root| put(root, &path, &value)), BANKS)
+        };
+        assert_eq!(other("5A".repeat(32)), Verdict::Pass);
+        assert_eq!(other("00".repeat(31) + "03"), Verdict::Fail);
+        assert_eq!(other("xyz".into()), Verdict::Unknown);
         let garbage =
             machine(SEABIOS, SEABIOS_PCRS, |root| put(root, &format!("{DEVICE}/pcr-sha256/0"), "xyz"));
         for id in [BANKS, EXTENDED, EVENT_LOG] {

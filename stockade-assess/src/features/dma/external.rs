@@ -37,7 +37,7 @@ pub(super) fn finding(system: &System, view: &View) -> Finding {
         return Finding::not_applicable(
             ID,
             How::Read,
-            "no port that gives a device from outside access to memory",
+            "the kernel knows of no port that gives a device from outside access to memory",
         )
         .seen(THUNDERBOLT, "no controllers");
     } else {
@@ -84,14 +84,18 @@ fn removable(system: &System, view: &View) -> Option<Port> {
     if removable.is_empty() {
         return None;
     }
-    let is_open = |name: &&String| matches!(groups.kind_of(name), None | Some(Kind::Identity));
-    let open: Vec<&String> = removable.iter().filter(is_open).collect();
-    let source = format!("{PCI}/*/removable");
-    Some(if open.is_empty() {
-        Port { verdict: Verdict::Pass, source, observed: format!("behind the IOMMU: {}", few(&removable)) }
+    let of = |wanted: &[Option<Kind>]| -> Vec<&String> {
+        removable.iter().filter(|name| wanted.contains(&groups.kind_of(name))).collect()
+    };
+    let (open, untold) = (of(&[None, Some(Kind::Identity)]), of(&[Some(Kind::Other)]));
+    let (verdict, observed) = if !open.is_empty() {
+        (Verdict::Fail, format!("not translated: {}", few(&open)))
+    } else if !untold.is_empty() {
+        (Verdict::Unknown, format!("not said how translated: {}", few(&untold)))
     } else {
-        Port { verdict: Verdict::Fail, source, observed: format!("not translated: {}", few(&open)) }
-    })
+        (Verdict::Pass, format!("behind the IOMMU: {}", few(&removable)))
+    };
+    Some(Port { verdict, source: format!("{PCI}/*/removable"), observed })
 }
 
 fn firewire(system: &System) -> Option<Port> {
@@ -135,6 +139,7 @@ mod tests {
         let kind = |kind| ("/sys/kernel/iommu_groups/3/type", kind);
         assert_eq!(verdict(&[removable, group, kind("DMA")]), Verdict::Pass);
         assert_eq!(verdict(&[removable, group, kind("identity")]), Verdict::Fail);
+        assert_eq!(verdict(&[removable, group, kind("unknown")]), Verdict::Unknown);
         assert_eq!(verdict(&[removable, ("/sys/kernel/iommu_groups/", "")]), Verdict::Fail);
     }
 

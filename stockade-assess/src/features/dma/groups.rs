@@ -12,7 +12,7 @@ pub(super) const FOLDER: &str = "/sys/kernel/iommu_groups";
 pub(super) enum Kind {
     /// Each to itself: no protection.
     Identity,
-    /// What is unmapped is out of reach when the call returns.
+    /// What is unmapped is out of reach when the call returns; for a group that is blocked everything is.
     Strict,
     /// What is unmapped is out of reach a moment later.
     Lazy,
@@ -40,7 +40,7 @@ impl Groups {
         let group = |number: String| {
             let kind = match system.text(&format!("{FOLDER}/{number}/type")).as_deref() {
                 Ok("identity") => Kind::Identity,
-                Ok("DMA") => Kind::Strict,
+                Ok("DMA" | "blocked") => Kind::Strict,
                 Ok("DMA-FQ") => Kind::Lazy,
                 _ => Kind::Other,
             };

@@ -111,12 +111,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     } else if refused.is_empty() {
         Finding::not_applicable(id, How::Tried, "this kernel has none of these doors")
     } else {
-        Finding::new(
-            id,
-            Verdict::Pass,
-            How::Tried,
-            format!("all {of} doors that this kernel has refuse root"),
-        )
+        Finding::new(id, Verdict::Pass, How::Tried, format!("all {of} doors that could be tried refuse root"))
     };
     for door in &free {
         finding = finding.seen(door.door, format!("free ({})", door.reason));
@@ -150,8 +145,11 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     if !rest.is_empty() {
         finding = finding.seen("the other doors", rest);
     }
+    if of == 0 {
+        return finding;
+    }
     #[expect(clippy::cast_precision_loss, reason = "there are some forty doors")]
-    let finding = finding.measured("open", free.len() as f64, "doors", Some(0.0));
+    let finding = finding.measured("shut", refused.len() as f64, "doors", Some(of as f64));
     finding
 }
 

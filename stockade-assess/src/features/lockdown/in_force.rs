@@ -1,9 +1,10 @@
 /*!
 Who refuses what: the kernel's own level and Stockade's, as they are read.
 */
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use stockade_kernel::{
+    Error,
     attach::Attachment,
     btf::KernelTypes,
     host,
@@ -16,8 +17,8 @@ use crate::{System, Unread};
 /// The kernel's own level, the one in force in brackets.
 pub(in crate::features) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// The file by which securityfs is known to be there.
-const LSMS: &str = "/sys/kernel/security/lsm";
+/// The active security modules.
+pub(super) const LSMS: &str = "/sys/kernel/security/lsm";
 
 /// Both levels.
 pub(super) struct InForce {
@@ -99,6 +100,11 @@ impl Stockade {
         }
     }
 
+    /// Whether it refuses a reason to everybody.
+    pub(super) fn refuses(&self, reason: &str) -> bool {
+        !self.silent && self.refused.iter().any(|refused| refused == reason)
+    }
+
     /// In a line.
     pub(super) fn in_words(&self) -> String {
         let audited = if self.audit { ", audited" } else { "" };
@@ -109,14 +115,21 @@ impl Stockade {
 
 impl InForce {
     pub(super) fn read(system: &System) -> Self {
-        let types = if system.is_live() { KernelTypes::of_running_kernel().ok() } else { None };
+        let types = system.is_live().then(KernelTypes::of_running_kernel);
         let stockade = match (system.lacks_root(), &types) {
-            _ if !system.is_live() => Err(super::NOT_LIVE.into()),
+            (_, None) => Err(super::NOT_LIVE.into()),
             (Some(lacks), _) => Err(lacks.to_owned()),
+            (None, Some(Ok(types))) => read_stockade(types),
             // What Stockade asks first, and cannot do without.
-            (None, None) => Ok(None),
-            (None, Some(types)) => read_stockade(types),
+            (None, Some(Err(Error::TooOld(_)))) => Ok(None),
+            (None, Some(Err(Error::NoBtf { source, .. })))
+                if source.kind() == io::ErrorKind::NotFound && system.exists("/sys/kernel") =>
+            {
+                Ok(None)
+            }
+            (None, Some(Err(error))) => Err(in_a_line(error)),
         };
+        let types = types.and_then(Result::ok);
         let (native, seen) = match native(system) {
             Ok(level) => (Ok(level), (LOCKDOWN.to_owned(), level.to_string())),
             Err(unread) => match built_in(system) {
@@ -138,8 +151,7 @@ impl InForce {
     /// Whether anybody refuses a reason to everybody.
     pub(super) fn refuses(&self, reason: &str) -> bool {
         let by_stockade = self.stockade.as_ref().ok().and_then(Option::as_ref);
-        self.native_covers(reason)
-            || by_stockade.is_some_and(|stockade| stockade.refused.iter().any(|refused| refused == reason))
+        self.native_covers(reason) || by_stockade.is_some_and(|stockade| stockade.refuses(reason))
     }
 
     /// The level from which on this kernel refuses a reason: its own numbers count where they are known.
@@ -156,9 +168,13 @@ impl InForce {
 pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
     match read_back(types) {
         Ok(state) => Ok(state.map(|state| Stockade::of(&state, types))),
-        // A remedy stands on a line of its own.
-        Err(error) => Err(error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")),
+        Err(error) => Err(in_a_line(&error)),
     }
+}
+
+/// A remedy stands on a line of its own.
+fn in_a_line(error: &Error) -> String {
+    error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// The level that the kernel has from boot on by the way it was built, and the option that says so: where securityfs is not mounted, this
@@ -167,6 +183,9 @@ fn built_in(system: &System) -> Option<(Level, (String, String))> {
     let config = system.config().ok()?;
     let (level, option) = if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM") {
         (Level::None, "CONFIG_SECURITY_LOCKDOWN_LSM is not set")
+    } else if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY") {
+        // It can have been left out of the active modules.
+        return None;
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY") {
         (Level::Confidentiality, "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y")
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
@@ -180,9 +199,16 @@ fn built_in(system: &System) -> Option<(Level, (String, String))> {
     Some((level, (config.path.clone(), option.to_owned())))
 }
 
-/// The kernel's own level. None where lockdown is not built in, as far as that is known.
+/// Whether lockdown is known not to be among the active security modules. Unless it was built to start early, it can be left out like any
+/// other; in older kernels its file is there even then, and takes a level that refuses nothing.
+pub(super) fn is_inactive(system: &System) -> bool {
+    system.text(LSMS).is_ok_and(|list| !list.is_empty() && list.split(',').all(|name| name != "lockdown"))
+}
+
+/// The kernel's own level. None where lockdown is not built in, as far as that is known, or not active.
 pub(in crate::features) fn native(system: &System) -> Result<Level, Unread> {
     match system.text(LOCKDOWN) {
+        Ok(_) if is_inactive(system) => Ok(Level::None),
         Ok(text) => {
             let level =
                 text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(level, _)| level);
@@ -213,15 +239,26 @@ mod tests {
     }
 
     #[test]
+    fn a_level_of_a_module_that_is_not_active_refuses_nothing() {
+        let of =
+            |list| native(&System::fake(&[(LOCKDOWN, "none [integrity] confidentiality\n"), (LSMS, list)]));
+        assert_eq!(of("lockdown,capability,yama\n"), Ok(Level::Integrity));
+        assert_eq!(of("capability,yama\n"), Ok(Level::None));
+    }
+
+    #[test]
     fn without_securityfs_the_way_the_kernel_was_built_may_tell() {
         let of = |options: &str| {
             let files = [("/proc/sys/kernel/osrelease", "6.12"), ("/boot/config-6.12", options)];
             InForce::read(&System::fake(&files)).native
         };
         let lsm = "CONFIG_SECURITY_LOCKDOWN_LSM=y\n";
+        let early = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\n";
+        let forced = "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n";
         assert_eq!(of("CONFIG_X=y"), Ok(Level::None));
-        assert_eq!(of(&format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y")), Ok(Level::Integrity));
-        assert!(of(lsm).is_err());
+        assert_eq!(of(&format!("{early}{forced}")), Ok(Level::Integrity));
+        assert!(of(&format!("{lsm}{forced}")).is_err());
+        assert!(of(early).is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) fn finding(system: &System, in_force: &InForce) -> Finding {
         Ok(stockade) => stockade.as_ref(),
         Err(why) => return Finding::unknown(ID, How::Read, why),
     };
-    let nothing_refused = stockade.is_none_or(|stockade| stockade.refused.is_empty());
+    let nothing_refused = stockade.is_none_or(|stockade| stockade.silent || stockade.refused.is_empty());
     match &in_force.native {
         Ok(Level::None) if nothing_refused => {
             return Finding::not_applicable(ID, How::Read, "nothing is refused, so nothing contradicts it");

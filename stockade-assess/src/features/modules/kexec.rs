@@ -6,12 +6,26 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::{AsRawFd, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{locked_down, signature::Answer, why_not};
+use super::{
+    locked_down,
+    signature::{AS_LOCKDOWN, Answer},
+    why_not,
+};
 use crate::{Finding, How, System, Verdict};
+
+/// The two calls.
+const SEGMENTS: &str = "kexec_load";
+const FILE: &str = "kexec_file_load";
+
+/// How often a call is made again while somebody else loads a kernel, and how long is waited between.
+const TIMES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 const DISABLED: &str = "/proc/sys/kernel/kexec_load_disabled";
 
@@ -97,37 +111,52 @@ pub(super) fn signature(system: &System) -> Finding {
     if has_none(system) {
         return without(ID);
     }
-    match system.number(DISABLED) {
-        Ok(value) if value != 0 || used_up(system) => {
-            return Finding::new(
-                ID,
-                Verdict::Pass,
-                How::Read,
-                "no kernel can be loaded before the next boot, signed or not",
-            )
-            .seen(DISABLED, value.to_string());
-        }
-        _ => {}
+    if is_off(system) {
+        let found = "no kernel can be loaded before the next boot, signed or not";
+        return Finding::new(ID, Verdict::Pass, How::Read, found)
+            .seen(DISABLED, system.text(DISABLED).unwrap_or_default());
     }
-    match (why_not(system), locked_down(system)) {
-        (None, _) => judged(ID, &try_unsigned(system)),
-        (Some(_), Some(level)) => {
+    let Some(why_not) = why_not(system) else {
+        return judged(ID, &try_unsigned(system));
+    };
+    match locked_down(system) {
+        Some(level) if files_are_covered(system) => {
             let found =
                 format!("the kernel's own lockdown is at {level} and refuses kernels without a signature");
             Finding::new(ID, Verdict::Pass, How::Derived, found)
         }
-        (Some(why_not), None) => Finding::unknown(ID, How::Tried, why_not),
+        _ => Finding::unknown(ID, How::Tried, why_not),
     }
+}
+
+/// Whether no kernel can be loaded any more, whatever it is.
+fn is_off(system: &System) -> bool {
+    system.number(DISABLED).is_ok_and(|value| value != 0 || used_up(system))
+}
+
+/// Whether lockdown is known to be asked for a kernel in a file, too: `kexec_file_load()` does so where it looks at signatures.
+pub(in crate::features) fn files_are_covered(system: &System) -> bool {
+    system.config().is_ok_and(|config| !config.has("CONFIG_KEXEC_FILE") || config.has("CONFIG_KEXEC_SIG"))
 }
 
 /// Both ways to load a kernel, tried without one.
 pub(in crate::features) fn try_unsigned(system: &System) -> [(&'static str, Answer); 2] {
-    let limited = LIMITS.iter().find(|limit| system.number(limit).is_ok_and(|value| value != -1));
-    let unless_limited = |attempt: fn() -> Answer| match limited {
-        Some(limit) => Answer::Unclear(format!("not tried, since {limit} counts attempts")),
-        None => attempt(),
+    let both = |answer: Answer| [(SEGMENTS, answer.clone()), (FILE, answer)];
+    if is_off(system) {
+        return both(Answer::Absent("no kernel can be loaded before the next boot".into()));
+    }
+    if let Some(limit) = LIMITS.iter().find(|limit| system.number(limit).is_ok_and(|value| value != -1)) {
+        return both(Answer::Unclear(format!("not tried, since {limit} counts attempts")));
+    }
+    let Some(door) = stockade_probe::doors_of("kexec").next() else {
+        return both(Answer::Unclear("there is no such door".into()));
     };
-    [("kexec_load", unless_limited(try_segments)), ("kexec_file_load", unless_limited(try_file))]
+    // The call that takes memory and no file has no signature to check: unless it is refused, anything can be loaded.
+    match door.knock().answer {
+        // What the caller may not do would read as refused.
+        stockade_probe::Answer::NeedsRoot(why) => both(Answer::Unclear(why)),
+        answer => [(SEGMENTS, answer.into()), (FILE, try_file())],
+    }
 }
 
 fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
@@ -158,17 +187,10 @@ fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
     })
 }
 
-/// The call that takes memory and no file. It has no signature to check: unless it is refused, anything can be loaded.
-fn try_segments() -> Answer {
-    match stockade_probe::doors_of("kexec").next() {
-        Some(door) => door.knock().answer.into(),
-        None => Answer::Unclear("there is no such door".into()),
-    }
-}
-
-/// Offers a file that looks like a kernel from outside and has nothing in it, with a command line that cannot be one: it has no zero at
-/// its end. `kimage_file_prepare_segments()` first asks whether the file is a kernel, then for its signature, and then refuses that command line, so
-/// nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter.
+/// Offers a file that looks like a kernel from outside and has nothing in it, with a command line that cannot be one: it has no zero at its
+/// end. `kimage_file_prepare_segments()` first asks whether the file is a kernel, then for its signature, and then refuses that command line,
+/// so nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter. An IMA that measures kernels
+/// for kexec measures this file: an entry of its log stays behind, once for each boot.
 fn try_file() -> Answer {
     const NO_INITRAMFS: libc::c_ulong = 4;
     let Some(image) = image() else {
@@ -179,15 +201,37 @@ fn try_file() -> Answer {
         Err(error) => return Answer::Unclear(format!("a file in memory: {error}")),
     };
     let none: c_int = -1;
-    // SAFETY: the command line is one byte long, and the descriptor is open for the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_kexec_file_load, file.as_raw_fd(), none, 1_usize, c"x".as_ptr(), NO_INITRAMFS)
+    let load = || {
+        // SAFETY: the command line is one byte long, and the descriptor is open for the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_kexec_file_load,
+                file.as_raw_fd(),
+                none,
+                1_usize,
+                c"x".as_ptr(),
+                NO_INITRAMFS,
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
-    let error = io::Error::last_os_error();
+    let is_busy = |result: &io::Result<()>| {
+        result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    };
+    let mut result = load();
+    for _ in 0..TIMES {
+        if !is_busy(&result) {
+            break;
+        }
+        thread::sleep(PAUSE);
+        result = load();
+    }
+    let Err(error) = result else {
+        return Answer::Unclear("the kernel took a command line without an end".into());
+    };
     match error.raw_os_error() {
-        _ if result == 0 => Answer::Unclear("the kernel took a command line without an end".into()),
         Some(libc::EINVAL) => Answer::Free,
-        Some(libc::EPERM) => Answer::Refused("EPERM: refused by lockdown".into()),
+        Some(libc::EPERM) => Answer::Refused(AS_LOCKDOWN.into()),
         Some(libc::EACCES) => Answer::Refused("EACCES: refused by IMA or another security module".into()),
         Some(
             libc::EKEYREJECTED | libc::ENODATA | libc::ELIBBAD | libc::EBADMSG | libc::ENOKEY | libc::ENOPKG,
@@ -199,7 +243,9 @@ fn try_file() -> Answer {
 
 /// A file that nobody can write any more: the kernel reads no other.
 fn sealed_file(content: &[u8]) -> io::Result<File> {
-    let memory: OwnedFd = memfd_create("stockade-assess", MemfdFlags::CLOEXEC)?;
+    let create = |flags| memfd_create("stockade-assess", MemfdFlags::CLOEXEC | flags);
+    // vm.memfd_noexec can demand it. Before Linux 6.3 there was no such flag.
+    let memory: OwnedFd = create(MemfdFlags::NOEXEC_SEAL).or_else(|_| create(MemfdFlags::empty()))?;
     let mut writer = File::from(memory);
     writer.write_all(content)?;
     // The writer is closed at the end of this function.
@@ -266,7 +312,26 @@ mod tests {
         let limits = [(DISABLED, "0\n"), (LIMITS[0], "0\n"), (LIMITS[1], "0\n")];
         assert_eq!(of(&limits), (Verdict::Pass, Verdict::Pass));
         let locked = ("/sys/kernel/security/lockdown", "none [integrity] confidentiality");
-        assert_eq!(of(&[(DISABLED, "0\n"), locked]), (Verdict::Warn, Verdict::Pass));
+        let locked_and = |options| {
+            let release = ("/proc/sys/kernel/osrelease", "6.12");
+            of(&[(DISABLED, "0\n"), locked, release, ("/boot/config-6.12", options)]).1
+        };
+        assert_eq!(locked_and("CONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n"), Verdict::Pass);
+        assert_eq!(locked_and("CONFIG_KEXEC=y\n"), Verdict::Pass);
+        // Lockdown is not asked.
+        assert_eq!(locked_and("CONFIG_KEXEC_FILE=y\n"), Verdict::Unknown);
+        assert_eq!(of(&[(DISABLED, "0\n"), locked]).1, Verdict::Unknown);
+    }
+
+    #[test]
+    fn what_is_off_is_not_tried() {
+        let of = |files: &[(&str, &str)]| try_unsigned(&System::fake(files)).map(|(_, answer)| answer);
+        let limits = [(DISABLED, "0\n"), (LIMITS[0], "0\n"), (LIMITS[1], "0\n")];
+        for off in [&[(DISABLED, "1\n")][..], &limits] {
+            assert!(of(off).iter().all(|answer| matches!(answer, Answer::Absent(_))));
+        }
+        let limited = [(DISABLED, "0\n"), (LIMITS[1], "1\n")];
+        assert!(of(&limited).iter().all(|answer| matches!(answer, Answer::Unclear(_))));
     }
 
     #[test]

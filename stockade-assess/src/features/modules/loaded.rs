@@ -2,7 +2,7 @@
 What is loaded already, and what the kernel remembers of modules that are gone.
 */
 use super::{has_no_modules, without_modules};
-use crate::{Finding, How, System, Unread, Verdict, few};
+use crate::{Finding, How, System, Unread, Verdict, few, system::Why};
 
 const MODULES: &str = "/sys/module";
 const TAINTED: &str = "/proc/sys/kernel/tainted";
@@ -20,13 +20,14 @@ struct Module {
     flags: String,
 }
 
-/// Every module that was loaded. What is built in has no such file.
+/// Every module that was loaded. What is built in has no such file, and one that is just unloaded has it no more.
 fn modules(system: &System) -> Result<Vec<Module>, Unread> {
-    let with_flags = |name: String| {
-        let flags = system.text(&format!("{MODULES}/{name}/taint")).ok()?;
-        Some(Module { name, flags })
+    let with_flags = |name: String| match system.text(&format!("{MODULES}/{name}/taint")) {
+        Ok(flags) => Some(Ok(Module { name, flags })),
+        Err(unread) if unread.why == Why::NotAllowed => Some(Err(unread)),
+        Err(_) => None,
     };
-    Ok(system.names(MODULES)?.into_iter().filter_map(with_flags).collect())
+    system.names(MODULES)?.into_iter().filter_map(with_flags).collect()
 }
 
 /// How many are loaded, those with one of these flags, and letters whose module is gone.

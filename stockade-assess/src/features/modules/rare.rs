@@ -53,7 +53,7 @@ pub(super) fn finding(system: &System) -> Finding {
         Ok(installed) => installed,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
-    let blocked = blocked(system);
+    let (blocked, hidden) = blocked(system);
     let here = |name: &&&str| installed.contains(**name);
     let rare: Vec<&str> = RARE.iter().filter(here).copied().collect();
     let loaded: Vec<&str> =
@@ -66,6 +66,8 @@ pub(super) fn finding(system: &System) -> Finding {
             How::Read,
             format!("rarely needed modules are loaded: {}", few(&loaded)),
         )
+    } else if let (false, Some(unread)) = (open.is_empty(), hidden) {
+        Finding::unknown(ID, How::Read, unread)
     } else if !open.is_empty() {
         let found = format!("{} rarely needed modules load by themselves when somebody asks", open.len());
         Finding::new(ID, Verdict::Warn, How::Read, found)
@@ -76,7 +78,7 @@ pub(super) fn finding(system: &System) -> Finding {
         Finding::new(ID, Verdict::Pass, How::Read, found)
     };
     let shut: Vec<&str> = rare.iter().copied().filter(|name| blocked.contains(*name)).collect();
-    let lists = [("installed and not blocked", open), ("blocked in modprobe.d", shut)];
+    let lists = [("installed and not blocked", open), ("blocked", shut)];
     lists
         .into_iter()
         .filter(|(_, names)| !names.is_empty())
@@ -102,20 +104,32 @@ fn installed(system: &System) -> Result<HashSet<String>, Unread> {
     Ok(text.lines().filter_map(name).collect())
 }
 
-/// Modules that modprobe does not load by itself: blacklisted, or with a command in their place that does nothing.
-fn blocked(system: &System) -> HashSet<String> {
+/// Modules that do not load by themselves: blacklisted in modprobe.d or on the kernel's command line, or with a command in their place that
+/// does nothing. And what of modprobe.d could not be read.
+fn blocked(system: &System) -> (HashSet<String>, Option<Unread>) {
     let mut blocked = HashSet::new();
     let mut seen = HashSet::new();
+    let mut hidden = None;
+    let mut or_hidden = |unread: Unread| {
+        if !unread.is_missing() {
+            hidden = Some(unread);
+        }
+    };
     for folder in FOLDERS {
-        for name in system.names(folder).unwrap_or_default() {
+        for name in system.names(folder).map_err(&mut or_hidden).unwrap_or_default() {
             if Path::new(&name).extension() != Some(OsStr::new("conf")) || !seen.insert(name.clone()) {
                 continue;
             }
-            let text = system.text(&format!("{folder}/{name}")).unwrap_or_default();
+            let text = system.text(&format!("{folder}/{name}")).map_err(&mut or_hidden).unwrap_or_default();
             blocked.extend(text.lines().filter_map(blocks));
         }
     }
-    blocked
+    for word in system.cmdline().unwrap_or_default() {
+        if let Some(("module_blacklist" | "modprobe.blacklist", names)) = word.split_once('=') {
+            blocked.extend(names.split(',').map(|name| name.replace('-', "_")));
+        }
+    }
+    (blocked, hidden)
 }
 
 /// The module that a line of modprobe.d blocks.
@@ -153,6 +167,12 @@ mod tests {
         assert_eq!(verdict(&[dep, (file, "# no\nblacklist cramfs\n")]), Verdict::Pass);
         assert_eq!(verdict(&[dep, (file, "install cramfs /usr/bin/false\n")]), Verdict::Pass);
         assert_eq!(verdict(&[dep, (file, "install cramfs /sbin/modprobe -i cramfs\n")]), Verdict::Warn);
+        assert_eq!(verdict(&[dep, ("/proc/cmdline", "quiet modprobe.blacklist=x,cramfs\n")]), Verdict::Pass);
+        assert_eq!(verdict(&[dep, ("/proc/cmdline", "quiet module_blacklist=cramfs\n")]), Verdict::Pass);
+        // What cannot be read may block it, and decides nothing where nothing is to be blocked.
+        let folder = "/etc/modprobe.d/local.conf/";
+        assert_eq!(verdict(&[dep, (folder, "")]), Verdict::Unknown);
+        assert_eq!(verdict(&[(DEP, "kernel/fs/ext4/ext4.ko:\n"), (folder, "")]), Verdict::Pass);
         assert_eq!(verdict(&[(DEP, "kernel/fs/ext4/ext4.ko:\n")]), Verdict::Pass);
         assert_eq!(verdict(&[]), Verdict::Unknown);
     }

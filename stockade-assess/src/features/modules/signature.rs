@@ -22,11 +22,14 @@ pub(in crate::features) enum Answer {
     Unclear(String),
 }
 
+/// What lockdown answers; some other module could as well.
+pub(super) const AS_LOCKDOWN: &str = "EPERM, as lockdown refuses";
+
 impl From<stockade_probe::Answer> for Answer {
     fn from(answer: stockade_probe::Answer) -> Self {
         use stockade_probe::Answer as A;
         match answer {
-            A::Refused => Self::Refused("EPERM: refused by lockdown".into()),
+            A::Refused => Self::Refused(AS_LOCKDOWN.into()),
             A::RefusedElsewhere(by) => Self::Refused(by),
             A::Free => Self::Free,
             A::Absent(why) => Self::Absent(why),

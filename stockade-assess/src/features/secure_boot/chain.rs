@@ -11,7 +11,7 @@ use crate::{
     Finding, How, System, Unread, Verdict,
     features::{
         lockdown::native,
-        modules::{Answer, try_unsigned_kernel, try_unsigned_module},
+        modules::{Answer, files_are_covered, try_unsigned_kernel, try_unsigned_module},
     },
 };
 
@@ -79,11 +79,11 @@ fn flag(firmware: &Firmware<'_>, variable: Variable, wanted: bool) -> Link {
 }
 
 fn of_shim(firmware: &Firmware<'_>) -> Link {
-    match shim::is_told_not_to_verify(firmware) {
-        Ok(true) => Link::Broken("MokSBStateRT is 1".into()),
-        Ok(false) if shim::is_used(firmware) => Link::Holds("MokSBStateRT is not 1".into()),
-        Ok(false) => Link::Holds("there is no shim between the firmware and the kernel".into()),
-        Err(unread) => unclear(&unread),
+    match (shim::is_told_not_to_verify(firmware), shim::is_used(firmware)) {
+        (Ok(true), _) => Link::Broken("MokSBStateRT is 1".into()),
+        (Ok(false), Ok(true)) => Link::Holds("MokSBStateRT is not 1".into()),
+        (Ok(false), Ok(false)) => Link::Holds("there is no shim between the firmware and the kernel".into()),
+        (Err(unread), _) | (_, Err(unread)) => unclear(&unread),
     }
 }
 
@@ -96,6 +96,9 @@ fn module(system: &System) -> Link {
 
 fn kernel(system: &System) -> Link {
     match in_place_of_trying(system) {
+        Some(Link::Holds(_)) if !files_are_covered(system) => Link::Unknown(
+            "not tried, and this kernel is not known to ask lockdown for a kernel in a file".into(),
+        ),
         Some(link) => link,
         None => of_answers(&try_unsigned_kernel(system)),
     }
@@ -146,8 +149,15 @@ mod tests {
 
     #[test]
     fn one_link_breaks_the_chain() {
-        let locked = || boot().file("/sys/kernel/security/lockdown", "none [integrity] confidentiality");
-        assert_eq!(verdict(&locked()), Verdict::Pass);
+        let locked = || {
+            boot()
+                .file("/sys/kernel/security/lockdown", "none [integrity] confidentiality")
+                .file("/proc/sys/kernel/osrelease", "6.12")
+        };
+        // Lockdown is asked for a kernel in a file where signatures are looked at.
+        let files = |options| locked().file("/boot/config-6.12", options);
+        assert_eq!(verdict(&files("CONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n")), Verdict::Pass);
+        assert_eq!(verdict(&files("CONFIG_KEXEC_FILE=y\n")), Verdict::Unknown);
         assert_eq!(verdict(&locked().with("SecureBoot", &[0])), Verdict::Fail);
         assert_eq!(verdict(&locked().with("SetupMode", &[1])), Verdict::Fail);
         assert_eq!(verdict(&locked().with("MokSBStateRT", &[1])), Verdict::Fail);

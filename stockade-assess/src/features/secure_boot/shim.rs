@@ -7,18 +7,25 @@ use super::{
     signatures::Lists,
     variables::{Firmware, Variable},
 };
-use crate::{Finding, How, Verdict};
+use crate::{Finding, How, Unread, Verdict};
 
 const ID: &str = "secure-boot.shim";
 
 /// Whether shim started this machine: it then leaves its variables.
-pub(super) fn is_used(firmware: &Firmware<'_>) -> bool {
-    let left = [Variable::MOK_LIST, Variable::SBAT_LEVEL, Variable::MOK_TRUSTED];
-    left.into_iter().any(|variable| !matches!(firmware.value(variable), Ok(None)))
+pub(super) fn is_used(firmware: &Firmware<'_>) -> Result<bool, Unread> {
+    let mut hidden = None;
+    for variable in [Variable::MOK_LIST, Variable::SBAT_LEVEL, Variable::MOK_TRUSTED] {
+        match firmware.value(variable) {
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) => {}
+            Err(unread) => hidden = Some(unread),
+        }
+    }
+    hidden.map_or(Ok(false), Err)
 }
 
 /// Whether it was told not to verify, by `mokutil --disable-validation`.
-pub(super) fn is_told_not_to_verify(firmware: &Firmware<'_>) -> Result<bool, crate::Unread> {
+pub(super) fn is_told_not_to_verify(firmware: &Firmware<'_>) -> Result<bool, Unread> {
     Ok(firmware.flag(Variable::MOK_STATE)? == Some(true))
 }
 
@@ -27,18 +34,25 @@ pub(super) fn finding(firmware: &Firmware<'_>) -> Finding {
         Ok(firmware) => firmware,
         Err(finding) => return finding,
     };
-    let off = match is_told_not_to_verify(firmware) {
-        Ok(off) => off,
+    let read = || -> Result<_, Unread> {
+        Ok((is_told_not_to_verify(firmware)?, is_used(firmware)?, firmware.flag(Variable::SECURE_BOOT)?))
+    };
+    let (off, used, secure) = match read() {
+        Ok(read) => read,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if off {
         let found = "shim was told not to verify what it starts, and the kernel takes Secure Boot as off";
         Finding::new(ID, Verdict::Fail, How::Read, found)
-    } else if is_used(firmware) {
+    } else if !used {
+        let found = "this machine was not started by shim, so nothing rests on it";
+        return Finding::not_applicable(ID, How::Read, found).seen(Variable::MOK_LIST.path(), "not there");
+    } else if secure == Some(true) {
         Finding::new(ID, Verdict::Pass, How::Read, "shim verifies what it starts")
     } else {
-        let found = "this machine was not started by shim: the firmware itself verifies the kernel, or whatever starts it";
-        return Finding::not_applicable(ID, How::Read, found).seen(Variable::MOK_LIST.path(), "not there");
+        let found = "shim verifies nothing while Secure Boot is off, see secure-boot.enabled";
+        return Finding::not_applicable(ID, How::Read, found)
+            .seen(Variable::SECURE_BOOT.path(), firmware.in_words(Variable::SECURE_BOOT));
     };
     let state = firmware.in_words(Variable::MOK_STATE);
     let mut finding = finding.seen(Variable::MOK_STATE.path(), state);
@@ -85,5 +99,6 @@ mod tests {
         assert_eq!(verdict(&shim().with("MokSBStateRT", &[1])), Verdict::Fail);
         assert_eq!(verdict(&shim().with("MokSBStateRT", &[0])), Verdict::Pass);
         assert_eq!(verdict(&shim().with("MokSBStateRT", b"long")), Verdict::Unknown);
+        assert_eq!(verdict(&shim().with("SecureBoot", &[0])), Verdict::NotApplicable);
     }
 }

@@ -6,11 +6,14 @@ use crate::{System, Unread};
 pub(super) const EFI: &str = "/sys/firmware/efi";
 pub(super) const FOLDER: &str = "/sys/firmware/efi/efivars";
 
-/// As much of a variable is taken as this, in bytes.
+/// The bytes before a variable's value.
 const ATTRIBUTES: usize = 4;
 
 /// Below /sys/firmware: verified boot of IBM's mainframes and of POWER.
 const OTHERS: [&str; 2] = ["ipl", "secvar"];
+
+/// What boards without ACPI are, as their loader tells the kernel.
+const BOARD: &str = "/sys/firmware/devicetree/base/compatible";
 
 /// EFI_GLOBAL_VARIABLE.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -71,6 +74,9 @@ impl<'a> Firmware<'a> {
                     Some(other) => Self::Hidden(format!(
                         "/sys/firmware/{other} is not looked at: it tells of a verified boot of another kind than EFI's"
                     )),
+                    None if system.exists(BOARD) => Self::Hidden(
+                        "a board that its own loader starts, not EFI: whether that loader verifies what it starts is not told".into(),
+                    ),
                     None => Self::None,
                 },
                 Err(unread) => Self::Hidden(unread.to_string()),

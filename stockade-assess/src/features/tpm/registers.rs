@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 
 use stockade_record::tpm;
 
-use super::eventlog::{Bank, REGISTERS};
+use super::eventlog::Bank;
 use crate::{System, Unread};
 
 /// Where TPMs are listed.
@@ -120,6 +120,16 @@ impl<'a> Tpm<'a> {
         }
     }
 
+    /// Whether register 0 of a bank that this program cannot compute is as it was at power-on, when it may begin with a locality.
+    pub(super) fn is_untouched(&self, bank: &str) -> Result<bool, String> {
+        let path = format!("{DEVICE}/pcr-{bank}/0");
+        let text = self.system.text(&path).map_err(|unread| unread.to_string())?;
+        match bytes(&text).as_deref() {
+            Some([begin @ .., last]) => Ok(begin.iter().all(|byte| *byte == 0) && *last <= 4),
+            _ => Err(Unread::not_understood(&path, &text).to_string()),
+        }
+    }
+
     /// The value of a register.
     pub(super) fn register(&self, bank: Bank, number: u32) -> Result<Vec<u8>, String> {
         let of_file = |path: &str, text: &str| {
@@ -145,7 +155,7 @@ impl<'a> Tpm<'a> {
 
 /// The TPM's own answer, in SHA-256. Reading changes nothing in it.
 fn asked(number: u32) -> Result<Vec<u8>, String> {
-    let number = u8::try_from(number.min(REGISTERS)).unwrap_or(u8::MAX);
+    let number = u8::try_from(number).map_err(|error| error.to_string())?;
     let answer = tpm::Tpm::open(Path::new(tpm::DEVICE)).and_then(|mut tpm| tpm.read(number));
     answer.map(|digest| digest.0.to_vec()).map_err(|error| error.to_string())
 }
