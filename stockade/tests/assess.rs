@@ -194,7 +194,7 @@ fn with_a_baseline_only_what_changed_is_told_and_only_what_got_worse_counts() {
 fn what_is_no_assessment_is_no_baseline() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let compared = shown(&["--baseline", EXAMPLE, "--json"]).1;
-    let damaged = changed(&[("nx.stack", "perhaps")]);
+    let damaged = changed(&[("nx.stack", "\u{1b}[2J")]);
     for (content, part) in [
         ("", "this is no JSON"),
         ("[1, 2", "this is no JSON"),
@@ -208,6 +208,7 @@ fn what_is_no_assessment_is_no_baseline() {
         for flag in ["--baseline", "--from"] {
             let said = refused(&["assess", "ksm", flag, &path]);
             assert!(said.contains(part) && said.contains("b.json"), "{content}: {said}");
+            assert!(!said.contains('\u{1b}'), "{content}: {said}");
         }
     }
     assert!(

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stockade_assess::{Assessment, Finding, System, Text, Verdict, text};
 
 use super::{changes::Changes, waivers::Waivers};
+use crate::output::harmless;
 
 /// Of the document's form. It changes when a reader of the earlier form would be misled.
 pub const FORM: u32 = 1;
@@ -193,7 +194,8 @@ impl Report {
         }
         let mut report: Self = match serde_json::from_value(value) {
             Ok(report) => report,
-            Err(error) => bail!("this assessment is damaged: {error}"),
+            // It quotes from the file.
+            Err(error) => bail!("this assessment is damaged: {}", harmless(&error.to_string())),
         };
         if report.changes.is_some() {
             bail!(

@@ -69,7 +69,7 @@ impl Table {
             .map(|(count, word, style)| format!("{style}{count} {word}{style:#}"))
             .collect();
         self.paragraph(&words.join(", "), "", "");
-        self.paragraph(&(report.headline() + "."), "", "");
+        self.paragraph(&harmless(&(report.headline() + ".")), "", "");
         let system = report.system.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
         let quick = if report.measured { "" } else { ", nothing measured" };
         let machine = format!(
@@ -89,7 +89,8 @@ impl Table {
             text = format!("[{}: {}] {text}", change.direction.word(), change.words());
         }
         if let Some(waived) = &found.waived {
-            text = format!("(waived until {}: {}) {text}", waived.expires, harmless(&waived.reason));
+            let (expires, reason) = (harmless(&waived.expires), harmless(&waived.reason));
+            text = format!("(waived until {expires}: {reason}) {text}");
         }
         let columns = 2 + WORD + 2 + self.ids + 2 + HOW + 2;
         let id = harmless(found.id());
@@ -251,7 +252,7 @@ fn style(verdict: Verdict) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::assess::example;
+    use crate::commands::assess::{changes, example};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -299,10 +300,21 @@ mod tests {
         for found in report.findings_mut() {
             found.finding.found = "\u{1b}[2J\u{9b}2J\r".into();
             found.about.title = "\u{1b}]0;x\u{7}".into();
+            if let Some(waived) = &mut found.waived {
+                waived.expires = "\u{1b}[3J".into();
+            }
         }
         report.host = "\u{1b}c".into();
-        let text = plain(&table(&report, 80, true));
-        assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
-        assert!(table(&report, 80, true).contains("?[2J?2J?"));
+        let mut before = report.clone();
+        before.time = "\u{1b}[4J".into();
+        before.findings_mut().for_each(|found| found.finding.verdict = Verdict::Unknown);
+        let alone = table(&report, 80, true);
+        changes::compare(&mut report, &before, |_| true);
+        let compared = table(&report, 80, true);
+        for text in [&alone, &compared] {
+            assert!(!plain(text).contains(|c: char| c.is_control() && c != '\n'));
+            assert!(text.contains("?[2J?2J?") && text.contains("?[3J"), "{text}");
+        }
+        assert!(compared.contains("?[4J"), "{compared}");
     }
 }
