@@ -7,6 +7,7 @@ use clap::{
     error::ErrorKind,
 };
 use stockade_assess::{Feature, Text, runner::everything};
+use stockade_policy::words::nearest;
 
 /// What is wanted; everything, where no name is given.
 #[derive(Clone, Debug, Default)]
@@ -36,16 +37,24 @@ pub fn all() -> impl Iterator<Item = &'static str> {
     everything().iter().map(|feature| feature.id).chain(Text::all().iter().map(|text| text.id))
 }
 
+/// How the files of forms are commonly called.
+const FORMS: [(&str, &str); 3] = [(".html", "html"), (".xml", "junit"), (".sarif", "sarif")];
+
+/// The name that was probably meant.
+pub fn near(typed: &str) -> Option<&'static str> {
+    nearest(typed, all())
+}
+
 /// What to say of a name that is none.
 pub fn none(typed: &str) -> String {
-    /// As for reasons: below this likeness a suggestion confuses more than it helps.
-    const NEAR: f64 = 0.8;
-    let likeness = |name: &str| {
-        strsim::normalized_damerau_levenshtein(typed, name).max(strsim::jaro_winkler(typed, name))
-    };
-    let near = all().map(|name| (likeness(name), name)).filter(|(likeness, _)| *likeness >= NEAR);
-    if let Some((_, near)) = near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+    if let Some(near) = near(typed) {
         return format!("there is no feature or finding {typed:?}; did you mean {near}?");
+    }
+    // As other flags have it, with a space before the file.
+    if let Some((_, form)) = FORMS.iter().find(|(end, _)| typed.ends_with(end)) {
+        return format!(
+            "there is no feature or finding {typed:?}; a file to write follows an equals sign, as in --{form}=FILE"
+        );
     }
     let features: Vec<_> = everything().iter().map(|feature| feature.id).collect();
     format!("there is no feature or finding {typed:?}; the features are: {}", features.join(", "))
@@ -92,6 +101,8 @@ mod tests {
     #[test]
     fn what_is_no_name_has_one_near() {
         assert!(none("ksm.runing").ends_with("did you mean ksm.running?"));
+        assert!(none("ASLR").ends_with("did you mean aslr?"));
         assert!(none("zzz").contains("the features are: "));
+        assert!(none("report.html").ends_with("as in --html=FILE"));
     }
 }
