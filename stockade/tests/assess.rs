@@ -262,7 +262,10 @@ fn findings_and_features_are_explained() {
     assert!(out.starts_with("ksm.running: equal pages") && out.contains("echo 2 > /sys"), "{out}");
     let json: Value = serde_json::from_slice(&stockade(&["explain", "ksm", "--json"]).stdout).expect("JSON");
     assert_eq!(json["feature"], "ksm");
-    assert!(refused(&["explain", "ksm.runing"]).contains("did you mean ksm.running?"));
+    for (typed, meant) in [("ksm.runing", "ksm.running"), ("ASLR", "aslr"), ("secureboot", "secure-boot")] {
+        assert!(refused(&["explain", typed]).contains(&format!("did you mean {meant}?")), "{typed}");
+    }
+    assert!(refused(&["explain", "kexce"]).contains("there is no reason"));
 }
 
 #[test]
