@@ -1,14 +1,18 @@
 /*!
 Waivers: read from the file, laid upon what was found.
 */
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockade_assess::{Text, Verdict};
-use stockade_policy::{Source, Waiver, read_waivers};
+use stockade_policy::{Source, Waiver, read::LARGEST, read_waivers};
 
 use super::report::{Report, Waived};
 use crate::output;
@@ -51,7 +55,11 @@ impl File {
     /// Reads this file; without one named, that of the machine, which need not be there.
     pub fn read(named: Option<&Path>) -> Result<Option<Self>> {
         let path = named.unwrap_or(Path::new(FILE));
-        let text = match fs::read(path) {
+        let bytes = fs::File::open(path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let text = match bytes {
             Ok(bytes) => String::from_utf8(bytes)
                 .with_context(|| format!("read the waivers in {}: this is not UTF-8 text", path.display()))?,
             Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(None),
