@@ -139,6 +139,11 @@ fn accepted(report: &Report) -> Markup {
     let waived: Vec<_> =
         report.findings().filter_map(|found| found.waived.as_ref().map(|waived| (found, waived))).collect();
     let root = report.want_root();
+    // Unless it has been mended meanwhile, or was not looked at.
+    let counts_again = |id: &str| {
+        let does = |found: &Found| !matches!(found.finding.verdict, Verdict::Pass | Verdict::NotApplicable);
+        report.findings().any(|found| found.id() == id && does(found))
+    };
     let (expired, unneeded) =
         report.waivers.as_ref().map(|w| (w.expired.as_slice(), w.unneeded.as_slice())).unwrap_or_default();
     html! {
@@ -150,7 +155,10 @@ fn accepted(report: &Report) -> Markup {
                         li { a href=(format!("#{}", found.id())) { (found.id()) } " until " (waived.expires) ": " (waived.reason) }
                     }
                     @for waiver in expired {
-                        li { (waiver.id) ": the waiver expired on " (waiver.expires) " (" (waiver.reason) "); the finding counts again" }
+                        li {
+                            (waiver.id) ": the waiver expired on " (waiver.expires) " (" (waiver.reason) ")"
+                            @if counts_again(&waiver.id) { "; the finding counts again" }
+                        }
                     }
                     @for id in unneeded { li { (id) ": passes, so that this waiver can go" } }
                 }
