@@ -241,6 +241,18 @@ fn several_forms_at_once_go_to_files_and_one_is_printed() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_told() {
+    for form in ["--details", "--json", "--html"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stockade"));
+        let output =
+            command.args(["assess", "--from", EXAMPLE, form]).stdout(full).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{form}");
+        assert!(text(&output.stderr).contains("write to standard output: No space left"), "{form}");
+    }
+}
+
+#[test]
 fn whoever_closes_the_pipe_has_read_enough() {
     for form in ["--details", "--json", "--sarif", "--junit", "--html"] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_stockade"))
