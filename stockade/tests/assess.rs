@@ -235,6 +235,11 @@ fn several_forms_at_once_go_to_files_and_one_is_printed() {
         said.contains("--sarif and --html cannot both be printed") && said.contains("--html=FILE"),
         "{said}"
     );
+    let twice = at("twice").display().to_string();
+    let said =
+        refused(&["assess", "--from", EXAMPLE, &format!("--sarif={twice}"), &format!("--junit={twice}")]);
+    assert!(said.contains("--junit and another form cannot both be written to /"), "{said}");
+    assert!(!at("twice").exists());
     let said = stockade(&["assess", "--from", EXAMPLE, "--html=/nowhere/x.html"]);
     assert_eq!(said.status.code(), Some(2));
     assert!(text(&said.stderr).contains("write /nowhere/x.html: No such file"), "{}", text(&said.stderr));

@@ -167,13 +167,18 @@ fn forms(flags: &flags::Assess, json: bool) -> Result<Vec<(Form, Option<PathBuf>
         ("--junit", Form::Junit, &flags.junit),
         ("--html", Form::Html, &flags.html),
     ];
-    let mut forms = Vec::new();
+    let mut forms: Vec<(Form, Option<PathBuf>)> = Vec::new();
     let mut printed = if json { vec![("--json", Form::Json)] } else { Vec::new() };
     for (flag, form, path) in asked {
         match path.as_deref() {
             None => {}
             Some(path) if path == Path::new("-") => printed.push((flag, form)),
-            Some(path) => forms.push((form, Some(path.to_owned()))),
+            Some(path) => {
+                if forms.iter().any(|(_, other)| other.as_deref() == Some(path)) {
+                    bail!("{flag} and another form cannot both be written to {}", path.display());
+                }
+                forms.push((form, Some(path.to_owned())));
+            }
         }
     }
     if let [(first, _), (second, _), ..] = printed[..] {
