@@ -80,6 +80,10 @@ fn single_features_and_findings_are_shown_alone() {
     let (_, out) = shown(&["ksm.running"]);
     assert!(out.starts_with("0 fail, 1 warn, 0 pass\n"), "{out}");
     assert!(!out.contains("lockdown.level"));
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let alone = file(folder.path(), "ksm.json", &shown(&["ksm", "--json"]).1);
+    let said = refused(&["assess", "--from", &alone, "lockdown", "ksm"]);
+    assert!(said.contains("ksm.json has nothing of: lockdown\n"), "{said}");
 }
 
 #[test]

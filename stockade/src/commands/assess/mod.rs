@@ -72,6 +72,12 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
         None => ask(&names, !flags.quick)?,
     };
     report.retain(|found| names.has(found.id()));
+    if let Some(path) = &flags.from {
+        let missing = names.without(&report.findings().map(Found::id).collect::<Vec<_>>());
+        if !missing.is_empty() {
+            bail!("the assessment in {} has nothing of: {}", path.display(), missing.join(", "));
+        }
+    }
     if let Some(waivers) = waivers {
         waivers.apply(&mut report);
     }

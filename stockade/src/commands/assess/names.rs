@@ -21,8 +21,12 @@ impl Names {
 
     /// Whether this finding is wanted.
     pub fn has(&self, id: &str) -> bool {
-        let feature = id.split_once('.').map_or(id, |(feature, _)| feature);
-        self.0.is_empty() || self.0.iter().any(|name| name == id || name == feature)
+        self.0.is_empty() || self.0.iter().any(|name| covers(name, id))
+    }
+
+    /// The names of which none of these findings is.
+    pub fn without(&self, ids: &[&str]) -> Vec<&str> {
+        self.0.iter().map(String::as_str).filter(|name| !ids.iter().any(|id| covers(name, id))).collect()
     }
 
     /// The features that have wanted findings.
@@ -30,6 +34,11 @@ impl Names {
         let all = everything().iter();
         all.filter(|feature| Text::of_feature(feature.id).any(|text| self.has(text.id))).copied().collect()
     }
+}
+
+/// Whether a name is that of a finding or of its feature.
+fn covers(name: &str, id: &str) -> bool {
+    name == id || id.split_once('.').is_some_and(|(feature, _)| name == feature)
 }
 
 /// Every name there is: features, then findings.
@@ -93,6 +102,7 @@ mod tests {
     fn a_feature_is_all_its_findings_and_no_name_is_everything() {
         let names = Names::of(&["ksm".into(), "tpm.event-log".into()]);
         assert!(names.has("ksm.running") && names.has("tpm.event-log") && !names.has("tpm.banks"));
+        assert_eq!(names.without(&["ksm.shared", "tpm.banks"]), ["tpm.event-log"]);
         assert!(Names::default().has("tpm.banks"));
         assert_eq!(Names::default().features().len(), everything().len());
         assert_eq!(names.features()[0].id, "ksm");

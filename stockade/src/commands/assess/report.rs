@@ -202,6 +202,9 @@ impl Report {
                 "this is a comparison, printed with --baseline, and has only what had changed: name an assessment that was printed without"
             );
         }
+        if report.findings().next().is_none() {
+            bail!("this assessment is damaged: it has no findings");
+        }
         report.count();
         Ok(report)
     }
