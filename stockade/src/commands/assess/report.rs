@@ -250,12 +250,19 @@ impl Report {
             return changes.headline();
         }
         let Counts { fail, warn, unknown, pass, waived, .. } = self.counts;
+        // What could not be checked, or was accepted, may be off.
+        let all_seen = unknown == 0 && waived == 0;
         let mut words = match (fail, warn, pass) {
             (1, ..) => "1 defence is off or does not work".to_owned(),
             (2.., ..) => format!("{fail} defences are off or do not work"),
-            (_, 1, _) => "No defence is off, and 1 could be stronger".into(),
-            (_, 2.., _) => format!("No defence is off, and {warn} could be stronger"),
+            (_, 1, _) if all_seen => "No defence is off, and 1 could be stronger".into(),
+            (_, 2.., _) if all_seen => format!("No defence is off, and {warn} could be stronger"),
+            (_, 1, _) => "1 defence could be stronger".into(),
+            (_, 2.., _) => format!("{warn} defences could be stronger"),
+            (_, _, 0) if all_seen => "Nothing that was asked for applies here".into(),
             (_, _, 0) => "Nothing was found to work".into(),
+            (_, _, 1) if waived > 0 => "1 defence works".into(),
+            (..) if waived > 0 => format!("{pass} defences work"),
             (_, _, 1) => "The 1 defence that was checked works".into(),
             _ => format!("All {pass} defences that were checked work"),
         };
@@ -356,4 +363,29 @@ fn distribution(system: &System) -> Option<String> {
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     let name = name.trim().trim_matches(['"', '\'']);
     (!name.is_empty()).then(|| name.chars().take(80).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::assess::example;
+
+    #[test]
+    fn the_headline_claims_no_more_than_was_seen() {
+        let mut report = example::report();
+        for (fail, warn, unknown, pass, waived, words) in [
+            (1, 2, 3, 4, 0, "1 defence is off or does not work; 3 could not be checked"),
+            (0, 1, 0, 4, 0, "No defence is off, and 1 could be stronger"),
+            (0, 2, 0, 4, 1, "2 defences could be stronger; 1 accepted by waiver"),
+            (0, 1, 2, 4, 0, "1 defence could be stronger; 2 could not be checked"),
+            (0, 0, 0, 4, 0, "All 4 defences that were checked work"),
+            (0, 0, 2, 4, 0, "All 4 defences that were checked work; 2 could not be checked"),
+            (0, 0, 0, 4, 1, "4 defences work; 1 accepted by waiver"),
+            (0, 0, 1, 0, 0, "Nothing was found to work; 1 could not be checked"),
+            (0, 0, 0, 0, 0, "Nothing that was asked for applies here"),
+        ] {
+            report.counts = Counts { fail, warn, unknown, pass, not_applicable: 5, waived };
+            assert_eq!(report.headline(), words);
+        }
+    }
 }
