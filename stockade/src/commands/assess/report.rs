@@ -280,7 +280,9 @@ impl Report {
         if self.lacks.is_none() {
             return Vec::new();
         }
-        self.findings().filter(|found| found.about.root != "no").collect()
+        let has_more =
+            |found: &&Found| found.about.root != "no" && found.finding.verdict != Verdict::NotApplicable;
+        self.findings().filter(has_more).collect()
     }
 }
 
@@ -387,5 +389,14 @@ mod tests {
             report.counts = Counts { fail, warn, unknown, pass, not_applicable: 5, waived };
             assert_eq!(report.headline(), words);
         }
+    }
+
+    #[test]
+    fn root_sees_no_more_of_what_does_not_apply() {
+        let mut report = example::report();
+        report.lacks = Some("run this as root".into());
+        report.findings_mut().for_each(|found| found.about.root = "more".into());
+        let applying = report.findings().filter(|found| found.finding.verdict != Verdict::NotApplicable);
+        assert_eq!(report.want_root().len(), applying.count());
     }
 }
