@@ -109,17 +109,17 @@ impl Table {
     fn details(&mut self, found: &Found) {
         const IN: &str = "      ";
         for evidence in &found.finding.evidence {
-            let text = format!("{} is: {}", harmless(&evidence.source), harmless(&evidence.observed));
+            let text = format!("{}: {}", harmless(&evidence.source), harmless(&evidence.observed));
             self.paragraph(&text, &format!("{IN}seen  "), &format!("{IN}      "));
         }
         for measure in &found.finding.measures {
-            let wanted =
-                measure.expected.map(|expected| format!(" of {}", figure(expected))).unwrap_or_default();
+            let wanted = measure.expected.map(|expected| format!(" (should be {})", figure(expected)));
             let text = format!(
-                "{}: {}{wanted} {}",
+                "{}: {} {}{}",
                 harmless(&measure.name),
                 figure(measure.value),
-                harmless(&measure.unit)
+                harmless(&measure.unit),
+                wanted.unwrap_or_default()
             );
             self.paragraph(&text, &format!("{IN}seen  "), &format!("{IN}      "));
         }
