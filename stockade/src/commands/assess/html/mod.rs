@@ -92,7 +92,7 @@ fn head(report: &Report) -> Markup {
             ul.counts aria-label="Findings by verdict" {
                 @for state in STATES {
                     @if share(state) > 0 || matches!(state, State::Is(Verdict::Fail | Verdict::Pass)) {
-                        li { b class=(key(state)) { (share(state)) } (words(state)) }
+                        li { b class=(key(state)) { (share(state)) } " " (words(state)) }
                     }
                 }
             }
