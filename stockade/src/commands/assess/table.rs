@@ -77,6 +77,11 @@ impl Table {
             report.host, report.kernel, report.time, report.ms
         );
         self.paragraph(&harmless(&machine), "", "  ");
+        if let Some(changes) = &report.changes {
+            let then =
+                format!("compared with {}, kernel {}; {}", changes.host, changes.kernel, changes.since);
+            self.paragraph(&harmless(&then), "", "  ");
+        }
     }
 
     fn finding(&mut self, report: &Report, found: &Found) {
