@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_policy::{LoadError, Problems};
 
+pub use stockade_policy::harmless;
+
 /// What is printed in JSON when a command could not be asked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Failure {
@@ -96,15 +98,10 @@ fn mistakes(problems: &Problems) -> Vec<Mistake> {
     problems.list.iter().map(mistake).collect()
 }
 
-/// Control characters replaced, so that a process's name cannot drive a terminal or forge a log line.
-pub fn harmless(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_name_cannot_forge_a_line() {
-        assert_eq!(super::harmless("a\nLockdown: b\u{1b}[2J"), "a?Lockdown: b?[2J");
+        assert_eq!(super::harmless("a\nLockdown: b\u{1b}[2J\u{202e}"), "a?Lockdown: b?[2J?");
     }
 }
