@@ -15,7 +15,7 @@ the machine, or --from ─▶ Report ─ waivers ─ baseline ─▶ table, JSON
 */
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     thread,
 };
@@ -207,9 +207,24 @@ impl Form {
             Form::Html => html::page(report),
         };
         match path {
-            Some(path) => fs::write(path, text).with_context(|| format!("write {}", path.display())),
+            Some(path) => write(path, &text).with_context(|| format!("write {}", path.display())),
             None => output::text(&text),
         }
+    }
+}
+
+/// Writes a file whole: half a report could pass for one, so an empty one is left when there is no room.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    match file.write_all(text.as_bytes()) {
+        // A pipe, whose reader has read enough. What is printed is for somebody else.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            // A device cannot be emptied.
+            let _ = file.set_len(0);
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
