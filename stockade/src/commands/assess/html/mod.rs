@@ -167,7 +167,11 @@ fn accepted(report: &Report) -> Markup {
         @if let Some(lacks) = report.lacks.as_ref().filter(|_| !root.is_empty()) {
             section.card aria-labelledby="root" {
                 div.head { h2 #root { "What was not seen" } }
-                p { (root.len()) " findings see more as root; to have them: " (lacks) "." }
+                p {
+                    @if root.len() == 1 { "1 finding sees more as root; to have it: " }
+                    @else { (root.len()) " findings see more as root; to have them: " }
+                    (lacks) "."
+                }
                 p.note { (root.iter().map(|found| found.id()).collect::<Vec<_>>().join(", ")) }
             }
         }
