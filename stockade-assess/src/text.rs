@@ -96,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_begins_with_a_command_keeps_it_in_a_line_of_its_own() {
+        let fix = Text::of("settings.ftrace").and_then(|text| text.fix.all).unwrap();
+        let mut lines = fix.lines();
+        assert_eq!(lines.next(), Some("    sysctl -w kernel.ftrace_enabled=1"));
+        assert!(lines.next().unwrap().starts_with("Find out "), "{fix}");
+    }
+
+    #[test]
     fn every_feature_has_texts() {
         for feature in features::ALL {
             assert!(Text::of_feature(feature.id).next().is_some(), "{}", feature.id);

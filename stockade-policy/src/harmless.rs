@@ -3,8 +3,9 @@ Names that processes chose, made fit to print.
 */
 
 /// With everything replaced that drives a terminal, ends a line, or turns the direction of reading: a name must
-/// not become a line of a policy, nor hide one.
-pub(crate) fn harmless(name: &str) -> String {
+/// not become a line of a policy or a log, nor hide one.
+#[must_use]
+pub fn harmless(name: &str) -> String {
     name.chars().map(|c| if c.is_control() || misleads(c) { '?' } else { c }).collect()
 }
 

@@ -50,6 +50,7 @@ pub mod words;
 
 pub use diff::diff;
 pub use document::Document;
+pub use harmless::harmless;
 pub use learn::learn;
 pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};

@@ -46,7 +46,8 @@ impl Word for Unknown {
 }
 
 /// The candidate that was probably meant, or none when nothing is near enough to suggest.
-pub(crate) fn nearest<'w>(typed: &str, candidates: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+#[must_use]
+pub fn nearest<'w>(typed: &str, candidates: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     /// Below this likeness a suggestion confuses more than it helps; as for reasons.
     const NEAR: f64 = 0.8;
     let typed = typed.to_ascii_lowercase().replace('_', "-");

@@ -5,9 +5,12 @@ docs/schema/. Nothing that a process chose for itself reaches a terminal unescap
 use std::io::{self, Write};
 
 use anstream::{AutoStream, ColorChoice};
+use anyhow::Context;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_policy::{LoadError, Problems};
+
+pub use stockade_policy::harmless;
 
 /// What is printed in JSON when a command could not be asked.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -34,38 +37,39 @@ pub struct Mistake {
     pub help: Option<String>,
 }
 
+/// What cannot be printed was to go there.
+const PRINTED: &str = "write to standard output";
+
 /// Prints one JSON document.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
-    Ok(())
+    let printed = serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from);
+    printed.and_then(|()| writeln!(out)).context(PRINTED)
 }
 
 /// Prints text, at once.
 pub fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
-    Ok(())
+    let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(end))
+        .and_then(|()| out.flush())
+        .context(PRINTED)
 }
 
 /// Prints text with styles, which are left out where they are not wanted: not a terminal, `NO_COLOR`.
 pub fn styled(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(PRINTED)
 }
 
 /// Tells why a command could not be asked. A wrong file is shown with the lines in question.
 pub fn failure(error: &anyhow::Error, as_json: bool) {
     let wrong = match error.downcast_ref::<LoadError>() {
         Some(LoadError::Invalid(problems)) => Some(("the policy has", problems)),
-        _ => error.downcast_ref::<Problems>().map(|problems| ("there are", problems)),
+        _ => error
+            .downcast_ref::<Problems>()
+            .map(|problems| (if problems.list.len() == 1 { "there is" } else { "there are" }, problems)),
     };
     if as_json {
         let problems = wrong.map(|(_, problems)| mistakes(problems)).unwrap_or_default();
@@ -94,15 +98,10 @@ fn mistakes(problems: &Problems) -> Vec<Mistake> {
     problems.list.iter().map(mistake).collect()
 }
 
-/// Control characters replaced, so that a process's name cannot drive a terminal or forge a log line.
-pub fn harmless(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_name_cannot_forge_a_line() {
-        assert_eq!(super::harmless("a\nLockdown: b\u{1b}[2J"), "a?Lockdown: b?[2J");
+        assert_eq!(super::harmless("a\nLockdown: b\u{1b}[2J\u{202e}"), "a?Lockdown: b?[2J?");
     }
 }

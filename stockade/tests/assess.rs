@@ -80,6 +80,10 @@ fn single_features_and_findings_are_shown_alone() {
     let (_, out) = shown(&["ksm.running"]);
     assert!(out.starts_with("0 fail, 1 warn, 0 pass\n"), "{out}");
     assert!(!out.contains("lockdown.level"));
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let alone = file(folder.path(), "ksm.json", &shown(&["ksm", "--json"]).1);
+    let said = refused(&["assess", "--from", &alone, "lockdown", "ksm"]);
+    assert!(said.contains("ksm.json has nothing of: lockdown\n"), "{said}");
 }
 
 #[test]
@@ -194,7 +198,7 @@ fn with_a_baseline_only_what_changed_is_told_and_only_what_got_worse_counts() {
 fn what_is_no_assessment_is_no_baseline() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let compared = shown(&["--baseline", EXAMPLE, "--json"]).1;
-    let damaged = changed(&[("nx.stack", "perhaps")]);
+    let damaged = changed(&[("nx.stack", "\u{1b}[2J")]);
     for (content, part) in [
         ("", "this is no JSON"),
         ("[1, 2", "this is no JSON"),
@@ -208,6 +212,7 @@ fn what_is_no_assessment_is_no_baseline() {
         for flag in ["--baseline", "--from"] {
             let said = refused(&["assess", "ksm", flag, &path]);
             assert!(said.contains(part) && said.contains("b.json"), "{content}: {said}");
+            assert!(!said.contains('\u{1b}'), "{content}: {said}");
         }
     }
     assert!(
@@ -234,9 +239,26 @@ fn several_forms_at_once_go_to_files_and_one_is_printed() {
         said.contains("--sarif and --html cannot both be printed") && said.contains("--html=FILE"),
         "{said}"
     );
+    let twice = at("twice").display().to_string();
+    let said =
+        refused(&["assess", "--from", EXAMPLE, &format!("--sarif={twice}"), &format!("--junit={twice}")]);
+    assert!(said.contains("--junit and another form cannot both be written to /"), "{said}");
+    assert!(!at("twice").exists());
     let said = stockade(&["assess", "--from", EXAMPLE, "--html=/nowhere/x.html"]);
     assert_eq!(said.status.code(), Some(2));
     assert!(text(&said.stderr).contains("write /nowhere/x.html: No such file"), "{}", text(&said.stderr));
+}
+
+#[test]
+fn what_cannot_be_printed_is_told() {
+    for form in ["--details", "--json", "--html"] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stockade"));
+        let output =
+            command.args(["assess", "--from", EXAMPLE, form]).stdout(full).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{form}");
+        assert!(text(&output.stderr).contains("write to standard output: No space left"), "{form}");
+    }
 }
 
 #[test]
@@ -261,7 +283,10 @@ fn findings_and_features_are_explained() {
     assert!(out.starts_with("ksm.running: equal pages") && out.contains("echo 2 > /sys"), "{out}");
     let json: Value = serde_json::from_slice(&stockade(&["explain", "ksm", "--json"]).stdout).expect("JSON");
     assert_eq!(json["feature"], "ksm");
-    assert!(refused(&["explain", "ksm.runing"]).contains("did you mean ksm.running?"));
+    for (typed, meant) in [("ksm.runing", "ksm.running"), ("ASLR", "aslr"), ("secureboot", "secure-boot")] {
+        assert!(refused(&["explain", typed]).contains(&format!("did you mean {meant}?")), "{typed}");
+    }
+    assert!(refused(&["explain", "kexce"]).contains("there is no reason"));
 }
 
 #[test]

@@ -67,6 +67,8 @@ impl Browser {
             });
         }
         let child = command.spawn().context("starting chromium")?;
+        // Held here, they would keep its death from being heard.
+        drop((theirs_in, theirs_out));
         let mut browser = Self {
             child,
             to: to.into(),
@@ -168,16 +170,23 @@ impl Browser {
 
     fn next(&mut self, until: Instant) -> anyhow::Result<Value> {
         let mut bytes = Vec::new();
-        while bytes.last() != Some(&0) {
+        loop {
             if self.from.buffer().is_empty() {
                 self.wait(until)?;
             }
-            if self.from.read_until(0, &mut bytes)? == 0 {
+            // Only what is there: reading on to the zero would wait without an end.
+            let there = self.from.fill_buf()?;
+            if there.is_empty() {
                 bail!("chromium has ended");
             }
+            let end = there.iter().position(|byte| *byte == 0);
+            bytes.extend_from_slice(&there[..end.unwrap_or(there.len())]);
+            let read = end.map_or(there.len(), |end| end + 1);
+            self.from.consume(read);
+            if end.is_some() {
+                return Ok(serde_json::from_slice(&bytes)?);
+            }
         }
-        bytes.pop();
-        Ok(serde_json::from_slice(&bytes)?)
     }
 
     fn wait(&self, until: Instant) -> anyhow::Result<()> {
@@ -211,5 +220,31 @@ fn pipe() -> anyhow::Result<(OwnedFd, OwnedFd)> {
             return Err(std::io::Error::last_os_error()).context("making a pipe");
         }
         Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_one_by_one_and_half_of_one_is_waited_for_until_the_deadline() {
+        let (from, theirs) = pipe().unwrap();
+        let mut theirs = File::from(theirs);
+        let mut browser = Browser {
+            child: Command::new("true").process_group(0).spawn().unwrap(),
+            to: File::open("/dev/null").unwrap(),
+            from: BufReader::new(from.into()),
+            number: 0,
+            session: None,
+            events: Vec::new(),
+        };
+        let soon = || Instant::now() + Duration::from_millis(200);
+        theirs.write_all(b"{\"id\":1}\0{\"id\":2}\0{\"id\"").unwrap();
+        assert_eq!(browser.next(soon()).unwrap(), json!({"id": 1}));
+        assert_eq!(browser.next(soon()).unwrap(), json!({"id": 2}));
+        assert!(browser.next(soon()).unwrap_err().to_string().contains("did not answer"));
+        drop(theirs);
+        assert!(browser.next(soon()).unwrap_err().to_string().contains("has ended"));
     }
 }

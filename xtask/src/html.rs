@@ -241,6 +241,12 @@ fn filter(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     if id != true {
         wrong.push("a link from the summary does not open its finding".into());
     }
+    let again = browser.eval("(() => { document.querySelector('button[data-state=\"pass\"]').click(); \
+                              document.querySelector('.open a[href=\"#ksm.running\"]').click(); \
+                              return new Promise((done) => setTimeout(() => done(document.getElementById('ksm.running').checkVisibility()), 100)); })()")?;
+    if again != true {
+        wrong.push("the same link does not show its finding again after it was filtered out".into());
+    }
     Ok(wrong)
 }
 

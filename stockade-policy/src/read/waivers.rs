@@ -84,10 +84,16 @@ impl Reader<'_> {
         }
         let problem =
             self.wrong(format!("there is no finding \"{}\"", printable(&typed.value)), &value.span());
-        self.report(problem.help(match nearest(&typed.value, findings.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => "`stockade assess` lists every finding by its id".into(),
-        }));
+        let of_feature = |id: &&str| id.split_once('.').is_some_and(|(feature, _)| feature == typed.value);
+        let of_feature: Vec<&str> = findings.iter().copied().filter(of_feature).collect();
+        let help = if !of_feature.is_empty() {
+            format!("this is a feature; each of its findings is waived by itself: {}", of_feature.join(", "))
+        } else if let Some(near) = nearest(&typed.value, findings.iter().copied()) {
+            format!("did you mean \"{near}\"?")
+        } else {
+            "`stockade assess` lists every finding by its id".into()
+        };
+        self.report(problem.help(help));
         None
     }
 
@@ -155,6 +161,11 @@ until = 3
 [[waiver]]
 finding = 7
 reason = \"x\"
+
+[[waiver]]
+finding = \"ksm\"
+reason = \"x\"
+expires = 2027-01-31
 ";
         let told = read(text).unwrap_err();
         let wanted = [
@@ -167,6 +178,7 @@ reason = \"x\"
             "assess.toml:9:1: a waiver has no key `until`; its keys are finding, reason, expires",
             "assess.toml:11:1: a waiver needs `expires`; add for instance: expires = 2027-01-31",
             "assess.toml:12:11: `finding` is a string, and this is an integer",
+            "assess.toml:16:11: there is no finding \"ksm\"; this is a feature; each of its findings is waived by itself: ksm.running",
         ];
         for (told, wanted) in told.lines().zip(wanted) {
             assert!(told.starts_with(wanted), "{told}");

@@ -127,7 +127,8 @@ pub fn run(flags: &flags::Explain, json: bool) -> Result<Exit> {
     if is_finding(&what) {
         return Err(anyhow!(names::none(&what)));
     }
-    let (reason, comm) = find(&what)?;
+    let (reason, comm) = find(&what)
+        .map_err(|error| if is_like_feature(&what) { anyhow!(names::none(&what)) } else { error })?;
     let report = report(reason, comm);
     if json {
         output::json(&report)?;
@@ -146,6 +147,11 @@ fn is_code(what: &str) -> bool {
 /// Whether it is written like a finding: no reason has a full stop.
 fn is_finding(what: &str) -> bool {
     what.contains('.') && what.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+}
+
+/// Whether it is a word that is like a feature and like no reason.
+fn is_like_feature(what: &str) -> bool {
+    !what.contains(' ') && stockade_reasons::nearest(what).is_none() && names::near(what).is_some()
 }
 
 fn finding_text(finding: &FindingReport) -> String {

@@ -15,7 +15,7 @@ the machine, or --from ─▶ Report ─ waivers ─ baseline ─▶ table, JSON
 */
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     thread,
 };
@@ -54,6 +54,9 @@ const LARGEST: u64 = 32 << 20;
 /// Where the text of the table is broken when nobody sees a terminal.
 const WIDTH: usize = 100;
 
+/// How AppArmor confines this process.
+const PROFILE: &str = "/proc/self/attr/apparmor/current";
+
 pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
     // Whatever is wrong with what was asked for is told before the machine is asked.
     let forms = forms(flags, json)?;
@@ -69,6 +72,12 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
         None => ask(&names, !flags.quick)?,
     };
     report.retain(|found| names.has(found.id()));
+    if let Some(path) = &flags.from {
+        let missing = names.without(&report.findings().map(Found::id).collect::<Vec<_>>());
+        if !missing.is_empty() {
+            bail!("the assessment in {} has nothing of: {}", path.display(), missing.join(", "));
+        }
+    }
     if let Some(waivers) = waivers {
         waivers.apply(&mut report);
     }
@@ -83,12 +92,20 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
 }
 
 fn ask(names: &Names, measures: bool) -> Result<Report> {
-    let confined = fs::read_to_string("/proc/self/attr/apparmor/current").unwrap_or_default();
-    if let Some(profile) = confining(&confined) {
+    let who = match fs::read_to_string(PROFILE) {
+        Ok(said) => {
+            confining(&said).map(|profile| format!("AppArmor's profile {}", output::harmless(profile)))
+        }
+        // Everybody may read his own, but for who is confined.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Some(format!("a security module, which refuses to let it read {PROFILE},"))
+        }
+        Err(_) => None,
+    };
+    if let Some(who) = who {
         bail!(
-            "AppArmor's profile {} confines this process: what it refuses would be told as what the kernel refuses; run it \
-             unconfined: aa-exec -p unconfined -- stockade assess",
-            output::harmless(profile)
+            "{who} confines this process: what it refuses would be told as what the kernel refuses; run it unconfined: \
+             aa-exec -p unconfined -- stockade assess"
         );
     }
     let system = System::live(measures);
@@ -100,10 +117,11 @@ fn ask(names: &Names, measures: bool) -> Result<Report> {
     Ok(Report::new(assessment, &system))
 }
 
-/// The profile by which AppArmor refuses something to a process, from what the kernel says of it: `name (mode)`.
+/// The profile by which AppArmor refuses something to a process, from what the kernel says of it: `name (mode)`. Of several profiles
+/// with different modes, which is `mixed`, one refuses; so may one of a mode that comes later.
 fn confining(said: &str) -> Option<&str> {
-    let (profile, mode) = said.trim().trim_end_matches('\0').rsplit_once(" (")?;
-    matches!(mode.trim_end_matches(')'), "enforce" | "kill" | "prompt").then_some(profile)
+    let (profile, mode) = said.trim_end_matches(['\0', '\n']).rsplit_once(" (")?;
+    (!matches!(mode.trim_end_matches(')'), "complain" | "unconfined")).then_some(profile)
 }
 
 fn read(path: &Path) -> Result<Report> {
@@ -155,13 +173,18 @@ fn forms(flags: &flags::Assess, json: bool) -> Result<Vec<(Form, Option<PathBuf>
         ("--junit", Form::Junit, &flags.junit),
         ("--html", Form::Html, &flags.html),
     ];
-    let mut forms = Vec::new();
+    let mut forms: Vec<(Form, Option<PathBuf>)> = Vec::new();
     let mut printed = if json { vec![("--json", Form::Json)] } else { Vec::new() };
     for (flag, form, path) in asked {
         match path.as_deref() {
             None => {}
             Some(path) if path == Path::new("-") => printed.push((flag, form)),
-            Some(path) => forms.push((form, Some(path.to_owned()))),
+            Some(path) => {
+                if forms.iter().any(|(_, other)| other.as_deref() == Some(path)) {
+                    bail!("{flag} and another form cannot both be written to {}", path.display());
+                }
+                forms.push((form, Some(path.to_owned())));
+            }
         }
     }
     if let [(first, _), (second, _), ..] = printed[..] {
@@ -184,9 +207,24 @@ impl Form {
             Form::Html => html::page(report),
         };
         match path {
-            Some(path) => fs::write(path, text).with_context(|| format!("write {}", path.display())),
+            Some(path) => write(path, &text).with_context(|| format!("write {}", path.display())),
             None => output::text(&text),
         }
+    }
+}
+
+/// Writes a file whole: half a report could pass for one, so an empty one is left when there is no room.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    match file.write_all(text.as_bytes()) {
+        // A pipe, whose reader has read enough. What is printed is for somebody else.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            // A device cannot be emptied.
+            let _ = file.set_len(0);
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -202,7 +240,10 @@ mod tests {
     fn a_profile_that_refuses_is_told_from_one_that_logs() {
         assert_eq!(confining("stockade (enforce)\n"), Some("stockade"));
         assert_eq!(confining("a (b) (kill)"), Some("a (b)"));
+        assert_eq!(confining("stockade (user)\n"), Some("stockade"));
+        assert_eq!(confining("a//&b (mixed)\n"), Some("a//&b"));
         assert_eq!(confining("stockade (complain)\n"), None);
+        assert_eq!(confining("a//&:ns:unconfined (unconfined)\n"), None);
         assert_eq!(confining("unconfined\n"), None);
         assert_eq!(confining(""), None);
     }

@@ -7,6 +7,7 @@ use clap::{
     error::ErrorKind,
 };
 use stockade_assess::{Feature, Text, runner::everything};
+use stockade_policy::words::nearest;
 
 /// What is wanted; everything, where no name is given.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +21,12 @@ impl Names {
 
     /// Whether this finding is wanted.
     pub fn has(&self, id: &str) -> bool {
-        let feature = id.split_once('.').map_or(id, |(feature, _)| feature);
-        self.0.is_empty() || self.0.iter().any(|name| name == id || name == feature)
+        self.0.is_empty() || self.0.iter().any(|name| covers(name, id))
+    }
+
+    /// The names of which none of these findings is.
+    pub fn without(&self, ids: &[&str]) -> Vec<&str> {
+        self.0.iter().map(String::as_str).filter(|name| !ids.iter().any(|id| covers(name, id))).collect()
     }
 
     /// The features that have wanted findings.
@@ -31,21 +36,34 @@ impl Names {
     }
 }
 
+/// Whether a name is that of a finding or of its feature.
+fn covers(name: &str, id: &str) -> bool {
+    name == id || id.split_once('.').is_some_and(|(feature, _)| name == feature)
+}
+
 /// Every name there is: features, then findings.
 pub fn all() -> impl Iterator<Item = &'static str> {
     everything().iter().map(|feature| feature.id).chain(Text::all().iter().map(|text| text.id))
 }
 
+/// How the files of forms are commonly called.
+const FORMS: [(&str, &str); 3] = [(".html", "html"), (".xml", "junit"), (".sarif", "sarif")];
+
+/// The name that was probably meant.
+pub fn near(typed: &str) -> Option<&'static str> {
+    nearest(typed, all())
+}
+
 /// What to say of a name that is none.
 pub fn none(typed: &str) -> String {
-    /// As for reasons: below this likeness a suggestion confuses more than it helps.
-    const NEAR: f64 = 0.8;
-    let likeness = |name: &str| {
-        strsim::normalized_damerau_levenshtein(typed, name).max(strsim::jaro_winkler(typed, name))
-    };
-    let near = all().map(|name| (likeness(name), name)).filter(|(likeness, _)| *likeness >= NEAR);
-    if let Some((_, near)) = near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+    if let Some(near) = near(typed) {
         return format!("there is no feature or finding {typed:?}; did you mean {near}?");
+    }
+    // As other flags have it, with a space before the file.
+    if let Some((_, form)) = FORMS.iter().find(|(end, _)| typed.ends_with(end)) {
+        return format!(
+            "there is no feature or finding {typed:?}; a file to write follows an equals sign, as in --{form}=FILE"
+        );
     }
     let features: Vec<_> = everything().iter().map(|feature| feature.id).collect();
     format!("there is no feature or finding {typed:?}; the features are: {}", features.join(", "))
@@ -84,6 +102,7 @@ mod tests {
     fn a_feature_is_all_its_findings_and_no_name_is_everything() {
         let names = Names::of(&["ksm".into(), "tpm.event-log".into()]);
         assert!(names.has("ksm.running") && names.has("tpm.event-log") && !names.has("tpm.banks"));
+        assert_eq!(names.without(&["ksm.shared", "tpm.banks"]), ["tpm.event-log"]);
         assert!(Names::default().has("tpm.banks"));
         assert_eq!(Names::default().features().len(), everything().len());
         assert_eq!(names.features()[0].id, "ksm");
@@ -92,6 +111,8 @@ mod tests {
     #[test]
     fn what_is_no_name_has_one_near() {
         assert!(none("ksm.runing").ends_with("did you mean ksm.running?"));
+        assert!(none("ASLR").ends_with("did you mean aslr?"));
         assert!(none("zzz").contains("the features are: "));
+        assert!(none("report.html").ends_with("as in --html=FILE"));
     }
 }

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The line.
 pub struct Progress {
     begin: Instant,
-    shown: bool,
+    /// Empty until something is.
+    shown: String,
     wanted: bool,
 }
 
@@ -21,14 +22,18 @@ impl Progress {
     pub fn new() -> Self {
         // A terminal that cannot go back to the beginning of a line would be filled with them.
         let can = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { begin: Instant::now(), shown: false, wanted: can && io::stderr().is_terminal() }
+        Self { begin: Instant::now(), shown: String::new(), wanted: can && io::stderr().is_terminal() }
     }
 
     /// So many are done, and this is being looked at.
     pub fn at(&mut self, title: &str, done: usize, of: usize) {
-        if self.wanted && (self.shown || self.begin.elapsed() >= PATIENCE) {
-            self.shown = true;
-            let _ = write!(io::stderr(), "\r\x1b[K{}", line(title, done, of, textwrap::termwidth()));
+        if !self.wanted || self.shown.is_empty() && self.begin.elapsed() < PATIENCE {
+            return;
+        }
+        let line = line(title, done, of, textwrap::termwidth());
+        if line != self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+            self.shown = line;
         }
     }
 }
@@ -36,7 +41,7 @@ impl Progress {
 /// Takes the line off again.
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.shown {
+        if !self.shown.is_empty() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }

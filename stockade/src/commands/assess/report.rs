@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use stockade_assess::{Assessment, Finding, System, Text, Verdict, text};
 
 use super::{changes::Changes, waivers::Waivers};
+use crate::output::harmless;
 
 /// Of the document's form. It changes when a reader of the earlier form would be misled.
 pub const FORM: u32 = 1;
@@ -193,12 +194,16 @@ impl Report {
         }
         let mut report: Self = match serde_json::from_value(value) {
             Ok(report) => report,
-            Err(error) => bail!("this assessment is damaged: {error}"),
+            // It quotes from the file.
+            Err(error) => bail!("this assessment is damaged: {}", harmless(&error.to_string())),
         };
         if report.changes.is_some() {
             bail!(
                 "this is a comparison, printed with --baseline, and has only what had changed: name an assessment that was printed without"
             );
+        }
+        if report.findings().next().is_none() {
+            bail!("this assessment is damaged: it has no findings");
         }
         report.count();
         Ok(report)
@@ -245,12 +250,19 @@ impl Report {
             return changes.headline();
         }
         let Counts { fail, warn, unknown, pass, waived, .. } = self.counts;
+        // What could not be checked, or was accepted, may be off.
+        let all_seen = unknown == 0 && waived == 0;
         let mut words = match (fail, warn, pass) {
             (1, ..) => "1 defence is off or does not work".to_owned(),
             (2.., ..) => format!("{fail} defences are off or do not work"),
-            (_, 1, _) => "No defence is off, and 1 could be stronger".into(),
-            (_, 2.., _) => format!("No defence is off, and {warn} could be stronger"),
+            (_, 1, _) if all_seen => "No defence is off, and 1 could be stronger".into(),
+            (_, 2.., _) if all_seen => format!("No defence is off, and {warn} could be stronger"),
+            (_, 1, _) => "1 defence could be stronger".into(),
+            (_, 2.., _) => format!("{warn} defences could be stronger"),
+            (_, _, 0) if all_seen => "Nothing that was asked for applies here".into(),
             (_, _, 0) => "Nothing was found to work".into(),
+            (_, _, 1) if waived > 0 => "1 defence works".into(),
+            (..) if waived > 0 => format!("{pass} defences work"),
             (_, _, 1) => "The 1 defence that was checked works".into(),
             _ => format!("All {pass} defences that were checked work"),
         };
@@ -268,7 +280,9 @@ impl Report {
         if self.lacks.is_none() {
             return Vec::new();
         }
-        self.findings().filter(|found| found.about.root != "no").collect()
+        let has_more =
+            |found: &&Found| found.about.root != "no" && found.finding.verdict != Verdict::NotApplicable;
+        self.findings().filter(has_more).collect()
     }
 }
 
@@ -351,4 +365,38 @@ fn distribution(system: &System) -> Option<String> {
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     let name = name.trim().trim_matches(['"', '\'']);
     (!name.is_empty()).then(|| name.chars().take(80).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::assess::example;
+
+    #[test]
+    fn the_headline_claims_no_more_than_was_seen() {
+        let mut report = example::report();
+        for (fail, warn, unknown, pass, waived, words) in [
+            (1, 2, 3, 4, 0, "1 defence is off or does not work; 3 could not be checked"),
+            (0, 1, 0, 4, 0, "No defence is off, and 1 could be stronger"),
+            (0, 2, 0, 4, 1, "2 defences could be stronger; 1 accepted by waiver"),
+            (0, 1, 2, 4, 0, "1 defence could be stronger; 2 could not be checked"),
+            (0, 0, 0, 4, 0, "All 4 defences that were checked work"),
+            (0, 0, 2, 4, 0, "All 4 defences that were checked work; 2 could not be checked"),
+            (0, 0, 0, 4, 1, "4 defences work; 1 accepted by waiver"),
+            (0, 0, 1, 0, 0, "Nothing was found to work; 1 could not be checked"),
+            (0, 0, 0, 0, 0, "Nothing that was asked for applies here"),
+        ] {
+            report.counts = Counts { fail, warn, unknown, pass, not_applicable: 5, waived };
+            assert_eq!(report.headline(), words);
+        }
+    }
+
+    #[test]
+    fn root_sees_no_more_of_what_does_not_apply() {
+        let mut report = example::report();
+        report.lacks = Some("run this as root".into());
+        report.findings_mut().for_each(|found| found.about.root = "more".into());
+        let applying = report.findings().filter(|found| found.finding.verdict != Verdict::NotApplicable);
+        assert_eq!(report.want_root().len(), applying.count());
+    }
 }

@@ -9,12 +9,12 @@ use crate::sarif::{Baseline, Finding, Kind, Level, Location, Log, Rule};
 /// The log of one run.
 pub fn log(report: &Report) -> Log {
     let findings: Vec<&Found> = report.findings().collect();
+    let more = report.want_root().len();
     let unseen: Vec<String> = report
         .lacks
         .iter()
-        .map(|lacks| {
-            format!("everything, with {} findings of which root sees more: {lacks}", report.want_root().len())
-        })
+        .filter(|_| more > 0)
+        .map(|lacks| format!("everything: there are findings of which root sees more ({more}); {lacks}"))
         .collect();
     let rules = findings.iter().map(|found| rule(found)).collect();
     Log::new(

@@ -69,7 +69,7 @@ impl Table {
             .map(|(count, word, style)| format!("{style}{count} {word}{style:#}"))
             .collect();
         self.paragraph(&words.join(", "), "", "");
-        self.paragraph(&(report.headline() + "."), "", "");
+        self.paragraph(&harmless(&(report.headline() + ".")), "", "");
         let system = report.system.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
         let quick = if report.measured { "" } else { ", nothing measured" };
         let machine = format!(
@@ -77,6 +77,11 @@ impl Table {
             report.host, report.kernel, report.time, report.ms
         );
         self.paragraph(&harmless(&machine), "", "  ");
+        if let Some(changes) = &report.changes {
+            let then =
+                format!("compared with {}, kernel {}; {}", changes.host, changes.kernel, changes.since);
+            self.paragraph(&harmless(&then), "", "  ");
+        }
     }
 
     fn finding(&mut self, report: &Report, found: &Found) {
@@ -89,7 +94,8 @@ impl Table {
             text = format!("[{}: {}] {text}", change.direction.word(), change.words());
         }
         if let Some(waived) = &found.waived {
-            text = format!("(waived until {}: {}) {text}", waived.expires, harmless(&waived.reason));
+            let (expires, reason) = (harmless(&waived.expires), harmless(&waived.reason));
+            text = format!("(waived until {expires}: {reason}) {text}");
         }
         let columns = 2 + WORD + 2 + self.ids + 2 + HOW + 2;
         let id = harmless(found.id());
@@ -108,17 +114,17 @@ impl Table {
     fn details(&mut self, found: &Found) {
         const IN: &str = "      ";
         for evidence in &found.finding.evidence {
-            let text = format!("{} is: {}", harmless(&evidence.source), harmless(&evidence.observed));
+            let text = format!("{}: {}", harmless(&evidence.source), harmless(&evidence.observed));
             self.paragraph(&text, &format!("{IN}seen  "), &format!("{IN}      "));
         }
         for measure in &found.finding.measures {
-            let wanted =
-                measure.expected.map(|expected| format!(" of {}", figure(expected))).unwrap_or_default();
+            let wanted = measure.expected.map(|expected| format!(" (should be {})", figure(expected)));
             let text = format!(
-                "{}: {}{wanted} {}",
+                "{}: {} {}{}",
                 harmless(&measure.name),
                 figure(measure.value),
-                harmless(&measure.unit)
+                harmless(&measure.unit),
+                wanted.unwrap_or_default()
             );
             self.paragraph(&text, &format!("{IN}seen  "), &format!("{IN}      "));
         }
@@ -136,7 +142,7 @@ impl Table {
                 let rest = format!("{IN}      ");
                 // Commands stay in one line, so that they can be copied.
                 if line.starts_with(' ') {
-                    let _ = writeln!(self.out, "{rest}{}", harmless(line.trim_end()));
+                    let _ = writeln!(self.out, "{first}{}", harmless(line.trim_end()));
                 } else {
                     self.paragraph(&harmless(line), &first, &rest);
                 }
@@ -251,7 +257,7 @@ fn style(verdict: Verdict) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::assess::example;
+    use crate::commands::assess::{changes, example};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -264,7 +270,7 @@ mod tests {
                 let text = plain(&table(&example::report(), width, details));
                 for line in text.lines() {
                     // Commands and links stay whole, so that they can be copied.
-                    let whole = line.starts_with(&" ".repeat(16)) || line.starts_with("      see   http");
+                    let whole = line.get(12..16) == Some("    ") || line.starts_with("      see   http");
                     assert!(whole || display_width(line) <= width, "{width}: {line}");
                 }
             }
@@ -299,10 +305,21 @@ mod tests {
         for found in report.findings_mut() {
             found.finding.found = "\u{1b}[2J\u{9b}2J\r".into();
             found.about.title = "\u{1b}]0;x\u{7}".into();
+            if let Some(waived) = &mut found.waived {
+                waived.expires = "\u{1b}[3J".into();
+            }
         }
         report.host = "\u{1b}c".into();
-        let text = plain(&table(&report, 80, true));
-        assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
-        assert!(table(&report, 80, true).contains("?[2J?2J?"));
+        let mut before = report.clone();
+        before.time = "\u{1b}[4J".into();
+        before.findings_mut().for_each(|found| found.finding.verdict = Verdict::Unknown);
+        let alone = table(&report, 80, true);
+        changes::compare(&mut report, &before, |_| true);
+        let compared = table(&report, 80, true);
+        for text in [&alone, &compared] {
+            assert!(!plain(text).contains(|c: char| c.is_control() && c != '\n'));
+            assert!(text.contains("?[2J?2J?") && text.contains("?[3J"), "{text}");
+        }
+        assert!(compared.contains("?[4J"), "{compared}");
     }
 }

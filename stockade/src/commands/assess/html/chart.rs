@@ -46,7 +46,7 @@ pub fn figures(feature: &Feature) -> Markup {
                                 td { (bar(measure, largest)) }
                                 td.value {
                                     (figure(measure.value))
-                                    @if let Some(expected) = measure.expected { " of " (figure(expected)) }
+                                    @if let Some(expected) = measure.expected { " (should be " (figure(expected)) ")" }
                                 }
                             }
                         }

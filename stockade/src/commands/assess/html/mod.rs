@@ -92,7 +92,7 @@ fn head(report: &Report) -> Markup {
             ul.counts aria-label="Findings by verdict" {
                 @for state in STATES {
                     @if share(state) > 0 || matches!(state, State::Is(Verdict::Fail | Verdict::Pass)) {
-                        li { b class=(key(state)) { (share(state)) } (words(state)) }
+                        li { b class=(key(state)) { (share(state)) } " " (words(state)) }
                     }
                 }
             }
@@ -139,6 +139,11 @@ fn accepted(report: &Report) -> Markup {
     let waived: Vec<_> =
         report.findings().filter_map(|found| found.waived.as_ref().map(|waived| (found, waived))).collect();
     let root = report.want_root();
+    // Unless it has been mended meanwhile, or was not looked at.
+    let counts_again = |id: &str| {
+        let does = |found: &Found| !matches!(found.finding.verdict, Verdict::Pass | Verdict::NotApplicable);
+        report.findings().any(|found| found.id() == id && does(found))
+    };
     let (expired, unneeded) =
         report.waivers.as_ref().map(|w| (w.expired.as_slice(), w.unneeded.as_slice())).unwrap_or_default();
     html! {
@@ -150,7 +155,10 @@ fn accepted(report: &Report) -> Markup {
                         li { a href=(format!("#{}", found.id())) { (found.id()) } " until " (waived.expires) ": " (waived.reason) }
                     }
                     @for waiver in expired {
-                        li { (waiver.id) ": the waiver expired on " (waiver.expires) " (" (waiver.reason) "); the finding counts again" }
+                        li {
+                            (waiver.id) ": the waiver expired on " (waiver.expires) " (" (waiver.reason) ")"
+                            @if counts_again(&waiver.id) { "; the finding counts again" }
+                        }
                     }
                     @for id in unneeded { li { (id) ": passes, so that this waiver can go" } }
                 }
@@ -159,7 +167,11 @@ fn accepted(report: &Report) -> Markup {
         @if let Some(lacks) = report.lacks.as_ref().filter(|_| !root.is_empty()) {
             section.card aria-labelledby="root" {
                 div.head { h2 #root { "What was not seen" } }
-                p { (root.len()) " findings see more as root; to have them: " (lacks) "." }
+                p {
+                    @if root.len() == 1 { "1 finding sees more as root; to have it: " }
+                    @else { (root.len()) " findings see more as root; to have them: " }
+                    (lacks) "."
+                }
                 p.note { (root.iter().map(|found| found.id()).collect::<Vec<_>>().join(", ")) }
             }
         }

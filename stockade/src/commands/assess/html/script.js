@@ -24,6 +24,10 @@
     wanted.scrollIntoView();
   };
   addEventListener("hashchange", go);
+  // A link to where one is already changes no address.
+  addEventListener("click", (event) => {
+    if (event.target.closest("a")?.hash === location.hash) go();
+  });
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = findings.filter((finding) => !finding.open);
