@@ -21,7 +21,7 @@ pub struct Text {
     pub fix: Fix,
     /// Where the kernel documents it
     pub links: &'static [&'static str],
-    /// Recommendations of the CIS benchmarks that it answers, such as `Debian 12 1.5.1`
+    /// Recommendations of the CIS benchmarks that it answers, with the version of the benchmark, such as `Debian 12 v1.1.0 1.5.1`
     pub cis: &'static [&'static str],
     /// Attributes of fwupd's Host Security ID that it answers, such as `org.fwupd.hsi.Uefi.SecureBoot`
     pub hsi: &'static [&'static str],
