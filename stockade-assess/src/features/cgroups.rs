@@ -12,7 +12,7 @@ mod tried;
 
 pub(super) const FEATURE: Feature = Feature {
     id: "cgroups",
-    title: "cgroups (limits on resources)",
+    title: "Control groups (limits on resources)",
     clean_up: Some(tried::clean_up),
     ..Feature::new(check)
 };

@@ -18,7 +18,7 @@ use self::devices::{Cover, Devices};
 use crate::{Feature, Finding, How, Report, System, Verdict, few};
 
 pub(super) const FEATURE: Feature =
-    Feature { id: "encryption", title: "file system encryption", ..Feature::new(check) };
+    Feature { id: "encryption", title: "File system encryption", ..Feature::new(check) };
 
 const ROOT: &str = "encryption.root";
 const DATA: &str = "encryption.data";

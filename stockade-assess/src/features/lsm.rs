@@ -9,7 +9,7 @@ use crate::{
     mandatory,
 };
 
-pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "security modules", ..Feature::new(check) };
+pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "Security modules", ..Feature::new(check) };
 
 const ACTIVE: &str = "lsm.active";
 const LANDLOCK: &str = "lsm.landlock";

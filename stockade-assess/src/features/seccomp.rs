@@ -7,7 +7,7 @@ mod services;
 mod tried;
 
 pub(super) const FEATURE: Feature =
-    Feature { id: "seccomp", title: "seccomp (system call filters)", ..Feature::new(check) };
+    Feature { id: "seccomp", title: "Seccomp (system call filters)", ..Feature::new(check) };
 
 const FILTER: &str = "seccomp.filter";
 const ACTIONS: &str = "seccomp.actions";
