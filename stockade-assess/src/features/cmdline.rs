@@ -334,18 +334,40 @@ fn debugfs(system: &System) -> Finding {
 fn control_flow(system: &System) -> Finding {
     const ID: &str = "cmdline.control-flow";
     const SOFTWARE: &[&str] = &["CONFIG_CFI", "CONFIG_CFI_CLANG"];
+    const PERMISSIVE: &str = "CONFIG_CFI_PERMISSIVE";
     const HARDWARE: &[&str] = &["CONFIG_X86_KERNEL_IBT", "CONFIG_ARM64_BTI_KERNEL"];
     let config = match system.config() {
         Ok(config) => config,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
-    let off = |name: &str| matches!(system.parameter(name), Ok(Some(value)) if value == "off");
+    let words = match system.cmdline() {
+        Ok(words) => words,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let said = |name: &str| -> Vec<&str> {
+        words.iter().filter_map(|word| word.strip_prefix(name)).flat_map(|value| value.split(',')).collect()
+    };
     let first = |options: &[&'static str]| options.iter().copied().find(|option| config.has(option));
+    let checked = |strict: bool, found: &str| {
+        if strict {
+            Finding::new(ID, Verdict::Pass, How::Read, found)
+        } else {
+            let found = "calls through pointers are checked, but a wrong one is only logged";
+            Finding::new(ID, Verdict::Warn, How::Read, found)
+        }
+    };
+    // Read where the kernel can choose the sort of check at boot; the last that names one counts.
+    let cfi = if config.has("CONFIG_FINEIBT") { said("cfi=") } else { Vec::new() };
+    let chosen = cfi.iter().rfind(|word| matches!(**word, "auto" | "off" | "kcfi" | "fineibt"));
     if let Some(option) = first(SOFTWARE)
-        && !off("cfi")
+        && chosen != Some(&"off")
     {
+        let permissive = config.has(PERMISSIVE);
+        let warns = cfi.contains(&"warn");
         let found = "calls through pointers are checked for the type of the function";
-        return Finding::new(ID, Verdict::Pass, How::Read, found).seen(&config.path, value(config, option));
+        let finding = checked(!permissive && !warns, found)
+            .seen(&config.path, value(config, if permissive { PERMISSIVE } else { option }));
+        return if warns { finding.seen(LINE, "cfi=warn") } else { finding };
     }
     let info = system.text("/proc/cpuinfo").unwrap_or_default();
     let flag = |name: &str| {
@@ -353,12 +375,13 @@ fn control_flow(system: &System) -> Finding {
             .filter(|line| line.starts_with("flags") || line.starts_with("Features"))
             .any(|line| line.split_whitespace().any(|word| word == name))
     };
+    let ibt = said("ibt=");
     if let Some(option) = first(HARDWARE)
         && (flag("ibt") || flag("bti"))
-        && !off("ibt")
+        && !ibt.contains(&"off")
     {
         let found = "calls through pointers only reach the beginnings of functions";
-        return Finding::new(ID, Verdict::Pass, How::Read, found)
+        return checked(!ibt.contains(&"warn"), found)
             .seen(&config.path, value(config, option))
             .seen("flags in /proc/cpuinfo", if flag("ibt") { "ibt" } else { "bti" });
     }
@@ -492,7 +515,12 @@ mod tests {
         assert_eq!(kinds(""), Unknown);
 
         assert_eq!(booted("cmdline.control-flow", "", "CONFIG_CFI_CLANG=y"), Pass);
-        assert_eq!(booted("cmdline.control-flow", "cfi=off", "CONFIG_CFI_CLANG=y"), Warn);
+        let both = "CONFIG_CFI_CLANG=y\nCONFIG_FINEIBT=y";
+        assert_eq!(booted("cmdline.control-flow", "cfi=off", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "cfi=off,norand", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "cfi=norand,kcfi", both), Pass);
+        assert_eq!(booted("cmdline.control-flow", "cfi=warn", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "", "CONFIG_CFI=y\nCONFIG_CFI_PERMISSIVE=y"), Warn);
         assert_eq!(booted("cmdline.control-flow", "", "CONFIG_X86_KERNEL_IBT=y"), Warn);
 
         let terminal = |value| of("cmdline.tiocsti", &[("/proc/sys/dev/tty/legacy_tiocsti", value)]);
