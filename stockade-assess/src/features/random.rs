@@ -13,6 +13,7 @@ use crate::{
     child::{self, End},
     few,
     instructions::{CPUINFO, Instructions},
+    system::boolean,
 };
 
 mod health;
@@ -74,13 +75,7 @@ fn ready(system: &System) -> Finding {
 fn trusts(system: &System, whom: &str) -> Option<(bool, String)> {
     let parameter = format!("random.trust_{whom}");
     if let Ok(Some(value)) = system.parameter(&parameter) {
-        // As the kernel reads booleans: the first letter, the second of on and off.
-        let trusted = match value.to_ascii_lowercase().as_bytes() {
-            [b'y' | b't' | b'1', ..] | [b'o', b'n', ..] => Some(true),
-            [b'n' | b'f' | b'0', ..] | [b'o', b'f', ..] => Some(false),
-            _ => None,
-        };
-        if let Some(trusted) = trusted {
+        if let Some(trusted) = boolean(&value) {
             return Some((trusted, format!("{parameter}={value}")));
         }
     }
