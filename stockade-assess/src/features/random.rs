@@ -199,13 +199,15 @@ fn judge(id: &'static str, source: &str, sample: &[u8], entropy: f64) -> Finding
 fn hardware(system: &System) -> Finding {
     const ID: &str = "random.hardware";
     let instruction = system.is_live().then(of_the_processor).flatten();
-    if let Some(sample) = &instruction {
+    let is_silent = instruction.as_ref().is_some_and(|sample| sample.len() < DEVICE_SAMPLE);
+    if let Some(sample) = instruction.as_ref().filter(|_| !is_silent) {
         let finding = judge(ID, "RDRAND", sample, 8.0);
         if finding.verdict == Verdict::Fail {
             return finding;
         }
     }
     let add = |finding: Finding| match &instruction {
+        Some(sample) if is_silent => finding.seen("RDRAND", silence(sample)),
         Some(sample) => finding.seen("RDRAND", format!("{} bytes pass the health tests", sample.len())),
         None => finding,
     };
@@ -216,6 +218,11 @@ fn hardware(system: &System) -> Finding {
     };
     if device == "none" || device.is_empty() {
         return add(match Instructions::of(system) {
+            Ok(_) if is_silent => Finding::unknown(
+                ID,
+                How::Tried,
+                "the processor's generator gave hardly any numbers when it was asked; there is no other device",
+            ),
             Ok(instructions) if !instructions.among(&GENERATORS).is_empty() => {
                 let how = if instruction.is_some() { How::Tried } else { How::Read };
                 Finding::new(
@@ -273,11 +280,16 @@ fn hardware(system: &System) -> Finding {
     .seen(CURRENT, device))
 }
 
-/// Some of what RDRAND gives; nothing where there is no such instruction, or it has nothing to give.
+/// Of an instruction that gave less than was asked for.
+fn silence(sample: &[u8]) -> String {
+    format!("{} of {DEVICE_SAMPLE} bytes, in {DEVICE_SAMPLE} attempts", sample.len())
+}
+
+/// Some of what RDRAND gives, which may be less than is wanted; nothing where there is no such instruction.
 #[cfg(target_arch = "x86_64")]
 fn of_the_processor() -> Option<Vec<u8>> {
     #[target_feature(enable = "rdrand")]
-    fn draw() -> Option<Vec<u8>> {
+    fn draw() -> Vec<u8> {
         let mut sample = Vec::with_capacity(DEVICE_SAMPLE);
         for _ in 0..DEVICE_SAMPLE {
             let mut number = 0;
@@ -285,13 +297,13 @@ fn of_the_processor() -> Option<Vec<u8>> {
                 sample.extend_from_slice(&number.to_ne_bytes());
             }
             if sample.len() >= DEVICE_SAMPLE {
-                return Some(sample);
+                break;
             }
         }
-        None
+        sample
     }
     // SAFETY: the instruction is there.
-    std::is_x86_feature_detected!("rdrand").then(|| unsafe { draw() }).flatten()
+    std::is_x86_feature_detected!("rdrand").then(|| unsafe { draw() })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
