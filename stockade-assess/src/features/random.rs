@@ -74,10 +74,10 @@ fn ready(system: &System) -> Finding {
 /// Whether the kernel counts what the processor (`cpu`) or the boot loader (`bootloader`) gives as random, and who says so.
 fn trusts(system: &System, whom: &str) -> Option<(bool, String)> {
     let parameter = format!("random.trust_{whom}");
-    if let Ok(Some(value)) = system.parameter(&parameter) {
-        if let Some(trusted) = boolean(&value) {
-            return Some((trusted, format!("{parameter}={value}")));
-        }
+    if let Ok(Some(value)) = system.parameter(&parameter)
+        && let Some(trusted) = boolean(&value)
+    {
+        return Some((trusted, format!("{parameter}={value}")));
     }
     if system.is_at_least(6, 2) {
         return Some((true, "on unless the command line says otherwise, since 6.2".into()));
