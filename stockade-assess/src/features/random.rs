@@ -23,7 +23,10 @@ use health::{Cutoffs, examine};
 pub(super) const FEATURE: Feature = Feature { id: "random", title: "Random numbers", ..Feature::new(check) };
 
 const CURRENT: &str = "/sys/class/misc/hw_random/rng_current";
+/// How much of what the device gives counts as random, of 1024.
 const QUALITY: &str = "/sys/class/misc/hw_random/rng_quality";
+/// The same before 5.18.
+const OLD_QUALITY: &str = "/sys/module/rng_core/parameters/current_quality";
 
 /// How much of the kernel's numbers is examined, in bytes.
 const SAMPLE: usize = 65536;
@@ -88,6 +91,11 @@ fn trusts(system: &System, whom: &str) -> Option<(bool, String)> {
     Some((set, format!("{option} {}", if set { "y" } else { "not set" })))
 }
 
+/// How much the device's numbers count, and which file says so.
+fn quality(system: &System) -> Option<(&'static str, i64)> {
+    [QUALITY, OLD_QUALITY].into_iter().find_map(|path| Some((path, system.number(path).ok()?)))
+}
+
 fn sources(system: &System) -> Finding {
     const ID: &str = "random.sources";
     let mut found: Vec<String> = Vec::new();
@@ -111,13 +119,13 @@ fn sources(system: &System) -> Finding {
     }
     match system.text(CURRENT) {
         Ok(device) if device != "none" && !device.is_empty() => {
-            let quality = system.number(QUALITY).ok();
-            if quality != Some(0) {
+            let quality = quality(system);
+            if quality.is_none_or(|(_, quality)| quality != 0) {
                 found.push(format!("the device {device}"));
             }
             evidence.push((CURRENT.into(), device));
-            if let Some(quality) = quality {
-                evidence.push((QUALITY.into(), format!("{quality} of 1024")));
+            if let Some((path, quality)) = quality {
+                evidence.push((path.into(), format!("{quality} of 1024")));
             }
         }
         Ok(none) => evidence.push((CURRENT.into(), none)),
@@ -239,13 +247,13 @@ fn hardware(system: &System) -> Finding {
         }
         .seen(CURRENT, "none"));
     }
-    let quality = system.number(QUALITY).ok().filter(|quality| (0..=1024).contains(quality));
-    if quality == Some(0) {
+    let quality = quality(system).filter(|(_, quality)| (0..=1024).contains(quality));
+    if let Some((path, 0)) = quality {
         let found = format!("the generator {device} is not counted on: its quality is set to 0");
-        return add(Finding::new(ID, Verdict::Warn, How::Read, found).seen(QUALITY, "0"));
+        return add(Finding::new(ID, Verdict::Warn, How::Read, found).seen(path, "0"));
     }
     let entropy =
-        quality.and_then(|quality| u16::try_from(quality).ok()).map_or(1.0, |q| f64::from(q) / 128.0);
+        quality.and_then(|(_, quality)| u16::try_from(quality).ok()).map_or(1.0, |q| f64::from(q) / 128.0);
     add(match system.is_live().then(of_the_device) {
         Some(Ok(sample)) if sample.len() >= 64 => {
             let finding =
@@ -416,6 +424,7 @@ mod tests {
         assert_eq!(verdict(ID, &[WITH, NEW, NONE, off]), Verdict::Warn);
         assert_eq!(verdict(ID, &[WITH, NEW, off, (CURRENT, "virtio_rng.0\n")]), Verdict::Pass);
         assert_eq!(verdict(ID, &[WITH, NEW, off, (CURRENT, "x"), (QUALITY, "0")]), Verdict::Warn);
+        assert_eq!(verdict(ID, &[WITH, OLD, off, (CURRENT, "x"), (OLD_QUALITY, "0")]), Verdict::Warn);
         assert_eq!(verdict(ID, &[WITH, OLD, NONE, ("/boot/config-6.1.0", "CONFIG_X=y")]), Verdict::Warn);
         assert_eq!(
             verdict(ID, &[WITH, OLD, NONE, ("/boot/config-6.1.0", "CONFIG_RANDOM_TRUST_CPU=y")]),
