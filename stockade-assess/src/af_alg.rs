@@ -8,7 +8,11 @@ use std::{collections::HashSet, time::Duration};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::{algorithms::Implementation, child, nobody, system::System};
+use crate::{
+    algorithms::Implementation,
+    child, nobody,
+    system::{System, Unread},
+};
 
 /// Where the kernel lists the socket families' protocols.
 pub(crate) const PROTOCOLS: &str = "/proc/net/protocols";
@@ -131,8 +135,13 @@ pub(crate) fn reach(system: &System) -> Reach {
     if system.text(DISABLED).is_ok_and(|text| text == "1") {
         return closed(DISABLED.into(), "1");
     }
-    if let Some((path, line)) = blocked(system) {
-        return closed(path, &line);
+    match blocked(system) {
+        Ok(Some((path, line))) => return closed(path, &line),
+        Ok(None) => {}
+        Err(unread) => return Reach::Unknown(unread.to_string()),
+    }
+    if let Some(path) = not_installed(system) {
+        return closed(path, "no af_alg.ko");
     }
     Reach::Loadable { option: (source, "m".into()) }
 }
@@ -146,36 +155,61 @@ fn registered(system: &System) -> Result<bool, String> {
     Ok(text.lines().any(|line| line.split_whitespace().next() == Some("ALG")))
 }
 
-/// A line of modprobe's configuration that keeps the sockets from being loaded when somebody opens one.
-fn blocked(system: &System) -> Option<(String, String)> {
+/// What keeps the sockets from being loaded when somebody opens one: a line of modprobe's configuration, or a word of the kernel's.
+///
+/// # Errors
+/// When nothing that was read does, and something could not be read.
+fn blocked(system: &System) -> Result<Option<(String, String)>, Unread> {
+    let is_it = |module: &str| module.replace('-', "_") == "af_alg";
+    for word in system.cmdline().unwrap_or_default() {
+        if let Some(("module_blacklist" | "modprobe.blacklist", names)) = word.split_once('=')
+            && names.split(',').any(is_it)
+        {
+            return Ok(Some(("the kernel's command line".into(), word)));
+        }
+    }
+    let mut hidden = None;
+    let mut or_hidden = |unread: Unread| {
+        if !unread.is_missing() {
+            hidden = Some(unread);
+        }
+    };
     // In modprobe's order: a file hides those of the same name in later folders.
     let folders = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
     let mut names = HashSet::new();
     for folder in folders.map(|folder| format!("{folder}/modprobe.d")) {
-        for name in system.names(&folder).unwrap_or_default() {
+        for name in system.names(&folder).map_err(&mut or_hidden).unwrap_or_default() {
             if name.strip_suffix(".conf").is_none() || !names.insert(name.clone()) {
                 continue;
             }
             let path = format!("{folder}/{name}");
-            let text = system.text(&path).unwrap_or_default();
+            let text = system.text(&path).map_err(&mut or_hidden).unwrap_or_default();
             for line in text.lines() {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let blocks = match words[..] {
                     // It stops loading by alias, which is how opening a socket loads.
-                    ["blacklist", module] => module.replace('-', "_") == "af_alg",
+                    ["blacklist", module] => is_it(module),
+                    ["alias", "net-pf-38", "off"] => true,
                     ["install", module, command, ..] => {
-                        module.replace('-', "_") == "af_alg"
-                            && (command.ends_with("/false") || command.ends_with("/true"))
+                        is_it(module) && (command.ends_with("/false") || command.ends_with("/true"))
                     }
                     _ => false,
                 };
                 if blocks {
-                    return Some((path, line.trim().to_owned()));
+                    return Ok(Some((path, line.trim().to_owned())));
                 }
             }
         }
     }
-    None
+    hidden.map_or(Ok(None), Err)
+}
+
+/// The list of the modules that are installed for this kernel, if it can be read and lacks this one.
+fn not_installed(system: &System) -> Option<String> {
+    let release = system.release().ok().filter(|release| !release.is_empty() && !release.contains('/'))?;
+    let path = format!("/lib/modules/{release}/modules.dep");
+    let text = system.text(&path).ok().filter(|text| text.contains(".ko"))?;
+    (!text.contains("/af_alg.ko")).then_some(path)
 }
 
 /// What comes of opening one, for a child without rights.

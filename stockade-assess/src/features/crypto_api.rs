@@ -105,13 +105,19 @@ fn without_tests(system: &System) -> Option<(String, &'static str)> {
 
 fn fips(system: &System) -> Finding {
     const ID: &str = "crypto-api.fips";
-    let wanted = system.parameter("fips").ok().flatten().filter(|value| value != "0");
+    let state = system.text(FIPS);
+    let wanted = match system.parameter("fips") {
+        Ok(value) => value.filter(|value| value != "0"),
+        // Where it is on, nobody has to have asked.
+        Err(_) if state.as_deref() == Ok("1") => None,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
     let asked = wanted.as_ref().map(|value| format!("fips={value}"));
     let add = |finding: Finding| match &asked {
         Some(asked) => finding.seen("/proc/cmdline", asked),
         None => finding,
     };
-    match system.text(FIPS) {
+    match state {
         Ok(text) if text == "1" => {
             let mut finding = Finding::new(ID, Verdict::Pass, How::Read, "FIPS mode is on").seen(FIPS, &text);
             for path in ["/proc/sys/crypto/fips_name", "/proc/sys/crypto/fips_version"] {
@@ -287,6 +293,10 @@ mod tests {
         assert_eq!(verdict(ID, &[("/proc/sys/kernel/x", ""), ASKED]), Verdict::Fail);
         assert_eq!(verdict(ID, &[(FIPS, "0\n"), ("/proc/cmdline", "fips=0")]), Verdict::NotApplicable);
         assert_eq!(verdict(ID, &[(FIPS, "2\n")]), Verdict::Unknown);
+        assert_eq!(
+            [verdict(ID, &[(FIPS, "0")]), verdict(ID, &[(FIPS, "1")])],
+            [Verdict::Unknown, Verdict::Pass]
+        );
         assert_eq!(verdict(ID, &[]), Verdict::Unknown);
     }
 
@@ -337,6 +347,15 @@ mod tests {
         let masked = [("/etc/modprobe.d/x.conf", ""), ("/lib/modprobe.d/x.conf", "blacklist af-alg\n")];
         assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, masked[0], masked[1]]), Verdict::Warn);
         assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, masked[1]]), Verdict::Pass);
+        let folder = ("/etc/modprobe.d/x.conf/", "");
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, folder]), Verdict::Unknown);
+        let line = ("/proc/cmdline", "quiet module_blacklist=x,af_alg");
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, folder, line]), Verdict::Pass);
+        let installed =
+            |list| verdict(ID, &[NONE, RELEASE, AS_MODULE, ("/lib/modules/6.1.0/modules.dep", list)]);
+        assert_eq!(installed("kernel/fs/ext4/ext4.ko:\n"), Verdict::Pass);
+        assert_eq!(installed("kernel/crypto/af_alg.ko.xz:\n"), Verdict::Warn);
+        assert_eq!(installed(""), Verdict::Warn);
         assert_eq!(verdict(ID, &[NONE, RELEASE]), Verdict::Unknown);
         assert_eq!(verdict(ID, &[]), Verdict::Unknown);
     }
