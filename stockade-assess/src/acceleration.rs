@@ -31,7 +31,7 @@ pub(crate) struct Family {
 enum Way {
     /// For one sort of processors.
     Special,
-    /// In C, for all.
+    /// For all: in C, or in ARM's assembly without the instructions that were made for it.
     Portable,
     /// By the kernel's library, which may be either.
     Library,
@@ -40,7 +40,7 @@ enum Way {
 impl Way {
     fn of(driver: &str) -> Self {
         // `generic-gcm-aesni` is for any key, and not portable at all.
-        if driver.contains("-generic") || driver.contains("fixed-time") {
+        if ["-generic", "fixed-time", "-arm64", "-neon"].iter().any(|part| driver.contains(part)) {
             Way::Portable
         } else if driver.contains("-lib") {
             Way::Library
@@ -58,7 +58,7 @@ pub(crate) fn serving(
     families: &[Family],
 ) -> Finding {
     let instructions = Instructions::of(system);
-    let (mut fast, mut slow, mut unclear, mut natural) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut fast, mut slow, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = Vec::new();
     for family in families {
         let have = instructions.as_ref().map(|all| all.among(family.instructions));
@@ -67,20 +67,17 @@ pub(crate) fn serving(
             let line =
                 if one.name == one.driver { one.name.clone() } else { format!("{name}: {}", one.driver) };
             seen.push(line.clone());
-            let way = match Way::of(&one.driver) {
-                Way::Library => match system.config() {
-                    Ok(config) if config.has(family.option) => Some(Way::Special),
-                    Ok(_) => Some(Way::Portable),
-                    Err(_) => None,
+            match (Way::of(&one.driver), &have) {
+                (Way::Special, _) => fast.push(line),
+                (_, Err(unread)) => unclear.push(format!("{line} ({unread})")),
+                // What the processor does not have, nobody can use.
+                (_, Ok(have)) if have.is_empty() => {}
+                (Way::Portable, Ok(_)) => slow.push(line),
+                (Way::Library, Ok(_)) => match system.config() {
+                    Ok(config) if config.has(family.option) => fast.push(line),
+                    Ok(_) => slow.push(line),
+                    Err(_) => unclear.push(format!("{line} ({} is not known)", family.option)),
                 },
-                way => Some(way),
-            };
-            match (way, &have) {
-                (Some(Way::Special), _) => fast.push(line),
-                (Some(_), Ok(have)) if have.is_empty() => natural.push(line),
-                (Some(_), Ok(_)) => slow.push(line),
-                (Some(_), Err(unread)) => unclear.push(format!("{line} ({unread})")),
-                (None, _) => unclear.push(format!("{line} ({} is not known)", family.option)),
             }
         }
     }
@@ -170,6 +167,8 @@ mod tests {
         assert_eq!(verdict("sha256-generic", "fpu", None), Verdict::NotApplicable);
         assert_eq!(verdict("x(sha256-generic)", "sha_ni", None), Verdict::Warn);
         assert_eq!(verdict("generic-gcm-aesni", "sha_ni", None), Verdict::Pass);
+        assert_eq!(verdict("sha256-arm64-neon", "sha_ni", None), Verdict::Warn);
+        assert_eq!(verdict("sha256-arm64", "fpu", None), Verdict::NotApplicable);
     }
 
     #[test]
@@ -177,6 +176,8 @@ mod tests {
         assert_eq!(verdict("sha256-lib", "sha_ni", None), Verdict::Unknown);
         assert_eq!(verdict("sha256-lib", "sha_ni", Some("CONFIG_CRYPTO_LIB_SHA256_ARCH=y")), Verdict::Pass);
         assert_eq!(verdict("sha256-lib", "sha_ni", Some("CONFIG_CRYPTO=y")), Verdict::Warn);
+        let with = Some("CONFIG_CRYPTO_LIB_SHA256_ARCH=y");
+        assert_eq!(verdict("sha256-lib", "fpu", with), Verdict::NotApplicable);
     }
 
     #[test]

@@ -4,20 +4,33 @@ The crypto API's sockets, AF_ALG: who can open them, and without loading anythin
 Opening a socket loads `af_alg`, binding one loads `algif_…` and the algorithm's module, and modules stay. So nothing is opened that is
 not registered already.
 */
-use std::io;
+use std::{collections::HashSet, time::Duration};
 
-use rustix::{
-    io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, socket_with},
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use crate::{
+    algorithms::Implementation,
+    child, nobody,
+    system::{System, Unread},
 };
-
-use crate::{algorithms::Implementation, system::System};
 
 /// Where the kernel lists the socket families' protocols.
 pub(crate) const PROTOCOLS: &str = "/proc/net/protocols";
 
+/// Since 7.3: 0 for everything, 1 for the algorithms of a short list, 2 for nothing at all. There only while the sockets are.
+pub(crate) const RESTRICT: &str = "/proc/sys/crypto/af_alg_restrict";
+
 const DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const OPTION: &str = "CONFIG_CRYPTO_USER_API";
+
+/// `AF_ALG`.
+const FAMILY: u16 = 38;
+
+/// How long the child may take that opens one.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What the child says when it got one.
+const OPENED: &str = "opened";
 
 mod socket;
 
@@ -60,6 +73,12 @@ impl Kind {
             return Err("not tried".into());
         }
         let module = format!("algif_{}", self.word());
+        if let Ok(value @ ("1" | "2")) = system.text(RESTRICT).as_deref() {
+            return Err(format!(
+                "sockets do not take an implementation's own name while crypto.af_alg_restrict is {value}: set it to 0, \
+                 assess again, and set it back"
+            ));
+        }
         if system.exists(&format!("/sys/module/{module}")) {
             return Ok(());
         }
@@ -79,7 +98,9 @@ impl Kind {
 pub(crate) enum Reach {
     /// The sockets are there.
     Registered {
-        /// What came of opening one, if that was tried.
+        /// What [`RESTRICT`] says; nothing before 7.3.
+        restrict: Option<String>,
+        /// What came of opening one as a user without rights, if that was tried.
         tried: Option<Result<(), String>>,
     },
     /// Opening one would load them: the option that says so, and its value.
@@ -93,7 +114,10 @@ pub(crate) enum Reach {
 /// Whether programs reach the crypto API by sockets.
 pub(crate) fn reach(system: &System) -> Reach {
     match registered(system) {
-        Ok(true) => return Reach::Registered { tried: system.is_live().then(open) },
+        Ok(true) => {
+            let restrict = system.text(RESTRICT).ok();
+            return Reach::Registered { restrict, tried: system.is_live().then(open) };
+        }
         Ok(false) => {}
         Err(why) => return Reach::Unknown(why),
     }
@@ -111,8 +135,13 @@ pub(crate) fn reach(system: &System) -> Reach {
     if system.text(DISABLED).is_ok_and(|text| text == "1") {
         return closed(DISABLED.into(), "1");
     }
-    if let Some((path, line)) = blocked(system) {
-        return closed(path, &line);
+    match blocked(system) {
+        Ok(Some((path, line))) => return closed(path, &line),
+        Ok(None) => {}
+        Err(unread) => return Reach::Unknown(unread.to_string()),
+    }
+    if let Some(path) = not_installed(system) {
+        return closed(path, "no af_alg.ko");
     }
     Reach::Loadable { option: (source, "m".into()) }
 }
@@ -126,37 +155,79 @@ fn registered(system: &System) -> Result<bool, String> {
     Ok(text.lines().any(|line| line.split_whitespace().next() == Some("ALG")))
 }
 
-/// A line of modprobe's configuration that keeps the sockets from being loaded when somebody opens one.
-fn blocked(system: &System) -> Option<(String, String)> {
-    for folder in ["/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"] {
-        for name in system.names(folder).unwrap_or_default() {
-            if name.strip_suffix(".conf").is_none() {
+/// What keeps the sockets from being loaded when somebody opens one: a line of modprobe's configuration, or a word of the kernel's.
+///
+/// # Errors
+/// When nothing that was read does, and something could not be read.
+fn blocked(system: &System) -> Result<Option<(String, String)>, Unread> {
+    let is_it = |module: &str| module.replace('-', "_") == "af_alg";
+    for word in system.cmdline().unwrap_or_default() {
+        if let Some(("module_blacklist" | "modprobe.blacklist", names)) = word.split_once('=')
+            && names.split(',').any(is_it)
+        {
+            return Ok(Some(("the kernel's command line".into(), word)));
+        }
+    }
+    let mut hidden = None;
+    let mut or_hidden = |unread: Unread| {
+        if !unread.is_missing() {
+            hidden = Some(unread);
+        }
+    };
+    // In modprobe's order: a file hides those of the same name in later folders.
+    let folders = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
+    let mut names = HashSet::new();
+    for folder in folders.map(|folder| format!("{folder}/modprobe.d")) {
+        for name in system.names(&folder).map_err(&mut or_hidden).unwrap_or_default() {
+            if name.strip_suffix(".conf").is_none() || !names.insert(name.clone()) {
                 continue;
             }
             let path = format!("{folder}/{name}");
-            let text = system.text(&path).unwrap_or_default();
+            let text = system.text(&path).map_err(&mut or_hidden).unwrap_or_default();
             for line in text.lines() {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let blocks = match words[..] {
                     // It stops loading by alias, which is how opening a socket loads.
-                    ["blacklist", module] => module == "af_alg",
+                    ["blacklist", module] => is_it(module),
+                    ["alias", "net-pf-38", "off"] => true,
                     ["install", module, command, ..] => {
-                        module == "af_alg" && (command.ends_with("/false") || command.ends_with("/true"))
+                        is_it(module) && (command.ends_with("/false") || command.ends_with("/true"))
                     }
                     _ => false,
                 };
                 if blocks {
-                    return Some((path, line.trim().to_owned()));
+                    return Ok(Some((path, line.trim().to_owned())));
                 }
             }
         }
     }
-    None
+    hidden.map_or(Ok(None), Err)
 }
 
+/// The list of the modules that are installed for this kernel, if it can be read and lacks this one.
+fn not_installed(system: &System) -> Option<String> {
+    let release = system.release().ok().filter(|release| !release.is_empty() && !release.contains('/'))?;
+    let path = format!("/lib/modules/{release}/modules.dep");
+    let text = system.text(&path).ok().filter(|text| text.contains(".ko"))?;
+    (!text.contains("/af_alg.ko")).then_some(path)
+}
+
+/// What comes of opening one, for a child without rights.
 fn open() -> Result<(), String> {
-    let family = AddressFamily::from_raw(38);
-    socket_with(family, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map(drop)
-        .map_err(|error: Errno| io::Error::from(error).to_string())
+    let ended = child::run(LIMIT, |out| {
+        let opened = nobody::become_nobody().and_then(|()| {
+            let family = AddressFamily::from_raw(FAMILY);
+            Ok(socket_with(family, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+        });
+        let _ = match opened {
+            Ok(_) => write!(out, "{OPENED}"),
+            Err(error) => write!(out, "{error}"),
+        };
+    });
+    match ended {
+        Ok((_, said)) if said == OPENED.as_bytes() => Ok(()),
+        Ok((_, said)) if said.is_empty() => Err("no answer".into()),
+        Ok((_, said)) => Err(String::from_utf8_lossy(&said).into_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }

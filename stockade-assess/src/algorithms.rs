@@ -46,7 +46,9 @@ impl Algorithms {
     /// When the list cannot be read, or holds nothing that is understood.
     pub fn of(system: &System) -> Result<Self, Unread> {
         let text = system.text(LIST)?;
-        let list = parse(&text);
+        let mut list = parse(&text);
+        // Somebody is being answered: an implementation that is looked for, or being tested.
+        list.retain(|one| one.kind != "larval");
         if list.is_empty() { Err(Unread::not_understood(LIST, &text)) } else { Ok(Self(list)) }
     }
 
@@ -58,8 +60,8 @@ impl Algorithms {
         found
     }
 
-    /// Whether using an implementation registers nothing new. On older kernels (6.1 still, 7.2 no more), those of x86 that use vector registers rest on an
-    /// internal one, `__…`, and wrap that in `cryptd(__…)` when they are first used; the wrapping stays in the list.
+    /// Whether using an implementation registers nothing new. On older kernels (6.1 still, 7.2 no more), those of x86 that use vector
+    /// registers rest on an internal one, `__…`, and wrap that in `cryptd(__…)` when they are first used; the wrapping stays in the list.
     ///
     /// # Errors
     /// What would be registered.
@@ -118,6 +120,13 @@ mod tests {
         let usable: Vec<_> = algorithms.usable("aes").iter().map(|one| one.driver.as_str()).collect();
         assert_eq!(usable, ["aes-aesni", "aes-generic"]);
         assert_eq!((algorithms.0[0].users, algorithms.0[0].kind.as_str()), (2, "cipher"));
+    }
+
+    #[test]
+    fn what_is_only_looked_for_is_no_implementation() {
+        let text = "name : rsa\ndriver : rsa\nselftest : unknown\ntype : larval\nflags : 0x10\n\nname : md5\ntype : shash\n";
+        let algorithms = Algorithms::of(&System::fake(&[(LIST, text)])).unwrap();
+        assert_eq!(algorithms.0.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["md5"]);
     }
 
     #[test]

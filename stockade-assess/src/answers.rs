@@ -121,7 +121,7 @@ fn count(n: usize, which: &str) -> String {
     format!("{n} {which} answer{}", if n == 1 { "" } else { "s" })
 }
 
-/// Random bytes; fewer where the kernel gives fewer.
+/// So many random bytes.
 pub(crate) fn random(length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut filled = 0;

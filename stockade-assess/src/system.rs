@@ -335,6 +335,16 @@ pub fn setting_path(name: &str) -> String {
     format!("/proc/sys/{}", name.replace('.', "/"))
 }
 
+/// A value as the kernel reads booleans (`kstrtobool`): by the first letter, and the second of `on` and `off`.
+#[must_use]
+pub(crate) fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_bytes() {
+        [b'y' | b't' | b'1', ..] | [b'o', b'n', ..] => Some(true),
+        [b'n' | b'f' | b'0', ..] | [b'o', b'f', ..] => Some(false),
+        _ => None,
+    }
+}
+
 /// Words as the kernel takes them apart: white space between quotes belongs to a word, and `--` begins what is the first program's.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
@@ -377,6 +387,20 @@ mod tests {
         assert_eq!(system.parameter("init_on_alloc").unwrap().as_deref(), Some("1"));
         assert_eq!(system.parameter("nokaslr").unwrap().as_deref(), Some(""));
         assert_eq!(system.parameter("mitigations").unwrap(), None);
+    }
+
+    #[test]
+    fn booleans_are_read_as_the_kernel_reads_them() {
+        for (value, is) in [
+            ("1", Some(true)),
+            ("on", Some(true)),
+            ("Yes", Some(true)),
+            ("off", Some(false)),
+            ("0", Some(false)),
+        ] {
+            assert_eq!(boolean(value), is, "{value}");
+        }
+        assert_eq!([boolean(""), boolean("o"), boolean("2")], [None; 3]);
     }
 
     #[test]

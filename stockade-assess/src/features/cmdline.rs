@@ -2,7 +2,7 @@
 What the kernel does against the exploitation of its own mistakes: defaults it was built with, and the words on its command line that
 override them.
 */
-use crate::{Config, Feature, Finding, How, Report, System, Unread, Verdict};
+use crate::{Config, Feature, Finding, How, Report, System, Unread, Verdict, system::boolean};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "cmdline", title: "Hardening at build time and at boot", ..Feature::new(check) };
@@ -11,7 +11,9 @@ const LINE: &str = "the kernel's command line";
 
 fn check(system: &System, report: &mut Report) {
     for defence in SWITCHES {
-        report.add(defence.finding(system));
+        let finding = defence.finding(system);
+        let clears = matches!(defence.id, "cmdline.init-on-alloc" | "cmdline.init-on-free");
+        report.add(if clears { unless_poisoned(defence.id, system, finding) } else { finding });
     }
     for defence in BUILT_IN {
         report.add(defence.finding(system));
@@ -23,13 +25,32 @@ fn check(system: &System, report: &mut Report) {
     report.add(terminal_input(system));
 }
 
+/// How the command line switches a defence.
+enum Words {
+    /// By a parameter that is on or off.
+    Boolean(&'static str),
+    /// By words of their own: those that switch it on, and those that switch it off.
+    Each { on: &'static [&'static str], off: &'static [&'static str] },
+}
+
+impl Words {
+    /// Whether a word switches the defence on or off; none where it does neither. `a-b` and `a_b` are the same to the kernel.
+    fn say(&self, word: &str) -> Option<bool> {
+        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+        let name = name.replace('-', "_");
+        match self {
+            Self::Boolean(parameter) if name == *parameter => boolean(value?),
+            Self::Each { on, .. } if value.is_none() && on.contains(&name.as_str()) => Some(true),
+            Self::Each { off, .. } if value.is_none() && off.contains(&name.as_str()) => Some(false),
+            _ => None,
+        }
+    }
+}
+
 /// A defence with a default from the configuration and a switch on the command line.
 struct Switch {
     id: &'static str,
-    /// The words that switch it on.
-    on: &'static [&'static str],
-    /// The words that switch it off.
-    off: &'static [&'static str],
+    words: Words,
     /// Without any of these options the words mean nothing. Empty where the words always have a meaning.
     needs: &'static [&'static str],
     /// The option that makes it the default, or, if it begins with `!`, whose absence does.
@@ -43,8 +64,7 @@ struct Switch {
 const SWITCHES: &[Switch] = &[
     Switch {
         id: "cmdline.init-on-alloc",
-        on: &["init_on_alloc=1", "init_on_alloc=y", "init_on_alloc=on"],
-        off: &["init_on_alloc=0", "init_on_alloc=n", "init_on_alloc=off"],
+        words: Words::Boolean("init_on_alloc"),
         needs: &[],
         default: "CONFIG_INIT_ON_ALLOC_DEFAULT_ON",
         without: Verdict::Fail,
@@ -52,8 +72,7 @@ const SWITCHES: &[Switch] = &[
     },
     Switch {
         id: "cmdline.init-on-free",
-        on: &["init_on_free=1", "init_on_free=y", "init_on_free=on"],
-        off: &["init_on_free=0", "init_on_free=n", "init_on_free=off"],
+        words: Words::Boolean("init_on_free"),
         needs: &[],
         default: "CONFIG_INIT_ON_FREE_DEFAULT_ON",
         without: Verdict::Warn,
@@ -61,8 +80,7 @@ const SWITCHES: &[Switch] = &[
     },
     Switch {
         id: "cmdline.slab-nomerge",
-        on: &["slab_nomerge", "slub_nomerge"],
-        off: &["slab_merge", "slub_merge"],
+        words: Words::Each { on: &["slab_nomerge", "slub_nomerge"], off: &["slab_merge", "slub_merge"] },
         needs: &[],
         default: "!CONFIG_SLAB_MERGE_DEFAULT",
         without: Verdict::Warn,
@@ -70,8 +88,7 @@ const SWITCHES: &[Switch] = &[
     },
     Switch {
         id: "cmdline.kstack-offset",
-        on: &["randomize_kstack_offset=1", "randomize_kstack_offset=on", "randomize_kstack_offset=y"],
-        off: &["randomize_kstack_offset=0", "randomize_kstack_offset=off", "randomize_kstack_offset=n"],
+        words: Words::Boolean("randomize_kstack_offset"),
         // Before 5.18 the option for the default is the only one.
         needs: &["CONFIG_RANDOMIZE_KSTACK_OFFSET", "CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT"],
         default: "CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT",
@@ -83,23 +100,14 @@ const SWITCHES: &[Switch] = &[
     },
     Switch {
         id: "cmdline.usercopy",
-        on: &["hardened_usercopy=1", "hardened_usercopy=on", "hardened_usercopy=y"],
-        off: &["hardened_usercopy=0", "hardened_usercopy=off", "hardened_usercopy=n"],
+        words: Words::Boolean("hardened_usercopy"),
         needs: &["CONFIG_HARDENED_USERCOPY"],
-        // Since 6.17 there is CONFIG_HARDENED_USERCOPY_DEFAULT_ON; before, it is always on where it is built in.
+        // Since 6.15 there is CONFIG_HARDENED_USERCOPY_DEFAULT_ON; before, it is always on where it is built in.
         default: "CONFIG_HARDENED_USERCOPY",
         without: Verdict::Fail,
         told: ["copies to and from programs are checked", "copies to and from programs are not checked"],
     },
 ];
-
-/// `a-b` and `a_b` are the same to the kernel.
-fn plain(word: &str) -> String {
-    word.split_once('=').map_or_else(
-        || word.replace('-', "_"),
-        |(name, value)| format!("{}={}", name.replace('-', "_"), value.to_ascii_lowercase()),
-    )
-}
 
 impl Switch {
     fn finding(&self, system: &System) -> Finding {
@@ -107,18 +115,17 @@ impl Switch {
             Ok(words) => words,
             Err(unread) => return Finding::unknown(self.id, How::Read, unread),
         };
-        let is = |list: &[&str], word: &str| list.contains(&plain(word).as_str());
         let config = system.config();
         if let Ok(config) = config
-            && !self.needs.is_empty()
-            && !self.needs.iter().any(|option| config.has(option))
+            && !self.is_built(system, config)
         {
             let found = format!("the kernel was built without it; {}", self.told[1]);
             return Finding::new(self.id, self.without, How::Read, found)
                 .seen(&config.path, format!("{} is not set", self.needs[0]));
         }
-        if let Some(word) = words.iter().rfind(|word| is(self.on, word) || is(self.off, word)) {
-            let finding = if is(self.on, word) {
+        let said = words.iter().rev().find_map(|word| Some((word, self.words.say(word)?)));
+        if let Some((word, is_on)) = said {
+            let finding = if is_on {
                 if let Err(unread) = config
                     && !self.needs.is_empty()
                 {
@@ -133,22 +140,55 @@ impl Switch {
         match config {
             Err(unread) => Finding::unknown(self.id, How::Read, unread),
             Ok(config) => {
-                let (option, wanted) = match self.default.strip_prefix('!') {
-                    Some(option) => (option, false),
-                    None => (self.default, true),
+                let (option, wanted) = self.default(system);
+                let (verdict, found) = if config.has(option) == wanted {
+                    (Verdict::Pass, self.told[0])
+                } else {
+                    (self.without, self.told[1])
                 };
-                let is_on = config.has(option) == wanted
-                    && !(self.id == "cmdline.usercopy" && usercopy_defaults_to_off(system, config));
-                let (verdict, found) =
-                    if is_on { (Verdict::Pass, self.told[0]) } else { (self.without, self.told[1]) };
                 Finding::new(self.id, verdict, How::Read, found).seen(&config.path, value(config, option))
             }
         }
     }
+
+    /// Whether the kernel has the code, so that a word means something.
+    fn is_built(&self, system: &System, config: &Config) -> bool {
+        self.needs.is_empty()
+            || self.needs.iter().any(|option| config.has(option))
+            // Before 5.18 the code is there wherever the architecture can do it.
+            || (self.id == "cmdline.kstack-offset"
+                && !system.is_at_least(5, 18)
+                && config.has("CONFIG_HAVE_ARCH_RANDOMIZE_KSTACK_OFFSET"))
+    }
+
+    /// The option that decides where the command line says nothing, and whether it is to be set.
+    fn default(&self, system: &System) -> (&'static str, bool) {
+        match self.default.strip_prefix('!') {
+            Some(option) => (option, false),
+            None if self.id == "cmdline.usercopy" && system.is_at_least(6, 15) => {
+                ("CONFIG_HARDENED_USERCOPY_DEFAULT_ON", true)
+            }
+            None => (self.default, true),
+        }
+    }
 }
 
-fn usercopy_defaults_to_off(system: &System, config: &Config) -> bool {
-    system.is_at_least(6, 17) && !config.has("CONFIG_HARDENED_USERCOPY_DEFAULT_ON")
+/// Poisoned pages take precedence: the kernel then clears nothing (mm/mm_init.c). It fills pages with a pattern when they are freed, and
+/// leaves what is smaller as it is.
+fn unless_poisoned(id: &'static str, system: &System, finding: Finding) -> Finding {
+    const PARAMETER: &str = "page_poison";
+    let value = system.parameter(PARAMETER).ok().flatten().unwrap_or_default();
+    if finding.verdict != Verdict::Pass || boolean(&value) != Some(true) {
+        return finding;
+    }
+    match system.config() {
+        Ok(config) if config.has("CONFIG_PAGE_POISONING") => {
+            let found = "page_poison takes its place: freed pages are filled, but what is smaller than a page is not cleared";
+            Finding::new(id, Verdict::Warn, How::Read, found).seen(LINE, format!("{PARAMETER}={value}"))
+        }
+        Ok(_) => finding,
+        Err(unread) => Finding::unknown(id, How::Read, unread).seen(LINE, format!("{PARAMETER}={value}")),
+    }
 }
 
 fn value(config: &Config, option: &str) -> String {
@@ -263,7 +303,9 @@ fn page_shuffle(system: &System) -> Finding {
         Err(_) => {
             return match system.parameter("page_alloc.shuffle") {
                 Ok(value) => {
-                    let on = matches!(value.as_deref(), Some("1" | "y" | "Y" | "on" | ""));
+                    let on = value
+                        .as_deref()
+                        .is_some_and(|value| value.is_empty() || boolean(value) == Some(true));
                     let shown =
                         value.map_or("no page_alloc.shuffle".into(), |v| format!("page_alloc.shuffle={v}"));
                     told(on).seen(LINE, shown)
@@ -334,18 +376,40 @@ fn debugfs(system: &System) -> Finding {
 fn control_flow(system: &System) -> Finding {
     const ID: &str = "cmdline.control-flow";
     const SOFTWARE: &[&str] = &["CONFIG_CFI", "CONFIG_CFI_CLANG"];
+    const PERMISSIVE: &str = "CONFIG_CFI_PERMISSIVE";
     const HARDWARE: &[&str] = &["CONFIG_X86_KERNEL_IBT", "CONFIG_ARM64_BTI_KERNEL"];
     let config = match system.config() {
         Ok(config) => config,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
-    let off = |name: &str| matches!(system.parameter(name), Ok(Some(value)) if value == "off");
+    let words = match system.cmdline() {
+        Ok(words) => words,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
+    let said = |name: &str| -> Vec<&str> {
+        words.iter().filter_map(|word| word.strip_prefix(name)).flat_map(|value| value.split(',')).collect()
+    };
     let first = |options: &[&'static str]| options.iter().copied().find(|option| config.has(option));
+    let checked = |strict: bool, found: &str| {
+        if strict {
+            Finding::new(ID, Verdict::Pass, How::Read, found)
+        } else {
+            let found = "calls through pointers are checked, but a wrong one is only logged";
+            Finding::new(ID, Verdict::Warn, How::Read, found)
+        }
+    };
+    // Read where the kernel can choose the sort of check at boot; the last that names one counts.
+    let cfi = if config.has("CONFIG_FINEIBT") { said("cfi=") } else { Vec::new() };
+    let chosen = cfi.iter().rfind(|word| matches!(**word, "auto" | "off" | "kcfi" | "fineibt"));
     if let Some(option) = first(SOFTWARE)
-        && !off("cfi")
+        && chosen != Some(&"off")
     {
+        let permissive = config.has(PERMISSIVE);
+        let warns = cfi.contains(&"warn");
         let found = "calls through pointers are checked for the type of the function";
-        return Finding::new(ID, Verdict::Pass, How::Read, found).seen(&config.path, value(config, option));
+        let finding = checked(!permissive && !warns, found)
+            .seen(&config.path, value(config, if permissive { PERMISSIVE } else { option }));
+        return if warns { finding.seen(LINE, "cfi=warn") } else { finding };
     }
     let info = system.text("/proc/cpuinfo").unwrap_or_default();
     let flag = |name: &str| {
@@ -353,12 +417,13 @@ fn control_flow(system: &System) -> Finding {
             .filter(|line| line.starts_with("flags") || line.starts_with("Features"))
             .any(|line| line.split_whitespace().any(|word| word == name))
     };
+    let ibt = said("ibt=");
     if let Some(option) = first(HARDWARE)
         && (flag("ibt") || flag("bti"))
-        && !off("ibt")
+        && !ibt.contains(&"off")
     {
         let found = "calls through pointers only reach the beginnings of functions";
-        return Finding::new(ID, Verdict::Pass, How::Read, found)
+        return checked(!ibt.contains(&"warn"), found)
             .seen(&config.path, value(config, option))
             .seen("flags in /proc/cpuinfo", if flag("ibt") { "ibt" } else { "bti" });
     }
@@ -422,6 +487,8 @@ mod tests {
         assert_eq!(booted(id, "", "CONFIG_INIT_ON_ALLOC_DEFAULT_ON=y"), Pass);
         assert_eq!(booted(id, "init_on_alloc=0", "CONFIG_INIT_ON_ALLOC_DEFAULT_ON=y"), Fail);
         assert_eq!(booted(id, "init-on-alloc=1", ""), Pass);
+        assert_eq!(booted(id, "init_on_alloc=Yes", ""), Pass);
+        assert_eq!(booted(id, "init_on_alloc=1 init_on_alloc=?", ""), Pass);
         assert_eq!(booted(id, "init_on_alloc=1 init_on_alloc=0", ""), Fail);
         assert_eq!(booted(id, "", ""), Fail);
         assert_eq!(of(id, &[("/proc/cmdline", "init_on_alloc=1")]), Pass);
@@ -435,6 +502,17 @@ mod tests {
     }
 
     #[test]
+    fn poisoned_pages_take_the_place_of_clearing() {
+        use Verdict::{Fail, Pass, Unknown, Warn};
+        let id = "cmdline.init-on-alloc";
+        let line = "init_on_alloc=1 page_poison=1";
+        assert_eq!(booted(id, line, "CONFIG_PAGE_POISONING=y"), Warn);
+        assert_eq!(booted(id, line, ""), Pass);
+        assert_eq!(booted(id, "page_poison=1", "CONFIG_PAGE_POISONING=y"), Fail);
+        assert_eq!(of(id, &[("/proc/cmdline", line)]), Unknown);
+    }
+
+    #[test]
     fn a_word_means_nothing_to_a_kernel_without_the_code() {
         use Verdict::{Fail, Pass, Unknown, Warn};
         let id = "cmdline.kstack-offset";
@@ -442,15 +520,24 @@ mod tests {
         assert_eq!(booted(id, "randomize_kstack_offset=on", "CONFIG_RANDOMIZE_KSTACK_OFFSET=y"), Pass);
         assert_eq!(booted(id, "", "CONFIG_RANDOMIZE_KSTACK_OFFSET=y"), Warn);
         assert_eq!(of(id, &[("/proc/cmdline", "randomize_kstack_offset=on")]), Unknown);
+        let old = [
+            ("/proc/cmdline", "randomize_kstack_offset=on"),
+            ("/proc/sys/kernel/osrelease", "5.15.0"),
+            ("/boot/config-5.15.0", "CONFIG_HAVE_ARCH_RANDOMIZE_KSTACK_OFFSET=y"),
+        ];
+        assert_eq!(of(id, &old), Pass);
         assert_eq!(booted("cmdline.usercopy", "", "CONFIG_HARDENED_USERCOPY=y"), Pass);
         assert_eq!(booted("cmdline.usercopy", "hardened_usercopy=off", "CONFIG_HARDENED_USERCOPY=y"), Fail);
         assert_eq!(booted("cmdline.usercopy", "", ""), Fail);
         let new = [
             ("/proc/cmdline", ""),
-            ("/proc/sys/kernel/osrelease", "6.18.0"),
-            ("/boot/config-6.18.0", "CONFIG_HARDENED_USERCOPY=y"),
+            ("/proc/sys/kernel/osrelease", "6.15.0"),
+            ("/boot/config-6.15.0", "CONFIG_HARDENED_USERCOPY=y"),
         ];
-        assert_eq!(of("cmdline.usercopy", &new), Fail);
+        let findings = FEATURE.findings(&System::fake(&new));
+        let usercopy = &findings["cmdline.usercopy"];
+        assert_eq!(usercopy.verdict, Fail);
+        assert!(usercopy.evidence[0].observed.contains("DEFAULT_ON is not set"), "{usercopy:?}");
     }
 
     #[test]
@@ -492,7 +579,12 @@ mod tests {
         assert_eq!(kinds(""), Unknown);
 
         assert_eq!(booted("cmdline.control-flow", "", "CONFIG_CFI_CLANG=y"), Pass);
-        assert_eq!(booted("cmdline.control-flow", "cfi=off", "CONFIG_CFI_CLANG=y"), Warn);
+        let both = "CONFIG_CFI_CLANG=y\nCONFIG_FINEIBT=y";
+        assert_eq!(booted("cmdline.control-flow", "cfi=off", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "cfi=off,norand", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "cfi=norand,kcfi", both), Pass);
+        assert_eq!(booted("cmdline.control-flow", "cfi=warn", both), Warn);
+        assert_eq!(booted("cmdline.control-flow", "", "CONFIG_CFI=y\nCONFIG_CFI_PERMISSIVE=y"), Warn);
         assert_eq!(booted("cmdline.control-flow", "", "CONFIG_X86_KERNEL_IBT=y"), Warn);
 
         let terminal = |value| of("cmdline.tiocsti", &[("/proc/sys/dev/tty/legacy_tiocsti", value)]);

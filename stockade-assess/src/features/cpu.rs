@@ -10,6 +10,9 @@ const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 const CPUS: &str = "/sys/devices/system/cpu";
 const CPUINFO: &str = "/proc/cpuinfo";
 
+/// In a guest, behind a mitigation that holds only if no other guest's thread runs on the same core.
+const HOST_UNKNOWN: &str = "SMT Host state unknown";
+
 /// Words on the command line that switch one mitigation off (Documentation/admin-guide/kernel-parameters.txt, `mitigations=`).
 const OFF: &[(&str, &[&str])] = &[
     ("nopti", &[""]),
@@ -73,6 +76,8 @@ fn state(text: &str) -> State {
     } else if text.to_ascii_lowercase().contains("vulnerable") {
         // Such as `Mitigation: Clear CPU buffers; SMT vulnerable`.
         State::Partly
+    } else if text.contains(HOST_UNKNOWN) {
+        State::NotKnown
     } else if text.starts_with("Mitigation")
         || text.starts_with("Not affected")
         || text == "Processor not affected"
@@ -161,14 +166,24 @@ fn mitigations(system: &System) -> Finding {
 fn threads(system: &System, known: &[(String, String)]) -> Finding {
     const ID: &str = "cpu.smt";
     const ACTIVE: &str = "/sys/devices/system/cpu/smt/active";
-    let exposed: Vec<&str> = known
-        .iter()
-        .filter(|(_, text)| text.contains("SMT vulnerable") || text.contains("SMT Host state unknown"))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    match system.number(ACTIVE) {
+    let with = |words: &[&str]| -> Vec<&str> {
+        let said = known.iter().filter(|(_, text)| words.iter().any(|words| text.contains(words)));
+        said.map(|(name, _)| name.as_str()).collect()
+    };
+    let (exposed, hidden) = (with(&["SMT vulnerable", HOST_UNKNOWN]), with(&[HOST_UNKNOWN]));
+    let active = system.number(ACTIVE);
+    if !hidden.is_empty() && !matches!(active, Ok(1..)) {
+        let missing = format!(
+            "a guest's kernel cannot tell whether the cores of its host run two threads at once, which would leave open: {}",
+            few(&hidden)
+        );
+        return Finding::unknown(ID, How::Read, missing)
+            .seen(VULNERABILITIES, format!("{}: {HOST_UNKNOWN}", few(&hidden)));
+    }
+    match active {
         Ok(0) => {
-            Finding::new(ID, Verdict::Pass, How::Read, "no core runs two threads at once").seen(ACTIVE, "0")
+            let found = "the kernel sees no core that runs two threads at once";
+            Finding::new(ID, Verdict::Pass, How::Read, found).seen(ACTIVE, "0")
         }
         Ok(_) if exposed.is_empty() => {
             let found = "cores run two threads at once, and the kernel knows of nothing that is open by it";
@@ -176,9 +191,11 @@ fn threads(system: &System, known: &[(String, String)]) -> Finding {
         }
         Ok(_) => {
             let found = format!("cores run two threads at once, which leaves open: {}", few(&exposed));
-            Finding::new(ID, Verdict::Warn, How::Read, found)
-                .seen(ACTIVE, "1")
-                .seen(VULNERABILITIES, format!("{}: SMT vulnerable", few(&exposed)))
+            let finding = Finding::new(ID, Verdict::Warn, How::Read, found).seen(ACTIVE, "1");
+            let said = known.iter().filter(|(name, _)| exposed.contains(&name.as_str()));
+            said.fold(finding, |finding, (name, text)| {
+                finding.seen(format!("{VULNERABILITIES}/{name}"), text)
+            })
         }
         Err(unread) if unread.is_missing() && system.exists(CPUS) => {
             Finding::not_applicable(ID, How::Read, "the kernel controls no hardware threads here")
@@ -213,6 +230,7 @@ fn microcode(system: &System, known: &[(String, String)]) -> Finding {
         };
     }
     let seen = |finding: Finding| finding.seen(format!("microcode in {CPUINFO}"), few(&revisions));
+    let is_guest = values("flags").iter().any(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
     let text = |name: &str| known.iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
     let missing: Vec<&str> = known
         .iter()
@@ -233,9 +251,14 @@ fn microcode(system: &System, known: &[(String, String)]) -> Finding {
             let found = format!("microcode that mitigations need is missing: {}", few(&missing));
             seen(Finding::new(ID, Verdict::Fail, How::Read, found))
         }
-        // The kernel has a list of Intel's revisions only.
+        // A hypervisor shows what it likes, so the kernel judges no guest's and says "Not affected".
+        _ if is_guest => {
+            let missing = "a guest is not told which microcode the processor has; look at the host";
+            seen(Finding::unknown(ID, How::Read, missing))
+        }
+        // The kernel has a list of Intel's revisions only. Of a model that is not in it, it says the same.
         Some(text) if state(text) == State::Closed && values("vendor_id") == ["GenuineIntel"] => {
-            seen(Finding::new(ID, Verdict::Pass, How::Read, "as new as the newest that the kernel knows of"))
+            seen(Finding::new(ID, Verdict::Pass, How::Read, "the kernel knows of no newer revision"))
                 .seen(old, text)
         }
         _ => {
@@ -267,6 +290,8 @@ mod tests {
         assert_eq!(verdict("Not affected\n", "KVM: Vulnerable\n"), Verdict::Fail);
         assert_eq!(verdict("Mitigation: PTI\n", "KVM: Mitigation: VMX disabled\n"), Verdict::Pass);
         assert_eq!(verdict("Mitigation: IBRS; BHI: Vulnerable\n", "Not affected"), Verdict::Warn);
+        let guest = "Mitigation: Clear CPU buffers; SMT Host state unknown\n";
+        assert_eq!(verdict(guest, "Not affected"), Verdict::Unknown);
         assert_eq!(verdict("Unknown: Dependent on hypervisor status\n", "Not affected"), Verdict::Unknown);
         assert_eq!(finding("cpu.vulnerabilities", &[]).verdict, Verdict::Unknown);
         assert_eq!(finding("cpu.vulnerabilities", &[(LINE, "")]).verdict, Verdict::Unknown);
@@ -298,6 +323,8 @@ mod tests {
         assert_eq!(verdict("1", "Mitigation: Clear CPU buffers; SMT vulnerable"), Verdict::Warn);
         assert_eq!(verdict("0", "Mitigation: Clear CPU buffers; SMT disabled"), Verdict::Pass);
         assert_eq!(verdict("1", "Not affected"), Verdict::Pass);
+        let guest = "Mitigation: Clear CPU buffers; SMT Host state unknown";
+        assert_eq!((verdict("0", guest), verdict("1", guest)), (Verdict::Unknown, Verdict::Warn));
         assert_eq!(finding("cpu.smt", &[(A, "Not affected")]).verdict, Verdict::NotApplicable);
         assert_eq!(finding("cpu.smt", &[]).verdict, Verdict::Unknown);
     }
@@ -312,6 +339,8 @@ mod tests {
         assert_eq!(verdict(INTEL, "Vulnerable", ""), Verdict::Fail);
         assert_eq!(verdict(INTEL, "Unknown: running under hypervisor", ""), Verdict::Unknown);
         assert_eq!(verdict(AMD, "Not affected", ""), Verdict::Unknown);
+        let guest = format!("{INTEL}flags\t: fpu hypervisor\n");
+        assert_eq!(verdict(&guest, "Not affected", ""), Verdict::Unknown);
         assert_eq!(verdict(AMD, "Not affected", "Vulnerable: Safe RET, no microcode"), Verdict::Fail);
         let two = format!("{INTEL}\nprocessor: 1\nmicrocode\t: 0x11\n");
         assert_eq!(verdict(&two, "Not affected", ""), Verdict::Warn);

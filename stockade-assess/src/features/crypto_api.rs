@@ -105,13 +105,19 @@ fn without_tests(system: &System) -> Option<(String, &'static str)> {
 
 fn fips(system: &System) -> Finding {
     const ID: &str = "crypto-api.fips";
-    let wanted = system.parameter("fips").ok().flatten().filter(|value| value != "0");
+    let state = system.text(FIPS);
+    let wanted = match system.parameter("fips") {
+        Ok(value) => value.filter(|value| value != "0"),
+        // Where it is on, nobody has to have asked.
+        Err(_) if state.as_deref() == Ok("1") => None,
+        Err(unread) => return Finding::unknown(ID, How::Read, unread),
+    };
     let asked = wanted.as_ref().map(|value| format!("fips={value}"));
     let add = |finding: Finding| match &asked {
         Some(asked) => finding.seen("/proc/cmdline", asked),
         None => finding,
     };
-    match system.text(FIPS) {
+    match state {
         Ok(text) if text == "1" => {
             let mut finding = Finding::new(ID, Verdict::Pass, How::Read, "FIPS mode is on").seen(FIPS, &text);
             for path in ["/proc/sys/crypto/fips_name", "/proc/sys/crypto/fips_version"] {
@@ -198,20 +204,32 @@ fn weak(system: &System, algorithms: &Algorithms) -> Finding {
 fn reach(system: &System) -> Finding {
     const ID: &str = "crypto-api.af-alg";
     match af_alg::reach(system) {
-        Reach::Registered { tried } => {
-            let found = "any user reaches the kernel's ciphers and hashes through AF_ALG sockets";
-            let finding = |verdict, how, found: &str| {
-                Finding::new(ID, verdict, how, found).seen(af_alg::PROTOCOLS, "ALG is registered")
+        Reach::Registered { restrict, tried } => {
+            let restrict = restrict.as_deref();
+            let found = match restrict {
+                Some("1") => {
+                    "any user reaches some of the kernel's ciphers and hashes through AF_ALG sockets"
+                }
+                _ => "any user reaches the kernel's ciphers and hashes through AF_ALG sockets",
             };
-            match tried {
-                Some(Ok(())) => finding(Verdict::Warn, How::Tried, found).seen("socket(AF_ALG)", "opened"),
-                Some(Err(error)) => finding(
+            let how = if tried.is_some() { How::Tried } else { How::Read };
+            let (verdict, found) = match (&tried, restrict) {
+                (Some(Err(_)) | None, Some("2")) => (Verdict::Pass, "AF_ALG sockets are switched off"),
+                (Some(Err(_)), _) => (
                     Verdict::Unknown,
-                    How::Tried,
-                    "this process may not open AF_ALG sockets; whether others may is not known",
-                )
-                .seen("socket(AF_ALG)", error),
-                None => finding(Verdict::Warn, How::Read, found),
+                    "a child without rights could not open an AF_ALG socket; whether other users can is not known",
+                ),
+                (Some(Ok(())) | None, _) => (Verdict::Warn, found),
+            };
+            let mut finding =
+                Finding::new(ID, verdict, how, found).seen(af_alg::PROTOCOLS, "ALG is registered");
+            if let Some(restrict) = restrict {
+                finding = finding.seen(af_alg::RESTRICT, restrict);
+            }
+            match tried {
+                Some(Ok(())) => finding.seen("a child without rights: socket(AF_ALG)", "opened"),
+                Some(Err(error)) => finding.seen("a child without rights: socket(AF_ALG)", error),
+                None => finding,
             }
         }
         Reach::Loadable { option } => {
@@ -275,6 +293,10 @@ mod tests {
         assert_eq!(verdict(ID, &[("/proc/sys/kernel/x", ""), ASKED]), Verdict::Fail);
         assert_eq!(verdict(ID, &[(FIPS, "0\n"), ("/proc/cmdline", "fips=0")]), Verdict::NotApplicable);
         assert_eq!(verdict(ID, &[(FIPS, "2\n")]), Verdict::Unknown);
+        assert_eq!(
+            [verdict(ID, &[(FIPS, "0")]), verdict(ID, &[(FIPS, "1")])],
+            [Verdict::Unknown, Verdict::Pass]
+        );
         assert_eq!(verdict(ID, &[]), Verdict::Unknown);
     }
 
@@ -295,6 +317,16 @@ mod tests {
     }
 
     #[test]
+    fn af_alg_can_be_restricted_and_switched_off() {
+        let with = |value| {
+            let files = [(af_alg::PROTOCOLS, "protocol size\nALG 1\n"), (af_alg::RESTRICT, value)];
+            finding("crypto-api.af-alg", &files)
+        };
+        assert_eq!((with("2\n").verdict, with("1\n").verdict), (Verdict::Pass, Verdict::Warn));
+        assert!(with("1").found.contains("some of") && !with("0").found.contains("some of"));
+    }
+
+    #[test]
     fn af_alg_counts_when_it_is_not_loaded_yet() {
         const ID: &str = "crypto-api.af-alg";
         const NONE: (&str, &str) = (af_alg::PROTOCOLS, "protocol size\nTCP 1\n");
@@ -310,6 +342,20 @@ mod tests {
         assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, blocked]), Verdict::Pass);
         let commented = ("/etc/modprobe.d/x.conf", "#install af_alg /bin/false\n");
         assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, commented]), Verdict::Warn);
+        let masked = [blocked, ("/run/modprobe.d/x.conf", "")];
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, masked[0], masked[1]]), Verdict::Pass);
+        let masked = [("/etc/modprobe.d/x.conf", ""), ("/lib/modprobe.d/x.conf", "blacklist af-alg\n")];
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, masked[0], masked[1]]), Verdict::Warn);
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, masked[1]]), Verdict::Pass);
+        let folder = ("/etc/modprobe.d/x.conf/", "");
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, folder]), Verdict::Unknown);
+        let line = ("/proc/cmdline", "quiet module_blacklist=x,af_alg");
+        assert_eq!(verdict(ID, &[NONE, RELEASE, AS_MODULE, folder, line]), Verdict::Pass);
+        let installed =
+            |list| verdict(ID, &[NONE, RELEASE, AS_MODULE, ("/lib/modules/6.1.0/modules.dep", list)]);
+        assert_eq!(installed("kernel/fs/ext4/ext4.ko:\n"), Verdict::Pass);
+        assert_eq!(installed("kernel/crypto/af_alg.ko.xz:\n"), Verdict::Warn);
+        assert_eq!(installed(""), Verdict::Warn);
         assert_eq!(verdict(ID, &[NONE, RELEASE]), Verdict::Unknown);
         assert_eq!(verdict(ID, &[]), Verdict::Unknown);
     }

@@ -13,6 +13,7 @@ use crate::{
     child::{self, End},
     few,
     instructions::{CPUINFO, Instructions},
+    system::boolean,
 };
 
 mod health;
@@ -22,7 +23,10 @@ use health::{Cutoffs, examine};
 pub(super) const FEATURE: Feature = Feature { id: "random", title: "Random numbers", ..Feature::new(check) };
 
 const CURRENT: &str = "/sys/class/misc/hw_random/rng_current";
+/// How much of what the device gives counts as random, of 1024.
 const QUALITY: &str = "/sys/class/misc/hw_random/rng_quality";
+/// The same before 5.18.
+const OLD_QUALITY: &str = "/sys/module/rng_core/parameters/current_quality";
 
 /// How much of the kernel's numbers is examined, in bytes.
 const SAMPLE: usize = 65536;
@@ -73,16 +77,10 @@ fn ready(system: &System) -> Finding {
 /// Whether the kernel counts what the processor (`cpu`) or the boot loader (`bootloader`) gives as random, and who says so.
 fn trusts(system: &System, whom: &str) -> Option<(bool, String)> {
     let parameter = format!("random.trust_{whom}");
-    if let Ok(Some(value)) = system.parameter(&parameter) {
-        // As the kernel reads booleans: the first letter, the second of on and off.
-        let trusted = match value.to_ascii_lowercase().as_bytes() {
-            [b'y' | b't' | b'1', ..] | [b'o', b'n', ..] => Some(true),
-            [b'n' | b'f' | b'0', ..] | [b'o', b'f', ..] => Some(false),
-            _ => None,
-        };
-        if let Some(trusted) = trusted {
-            return Some((trusted, format!("{parameter}={value}")));
-        }
+    if let Ok(Some(value)) = system.parameter(&parameter)
+        && let Some(trusted) = boolean(&value)
+    {
+        return Some((trusted, format!("{parameter}={value}")));
     }
     if system.is_at_least(6, 2) {
         return Some((true, "on unless the command line says otherwise, since 6.2".into()));
@@ -91,6 +89,11 @@ fn trusts(system: &System, whom: &str) -> Option<(bool, String)> {
     let config = system.config().ok()?;
     let set = config.has(&option);
     Some((set, format!("{option} {}", if set { "y" } else { "not set" })))
+}
+
+/// How much the device's numbers count, and which file says so.
+fn quality(system: &System) -> Option<(&'static str, i64)> {
+    [QUALITY, OLD_QUALITY].into_iter().find_map(|path| Some((path, system.number(path).ok()?)))
 }
 
 fn sources(system: &System) -> Finding {
@@ -116,13 +119,13 @@ fn sources(system: &System) -> Finding {
     }
     match system.text(CURRENT) {
         Ok(device) if device != "none" && !device.is_empty() => {
-            let quality = system.number(QUALITY).ok();
-            if quality != Some(0) {
+            let quality = quality(system);
+            if quality.is_none_or(|(_, quality)| quality != 0) {
                 found.push(format!("the device {device}"));
             }
             evidence.push((CURRENT.into(), device));
-            if let Some(quality) = quality {
-                evidence.push((QUALITY.into(), format!("{quality} of 1024")));
+            if let Some((path, quality)) = quality {
+                evidence.push((path.into(), format!("{quality} of 1024")));
             }
         }
         Ok(none) => evidence.push((CURRENT.into(), none)),
@@ -204,13 +207,15 @@ fn judge(id: &'static str, source: &str, sample: &[u8], entropy: f64) -> Finding
 fn hardware(system: &System) -> Finding {
     const ID: &str = "random.hardware";
     let instruction = system.is_live().then(of_the_processor).flatten();
-    if let Some(sample) = &instruction {
+    let is_silent = instruction.as_ref().is_some_and(|sample| sample.len() < DEVICE_SAMPLE);
+    if let Some(sample) = instruction.as_ref().filter(|_| !is_silent) {
         let finding = judge(ID, "RDRAND", sample, 8.0);
         if finding.verdict == Verdict::Fail {
             return finding;
         }
     }
     let add = |finding: Finding| match &instruction {
+        Some(sample) if is_silent => finding.seen("RDRAND", silence(sample)),
         Some(sample) => finding.seen("RDRAND", format!("{} bytes pass the health tests", sample.len())),
         None => finding,
     };
@@ -221,6 +226,11 @@ fn hardware(system: &System) -> Finding {
     };
     if device == "none" || device.is_empty() {
         return add(match Instructions::of(system) {
+            Ok(_) if is_silent => Finding::unknown(
+                ID,
+                How::Tried,
+                "the processor's generator gave hardly any numbers when it was asked; there is no other device",
+            ),
             Ok(instructions) if !instructions.among(&GENERATORS).is_empty() => {
                 let how = if instruction.is_some() { How::Tried } else { How::Read };
                 Finding::new(
@@ -237,13 +247,13 @@ fn hardware(system: &System) -> Finding {
         }
         .seen(CURRENT, "none"));
     }
-    let quality = system.number(QUALITY).ok().filter(|quality| (0..=1024).contains(quality));
-    if quality == Some(0) {
+    let quality = quality(system).filter(|(_, quality)| (0..=1024).contains(quality));
+    if let Some((path, 0)) = quality {
         let found = format!("the generator {device} is not counted on: its quality is set to 0");
-        return add(Finding::new(ID, Verdict::Warn, How::Read, found).seen(QUALITY, "0"));
+        return add(Finding::new(ID, Verdict::Warn, How::Read, found).seen(path, "0"));
     }
     let entropy =
-        quality.and_then(|quality| u16::try_from(quality).ok()).map_or(1.0, |q| f64::from(q) / 128.0);
+        quality.and_then(|(_, quality)| u16::try_from(quality).ok()).map_or(1.0, |q| f64::from(q) / 128.0);
     add(match system.is_live().then(of_the_device) {
         Some(Ok(sample)) if sample.len() >= 64 => {
             let finding =
@@ -278,11 +288,16 @@ fn hardware(system: &System) -> Finding {
     .seen(CURRENT, device))
 }
 
-/// Some of what RDRAND gives; nothing where there is no such instruction, or it has nothing to give.
+/// Of an instruction that gave less than was asked for.
+fn silence(sample: &[u8]) -> String {
+    format!("{} of {DEVICE_SAMPLE} bytes, in {DEVICE_SAMPLE} attempts", sample.len())
+}
+
+/// Some of what RDRAND gives, which may be less than is wanted; nothing where there is no such instruction.
 #[cfg(target_arch = "x86_64")]
 fn of_the_processor() -> Option<Vec<u8>> {
     #[target_feature(enable = "rdrand")]
-    fn draw() -> Option<Vec<u8>> {
+    fn draw() -> Vec<u8> {
         let mut sample = Vec::with_capacity(DEVICE_SAMPLE);
         for _ in 0..DEVICE_SAMPLE {
             let mut number = 0;
@@ -290,13 +305,13 @@ fn of_the_processor() -> Option<Vec<u8>> {
                 sample.extend_from_slice(&number.to_ne_bytes());
             }
             if sample.len() >= DEVICE_SAMPLE {
-                return Some(sample);
+                break;
             }
         }
-        None
+        sample
     }
     // SAFETY: the instruction is there.
-    std::is_x86_feature_detected!("rdrand").then(|| unsafe { draw() }).flatten()
+    std::is_x86_feature_detected!("rdrand").then(|| unsafe { draw() })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -409,6 +424,7 @@ mod tests {
         assert_eq!(verdict(ID, &[WITH, NEW, NONE, off]), Verdict::Warn);
         assert_eq!(verdict(ID, &[WITH, NEW, off, (CURRENT, "virtio_rng.0\n")]), Verdict::Pass);
         assert_eq!(verdict(ID, &[WITH, NEW, off, (CURRENT, "x"), (QUALITY, "0")]), Verdict::Warn);
+        assert_eq!(verdict(ID, &[WITH, OLD, off, (CURRENT, "x"), (OLD_QUALITY, "0")]), Verdict::Warn);
         assert_eq!(verdict(ID, &[WITH, OLD, NONE, ("/boot/config-6.1.0", "CONFIG_X=y")]), Verdict::Warn);
         assert_eq!(
             verdict(ID, &[WITH, OLD, NONE, ("/boot/config-6.1.0", "CONFIG_RANDOM_TRUST_CPU=y")]),

@@ -46,12 +46,17 @@ fn is_absent(system: &System, unread: &Unread) -> bool {
 fn bpf_jit(system: &System) -> Finding {
     const ID: &str = "settings.bpf-jit-harden";
     const SETTING: &str = "net.core.bpf_jit_harden";
+    const ENABLED: &str = "net.core.bpf_jit_enable";
     const USERS: &str = "kernel.unprivileged_bpf_disabled";
+    const NOT_COMPILED: &str = "this kernel does not compile BPF programs";
+    if number(system, ENABLED) == Ok(0) {
+        return Finding::not_applicable(ID, How::Read, NOT_COMPILED).seen(ENABLED, "0");
+    }
     let value = match number(system, SETTING) {
         Ok(value) => value,
-        Err(unread) if unread.is_missing() && system.exists("/proc/sys/net/core") => {
-            return Finding::not_applicable(ID, How::Read, "this kernel does not compile BPF programs")
-                .seen(SETTING, "not there");
+        // The network namespaces of containers have neither.
+        Err(unread) if unread.is_missing() && system.exists("/proc/sys/net/core/dev_weight") => {
+            return Finding::not_applicable(ID, How::Read, NOT_COMPILED).seen(SETTING, "not there");
         }
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
@@ -68,7 +73,7 @@ fn bpf_jit(system: &System) -> Finding {
         (_, 0) => seen(Verdict::Fail, "every user can place bytes of his choice into the kernel's code"),
         _ => seen(
             Verdict::Warn,
-            "who may load BPF programs can place bytes of his choice into the kernel's code",
+            "filters of sockets, which every user may load, place bytes of his choice into the kernel's code",
         ),
     };
     finding.seen(USERS, users.to_string())
@@ -82,11 +87,18 @@ fn core_pattern(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, &pattern);
+    // Since 6.16.
+    if pattern.starts_with('@') {
+        return seen(Verdict::Pass, "memory dumps go to who listens at a socket; the kernel starts nothing");
+    }
     let Some(command) = pattern.strip_prefix('|') else {
         return seen(Verdict::Pass, "memory dumps become files; nothing is started with root's rights");
     };
     let program = command.split_whitespace().next().unwrap_or_default();
-    if !program.starts_with('/') || program.starts_with("/tmp/") || program.starts_with("/dev/") {
+    // Where every user writes, or what a process has open; a name with `%` differs from crash to crash.
+    let anybodys = ["/tmp/", "/var/tmp/", "/dev/", "/proc/", "/home/", "/run/user/"];
+    if !program.starts_with('/') || program.contains('%') || anybodys.iter().any(|at| program.starts_with(at))
+    {
         return seen(Verdict::Fail, "a crash starts a program as root from where it should not be");
     }
     if system.exists(program) {
@@ -99,12 +111,12 @@ fn core_pattern(system: &System) -> Finding {
 fn modprobe(system: &System) -> Finding {
     const ID: &str = "settings.modprobe";
     const SETTING: &str = "kernel.modprobe";
-    const USUAL: [&str; 6] = [
+    const NOTHING: [&str; 4] = ["/bin/true", "/usr/bin/true", "/bin/false", "/usr/bin/false"];
+    const USUAL: [&str; 5] = [
         "/sbin/modprobe",
         "/usr/sbin/modprobe",
         "/bin/modprobe",
         "/usr/bin/modprobe",
-        "/bin/true",
         "/run/current-system/sw/bin/modprobe",
     ];
     let path = match system.setting(SETTING) {
@@ -117,6 +129,9 @@ fn modprobe(system: &System) -> Finding {
     };
     let (verdict, found) = match path.as_str() {
         "" => (Verdict::Pass, "the kernel starts no program to load modules"),
+        path if NOTHING.contains(&path) => {
+            (Verdict::Pass, "the kernel starts a program that does nothing where modules would be loaded")
+        }
         path if USUAL.contains(&path) => {
             (Verdict::Pass, "the kernel starts the usual program to load modules")
         }
@@ -220,6 +235,24 @@ fn files(system: &System) -> Finding {
 fn line_disciplines(system: &System) -> Finding {
     const ID: &str = "settings.ldisc-autoload";
     const SETTING: &str = "dev.tty.ldisc_autoload";
+    const MODULES: &str = "kernel.modules_disabled";
+    match number(system, MODULES) {
+        Ok(0) => {}
+        Ok(value) => {
+            return Finding::new(
+                ID,
+                Verdict::Pass,
+                How::Read,
+                "no module can be loaded before the next boot",
+            )
+            .seen(MODULES, value.to_string());
+        }
+        Err(unread) if unread.is_missing() && system.exists("/proc/sys/kernel/osrelease") => {
+            return Finding::not_applicable(ID, How::Read, "this kernel was built without loadable modules")
+                .seen(MODULES, "not there");
+        }
+        Err(_) => {}
+    }
     match number(system, SETTING) {
         Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "only root has line disciplines loaded")
             .seen(SETTING, "0"),
@@ -311,12 +344,20 @@ mod tests {
         assert_eq!(of("settings.sysrq", &[("/proc/sys/kernel/x", "")]), NotApplicable);
         let lines = |value| set("settings.ldisc-autoload", "dev.tty.ldisc_autoload", value);
         assert_eq!([lines("0"), lines("1"), lines("x")], [Pass, Warn, Unknown]);
+        let with = |modules| {
+            let files = [("/proc/sys/dev/tty/ldisc_autoload", "1"), modules];
+            of("settings.ldisc-autoload", &files)
+        };
+        assert_eq!(with(("/proc/sys/kernel/modules_disabled", "1")), Pass);
+        assert_eq!(with(("/proc/sys/kernel/modules_disabled", "0")), Warn);
+        assert_eq!(with(("/proc/sys/kernel/osrelease", "6.12.1")), NotApplicable);
         let trace = |value| set("settings.ftrace", "kernel.ftrace_enabled", value);
         assert_eq!([trace("1"), trace("0")], [Pass, Fail]);
         let module = |value| set("settings.modprobe", "kernel.modprobe", value);
         assert_eq!([module("/sbin/modprobe"), module(""), module("/tmp/x")], [Pass, Pass, Fail]);
         let core = |value| set("settings.core-pattern", "kernel.core_pattern", value);
         assert_eq!([core("core"), core("|/usr/x %p"), core("|/tmp/x"), core("|x")], [Pass, Warn, Fail, Fail]);
+        assert_eq!([core("@/run/x.socket"), core("|/proc/%P/fd/6"), core("|/usr/%e")], [Pass, Fail, Fail]);
         let handled = [("/proc/sys/kernel/core_pattern", "|/usr/x %p"), ("/usr/x", "")];
         assert_eq!(of("settings.core-pattern", &handled), Pass);
         for id in ["settings.oops", "settings.protected-links", "settings.core-pattern"] {
@@ -326,7 +367,7 @@ mod tests {
 
     #[test]
     fn settings_that_go_together_are_told_together() {
-        use Verdict::{Fail, Pass, Warn};
+        use Verdict::{Fail, NotApplicable, Pass, Unknown, Warn};
         let two = |id, [a, b]: [(&str, &str); 2]| {
             of(id, &[(&crate::system::setting_path(a.0), a.1), (&crate::system::setting_path(b.0), b.1)])
         };
@@ -349,6 +390,10 @@ mod tests {
             )
         };
         assert_eq!([jit("2", "0"), jit("1", "0"), jit("0", "2"), jit("0", "0")], [Pass, Pass, Warn, Fail]);
+        let id = "settings.bpf-jit-harden";
+        assert_eq!(of(id, &[("/proc/sys/net/core/dev_weight", "64")]), NotApplicable);
+        assert_eq!(of(id, &[("/proc/sys/net/core/somaxconn", "4096")]), Unknown);
+        assert_eq!(set(id, "net.core.bpf_jit_enable", "0"), NotApplicable);
     }
 
     #[test]

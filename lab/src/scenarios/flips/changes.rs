@@ -258,7 +258,7 @@ const ALL: &[Change] = &[
         "flips: kernel.modules_disabled=1",
         || for_ever("kernel.modules_disabled", "1"),
         &[mends("modules.disabled", Warn), mends("modules.signature", Fail)],
-        &["modules.rare", "crypto-api.af-alg"],
+        &["modules.rare", "crypto-api.af-alg", "settings.ldisc-autoload"],
     ),
     for_good(
         "flips: native lockdown is raised",

@@ -1,7 +1,7 @@
 /*!
 A child without rights that asks the kernel for what only root should get. What it gets it closes or loses with its end.
 */
-use std::{io, ptr, time::Duration};
+use std::{fs, io, ptr, time::Duration};
 
 use crate::{child, nobody};
 
@@ -207,7 +207,8 @@ fn ptrace_sibling() -> i32 {
         }
         let tracer = if target > 0 { libc::fork() } else { -1 };
         if tracer == 0 {
-            let returned = libc::ptrace(libc::PTRACE_SEIZE, target, 0, 0);
+            let none = ptr::null_mut::<libc::c_void>();
+            let returned = libc::ptrace(libc::PTRACE_SEIZE, target, none, none);
             libc::_exit(if returned == 0 { 0 } else { *libc::__errno_location() & 0xff });
         }
         let mut status = 0;
@@ -239,7 +240,10 @@ fn user_namespace() -> i32 {
     // SAFETY: takes flags and changes this child alone, which does nothing else afterwards.
     let first = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
     if first != 0 {
-        return answer(-1);
+        let errno = answer(-1);
+        // So says a kernel without these namespaces.
+        let is_built = fs::symlink_metadata("/proc/self/ns/user").is_ok();
+        return if errno == libc::EINVAL && !is_built { libc::ENOSYS } else { errno };
     }
     // SAFETY: as before.
     let second = unsafe { libc::unshare(libc::CLONE_NEWUTS) };

@@ -2,7 +2,7 @@
 What every user may ask of the kernel: what is set, and what came of trying it without rights.
 */
 use super::trials::{self, Tried, What};
-use crate::{Finding, How, Report, System, Verdict, system::setting_path};
+use crate::{Finding, How, Report, System, Verdict, processes, system::setting_path};
 
 /// Whether a value closes a door.
 type Closes = fn(i64) -> bool;
@@ -94,16 +94,28 @@ const DOORS: &[Door] = &[
     },
 ];
 
+/// A filter of system calls refuses in the kernel's place.
+const FILTERED: &str = "what this process may ask is filtered (seccomp), so that a refusal says nothing";
+
 pub(super) fn check(system: &System, report: &mut Report) {
+    let status = system.text("/proc/self/status").unwrap_or_default();
+    let filtered = processes::field(&status, "Seccomp").is_some_and(|mode| mode != "0");
     let tried = if system.is_live() {
         trials::run()
     } else {
         Err("not tried: this is not the running machine".into())
     };
     for door in DOORS {
-        report.add(
-            door.finding(system, tried.as_ref().map(|tried| tried.of(door.what)).map_err(String::as_str)),
-        );
+        let tried = tried.as_ref().map(|tried| tried.of(door.what)).map_err(String::as_str);
+        report.add(door.finding(system, tried.and_then(|tried| weighed(tried, filtered))));
+    }
+}
+
+/// What an answer is worth: under a filter, only that something was allowed.
+fn weighed(tried: Option<Tried>, filtered: bool) -> Result<Option<Tried>, &'static str> {
+    match tried {
+        Some(Tried::Refused(_) | Tried::NotThere) if filtered => Err(FILTERED),
+        tried => Ok(tried),
     }
 }
 
@@ -190,6 +202,16 @@ mod tests {
         assert_eq!(of(Some("1"), Ok(None)), Pass);
         assert_eq!(of(Some("0"), Err("x")), Fail);
         assert_eq!(of(None, Err("x")), Unknown);
+    }
+
+    #[test]
+    fn under_a_filter_only_what_is_allowed_counts() {
+        let refused = Some(Tried::Refused(libc::EPERM));
+        assert_eq!(weighed(refused, false), Ok(refused));
+        assert_eq!(weighed(refused, true), Err(FILTERED));
+        assert_eq!(weighed(Some(Tried::NotThere), true), Err(FILTERED));
+        assert_eq!(weighed(Some(Tried::Allowed), true), Ok(Some(Tried::Allowed)));
+        assert_eq!(DOORS[2].finding(&System::fake(&[]), Err(FILTERED)).verdict, Verdict::Unknown);
     }
 
     #[test]
