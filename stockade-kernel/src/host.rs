@@ -51,20 +51,24 @@ pub fn has_bpf_lsm(list: &str) -> bool {
     list.split(',').any(|name| name == "bpf")
 }
 
-/// The level of the kernel's own lockdown. [`Level::None`] also where it is not built in.
+/// The level of the kernel's own lockdown. [`Level::None`] also where it is not built in, or not among the active security modules:
+/// unless it was built to start early it can be left out of them, and before 6.19 its file is there even then, with a level that refuses
+/// nothing.
 ///
 /// # Errors
 /// [`Error::NoSecurityfs`] when securityfs cannot be read at all.
 pub fn native_lockdown() -> Result<Level, Error> {
     match fs::read_to_string(LOCKDOWN) {
-        Ok(text) => Ok(parse_lockdown(&text)),
+        Ok(text) => Ok(level_in_force(&text, &active_lsms()?)),
         Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new(LSM_LIST).exists() => Ok(Level::None),
         Err(source) => Err(Error::NoSecurityfs { path: LOCKDOWN.into(), source }),
     }
 }
 
-fn parse_lockdown(text: &str) -> Level {
-    if text.contains("[confidentiality]") {
+fn level_in_force(text: &str, active: &str) -> Level {
+    if active.split(',').all(|name| name != "lockdown") {
+        Level::None
+    } else if text.contains("[confidentiality]") {
         Level::Confidentiality
     } else if text.contains("[integrity]") {
         Level::Integrity
@@ -247,9 +251,11 @@ mod tests {
 
     #[test]
     fn the_bracketed_level_is_the_one_in_force() {
-        assert_eq!(parse_lockdown("[none] integrity confidentiality\n"), Level::None);
-        assert_eq!(parse_lockdown("none [integrity] confidentiality\n"), Level::Integrity);
-        assert_eq!(parse_lockdown("none integrity [confidentiality]\n"), Level::Confidentiality);
+        let active = "lockdown,capability,yama";
+        assert_eq!(level_in_force("[none] integrity confidentiality\n", active), Level::None);
+        assert_eq!(level_in_force("none [integrity] confidentiality\n", active), Level::Integrity);
+        assert_eq!(level_in_force("none integrity [confidentiality]\n", active), Level::Confidentiality);
+        assert_eq!(level_in_force("none [integrity] confidentiality\n", "capability,yama"), Level::None);
     }
 
     #[test]
