@@ -171,7 +171,8 @@ fn is_kebab(id: &str) -> bool {
 fn flow(text: &str) -> String {
     let mut flowing = String::new();
     let mut goes_on = false;
-    for line in text.trim().lines() {
+    // The space before the first line stays: a fix may begin with a command.
+    for line in text.trim_matches('\n').trim_end().lines() {
         let keeps = line.is_empty() || line.starts_with([' ', '-']);
         if !flowing.is_empty() {
             flowing.push(if goes_on && !keeps { ' ' } else { '\n' });

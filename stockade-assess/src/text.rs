@@ -96,6 +96,13 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_a_fix_begins_with_keeps_its_line() {
+        let fix = Text::of("nx.kernel").unwrap().fix.fedora.unwrap();
+        let command = "    grubby --update-kernel=ALL --remove-args=rodata=off";
+        assert_eq!(fix.lines().collect::<Vec<_>>(), [command, "Then reboot."]);
+    }
+
+    #[test]
     fn every_feature_has_texts() {
         for feature in features::ALL {
             assert!(Text::of_feature(feature.id).next().is_some(), "{}", feature.id);

@@ -29,7 +29,7 @@ fn rule(found: &Found) -> Rule {
     let help: Vec<String> = about
         .fix
         .each()
-        .map(|(whose, fix)| if whose.is_empty() { fix.to_owned() } else { format!("{whose}: {fix}") })
+        .map(|(whose, fix)| if whose.is_empty() { fix.to_owned() } else { format!("{whose}:\n{fix}") })
         .collect();
     // What a rule's failing comes to is for the check to say; most of them warn or fail.
     Rule::new(found.id(), found.id(), Level::Warning, &about.title, &about.why, help.join("\n"))

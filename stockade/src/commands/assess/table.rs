@@ -136,7 +136,7 @@ impl Table {
                 let rest = format!("{IN}      ");
                 // Commands stay in one line, so that they can be copied.
                 if line.starts_with(' ') {
-                    let _ = writeln!(self.out, "{rest}{}", harmless(line.trim_end()));
+                    let _ = writeln!(self.out, "{first}{}", harmless(line.trim_end()));
                 } else {
                     self.paragraph(&harmless(line), &first, &rest);
                 }
