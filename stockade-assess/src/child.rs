@@ -9,6 +9,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
     time::{Duration, Instant},
+    sync::Arc,
 };
 
 use rustix::{
@@ -70,6 +71,7 @@ impl Child {
         let pid = pid.ok_or_else(io::Error::last_os_error)?;
         // The child does so too; whoever comes first.
         let _ = setpgid(Some(pid), Some(pid));
+        rustix::io::ioctl_fionbio(&reader, true)?;
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -78,7 +80,6 @@ impl Child {
                 return Err(error.into());
             }
         };
-        rustix::io::ioctl_fionbio(&reader, true)?;
         Ok(Self { pid, pidfd, said: File::from(reader), text: Vec::new(), deadline: Instant::now() + limit })
     }
 
@@ -152,9 +153,9 @@ impl Child {
 
     /// What the child left running in its group is ended with it.
     fn reap(&self, options: WaitOptions) -> End {
-        let status = waitpid(Some(self.pid), options);
+        // Before it is reaped: afterwards its number may be somebody else's.
         let _ = kill_process_group(self.pid, Signal::KILL);
-        match status {
+        match waitpid(Some(self.pid), options) {
             Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => End::Exited(code),
                 (None, Some(signal)) => End::Signal(signal),
@@ -203,14 +204,13 @@ fn live(parent: Pid, writer: OwnedFd, duty: impl FnOnce(&mut dyn Write)) -> ! {
         // The parent died before it could be said that this ends with it.
         leave(1);
     }
-    let mut writer = File::from(writer);
-    if let Ok(last) = writer.try_clone() {
-        panic::set_hook(Box::new(move |panic| {
-            let _ = writeln!(&last, "\n{panic}");
-            leave(PANICKED);
-        }));
-    }
-    duty(&mut writer);
+    let writer = Arc::new(File::from(writer));
+    let last = Arc::clone(&writer);
+    panic::set_hook(Box::new(move |panic| {
+        let _ = writeln!(&*last, "\n{panic}");
+        leave(PANICKED);
+    }));
+    duty(&mut &*writer);
     leave(0)
 }
 
