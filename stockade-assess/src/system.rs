@@ -17,7 +17,7 @@ use stockade_kernel::host;
 use crate::config::Config;
 
 /// As much of a file is read as this, in bytes. The largest one that is wanted, a configuration, has a twentieth.
-const SIZE: u64 = 8 << 20;
+pub(crate) const SIZE: u64 = 8 << 20;
 
 /// As many entries of a folder are listed as this.
 const ENTRIES: usize = 100_000;
