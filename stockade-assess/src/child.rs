@@ -4,12 +4,13 @@ Children: what a check does that could hang, crash or change the process happens
 A child is ended with everything it started, by its process group, when its time is over, and by the kernel when its parent dies.
 */
 use std::{
+    fmt,
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
-    time::{Duration, Instant},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -41,6 +42,17 @@ pub enum End {
     TooLong,
 }
 
+/// What the child did, such as `ended with status 1`.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "ended with status {status}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::TooLong => write!(f, "did not end in time"),
+        }
+    }
+}
+
 /// A running child and what it says.
 #[derive(Debug)]
 pub struct Child {
@@ -59,6 +71,7 @@ impl Child {
     /// When there are no processes or descriptors left.
     pub fn start(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
         let parent = rustix::process::getpid();
         // SAFETY: fork has no precondition. The child keeps to its own copy of memory, allocates with the C library's
         // allocator, which is made usable after a fork, and leaves through _exit.
@@ -71,7 +84,6 @@ impl Child {
         let pid = pid.ok_or_else(io::Error::last_os_error)?;
         // The child does so too; whoever comes first.
         let _ = setpgid(Some(pid), Some(pid));
-        rustix::io::ioctl_fionbio(&reader, true)?;
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(error) => {
