@@ -4,10 +4,12 @@ Children: what a check does that could hang, crash or change the process happens
 A child is ended with everything it started, by its process group, when its time is over, and by the kernel when its parent dies.
 */
 use std::{
+    fmt,
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -40,6 +42,17 @@ pub enum End {
     TooLong,
 }
 
+/// What the child did, such as `ended with status 1`.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "ended with status {status}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::TooLong => write!(f, "did not end in time"),
+        }
+    }
+}
+
 /// A running child and what it says.
 #[derive(Debug)]
 pub struct Child {
@@ -58,6 +71,7 @@ impl Child {
     /// When there are no processes or descriptors left.
     pub fn start(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
         let parent = rustix::process::getpid();
         // SAFETY: fork has no precondition. The child keeps to its own copy of memory, allocates with the C library's
         // allocator, which is made usable after a fork, and leaves through _exit.
@@ -78,7 +92,6 @@ impl Child {
                 return Err(error.into());
             }
         };
-        rustix::io::ioctl_fionbio(&reader, true)?;
         Ok(Self { pid, pidfd, said: File::from(reader), text: Vec::new(), deadline: Instant::now() + limit })
     }
 
@@ -152,9 +165,9 @@ impl Child {
 
     /// What the child left running in its group is ended with it.
     fn reap(&self, options: WaitOptions) -> End {
-        let status = waitpid(Some(self.pid), options);
+        // Before it is reaped: afterwards its number may be somebody else's.
         let _ = kill_process_group(self.pid, Signal::KILL);
-        match status {
+        match waitpid(Some(self.pid), options) {
             Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => End::Exited(code),
                 (None, Some(signal)) => End::Signal(signal),
@@ -203,14 +216,13 @@ fn live(parent: Pid, writer: OwnedFd, duty: impl FnOnce(&mut dyn Write)) -> ! {
         // The parent died before it could be said that this ends with it.
         leave(1);
     }
-    let mut writer = File::from(writer);
-    if let Ok(last) = writer.try_clone() {
-        panic::set_hook(Box::new(move |panic| {
-            let _ = writeln!(&last, "\n{panic}");
-            leave(PANICKED);
-        }));
-    }
-    duty(&mut writer);
+    let writer = Arc::new(File::from(writer));
+    let last = Arc::clone(&writer);
+    panic::set_hook(Box::new(move |panic| {
+        let _ = writeln!(&*last, "\n{panic}");
+        leave(PANICKED);
+    }));
+    duty(&mut &*writer);
     leave(0)
 }
 

@@ -138,6 +138,8 @@ pub struct Assessed {
 
 /// Assesses these features, at most `at_once` of them at the same time. `progress` is told, several times a second, the name of
 /// a feature that is done or being looked at, and how many are done of how many.
+///
+/// From then on this process hears of the end of its children (SIGCHLD has its default action).
 #[must_use]
 pub fn assess(
     system: &System,
@@ -145,6 +147,9 @@ pub fn assess(
     at_once: usize,
     mut progress: impl FnMut(&str, usize, usize),
 ) -> Assessment {
+    // Who started this may have left SIGCHLD ignored. The kernel then takes children away as they end, and nobody can tell how they did.
+    // SAFETY: the default action is no function that could be wrong.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let begin = Instant::now();
     let measured: Vec<&Feature> =
         wanted.iter().filter(|f| system.measures() && f.measure.is_some()).collect();
@@ -339,6 +344,21 @@ mod tests {
             Duration::from_millis(300),
         );
         assert_eq!(killed, finding());
+    }
+
+    #[test]
+    fn a_caller_that_ignores_the_end_of_its_children_does_not_spoil_the_answers() {
+        // In a child, since what a signal does is the whole process's.
+        let (end, said) = child::run(Duration::from_secs(20), |out| {
+            // SAFETY: the process only starts children and ends.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            let found = only(|_, report| report.add(finding()), LIMIT);
+            let ended = only(|_, _| {}, LIMIT);
+            write!(out, "{}; {}", found.found, ended.found).unwrap();
+        })
+        .unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!((end, said.as_str()), (End::Exited(0), "as it should be; the check did not say"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use stockade_kernel::host;
 use crate::config::Config;
 
 /// As much of a file is read as this, in bytes. The largest one that is wanted, a configuration, has a twentieth.
-const SIZE: u64 = 8 << 20;
+pub(crate) const SIZE: u64 = 8 << 20;
 
 /// As many entries of a folder are listed as this.
 const ENTRIES: usize = 100_000;
@@ -75,6 +75,8 @@ impl Unread {
         let why = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Why::Missing,
             io::ErrorKind::PermissionDenied => Why::NotAllowed,
+            // A process that ended since its file was opened.
+            _ if error.raw_os_error() == Some(libc::ESRCH) => Why::Missing,
             _ => Why::Other(error.to_string()),
         };
         Self { path: path.into(), why }
@@ -418,6 +420,13 @@ mod tests {
         assert_eq!(system.setting("kernel.x").unwrap(), "seven");
         assert_eq!(system.lacks_root(), None);
         assert_eq!(system.not_root().lacks_root(), Some("run this as root"));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_missing() {
+        let of = |errno| Unread::of("/proc/7/maps", &io::Error::from_raw_os_error(errno));
+        assert!(of(libc::ESRCH).is_missing() && of(libc::ENOENT).is_missing());
+        assert!(!of(libc::EACCES).is_missing() && !of(libc::EIO).is_missing());
     }
 
     #[test]

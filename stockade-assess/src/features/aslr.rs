@@ -91,6 +91,18 @@ fn mmap_bits(system: &System) -> Finding {
         .seen(&config.path, format!("CONFIG_ARCH_MMAP_RND_BITS_MAX={most}"))
 }
 
+/// What the kernel was started with, as it keeps it (Documentation/arch/x86/boot.rst). One bit of it says that the loader left the kernel's
+/// place to chance (`KASLR_FLAG` of `loadflags`).
+const STARTED_WITH: &str = "/sys/kernel/boot_params/data";
+
+/// Whether the loader left the kernel's place to chance; none where x86's own loader does not tell.
+fn was_left_to_chance(system: &System) -> Option<bool> {
+    const LOADFLAGS: usize = 0x211;
+    const KASLR_FLAG: u8 = 1 << 1;
+    let bytes = system.bytes(STARTED_WITH).ok()?;
+    bytes.get(LOADFLAGS).map(|flags| flags & KASLR_FLAG != 0)
+}
+
 /// Where x86-64 maps the kernel's code; a kernel that was not moved begins CONFIG_PHYSICAL_START behind it.
 const CODE: u64 = 0xffff_ffff_8000_0000;
 
@@ -149,16 +161,25 @@ fn kernel(system: &System) -> Finding {
             system.lacks_root().map_or_else(String::new, |what| format!(": {what}"))
         )),
         (Some(at), Some(start)) if at >> 31 == CODE >> 31 => {
-            let (verdict, found, shown) = if at == CODE.wrapping_add(start) {
-                // One boot in about 500 moves it by nothing.
-                (
+            let unmoved = at == CODE.wrapping_add(start);
+            // Chance moves it by nothing in one of about 500 boots.
+            let (verdict, found) = match was_left_to_chance(system) {
+                _ if !unmoved => (Verdict::Pass, "the kernel was moved at boot"),
+                Some(true) => (
+                    Verdict::Pass,
+                    "the kernel's place was left to chance, which this time put it where it was built for",
+                ),
+                Some(false) => (
                     Verdict::Fail,
                     "the kernel is where it was built for: whoever started it did not move it",
-                    "not moved",
-                )
-            } else {
-                (Verdict::Pass, "the kernel was moved at boot", "moved")
+                ),
+                None => {
+                    return unknown(format!(
+                        "the kernel is where it was built for, and whether by chance {STARTED_WITH} does not tell"
+                    ));
+                }
             };
+            let shown = if unmoved { "not moved" } else { "moved" };
             seen(Finding::new(ID, verdict, How::Read, found)).seen(format!("_text in {SYMBOLS}"), shown)
         }
         _ => unknown(

@@ -5,7 +5,7 @@ A process offers its memory by madvise(2), range by range, or by prctl(2), all o
 */
 use crate::{
     Feature, Finding, How, Report, System, Verdict, few,
-    processes::{field, name},
+    processes::{field, name, unseen},
     system::Why,
 };
 
@@ -32,11 +32,20 @@ fn check(system: &System, report: &mut Report) {
     report.add(opted_in(system));
 }
 
+/// Whether ksmd merges: a flag, beside that for memory being taken away (`KSM_RUN_MERGE`, `KSM_RUN_OFFLINE`).
+fn merges(run: i64) -> bool {
+    run & 1 != 0
+}
+
 fn running(system: &System) -> Finding {
     match system.number(RUN) {
-        Ok(1) => Finding::new(RUNNING, Verdict::Warn, How::Read, "pages are merged").seen(RUN, "1"),
         Ok(n) => {
-            Finding::new(RUNNING, Verdict::Pass, How::Read, "no pages are merged").seen(RUN, n.to_string())
+            let (verdict, found) = if merges(n) {
+                (Verdict::Warn, "pages are merged")
+            } else {
+                (Verdict::Pass, "no more pages are merged")
+            };
+            Finding::new(RUNNING, verdict, How::Read, found).seen(RUN, n.to_string())
         }
         Err(unread) => Finding::unknown(RUNNING, How::Read, unread),
     }
@@ -73,6 +82,8 @@ struct Offers {
     merged: Vec<String>,
     /// The kernel tells who has offered anything, since 6.14.
     told: bool,
+    /// The kernel counts what ksmd has looked at, since 6.1.
+    counted: bool,
     /// There was something to read.
     read: usize,
     hidden: usize,
@@ -89,6 +100,7 @@ impl Offers {
                 .find(|text| !text.as_ref().is_err_and(crate::Unread::is_missing));
             match text {
                 // Threads of the kernel have no memory of their own: their file is empty.
+                Some(Ok(text)) if text.is_empty() => {}
                 Some(Ok(text)) => {
                     offers.read += 1;
                     offers.take(&text, || name(system, pid));
@@ -108,6 +120,7 @@ impl Offers {
             })
         };
         self.told |= field(text, "ksm_mergeable").is_some();
+        self.counted |= text.lines().any(|line| line.starts_with("ksm_rmap_items "));
         if says("ksm_merge_any") {
             self.all.push(name());
         } else if says("ksm_mergeable") {
@@ -124,46 +137,48 @@ fn opted_in(system: &System) -> Finding {
         Ok(processes) => processes,
         Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
     };
-    let run = system.number(RUN);
-    let is_off = run.as_ref().is_ok_and(|run| *run != 1);
+    let run = match system.number(RUN) {
+        Ok(run) => run,
+        Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
+    };
     let offers = Offers::of(system, &processes);
     let count = offers.all.len() + offers.some.len() + offers.merged.len();
-    let unseen = match offers.hidden {
+    let lacks = system.lacks_root().unwrap_or("the kernel hides them from this process");
+    let more = match offers.hidden {
         0 => String::new(),
-        n => format!("; those of {n} more may not be read, run this as root"),
+        n => format!("; {n} more may not be looked at: {lacks}"),
     };
     let finding = if count > 0 {
-        let verdict = match &run {
-            Ok(1) => Verdict::Warn,
-            Ok(_) => Verdict::Pass,
-            Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
+        let (verdict, effect) = if merges(run) {
+            (Verdict::Warn, "")
+        } else {
+            (Verdict::Pass, ", without effect while KSM is off")
         };
-        let effect = if is_off { ", without effect while KSM is off" } else { "" };
         let found = match count {
-            1 => format!("1 process offers its memory for merging{effect}{unseen}"),
-            n => format!("{n} processes offer their memory for merging{effect}{unseen}"),
+            1 => format!("1 process offers its memory for merging{effect}{more}"),
+            n => format!("{n} processes offer their memory for merging{effect}{more}"),
         };
         Finding::new(OPTED_IN, verdict, How::Read, found)
     } else if offers.hidden > 0 {
-        let found = format!(
-            "none of {} processes offers memory; {} more may not be looked at, run this as root",
-            offers.read, offers.hidden
-        );
+        let found = format!("none of {} processes offers memory{more}", offers.read);
         Finding::unknown(OPTED_IN, How::Read, found)
+    } else if let Some(why) = unseen(system) {
+        Finding::unknown(OPTED_IN, How::Read, why)
     } else if offers.told {
         Finding::new(OPTED_IN, Verdict::Pass, How::Read, "no process offers its memory for merging")
-    } else if is_off {
+    } else if !merges(run) {
         Finding::not_applicable(
             OPTED_IN,
             How::Derived,
             "KSM is off; who would let memory be merged is told since Linux 6.14",
         )
-        .seen(RUN, run.map(|run| run.to_string()).unwrap_or_default())
-    } else if offers.read > 0 {
-        // Since 6.1 the kernel counts what ksmd has looked at, and a KSM that runs looks at whatever is offered.
+        .seen(RUN, run.to_string())
+    } else if offers.counted {
+        // A KSM that runs looks at whatever is offered.
         Finding::new(OPTED_IN, Verdict::Pass, How::Derived, "KSM runs and has found no process to merge")
     } else {
-        let missing = "this kernel does not tell what it merges for which process, as Linux does since 5.19";
+        let missing =
+            "this kernel does not tell of which process it looks at memory, as Linux does since 6.1";
         return Finding::unknown(OPTED_IN, How::Read, missing);
     };
     let groups = [("all", &offers.all), ("parts", &offers.some), ("looked at or merged", &offers.merged)];
@@ -196,6 +211,9 @@ mod tests {
         let verdict = |files| finding(RUNNING, files).verdict;
         assert_eq!(verdict(&[(RUN, "1\n")]), Verdict::Warn);
         assert_eq!(verdict(&[(RUN, "0\n")]), Verdict::Pass);
+        assert_eq!(verdict(&[(RUN, "2\n")]), Verdict::Pass);
+        // While memory is being taken away.
+        assert_eq!([verdict(&[(RUN, "5\n")]), verdict(&[(RUN, "4\n")])], [Verdict::Warn, Verdict::Pass]);
         assert_eq!(verdict(&[("/sys/kernel/mm/", "")]), Verdict::NotApplicable);
         assert_eq!(verdict(&[]), Verdict::Unknown);
         assert_eq!(verdict(&[(RUN, "yes\n")]), Verdict::Unknown);
@@ -238,5 +256,20 @@ mod tests {
         assert_eq!(finding(OPTED_IN, &[(RUN, "1"), ("/proc/1/comm", "x")]).verdict, Verdict::Unknown);
         let oldest = [(RUN, "1"), ("/proc/1/ksm_merging_pages", "5\n")];
         assert_eq!(finding(OPTED_IN, &oldest).verdict, Verdict::Warn);
+        // It may be offered and nothing equal to it found.
+        let nothing = [(RUN, "1"), ("/proc/1/ksm_merging_pages", "0\n")];
+        assert_eq!(finding(OPTED_IN, &nothing).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn processes_that_are_out_of_sight_are_not_said_to_offer_nothing() {
+        let files = [(RUN, "1"), ("/proc/7/ksm_stat", NO), ("/proc/8/ksm_stat", "")];
+        let root = finding(OPTED_IN, &files);
+        assert_eq!(
+            (root.verdict, root.evidence[0].observed.as_str()),
+            (Verdict::Pass, "nothing offered in 1 processes")
+        );
+        let user = FEATURE.findings(&System::fake(&files).not_root())[OPTED_IN].clone();
+        assert_eq!(user.verdict, Verdict::Unknown);
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     few,
     instructions::{CPUINFO, Instructions},
     processes,
+    system::SIZE,
 };
 
 mod trial;
@@ -101,8 +102,16 @@ fn supervisor(system: &System) -> Finding {
 fn kernel(system: &System) -> Finding {
     const ID: &str = "nx.kernel";
     const SEPARATE: [&str; 2] = ["CONFIG_STRICT_KERNEL_RWX", "CONFIG_STRICT_MODULE_RWX"];
+    let cpu = cpu(system);
+    if cpu.verdict == Verdict::Fail {
+        let found = "without NX (nx.cpu) all of the kernel's memory can be run";
+        return Finding { evidence: cpu.evidence, ..Finding::new(ID, Verdict::Fail, How::Derived, found) };
+    }
+    // Since 6.0 it is off by this word alone.
+    let is_off =
+        |value: &str| value == "off" || matches!(value, "0" | "n" | "no") && !system.is_at_least(6, 0);
     match system.parameter("rodata") {
-        Ok(Some(value)) if matches!(value.as_str(), "off" | "0" | "n" | "no" | "false") => {
+        Ok(Some(value)) if is_off(&value) => {
             return Finding::new(
                 ID,
                 Verdict::Fail,
@@ -195,11 +204,12 @@ fn binaries(system: &System) -> Finding {
         Ok(pids) => pids,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
-    let (mut stacks, mut both, mut looked, mut hidden) = (Vec::new(), Vec::new(), 0_usize, 0_usize);
+    let (mut stacks, mut both, mut looked, mut hidden, mut cut) =
+        (Vec::new(), Vec::new(), 0_usize, 0_usize, 0);
     for pid in pids {
-        let maps = match system.text(&format!("/proc/{pid}/maps")) {
+        let maps = match system.bytes(&format!("/proc/{pid}/maps")) {
             // The kernel's own threads have none.
-            Ok(maps) if maps.is_empty() => continue,
+            Ok(maps) if maps.trim_ascii().is_empty() => continue,
             Ok(maps) => maps,
             Err(unread) if unread.is_missing() => continue,
             Err(_) => {
@@ -208,11 +218,12 @@ fn binaries(system: &System) -> Finding {
             }
         };
         looked += 1;
-        let rights = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        let is_both = |line: &&str| rights(line).starts_with("rwx");
-        if maps.lines().any(|line| line.ends_with("[stack]") && rights(line).contains('x')) {
+        // The stack is among the last.
+        cut += usize::from(maps.len() as u64 >= SIZE);
+        let maps = String::from_utf8_lossy(&maps);
+        if mappings(&maps).any(|(rights, name)| name == "[stack]" && rights.contains('x')) {
             stacks.push(processes::name(system, pid));
-        } else if maps.lines().find(is_both).is_some() {
+        } else if mappings(&maps).any(|(rights, _)| rights.starts_with("rwx")) {
             both.push(processes::name(system, pid));
         }
     }
@@ -237,12 +248,28 @@ fn binaries(system: &System) -> Finding {
         };
         return seen(Finding::unknown(ID, How::Read, missing));
     }
+    if let Some(why) = processes::unseen(system) {
+        return seen(Finding::unknown(ID, How::Read, why));
+    }
+    if cut > 0 {
+        let missing = format!("{cut} of {looked} processes have more mappings than are read");
+        return seen(Finding::unknown(ID, How::Read, missing));
+    }
     seen(Finding::new(
         ID,
         Verdict::Pass,
         How::Read,
         format!("none of {looked} processes has an executable stack"),
     ))
+}
+
+/// Rights and name of each mapping in /proc/PID/maps: lines `addresses rights offset device inode name`. Names of files begin with a slash,
+/// whatever follows.
+fn mappings(maps: &str) -> impl Iterator<Item = (&str, &str)> {
+    maps.lines().map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next().unwrap_or_default(), words.nth(3).unwrap_or_default())
+    })
 }
 
 #[cfg(test)]
@@ -278,9 +305,20 @@ mod tests {
         let good = "CONFIG_MODULES=y\nCONFIG_STRICT_KERNEL_RWX=y\nCONFIG_STRICT_MODULE_RWX=y\n";
         assert_eq!(built("quiet", good), Verdict::Pass);
         assert_eq!(built("rodata=off", good), Verdict::Fail);
+        assert_eq!(built("rodata=0", good), Verdict::Pass);
         assert_eq!(built("quiet", "CONFIG_MODULES=y\nCONFIG_STRICT_KERNEL_RWX=y\n"), Verdict::Fail);
         assert_eq!(built("quiet", "CONFIG_STRICT_KERNEL_RWX=y\n"), Verdict::Pass);
         assert_eq!(of("nx.kernel", &[("/proc/cmdline", "")]), Verdict::Unknown);
+        let all = |flags| {
+            let files = [
+                (CPUINFO, flags),
+                ("/proc/cmdline", "quiet"),
+                ("/proc/sys/kernel/osrelease", "6.1.0"),
+                ("/boot/config-6.1.0", good),
+            ];
+            of("nx.kernel", &files)
+        };
+        assert_eq!([all("flags : fpu msr nx\n"), all("flags : fpu msr\n")], [Verdict::Pass, Verdict::Fail]);
     }
 
     #[test]
@@ -295,6 +333,24 @@ mod tests {
         let system = System::fake(&[("/proc/7/maps", &format!("{JIT}{STACK}")), ("/proc/7/comm", "jit\n")]);
         let finding = &FEATURE.findings(&system)["nx.binaries"];
         assert_eq!((finding.verdict, finding.evidence[1].observed.as_str()), (Verdict::Pass, "jit (7)"));
+    }
+
+    #[test]
+    fn a_file_named_like_the_stack_is_none() {
+        const FILE: &str = "1000-2000 rwxp 00000000 fe:00 7 /tmp/a [stack]\n";
+        assert_eq!(of("nx.binaries", &[("/proc/7/maps", FILE)]), Verdict::Pass);
+    }
+
+    #[test]
+    fn what_is_not_seen_is_not_said_to_be_good() {
+        const STACK: &str = "7ffc-7ffd rw-p 00000000 00:00 0 [stack]\n";
+        let line = "1000-2000 rw-p 00000000 00:00 0\n";
+        let many = line.repeat(usize::try_from(SIZE).unwrap() / line.len() + 1);
+        assert_eq!(of("nx.binaries", &[("/proc/7/maps", &many)]), Verdict::Unknown);
+        let user = System::fake(&[("/proc/7/maps", STACK)]).not_root();
+        let finding = &FEATURE.findings(&user)["nx.binaries"];
+        assert_eq!(finding.verdict, Verdict::Unknown);
+        assert!(finding.found.contains("hidepid"), "{}", finding.found);
     }
 
     #[test]

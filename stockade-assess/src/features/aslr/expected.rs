@@ -9,7 +9,7 @@ How many bits each part of a program should have, from the kernel's sources.
 | the same, 32-bit | 11 bits of pages, and as above | the same | |
 | heap, from the program's end | 1 GiB since 6.9 and in some older stable kernels, before 32 MiB | 1 GiB | `arch_randomize_brk()` |
 | the same, 32-bit | 32 MiB | the same | |
-| vDSO | with the stack: 22 bits; 32-bit with the mappings | with the mappings | `vdso_addr()`, `map_vdso()` |
+| vDSO | with the mappings since 6.9, before with the stack: 22 bits; 32-bit with the mappings | with the mappings | `map_vdso()`, `vdso_addr()` |
 */
 use super::{image::Width, sample::Layout};
 use crate::{System, system::setting_path};
@@ -89,7 +89,7 @@ fn heap(system: &System, width: Width) -> Option<f64> {
 
 fn vdso(system: &System, width: Width) -> Option<f64> {
     match width {
-        Width::Native if X86 => Some(22.0),
+        Width::Native if X86 && !system.is_at_least(6, 9) => Some(22.0),
         _ if X86 || ARM => mmap(system, width),
         _ => None,
     }

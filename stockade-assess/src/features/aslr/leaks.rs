@@ -5,7 +5,7 @@ What is found is never told: where it stands is.
 */
 use std::{io::Write, time::Duration};
 
-use crate::{Finding, How, System, Verdict, child, child::End, few, nobody};
+use crate::{Finding, How, System, Verdict, child, child::End, few, instructions::Instructions, nobody};
 
 const ID: &str = "aslr.leaks";
 
@@ -59,12 +59,26 @@ pub(super) fn finding(system: &System) -> Finding {
     let text = match ended {
         Ok((End::Exited(0), text)) => String::from_utf8_lossy(&text).into_owned(),
         Ok((end, _)) => {
-            return Finding::unknown(ID, How::Tried, format!("the child that reads ended early: {end:?}"));
+            return Finding::unknown(ID, How::Tried, format!("the child that reads {end}"));
         }
         Err(error) => return Finding::unknown(ID, How::Tried, format!("no child could be started: {error}")),
     };
     judge(&text)
 }
+
+/// Where the kernel's addresses begin: on x86 further down with five levels of page tables, on arm64 with those for 52 bits.
+fn lowest(system: &System) -> u64 {
+    if cfg!(target_arch = "aarch64") {
+        0xfff0_0000_0000_0000
+    } else if Instructions::of(system).is_ok_and(|flags| flags.have("la57")) {
+        0xff00_0000_0000_0000
+    } else {
+        FOUR_LEVELS
+    }
+}
+
+/// The upper half of 48 bits.
+const FOUR_LEVELS: u64 = 0xffff_8000_0000_0000;
 
 /// A line for each file: `-` was not to be read, `=` was read, `+` has addresses; `!` is why nothing was.
 fn judge(text: &str) -> Finding {
@@ -86,6 +100,7 @@ fn judge(text: &str) -> Finding {
 }
 
 fn read_all(system: &System, out: &mut dyn Write) {
+    let lowest = lowest(system);
     let modules = system.names("/sys/module").unwrap_or_default();
     let sections = modules
         .iter()
@@ -94,7 +109,7 @@ fn read_all(system: &System, out: &mut dyn Write) {
         .take(MODULES);
     for path in FILES.iter().map(|path| (*path).to_owned()).chain(sections) {
         let mark = match system.beginning(&path, SIZE) {
-            Ok(bytes) if has_address(&bytes) => '+',
+            Ok(bytes) if has_address(&bytes, lowest) => '+',
             Ok(_) => '=',
             Err(unread) if unread.is_missing() => continue,
             Err(_) => '-',
@@ -102,7 +117,7 @@ fn read_all(system: &System, out: &mut dyn Write) {
         let _ = writeln!(out, "{mark}{path}");
     }
     let mark = match log() {
-        Some(text) if has_address(&text) => '+',
+        Some(text) if has_address(&text, lowest) => '+',
         Some(_) => '=',
         None => '-',
     };
@@ -122,7 +137,8 @@ fn log() -> Option<Vec<u8>> {
 
 /// Whether there is a number of 16 hexadecimal digits that can be an address of the kernel's: of the upper half, and neither of the few
 /// that are the same everywhere.
-fn has_address(text: &[u8]) -> bool {
+fn has_address(text: &[u8], lowest: u64) -> bool {
+    let is_address = |number| is_address(number, lowest);
     text.split(|byte| !byte.is_ascii_hexdigit()).any(|word| {
         let number = || u64::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok();
         word.len() == 16 && number().is_some_and(is_address)
@@ -133,10 +149,10 @@ fn has_address(text: &[u8]) -> bool {
     })
 }
 
-fn is_address(number: u64) -> bool {
+fn is_address(number: u64, lowest: u64) -> bool {
     const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
     // What is higher is an error code or a mask.
-    (0xffff_8000_0000_0000..0xffff_ffff_ffff_0000).contains(&number) && number & !0xfff != VSYSCALL
+    (lowest..0xffff_ffff_ffff_0000).contains(&number) && number & !0xfff != VSYSCALL
         // Round numbers are ends of regions, the same on every machine, such as 0xffff800000000000 and 0xffffffff80000000.
         && number.trailing_zeros() < 30
 }
@@ -153,7 +169,7 @@ mod tests {
             "1 (a) S 18446744072015052800 0",
             "[<ffff888012345680>]",
         ] {
-            assert!(has_address(text.as_bytes()), "{text}");
+            assert!(has_address(text.as_bytes(), FOUR_LEVELS), "{text}");
         }
         for text in [
             "0000000000000000 T _text",
@@ -165,8 +181,16 @@ mod tests {
             "1 (a) S 18446744073709551615 0",
             "",
         ] {
-            assert!(!has_address(text.as_bytes()), "{text}");
+            assert!(!has_address(text.as_bytes(), FOUR_LEVELS), "{text}");
         }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn with_five_levels_there_are_more() {
+        const HEAP: &[u8] = b"ff11000123456780";
+        let of = |flags| lowest(&System::fake(&[("/proc/cpuinfo", flags)]));
+        assert!(has_address(HEAP, of("flags : fpu la57\n")) && !has_address(HEAP, of("flags : fpu\n")));
     }
 
     #[test]

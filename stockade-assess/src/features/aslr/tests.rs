@@ -34,21 +34,34 @@ fn what_is_set_is_read() {
 #[test]
 fn a_kernel_that_was_not_moved_is_found() {
     const GOOD: &str = "CONFIG_RANDOMIZE_BASE=y\nCONFIG_PHYSICAL_START=0x1000000\n";
-    let kernel = |line, config, symbols: &str| {
+    let started = |loadflags, line, config, symbols: &str| {
         let files = [
             ("/proc/cmdline", line),
             ("/proc/sys/kernel/osrelease", "6.1.0"),
             ("/boot/config-6.1.0", config),
             ("/proc/kallsyms", symbols),
         ];
-        let finding = FEATURE.findings(&System::fake(&files))["aslr.kernel"].clone();
+        let mut with = vec![0_u8; 4096];
+        with[0x211] = loadflags;
+        let system = System::fake(&files).with("/sys/kernel/boot_params/data", &with);
+        let finding = FEATURE.findings(&system)["aslr.kernel"].clone();
         assert!(!format!("{finding:?}").contains("9a0"), "an address is told");
         finding.verdict
     };
+    let kernel = |line, config, symbols: &str| started(0x81, line, config, symbols);
     let first = "0000000000000000 A fixed_percpu_data\n";
     let moved = format!("{first}ffffffff9a000000 T _text\n");
     assert_eq!(kernel("quiet", GOOD, &moved), Verdict::Pass);
     assert_eq!(kernel("quiet", GOOD, "ffffffff81000000 T _text\n"), Verdict::Fail);
+    // Where chance put it.
+    assert_eq!(started(0x83, "quiet", GOOD, "ffffffff81000000 T _text\n"), Verdict::Pass);
+    let untold = [
+        ("/proc/cmdline", ""),
+        ("/proc/sys/kernel/osrelease", "6.1.0"),
+        ("/boot/config-6.1.0", GOOD),
+        ("/proc/kallsyms", "ffffffff81000000 T _text\n"),
+    ];
+    assert_eq!(of("aslr.kernel", &untold), Verdict::Unknown);
     assert_eq!(kernel("quiet nokaslr", GOOD, &moved), Verdict::Fail);
     assert_eq!(kernel("quiet", "CONFIG_X=y\n", &moved), Verdict::Fail);
     assert_eq!(kernel("quiet", GOOD, "0000000000000000 T _text\n"), Verdict::Unknown);

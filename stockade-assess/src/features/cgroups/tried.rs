@@ -65,10 +65,11 @@ pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
             Some(error) => write!(out, "forks {forks}, then {}", errno(&error)),
         }
     });
-    let (said, left) = match said {
+    let (said, cgroup) = match said {
         Ok(said) => said,
         Err(error) => return not_tried(PIDS, "pids", hierarchy, &error),
     };
+    let left = cgroup.remove();
     let finding = if said == format!("forks {}, then {}", PROCESSES - 1, libc::EAGAIN) {
         let found = "forks beyond pids.max are refused (which the kernel notes in its log)";
         Finding::new(PIDS, Verdict::Pass, How::Tried, found)
@@ -95,19 +96,23 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
             return write!(out, "outside {}", errno(&error));
         }
         enter(cgroup, out)?;
-        let read = |file| fs::read_to_string(cgroup.folder.join(file)).unwrap_or_default();
         match enlarge_pipe() {
-            Err(error) => {
-                write!(out, "limit hit {} times, {REFUSED} {}", times_hit(&read(hits)), errno(&error))
-            }
-            Ok(_pipe) => write!(out, "not refused, {} bytes used", read(usage).trim()),
+            Err(error) => write!(out, "{REFUSED} {}", errno(&error)),
+            Ok(_pipe) => write!(out, "not refused, {} bytes used", read(cgroup, usage).trim()),
         }
     });
-    let (said, left) = match said {
+    let (said, cgroup) = match said {
         Ok(said) => said,
         Err(error) => return not_tried(MEMORY, "memory", hierarchy, &error),
     };
-    noted(judge_memory(&said).seen(source, plain(&said)), left)
+    let hits = times_hit(&read(&cgroup, hits));
+    let left = cgroup.remove();
+    let seen = format!("{}; limit hit {hits} times", plain(&said));
+    noted(judge_memory(&said, hits).seen(source, seen), left)
+}
+
+fn read(cgroup: &Cgroup, file: &str) -> String {
+    fs::read_to_string(cgroup.folder.join(file)).unwrap_or_default()
 }
 
 const REFUSED: &str = "more refused";
@@ -118,20 +123,19 @@ fn times_hit(text: &str) -> u64 {
     number.trim().parse().unwrap_or_default()
 }
 
-fn judge_memory(said: &str) -> Finding {
-    let hit = said
-        .strip_prefix("limit hit ")
-        .and_then(|rest| rest.strip_suffix(&format!(" times, {REFUSED} {}", libc::ENOMEM)));
+/// By what the child said and how often the limit was hit: memory is refused and processes are ended for other reasons, too.
+fn judge_memory(said: &str, hits: u64) -> Finding {
+    let refused = said == format!("{REFUSED} {}", libc::ENOMEM);
     let used = said.strip_prefix("not refused, ").and_then(|rest| rest.strip_suffix(" bytes used"));
-    if hit == Some("0") {
+    if refused && hits == 0 {
         Finding::unknown(
             MEMORY,
             How::Tried,
             "memory was refused, though not for the limit: the machine may be short of it",
         )
-    } else if hit.is_some() {
+    } else if refused {
         Finding::new(MEMORY, Verdict::Pass, How::Tried, "memory beyond the limit is refused")
-    } else if said == ENDED {
+    } else if said == ENDED && hits > 0 {
         // A kernel that gets the memory in smaller pieces ends who asks, as it does with a program's own memory.
         Finding::new(MEMORY, Verdict::Pass, How::Tried, "a process that takes more than the limit is ended")
     } else if let Some(used) = used {
@@ -217,13 +221,13 @@ fn enter(cgroup: &Cgroup, out: &mut dyn Write) -> io::Result<()> {
 /// A child that was killed.
 const ENDED: &str = "ended by signal 9";
 
-/// Has a child do this with a cgroup that has a limit. What the child said, and what keeps the cgroup from being removed.
+/// Has a child do this with a cgroup that has a limit. What the child said, and the cgroup it has left.
 fn within(
     place: &Path,
     file: &str,
     limit: u32,
     duty: impl FnOnce(&mut dyn Write, &Cgroup) -> io::Result<()>,
-) -> io::Result<(String, Option<io::Error>)> {
+) -> io::Result<(String, Cgroup)> {
     let cgroup = Cgroup::make(place)?;
     fs::write(cgroup.folder.join(file), limit.to_string())?;
     let (end, said) = child::run(LIMIT, |out| {
@@ -235,7 +239,7 @@ fn within(
         End::Signal(signal) => format!("ended by signal {signal}"),
         End::TooLong => "no answer in time".into(),
     };
-    Ok((said, cgroup.remove()))
+    Ok((said, cgroup))
 }
 
 /// After a check that was killed: whatever it made.
@@ -266,7 +270,7 @@ fn plain(said: &str) -> String {
 fn unclear(said: &str) -> String {
     match said.split_once(' ') {
         Some(("outside", "1")) => {
-            "asking for so much takes CAP_SYS_RESOURCE, which this process lacks; run this as root".into()
+            "asking for so much takes CAP_SYS_RESOURCE, which root has and this process lacks".into()
         }
         Some(("outside", _)) => format!("without a limit it is refused as well; {}", plain(said)),
         Some(("entering", _)) => {
@@ -303,20 +307,20 @@ mod tests {
 
     #[test]
     fn memory_is_judged_by_what_became_of_the_child() {
-        let verdict = |said: &str| judge_memory(said).verdict;
-        assert_eq!(verdict("limit hit 34 times, more refused 12"), Verdict::Pass);
-        assert_eq!(verdict("limit hit 0 times, more refused 12"), Verdict::Unknown);
+        let verdict = |said: &str, hits| judge_memory(said, hits).verdict;
+        assert_eq!(verdict("more refused 12", 34), Verdict::Pass);
+        assert_eq!(verdict("more refused 12", 0), Verdict::Unknown);
         assert_eq!(
             (times_hit("low 0\nhigh 0\nmax 34\noom 1\n"), times_hit("7\n"), times_hit("")),
             (34, 7, 0)
         );
-        assert_eq!(verdict(ENDED), Verdict::Pass);
-        assert_eq!(verdict("not refused, 1310720 bytes used"), Verdict::Fail);
-        assert_eq!(verdict("not refused, 4096 bytes used"), Verdict::Unknown);
-        for unclear in
-            ["outside 1", "entering 13", "limit hit 1 times, more refused 1", "no answer in time", ""]
-        {
-            assert_eq!(verdict(unclear), Verdict::Unknown, "{unclear}");
+        assert_eq!(verdict(ENDED, 1), Verdict::Pass);
+        // The whole machine may have been out of memory.
+        assert_eq!(verdict(ENDED, 0), Verdict::Unknown);
+        assert_eq!(verdict("not refused, 1310720 bytes used", 0), Verdict::Fail);
+        assert_eq!(verdict("not refused, 4096 bytes used", 0), Verdict::Unknown);
+        for unclear in ["outside 1", "entering 13", "more refused 1", "no answer in time", ""] {
+            assert_eq!(verdict(unclear, 1), Verdict::Unknown, "{unclear}");
         }
         assert_eq!(plain("outside 1"), "outside: Operation not permitted (os error 1)");
         assert_eq!(plain(ENDED), ENDED);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::SERVICES;
 use crate::{
     Finding, How, System, Verdict, few,
-    processes::{field, is_kernels},
+    processes::{field, is_kernels, unseen},
 };
 
 /// What the processes of a service have in common.
@@ -22,6 +22,9 @@ pub(super) fn filtered(system: &System) -> Finding {
         Ok(processes) => processes,
         Err(unread) => return Finding::unknown(SERVICES, How::Read, unread),
     };
+    if let Some(why) = unseen(system) {
+        return Finding::unknown(SERVICES, How::Read, why);
+    }
     let mut services: BTreeMap<String, Service> = BTreeMap::new();
     let mut seen = 0;
     for pid in processes {
@@ -29,11 +32,11 @@ pub(super) fn filtered(system: &System) -> Finding {
         seen += 1;
         let Some(name) = service(&cgroups) else { continue };
         let Ok(status) = system.text(&format!("/proc/{pid}/status")) else { continue };
-        // Whoever has just ended tells nothing any more.
-        let Some(mode) = field(&status, "Seccomp") else { continue };
         if is_kernels(system, pid) {
             continue;
         }
+        // Without CONFIG_SECCOMP there is no such line, and no filter.
+        let mode = field(&status, "Seccomp").unwrap_or("0");
         let service =
             services.entry(name.to_owned()).or_insert(Service { filtered: true, no_new_privileges: true });
         // 1 is the strict mode, which leaves four calls.
@@ -65,12 +68,14 @@ pub(super) fn filtered(system: &System) -> Finding {
     if without.is_empty() { finding } else { finding.seen("/proc/PID/status, Seccomp: 0", few(&without)) }
 }
 
-/// The service whose cgroup this is: the unit in the tree of version 2, or in systemd's own of version 1.
+/// The service whose cgroup this is: the unit in systemd's own tree of version 1, or in that of version 2. Lines are
+/// `number:controllers:path`, and a path may hold anything.
 fn service(cgroups: &str) -> Option<&str> {
-    let path = cgroups
-        .lines()
-        .find_map(|line| line.split_once(":name=systemd:").or_else(|| line.split_once("0::")))
-        .map(|(_, path)| path)?;
+    let path = cgroups.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        (controllers == "name=systemd" || number == "0" && controllers.is_empty()).then_some(path)
+    })?;
     if path.split('/').any(|part| part == "user.slice") {
         return None;
     }
@@ -107,6 +112,22 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_seccomp_filters_nothing() {
+        let files = [
+            ("/proc/7/cgroup", "0::/system.slice/a.service\n"),
+            ("/proc/7/status", "Name:\tx\nNoNewPrivs:\t0\n"),
+        ];
+        assert_eq!(filtered(&System::fake(&files)).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn services_that_are_hidden_are_not_said_to_be_none() {
+        let files = [("/proc/7/cgroup", "0::/user.slice/user-1000.slice\n"), ("/proc/7/status", BARE)];
+        assert_eq!(filtered(&System::fake(&files)).verdict, Verdict::NotApplicable);
+        assert_eq!(filtered(&System::fake(&files).not_root()).verdict, Verdict::Unknown);
+    }
+
+    #[test]
     fn no_services_are_nothing_to_defend() {
         let files = [("/proc/1/cgroup", "8:pids:/\n1:name=systemd:/\n0::/\n"), ("/proc/1/status", BARE)];
         assert_eq!(filtered(&System::fake(&files)).verdict, Verdict::NotApplicable);
@@ -115,5 +136,6 @@ mod tests {
             service("3:cpu:/x.service\n1:name=systemd:/system.slice/y.service\n0::/"),
             Some("y.service")
         );
+        assert_eq!(service("4:memory:/a0::/user.slice\n0::/system.slice/y.service"), Some("y.service"));
     }
 }

@@ -11,8 +11,9 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// What the filter answers in the kernel's place: nothing that getppid(2) could say.
 const REFUSAL: i32 = libc::EXDEV;
 
-/// How a child ends that got the trap it waits for.
+/// How a child ends that got the trap it waits for, and one that went past it.
 const TRAPPED: i32 = 42;
+const NOT_TRAPPED: i32 = 0;
 
 /// As a child's first word when it could not install the filter.
 const NOT_INSTALLED: &str = "filter not installed: ";
@@ -45,29 +46,31 @@ pub(super) fn filter(system: &System) -> Finding {
 
 fn judge(end: End, said: &str) -> Finding {
     const SOURCE: &str = "a child whose filter refuses getppid(2) and traps sched_yield(2)";
-    let ended = match end {
-        End::Exited(TRAPPED) => "it was trapped".to_owned(),
-        End::Exited(_) => "it was not trapped".to_owned(),
-        End::Signal(signal) => format!("it was ended by signal {signal}"),
-        End::TooLong => "it did not end".to_owned(),
+    let (trapped, ended) = match end {
+        // What is blocked or has no handler ends who was trapped.
+        End::Exited(TRAPPED) | End::Signal(libc::SIGSYS) => (Some(true), "it was trapped".to_owned()),
+        End::Exited(NOT_TRAPPED) => (Some(false), "it was not trapped".to_owned()),
+        End::Exited(status) => (None, format!("it ended with status {status}")),
+        End::Signal(signal) => (None, format!("it was ended by signal {signal}")),
+        End::TooLong => (None, "it did not end".to_owned()),
     };
+    let refused = Refused::of(said);
     let finding = if let Some(error) = said.strip_prefix(NOT_INSTALLED) {
         Finding::unknown(FILTER, How::Tried, format!("a child could not install a filter: {error}"))
-    } else if end == End::Exited(TRAPPED) && said == Refused::BOTH.to_string() {
+    } else if refused == Some(Refused::BOTH) && trapped == Some(true) {
         Finding::new(
             FILTER,
             Verdict::Pass,
             How::Tried,
             "a filter refuses and traps what it should, children included",
         )
-    } else if said.is_empty() {
-        Finding::unknown(
-            FILTER,
-            How::Tried,
-            "the child that tried a filter ended before it could say what came of it",
-        )
-    } else {
+    } else if refused.is_some_and(Refused::is_not_kept_to) || refused.is_some() && trapped == Some(false) {
         Finding::new(FILTER, Verdict::Fail, How::Tried, "a filter was installed and is not kept to")
+    } else if refused.is_some_and(|refused| refused.child.is_none()) {
+        Finding::unknown(FILTER, How::Tried, "the child that tried a filter could not start one of its own")
+    } else {
+        let missing = "the child that tried a filter ended before it could say what came of it";
+        Finding::unknown(FILTER, How::Tried, missing)
     };
     finding.seen(SOURCE, format!("{said}; {ended}"))
 }
@@ -76,17 +79,30 @@ fn judge(end: End, said: &str) -> Finding {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Refused {
     itself: bool,
-    child: bool,
+    /// None where there was no child that told.
+    child: Option<bool>,
 }
 
 impl Refused {
-    const BOTH: Self = Self { itself: true, child: true };
+    const BOTH: Self = Self { itself: true, child: Some(true) };
+
+    /// From the words of a child.
+    fn of(said: &str) -> Option<Self> {
+        let answers = [Some(true), Some(false), None];
+        let mut all =
+            answers.into_iter().flat_map(|child| [true, false].map(|itself| Self { itself, child }));
+        all.find(|refused| refused.to_string() == said)
+    }
+
+    fn is_not_kept_to(self) -> bool {
+        !self.itself || self.child == Some(false)
+    }
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = |refused| if refused { "refused" } else { "not refused" };
-        write!(f, "it was {}, its child was {}", word(self.itself), word(self.child))
+        write!(f, "it was {}, its child was {}", word(self.itself), self.child.map_or("not heard of", word))
     }
 }
 
@@ -101,7 +117,8 @@ fn refused() -> Refused {
     let mut status = 0;
     // SAFETY: waits for our own child; the status is a live integer.
     let waited = pid > 0 && unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid;
-    Refused { itself, child: waited && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 1 }
+    let child = (waited && libc::WIFEXITED(status)).then(|| libc::WEXITSTATUS(status) == 1);
+    Refused { itself, child }
 }
 
 fn is_refused() -> bool {
@@ -290,10 +307,18 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_not_kept_to_is_a_failure_and_one_that_was_not_installed_is_unknown() {
-        let one = Refused { itself: true, child: false };
-        assert_eq!(judge(End::Exited(TRAPPED), &Refused::BOTH.to_string()).verdict, Verdict::Pass);
-        assert_eq!(judge(End::Exited(TRAPPED), &one.to_string()).verdict, Verdict::Fail);
-        assert_eq!(judge(End::Exited(0), &Refused::BOTH.to_string()).verdict, Verdict::Fail);
+        let both = Refused::BOTH.to_string();
+        let one = Refused { itself: true, child: Some(false) }.to_string();
+        let unheard = Refused { itself: true, child: None }.to_string();
+        assert_eq!(judge(End::Exited(TRAPPED), &both).verdict, Verdict::Pass);
+        assert_eq!(judge(End::Signal(libc::SIGSYS), &both).verdict, Verdict::Pass);
+        assert_eq!(judge(End::Exited(TRAPPED), &one).verdict, Verdict::Fail);
+        assert_eq!(judge(End::Exited(NOT_TRAPPED), &both).verdict, Verdict::Fail);
+        // Nobody knows what it would have said.
+        assert_eq!(judge(End::Exited(TRAPPED), &unheard).verdict, Verdict::Unknown);
+        assert_eq!(judge(End::TooLong, &both).verdict, Verdict::Unknown);
+        assert_eq!(judge(End::Signal(libc::SIGKILL), &both).verdict, Verdict::Unknown);
+        assert_eq!(judge(End::Exited(child::PANICKED), "a panic").verdict, Verdict::Unknown);
         assert_eq!(judge(End::Exited(0), "filter not installed: no").verdict, Verdict::Unknown);
         assert_eq!(judge(End::TooLong, "").verdict, Verdict::Unknown);
         assert_eq!(filter(&System::fake(&[("/proc/sys/kernel/x", "")])).verdict, Verdict::Fail);
