@@ -8,6 +8,21 @@ use crate::system::System;
 /// Set in the flags of what the kernel runs for itself (`PF_KTHREAD`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// The namespace of the machine itself, as the kernel numbers it (`PROC_PID_INIT_INO`).
+const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Why not every process of the machine is seen, where that is so: then nobody can say that none of them does something.
+#[must_use]
+pub fn unseen(system: &System) -> Option<String> {
+    if system.link("/proc/self/ns/pid").is_ok_and(|namespace| namespace != INITIAL_NAMESPACE) {
+        return Some("only processes of this container are seen; run this on the machine itself".into());
+    }
+    // Mounted with hidepid=, /proc keeps from users what belongs to others, the first process as well. Otherwise everybody may read this.
+    let lacks = system.lacks_root()?;
+    let is_hidden = system.text("/proc/1/status").is_err();
+    is_hidden.then(|| format!("processes of others are hidden (hidepid); {lacks}"))
+}
+
 /// Its name and number, for people.
 #[must_use]
 pub fn name(system: &System, pid: u32) -> String {
@@ -47,6 +62,18 @@ mod tests {
         assert!(is_kernels(&system, 2));
         assert!(!is_kernels(&system, 7) && !is_kernels(&system, 8) && !is_kernels(&system, 9));
         assert_eq!((name(&system, 2).as_str(), name(&system, 7).as_str()), ("kthreadd (2)", "7"));
+    }
+
+    #[test]
+    fn processes_that_are_out_of_sight_are_told() {
+        let first = [("/proc/1/status", "Name:\tinit\n")];
+        assert_eq!(unseen(&System::fake(&first)), None);
+        assert_eq!(unseen(&System::fake(&first).not_root()), None);
+        assert!(unseen(&System::fake(&[]).not_root()).is_some_and(|why| why.contains("hidepid")));
+        let inner = [("/proc/self/ns/pid", "-> pid:[4026532201]"), first[0]];
+        assert!(unseen(&System::fake(&inner)).is_some_and(|why| why.contains("container")));
+        let whole = [("/proc/self/ns/pid", "-> pid:[4026531836]"), first[0]];
+        assert_eq!(unseen(&System::fake(&whole)), None);
     }
 
     #[test]
