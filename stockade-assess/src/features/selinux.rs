@@ -36,32 +36,24 @@ fn check(system: &System, report: &mut Report) {
         return;
     }
     let enforces = system.number(&format!("{FOLDER}/enforce"));
-    report.add(enforcing(&enforces));
-    // Without a policy there are no classes.
-    let is_loaded = match system.names(&format!("{FOLDER}/class")) {
-        Ok(classes) => !classes.is_empty(),
+    match has_policy(system) {
+        Ok(true) => report.add(enforcing(&enforces)),
+        Ok(false) => {
+            let found = "no policy is loaded, so that nothing is denied";
+            report.add(Finding::new(POLICY, Verdict::Fail, How::Read, found));
+            for id in [ENFORCING, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
+                report.add(Finding::not_applicable(id, How::Read, "no policy is loaded"));
+            }
+            return;
+        }
         Err(unread) => {
-            let missing = match &enforces {
-                Err(unread) if unread.is_missing() => NOT_MOUNTED.to_owned(),
-                _ => unread.to_string(),
-            };
+            let missing = if unread.is_missing() { NOT_MOUNTED.to_owned() } else { unread.to_string() };
+            report.add(enforcing(&enforces));
             for id in [POLICY, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
                 report.add(Finding::unknown(id, How::Read, &missing));
             }
             return;
         }
-    };
-    if !is_loaded {
-        report.add(Finding::new(
-            POLICY,
-            Verdict::Fail,
-            How::Read,
-            "no policy is loaded, so that nothing is denied",
-        ));
-        for id in [PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
-            report.add(Finding::not_applicable(id, How::Read, "no policy is loaded"));
-        }
-        return;
     }
     let loaded = system.bytes(LOADED).map(|bytes| Policy::read(&bytes));
     report.add(policy(system, loaded.as_ref().ok().and_then(Option::as_ref)));
@@ -73,6 +65,19 @@ fn check(system: &System, report: &mut Report) {
     report.add(booleans(system));
     report.add(contexts::unconfined(system));
     report.add(asked::denial(system, enforces.ok()));
+}
+
+/// Whether a policy is loaded. Without one there are no classes. Where the configuration says SELINUX=disabled, the first program unmounts
+/// selinuxfs and loads none; then each process tells the one context that the kernel knows by itself, a word.
+fn has_policy(system: &System) -> Result<bool, Unread> {
+    const CONTEXT: &str = "/proc/self/attr/current";
+    match system.names(&format!("{FOLDER}/class")) {
+        Ok(classes) => Ok(!classes.is_empty()),
+        Err(_) if system.text(CONTEXT).is_ok_and(|context| context.trim_end_matches('\0') == "kernel") => {
+            Ok(false)
+        }
+        Err(unread) => Err(unread),
+    }
 }
 
 fn leave_out(inactive: &Inactive, report: &mut Report) {
@@ -208,14 +213,24 @@ mod tests {
 
     #[test]
     fn permissive_is_a_failure_and_so_is_no_policy() {
-        assert_eq!(verdict(ENFORCING, &[ACTIVE, (ENFORCE, "1")]), Verdict::Pass);
-        assert_eq!(verdict(ENFORCING, &[ACTIVE, (ENFORCE, "0")]), Verdict::Fail);
+        assert_eq!(verdict(ENFORCING, &[ACTIVE, CLASS, (ENFORCE, "1")]), Verdict::Pass);
+        assert_eq!(verdict(ENFORCING, &[ACTIVE, CLASS, (ENFORCE, "0")]), Verdict::Fail);
         assert_eq!(verdict(ENFORCING, &[ACTIVE]), Verdict::Unknown);
         assert_eq!(verdict(ENFORCING, &[(mandatory::LIST, "capability,apparmor")]), Verdict::NotApplicable);
         assert_eq!(verdict(POLICY, &[ACTIVE, CLASS]), Verdict::Pass);
         assert_eq!(verdict(POLICY, &[ACTIVE, ("/sys/fs/selinux/class/", "")]), Verdict::Fail);
         assert_eq!(verdict(POLICY, &[ACTIVE, CLASS, ("/sys/fs/selinux/checkreqprot", "1")]), Verdict::Warn);
         assert_eq!(verdict(POLICY, &[ACTIVE]), Verdict::Unknown);
+    }
+
+    #[test]
+    fn without_a_policy_nothing_is_enforced_whether_selinuxfs_is_mounted_or_not() {
+        let both = |files: &[(&str, &str)]| (verdict(ENFORCING, files), verdict(POLICY, files));
+        let none = (Verdict::NotApplicable, Verdict::Fail);
+        assert_eq!(both(&[ACTIVE, ("/sys/fs/selinux/class/", ""), (ENFORCE, "1")]), none);
+        assert_eq!(both(&[ACTIVE, ("/proc/self/attr/current", "kernel\0")]), none);
+        let context = ("/proc/self/attr/current", "u:r:kernel_t:s0\0");
+        assert_eq!(both(&[ACTIVE, context]), (Verdict::Unknown, Verdict::Unknown));
     }
 
     #[test]
