@@ -145,13 +145,16 @@ fn booleans(system: &System) -> Finding {
         },
         Err(missing) => Err(missing.clone()),
     };
-    let (mut pending, mut differ) = (Vec::new(), Vec::new());
+    let (mut pending, mut differ, mut unread) = (Vec::new(), Vec::new(), Vec::new());
     for name in &names {
-        let Ok(text) = system.text(&format!("{SWITCHES}/{name}")) else { continue };
+        let text = system.text(&format!("{SWITCHES}/{name}")).unwrap_or_default();
         let mut values = text.split_whitespace().map(|value| value == "1");
-        let (Some(now), Some(then)) = (values.next(), values.next()) else { continue };
+        let (Some(now), Some(then)) = (values.next(), values.next()) else {
+            unread.push(name.as_str());
+            continue;
+        };
         if now != then {
-            pending.push(name.clone());
+            pending.push(name.as_str());
         }
         if let Ok(installed) = &installed
             && installed.get(name).is_some_and(|installed| *installed != now)
@@ -159,32 +162,47 @@ fn booleans(system: &System) -> Finding {
             differ.push(format!("{name} is {}", if now { "on" } else { "off" }));
         }
     }
-    let finding = if !pending.is_empty() {
-        let found = format!("{} booleans were changed and not committed", pending.len());
-        Finding::new(BOOLEANS, Verdict::Warn, How::Read, found).seen(SWITCHES, few(&pending))
-    } else if !differ.is_empty() {
-        let found = format!("{} booleans are not what the installed policy says", differ.len());
-        Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
-    } else {
-        match &installed {
-            Ok(_) => {
-                let found = format!("all {} booleans are what the installed policy says", names.len());
-                Finding::new(BOOLEANS, Verdict::Pass, How::Read, found)
-            }
-            Err(missing) => {
-                let found = format!("nothing to compare booleans with: {missing}");
-                return Finding::unknown(BOOLEANS, How::Read, found);
-            }
+    let finding = match (pending.len(), differ.len(), &installed) {
+        (1, ..) => {
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, "one boolean was changed and not committed")
+        }
+        (2.., ..) => {
+            let found = format!("{} booleans were changed and not committed", pending.len());
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
+        }
+        (0, 1, _) => Finding::new(
+            BOOLEANS,
+            Verdict::Warn,
+            How::Read,
+            "one boolean is not what the installed policy says",
+        ),
+        (0, 2.., _) => {
+            let found = format!("{} booleans are not what the installed policy says", differ.len());
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
+        }
+        (0, 0, Err(missing)) => {
+            let found = format!("nothing to compare booleans with: {missing}");
+            return Finding::unknown(BOOLEANS, How::Read, found);
+        }
+        (0, 0, Ok(_)) if !unread.is_empty() => {
+            let found = format!("what these booleans are could not be read: {}", few(&unread));
+            return Finding::unknown(BOOLEANS, How::Read, found);
+        }
+        (0, 0, Ok(_)) => {
+            let found = format!("all {} booleans are what the installed policy says", names.len());
+            Finding::new(BOOLEANS, Verdict::Pass, How::Read, found)
         }
     };
-    match (&file, differ.is_empty()) {
-        (Ok(file), false) => finding.seen(format!("{SWITCHES} and {file}"), few(&differ)),
-        (Ok(file), true) => finding.seen(file, "the same"),
-        (Err(_), _) => finding,
+    let finding = if pending.is_empty() { finding } else { finding.seen(SWITCHES, few(&pending)) };
+    match (&file, &installed) {
+        (Ok(file), Ok(_)) if differ.is_empty() => finding.seen(file, "the same"),
+        (Ok(file), Ok(_)) => finding.seen(format!("{SWITCHES} and {file}"), few(&differ)),
+        _ => finding,
     }
 }
 
-/// The file of the policy that the next boot loads: the newest version that this kernel knows.
+/// The file of the policy that the next boot loads: the newest. One that is newer than the kernel knows is rewritten while it is loaded
+/// (`selinux_mkload_policy` in libselinux).
 fn installed(system: &System) -> Result<String, String> {
     let config = system.text(CONFIG).map_err(|unread| unread.to_string())?;
     let kind = config.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE=")).map(str::trim);
@@ -192,11 +210,12 @@ fn installed(system: &System) -> Result<String, String> {
         .filter(|kind| !kind.is_empty() && !kind.contains('/'))
         .ok_or(format!("{CONFIG} has no SELINUXTYPE="))?;
     let folder = format!("/etc/selinux/{kind}/policy");
-    let known = system.number(&format!("{FOLDER}/policyvers")).unwrap_or(i64::MAX);
     let names = system.names(&folder).map_err(|unread| unread.to_string())?;
-    let versions = names.iter().filter_map(|name| name.strip_prefix("policy.")?.parse::<i64>().ok());
-    let version = versions.filter(|version| *version <= known).max();
-    version.map(|version| format!("{folder}/policy.{version}")).ok_or(format!("{folder} has no policy"))
+    let versions = names.iter().filter_map(|name| name.strip_prefix("policy.")?.parse::<u32>().ok());
+    versions
+        .max()
+        .map(|version| format!("{folder}/policy.{version}"))
+        .ok_or(format!("{folder} has no policy"))
 }
 
 #[cfg(test)]
@@ -254,9 +273,9 @@ mod tests {
                 ACTIVE,
                 CLASS,
                 ("/sys/fs/selinux/booleans/x", boolean),
-                ("/sys/fs/selinux/policyvers", "33"),
+                ("/sys/fs/selinux/policyvers", "31"),
                 (CONFIG, "# SELINUXTYPE=none\nSELINUX=enforcing\nSELINUXTYPE=targeted\n"),
-                ("/etc/selinux/targeted/policy/policy.34", "of another kernel"),
+                ("/etc/selinux/targeted/policy/policy.32", "left behind"),
             ];
             let system = System::fake(&files).with("/etc/selinux/targeted/policy/policy.33", &policy);
             FEATURE.findings(&system)[BOOLEANS].verdict
@@ -264,6 +283,7 @@ mod tests {
         assert_eq!(with(true, "1 1"), Verdict::Pass);
         assert_eq!(with(true, "0 0"), Verdict::Warn);
         assert_eq!(with(true, "1 0"), Verdict::Warn);
+        assert_eq!(with(true, ""), Verdict::Unknown);
         assert_eq!(
             verdict(BOOLEANS, &[ACTIVE, CLASS, ("/sys/fs/selinux/booleans/x", "1 1")]),
             Verdict::Unknown
