@@ -34,6 +34,11 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
             found.push(format!("{}, for which {profile} is loaded", name(system, pid)));
         }
     }
+    if found.is_empty()
+        && let Some(why) = &without.unseen
+    {
+        return Finding::unknown(UNCONFINED, How::Read, why);
+    }
     if found.is_empty() && hidden > 0 {
         let missing =
             format!("the programs of {hidden} unconfined processes may not be looked at; run this as root");
