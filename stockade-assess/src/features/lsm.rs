@@ -69,6 +69,7 @@ const FILE: &str = "/proc/self/stat";
 const REFUSED: i32 = 10;
 const NOT_REFUSED: i32 = 11;
 const NOT_READABLE: i32 = 12;
+const NO_ANSWER: i32 = 13;
 /// The error's number is added.
 const NOT_CONFINED: i32 = 100;
 
@@ -146,7 +147,8 @@ fn confine(version: i64) -> i32 {
     }
     match fs::File::open(FILE) {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => REFUSED,
-        _ => NOT_REFUSED,
+        Ok(_) => NOT_REFUSED,
+        Err(_) => NO_ANSWER,
     }
 }
 
@@ -175,7 +177,9 @@ mod tests {
     fn landlock_that_does_not_hold_is_a_failure_and_none_is_warned_about() {
         let verdict = |status| judge(End::Exited(status)).verdict;
         assert_eq!((verdict(REFUSED), verdict(NOT_REFUSED)), (Verdict::Pass, Verdict::Fail));
-        assert_eq!((verdict(NOT_CONFINED + libc::EPERM), verdict(1)), (Verdict::Unknown, Verdict::Unknown));
+        for status in [NOT_CONFINED + libc::EPERM, NOT_READABLE, NO_ANSWER, 1] {
+            assert_eq!(verdict(status), Verdict::Unknown);
+        }
         let absent = |errno| absent(&io::Error::from_raw_os_error(errno)).verdict;
         assert_eq!((absent(libc::ENOSYS), absent(libc::EOPNOTSUPP)), (Verdict::Warn, Verdict::Warn));
         assert_eq!(absent(libc::EPERM), Verdict::Unknown);
