@@ -7,6 +7,7 @@ use crate::{
     Feature, Finding, How, Report, System, Verdict,
     child::{self, End},
     mandatory,
+    processes::field,
 };
 
 pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "security modules", ..Feature::new(check) };
@@ -82,9 +83,11 @@ fn landlock(system: &System) -> Finding {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u64>(), 0_usize, VERSION)
     };
     if version < 0 {
-        return absent(&io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        let status = system.text("/proc/self/status").unwrap_or_default();
+        return absent(&error, field(&status, "Seccomp") == Some("2"));
     }
-    let end = match child::run(LIMIT, |_| leave(confine(version))) {
+    let end = match child::run(LIMIT, |_| child::leave(confine(version))) {
         Ok((end, _)) => end,
         Err(error) => {
             return Finding::unknown(LANDLOCK, How::Tried, format!("no child could be started: {error}"));
@@ -93,8 +96,13 @@ fn landlock(system: &System) -> Finding {
     judge(end).seen("landlock_create_ruleset(2)", format!("interface {version}"))
 }
 
-fn absent(error: &io::Error) -> Finding {
+/// What no number means. A filter of this process, such as a container's, may have said that there is no such call.
+fn absent(error: &io::Error, is_filtered: bool) -> Finding {
     let found = match error.raw_os_error() {
+        Some(libc::ENOSYS) if is_filtered => {
+            let missing = "this kernel has no Landlock, or a seccomp filter on this process hides it";
+            return Finding::unknown(LANDLOCK, How::Tried, missing);
+        }
         Some(libc::ENOSYS) => "this kernel has no Landlock",
         Some(libc::EOPNOTSUPP) => "this kernel has Landlock, and it was not made active at boot",
         _ => return Finding::unknown(LANDLOCK, How::Tried, format!("landlock_create_ruleset(2): {error}")),
@@ -154,11 +162,6 @@ fn confine(version: i64) -> i32 {
 
 static READ: u64 = READ_FILE;
 
-fn leave(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,9 +183,15 @@ mod tests {
         for status in [NOT_CONFINED + libc::EPERM, NOT_READABLE, NO_ANSWER, 1] {
             assert_eq!(verdict(status), Verdict::Unknown);
         }
-        let absent = |errno| absent(&io::Error::from_raw_os_error(errno)).verdict;
-        assert_eq!((absent(libc::ENOSYS), absent(libc::EOPNOTSUPP)), (Verdict::Warn, Verdict::Warn));
-        assert_eq!(absent(libc::EPERM), Verdict::Unknown);
+        let absent = |errno, is_filtered| absent(&io::Error::from_raw_os_error(errno), is_filtered).verdict;
+        assert_eq!(
+            (absent(libc::ENOSYS, false), absent(libc::ENOSYS, true)),
+            (Verdict::Warn, Verdict::Unknown)
+        );
+        assert_eq!(
+            (absent(libc::EOPNOTSUPP, true), absent(libc::EPERM, false)),
+            (Verdict::Warn, Verdict::Unknown)
+        );
         assert_eq!(landlock(&System::fake(&[])).verdict, Verdict::Unknown);
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
     }
     let mut granted = Vec::new();
     for name in names {
-        let end = match child::run(LIMIT, |_| leave(try_profile(name))) {
+        // It ends before it writes anything, which its profile may not grant.
+        let end = match child::run(LIMIT, |_| child::leave(try_profile(name))) {
             Ok((end, _)) => end,
             Err(error) => return unknown(&format!("no child could be started: {error}")),
         };
@@ -119,10 +120,4 @@ fn is_listed(file: RawFd) -> Option<bool> {
     let length = unsafe { libc::flistxattr(file, names.as_mut_ptr().cast(), names.len()) };
     let names = usize::try_from(length).ok().and_then(|length| names.get(..length))?;
     Some(names.split(|byte| *byte == 0).any(|name| name == ATTRIBUTE.to_bytes()))
-}
-
-/// Ends the child before it writes anything, which its profile may not grant.
-fn leave(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
 }
