@@ -384,6 +384,14 @@ mod tests {
         assert_eq!(swaps("/swapfile file 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/boot/swapfile file 9 0 -2"), Verdict::Fail);
         assert_eq!(swaps("/dev/zram0 partition 9 0 100"), Verdict::Pass);
+        let zram = |disk| {
+            verdicts(&[
+                ("/proc/swaps", "Filename\n/dev/zram0 partition 9 0 100\n"),
+                ("/sys/class/block/zram0/backing_dev", disk),
+            ])[2]
+        };
+        assert_eq!((zram("none\n"), zram("/dev/dm-1\n")), (Verdict::Pass, Verdict::Pass));
+        assert_eq!(zram("/dev/sda1\n"), Verdict::Fail);
         // Without udev it is no link.
         assert_eq!(swaps("/dev/mapper/swap partition 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/dev/sdz partition 9 0 100"), Verdict::Unknown);
@@ -393,8 +401,15 @@ mod tests {
     }
 
     #[test]
+    fn file_systems_that_may_encrypt_are_not_left_out() {
+        let mounts = format!("{TWO}26 22 0:50 / /srv rw - zfs tank/srv rw\n");
+        assert_eq!(verdicts(&[(MOUNTS, &mounts)])[1], Verdict::Unknown);
+    }
+
+    #[test]
     fn a_file_as_a_disk_is_as_its_file_system() {
-        let line = "1 1 252:0 / / rw - ext4 /dev/dm-0 rw\n2 1 7:0 / /home rw - ext4 /dev/loop0 rw\n";
+        let line = "1 1 252:0 / / rw - ext4 /dev/dm-0 rw\n2 1 7:0 / /home rw - ext4 /dev/loop0 rw\n\
+                    3 1 0:5 / /dev rw - devtmpfs udev rw\n";
         let on = |file| {
             verdicts(&[
                 (MOUNTS, line),
@@ -403,6 +418,8 @@ mod tests {
             ])[1]
         };
         assert_eq!(on("/var/disk.img"), Verdict::Pass);
+        // A device instead of a file: /dev itself is in memory.
+        assert_eq!((on("/dev/sda1"), on("/dev/dm-1")), (Verdict::Warn, Verdict::Pass));
         // A circle ends.
         assert_eq!(on("/home/disk.img"), Verdict::Unknown);
     }

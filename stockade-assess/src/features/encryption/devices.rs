@@ -21,6 +21,9 @@ const BLOCK: &str = "/sys/class/block";
 /// File systems that keep everything in memory.
 const MEMORY: [&str; 4] = ["tmpfs", "ramfs", "rootfs", "devtmpfs"];
 
+/// File systems that may encrypt everything by themselves. Not all of them name a device in /dev.
+const BY_THEMSELVES: [&str; 3] = ["bcachefs", "ubifs", "zfs"];
+
 /// How content gets to where it stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cover {
@@ -136,7 +139,9 @@ impl<'a> Devices<'a> {
         let mut seen: Vec<&str> = root.into_iter().collect();
         let mut others = Vec::new();
         for mount in &self.mounts {
-            let on_disk = !mount.majmin.starts_with("0:") || of_source(mount).is_some();
+            let on_disk = !mount.majmin.starts_with("0:")
+                || of_source(mount).is_some()
+                || BY_THEMSELVES.contains(&mount.fs_type.as_str());
             // Images that are mounted read only, such as those of packages.
             let image = matches!(mount.fs_type.as_str(), "squashfs" | "erofs" | "iso9660" | "cramfs");
             if on_disk && !image && !seen.contains(&mount.majmin.as_str()) {
@@ -159,13 +164,8 @@ impl<'a> Devices<'a> {
         }
         match kind {
             "ecryptfs" => return Cover::Encrypted(vec![kind.to_owned()]),
-            "zfs" => {
-                return Cover::Unknown("zfs does not show the kernel's files whether it encrypts".into());
-            }
-            "bcachefs" => {
-                return Cover::Unknown(
-                    "bcachefs encrypts by itself, and does not show whether it does".into(),
-                );
+            _ if BY_THEMSELVES.contains(&kind) => {
+                return Cover::Unknown(format!("{kind} may encrypt by itself, and the kernel does not tell"));
             }
             "overlay" => return Cover::Unknown("an overlay's layers cannot be seen from here".into()),
             _ => {}
@@ -233,7 +233,14 @@ impl<'a> Devices<'a> {
             return Cover::Unknown(format!("too many devices below {name}"));
         }
         self.left.set(self.left.get() - 1);
-        if name.starts_with("zram") || name.starts_with("ram") {
+        if name.starts_with("zram") {
+            // What is not used may be written to a disk.
+            return match self.system.text(&format!("{BLOCK}/{name}/backing_dev")) {
+                Ok(path) if path.starts_with('/') => self.through(&self.by_path(&path), depth + 1),
+                _ => Cover::Memory,
+            };
+        }
+        if name.starts_with("ram") {
             return Cover::Memory;
         }
         match self.told.get(name) {
@@ -258,6 +265,10 @@ impl<'a> Devices<'a> {
                 .unwrap_or(Cover::Memory);
         }
         if let Ok(file) = self.system.text(&format!("{BLOCK}/{name}/loop/backing_file")) {
+            let device = self.by_path(&file);
+            if file.starts_with("/dev/") && self.system.exists(&format!("{BLOCK}/{device}")) {
+                return self.through(&device, depth + 1);
+            }
             return match self.mount_of(&file) {
                 Some(mount) => self.behind_at(mount, depth + 1),
                 None => {
