@@ -96,12 +96,11 @@ impl Database {
     /// Asks the kernel. The module `xfrm_user` must be there: asking would load it.
     pub(super) fn ask() -> io::Result<Self> {
         let mut database = Self::default();
-        let socket = Socket::new(NETLINK_XFRM)?;
-        database.dump(&socket, XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
-        database.dump(&socket, XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
+        database.dump(XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
+        database.dump(XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
         // 5.15 and later; before, everything is let through.
         let default = XfrmMessage::GetPolicyDefault(policy::DefaultMessage::default());
-        match database.dump(&socket, default, false) {
+        match database.dump(default, false) {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 Err(error)
             }
@@ -109,7 +108,10 @@ impl Database {
         }
     }
 
-    fn dump(&mut self, socket: &Socket, request: XfrmMessage, all: bool) -> io::Result<()> {
+    /// Each on a socket of its own: what is left of one that has become too long ends with it.
+    fn dump(&mut self, request: XfrmMessage, all: bool) -> io::Result<()> {
+        let socket = Socket::new(NETLINK_XFRM)?;
+        let most = self.states.len() + self.policies.len() + MOST;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | if all { NLM_F_DUMP } else { 0 };
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
@@ -120,7 +122,8 @@ impl Database {
         let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
         loop {
             let length = socket.recv(&mut buffer.as_mut_slice(), 0)?;
-            if self.take(buffer.get(..length).unwrap_or_default())? || !all {
+            let ends = self.take(buffer.get(..length).unwrap_or_default())?;
+            if ends || !all || self.states.len() + self.policies.len() >= most {
                 return Ok(());
             }
         }
@@ -155,7 +158,7 @@ impl Database {
                 _ => break,
             }
         }
-        Ok(self.states.len() >= MOST || self.policies.len() >= MOST)
+        Ok(false)
     }
 
     fn add(&mut self, message: XfrmMessage) {
