@@ -25,6 +25,9 @@ const SIZE: usize = 64 << 10;
 /// As many states and as many policies are read as this.
 const MOST: usize = 100_000;
 
+/// The protocol that compresses. It protects nothing, and is left out where the packet gets no smaller.
+const COMPRESSION: u8 = 108;
+
 /// Whether a state is for what comes or for what goes. 6.10 and later.
 const XFRMA_SA_DIR: u16 = 33;
 
@@ -86,7 +89,9 @@ pub(super) struct Policy {
 /// What a policy wants to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
-    pub(super) destination: String,
+    /// None if the state's may be any.
+    pub(super) destination: Option<String>,
+    /// 0 if the state's may be any.
     pub(super) request: u32,
     /// What has no state for it is let through as it is.
     pub(super) optional: bool,
@@ -248,14 +253,19 @@ impl Policy {
             _ => None,
         });
         let template = |template: &UserTemplate| Template {
-            destination: address(template.family, &template.id.daddr),
+            destination: Some(address(template.family, &template.id.daddr))
+                .filter(|_| template.id.daddr.addr != [0; 16]),
             request: template.reqid,
             optional: template.optional != 0,
         };
         Some(Self {
             direction,
             allows: info.action == 0,
-            templates: templates.flatten().map(template).collect(),
+            templates: templates
+                .flatten()
+                .filter(|template| template.id.proto != COMPRESSION)
+                .map(template)
+                .collect(),
         })
     }
 }
@@ -312,11 +322,15 @@ pub(super) mod tests {
         message(XfrmMessage::AddSa(state::ModifyMessage { user_sa_info: info, nlas }))
     }
 
+    /// One that also compresses where that helps.
     fn policy(direction: u8, optional: u8) -> Vec<u8> {
         let mut template = UserTemplate { family: 2, reqid: 7, optional, ..UserTemplate::default() };
-        template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, 2]);
-        let mut policy =
-            policy::ModifyMessage { nlas: vec![XfrmAttrs::Template(vec![template])], ..Default::default() };
+        template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, if direction == 1 { 1 } else { 2 }]);
+        template.id.proto = 50;
+        let mut compression = UserTemplate { optional: 1, ..template.clone() };
+        compression.id.proto = COMPRESSION;
+        let templates = XfrmAttrs::Template(vec![compression, template]);
+        let mut policy = policy::ModifyMessage { nlas: vec![templates], ..Default::default() };
         policy.user_policy_info.direction = direction;
         message(XfrmMessage::AddPolicy(policy))
     }
