@@ -19,6 +19,7 @@ const REPLAY: &str = "ipsec.replay";
 const ALL: [&str; 4] = [STATES, ALGORITHMS, SECRETS, REPLAY];
 
 const NETLINK: &str = "netlink (XFRM)";
+const NOT_UNDERSTOOD: &str = "a part of the kernel's answer is not understood";
 
 fn check(system: &System, report: &mut Report) {
     match there(system) {
@@ -94,22 +95,25 @@ fn judge(database: &Database, report: &mut Report) {
                     "IPsec is not in use: there are no states and no policies",
                 )
             } else {
-                Finding::unknown(id, How::Read, "the kernel's answer is not understood")
+                Finding::unknown(id, How::Read, NOT_UNDERSTOOD)
             };
             report.add(finding.seen(NETLINK, summary(database)));
         }
         return;
     }
-    report.add(consistent(database));
-    if states.is_empty() {
-        for id in [ALGORITHMS, SECRETS, REPLAY] {
-            report.add(Finding::not_applicable(id, How::Read, "there are policies, and no states yet"));
+    let findings = if states.is_empty() {
+        let none = |id| Finding::not_applicable(id, How::Read, "there are policies, and no states yet");
+        [consistent(database), none(ALGORITHMS), none(SECRETS), none(REPLAY)]
+    } else {
+        [consistent(database), strength(states), secrets(states), replay(states, policies)]
+    };
+    for mut finding in findings {
+        // What was not understood may be worse.
+        if database.garbled > 0 && !matches!(finding.verdict, Verdict::Fail | Verdict::Warn) {
+            (finding.verdict, finding.found) = (Verdict::Unknown, NOT_UNDERSTOOD.to_owned());
         }
-        return;
+        report.add(finding);
     }
-    report.add(strength(states));
-    report.add(secrets(states));
-    report.add(replay(states, policies));
 }
 
 fn summary(database: &Database) -> String {
@@ -126,18 +130,19 @@ fn consistent(database: &Database) -> Finding {
     let optional =
         policies.iter().filter(|policy| policy.allows && policy.templates.iter().any(|t| t.optional));
     let optional = optional.count();
-    let wants = |policy: &&Policy| !policy.templates.is_empty();
+    let wants = policies.iter().any(|policy| !policy.templates.is_empty());
     let (verdict, found) = if optional > 0 {
         let found = format!(
             "packets pass in plain text while there is no state for them, by {optional} of {} policies",
             policies.len()
         );
         (Verdict::Warn, found)
-    } else if database.garbled > 0 {
-        (Verdict::Unknown, "a part of the kernel's answer is not understood".to_owned())
-    } else if database.states.is_empty() && policies.iter().any(|policy| wants(&policy)) {
-        (Verdict::Warn, "there are policies and no states: what they are for does not pass".to_owned())
-    } else if !policies.iter().any(|policy| wants(&policy)) {
+    } else if database.states.is_empty() && !wants {
+        (Verdict::NotApplicable, "there are no states, and no policy wants any".to_owned())
+    } else if database.states.is_empty() {
+        // As between two machines that have nothing to say to each other yet.
+        (Verdict::Pass, "what policies are for does not pass while there are no states".to_owned())
+    } else if !wants {
         (Verdict::Warn, "there are states, and no policy sends anything through them".to_owned())
     } else {
         (Verdict::Pass, "what policies are for passes by states or not at all".to_owned())
@@ -282,7 +287,10 @@ mod tests {
             verdicts(&database)[3]
         };
         assert_eq!(verdict(|_| {}), Verdict::Fail);
-        assert_eq!(verdict(|database| database.states[0].destination = "192.0.2.1".into()), Verdict::NotApplicable);
+        assert_eq!(
+            verdict(|database| database.states[0].destination = "192.0.2.1".into()),
+            Verdict::NotApplicable
+        );
         assert_eq!(verdict(|database| database.states[0].request = 8), Verdict::Unknown);
         let guarded = |database: &mut Database| {
             (database.states[0].request, database.states[0].replay_window) = (8, 32);
@@ -306,7 +314,19 @@ mod tests {
         database.states.clear();
         assert_eq!(
             verdicts(&database),
-            [Verdict::Warn, Verdict::NotApplicable, Verdict::NotApplicable, Verdict::NotApplicable]
+            [Verdict::Pass, Verdict::NotApplicable, Verdict::NotApplicable, Verdict::NotApplicable]
+        );
+        database.garbled = 1;
+        assert_eq!(verdicts(&database), [Verdict::Unknown; 4]);
+        // One that only excepts, as of strongSwan for the network around.
+        database.garbled = 0;
+        database.policies.iter_mut().for_each(|policy| policy.templates.clear());
+        assert_eq!(verdicts(&database), [Verdict::NotApplicable; 4]);
+        let mut database = netlink::tests::database(1, 32, 0);
+        database.garbled = 1;
+        assert_eq!(
+            verdicts(&database),
+            [Verdict::Unknown, Verdict::Unknown, Verdict::Warn, Verdict::Unknown]
         );
         assert_eq!(verdicts(&Database::default()), [Verdict::NotApplicable; 4]);
         assert_eq!(verdicts(&Database { garbled: 1, ..Database::default() }), [Verdict::Unknown; 4]);

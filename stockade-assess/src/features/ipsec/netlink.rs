@@ -38,7 +38,7 @@ pub(super) struct Database {
     pub(super) policies: Vec<Policy>,
     /// Directions in which what no policy is for is refused.
     pub(super) refused: Vec<&'static str>,
-    /// Messages that were not understood.
+    /// Messages that were not understood, or not read since there are too many.
     pub(super) garbled: usize,
 }
 
@@ -128,7 +128,11 @@ impl Database {
         loop {
             let length = socket.recv(&mut buffer.as_mut_slice(), 0)?;
             let ends = self.take(buffer.get(..length).unwrap_or_default())?;
-            if ends || !all || self.states.len() + self.policies.len() >= most {
+            if ends || !all {
+                return Ok(());
+            }
+            if self.states.len() + self.policies.len() >= most {
+                self.garbled += 1;
                 return Ok(());
             }
         }
@@ -327,7 +331,7 @@ pub(super) mod tests {
         let mut template = UserTemplate { family: 2, reqid: 7, optional, ..UserTemplate::default() };
         template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, if direction == 1 { 1 } else { 2 }]);
         template.id.proto = 50;
-        let mut compression = UserTemplate { optional: 1, ..template.clone() };
+        let mut compression = UserTemplate { optional: 1, ..template };
         compression.id.proto = COMPRESSION;
         let templates = XfrmAttrs::Template(vec![compression, template]);
         let mut policy = policy::ModifyMessage { nlas: vec![templates], ..Default::default() };
