@@ -69,7 +69,10 @@ fn root(system: &System, devices: &Devices) -> Finding {
         return Finding::unknown(ROOT, How::Read, format!("{MOUNTS} does not tell of /"));
     };
     let on_it = |path: &&str| {
-        system.exists(path) && devices.mount_of(path).is_some_and(|other| other.majmin == mount.majmin)
+        system.exists(path)
+            // An empty folder keeps no secret.
+            && system.names(path).map_or(true, |names| !names.is_empty())
+            && devices.mount_of(path).is_some_and(|other| other.majmin == mount.majmin)
     };
     let finding = match devices.behind(mount) {
         Cover::Encrypted(_) => {
@@ -374,6 +377,7 @@ mod tests {
         assert_eq!(verdicts(&[("/sys/class/block/dm-2/dm/uuid", "LVM-x")])[2], Verdict::Fail);
         let mut few: Vec<(String, String)> = files();
         few.retain(|(path, _)| path != "/etc/shadow" && path != luks);
+        few.push(("/etc/ssl/private/".into(), String::new()));
         let few: Vec<(&str, &str)> =
             few.iter().map(|(path, content)| (path.as_str(), content.as_str())).collect();
         let findings = FEATURE.findings(&System::fake(&few));
