@@ -15,7 +15,8 @@ pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "security module
 const ACTIVE: &str = "lsm.active";
 const LANDLOCK: &str = "lsm.landlock";
 
-const LIMIT: Duration = Duration::from_secs(1);
+/// An instant is enough, but where many wait for the processor.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Modules that restrict nobody until they are told to, and what is missed without them.
 const WANTED: [(&str, &str); 4] = [
