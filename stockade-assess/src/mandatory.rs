@@ -60,6 +60,8 @@ impl Module {
 /// [`Unread`] when neither is to be seen.
 pub(crate) fn active(system: &System) -> Result<Vec<String>, Unread> {
     match system.text(LIST) {
+        // That of a kernel with security modules begins with those that it cannot do without.
+        Ok(list) if list.is_empty() => Err(Unread::not_understood(LIST, &list)),
         Ok(list) => Ok(list.split(',').map(str::to_owned).collect()),
         Err(unread) if unread.is_missing() && system.exists("/sys/fs") => {
             // The kernel makes these folders only for a module that is active.
@@ -108,7 +110,7 @@ pub(crate) fn enabled(system: &System, module: Module, id: &'static str) -> (Fin
         let found = format!("{} is what this machine is set up for, though it is not active", other.title());
         Finding::not_applicable(id, How::Derived, found)
     } else {
-        let found = format!("neither {title} nor another module for mandatory access control is active");
+        let found = "none of SELinux, AppArmor and Smack is active, of which one should be";
         Finding::new(id, Verdict::Fail, How::Read, found)
     };
     (finding.seen(source, seen), Some(Inactive::Off(title)))
@@ -153,6 +155,7 @@ mod tests {
         assert_eq!(verdict(AppArmor, &fedora), Verdict::NotApplicable);
         assert_eq!((verdict(SeLinux, &[none]), verdict(AppArmor, &[none])), (Verdict::Fail, Verdict::Fail));
         assert_eq!(verdict(SeLinux, &[]), Verdict::Unknown);
+        assert_eq!(verdict(SeLinux, &[(LIST, "\n")]), Verdict::Unknown);
     }
 
     #[test]

@@ -25,6 +25,10 @@ const NAMESPACES: &str = "apparmor.user-namespaces";
 
 const FILE: &str = "/sys/kernel/security/apparmor/profiles";
 const RESTRICTION: &str = "kernel.apparmor_restrict_unprivileged_userns";
+/// With it, the restriction refuses nothing.
+const ONLY_LOGS: &str = "kernel.apparmor_restrict_unprivileged_userns_complain";
+/// Where one of them is 0, there is nothing to restrict.
+const NONE: [&str; 2] = ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"];
 
 fn check(system: &System, report: &mut Report) {
     let (enabled, inactive) = mandatory::enabled(system, Module::AppArmor, ENABLED);
@@ -88,12 +92,12 @@ impl Profiles {
             (Verdict::Fail, "none of the loaded profiles is enforced".to_owned())
         } else if !complaining.is_empty() {
             let found = format!(
-                "{} profiles only log what they would refuse, {enforced} are enforced",
+                "profiles that only log what they would refuse: {}, enforced: {enforced}",
                 complaining.len()
             );
             (Verdict::Warn, found)
         } else {
-            (Verdict::Pass, format!("{enforced} profiles are enforced, none only logs"))
+            (Verdict::Pass, format!("profiles enforced: {enforced}, none only logs"))
         };
         let modes: Vec<String> =
             self.0.iter().map(|(mode, names)| format!("{mode} {}", names.len())).collect();
@@ -105,26 +109,33 @@ impl Profiles {
 
 /// Ubuntu's restriction: whoever is not confined gets no capabilities in a user namespace of their own.
 fn namespaces(system: &System) -> Finding {
-    let (verdict, found) = match system.setting(RESTRICTION).as_deref() {
-        Ok("1") => {
-            (Verdict::Pass, "user namespaces give capabilities to programs with a profile for it only")
-        }
-        Ok("0") => (Verdict::Warn, "user namespaces give capabilities to every program"),
-        Ok(other) => {
-            return Finding::unknown(
-                NAMESPACES,
-                How::Read,
-                format!("{RESTRICTION} is {other:?}, neither 0 nor 1"),
-            );
-        }
+    let restricted = match system.setting(RESTRICTION) {
+        Ok(value) => value,
         Err(unread) if unread.is_missing() => {
             let found = "this kernel has no such restriction, which is Ubuntu's";
             return Finding::not_applicable(NAMESPACES, How::Read, found);
         }
         Err(unread) => return Finding::unknown(NAMESPACES, How::Read, unread),
     };
-    Finding::new(NAMESPACES, verdict, How::Read, found)
-        .seen(RESTRICTION, system.setting(RESTRICTION).unwrap_or_default())
+    let none = NONE.iter().find(|name| system.setting(name).is_ok_and(|value| value == "0"));
+    let only_logs = system.setting(ONLY_LOGS).is_ok_and(|value| value != "0");
+    let (verdict, found) = match (restricted.as_str(), none) {
+        ("0", Some(_)) => (Verdict::NotApplicable, "programs without rights get no user namespaces at all"),
+        ("0", None) => (Verdict::Warn, "user namespaces give capabilities to every program"),
+        ("1", _) if only_logs => {
+            (Verdict::Warn, "user namespaces give capabilities to every program, which is only logged")
+        }
+        ("1", _) => {
+            (Verdict::Pass, "user namespaces give capabilities to programs with a profile for it only")
+        }
+        (other, _) => {
+            let missing = format!("{RESTRICTION} is {other:?}, neither 0 nor 1");
+            return Finding::unknown(NAMESPACES, How::Read, missing);
+        }
+    };
+    let finding = Finding::new(NAMESPACES, verdict, How::Read, found).seen(RESTRICTION, restricted);
+    let finding = if only_logs { finding.seen(ONLY_LOGS, "on") } else { finding };
+    none.iter().fold(finding, |finding, name| finding.seen(**name, "0"))
 }
 
 #[cfg(test)]
@@ -156,6 +167,14 @@ mod tests {
         let path = crate::system::setting_path(RESTRICTION);
         let with = |value| verdict(NAMESPACES, &[ACTIVE, (path.as_str(), value)]);
         assert_eq!((with("1\n"), with("0\n"), with("x")), (Verdict::Pass, Verdict::Warn, Verdict::Unknown));
+        let beside = |value, name, other| {
+            let other = (crate::system::setting_path(name), other);
+            verdict(NAMESPACES, &[ACTIVE, (path.as_str(), value), (other.0.as_str(), other.1)])
+        };
+        assert_eq!(beside("1", ONLY_LOGS, "0"), Verdict::Pass);
+        assert_eq!(beside("1", ONLY_LOGS, "1"), Verdict::Warn);
+        assert_eq!(beside("0", "user.max_user_namespaces", "0"), Verdict::NotApplicable);
+        assert_eq!(beside("0", "kernel.unprivileged_userns_clone", "1"), Verdict::Warn);
         assert_eq!(verdict(NAMESPACES, &[ACTIVE]), Verdict::NotApplicable);
     }
 }

@@ -69,7 +69,10 @@ fn root(system: &System, devices: &Devices) -> Finding {
         return Finding::unknown(ROOT, How::Read, format!("{MOUNTS} does not tell of /"));
     };
     let on_it = |path: &&str| {
-        system.exists(path) && devices.mount_of(path).is_some_and(|other| other.majmin == mount.majmin)
+        system.exists(path)
+            // An empty folder keeps no secret.
+            && system.names(path).map_or(true, |names| !names.is_empty())
+            && devices.mount_of(path).is_some_and(|other| other.majmin == mount.majmin)
     };
     let finding = match devices.behind(mount) {
         Cover::Encrypted(_) => {
@@ -187,7 +190,8 @@ fn swap(system: &System, devices: &Devices) -> Finding {
         places.iter().filter(|(.., cover)| wanted(cover)).map(|(_, place, _)| place.as_str()).collect()
     };
     let plain = named(|cover| matches!(cover, Cover::Plain(_)));
-    let unknown = named(|cover| matches!(cover, Cover::Unknown(_)));
+    // Another machine may write it to its disk as it comes.
+    let unknown = named(|cover| matches!(cover, Cover::Unknown(_) | Cover::Elsewhere(_)));
     let finding = if !plain.is_empty() {
         let found = format!("memory may be written in plain text to {}", few(&plain));
         Finding::new(SWAP, Verdict::Fail, How::Derived, found)
@@ -208,18 +212,28 @@ fn swap(system: &System, devices: &Devices) -> Finding {
 
 /// People's folders that lie on plain file systems.
 fn files(system: &System, devices: &Devices) -> Finding {
+    let cover = |path: &str| devices.mount_of(path).map(|mount| devices.behind(mount));
     let mut homes = vec!["/root".to_owned()];
-    homes.extend(
-        system.names("/home").unwrap_or_default().iter().take(64).map(|name| format!("/home/{name}")),
-    );
-    let plain: Vec<String> = homes
-        .into_iter()
-        .filter(|home| system.exists(home) && !home.ends_with("/lost+found"))
-        .filter(|home| !system.is_live() || is_folder(home))
-        .filter(|home| {
-            devices.mount_of(home).is_some_and(|mount| matches!(devices.behind(mount), Cover::Plain(_)))
-        })
-        .collect();
+    // Another machine is not asked: it may not answer.
+    if !matches!(cover("/home"), Some(Cover::Elsewhere(_))) {
+        let names = system.names("/home").unwrap_or_default();
+        homes.extend(names.iter().take(64).map(|name| format!("/home/{name}")));
+    }
+    let (mut plain, mut unknown) = (Vec::new(), Vec::new());
+    for home in homes.into_iter().filter(|home| !home.ends_with("/lost+found")) {
+        let homes = match cover(&home) {
+            Some(Cover::Plain(_)) => &mut plain,
+            Some(Cover::Unknown(_)) | None => &mut unknown,
+            Some(_) => continue,
+        };
+        if system.exists(&home) && (!system.is_live() || is_folder(&home)) {
+            homes.push(home);
+        }
+    }
+    if plain.is_empty() && !unknown.is_empty() {
+        let missing = format!("what is behind {} is not known", few(&unknown));
+        return Finding::unknown(FILES, How::Derived, missing);
+    }
     if plain.is_empty() {
         return Finding::not_applicable(
             FILES,
@@ -238,7 +252,7 @@ fn files(system: &System, devices: &Devices) -> Finding {
         .filter_map(|name| attribute(&format!("/usr/bin/{name}"), StatxAttributes::VERITY).ok())
         .collect();
     let verity = looked.iter().filter(|protected| **protected).count();
-    open_homes(&plain, |home| attribute(home, StatxAttributes::ENCRYPTED))
+    open_homes(&plain, &unknown, |home| attribute(home, StatxAttributes::ENCRYPTED))
         .seen("statx of programs in /usr/bin", format!("{verity} of {} protected by fs-verity", looked.len()))
 }
 
@@ -253,8 +267,14 @@ fn attribute(path: &str, wanted: StatxAttributes) -> io::Result<bool> {
     Ok(answer.stx_attributes.contains(wanted))
 }
 
-fn open_homes(plain: &[String], is_encrypted: impl Fn(&str) -> io::Result<bool>) -> Finding {
-    let (mut encrypted, mut open, mut failed) = (0, Vec::new(), Vec::new());
+fn open_homes(
+    plain: &[String],
+    unknown: &[String],
+    is_encrypted: impl Fn(&str) -> io::Result<bool>,
+) -> Finding {
+    let (mut encrypted, mut open) = (0, Vec::new());
+    let mut failed: Vec<String> =
+        unknown.iter().map(|home| format!("{home}: what is behind it is not known")).collect();
     for home in plain {
         match is_encrypted(home) {
             Ok(true) => encrypted += 1,
@@ -357,6 +377,7 @@ mod tests {
         assert_eq!(verdicts(&[("/sys/class/block/dm-2/dm/uuid", "LVM-x")])[2], Verdict::Fail);
         let mut few: Vec<(String, String)> = files();
         few.retain(|(path, _)| path != "/etc/shadow" && path != luks);
+        few.push(("/etc/ssl/private/".into(), String::new()));
         let few: Vec<(&str, &str)> =
             few.iter().map(|(path, content)| (path.as_str(), content.as_str())).collect();
         let findings = FEATURE.findings(&System::fake(&few));
@@ -383,7 +404,18 @@ mod tests {
         let swaps = |line: &str| verdicts(&[("/proc/swaps", &format!("Filename\n{line}\n"))])[2];
         assert_eq!(swaps("/swapfile file 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/boot/swapfile file 9 0 -2"), Verdict::Fail);
+        let remote = format!("{TWO}26 22 0:50 / /net rw - nfs4 server:/x rw\n");
+        let swapped = ("/proc/swaps", "Filename\n/net/swapfile file 9 0 -2\n");
+        assert_eq!(verdicts(&[(MOUNTS, &remote), swapped])[2], Verdict::Unknown);
         assert_eq!(swaps("/dev/zram0 partition 9 0 100"), Verdict::Pass);
+        let zram = |disk| {
+            verdicts(&[
+                ("/proc/swaps", "Filename\n/dev/zram0 partition 9 0 100\n"),
+                ("/sys/class/block/zram0/backing_dev", disk),
+            ])[2]
+        };
+        assert_eq!((zram("none\n"), zram("/dev/dm-1\n")), (Verdict::Pass, Verdict::Pass));
+        assert_eq!(zram("/dev/sda1\n"), Verdict::Fail);
         // Without udev it is no link.
         assert_eq!(swaps("/dev/mapper/swap partition 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/dev/sdz partition 9 0 100"), Verdict::Unknown);
@@ -393,8 +425,15 @@ mod tests {
     }
 
     #[test]
+    fn file_systems_that_may_encrypt_are_not_left_out() {
+        let mounts = format!("{TWO}26 22 0:50 / /srv rw - zfs tank/srv rw\n");
+        assert_eq!(verdicts(&[(MOUNTS, &mounts)])[1], Verdict::Unknown);
+    }
+
+    #[test]
     fn a_file_as_a_disk_is_as_its_file_system() {
-        let line = "1 1 252:0 / / rw - ext4 /dev/dm-0 rw\n2 1 7:0 / /home rw - ext4 /dev/loop0 rw\n";
+        let line = "1 1 252:0 / / rw - ext4 /dev/dm-0 rw\n2 1 7:0 / /home rw - ext4 /dev/loop0 rw\n\
+                    3 1 0:5 / /dev rw - devtmpfs udev rw\n";
         let on = |file| {
             verdicts(&[
                 (MOUNTS, line),
@@ -403,6 +442,8 @@ mod tests {
             ])[1]
         };
         assert_eq!(on("/var/disk.img"), Verdict::Pass);
+        // A device instead of a file: /dev itself is in memory.
+        assert_eq!((on("/dev/sda1"), on("/dev/dm-1")), (Verdict::Warn, Verdict::Pass));
         // A circle ends.
         assert_eq!(on("/home/disk.img"), Verdict::Unknown);
     }
@@ -410,12 +451,20 @@ mod tests {
     #[test]
     fn a_home_is_encrypted_by_its_disk_or_by_itself() {
         let plain = ["/root".to_owned(), "/home/a".to_owned()];
-        let verdict = |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, is_encrypted).verdict;
+        let verdict =
+            |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, &[], is_encrypted).verdict;
         assert_eq!(verdict(|_| Ok(true)), Verdict::Pass);
         assert_eq!(verdict(|home| Ok(home == "/root")), Verdict::Warn);
         let fails =
             |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         assert_eq!(verdict(fails), Verdict::Unknown);
+        assert_eq!(open_homes(&plain, &["/home/b".to_owned()], |_| Ok(true)).verdict, Verdict::Unknown);
+        let on = |mounts: &str| {
+            let files = [(MOUNTS, mounts), ("/root/", ""), ("/home/a/", "")];
+            FEATURE.findings(&System::fake(&files))[FILES].verdict
+        };
+        assert_eq!(on("1 1 0:30 / / rw - overlay overlay rw\n"), Verdict::Unknown);
+        assert_eq!(on("1 1 0:30 / / rw - nfs4 server:/x rw\n"), Verdict::NotApplicable);
         assert!(is_folder("/proc/self") && !is_folder("/proc/self/exe"));
         assert!(!attribute("/proc/self/exe", StatxAttributes::ENCRYPTED).unwrap());
     }

@@ -19,6 +19,7 @@ const REPLAY: &str = "ipsec.replay";
 const ALL: [&str; 4] = [STATES, ALGORITHMS, SECRETS, REPLAY];
 
 const NETLINK: &str = "netlink (XFRM)";
+const NOT_UNDERSTOOD: &str = "a part of the kernel's answer is not understood";
 
 fn check(system: &System, report: &mut Report) {
     match there(system) {
@@ -94,22 +95,25 @@ fn judge(database: &Database, report: &mut Report) {
                     "IPsec is not in use: there are no states and no policies",
                 )
             } else {
-                Finding::unknown(id, How::Read, "the kernel's answer is not understood")
+                Finding::unknown(id, How::Read, NOT_UNDERSTOOD)
             };
             report.add(finding.seen(NETLINK, summary(database)));
         }
         return;
     }
-    report.add(consistent(database));
-    if states.is_empty() {
-        for id in [ALGORITHMS, SECRETS, REPLAY] {
-            report.add(Finding::not_applicable(id, How::Read, "there are policies, and no states yet"));
+    let findings = if states.is_empty() {
+        let none = |id| Finding::not_applicable(id, How::Read, "there are policies, and no states yet");
+        [consistent(database), none(ALGORITHMS), none(SECRETS), none(REPLAY)]
+    } else {
+        [consistent(database), strength(states), secrets(states), replay(states, policies)]
+    };
+    for mut finding in findings {
+        // What was not understood may be worse.
+        if database.garbled > 0 && !matches!(finding.verdict, Verdict::Fail | Verdict::Warn) {
+            (finding.verdict, finding.found) = (Verdict::Unknown, NOT_UNDERSTOOD.to_owned());
         }
-        return;
+        report.add(finding);
     }
-    report.add(strength(states));
-    report.add(secrets(states));
-    report.add(replay(states, policies));
 }
 
 fn summary(database: &Database) -> String {
@@ -126,18 +130,19 @@ fn consistent(database: &Database) -> Finding {
     let optional =
         policies.iter().filter(|policy| policy.allows && policy.templates.iter().any(|t| t.optional));
     let optional = optional.count();
-    let wants = |policy: &&Policy| !policy.templates.is_empty();
+    let wants = policies.iter().any(|policy| !policy.templates.is_empty());
     let (verdict, found) = if optional > 0 {
         let found = format!(
             "packets pass in plain text while there is no state for them, by {optional} of {} policies",
             policies.len()
         );
         (Verdict::Warn, found)
-    } else if database.garbled > 0 {
-        (Verdict::Unknown, "a part of the kernel's answer is not understood".to_owned())
-    } else if database.states.is_empty() && policies.iter().any(|policy| wants(&policy)) {
-        (Verdict::Warn, "there are policies and no states: what they are for does not pass".to_owned())
-    } else if !policies.iter().any(|policy| wants(&policy)) {
+    } else if database.states.is_empty() && !wants {
+        (Verdict::NotApplicable, "there are no states, and no policy wants any".to_owned())
+    } else if database.states.is_empty() {
+        // As between two machines that have nothing to say to each other yet.
+        (Verdict::Pass, "what policies are for does not pass while there are no states".to_owned())
+    } else if !wants {
         (Verdict::Warn, "there are states, and no policy sends anything through them".to_owned())
     } else {
         (Verdict::Pass, "what policies are for passes by states or not at all".to_owned())
@@ -198,25 +203,19 @@ fn secrets(states: &[State]) -> Finding {
 }
 
 fn replay(states: &[State], policies: &[Policy]) -> Finding {
-    // Older kernels do not say which way a state is for: policies for what comes do.
-    let wanted: Vec<(&str, u32)> = policies
-        .iter()
-        .filter(|policy| policy.direction != "out")
-        .flat_map(|policy| policy.templates.iter().map(|t| (t.destination.as_str(), t.request)))
-        .collect();
-    let inbound = |state: &&State| {
-        state.inbound.unwrap_or_else(|| wanted.contains(&(state.destination.as_str(), state.request)))
-    };
-    let inbound: Vec<&State> = states.iter().filter(inbound).collect();
+    let (mut inbound, mut unclear) = (Vec::new(), 0);
+    for state in states {
+        match state.inbound.or_else(|| direction(state, policies)) {
+            Some(false) => {}
+            None if state.replay_window == 0 => unclear += 1,
+            // One with a window refuses what it has seen, whichever it is for.
+            Some(true) | None => inbound.push(state),
+        }
+    }
     let open: Vec<String> =
         inbound.iter().filter(|state| state.replay_window == 0).map(ToString::to_string).collect();
     let extended = inbound.iter().filter(|state| state.extended_numbers).count();
-    let finding = if inbound.is_empty() {
-        Finding::not_applicable(REPLAY, How::Derived, "no state is known to be for what comes in")
-    } else if open.is_empty() {
-        let found = "each state for what comes in refuses packets that it has seen";
-        Finding::new(REPLAY, Verdict::Pass, How::Read, found)
-    } else {
+    let finding = if !open.is_empty() {
         Finding::new(
             REPLAY,
             Verdict::Fail,
@@ -224,8 +223,36 @@ fn replay(states: &[State], policies: &[Policy]) -> Finding {
             format!("{} of {} states accept packets again and again", open.len(), inbound.len()),
         )
         .seen("replay window 0", few(&open))
+    } else if unclear > 0 {
+        let missing = format!(
+            "neither the kernel nor a policy tells whether {unclear} of {} states are for what comes in",
+            states.len()
+        );
+        Finding::unknown(REPLAY, How::Derived, missing)
+    } else if inbound.is_empty() {
+        Finding::not_applicable(REPLAY, How::Derived, "no state is known to be for what comes in")
+    } else {
+        let found = "each state for what comes in refuses packets that it has seen";
+        Finding::new(REPLAY, Verdict::Pass, How::Read, found)
     };
     finding.seen("extended sequence numbers", format!("{extended} of {}", inbound.len()))
+}
+
+/// Whether a state is for what comes in, where the kernel does not say so: older ones do not. Policies for the one direction want it then, and
+/// none for the other.
+fn direction(state: &State, policies: &[Policy]) -> Option<bool> {
+    let is_wanted = |out: bool| {
+        let policies = policies.iter().filter(|policy| (policy.direction == "out") == out);
+        policies.flat_map(|policy| &policy.templates).any(|template| {
+            template.destination.as_ref().is_none_or(|destination| *destination == state.destination)
+                && (template.request == 0 || template.request == state.request)
+        })
+    };
+    match (is_wanted(false), is_wanted(true)) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -253,11 +280,29 @@ mod tests {
 
     #[test]
     fn the_direction_of_a_state_follows_from_policies_where_the_kernel_does_not_tell() {
-        let mut database = netlink::tests::database(0, 0, 0);
-        database.states[0].inbound = None;
-        assert_eq!(verdicts(&database)[3], Verdict::Fail);
-        database.states[0].request = 8;
-        assert_eq!(verdicts(&database)[3], Verdict::NotApplicable);
+        let verdict = |change: fn(&mut Database)| {
+            let mut database = netlink::tests::database(0, 0, 0);
+            database.states[0].inbound = None;
+            change(&mut database);
+            verdicts(&database)[3]
+        };
+        assert_eq!(verdict(|_| {}), Verdict::Fail);
+        assert_eq!(
+            verdict(|database| database.states[0].destination = "192.0.2.1".into()),
+            Verdict::NotApplicable
+        );
+        assert_eq!(verdict(|database| database.states[0].request = 8), Verdict::Unknown);
+        let guarded = |database: &mut Database| {
+            (database.states[0].request, database.states[0].replay_window) = (8, 32);
+        };
+        assert_eq!(verdict(guarded), Verdict::Pass);
+        // A policy that names neither wants any state.
+        let any = |database: &mut Database| {
+            database.states[0].request = 8;
+            let template = &mut database.policies[0].templates[0];
+            (template.destination, template.request) = (None, 0);
+        };
+        assert_eq!(verdict(any), Verdict::Fail);
     }
 
     #[test]
@@ -269,7 +314,19 @@ mod tests {
         database.states.clear();
         assert_eq!(
             verdicts(&database),
-            [Verdict::Warn, Verdict::NotApplicable, Verdict::NotApplicable, Verdict::NotApplicable]
+            [Verdict::Pass, Verdict::NotApplicable, Verdict::NotApplicable, Verdict::NotApplicable]
+        );
+        database.garbled = 1;
+        assert_eq!(verdicts(&database), [Verdict::Unknown; 4]);
+        // One that only excepts, as of strongSwan for the network around.
+        database.garbled = 0;
+        database.policies.iter_mut().for_each(|policy| policy.templates.clear());
+        assert_eq!(verdicts(&database), [Verdict::NotApplicable; 4]);
+        let mut database = netlink::tests::database(1, 32, 0);
+        database.garbled = 1;
+        assert_eq!(
+            verdicts(&database),
+            [Verdict::Unknown, Verdict::Unknown, Verdict::Warn, Verdict::Unknown]
         );
         assert_eq!(verdicts(&Database::default()), [Verdict::NotApplicable; 4]);
         assert_eq!(verdicts(&Database { garbled: 1, ..Database::default() }), [Verdict::Unknown; 4]);

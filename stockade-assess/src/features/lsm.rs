@@ -7,6 +7,7 @@ use crate::{
     Feature, Finding, How, Report, System, Verdict,
     child::{self, End},
     mandatory,
+    processes::field,
 };
 
 pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "Security modules", ..Feature::new(check) };
@@ -14,7 +15,8 @@ pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "Security module
 const ACTIVE: &str = "lsm.active";
 const LANDLOCK: &str = "lsm.landlock";
 
-const LIMIT: Duration = Duration::from_secs(1);
+/// An instant is enough, but where many wait for the processor.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Modules that restrict nobody until they are told to, and what is missed without them.
 const WANTED: [(&str, &str); 4] = [
@@ -69,6 +71,7 @@ const FILE: &str = "/proc/self/stat";
 const REFUSED: i32 = 10;
 const NOT_REFUSED: i32 = 11;
 const NOT_READABLE: i32 = 12;
+const NO_ANSWER: i32 = 13;
 /// The error's number is added.
 const NOT_CONFINED: i32 = 100;
 
@@ -81,9 +84,11 @@ fn landlock(system: &System) -> Finding {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u64>(), 0_usize, VERSION)
     };
     if version < 0 {
-        return absent(&io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        let status = system.text("/proc/self/status").unwrap_or_default();
+        return absent(&error, field(&status, "Seccomp") == Some("2"));
     }
-    let end = match child::run(LIMIT, |_| leave(confine(version))) {
+    let end = match child::run(LIMIT, |_| child::leave(confine(version))) {
         Ok((end, _)) => end,
         Err(error) => {
             return Finding::unknown(LANDLOCK, How::Tried, format!("no child could be started: {error}"));
@@ -92,8 +97,13 @@ fn landlock(system: &System) -> Finding {
     judge(end).seen("landlock_create_ruleset(2)", format!("interface {version}"))
 }
 
-fn absent(error: &io::Error) -> Finding {
+/// What no number means. A filter of this process, such as a container's, may have said that there is no such call.
+fn absent(error: &io::Error, is_filtered: bool) -> Finding {
     let found = match error.raw_os_error() {
+        Some(libc::ENOSYS) if is_filtered => {
+            let missing = "this kernel has no Landlock, or a seccomp filter on this process hides it";
+            return Finding::unknown(LANDLOCK, How::Tried, missing);
+        }
         Some(libc::ENOSYS) => "this kernel has no Landlock",
         Some(libc::EOPNOTSUPP) => "this kernel has Landlock, and it was not made active at boot",
         _ => return Finding::unknown(LANDLOCK, How::Tried, format!("landlock_create_ruleset(2): {error}")),
@@ -146,16 +156,12 @@ fn confine(version: i64) -> i32 {
     }
     match fs::File::open(FILE) {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => REFUSED,
-        _ => NOT_REFUSED,
+        Ok(_) => NOT_REFUSED,
+        Err(_) => NO_ANSWER,
     }
 }
 
 static READ: u64 = READ_FILE;
-
-fn leave(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
-}
 
 #[cfg(test)]
 mod tests {
@@ -175,10 +181,18 @@ mod tests {
     fn landlock_that_does_not_hold_is_a_failure_and_none_is_warned_about() {
         let verdict = |status| judge(End::Exited(status)).verdict;
         assert_eq!((verdict(REFUSED), verdict(NOT_REFUSED)), (Verdict::Pass, Verdict::Fail));
-        assert_eq!((verdict(NOT_CONFINED + libc::EPERM), verdict(1)), (Verdict::Unknown, Verdict::Unknown));
-        let absent = |errno| absent(&io::Error::from_raw_os_error(errno)).verdict;
-        assert_eq!((absent(libc::ENOSYS), absent(libc::EOPNOTSUPP)), (Verdict::Warn, Verdict::Warn));
-        assert_eq!(absent(libc::EPERM), Verdict::Unknown);
+        for status in [NOT_CONFINED + libc::EPERM, NOT_READABLE, NO_ANSWER, 1] {
+            assert_eq!(verdict(status), Verdict::Unknown);
+        }
+        let absent = |errno, is_filtered| absent(&io::Error::from_raw_os_error(errno), is_filtered).verdict;
+        assert_eq!(
+            (absent(libc::ENOSYS, false), absent(libc::ENOSYS, true)),
+            (Verdict::Warn, Verdict::Unknown)
+        );
+        assert_eq!(
+            (absent(libc::EOPNOTSUPP, true), absent(libc::EPERM, false)),
+            (Verdict::Warn, Verdict::Unknown)
+        );
         assert_eq!(landlock(&System::fake(&[])).verdict, Verdict::Unknown);
     }
 }

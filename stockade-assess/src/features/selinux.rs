@@ -36,32 +36,24 @@ fn check(system: &System, report: &mut Report) {
         return;
     }
     let enforces = system.number(&format!("{FOLDER}/enforce"));
-    report.add(enforcing(&enforces));
-    // Without a policy there are no classes.
-    let is_loaded = match system.names(&format!("{FOLDER}/class")) {
-        Ok(classes) => !classes.is_empty(),
+    match has_policy(system) {
+        Ok(true) => report.add(enforcing(&enforces)),
+        Ok(false) => {
+            let found = "no policy is loaded, so that nothing is denied";
+            report.add(Finding::new(POLICY, Verdict::Fail, How::Read, found));
+            for id in [ENFORCING, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
+                report.add(Finding::not_applicable(id, How::Read, "no policy is loaded"));
+            }
+            return;
+        }
         Err(unread) => {
-            let missing = match &enforces {
-                Err(unread) if unread.is_missing() => NOT_MOUNTED.to_owned(),
-                _ => unread.to_string(),
-            };
+            let missing = if unread.is_missing() { NOT_MOUNTED.to_owned() } else { unread.to_string() };
+            report.add(enforcing(&enforces));
             for id in [POLICY, PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
                 report.add(Finding::unknown(id, How::Read, &missing));
             }
             return;
         }
-    };
-    if !is_loaded {
-        report.add(Finding::new(
-            POLICY,
-            Verdict::Fail,
-            How::Read,
-            "no policy is loaded, so that nothing is denied",
-        ));
-        for id in [PERMISSIVE, BOOLEANS, UNCONFINED, DENIAL] {
-            report.add(Finding::not_applicable(id, How::Read, "no policy is loaded"));
-        }
-        return;
     }
     let loaded = system.bytes(LOADED).map(|bytes| Policy::read(&bytes));
     report.add(policy(system, loaded.as_ref().ok().and_then(Option::as_ref)));
@@ -73,6 +65,19 @@ fn check(system: &System, report: &mut Report) {
     report.add(booleans(system));
     report.add(contexts::unconfined(system));
     report.add(asked::denial(system, enforces.ok()));
+}
+
+/// Whether a policy is loaded. Without one there are no classes. Where the configuration says SELINUX=disabled, the first program unmounts
+/// selinuxfs and loads none; then each process tells the one context that the kernel knows by itself, a word.
+fn has_policy(system: &System) -> Result<bool, Unread> {
+    const CONTEXT: &str = "/proc/self/attr/current";
+    match system.names(&format!("{FOLDER}/class")) {
+        Ok(classes) => Ok(!classes.is_empty()),
+        Err(_) if system.text(CONTEXT).is_ok_and(|context| context.trim_end_matches('\0') == "kernel") => {
+            Ok(false)
+        }
+        Err(unread) => Err(unread),
+    }
 }
 
 fn leave_out(inactive: &Inactive, report: &mut Report) {
@@ -140,13 +145,16 @@ fn booleans(system: &System) -> Finding {
         },
         Err(missing) => Err(missing.clone()),
     };
-    let (mut pending, mut differ) = (Vec::new(), Vec::new());
+    let (mut pending, mut differ, mut unread) = (Vec::new(), Vec::new(), Vec::new());
     for name in &names {
-        let Ok(text) = system.text(&format!("{SWITCHES}/{name}")) else { continue };
+        let text = system.text(&format!("{SWITCHES}/{name}")).unwrap_or_default();
         let mut values = text.split_whitespace().map(|value| value == "1");
-        let (Some(now), Some(then)) = (values.next(), values.next()) else { continue };
+        let (Some(now), Some(then)) = (values.next(), values.next()) else {
+            unread.push(name.as_str());
+            continue;
+        };
         if now != then {
-            pending.push(name.clone());
+            pending.push(name.as_str());
         }
         if let Ok(installed) = &installed
             && installed.get(name).is_some_and(|installed| *installed != now)
@@ -154,32 +162,47 @@ fn booleans(system: &System) -> Finding {
             differ.push(format!("{name} is {}", if now { "on" } else { "off" }));
         }
     }
-    let finding = if !pending.is_empty() {
-        let found = format!("{} booleans were changed and not committed", pending.len());
-        Finding::new(BOOLEANS, Verdict::Warn, How::Read, found).seen(SWITCHES, few(&pending))
-    } else if !differ.is_empty() {
-        let found = format!("{} booleans are not what the installed policy says", differ.len());
-        Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
-    } else {
-        match &installed {
-            Ok(_) => {
-                let found = format!("all {} booleans are what the installed policy says", names.len());
-                Finding::new(BOOLEANS, Verdict::Pass, How::Read, found)
-            }
-            Err(missing) => {
-                let found = format!("nothing to compare booleans with: {missing}");
-                return Finding::unknown(BOOLEANS, How::Read, found);
-            }
+    let finding = match (pending.len(), differ.len(), &installed) {
+        (1, ..) => {
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, "one boolean was changed and not committed")
+        }
+        (2.., ..) => {
+            let found = format!("{} booleans were changed and not committed", pending.len());
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
+        }
+        (0, 1, _) => Finding::new(
+            BOOLEANS,
+            Verdict::Warn,
+            How::Read,
+            "one boolean is not what the installed policy says",
+        ),
+        (0, 2.., _) => {
+            let found = format!("{} booleans are not what the installed policy says", differ.len());
+            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
+        }
+        (0, 0, Err(missing)) => {
+            let found = format!("nothing to compare booleans with: {missing}");
+            return Finding::unknown(BOOLEANS, How::Read, found);
+        }
+        (0, 0, Ok(_)) if !unread.is_empty() => {
+            let found = format!("what these booleans are could not be read: {}", few(&unread));
+            return Finding::unknown(BOOLEANS, How::Read, found);
+        }
+        (0, 0, Ok(_)) => {
+            let found = format!("all {} booleans are what the installed policy says", names.len());
+            Finding::new(BOOLEANS, Verdict::Pass, How::Read, found)
         }
     };
-    match (&file, differ.is_empty()) {
-        (Ok(file), false) => finding.seen(format!("{SWITCHES} and {file}"), few(&differ)),
-        (Ok(file), true) => finding.seen(file, "the same"),
-        (Err(_), _) => finding,
+    let finding = if pending.is_empty() { finding } else { finding.seen(SWITCHES, few(&pending)) };
+    match (&file, &installed) {
+        (Ok(file), Ok(_)) if differ.is_empty() => finding.seen(file, "the same"),
+        (Ok(file), Ok(_)) => finding.seen(format!("{SWITCHES} and {file}"), few(&differ)),
+        _ => finding,
     }
 }
 
-/// The file of the policy that the next boot loads: the newest version that this kernel knows.
+/// The file of the policy that the next boot loads: the newest. One that is newer than the kernel knows is rewritten while it is loaded
+/// (`selinux_mkload_policy` in libselinux).
 fn installed(system: &System) -> Result<String, String> {
     let config = system.text(CONFIG).map_err(|unread| unread.to_string())?;
     let kind = config.lines().find_map(|line| line.trim().strip_prefix("SELINUXTYPE=")).map(str::trim);
@@ -187,11 +210,12 @@ fn installed(system: &System) -> Result<String, String> {
         .filter(|kind| !kind.is_empty() && !kind.contains('/'))
         .ok_or(format!("{CONFIG} has no SELINUXTYPE="))?;
     let folder = format!("/etc/selinux/{kind}/policy");
-    let known = system.number(&format!("{FOLDER}/policyvers")).unwrap_or(i64::MAX);
     let names = system.names(&folder).map_err(|unread| unread.to_string())?;
-    let versions = names.iter().filter_map(|name| name.strip_prefix("policy.")?.parse::<i64>().ok());
-    let version = versions.filter(|version| *version <= known).max();
-    version.map(|version| format!("{folder}/policy.{version}")).ok_or(format!("{folder} has no policy"))
+    let versions = names.iter().filter_map(|name| name.strip_prefix("policy.")?.parse::<u32>().ok());
+    versions
+        .max()
+        .map(|version| format!("{folder}/policy.{version}"))
+        .ok_or(format!("{folder} has no policy"))
 }
 
 #[cfg(test)]
@@ -208,14 +232,24 @@ mod tests {
 
     #[test]
     fn permissive_is_a_failure_and_so_is_no_policy() {
-        assert_eq!(verdict(ENFORCING, &[ACTIVE, (ENFORCE, "1")]), Verdict::Pass);
-        assert_eq!(verdict(ENFORCING, &[ACTIVE, (ENFORCE, "0")]), Verdict::Fail);
+        assert_eq!(verdict(ENFORCING, &[ACTIVE, CLASS, (ENFORCE, "1")]), Verdict::Pass);
+        assert_eq!(verdict(ENFORCING, &[ACTIVE, CLASS, (ENFORCE, "0")]), Verdict::Fail);
         assert_eq!(verdict(ENFORCING, &[ACTIVE]), Verdict::Unknown);
         assert_eq!(verdict(ENFORCING, &[(mandatory::LIST, "capability,apparmor")]), Verdict::NotApplicable);
         assert_eq!(verdict(POLICY, &[ACTIVE, CLASS]), Verdict::Pass);
         assert_eq!(verdict(POLICY, &[ACTIVE, ("/sys/fs/selinux/class/", "")]), Verdict::Fail);
         assert_eq!(verdict(POLICY, &[ACTIVE, CLASS, ("/sys/fs/selinux/checkreqprot", "1")]), Verdict::Warn);
         assert_eq!(verdict(POLICY, &[ACTIVE]), Verdict::Unknown);
+    }
+
+    #[test]
+    fn without_a_policy_nothing_is_enforced_whether_selinuxfs_is_mounted_or_not() {
+        let both = |files: &[(&str, &str)]| (verdict(ENFORCING, files), verdict(POLICY, files));
+        let none = (Verdict::NotApplicable, Verdict::Fail);
+        assert_eq!(both(&[ACTIVE, ("/sys/fs/selinux/class/", ""), (ENFORCE, "1")]), none);
+        assert_eq!(both(&[ACTIVE, ("/proc/self/attr/current", "kernel\0")]), none);
+        let context = ("/proc/self/attr/current", "u:r:kernel_t:s0\0");
+        assert_eq!(both(&[ACTIVE, context]), (Verdict::Unknown, Verdict::Unknown));
     }
 
     #[test]
@@ -239,9 +273,9 @@ mod tests {
                 ACTIVE,
                 CLASS,
                 ("/sys/fs/selinux/booleans/x", boolean),
-                ("/sys/fs/selinux/policyvers", "33"),
+                ("/sys/fs/selinux/policyvers", "31"),
                 (CONFIG, "# SELINUXTYPE=none\nSELINUX=enforcing\nSELINUXTYPE=targeted\n"),
-                ("/etc/selinux/targeted/policy/policy.34", "of another kernel"),
+                ("/etc/selinux/targeted/policy/policy.32", "left behind"),
             ];
             let system = System::fake(&files).with("/etc/selinux/targeted/policy/policy.33", &policy);
             FEATURE.findings(&system)[BOOLEANS].verdict
@@ -249,6 +283,7 @@ mod tests {
         assert_eq!(with(true, "1 1"), Verdict::Pass);
         assert_eq!(with(true, "0 0"), Verdict::Warn);
         assert_eq!(with(true, "1 0"), Verdict::Warn);
+        assert_eq!(with(true, ""), Verdict::Unknown);
         assert_eq!(
             verdict(BOOLEANS, &[ACTIVE, CLASS, ("/sys/fs/selinux/booleans/x", "1 1")]),
             Verdict::Unknown

@@ -171,7 +171,8 @@ pub(super) const ALL: &[Change] = &[
         Boot::AssessedPolicy,
         "flips: the files of SELinux are there, and no policy",
         || selinux::mount_selinuxfs().map(|()| None),
-        &[flip("selinux.policy", Unknown, Fail, "")],
+        // Without the files, the processes' contexts tell it.
+        &[flip("selinux.policy", Fail, Fail, "no policy is loaded")],
         SELINUX,
     ),
     change(

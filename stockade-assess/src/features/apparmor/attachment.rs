@@ -34,6 +34,11 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
             found.push(format!("{}, for which {profile} is loaded", name(system, pid)));
         }
     }
+    if found.is_empty()
+        && let Some(why) = &without.unseen
+    {
+        return Finding::unknown(UNCONFINED, How::Read, why);
+    }
     if found.is_empty() && hidden > 0 {
         let missing =
             format!("the programs of {hidden} unconfined processes may not be looked at; run this as root");
@@ -86,11 +91,18 @@ impl Attachments {
         let sources = OnceCell::new();
         for folder in system.names(LOADED).map_err(|unread| unread.to_string())? {
             let text = |file: &str| system.text(&format!("{LOADED}/{folder}/{file}"));
-            let (Ok(name), Ok(attachment)) = (text("name"), text("attach")) else { continue };
-            // One that confines nothing is none to miss.
-            if text("mode").is_ok_and(|mode| mode == "unconfined") {
+            // One that refuses nothing is none to miss.
+            if text("mode").is_ok_and(|mode| ["unconfined", "complain"].contains(&mode.as_str())) {
                 continue;
             }
+            let (name, attachment) = match (text("name"), text("attach")) {
+                (Ok(name), Ok(attachment)) => (name, attachment),
+                (Err(unread), _) | (_, Err(unread)) if !unread.is_missing() => {
+                    return Err(unread.to_string());
+                }
+                // Removed meanwhile.
+                _ => continue,
+            };
             let pattern = if attachment != FORGOTTEN {
                 Some(attachment)
             } else if name.starts_with('/') {
@@ -186,11 +198,11 @@ mod tests {
 
     #[test]
     fn a_program_that_was_started_before_its_profile_is_named() {
-        let with = |label| {
+        let with = |mode, label| {
             let system = System::fake(&[
                 ("/sys/kernel/security/apparmor/policy/profiles/x.1/name", "ntpd\n"),
                 ("/sys/kernel/security/apparmor/policy/profiles/x.1/attach", "/usr/{s,}bin/ntpd\n"),
-                ("/sys/kernel/security/apparmor/policy/profiles/x.1/mode", "enforce\n"),
+                ("/sys/kernel/security/apparmor/policy/profiles/x.1/mode", mode),
                 ("/sys/kernel/security/apparmor/policy/profiles/y.2/name", "/usr/bin/y*\n"),
                 ("/sys/kernel/security/apparmor/policy/profiles/y.2/attach", "<unknown>\n"),
                 ("/proc/7/attr/current", label),
@@ -201,10 +213,11 @@ mod tests {
             ]);
             unconfined(&system, &super::super::processes::without(&system).unwrap())
         };
-        let bad = with("unconfined\n");
+        let bad = with("enforce\n", "unconfined\n");
         assert_eq!(bad.verdict, Verdict::Fail);
         assert_eq!(bad.evidence[1].observed, "ntpd (7), for which ntpd is loaded");
-        assert_eq!(with("ntpd (enforce)\n").verdict, Verdict::Pass);
+        assert_eq!(with("enforce\n", "ntpd (enforce)\n").verdict, Verdict::Pass);
+        assert_eq!(with("complain\n", "unconfined\n").verdict, Verdict::Pass);
     }
 
     #[test]

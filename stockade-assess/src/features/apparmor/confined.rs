@@ -24,6 +24,7 @@ const REFUSED: i32 = 10;
 const GRANTED: i32 = 11;
 const NOT_SEEN_BEFORE: i32 = 12;
 const NO_FILE: i32 = 13;
+const NO_ANSWER: i32 = 14;
 /// The error's number is added.
 const NOT_TAKEN: i32 = 100;
 
@@ -49,7 +50,8 @@ pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
     }
     let mut granted = Vec::new();
     for name in names {
-        let end = match child::run(LIMIT, |_| leave(try_profile(name))) {
+        // It ends before it writes anything, which its profile may not grant.
+        let end = match child::run(LIMIT, |_| child::leave(try_profile(name))) {
             Ok((end, _)) => end,
             Err(error) => return unknown(&format!("no child could be started: {error}")),
         };
@@ -93,7 +95,7 @@ fn try_profile(name: &str) -> i32 {
     if !set {
         return NO_FILE;
     }
-    if !is_listed(file) {
+    if is_listed(file) != Some(true) {
         return NOT_SEEN_BEFORE;
     }
     let take = |file| fs::write(file, format!("changeprofile {name}"));
@@ -101,23 +103,21 @@ fn try_profile(name: &str) -> i32 {
         Err(error) if error.kind() == io::ErrorKind::NotFound => take("/proc/self/attr/current"),
         taken => taken,
     };
-    match taken {
-        Err(error) => NOT_TAKEN + error.raw_os_error().unwrap_or_default(),
-        Ok(()) if is_listed(file) => GRANTED,
-        Ok(()) => REFUSED,
+    if let Err(error) = taken {
+        return NOT_TAKEN + error.raw_os_error().unwrap_or_default();
+    }
+    match is_listed(file) {
+        Some(true) => GRANTED,
+        Some(false) => REFUSED,
+        None => NO_ANSWER,
     }
 }
 
-fn is_listed(file: RawFd) -> bool {
+/// None if the kernel lists no attributes at all.
+fn is_listed(file: RawFd) -> Option<bool> {
     let mut names = [0_u8; 1024];
     // SAFETY: the buffer is live and of this length.
     let length = unsafe { libc::flistxattr(file, names.as_mut_ptr().cast(), names.len()) };
-    let length = usize::try_from(length).unwrap_or_default();
-    names[..length].split(|byte| *byte == 0).any(|name| name == ATTRIBUTE.to_bytes())
-}
-
-/// Ends the child before it writes anything, which its profile may not grant.
-fn leave(status: i32) -> ! {
-    // SAFETY: ends the process at once.
-    unsafe { libc::_exit(status) }
+    let names = usize::try_from(length).ok().and_then(|length| names.get(..length))?;
+    Some(names.split(|byte| *byte == 0).any(|name| name == ATTRIBUTE.to_bytes()))
 }

@@ -38,6 +38,11 @@ pub(super) fn listening(system: &System, without: &Without) -> Finding {
             _ => {}
         }
     }
+    if found.is_empty()
+        && let Some(why) = &without.unseen
+    {
+        return Finding::unknown(LISTENING, How::Read, why);
+    }
     if found.is_empty() && hidden > 0 {
         let missing =
             format!("what {hidden} unconfined processes have open may not be looked at; run this as root");
@@ -126,8 +131,13 @@ mod tests {
     const INSIDE: &str = "   1: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 72 1 x 100 0 0 10 0\n";
 
     fn verdict(sockets: &str, label: &str) -> Finding {
+        let system = machine(sockets, label);
+        listening(&system, &super::super::processes::without(&system).unwrap())
+    }
+
+    fn machine(sockets: &str, label: &str) -> System {
         let tcp = format!("{HEAD}{sockets}   2: of another state\n");
-        let system = System::fake(&[
+        System::fake(&[
             ("/proc/net/tcp", &tcp),
             ("/proc/net/udp", HEAD),
             ("/proc/7/attr/current", label),
@@ -135,8 +145,16 @@ mod tests {
             ("/proc/7/fd/0", "-> /dev/null"),
             ("/proc/7/fd/3", "-> socket:[71]"),
             ("/proc/7/fd/4", "-> socket:[72]"),
-        ]);
-        listening(&system, &super::super::processes::without(&system).unwrap())
+        ])
+    }
+
+    #[test]
+    fn where_processes_are_hidden_no_listener_is_called_confined() {
+        let verdict = |label| {
+            let system = machine(EVERYWHERE, label).not_root();
+            listening(&system, &super::super::processes::without(&system).unwrap()).verdict
+        };
+        assert_eq!((verdict("x (enforce)"), verdict("unconfined")), (Verdict::Unknown, Verdict::Warn));
     }
 
     #[test]
@@ -145,6 +163,7 @@ mod tests {
         assert_eq!(bad.verdict, Verdict::Warn);
         assert_eq!(bad.evidence[1].observed, "sshd (7) on tcp 0.0.0.0:22");
         assert_eq!(verdict(EVERYWHERE, "sshd (unconfined)").verdict, Verdict::Warn);
+        assert_eq!(verdict(EVERYWHERE, "sshd (complain)").verdict, Verdict::Warn);
         assert_eq!(verdict(EVERYWHERE, "sshd (enforce)").verdict, Verdict::Pass);
     }
 

@@ -1,27 +1,33 @@
 /*!
 Processes that no profile confines.
 */
-use crate::{System, processes::is_kernels};
+use crate::{
+    System,
+    processes::{is_kernels, unseen},
+};
 
 /// Programs without a profile that confines them.
 pub(super) struct Without {
     /// Those without any.
     pub(super) unconfined: Vec<u32>,
-    /// Those whose profile is in a mode in which it confines nothing, with the profile's name.
+    /// Those whose profile is in a mode in which it refuses nothing.
     pub(super) by_name_only: Vec<u32>,
     /// How many processes told their profile.
     pub(super) seen: usize,
+    /// Why there may be more.
+    pub(super) unseen: Option<String>,
 }
 
 /// All of them, threads of the kernel aside.
 pub(super) fn without(system: &System) -> Result<Without, String> {
-    let mut without = Without { unconfined: Vec::new(), by_name_only: Vec::new(), seen: 0 };
+    let mut without =
+        Without { unconfined: Vec::new(), by_name_only: Vec::new(), seen: 0, unseen: unseen(system) };
     for pid in system.processes().map_err(|unread| unread.to_string())? {
         let Some(label) = label(system, &pid.to_string()) else { continue };
         without.seen += 1;
         let group = if label == "unconfined" {
             &mut without.unconfined
-        } else if label.ends_with(" (unconfined)") {
+        } else if [" (unconfined)", " (complain)"].iter().any(|mode| label.ends_with(mode)) {
             &mut without.by_name_only
         } else {
             continue;
@@ -58,9 +64,10 @@ mod tests {
             ("/proc/8/attr/apparmor/current", "chrome (unconfined)\n"),
             ("/proc/8/attr/current", "unconfined\n"),
             ("/proc/9/attr/apparmor/current", "/usr/sbin/cupsd (enforce)\n"),
+            ("/proc/81/attr/apparmor/current", "/usr/sbin/ntpd (complain)\n"),
         ]);
         let without = without(&system).unwrap();
-        assert_eq!((without.unconfined, without.by_name_only, without.seen), (vec![7], vec![8], 4));
+        assert_eq!((without.unconfined, without.by_name_only, without.seen), (vec![7], vec![8, 81], 5));
         assert!(super::without(&System::fake(&[("/proc/1/comm", "x")])).is_err());
     }
 }

@@ -1,7 +1,7 @@
 /*!
 What is behind a mount, down to the disks: partitions, logical volumes, RAID, files as disks, and encrypted devices among them.
 */
-use std::cell::Cell;
+use std::{cell::Cell, collections::HashMap};
 
 use procfs_core::process::MountInfo;
 
@@ -20,6 +20,9 @@ const BLOCK: &str = "/sys/class/block";
 
 /// File systems that keep everything in memory.
 const MEMORY: [&str; 4] = ["tmpfs", "ramfs", "rootfs", "devtmpfs"];
+
+/// File systems that may encrypt everything by themselves. Not all of them name a device in /dev.
+const BY_THEMSELVES: [&str; 3] = ["bcachefs", "ubifs", "zfs"];
 
 /// How content gets to where it stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +61,21 @@ impl Cover {
     }
 }
 
+/// What its table says of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Encrypts,
+    /// What is on it is being encrypted, decrypted or encrypted anew.
+    Partly,
+    EncryptsNothing,
+}
+
 /// The machine's mounts and devices.
 pub(super) struct Devices<'a> {
     system: &'a System,
     mounts: Vec<MountInfo>,
-    /// Devices of the device mapper that encrypt although their identifiers do not say so: found in their tables.
-    pub(super) also: Vec<String>,
-    /// Whether the tables were looked at.
-    pub(super) tables: bool,
+    /// What the tables of the device mapper say of devices. It counts for more than their identifiers.
+    pub(super) told: HashMap<String, Told>,
     left: Cell<u32>,
 }
 
@@ -73,7 +83,7 @@ impl<'a> Devices<'a> {
     pub(super) fn new(system: &'a System, mountinfo: &str) -> Self {
         let mounts =
             mountinfo.lines().take(MOUNTS).filter_map(|line| MountInfo::from_line(line).ok()).collect();
-        Self { system, mounts, also: Vec::new(), tables: false, left: Cell::new(DEVICES) }
+        Self { system, mounts, told: HashMap::new(), left: Cell::new(DEVICES) }
     }
 
     /// The names of all devices of the device mapper.
@@ -97,13 +107,18 @@ impl<'a> Devices<'a> {
         }
     }
 
-    /// Whether the device mapper encrypts what goes through this device. What cryptsetup makes says so in its identifier; integrity and
+    /// Whether a device's identifier says that the device mapper encrypts what goes through it. What cryptsetup makes says so; integrity and
     /// verity alone do not encrypt.
-    pub(super) fn encrypts(&self, name: &str) -> bool {
+    pub(super) fn says_that_it_encrypts(&self, name: &str) -> bool {
         const KINDS: [&str; 7] = ["LUKS1", "LUKS2", "PLAIN", "LOOPAES", "TCRYPT", "BITLK", "FVAULT2"];
         let uuid = self.system.text(&format!("{BLOCK}/{name}/dm/uuid")).unwrap_or_default();
         let kind = uuid.strip_prefix("CRYPT-").and_then(|rest| rest.split('-').next());
-        kind.is_some_and(|kind| KINDS.contains(&kind)) || self.also.iter().any(|also| also == name)
+        kind.is_some_and(|kind| KINDS.contains(&kind))
+    }
+
+    /// Whether a device has no identifier: made by hand, such as by dmsetup, of which only its table says what it does.
+    pub(super) fn says_nothing(&self, name: &str) -> bool {
+        self.system.text(&format!("{BLOCK}/{name}/dm/uuid")).is_ok_and(|uuid| uuid.is_empty())
     }
 
     /// The mount at exactly this point that is seen: the last one.
@@ -124,7 +139,9 @@ impl<'a> Devices<'a> {
         let mut seen: Vec<&str> = root.into_iter().collect();
         let mut others = Vec::new();
         for mount in &self.mounts {
-            let on_disk = !mount.majmin.starts_with("0:") || of_source(mount).is_some();
+            let on_disk = !mount.majmin.starts_with("0:")
+                || of_source(mount).is_some()
+                || BY_THEMSELVES.contains(&mount.fs_type.as_str());
             // Images that are mounted read only, such as those of packages.
             let image = matches!(mount.fs_type.as_str(), "squashfs" | "erofs" | "iso9660" | "cramfs");
             if on_disk && !image && !seen.contains(&mount.majmin.as_str()) {
@@ -147,13 +164,8 @@ impl<'a> Devices<'a> {
         }
         match kind {
             "ecryptfs" => return Cover::Encrypted(vec![kind.to_owned()]),
-            "zfs" => {
-                return Cover::Unknown("zfs does not show the kernel's files whether it encrypts".into());
-            }
-            "bcachefs" => {
-                return Cover::Unknown(
-                    "bcachefs encrypts by itself, and does not show whether it does".into(),
-                );
+            _ if BY_THEMSELVES.contains(&kind) => {
+                return Cover::Unknown(format!("{kind} may encrypt by itself, and the kernel does not tell"));
             }
             "overlay" => return Cover::Unknown("an overlay's layers cannot be seen from here".into()),
             _ => {}
@@ -221,19 +233,28 @@ impl<'a> Devices<'a> {
             return Cover::Unknown(format!("too many devices below {name}"));
         }
         self.left.set(self.left.get() - 1);
-        if name.starts_with("zram") || name.starts_with("ram") {
+        if name.starts_with("zram") {
+            // What is not used may be written to a disk.
+            return match self.system.text(&format!("{BLOCK}/{name}/backing_dev")) {
+                Ok(path) if path.starts_with('/') => self.through(&self.by_path(&path), depth + 1),
+                _ => Cover::Memory,
+            };
+        }
+        if name.starts_with("ram") {
             return Cover::Memory;
         }
-        if self.encrypts(name) {
-            return Cover::Encrypted(vec![name.to_owned()]);
-        }
-        // Made by hand, such as by dmsetup: only its table says what it does.
-        if !self.tables
-            && self.system.text(&format!("{BLOCK}/{name}/dm/uuid")).is_ok_and(|uuid| uuid.is_empty())
-        {
-            return Cover::Unknown(format!(
-                "whether {name} encrypts is told by its table, which root may read"
-            ));
+        match self.told.get(name) {
+            Some(Told::Encrypts) => return Cover::Encrypted(vec![name.to_owned()]),
+            Some(Told::Partly) => {
+                return Cover::Unknown(format!("{name} encrypts only parts of what it holds"));
+            }
+            None if self.says_that_it_encrypts(name) => return Cover::Encrypted(vec![name.to_owned()]),
+            None if self.says_nothing(name) => {
+                return Cover::Unknown(format!(
+                    "whether {name} encrypts is told by its table, which root may read"
+                ));
+            }
+            Some(Told::EncryptsNothing) | None => {}
         }
         let below = self.system.names(&format!("{BLOCK}/{name}/slaves")).unwrap_or_default();
         if !below.is_empty() {
@@ -244,6 +265,10 @@ impl<'a> Devices<'a> {
                 .unwrap_or(Cover::Memory);
         }
         if let Ok(file) = self.system.text(&format!("{BLOCK}/{name}/loop/backing_file")) {
+            let device = self.by_path(&file);
+            if file.starts_with("/dev/") && self.system.exists(&format!("{BLOCK}/{device}")) {
+                return self.through(&device, depth + 1);
+            }
             return match self.mount_of(&file) {
                 Some(mount) => self.behind_at(mount, depth + 1),
                 None => {

@@ -50,8 +50,17 @@ pub(super) struct Crypt {
     pub(super) integrity: Option<String>,
 }
 
-/// The encrypted parts of a device, by its numbers.
-pub(super) fn of_device(major: u32, minor: u32) -> io::Result<Vec<Crypt>> {
+/// The parts of a device.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Those that are encrypted.
+    pub(super) crypts: Vec<Crypt>,
+    /// How many others it has.
+    pub(super) others: usize,
+}
+
+/// The table of a device, by its numbers.
+pub(super) fn of_device(major: u32, minor: u32) -> io::Result<Table> {
     // SAFETY: the path ends with NUL.
     let fd = unsafe { libc::open(CONTROL.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     if fd < 0 {
@@ -81,28 +90,30 @@ fn request(buffer: &mut [u8], major: u32, minor: u32) {
     put(40, &device.to_ne_bytes());
 }
 
-fn parse(answer: &[u8]) -> Option<Vec<Crypt>> {
+fn parse(answer: &[u8]) -> Option<Table> {
     let start = usize::try_from(number(answer, 16)?).ok()?;
     let targets = number(answer, 20)?;
     if number(answer, 28)? & DM_BUFFER_FULL_FLAG != 0 {
         return None;
     }
     let data = answer.get(start..)?;
-    let mut found = Vec::new();
+    let mut table = Table::default();
     let mut at = 0;
     for _ in 0..targets {
         let spec = data.get(at..)?.get(..SPEC)?;
         if text(&spec[24..]) == b"crypt" {
-            found.push(crypt(text(&data[at + SPEC..]))?);
+            table.crypts.push(crypt(text(&data[at + SPEC..]))?);
+        } else {
+            table.others += 1;
         }
         // From the beginning of the first, and always forward.
         let next = usize::try_from(number(spec, 20)?).ok()?;
         if next <= at {
-            break;
+            return None;
         }
         at = next;
     }
-    Some(found)
+    Some(table)
 }
 
 fn crypt(table: &[u8]) -> Option<Crypt> {
@@ -162,7 +173,9 @@ mod tests {
         let safe = "capi:gcm(aes)-random - 0 253:0 0 1 integrity:28:aead";
         let found =
             parse(&answer(&[("crypt", aes), ("linear", "8:1 0"), ("crypt", weak), ("crypt", safe)])).unwrap();
+        assert_eq!(found.others, 1);
         let shown: Vec<_> = found
+            .crypts
             .iter()
             .map(|c| (c.cipher.as_str(), c.bits, c.keyring.as_deref(), c.integrity.as_deref()))
             .collect();
@@ -174,7 +187,7 @@ mod tests {
                 ("capi:gcm(aes)-random", 0, None, Some("28:aead")),
             ]
         );
-        assert_eq!(parse(&answer(&[("linear", "8:1 0")])), Some(Vec::new()));
+        assert_eq!(parse(&answer(&[("linear", "8:1 0")])), Some(Table { crypts: Vec::new(), others: 1 }));
     }
 
     #[test]

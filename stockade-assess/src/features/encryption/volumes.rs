@@ -3,49 +3,59 @@ Encrypted volumes: how good their ciphers are, and where their keys.
 */
 use super::{
     KEY, STRENGTH, cipher,
-    devices::Devices,
-    table::{self, Crypt},
+    devices::{Devices, Told},
+    table::{self, Crypt, Table},
 };
 use crate::{Finding, How, System, Verdict, few};
 
 /// A device and what encrypts it.
 pub(super) type Tables = Vec<(String, Vec<Crypt>)>;
 
-/// The tables of all encrypted devices. Devices that encrypt although their identifiers do not say so become known by them.
+/// The tables of all encrypted devices. What they say of others becomes known by them too.
 pub(super) fn tables(system: &System, devices: &mut Devices) -> Result<Tables, String> {
     let mapped = devices.mapped();
-    let said: Vec<&String> = mapped.iter().filter(|name| devices.encrypts(name)).collect();
-    if mapped.is_empty() {
-        return Ok(Vec::new());
-    }
-    if let Some(lacks) = system.lacks_root() {
-        return if said.is_empty() { Ok(Vec::new()) } else { Err(lacks.to_owned()) };
-    }
-    if !system.is_live() {
-        return if said.is_empty() {
-            Ok(Vec::new())
-        } else {
-            Err("not tried: this is not the running machine".into())
-        };
+    let wanted = |name: &String| devices.says_that_it_encrypts(name) || devices.says_nothing(name);
+    let lacks = match system.lacks_root() {
+        None if !system.is_live() => Some("not tried: this is not the running machine"),
+        lacks => lacks,
+    };
+    match lacks {
+        Some(_) if !mapped.iter().any(wanted) => return Ok(Vec::new()),
+        Some(lacks) => return Err(lacks.to_owned()),
+        None => {}
     }
     let mut tables = Vec::new();
-    let mut also = Vec::new();
-    for name in &mapped {
-        let Some((major, minor)) = devices.numbers(name) else { continue };
+    for name in mapped {
+        let Some((major, minor)) = devices.numbers(&name) else { continue };
+        let says_so = devices.says_that_it_encrypts(&name);
         match table::of_device(major, minor) {
-            Ok(crypts) if !crypts.is_empty() => {
-                also.push(name.clone());
-                tables.push((devices.title(name), crypts));
+            Ok(table) => {
+                let told = told(&table, says_so);
+                // Some disks encrypt by themselves, and cryptsetup only unlocks them.
+                if says_so || !table.crypts.is_empty() {
+                    tables.push((devices.title(&name), table.crypts));
+                }
+                devices.told.insert(name, told);
             }
-            Ok(_) | Err(_) if !said.contains(&name) => {}
-            // Some disks encrypt by themselves, and cryptsetup only unlocks them.
-            Ok(_) => tables.push((devices.title(name), Vec::new())),
-            Err(error) => return Err(format!("the device mapper does not tell of {name}: {error}")),
+            Err(error) if says_so || devices.says_nothing(&name) => {
+                return Err(format!("the device mapper does not tell of {name}: {error}"));
+            }
+            Err(_) => {}
         }
     }
-    devices.also = also;
-    devices.tables = true;
     Ok(tables)
+}
+
+fn told(table: &Table, says_so: bool) -> Told {
+    if table.crypts.iter().any(|crypt| cipher::encrypts_nothing(&crypt.cipher)) {
+        Told::EncryptsNothing
+    } else if table.crypts.is_empty() {
+        if says_so { Told::Encrypts } else { Told::EncryptsNothing }
+    } else if table.others > 0 {
+        Told::Partly
+    } else {
+        Told::Encrypts
+    }
 }
 
 pub(super) fn strength(tables: Result<&Tables, &String>) -> Finding {
@@ -105,11 +115,11 @@ pub(super) fn key(tables: Result<&Tables, &String>) -> Finding {
     };
     let shown: Vec<&str> = tables
         .iter()
-        .filter(|(_, crypts)| crypts.iter().any(|crypt| crypt.keyring.is_none()))
+        .filter(|(_, crypts)| crypts.iter().any(|crypt| crypt.bits > 0 && crypt.keyring.is_none()))
         .map(|(device, _)| device.as_str())
         .collect();
     let (verdict, found) = if shown.is_empty() {
-        (Verdict::Pass, "the kernel shows no disk's key: each was loaded from a keyring".to_owned())
+        (Verdict::Pass, "the kernel shows no disk's key".to_owned())
     } else {
         (Verdict::Warn, format!("the kernel shows root the key of {}", few(&shown)))
     };
@@ -117,11 +127,10 @@ pub(super) fn key(tables: Result<&Tables, &String>) -> Finding {
     tables.iter().take(6).fold(finding, |finding, (device, crypts)| {
         let places: Vec<String> = crypts
             .iter()
-            .map(|crypt| {
-                crypt
-                    .keyring
-                    .as_ref()
-                    .map_or_else(|| "in the table".into(), |kind| format!("in a keyring ({kind})"))
+            .map(|crypt| match &crypt.keyring {
+                Some(kind) => format!("in a keyring ({kind})"),
+                None if crypt.bits == 0 => "none".into(),
+                None => "in the table".into(),
             })
             .collect();
         finding.seen(format!("table of {device}"), format!("key {}", few(&places)))
@@ -132,14 +141,25 @@ pub(super) fn key(tables: Result<&Tables, &String>) -> Finding {
 mod tests {
     use super::*;
 
+    fn crypt(cipher: &str, bits: usize, keyring: Option<&str>) -> Crypt {
+        Crypt { cipher: cipher.into(), bits, keyring: keyring.map(Into::into), integrity: None }
+    }
+
+    #[test]
+    fn a_table_counts_for_more_than_an_identifier() {
+        let with = |cipher: Option<&str>, others, says_so| {
+            let crypts = cipher.map(|cipher| crypt(cipher, 512, None)).into_iter().collect();
+            told(&Table { crypts, others }, says_so)
+        };
+        assert_eq!(with(Some("aes-xts-plain64"), 0, false), Told::Encrypts);
+        assert_eq!(with(Some("aes-xts-plain64"), 1, true), Told::Partly);
+        assert_eq!(with(Some("cipher_null-ecb"), 0, true), Told::EncryptsNothing);
+        // A disk that encrypts by itself, and a device made by hand.
+        assert_eq!((with(None, 1, true), with(None, 1, false)), (Told::Encrypts, Told::EncryptsNothing));
+    }
+
     #[test]
     fn the_worst_cipher_counts() {
-        let crypt = |cipher: &str, bits, keyring: Option<&str>| Crypt {
-            cipher: cipher.into(),
-            bits,
-            keyring: keyring.map(Into::into),
-            integrity: None,
-        };
         let good = ("dm-0".to_owned(), vec![crypt("aes-xts-plain64", 512, Some("logon"))]);
         let fair = ("dm-1".to_owned(), vec![crypt("aes-cbc-essiv:sha256", 256, None)]);
         let bad = ("dm-2".to_owned(), vec![crypt("aes-ecb", 256, Some("logon"))]);
@@ -150,6 +170,9 @@ mod tests {
         assert_eq!(verdict(vec![fair, bad, good.clone()]), (Verdict::Fail, Verdict::Warn));
         assert_eq!(verdict(vec![good, disk.clone()]), (Verdict::Unknown, Verdict::Pass));
         assert_eq!(verdict(vec![disk]), (Verdict::Unknown, Verdict::NotApplicable));
+        // What has no key shows none.
+        let none = ("dm-4".to_owned(), vec![crypt("cipher_null-ecb", 0, None)]);
+        assert_eq!(verdict(vec![none]), (Verdict::Fail, Verdict::Pass));
         assert_eq!(verdict(vec![]), (Verdict::NotApplicable, Verdict::NotApplicable));
     }
 }

@@ -5,8 +5,7 @@ use super::netlink::State;
 use crate::Verdict;
 
 /// Ciphers with blocks of 64 bits, of which some gigabytes under one key tell of their content, and those that are broken.
-const BROKEN: [&str; 5] =
-    ["cbc(des)", "cbc(des3_ede)", "cbc(blowfish)", "cbc(cast5)", "cbc(des3_ede-generic)"];
+const BROKEN: [&str; 4] = ["cbc(des)", "cbc(des3_ede)", "cbc(blowfish)", "cbc(cast5)"];
 
 /// Encapsulating security payload, and the authentication header.
 pub(super) const ESP: u8 = 50;

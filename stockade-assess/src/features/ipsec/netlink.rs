@@ -25,6 +25,9 @@ const SIZE: usize = 64 << 10;
 /// As many states and as many policies are read as this.
 const MOST: usize = 100_000;
 
+/// The protocol that compresses. It protects nothing, and is left out where the packet gets no smaller.
+const COMPRESSION: u8 = 108;
+
 /// Whether a state is for what comes or for what goes. 6.10 and later.
 const XFRMA_SA_DIR: u16 = 33;
 
@@ -35,7 +38,7 @@ pub(super) struct Database {
     pub(super) policies: Vec<Policy>,
     /// Directions in which what no policy is for is refused.
     pub(super) refused: Vec<&'static str>,
-    /// Messages that were not understood.
+    /// Messages that were not understood, or not read since there are too many.
     pub(super) garbled: usize,
 }
 
@@ -86,7 +89,9 @@ pub(super) struct Policy {
 /// What a policy wants to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
-    pub(super) destination: String,
+    /// None if the state's may be any.
+    pub(super) destination: Option<String>,
+    /// 0 if the state's may be any.
     pub(super) request: u32,
     /// What has no state for it is let through as it is.
     pub(super) optional: bool,
@@ -96,12 +101,11 @@ impl Database {
     /// Asks the kernel. The module `xfrm_user` must be there: asking would load it.
     pub(super) fn ask() -> io::Result<Self> {
         let mut database = Self::default();
-        let socket = Socket::new(NETLINK_XFRM)?;
-        database.dump(&socket, XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
-        database.dump(&socket, XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
+        database.dump(XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
+        database.dump(XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
         // 5.15 and later; before, everything is let through.
         let default = XfrmMessage::GetPolicyDefault(policy::DefaultMessage::default());
-        match database.dump(&socket, default, false) {
+        match database.dump(default, false) {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 Err(error)
             }
@@ -109,7 +113,10 @@ impl Database {
         }
     }
 
-    fn dump(&mut self, socket: &Socket, request: XfrmMessage, all: bool) -> io::Result<()> {
+    /// Each on a socket of its own: what is left of one that has become too long ends with it.
+    fn dump(&mut self, request: XfrmMessage, all: bool) -> io::Result<()> {
+        let socket = Socket::new(NETLINK_XFRM)?;
+        let most = self.states.len() + self.policies.len() + MOST;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | if all { NLM_F_DUMP } else { 0 };
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
@@ -120,7 +127,12 @@ impl Database {
         let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
         loop {
             let length = socket.recv(&mut buffer.as_mut_slice(), 0)?;
-            if self.take(buffer.get(..length).unwrap_or_default())? || !all {
+            let ends = self.take(buffer.get(..length).unwrap_or_default())?;
+            if ends || !all {
+                return Ok(());
+            }
+            if self.states.len() + self.policies.len() >= most {
+                self.garbled += 1;
                 return Ok(());
             }
         }
@@ -155,7 +167,7 @@ impl Database {
                 _ => break,
             }
         }
-        Ok(self.states.len() >= MOST || self.policies.len() >= MOST)
+        Ok(false)
     }
 
     fn add(&mut self, message: XfrmMessage) {
@@ -245,14 +257,19 @@ impl Policy {
             _ => None,
         });
         let template = |template: &UserTemplate| Template {
-            destination: address(template.family, &template.id.daddr),
+            destination: Some(address(template.family, &template.id.daddr))
+                .filter(|_| template.id.daddr.addr != [0; 16]),
             request: template.reqid,
             optional: template.optional != 0,
         };
         Some(Self {
             direction,
             allows: info.action == 0,
-            templates: templates.flatten().map(template).collect(),
+            templates: templates
+                .flatten()
+                .filter(|template| template.id.proto != COMPRESSION)
+                .map(template)
+                .collect(),
         })
     }
 }
@@ -309,11 +326,15 @@ pub(super) mod tests {
         message(XfrmMessage::AddSa(state::ModifyMessage { user_sa_info: info, nlas }))
     }
 
+    /// One that also compresses where that helps.
     fn policy(direction: u8, optional: u8) -> Vec<u8> {
         let mut template = UserTemplate { family: 2, reqid: 7, optional, ..UserTemplate::default() };
-        template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, 2]);
-        let mut policy =
-            policy::ModifyMessage { nlas: vec![XfrmAttrs::Template(vec![template])], ..Default::default() };
+        template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, if direction == 1 { 1 } else { 2 }]);
+        template.id.proto = 50;
+        let mut compression = UserTemplate { optional: 1, ..template };
+        compression.id.proto = COMPRESSION;
+        let templates = XfrmAttrs::Template(vec![compression, template]);
+        let mut policy = policy::ModifyMessage { nlas: vec![templates], ..Default::default() };
         policy.user_policy_info.direction = direction;
         message(XfrmMessage::AddPolicy(policy))
     }

@@ -4,7 +4,7 @@ The contexts of processes: which run in domains that the policy leaves alone.
 use super::UNCONFINED;
 use crate::{
     Finding, How, System, Verdict, few,
-    processes::{is_kernels, name},
+    processes::{is_kernels, name, unseen},
 };
 
 /// Domains of services and leftovers that the usual policies let do everything, or for which they were not made.
@@ -37,6 +37,11 @@ pub(super) fn unconfined(system: &System) -> Finding {
             How::Read,
             "no process shows its context (/proc/PID/attr/current)",
         );
+    }
+    if found.is_empty()
+        && let Some(why) = unseen(system)
+    {
+        return Finding::unknown(UNCONFINED, How::Read, why);
     }
     let finding = match found.len() {
         0 => Finding::new(UNCONFINED, Verdict::Pass, How::Read, "no service runs unconfined"),
@@ -86,5 +91,7 @@ mod tests {
             unconfined(&System::fake(&[("/proc/1/attr/current", "unconfined\n")])).verdict,
             Verdict::Unknown
         );
+        let alone = System::fake(&[("/proc/7/attr/current", "u:r:user_t:s0")]).not_root();
+        assert_eq!(unconfined(&alone).verdict, Verdict::Unknown);
     }
 }

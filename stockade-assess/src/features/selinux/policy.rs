@@ -25,6 +25,9 @@ const WORD: usize = 12;
 /// More bits than any map of a policy has.
 const BITS: usize = 1 << 20;
 
+/// Set in the properties of a type that is none other's alias.
+const PRIMARY: u32 = 1;
+
 /// An expression that names types, roles or users.
 const NAMES: u32 = 5;
 
@@ -146,7 +149,10 @@ impl<'a> Reader<'a> {
         self.table(Self::common)?;
         self.table(|rest| rest.class(version))?;
         self.table(|rest| rest.role(version))?;
-        let types = self.table(|rest| rest.type_(version))?.into_iter().collect();
+        let types = self.table(|rest| rest.type_(version))?.into_iter();
+        // An alias has the number of another.
+        let types = types.filter(|(_, _, properties)| properties & PRIMARY != 0);
+        let types = types.map(|(number, name, _)| (number, name)).collect();
         self.table(|rest| rest.user(version))?;
         let booleans = self.table(Self::boolean)?.into_iter().collect();
         Some(Tables { types, booleans })
@@ -221,10 +227,10 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn type_(&mut self, version: u32) -> Option<(u32, String)> {
-        let [length, value, _properties] = self.numbers()?;
+    fn type_(&mut self, version: u32) -> Option<(u32, String, u32)> {
+        let [length, value, properties] = self.numbers()?;
         self.bounds(version)?;
-        Some((value, self.text(length)?))
+        Some((value, self.text(length)?, properties))
     }
 
     fn user(&mut self, version: u32) -> Option<()> {
@@ -299,7 +305,7 @@ pub(super) mod tests {
         u32::try_from(text.len()).unwrap()
     }
 
-    /// A policy of this version with three types, these of which are permissive, and one boolean.
+    /// A policy of this version with three types and an alias of the last, these of which are permissive, and one boolean.
     pub(in super::super) fn made(version: u32, permissive: &[u32], boolean: (&str, bool)) -> Vec<u8> {
         let mut to = Writer::default();
         to.numbers(&[MAGIC, 8]).text("SE Linux").numbers(&[version, 1, 8, 9]);
@@ -312,9 +318,9 @@ pub(super) mod tests {
         to.numbers(&[1, 1]).numbers(&[NAMES, 4, 1]).bits(&[3]).bits(&[]).bits(&[3]).numbers(&[0]);
         to.numbers(&[0]).numbers(&[0, 0, 0]).numbers(&[0]);
         to.numbers(&[1, 1]).numbers(&[8, 1, 0]).text("object_r").bits(&[]).bits(&[1]);
-        to.numbers(&[3, 3]);
-        for (number, name) in [(1, "a_t"), (2, "b_t"), (3, "c_t")] {
-            to.numbers(&[length(name), number, 1, 0]).text(name);
+        to.numbers(&[3, 4]);
+        for (number, name, primary) in [(1, "a_t", 1), (2, "b_t", 1), (3, "c_t", 1), (3, "alias_t", 0)] {
+            to.numbers(&[length(name), number, primary, 0]).text(name);
         }
         to.numbers(&[1, 1]).numbers(&[1, 1, 0]).text("u").bits(&[1]);
         to.numbers(&[2, 1, 1]).bits(&[]).bits(&[4]).numbers(&[1]).bits(&[]);
