@@ -178,6 +178,9 @@ fn place<'a>(
                 "this container is not given the controller {controller}; run this on the machine itself"
             )));
         }
+        if let Some(unread) = &hierarchies.unread {
+            return Err(unknown(unread.to_string()));
+        }
         let found =
             format!("no limit can be set: no hierarchy that is mounted has a controller for {controller}");
         return Err(Box::new(
