@@ -91,6 +91,7 @@ fn controllers(system: &System, hierarchies: &Hierarchies) -> Finding {
                 format!("this container is not given {}; run this on the machine itself", names.join(", "));
             Finding::unknown(CONTROLLERS, How::Read, found)
         }
+        Some(_) if let Some(unread) = &hierarchies.unread => Finding::unknown(CONTROLLERS, How::Read, unread),
         Some(verdict) => {
             let found = format!("no hierarchy that is mounted has a controller for {}", names.join(", "));
             Finding::new(CONTROLLERS, verdict, How::Read, found)
@@ -145,6 +146,14 @@ mod tests {
         assert_eq!(verdict(CONTROLLERS, "", ""), Verdict::Unknown);
         let container = [CGROUP, (MOUNTS, NEW), ("/proc/self/ns/cgroup", "-> cgroup:[7]")];
         assert_eq!(FEATURE.findings(&System::fake(&container))[CONTROLLERS].verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn controllers_that_cannot_be_read_are_not_missing() {
+        let findings = FEATURE.findings(&System::fake(&[CGROUP, (MOUNTS, NEW)]));
+        for id in [CONTROLLERS, PIDS, MEMORY] {
+            assert_eq!(findings[id].verdict, Verdict::Unknown, "{id}");
+        }
     }
 
     #[test]

@@ -244,7 +244,9 @@ fn binaries(system: &System) -> Finding {
         let all = looked + hidden;
         let missing = match system.lacks_root() {
             Some(lacks) => format!("{hidden} of {all} processes are hidden; {lacks}"),
-            None => format!("{hidden} of {all} processes let nobody see their memory, not even root"),
+            None => format!(
+                "{hidden} of {all} processes do not let this one see their memory, though it is root's"
+            ),
         };
         return seen(Finding::unknown(ID, How::Read, missing));
     }

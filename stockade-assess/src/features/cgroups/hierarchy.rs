@@ -30,6 +30,8 @@ const OLD_CONTROLLERS: [&str; 14] = [
 #[derive(Debug)]
 pub(super) struct Hierarchies {
     pub(super) all: Vec<Hierarchy>,
+    /// Why the controllers of one are not known: then none can be said to be missing.
+    pub(super) unread: Option<Unread>,
 }
 
 /// One that is mounted.
@@ -50,6 +52,7 @@ impl Hierarchies {
         let mounts = system.text(MOUNTS)?;
         let own = system.text(OWN)?;
         let mut all: Vec<Hierarchy> = Vec::new();
+        let mut unread = None;
         for mount in mounts.lines().filter_map(|line| MountInfo::from_line(line).ok()) {
             let point = mount.mount_point.to_string_lossy().into_owned();
             let version = match mount.fs_type.as_str() {
@@ -58,7 +61,10 @@ impl Hierarchies {
                 _ => continue,
             };
             let mut controllers: Vec<String> = if version == 2 {
-                let listed = system.text(&format!("{point}/cgroup.controllers")).unwrap_or_default();
+                let listed = system.text(&format!("{point}/cgroup.controllers")).unwrap_or_else(|why| {
+                    unread = Some(why);
+                    String::new()
+                });
                 listed.split_whitespace().map(str::to_owned).collect()
             } else {
                 mount
@@ -75,7 +81,7 @@ impl Hierarchies {
             let own = path(&own, version, &controllers).and_then(|path| below(path, &mount.root));
             all.push(Hierarchy { version, mount: point, controllers, own });
         }
-        Ok(Self { all })
+        Ok(Self { all, unread })
     }
 
     /// Those of version 1.

@@ -33,8 +33,8 @@ const ATTEMPTS: u32 = 8;
 /// As much memory fits, in bytes.
 const BYTES: u32 = 512 << 10;
 
-/// A pipe that takes twice as much: the kernel keeps 40 bytes for each of its pages, in one piece, rounded up to 1 MiB.
-const PIPE: i32 = 64 << 20;
+/// A pipe of so many pages takes twice as much: the kernel keeps 40 bytes for each, in one piece, rounded up to 1 MiB.
+const PAGES: usize = 16 << 10;
 
 pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
     let (place, hierarchy) = match place(system, hierarchies, "pids", PIDS) {
@@ -151,11 +151,12 @@ fn judge_memory(said: &str, hits: u64) -> Finding {
     }
 }
 
-/// A pipe of [`PIPE`] bytes.
+/// A pipe of [`PAGES`] pages.
 fn enlarge_pipe() -> io::Result<(io::PipeReader, io::PipeWriter)> {
     let pipe = io::pipe()?;
+    let size = i32::try_from(PAGES * rustix::param::page_size()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is ours, and the rest a number.
-    match unsafe { libc::fcntl(pipe.1.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE) } {
+    match unsafe { libc::fcntl(pipe.1.as_raw_fd(), libc::F_SETPIPE_SZ, size) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(pipe),
     }
@@ -177,6 +178,9 @@ fn place<'a>(
             return Err(unknown(format!(
                 "this container is not given the controller {controller}; run this on the machine itself"
             )));
+        }
+        if let Some(unread) = &hierarchies.unread {
+            return Err(unknown(unread.to_string()));
         }
         let found =
             format!("no limit can be set: no hierarchy that is mounted has a controller for {controller}");
