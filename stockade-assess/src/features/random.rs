@@ -348,7 +348,7 @@ fn of_the_device() -> Result<Vec<u8>, String> {
     });
     match read {
         Ok((End::Exited(0) | End::TooLong, sample)) => Ok(sample),
-        Ok((end, _)) => Err(format!("reading it ended with {end:?}")),
+        Ok((end, _)) => Err(format!("reading it ended with {end}")),
         Err(error) => Err(error.to_string()),
     }
 }
