@@ -48,7 +48,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let stockade = workspace::target_folder().join("release/stockade").display().to_string();
     let mut table = format!(
         "Kernel {}, {} processors, as {}, by the clock.\n\n| | median | fastest | slowest | what it does |\n|---|---:|---:|---:|---|\n",
-        fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+        series(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
         std::thread::available_parallelism().map_or(0, usize::from),
         // SAFETY: geteuid takes nothing and cannot fail.
         if unsafe { libc::geteuid() } == 0 { "root" } else { "an ordinary user" },
@@ -79,6 +79,12 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
             .with_context(|| format!("writing {}", bench::DOCUMENT))?;
     }
     Ok(())
+}
+
+/// What counts of a kernel's release: `6.12` of `6.12.117+deb12-amd64`. The rest says who built it.
+fn series(release: &str) -> String {
+    let numbers: Vec<&str> = release.trim().split(['.', '-', '+']).take(2).collect();
+    numbers.join(".")
 }
 
 fn rows(stockade: &str, checker: Option<&str>) -> Vec<Row> {
