@@ -2,7 +2,11 @@
 //!
 //! efi-test is not played: no Debian kernel has the module behind /dev/efi_test.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::fd::AsRawFd,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -43,6 +47,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "an exception that native lockdown overrules is told",
         boot: Boot::SecureBoot,
         run: exception,
+    },
+    Scenario {
+        name: "under Secure Boot assess leaves what IMA measured as it is",
+        boot: Boot::SecureBoot,
+        run: nothing_measured,
     },
     Scenario {
         name: "where the firmware's variables cannot be read auto refuses to guess",
@@ -114,6 +123,30 @@ fn probe() -> Result<BTreeMap<String, Vec<Value>>> {
         }
     }
     Ok(doors)
+}
+
+/// That IMA would have measured a kernel is shown last, by one that is refused.
+fn nothing_measured(_: &Guest) -> Result<()> {
+    const LOG: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
+    const NO_INITRAMFS: libc::c_ulong = 4;
+    let log = || fs::read_to_string(LOG).with_context(|| format!("reading {LOG}"));
+    let before = log()?;
+    let report = stockade(&["assess", "--quick", "--json", "--fail-on=never"])?.exits(0)?.json()?;
+    ensure!(log()? == before, "IMA measured:\n{}", log()?);
+    let features = report["features"].as_array().context("there are no features")?;
+    let mut findings = features.iter().flat_map(|f| f["findings"].as_array().into_iter().flatten());
+    let kexec =
+        findings.find(|finding| finding["id"] == "modules.kexec-signature").context("no such finding")?;
+    ensure!(kexec["verdict"] == "pass" && kexec["how"] == "derived", "{kexec}");
+
+    let kernel = File::open("/bin/busybox")?;
+    let (fd, none) = (kernel.as_raw_fd(), -1);
+    // SAFETY: the command line is one byte long, and the descriptor is open for the call.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_kexec_file_load, fd, none, 1_usize, c"x".as_ptr(), NO_INITRAMFS) };
+    ensure!(answer < 0, "a program was taken for a kernel");
+    ensure!(log()? != before, "IMA measures no kernels here, so that nothing was shown");
+    Ok(())
 }
 
 /// Debian's kernel answers at two doors before it asks about lockdown: IMA demands signatures of kernels, and

@@ -7,7 +7,9 @@ What code gets into the kernel: modules, and another kernel by kexec.
 | `loaded.rs` | what is loaded already, and the kernel's taint |
 | `rare.rs` | modules that hardly anybody needs and that load by themselves |
 | `kexec.rs` | another kernel: whether one can be loaded, and is |
+| `ima.rs` | whether IMA would keep what kexec is offered |
 */
+mod ima;
 mod kexec;
 mod loaded;
 mod rare;

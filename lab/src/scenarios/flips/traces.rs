@@ -49,7 +49,7 @@ const RESTLESS: [&str; 9] = [
 const KEPT_BY_THE_KERNEL: [&str; 4] = ["drbg", "jitterentropy_rng", "sha512_generic", "sha512"];
 
 /// Files that list what there is.
-const LISTS: [&str; 9] = [
+const LISTS: [&str; 10] = [
     "/proc/keys",
     "/proc/swaps",
     "/proc/self/mounts",
@@ -57,6 +57,7 @@ const LISTS: [&str; 9] = [
     "/proc/sysvipc/sem",
     "/proc/sysvipc/shm",
     "/proc/locks",
+    "/sys/kernel/security/ima/runtime_measurements_count",
     "/sys/kernel/security/lockdown",
     "/sys/kernel/kexec_loaded",
 ];

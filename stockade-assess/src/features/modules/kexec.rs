@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
-    locked_down,
+    ima, locked_down,
     signature::{AS_LOCKDOWN, Answer},
     why_not,
 };
@@ -155,7 +155,18 @@ pub(in crate::features) fn try_unsigned(system: &System) -> [(&'static str, Answ
     match door.knock().answer {
         // What the caller may not do would read as refused.
         stockade_probe::Answer::NeedsRoot(why) => both(Answer::Unclear(why)),
-        answer => [(SEGMENTS, answer.into()), (FILE, try_file())],
+        answer => [(SEGMENTS, answer.into()), (FILE, of_file(system))],
+    }
+}
+
+/// What is said to a kernel in a file: tried, unless that would be kept.
+fn of_file(system: &System) -> Answer {
+    match (ima::would_measure(system), locked_down(system)) {
+        (None, _) => try_file(),
+        (Some(why), Some(level)) if files_are_covered(system) => {
+            Answer::Follows(format!("not tried, since {why}; the kernel's own lockdown is at {level}"))
+        }
+        (Some(why), _) => Answer::Unclear(format!("not tried, since {why}; that would stay in its log")),
     }
 }
 
@@ -166,20 +177,22 @@ fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
         Answer::Unclear(why) => Some((call, why)),
         _ => None,
     });
-    let refused = answers.iter().any(|(_, answer)| matches!(answer, Answer::Refused(_)));
+    let tried = answers.iter().any(|(_, answer)| matches!(answer, Answer::Refused(_)));
+    let follows = answers.iter().any(|(_, answer)| matches!(answer, Answer::Follows(_)));
     let finding = if !free.is_empty() {
         let found = format!("a kernel without a signature can be loaded: {}", free.join(", "));
         Finding::new(id, Verdict::Fail, How::Tried, found)
     } else if let Some((call, why)) = unclear {
         Finding::unknown(id, How::Tried, format!("{call}: {why}"))
-    } else if refused {
-        Finding::new(id, Verdict::Pass, How::Tried, "a kernel without a signature is refused")
+    } else if tried || follows {
+        let how = if follows { How::Derived } else { How::Tried };
+        Finding::new(id, Verdict::Pass, how, "a kernel without a signature is refused")
     } else {
         Finding::not_applicable(id, How::Tried, "this kernel has no way to load another one")
     };
     answers.iter().fold(finding, |finding, (call, answer)| {
         let observed = match answer {
-            Answer::Refused(by) => by,
+            Answer::Refused(by) | Answer::Follows(by) => by,
             Answer::Free => "past every check",
             Answer::Absent(why) | Answer::Unclear(why) => why,
         };
@@ -189,8 +202,7 @@ fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
 
 /// Offers a file that looks like a kernel from outside and has nothing in it, with a command line that cannot be one: it has no zero at its
 /// end. `kimage_file_prepare_segments()` first asks whether the file is a kernel, then for its signature, and then refuses that command line,
-/// so nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter. An IMA that measures kernels
-/// for kexec measures this file: an entry of its log stays behind, once for each boot.
+/// so nothing is loaded in any case, and what is loaded stays. EINVAL means that the signature did not matter.
 fn try_file() -> Answer {
     const NO_INITRAMFS: libc::c_ulong = 4;
     let Some(image) = image() else {
@@ -295,6 +307,13 @@ mod tests {
         let absent = || Answer::Absent("not built".into());
         assert_eq!(verdict(refused(), refused()), Verdict::Pass);
         assert_eq!(verdict(absent(), refused()), Verdict::Pass);
+        let follows = || Answer::Follows("not tried".into());
+        assert_eq!(verdict(refused(), follows()), Verdict::Pass);
+        assert_eq!(verdict(Answer::Free, follows()), Verdict::Fail);
+        assert_eq!(
+            judged("modules.kexec-signature", &[("a", refused()), ("b", follows())]).how,
+            How::Derived
+        );
         assert_eq!(verdict(Answer::Free, refused()), Verdict::Fail);
         assert_eq!(verdict(refused(), Answer::Free), Verdict::Fail);
         assert_eq!(verdict(refused(), Answer::Unclear("EBUSY".into())), Verdict::Unknown);

@@ -14,6 +14,8 @@ const ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
 pub(in crate::features) enum Answer {
     /// Refused since it is not signed, or by lockdown, which is the same: by whom.
     Refused(String),
+    /// It was not tried: why, and from what follows that it is refused.
+    Follows(String),
     /// It came past every check of a signature.
     Free,
     /// There is no such way in: why.
@@ -102,6 +104,10 @@ fn judged(unsigned: &Answer, broken: impl FnOnce() -> Broken) -> Finding {
             Finding::new(ID, Verdict::Fail, How::Tried, found)
                 .seen(TRIED, "ENOEXEC: past every check of a signature, refused as no ELF file")
                 .seen("the same with a broken signature", broken.in_words())
+        }
+        Answer::Follows(from) => {
+            Finding::new(ID, Verdict::Pass, How::Derived, "a module without a signature is refused")
+                .seen(TRIED, from)
         }
         Answer::Absent(why) | Answer::Unclear(why) => Finding::unknown(ID, How::Tried, why),
     }

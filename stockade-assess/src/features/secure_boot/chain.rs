@@ -122,7 +122,7 @@ fn of_answers(answers: &[(&str, Answer)]) -> Link {
         match answer {
             Answer::Free => return Link::Broken(format!("{call} takes what is not signed")),
             Answer::Refused(_) => refused.push(format!("{call} refuses what is not signed")),
-            Answer::Absent(why) => refused.push(format!("{call}: {why}")),
+            Answer::Absent(why) | Answer::Follows(why) => refused.push(format!("{call}: {why}")),
             Answer::Unclear(why) => unclear = Some(format!("{call}: {why}")),
         }
     }
