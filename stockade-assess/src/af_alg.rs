@@ -4,14 +4,16 @@ The crypto API's sockets, AF_ALG: who can open them, and without loading anythin
 Opening a socket loads `af_alg`, binding one loads `algif_…` and the algorithm's module, and modules stay. So nothing is opened that is
 not registered already.
 */
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::{
     algorithms::Implementation,
-    child, nobody,
-    system::{System, Unread},
+    child,
+    modprobe::{self, Blocked},
+    nobody,
+    system::System,
 };
 
 /// Where the kernel lists the socket families' protocols.
@@ -25,6 +27,9 @@ const OPTION: &str = "CONFIG_CRYPTO_USER_API";
 
 /// `AF_ALG`.
 const FAMILY: u16 = 38;
+
+/// The sockets' module, and the name by which opening one asks for it.
+const MODULE: [&str; 2] = ["af_alg", "net_pf_38"];
 
 /// How long the child may take that opens one.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -135,12 +140,17 @@ pub(crate) fn reach(system: &System) -> Reach {
     if system.text(DISABLED).is_ok_and(|text| text == "1") {
         return closed(DISABLED.into(), "1");
     }
-    match blocked(system) {
-        Ok(Some((path, line))) => return closed(path, &line),
-        Ok(None) => {}
-        Err(unread) => return Reach::Unknown(unread.to_string()),
+    let blocked = Blocked::read(system);
+    if let Some((place, words)) = MODULE.iter().find_map(|name| blocked.by(name)) {
+        return closed(place.into(), words);
     }
-    if let Some(path) = not_installed(system) {
+    if let Some(unread) = blocked.hidden {
+        return Reach::Unknown(unread.to_string());
+    }
+    if let Ok((path, names)) = modprobe::installed(system)
+        && !names.is_empty()
+        && !names.contains(MODULE[0])
+    {
         return closed(path, "no af_alg.ko");
     }
     Reach::Loadable { option: (source, "m".into()) }
@@ -153,63 +163,6 @@ fn registered(system: &System) -> Result<bool, String> {
         return Err(format!("{PROTOCOLS} is not understood"));
     }
     Ok(text.lines().any(|line| line.split_whitespace().next() == Some("ALG")))
-}
-
-/// What keeps the sockets from being loaded when somebody opens one: a line of modprobe's configuration, or a word of the kernel's.
-///
-/// # Errors
-/// When nothing that was read does, and something could not be read.
-fn blocked(system: &System) -> Result<Option<(String, String)>, Unread> {
-    let is_it = |module: &str| module.replace('-', "_") == "af_alg";
-    for word in system.cmdline().unwrap_or_default() {
-        if let Some(("module_blacklist" | "modprobe.blacklist", names)) = word.split_once('=')
-            && names.split(',').any(is_it)
-        {
-            return Ok(Some(("the kernel's command line".into(), word)));
-        }
-    }
-    let mut hidden = None;
-    let mut or_hidden = |unread: Unread| {
-        if !unread.is_missing() {
-            hidden = Some(unread);
-        }
-    };
-    // In modprobe's order: a file hides those of the same name in later folders.
-    let folders = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
-    let mut names = HashSet::new();
-    for folder in folders.map(|folder| format!("{folder}/modprobe.d")) {
-        for name in system.names(&folder).map_err(&mut or_hidden).unwrap_or_default() {
-            if name.strip_suffix(".conf").is_none() || !names.insert(name.clone()) {
-                continue;
-            }
-            let path = format!("{folder}/{name}");
-            let text = system.text(&path).map_err(&mut or_hidden).unwrap_or_default();
-            for line in text.lines() {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let blocks = match words[..] {
-                    // It stops loading by alias, which is how opening a socket loads.
-                    ["blacklist", module] => is_it(module),
-                    ["alias", "net-pf-38", "off"] => true,
-                    ["install", module, command, ..] => {
-                        is_it(module) && (command.ends_with("/false") || command.ends_with("/true"))
-                    }
-                    _ => false,
-                };
-                if blocks {
-                    return Ok(Some((path, line.trim().to_owned())));
-                }
-            }
-        }
-    }
-    hidden.map_or(Ok(None), Err)
-}
-
-/// The list of the modules that are installed for this kernel, if it can be read and lacks this one.
-fn not_installed(system: &System) -> Option<String> {
-    let release = system.release().ok().filter(|release| !release.is_empty() && !release.contains('/'))?;
-    let path = format!("/lib/modules/{release}/modules.dep");
-    let text = system.text(&path).ok().filter(|text| text.contains(".ko"))?;
-    (!text.contains("/af_alg.ko")).then_some(path)
 }
 
 /// What comes of opening one, for a child without rights.

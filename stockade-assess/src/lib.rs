@@ -7,6 +7,7 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `findings/` (data) | the texts: what a finding is about, why it matters, how to fix it |
 | `finding.rs` | a finding: verdict, how it was established, evidence, figures |
 | `system.rs`, `config.rs`, `processes.rs` | the machine as checks see it; a folder of files in tests |
+| `modprobe.rs` | which modules there are, and what keeps them from loading by themselves |
 | `mandatory.rs` | which module for mandatory access control decides here |
 | `runner.rs` | every check in a child of its own, with a deadline |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
@@ -32,6 +33,7 @@ mod garbage;
 mod instructions;
 mod keys;
 mod mandatory;
+mod modprobe;
 pub mod nobody;
 pub mod processes;
 pub mod runner;
