@@ -229,7 +229,7 @@ fn live(parent: Pid, writer: OwnedFd, duty: impl FnOnce(&mut dyn Write)) -> ! {
 /// The status of a child that panicked; its last words say where.
 pub const PANICKED: i32 = 101;
 
-/// Ends a child at once, with this status.
+/// Ends a child at once, with this status; a handler of a signal may call it as well.
 pub(crate) fn leave(status: i32) -> ! {
     // SAFETY: _exit ends the process at once; it runs no exit handler of the parent's program.
     unsafe { libc::_exit(status) }

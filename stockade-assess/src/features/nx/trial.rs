@@ -93,8 +93,7 @@ pub(super) fn run(place: Place, limit: Duration) -> Answer {
     let Some(code) = RETURN else { return Answer::NotHere };
     let ended = child::run(limit, |_| {
         let status = act(place, code);
-        // SAFETY: ends this child at once.
-        unsafe { libc::_exit(status) };
+        child::leave(status);
     });
     match ended {
         Err(error) => Answer::NotStarted(error.to_string()),
@@ -145,8 +144,7 @@ fn act(place: Place, code: [u8; 4]) -> i32 {
 }
 
 extern "C" fn faulted(_: libc::c_int) {
-    // SAFETY: ends this child at once.
-    unsafe { libc::_exit(FAULTED) };
+    child::leave(FAULTED);
 }
 
 fn map_and_call(code: [u8; 4]) -> i32 {

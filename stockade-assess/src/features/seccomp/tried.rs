@@ -111,8 +111,7 @@ fn refused() -> Refused {
     // SAFETY: the child makes two system calls and is gone.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: ends the child at once.
-        unsafe { libc::_exit(i32::from(is_refused())) };
+        child::leave(i32::from(is_refused()));
     }
     let mut status = 0;
     // SAFETY: waits for our own child; the status is a live integer.
@@ -130,8 +129,7 @@ fn is_refused() -> bool {
 /// Ends the process with [`TRAPPED`] if the filter traps.
 fn trap() {
     extern "C" fn trapped(_: i32) {
-        // SAFETY: ends the process at once, which a signal's handler may do.
-        unsafe { libc::_exit(TRAPPED) };
+        child::leave(TRAPPED);
     }
     // SAFETY: the handler does nothing that a signal's handler may not. sched_yield takes nothing.
     unsafe {
