@@ -167,22 +167,6 @@ pub fn judge(flips: &[Flip], also: &[&str], before: &Answers, after: &Answers) -
     Ok(())
 }
 
-/// Where chance put the kernel is where it was built for once in some five hundred boots.
-const CHANCE: [&str; 1] = ["aslr.kernel"];
-
-/// What was found in the guest that others are compared with. What chance decides is taken from any guest in which it did not happen.
-fn without(played: &BTreeMap<(Boot, bool), Answers>, booted: &Booted) -> Option<Answers> {
-    let mut answers = played.get(&(booted.base, booted.measured))?.clone();
-    for flip in booted.flips.iter().filter(|flip| CHANCE.contains(&flip.finding)) {
-        let others = played.iter().filter(|((boot, _), _)| *boot != booted.boot);
-        let mut same = others.filter_map(|(_, answers)| answers.get(flip.finding));
-        if let Some(answer) = same.find(|answer| answer.verdict == flip.before) {
-            answers.insert(flip.finding.to_owned(), answer.clone());
-        }
-    }
-    Some(answers)
-}
-
 /// Judges every way to boot that was played on one kernel with what it differs from: its name and what is wrong.
 #[must_use]
 pub fn judge_booted(played: &BTreeMap<(Boot, bool), Answers>) -> Vec<(Boot, String, Result<()>)> {
@@ -194,9 +178,8 @@ pub fn judge_booted(played: &BTreeMap<(Boot, bool), Answers>) -> Vec<(Boot, Stri
             .iter()
             .map(|f| format!("{} {} → {}", f.finding, f.before.word(), f.after.word()))
             .collect();
-        let also = [booted.also, &CHANCE].concat();
-        let result = match without(played, booted) {
-            Some(before) => judge(booted.flips, &also, &before, after),
+        let result = match played.get(&(booted.base, booted.measured)) {
+            Some(before) => judge(booted.flips, booted.also, before, after),
             None => Err(anyhow::anyhow!("the guest {} said nothing to compare with", booted.base)),
         };
         results.push((booted.boot, format!("flips {}", name.join(", ")), result));
