@@ -162,37 +162,24 @@ fn booleans(system: &System) -> Finding {
             differ.push(format!("{name} is {}", if now { "on" } else { "off" }));
         }
     }
-    let finding = match (pending.len(), differ.len(), &installed) {
-        (1, ..) => {
-            Finding::new(BOOLEANS, Verdict::Warn, How::Read, "one boolean was changed and not committed")
-        }
-        (2.., ..) => {
-            let found = format!("{} booleans were changed and not committed", pending.len());
-            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
-        }
-        (0, 1, _) => Finding::new(
-            BOOLEANS,
-            Verdict::Warn,
-            How::Read,
-            "one boolean is not what the installed policy says",
-        ),
-        (0, 2.., _) => {
-            let found = format!("{} booleans are not what the installed policy says", differ.len());
-            Finding::new(BOOLEANS, Verdict::Warn, How::Read, found)
-        }
-        (0, 0, Err(missing)) => {
-            let found = format!("nothing to compare booleans with: {missing}");
-            return Finding::unknown(BOOLEANS, How::Read, found);
-        }
-        (0, 0, Ok(_)) if !unread.is_empty() => {
-            let found = format!("what these booleans are could not be read: {}", few(&unread));
-            return Finding::unknown(BOOLEANS, How::Read, found);
-        }
-        (0, 0, Ok(_)) => {
-            let found = format!("all {} booleans are what the installed policy says", names.len());
-            Finding::new(BOOLEANS, Verdict::Pass, How::Read, found)
-        }
+    let were = |n: usize, is: &str, are: &str| match n {
+        1 => format!("one boolean {is}"),
+        n => format!("{n} booleans {are}"),
     };
+    let (verdict, found) = match &installed {
+        _ if !pending.is_empty() => {
+            (Verdict::Warn, were(pending.len(), "was", "were") + " changed and not committed")
+        }
+        _ if !differ.is_empty() => {
+            (Verdict::Warn, were(differ.len(), "is", "are") + " not what the installed policy says")
+        }
+        Err(missing) => (Verdict::Unknown, format!("nothing to compare booleans with: {missing}")),
+        Ok(_) if !unread.is_empty() => {
+            (Verdict::Unknown, format!("what these booleans are could not be read: {}", few(&unread)))
+        }
+        Ok(_) => (Verdict::Pass, format!("all {} booleans are what the installed policy says", names.len())),
+    };
+    let finding = Finding::new(BOOLEANS, verdict, How::Read, found);
     let finding = if pending.is_empty() { finding } else { finding.seen(SWITCHES, few(&pending)) };
     match (&file, &installed) {
         (Ok(file), Ok(_)) if differ.is_empty() => finding.seen(file, "the same"),
