@@ -8,7 +8,11 @@ pub(crate) const CPUINFO: &str = "/proc/cpuinfo";
 
 /// The first processor's instructions and features.
 #[derive(Debug)]
-pub(crate) struct Instructions(Vec<String>);
+pub(crate) struct Instructions {
+    words: Vec<String>,
+    /// x86's tell a virtual machine from another.
+    x86: bool,
+}
 
 impl Instructions {
     /// # Errors
@@ -17,10 +21,12 @@ impl Instructions {
         let text = system.text(CPUINFO)?;
         let line = text.lines().filter_map(|line| line.split_once(':')).find_map(|(key, value)| {
             // x86 and others, ARM.
-            matches!(key.trim(), "flags" | "Features").then_some(value)
+            matches!(key.trim(), "flags" | "Features").then_some((key.trim() == "flags", value))
         });
         match line {
-            Some(words) => Ok(Self(words.split_whitespace().map(str::to_owned).collect())),
+            Some((x86, words)) => {
+                Ok(Self { words: words.split_whitespace().map(str::to_owned).collect(), x86 })
+            }
             None => Err(Unread {
                 path: CPUINFO.into(),
                 why: crate::system::Why::Other("names no instructions".into()),
@@ -30,7 +36,12 @@ impl Instructions {
 
     /// Whether they have this one.
     pub fn have(&self, name: &str) -> bool {
-        self.0.iter().any(|one| one == name)
+        self.words.iter().any(|one| one == name)
+    }
+
+    /// Whether this is a virtual machine; none where the processor does not tell.
+    pub fn of_a_guest(&self) -> Option<bool> {
+        self.x86.then(|| self.have("hypervisor"))
     }
 
     /// Those of these that they have.

@@ -1,8 +1,16 @@
 /*!
 What the kernel does against the exploitation of its own mistakes: defaults it was built with, and the words on its command line that
 override them.
+
+| file | what it owns |
+|---|---|
+| `switches.rs` | defences with a default and a word that switches them |
+| `control_flow.rs` | calls through pointers, checked by the compiler's code or by the processor |
 */
 use crate::{Config, Feature, Finding, How, Report, System, Unread, Verdict, system::boolean};
+
+mod control_flow;
+mod switches;
 
 pub(super) const FEATURE: Feature =
     Feature { id: "cmdline", title: "Hardening at build time and at boot", ..Feature::new(check) };
@@ -10,185 +18,15 @@ pub(super) const FEATURE: Feature =
 const LINE: &str = "the kernel's command line";
 
 fn check(system: &System, report: &mut Report) {
-    for defence in SWITCHES {
-        let finding = defence.finding(system);
-        let clears = matches!(defence.id, "cmdline.init-on-alloc" | "cmdline.init-on-free");
-        report.add(if clears { unless_poisoned(defence.id, system, finding) } else { finding });
-    }
+    switches::check(system, report);
     for defence in BUILT_IN {
         report.add(defence.finding(system));
     }
     report.add(page_shuffle(system));
     report.add(vsyscall(system));
     report.add(debugfs(system));
-    report.add(control_flow(system));
+    report.add(control_flow::finding(system));
     report.add(terminal_input(system));
-}
-
-/// How the command line switches a defence.
-enum Words {
-    /// By a parameter that is on or off.
-    Boolean(&'static str),
-    /// By words of their own: those that switch it on, and those that switch it off.
-    Each { on: &'static [&'static str], off: &'static [&'static str] },
-}
-
-impl Words {
-    /// Whether a word switches the defence on or off; none where it does neither. `a-b` and `a_b` are the same to the kernel.
-    fn say(&self, word: &str) -> Option<bool> {
-        let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        let name = name.replace('-', "_");
-        match self {
-            Self::Boolean(parameter) if name == *parameter => boolean(value?),
-            Self::Each { on, .. } if value.is_none() && on.contains(&name.as_str()) => Some(true),
-            Self::Each { off, .. } if value.is_none() && off.contains(&name.as_str()) => Some(false),
-            _ => None,
-        }
-    }
-}
-
-/// A defence with a default from the configuration and a switch on the command line.
-struct Switch {
-    id: &'static str,
-    words: Words,
-    /// Without any of these options the words mean nothing. Empty where the words always have a meaning.
-    needs: &'static [&'static str],
-    /// The option that makes it the default, or, if it begins with `!`, whose absence does.
-    default: &'static str,
-    /// The verdict where it is off.
-    without: Verdict,
-    /// What is so when it is on, and when it is off.
-    told: [&'static str; 2],
-}
-
-const SWITCHES: &[Switch] = &[
-    Switch {
-        id: "cmdline.init-on-alloc",
-        words: Words::Boolean("init_on_alloc"),
-        needs: &[],
-        default: "CONFIG_INIT_ON_ALLOC_DEFAULT_ON",
-        without: Verdict::Fail,
-        told: ["memory is cleared when it is given out", "memory is given out with what was in it before"],
-    },
-    Switch {
-        id: "cmdline.init-on-free",
-        words: Words::Boolean("init_on_free"),
-        needs: &[],
-        default: "CONFIG_INIT_ON_FREE_DEFAULT_ON",
-        without: Verdict::Warn,
-        told: ["memory is cleared when it is freed", "freed memory keeps what was in it"],
-    },
-    Switch {
-        id: "cmdline.slab-nomerge",
-        words: Words::Each { on: &["slab_nomerge", "slub_nomerge"], off: &["slab_merge", "slub_merge"] },
-        needs: &[],
-        default: "!CONFIG_SLAB_MERGE_DEFAULT",
-        without: Verdict::Warn,
-        told: ["each kind of object has memory of its own", "objects of one size share their memory"],
-    },
-    Switch {
-        id: "cmdline.kstack-offset",
-        words: Words::Boolean("randomize_kstack_offset"),
-        // Before 5.18 the option for the default is the only one.
-        needs: &["CONFIG_RANDOMIZE_KSTACK_OFFSET", "CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT"],
-        default: "CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT",
-        without: Verdict::Warn,
-        told: [
-            "each system call begins elsewhere on the kernel's stack",
-            "the kernel's stack is the same at each system call",
-        ],
-    },
-    Switch {
-        id: "cmdline.usercopy",
-        words: Words::Boolean("hardened_usercopy"),
-        needs: &["CONFIG_HARDENED_USERCOPY"],
-        // Since 6.15 there is CONFIG_HARDENED_USERCOPY_DEFAULT_ON; before, it is always on where it is built in.
-        default: "CONFIG_HARDENED_USERCOPY",
-        without: Verdict::Fail,
-        told: ["copies to and from programs are checked", "copies to and from programs are not checked"],
-    },
-];
-
-impl Switch {
-    fn finding(&self, system: &System) -> Finding {
-        let words = match system.cmdline() {
-            Ok(words) => words,
-            Err(unread) => return Finding::unknown(self.id, How::Read, unread),
-        };
-        let config = system.config();
-        if let Ok(config) = config
-            && !self.is_built(system, config)
-        {
-            let found = format!("the kernel was built without it; {}", self.told[1]);
-            return Finding::new(self.id, self.without, How::Read, found)
-                .seen(&config.path, format!("{} is not set", self.needs[0]));
-        }
-        let said = words.iter().rev().find_map(|word| Some((word, self.words.say(word)?)));
-        if let Some((word, is_on)) = said {
-            let finding = if is_on {
-                if let Err(unread) = config
-                    && !self.needs.is_empty()
-                {
-                    return Finding::unknown(self.id, How::Read, unread).seen(LINE, word);
-                }
-                Finding::new(self.id, Verdict::Pass, How::Read, self.told[0])
-            } else {
-                Finding::new(self.id, self.without, How::Read, self.told[1])
-            };
-            return finding.seen(LINE, word);
-        }
-        match config {
-            Err(unread) => Finding::unknown(self.id, How::Read, unread),
-            Ok(config) => {
-                let (option, wanted) = self.default(system);
-                let (verdict, found) = if config.has(option) == wanted {
-                    (Verdict::Pass, self.told[0])
-                } else {
-                    (self.without, self.told[1])
-                };
-                Finding::new(self.id, verdict, How::Read, found).seen(&config.path, value(config, option))
-            }
-        }
-    }
-
-    /// Whether the kernel has the code, so that a word means something.
-    fn is_built(&self, system: &System, config: &Config) -> bool {
-        self.needs.is_empty()
-            || self.needs.iter().any(|option| config.has(option))
-            // Before 5.18 the code is there wherever the architecture can do it.
-            || (self.id == "cmdline.kstack-offset"
-                && !system.is_at_least(5, 18)
-                && config.has("CONFIG_HAVE_ARCH_RANDOMIZE_KSTACK_OFFSET"))
-    }
-
-    /// The option that decides where the command line says nothing, and whether it is to be set.
-    fn default(&self, system: &System) -> (&'static str, bool) {
-        match self.default.strip_prefix('!') {
-            Some(option) => (option, false),
-            None if self.id == "cmdline.usercopy" && system.is_at_least(6, 15) => {
-                ("CONFIG_HARDENED_USERCOPY_DEFAULT_ON", true)
-            }
-            None => (self.default, true),
-        }
-    }
-}
-
-/// Poisoned pages take precedence: the kernel then clears nothing (mm/mm_init.c). It fills pages with a pattern when they are freed, and
-/// leaves what is smaller as it is.
-fn unless_poisoned(id: &'static str, system: &System, finding: Finding) -> Finding {
-    const PARAMETER: &str = "page_poison";
-    let value = system.parameter(PARAMETER).ok().flatten().unwrap_or_default();
-    if finding.verdict != Verdict::Pass || boolean(&value) != Some(true) {
-        return finding;
-    }
-    match system.config() {
-        Ok(config) if config.has("CONFIG_PAGE_POISONING") => {
-            let found = "page_poison takes its place: freed pages are filled, but what is smaller than a page is not cleared";
-            Finding::new(id, Verdict::Warn, How::Read, found).seen(LINE, format!("{PARAMETER}={value}"))
-        }
-        Ok(_) => finding,
-        Err(unread) => Finding::unknown(id, How::Read, unread).seen(LINE, format!("{PARAMETER}={value}")),
-    }
 }
 
 fn value(config: &Config, option: &str) -> String {
@@ -370,72 +208,6 @@ fn debugfs(system: &System) -> Finding {
         Some(at) => finding("debugfs is mounted").seen(MOUNTS, at),
         None => finding("debugfs is not mounted, and root can mount it"),
     }
-}
-
-/// Calls through pointers checked: kCFI (renamed in 6.18), or what the processor offers.
-fn control_flow(system: &System) -> Finding {
-    const ID: &str = "cmdline.control-flow";
-    const SOFTWARE: &[&str] = &["CONFIG_CFI", "CONFIG_CFI_CLANG"];
-    const PERMISSIVE: &str = "CONFIG_CFI_PERMISSIVE";
-    const HARDWARE: &[&str] = &["CONFIG_X86_KERNEL_IBT", "CONFIG_ARM64_BTI_KERNEL"];
-    let config = match system.config() {
-        Ok(config) => config,
-        Err(unread) => return Finding::unknown(ID, How::Read, unread),
-    };
-    let words = match system.cmdline() {
-        Ok(words) => words,
-        Err(unread) => return Finding::unknown(ID, How::Read, unread),
-    };
-    let said = |name: &str| -> Vec<&str> {
-        words.iter().filter_map(|word| word.strip_prefix(name)).flat_map(|value| value.split(',')).collect()
-    };
-    let first = |options: &[&'static str]| options.iter().copied().find(|option| config.has(option));
-    let checked = |strict: bool, found: &str| {
-        if strict {
-            Finding::new(ID, Verdict::Pass, How::Read, found)
-        } else {
-            let found = "calls through pointers are checked, but a wrong one is only logged";
-            Finding::new(ID, Verdict::Warn, How::Read, found)
-        }
-    };
-    // Read where the kernel can choose the sort of check at boot; the last that names one counts.
-    let cfi = if config.has("CONFIG_FINEIBT") { said("cfi=") } else { Vec::new() };
-    let chosen = cfi.iter().rfind(|word| matches!(**word, "auto" | "off" | "kcfi" | "fineibt"));
-    if let Some(option) = first(SOFTWARE)
-        && chosen != Some(&"off")
-    {
-        let permissive = config.has(PERMISSIVE);
-        let warns = cfi.contains(&"warn");
-        let found = "calls through pointers are checked for the type of the function";
-        let finding = checked(!permissive && !warns, found)
-            .seen(&config.path, value(config, if permissive { PERMISSIVE } else { option }));
-        return if warns { finding.seen(LINE, "cfi=warn") } else { finding };
-    }
-    let info = system.text("/proc/cpuinfo").unwrap_or_default();
-    let flag = |name: &str| {
-        info.lines()
-            .filter(|line| line.starts_with("flags") || line.starts_with("Features"))
-            .any(|line| line.split_whitespace().any(|word| word == name))
-    };
-    let ibt = said("ibt=");
-    if let Some(option) = first(HARDWARE)
-        && (flag("ibt") || flag("bti"))
-        && !ibt.contains(&"off")
-    {
-        let found = "calls through pointers only reach the beginnings of functions";
-        return checked(!ibt.contains(&"warn"), found)
-            .seen(&config.path, value(config, option))
-            .seen("flags in /proc/cpuinfo", if flag("ibt") { "ibt" } else { "bti" });
-    }
-    let shown = match (first(SOFTWARE), first(HARDWARE)) {
-        (Some(option), _) => format!("{}, cfi=off", value(config, option)),
-        (None, Some(option)) => {
-            format!("{}, and the CPU has no such feature or it is off", value(config, option))
-        }
-        (None, None) => value(config, SOFTWARE[0]),
-    };
-    Finding::new(ID, Verdict::Warn, How::Read, "calls through pointers reach any code of the kernel's")
-        .seen(&config.path, shown)
 }
 
 /// Since 6.2. Before, every program could put characters into its terminal.

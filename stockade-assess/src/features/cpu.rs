@@ -1,14 +1,16 @@
 /*!
 What the processor's own faults leave open: what the kernel says of each vulnerability, and what was switched off on its command line.
 */
-use crate::{Feature, Finding, How, Report, System, Verdict, few};
+use crate::{
+    Feature, Finding, How, Report, System, Verdict, few,
+    instructions::{CPUINFO, Instructions},
+};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "cpu", title: "Vulnerabilities of the CPU", ..Feature::new(check) };
 
 const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 const CPUS: &str = "/sys/devices/system/cpu";
-const CPUINFO: &str = "/proc/cpuinfo";
 
 /// In a guest, behind a mitigation that holds only if no other guest's thread runs on the same core.
 const HOST_UNKNOWN: &str = "SMT Host state unknown";
@@ -230,7 +232,7 @@ fn microcode(system: &System, known: &[(String, String)]) -> Finding {
         };
     }
     let seen = |finding: Finding| finding.seen(format!("microcode in {CPUINFO}"), few(&revisions));
-    let is_guest = values("flags").iter().any(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+    let is_guest = Instructions::of(system).ok().and_then(|processor| processor.of_a_guest()) == Some(true);
     let text = |name: &str| known.iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
     let missing: Vec<&str> = known
         .iter()

@@ -10,7 +10,7 @@ mod external;
 mod groups;
 
 use self::groups::{Groups, Kind};
-use crate::{Feature, Finding, How, Report, System, Unread, Verdict, few};
+use crate::{Feature, Finding, How, Report, System, Unread, Verdict, few, instructions::Instructions};
 
 pub(super) const FEATURE: Feature = Feature { id: "dma", title: "DMA protection", ..Feature::new(check) };
 
@@ -34,7 +34,7 @@ struct View {
     /// Names of the IOMMUs in use.
     units: Result<Vec<String>, Unread>,
     groups: Result<Groups, Unread>,
-    /// Whether this is a virtual machine, where the processor tells: x86's do.
+    /// Whether this is a virtual machine, where the processor tells.
     virtual_machine: Option<bool>,
 }
 
@@ -45,12 +45,10 @@ impl View {
             Err(unread) if unread.is_missing() && system.exists("/sys/class") => Ok(Vec::new()),
             units => units,
         };
-        let cpuinfo = system.text("/proc/cpuinfo").unwrap_or_default();
-        let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
         Self {
             units,
             groups: Groups::of(system),
-            virtual_machine: flags.map(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor")),
+            virtual_machine: Instructions::of(system).ok().and_then(|processor| processor.of_a_guest()),
         }
     }
 
