@@ -312,7 +312,8 @@ mod tests {
         let forced = format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n");
         let told = System::fake(&[RELEASE, (CONFIG, lsm), ("/proc/cmdline", "quiet lockdown=integrity\n")]);
         assert!(compiled(&told).found.contains("on by lockdown=integrity alone"), "{:?}", compiled(&told));
-        let inactive = System::fake(&[RELEASE, (CONFIG, &forced), (in_force::LSMS, "capability,yama\n")]);
+        let inactive =
+            System::fake(&[RELEASE, (CONFIG, &forced), (crate::mandatory::LIST, "capability,yama\n")]);
         assert_eq!(compiled(&inactive).verdict, Verdict::Fail);
     }
 

@@ -11,7 +11,7 @@ Secure Boot: whether the firmware lets only signed code boot, and whether that g
 mod chain;
 mod shim;
 mod signatures;
-mod variables;
+pub(super) mod variables;
 
 use self::{
     signatures::Lists,

@@ -7,6 +7,7 @@ extend some of them later without a word in that log (IMA in 10, systemd in 11 t
 */
 mod eventlog;
 mod registers;
+mod secure_boot;
 
 use std::ops::Range;
 
@@ -26,8 +27,6 @@ const EVENT_LOG: &str = "tpm.event-log";
 const SECURE_BOOT: &str = "tpm.secure-boot";
 
 const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-const EFI: &str = "/sys/firmware/efi";
-const VARIABLE: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// The registers that the firmware's log must explain.
 const FIRMWARE: Range<u32> = 0..8;
@@ -71,7 +70,7 @@ fn check(system: &System, report: &mut Report) {
         Err(missing) => Finding::unknown(EXTENDED, How::Read, missing),
     });
     report.add(event_log(&tpm, log.as_ref(), bank, registers.as_deref()));
-    report.add(secure_boot(system, log.as_ref(), bank, registers.as_deref()));
+    report.add(secure_boot::finding(system, log.as_ref(), bank, registers.as_deref()));
 }
 
 fn absent(system: &System) -> Finding {
@@ -259,74 +258,6 @@ fn event_log(
     finding
 }
 
-fn secure_boot(
-    system: &System,
-    log: Result<&Log, &NoLog>,
-    bank: Bank,
-    registers: Result<&[Vec<u8>], &String>,
-) -> Finding {
-    if !system.exists(EFI) {
-        return if system.exists("/sys/firmware") {
-            Finding::not_applicable(SECURE_BOOT, How::Read, "this machine was not booted by EFI firmware")
-        } else {
-            Finding::unknown(SECURE_BOOT, How::Read, "/sys/firmware is not there")
-        };
-    }
-    let log = match log {
-        Ok(log) => log,
-        Err(NoLog::Unknown(missing)) => return Finding::unknown(SECURE_BOOT, How::Read, missing),
-        Err(NoLog::Absent(why)) => return Finding::unknown(SECURE_BOOT, How::Read, *why),
-    };
-    let Some(measured) = log.variable(bank, "SecureBoot") else {
-        let found = "the firmware did not measure whether Secure Boot is on: PCR 7 says nothing of it";
-        return Finding::new(SECURE_BOOT, Verdict::Warn, How::Read, found)
-            .seen(LOG, "no SecureBoot in PCR 7");
-    };
-    let register = match registers {
-        Ok(registers) => registers.last().map_or(&[][..], Vec::as_slice),
-        Err(missing) => return Finding::unknown(SECURE_BOOT, How::Read, missing),
-    };
-    // Four bytes of attributes are before the value.
-    let variable = match system.bytes(VARIABLE) {
-        Ok(bytes) => bytes.get(4..).unwrap_or_default().to_vec(),
-        Err(unread) if unread.is_missing() => {
-            return Finding::unknown(SECURE_BOOT, How::Read, format!("{unread}; is efivarfs mounted?"));
-        }
-        Err(unread) => return Finding::unknown(SECURE_BOOT, How::Read, unread),
-    };
-    let said = state(measured.value);
-    let (verdict, found) = if !log.banks.contains(&bank) {
-        return Finding::unknown(
-            SECURE_BOOT,
-            How::Derived,
-            "the log tells nothing of the banks that are active",
-        );
-    } else if !measured.measured {
-        (Verdict::Fail, format!("the log says that Secure Boot was {said}, which is not what was measured"))
-    } else if bank.separators(&log.replay(bank, 7), register).is_none() {
-        (
-            Verdict::Fail,
-            "PCR 7 is not what the log gives: what it says of Secure Boot proves nothing".to_owned(),
-        )
-    } else if measured.value == variable.as_slice() {
-        (Verdict::Pass, format!("PCR 7 and the firmware's variable agree that Secure Boot is {said}"))
-    } else {
-        let now = state(&variable);
-        (Verdict::Fail, format!("Secure Boot was measured as {said}, and the firmware's variable says {now}"))
-    };
-    Finding::new(SECURE_BOOT, verdict, How::Derived, found)
-        .seen(format!("{LOG}: SecureBoot"), hex(measured.value))
-        .seen(VARIABLE, hex(&variable))
-}
-
-fn state(value: &[u8]) -> &'static str {
-    match value {
-        [1] => "on",
-        [0] => "off",
-        _ => "neither on nor off",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, fs, path::Path};
@@ -334,6 +265,7 @@ mod tests {
     use sha2::Digest as _;
 
     use super::*;
+    use crate::features::secure_boot::variables::Variable;
 
     const SEABIOS: &[u8] = include_bytes!("tpm/samples/seabios.log");
     const SEABIOS_PCRS: &str = include_str!("tpm/samples/seabios.pcrs");
@@ -363,7 +295,7 @@ mod tests {
     }
 
     fn with_efi(root: &Path) {
-        put(root, VARIABLE, [6, 0, 0, 0, 1]);
+        put(root, &Variable::SECURE_BOOT.path(), [6, 0, 0, 0, 1]);
     }
 
     fn verdict(findings: &HashMap<String, Finding>, id: &str) -> Verdict {
@@ -436,7 +368,7 @@ mod tests {
 
     #[test]
     fn secure_boot_in_register_7_is_held_against_the_variable() {
-        let off = |root: &Path| put(root, VARIABLE, [6, 0, 0, 0, 0]);
+        let off = |root: &Path| put(root, &Variable::SECURE_BOOT.path(), [6, 0, 0, 0, 0]);
         let found = &machine(OVMF, OVMF_PCRS, off)[SECURE_BOOT];
         assert_eq!(found.verdict, Verdict::Fail);
         assert_eq!(found.found, "Secure Boot was measured as on, and the firmware's variable says off");

@@ -12,13 +12,10 @@ use stockade_kernel::{
 };
 use stockade_reasons::Level;
 
-use crate::{System, Unread};
+use crate::{System, Unread, mandatory};
 
 /// The kernel's own level, the one in force in brackets.
 pub(in crate::features) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-
-/// The active security modules.
-pub(super) const LSMS: &str = "/sys/kernel/security/lsm";
 
 /// Both levels.
 pub(super) struct InForce {
@@ -202,7 +199,9 @@ fn built_in(system: &System) -> Option<(Level, (String, String))> {
 /// Whether lockdown is known not to be among the active security modules. Unless it was built to start early, it can be left out like any
 /// other; in older kernels its file is there even then, and takes a level that refuses nothing.
 pub(super) fn is_inactive(system: &System) -> bool {
-    system.text(LSMS).is_ok_and(|list| !list.is_empty() && list.split(',').all(|name| name != "lockdown"))
+    system
+        .text(mandatory::LIST)
+        .is_ok_and(|list| !list.is_empty() && list.split(',').all(|name| name != "lockdown"))
 }
 
 /// The kernel's own level. None where lockdown is not built in, as far as that is known, or not active.
@@ -214,7 +213,7 @@ pub(in crate::features) fn native(system: &System) -> Result<Level, Unread> {
                 text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(level, _)| level);
             level.and_then(|level| level.parse().ok()).ok_or_else(|| Unread::not_understood(LOCKDOWN, &text))
         }
-        Err(unread) if unread.is_missing() && system.exists(LSMS) => Ok(Level::None),
+        Err(unread) if unread.is_missing() && system.exists(mandatory::LIST) => Ok(Level::None),
         Err(unread) => Err(unread),
     }
 }
@@ -234,14 +233,18 @@ mod tests {
 
     #[test]
     fn a_kernel_without_lockdown_has_no_level() {
-        assert_eq!(native(&System::fake(&[(LSMS, "capability\n")])), Ok(Level::None));
+        assert_eq!(native(&System::fake(&[(mandatory::LIST, "capability\n")])), Ok(Level::None));
         assert!(native(&System::fake(&[])).unwrap_err().is_missing());
     }
 
     #[test]
     fn a_level_of_a_module_that_is_not_active_refuses_nothing() {
-        let of =
-            |list| native(&System::fake(&[(LOCKDOWN, "none [integrity] confidentiality\n"), (LSMS, list)]));
+        let of = |list| {
+            native(&System::fake(&[
+                (LOCKDOWN, "none [integrity] confidentiality\n"),
+                (mandatory::LIST, list),
+            ]))
+        };
         assert_eq!(of("lockdown,capability,yama\n"), Ok(Level::Integrity));
         assert_eq!(of("capability,yama\n"), Ok(Level::None));
     }

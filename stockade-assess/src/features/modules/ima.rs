@@ -2,7 +2,11 @@
 Whether IMA would measure what kexec is offered: then it is not offered anything, since what was measured stays, in IMA's log and in a
 register of the TPM, and who attests both would find a kernel that nobody knows.
 */
-use crate::System;
+use crate::{
+    System,
+    features::secure_boot::variables::{EFI, Variable},
+    mandatory,
+};
 
 /// What IMA shows of itself: Documentation/ABI/testing/ima_policy, since Linux 2.6.30.
 const FOLDER: &str = "/sys/kernel/security/ima";
@@ -12,13 +16,10 @@ const COUNT: &str = "/sys/kernel/security/ima/runtime_measurements_count";
 /// What systemd hands to the kernel at boot.
 const FROM_SYSTEMD: &str = "/etc/ima/ima-policy";
 
-const EFI: &str = "/sys/firmware/efi";
-const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-
 /// Why a file may be measured. None where it is not.
 pub(super) fn would_measure(system: &System) -> Option<String> {
     let is_there = system.exists(FOLDER);
-    if !is_there && (system.exists("/sys/kernel/security/lsm") || is_not_built(system)) {
+    if !is_there && (system.exists(mandatory::LIST) || is_not_built(system)) {
         return None;
     }
     if let Ok(policy) = system.text(POLICY) {
@@ -61,7 +62,8 @@ fn measures(policy: &str) -> bool {
 /// Unless the firmware says no.
 fn may_be_secure_boot(system: &System) -> bool {
     // Four bytes of attributes, then the value.
-    system.exists(EFI) && !system.bytes(SECURE_BOOT).is_ok_and(|bytes| bytes.get(4) == Some(&0))
+    system.exists(EFI)
+        && !system.bytes(&Variable::SECURE_BOOT.path()).is_ok_and(|bytes| bytes.get(4) == Some(&0))
 }
 
 #[cfg(test)]
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn without_ima_nothing_is_measured() {
-        assert!(!of(&[("/sys/kernel/security/lsm", "lockdown,yama")]));
+        assert!(!of(&[(mandatory::LIST, "lockdown,yama")]));
         assert!(!of(&[RELEASE, (CONFIG, "CONFIG_SECURITY=y\n")]));
     }
 
@@ -108,12 +110,15 @@ mod tests {
     fn under_secure_boot_the_architecture_has_rules() {
         let firmware = |value: &[u8]| {
             System::fake(&[BOOT_ONLY, RELEASE, (CONFIG, ARCH)])
-                .with(SECURE_BOOT, &[&[6, 0, 0, 0], value].concat())
+                .with(&Variable::SECURE_BOOT.path(), &[&[6, 0, 0, 0], value].concat())
         };
         assert!(would_measure(&firmware(&[1])).is_some());
         assert!(would_measure(&firmware(&[])).is_some());
         assert_eq!(would_measure(&firmware(&[0])), None);
         let files = [BOOT_ONLY, RELEASE, (CONFIG, "CONFIG_IMA=y\n")];
-        assert_eq!(would_measure(&System::fake(&files).with(SECURE_BOOT, &[6, 0, 0, 0, 1])), None);
+        assert_eq!(
+            would_measure(&System::fake(&files).with(&Variable::SECURE_BOOT.path(), &[6, 0, 0, 0, 1])),
+            None
+        );
     }
 }

@@ -3,7 +3,7 @@ The firmware's variables, as efivarfs shows them: four bytes of attributes, then
 */
 use crate::{System, Unread};
 
-pub(super) const EFI: &str = "/sys/firmware/efi";
+pub(in crate::features) const EFI: &str = "/sys/firmware/efi";
 pub(super) const FOLDER: &str = "/sys/firmware/efi/efivars";
 
 /// The bytes before a variable's value.
@@ -24,13 +24,13 @@ const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
 
 /// A variable's name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Variable {
+pub(in crate::features) struct Variable {
     pub(super) name: &'static str,
     vendor: &'static str,
 }
 
 impl Variable {
-    pub(super) const SECURE_BOOT: Self = Self::new("SecureBoot", GLOBAL);
+    pub(in crate::features) const SECURE_BOOT: Self = Self::new("SecureBoot", GLOBAL);
     pub(super) const SETUP_MODE: Self = Self::new("SetupMode", GLOBAL);
     pub(super) const AUDIT_MODE: Self = Self::new("AuditMode", GLOBAL);
     pub(super) const DEPLOYED_MODE: Self = Self::new("DeployedMode", GLOBAL);
@@ -51,7 +51,7 @@ impl Variable {
         Self { name, vendor }
     }
 
-    pub(super) fn path(self) -> String {
+    pub(in crate::features) fn path(self) -> String {
         format!("{FOLDER}/{}-{}", self.name, self.vendor)
     }
 }
