@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use crate::{
     algorithms::Implementation,
     child,
-    modprobe::{self, Blocked},
+    modprobe::{self, Blocked, DISABLED},
     nobody,
     system::System,
 };
@@ -22,7 +22,6 @@ pub(crate) const PROTOCOLS: &str = "/proc/net/protocols";
 /// Since 7.3: 0 for everything, 1 for the algorithms of a short list, 2 for nothing at all. There only while the sockets are.
 pub(crate) const RESTRICT: &str = "/proc/sys/crypto/af_alg_restrict";
 
-const DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const OPTION: &str = "CONFIG_CRYPTO_USER_API";
 
 /// `AF_ALG`.
@@ -137,7 +136,7 @@ pub(crate) fn reach(system: &System) -> Reach {
         Some("m") => {}
         Some(value) => return Reach::Unknown(format!("{source} is {value}, but ALG is not in {PROTOCOLS}")),
     }
-    if system.text(DISABLED).is_ok_and(|text| text == "1") {
+    if modprobe::are_off(system) {
         return closed(DISABLED.into(), "1");
     }
     let blocked = Blocked::read(system);

@@ -9,6 +9,9 @@ use std::{
 
 use crate::{System, Unread};
 
+/// Other than 0 where loading was turned off until the next boot.
+pub(crate) const DISABLED: &str = "/proc/sys/kernel/modules_disabled";
+
 /// Where modprobe looks, in its order: a file hides those of the same name in later folders (modprobe.d(5)).
 const FOLDERS: [&str; 5] = [
     "/etc/modprobe.d",
@@ -31,7 +34,7 @@ impl Blocked {
     /// Reads all of it.
     pub fn read(system: &System) -> Self {
         let mut this = Self { by: HashMap::new(), hidden: None };
-        for word in system.cmdline().unwrap_or_default() {
+        for word in this.or_hidden(system.cmdline()) {
             if let Some(("module_blacklist" | "modprobe.blacklist", names)) = word.split_once('=') {
                 for name in names.split(',') {
                     this.add(name, "the kernel's command line", &word);
@@ -86,6 +89,16 @@ fn blocks(line: &str) -> Option<&str> {
     }
 }
 
+/// Whether loading was turned off until the next boot.
+pub(crate) fn are_off(system: &System) -> bool {
+    system.number(DISABLED).is_ok_and(|value| value != 0)
+}
+
+/// Whether this kernel can load no modules at all: it was built so.
+pub(crate) fn has_no_modules(system: &System) -> bool {
+    !system.exists("/proc/modules") && !system.exists(DISABLED) && system.exists("/proc/sys/kernel/osrelease")
+}
+
 /// The list of all modules that are installed for this kernel, and their names, `-` as `_`.
 pub(crate) fn installed(system: &System) -> Result<(String, HashSet<String>), Unread> {
     let release = system.release()?;
@@ -93,9 +106,12 @@ pub(crate) fn installed(system: &System) -> Result<(String, HashSet<String>), Un
     if release.is_empty() || release.contains('/') {
         return Err(Unread::not_understood("/proc/sys/kernel/osrelease", &release));
     }
-    let path = format!("/lib/modules/{release}/modules.dep");
+    let mut path = format!("/lib/modules/{release}/modules.dep");
     let text = match system.text(&path) {
-        Err(unread) if unread.is_missing() => system.text(&format!("/usr{path}")).map_err(|_| unread)?,
+        Err(unread) if unread.is_missing() => {
+            path.insert_str(0, "/usr");
+            system.text(&path).map_err(|_| unread)?
+        }
         text => text?,
     };
     let name = |line: &str| {

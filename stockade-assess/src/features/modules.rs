@@ -22,12 +22,13 @@ pub(super) use self::{
     signature::{Answer, try_unsigned as try_unsigned_module},
 };
 use super::lockdown::native;
-use crate::{Feature, Finding, How, Report, System, Verdict};
+use crate::{
+    Feature, Finding, How, Report, System, Verdict,
+    modprobe::{DISABLED, has_no_modules},
+};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "modules", title: "Kernel modules and kexec", ..Feature::new(check) };
-
-const DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 
 fn check(system: &System, report: &mut Report) {
     report.add(disabled(system));
@@ -49,19 +50,9 @@ fn why_not(system: &System) -> Option<&str> {
     }
 }
 
-/// Whether this kernel can load no modules at all: it was built so.
-fn has_no_modules(system: &System) -> bool {
-    !system.exists("/proc/modules") && !system.exists(DISABLED) && system.exists("/proc/sys/kernel/osrelease")
-}
-
 fn without_modules(id: &'static str) -> Finding {
     Finding::not_applicable(id, How::Read, "this kernel was built without loadable modules")
         .seen("/proc/modules", "not there")
-}
-
-/// Whether loading was turned off until the next boot.
-fn are_off(system: &System) -> bool {
-    system.number(DISABLED).is_ok_and(|value| value != 0)
 }
 
 /// The kernel's own level, if it refuses what is unsigned.

@@ -7,7 +7,10 @@ Settings of the kernel (sysctls): what every user may ask of it, tried by a chil
 | `settings/users.rs` | what a setting and a trial come to together |
 | this file | settings that can only be read |
 */
-use crate::{Feature, Finding, How, Report, System, Unread, Verdict};
+use crate::{
+    Feature, Finding, How, Report, System, Unread, Verdict,
+    modprobe::{DISABLED, are_off, has_no_modules},
+};
 
 mod trials;
 mod users;
@@ -235,23 +238,13 @@ fn files(system: &System) -> Finding {
 fn line_disciplines(system: &System) -> Finding {
     const ID: &str = "settings.ldisc-autoload";
     const SETTING: &str = "dev.tty.ldisc_autoload";
-    const MODULES: &str = "kernel.modules_disabled";
-    match number(system, MODULES) {
-        Ok(0) => {}
-        Ok(value) => {
-            return Finding::new(
-                ID,
-                Verdict::Pass,
-                How::Read,
-                "no module can be loaded before the next boot",
-            )
-            .seen(MODULES, value.to_string());
-        }
-        Err(unread) if unread.is_missing() && system.exists("/proc/sys/kernel/osrelease") => {
-            return Finding::not_applicable(ID, How::Read, "this kernel was built without loadable modules")
-                .seen(MODULES, "not there");
-        }
-        Err(_) => {}
+    if are_off(system) {
+        let found = "no module can be loaded before the next boot";
+        return Finding::new(ID, Verdict::Pass, How::Read, found).seen(DISABLED, "1");
+    }
+    if has_no_modules(system) {
+        return Finding::not_applicable(ID, How::Read, "this kernel was built without loadable modules")
+            .seen(DISABLED, "not there");
     }
     match number(system, SETTING) {
         Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "only root has line disciplines loaded")

@@ -1,8 +1,8 @@
 /*!
 What is loaded already, and what the kernel remembers of modules that are gone.
 */
-use super::{has_no_modules, without_modules};
-use crate::{Finding, How, System, Unread, Verdict, few, system::Why};
+use super::without_modules;
+use crate::{Finding, How, System, Unread, Verdict, few, modprobe::has_no_modules, system::Why};
 
 const MODULES: &str = "/sys/module";
 const TAINTED: &str = "/proc/sys/kernel/tainted";

@@ -1,10 +1,10 @@
 /*!
 Modules that hardly anybody needs and that the kernel loads by itself when somebody asks: a mount, a socket, a line discipline.
 */
-use super::{are_off, has_no_modules, without_modules};
+use super::without_modules;
 use crate::{
     Finding, How, System, Verdict, few,
-    modprobe::{self, Blocked},
+    modprobe::{self, Blocked, DISABLED, are_off, has_no_modules},
 };
 
 const ID: &str = "modules.rare";
@@ -39,7 +39,7 @@ pub(super) fn finding(system: &System) -> Finding {
     }
     if are_off(system) {
         return Finding::new(ID, Verdict::Pass, How::Read, "no module can be loaded before the next boot")
-            .seen(super::DISABLED, "1");
+            .seen(DISABLED, "1");
     }
     let installed = match modprobe::installed(system) {
         Ok((_, installed)) => installed,

@@ -3,8 +3,11 @@ Whether a module without a signature is let in: the kernel is offered zeros, whi
 */
 use std::io;
 
-use super::{are_off, has_no_modules, locked_down, why_not, without_modules};
-use crate::{Finding, How, System, Verdict};
+use super::{locked_down, why_not, without_modules};
+use crate::{
+    Finding, How, System, Verdict,
+    modprobe::{DISABLED, are_off, has_no_modules},
+};
 
 const ID: &str = "modules.signature";
 const ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
@@ -60,7 +63,7 @@ pub(super) fn finding(system: &System) -> Finding {
             How::Read,
             "no module can be loaded before the next boot, signed or not",
         )
-        .seen(super::DISABLED, "1");
+        .seen(DISABLED, "1");
     }
     let enforced = system.text(ENFORCE);
     let finding = match why_not(system) {
@@ -105,11 +108,10 @@ fn judged(unsigned: &Answer, broken: impl FnOnce() -> Broken) -> Finding {
                 .seen(TRIED, "ENOEXEC: past every check of a signature, refused as no ELF file")
                 .seen("the same with a broken signature", broken.in_words())
         }
-        Answer::Follows(from) => {
-            Finding::new(ID, Verdict::Pass, How::Derived, "a module without a signature is refused")
-                .seen(TRIED, from)
+        // Modules are always tried.
+        Answer::Follows(why) | Answer::Absent(why) | Answer::Unclear(why) => {
+            Finding::unknown(ID, How::Tried, why)
         }
-        Answer::Absent(why) | Answer::Unclear(why) => Finding::unknown(ID, How::Tried, why),
     }
 }
 
@@ -174,6 +176,6 @@ mod tests {
         assert_eq!(verdict(&[MODULES, (ENFORCE, "N\n")]), Verdict::Unknown);
         let locked = (LOCKDOWN, "none [integrity] confidentiality");
         assert_eq!(verdict(&[MODULES, (ENFORCE, "N\n"), locked]), Verdict::Pass);
-        assert_eq!(verdict(&[MODULES, (super::super::DISABLED, "1")]), Verdict::Pass);
+        assert_eq!(verdict(&[MODULES, (super::DISABLED, "1")]), Verdict::Pass);
     }
 }
