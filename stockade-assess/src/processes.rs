@@ -23,6 +23,13 @@ pub fn unseen(system: &System) -> Option<String> {
     is_hidden.then(|| format!("processes of others are hidden (hidepid); {lacks}"))
 }
 
+/// Whether a seccomp filter, such as a container's, may answer this process in the kernel's place.
+#[must_use]
+pub fn is_filtered(system: &System) -> bool {
+    let status = system.text("/proc/self/status").unwrap_or_default();
+    field(&status, "Seccomp").is_some_and(|mode| mode != "0")
+}
+
 /// Its name and number, for people.
 #[must_use]
 pub fn name(system: &System, pid: u32) -> String {

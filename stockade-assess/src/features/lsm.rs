@@ -7,7 +7,7 @@ use crate::{
     Feature, Finding, How, Report, System, Verdict,
     child::{self, End},
     mandatory,
-    processes::field,
+    processes::is_filtered,
 };
 
 pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "Security modules", ..Feature::new(check) };
@@ -85,8 +85,7 @@ fn landlock(system: &System) -> Finding {
     };
     if version < 0 {
         let error = io::Error::last_os_error();
-        let status = system.text("/proc/self/status").unwrap_or_default();
-        return absent(&error, field(&status, "Seccomp") == Some("2"));
+        return absent(&error, is_filtered(system));
     }
     let end = match child::run(LIMIT, |_| child::leave(confine(version))) {
         Ok((end, _)) => end,

@@ -12,7 +12,7 @@ use crate::{
     few,
     instructions::{CPUINFO, Instructions},
     processes,
-    system::SIZE,
+    system::{SIZE, boolean},
 };
 
 mod trial;
@@ -108,8 +108,7 @@ fn kernel(system: &System) -> Finding {
         return Finding { evidence: cpu.evidence, ..Finding::new(ID, Verdict::Fail, How::Derived, found) };
     }
     // Since 6.0 it is off by this word alone.
-    let is_off =
-        |value: &str| value == "off" || matches!(value, "0" | "n" | "no") && !system.is_at_least(6, 0);
+    let is_off = |value: &str| value == "off" || boolean(value) == Some(false) && !system.is_at_least(6, 0);
     match system.parameter("rodata") {
         Ok(Some(value)) if is_off(&value) => {
             return Finding::new(

@@ -98,8 +98,7 @@ const DOORS: &[Door] = &[
 const FILTERED: &str = "what this process may ask is filtered (seccomp), so that a refusal says nothing";
 
 pub(super) fn check(system: &System, report: &mut Report) {
-    let status = system.text("/proc/self/status").unwrap_or_default();
-    let filtered = processes::field(&status, "Seccomp").is_some_and(|mode| mode != "0");
+    let filtered = processes::is_filtered(system);
     let tried = if system.is_live() {
         trials::run()
     } else {
