@@ -22,7 +22,7 @@ next command. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
 use aya::maps::{MapData, PerCpuArray};
@@ -41,13 +41,15 @@ use crate::{
     attach::Attachment,
     btf::KernelTypes,
     description::{self, Description},
-    elsewhere, host, labels, lift,
+    elsewhere, host, labels,
     notices::{self, Notice},
-    object::{Duty, LABELS, MAPS, Object, PROGRAM_NAMES},
-    pins::{self, Enforcement, Lock, Pinned, PolicyValue},
+    object::{Duty, LABELS, MAPS, Object},
+    pins::{self, Enforcement, Lock, Pinned},
     read_back::held_unsealed,
     ready::Ready,
-    seal, selftest, sys,
+    seal, selftest,
+    slots::{same, wait_for_decisions},
+    sys,
     tables::Maps,
 };
 
@@ -492,84 +494,5 @@ pub fn flip() -> Result<(), Error> {
     match pins::open()? {
         Pinned::Whole(mut enforcement) => enforcement.flip(),
         Pinned::Nothing { .. } => Err(Error::Request("nothing is enforced".into())),
-    }
-}
-
-/// Whether two slots say the same, whenever they were applied.
-fn same(one: &Slot, other: &Slot) -> bool {
-    let timeless =
-        |slot: &Slot| Slot { applied_boot_ns: 0, words: Words { generation: 0, ..slot.words }, ..*slot };
-    timeless(one) == timeless(other)
-}
-
-impl Enforcement {
-    pub(crate) fn attachment(&self) -> Result<Attachment, Error> {
-        let info = sys::link_info(self.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
-        Ok(Attachment::of(&info))
-    }
-
-    pub(crate) fn policy(&self) -> Result<KernelPolicy, Error> {
-        self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
-    }
-
-    /// Whether the program that decides knows places and exceptions.
-    fn is_whole(&self) -> Result<bool, Error> {
-        let failed = |e| Error::io("ask for the program that decides", e);
-        let info = sys::link_info(self.link.as_fd()).map_err(failed)?;
-        Ok(elsewhere::name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
-    }
-
-    /// Puts an attached program in the place of the one that decides. For a moment both do, by the same policy: then
-    /// what is refused may be counted twice. Returns when the old one is gone, since it would not understand the next policy.
-    fn exchange(&mut self, link: OwnedFd) -> Result<(), Error> {
-        let failed = |e| Error::io("ask for the program that decides", e);
-        let old = sys::link_info(self.link.as_fd()).map_err(failed)?;
-        pins::pin_next(&link)?;
-        step("next-pinned");
-        pins::next_takes_over()?;
-        step("taken-over");
-        // The descriptor would hold it.
-        self.link = link;
-        lift::wait_until_detached(&old).map_err(|_| {
-            Error::Request(
-                "another process holds the program that decided so far, which knows no scopes and exceptions: end it \
-                 (bpftool link show tells who holds what), and apply the policy again"
-                    .into(),
-            )
-        })
-    }
-
-    /// The slot in force.
-    pub(crate) fn slot(&self) -> Result<Slot, Error> {
-        let policy = self.policy()?;
-        Ok(policy.slots[usize::from(policy.active & 1 == 1)])
-    }
-
-    /// The kernel copies the whole value; the bytes that do not change are written as they are.
-    fn change(&mut self, change: impl FnOnce(&mut KernelPolicy)) -> Result<(), Error> {
-        let mut policy = self.policy()?;
-        change(&mut policy);
-        self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
-    }
-
-    fn write_slot(&mut self, at: usize, slot: Slot) -> Result<(), Error> {
-        self.change(|policy| policy.slots[at] = slot)
-    }
-
-    fn flip(&mut self) -> Result<(), Error> {
-        self.change(|policy| policy.active = u64::from(policy.active & 1 == 0))
-    }
-}
-
-/// Waits until no decision reads what was just retired: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace period, and
-/// LSM programs run inside read-side sections. Where it is refused (`nohz_full`) the kernel is made to wait otherwise.
-fn wait_for_decisions() {
-    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
-    // SAFETY: takes three integers.
-    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if answer != 0
-        && let Err(error) = sys::wait_for_programs()
-    {
-        eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
     }
 }

@@ -12,6 +12,7 @@ tables       a compiled policy, written into maps
 pins         where enforcement lives while no process of ours does
 ready        a policy made ready for this machine
 enforce      the steps from a policy to its effect, in an order that a kill at any point cannot spoil
+slots        what is in force of a pinned policy, what is written beside it, and which of both counts
 selftest     the proof that it has one
 description  the policy in force in words
 labels       who runs an excepted program without being known for it
@@ -57,6 +58,7 @@ pub mod read_back;
 mod ready;
 pub mod seal;
 mod selftest;
+mod slots;
 mod sys;
 mod tables;
 
