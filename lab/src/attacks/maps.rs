@@ -8,10 +8,10 @@ use std::{
     },
     process::Command,
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use stockade_common::{Policy, Words};
 
 use super::{
@@ -19,6 +19,9 @@ use super::{
     bpf::{self, MapInfo, SOCKET_FILTER, What},
     calls::{Running, descriptor},
 };
+
+/// A busy emulator takes seconds to start a program.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("write-the-policy-by-id", "empty the policy in its map, found by id", Pins::Falls, || {
@@ -50,7 +53,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
     Attack::new(
         "write-the-policy-by-a-stolen-descriptor",
-        "take the descriptors of a running stockade watch by pidfd_getfd, and empty the policy by them",
+        "take the descriptors of a stockade watch that waits for events by pidfd_getfd, and empty the policy by them",
         Pins::Holds,
         steal,
     ),
@@ -168,9 +171,21 @@ fn in_memory() -> Result<Later> {
     }))
 }
 
+/// While it starts it has the policy open for a moment, as every command has.
+fn wait_in_poll(program: &Running) -> Result<()> {
+    let path = format!("/proc/{}/syscall", program.pid());
+    let call = format!("{} ", libc::SYS_poll);
+    let begin = Instant::now();
+    while !fs::read_to_string(&path).with_context(|| format!("read {path}"))?.starts_with(&call) {
+        ensure!(begin.elapsed() < PATIENCE, "{path} does not come to poll(2) in {PATIENCE:?}");
+        sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 fn steal() -> Result<Tried> {
     let watch = Running::new(Command::new("/bin/stockade").arg("watch"))?;
-    sleep(Duration::from_millis(500));
+    wait_in_poll(&watch)?;
     // SAFETY: takes numbers only.
     let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, watch.pid(), 0) })
         .context("open the process of stockade watch")?;
