@@ -70,6 +70,12 @@ pub fn ids() -> Vec<&'static str> {
 }
 
 impl Kernel {
+    /// Its series, such as `6.12`, without the flavour.
+    #[must_use]
+    pub fn series(&self) -> &str {
+        self.id.split('-').next().unwrap_or(&self.id)
+    }
+
     /// The image as its package has it, for those who boot through firmware; a kernel given by path has none.
     #[must_use]
     pub fn bzimage(&self) -> Option<PathBuf> {

@@ -23,14 +23,17 @@ pub mod debian;
 pub mod doors;
 pub mod firmware;
 pub mod flips;
+pub mod follow;
 pub mod guest;
 pub mod initrd;
 pub mod kernels;
+pub mod plan;
 #[cfg(feature = "scenarios")]
 pub mod program;
 pub mod protocol;
 pub mod reboots;
 pub mod report;
+mod saved;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;

@@ -3,12 +3,17 @@ What a guest tells the host over ttyS1: one JSON document a line.
 */
 use serde::{Deserialize, Serialize};
 
-use crate::{flips::Assessed, scenario::Boot};
+use crate::{
+    flips::Assessed,
+    scenario::{Boot, Depends},
+};
 
 /// A line from the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
+    /// The guest is up and waits for its [`Order`].
+    Ready,
     /// Something the host should know that is not a result, such as a module that did not load.
     Note {
         /// The text.
@@ -36,6 +41,15 @@ pub enum Event {
     Done,
 }
 
+/// What a guest is to play: the host's one line to it, after [`Event::Ready`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The scenarios' boot.
+    pub boot: Boot,
+    /// Their names. They are played in the order of [`crate::scenarios::all`].
+    pub play: Vec<String>,
+}
+
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -55,6 +69,8 @@ pub struct Listed {
     pub name: String,
     /// How its guest is booted.
     pub boot: Boot,
+    /// On which kernels it has to be played.
+    pub depends: Depends,
 }
 
 /// A scenario that is about to have every process but PID 1 ended writes its name here: PID 1 then plays it once

@@ -61,6 +61,26 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Returns whether the committed object is the one that was compiled from the sources as they are, by the provenance beside it: the
+/// digests of object and sources are compared, and nothing is compiled. `cargo xtask bpf --check` compiles.
+pub fn is_committed() -> anyhow::Result<bool> {
+    let file = workspace::root().join(PROVENANCE);
+    let written = fs::read_to_string(&file).with_context(|| format!("reading {PROVENANCE}"))?;
+    let object = fs::read(workspace::root().join(OBJECT)).with_context(|| format!("reading {OBJECT}"))?;
+    let is = [("object", Sha256::digest(&object).to_vec()), ("sources", sources_digest(workspace::root())?)];
+    let mut same = true;
+    for (what, digest) in is {
+        let line = format!("{what} = \"sha256:{}\"", hex(&digest));
+        if !written.lines().any(|l| l == line) {
+            eprintln!(
+                "{PROVENANCE} does not say {line}: run `cargo xtask bpf` and commit both files in its folder"
+            );
+            same = false;
+        }
+    }
+    Ok(same)
+}
+
 fn compare(committed: &Path, made: &[u8]) -> anyhow::Result<bool> {
     let name = committed.strip_prefix(workspace::root()).unwrap_or(committed).display();
     let found = match fs::read(committed) {

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use stockade_lab::{
-    boot::{Hardware, Machine},
+    boot::{Clock, Hardware, Machine},
     initrd, kernels,
 };
 
@@ -37,8 +37,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
         hardware: Hardware::USUAL,
         console: folder.join("demo.console"),
-        count_instructions: false,
-        patience: Duration::from_mins(2),
+        clock: Clock::Host,
+        limit: Duration::from_mins(10),
     };
     if flags.shell {
         if std::io::stdin().is_terminal() {

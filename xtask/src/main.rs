@@ -37,8 +37,8 @@ enum Command {
     Lab(lab::Flags),
     /// Show Stockade in a throw-away guest
     Demo(demo::Flags),
-    /// Everything CI checks; the last line counts
-    Test,
+    /// Everything that decides whether a change may land; the last line counts
+    Test(test::Flags),
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
     /// Time `stockade assess` on this machine, beside other programs that check kernels
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Command::Bpf(flags) => bpf::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
-        Command::Test => test::run(),
+        Command::Test(flags) => test::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),

@@ -3,12 +3,11 @@ PID 1 of a guest: makes the file system a normal system would have, does what `s
 kernel's command line says, and powers off.
 
 ```text
-stockade.run=boot:plain    play the scenarios of this boot, each in a process of its own; results on ttyS1
+stockade.run=play          play the scenarios that the host orders on ttyS1, each in a process of its own; results on ttyS1
 stockade.run=exec:/path    run a program, what it prints goes to ttyS1
 stockade.run=again:/path   the same, and reboot instead
 stockade.run=demo          the same with /bin/stockade-demo
 stockade.run=shell         a shell on ttyS2
-stockade.only=WORD         only the scenarios whose name contains it
 ```
 
 On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR` and
@@ -33,8 +32,8 @@ use anyhow::{Context, bail};
 use stockade_lab::{
     attacks, boots,
     guest::{Guest, exit_status},
-    protocol::{AGAIN, ENDED, Event, Listed, Outcome, TOLD, is_trouble},
-    scenario::{Boot, Scenario, Skip},
+    protocol::{AGAIN, ENDED, Event, Listed, Order, Outcome, TOLD, is_trouble},
+    scenario::{Scenario, Skip},
     scenarios, userland,
 };
 
@@ -86,7 +85,8 @@ fn main() -> ExitCode {
 
 fn list() -> ExitCode {
     for scenario in scenarios::all() {
-        let listed = Listed { name: scenario.name.to_owned(), boot: scenario.boot };
+        let listed =
+            Listed { name: scenario.name.to_owned(), boot: scenario.boot, depends: scenario.depends };
         println!("{}", serde_json::to_string(&listed).expect("names and boots are plain text"));
     }
     ExitCode::SUCCESS
@@ -154,16 +154,17 @@ fn init() -> anyhow::Result<()> {
     let word = |name: &str| cmdline.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
     let run = word("stockade.run").context("the kernel's command line has no stockade.run=")?;
     match run.split_once(':').unwrap_or((run, "")) {
-        ("boot", boot) => {
-            let boot = Boot::from_name(boot).with_context(|| format!("there is no boot {boot}"))?;
+        ("play", _) => {
             let mut host = Host(raw_tty("/dev/ttyS1")?);
             // Firmware may have left half a line there.
             host.0.write_all(b"\n").context("writing to ttyS1")?;
             for detail in notes {
                 host.tell(&Event::Note { detail })?;
             }
-            let only = word("stockade.only").unwrap_or("");
-            play_all(&mut host, boot, only)
+            // The host may save the machine here, and resume it often: nothing before may depend on the order.
+            host.tell(&Event::Ready)?;
+            let order = host.order()?;
+            play_all(&mut host, &order)
         }
         ("exec", path) => exec(path),
         ("again", path) => {
@@ -185,12 +186,24 @@ impl Host {
         line.push(b'\n');
         self.0.write_all(&line).context("writing to ttyS1")
     }
+
+    /// Waits for the order.
+    fn order(&mut self) -> anyhow::Result<Order> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\n") {
+            self.0.read_exact(&mut byte).context("reading the order from ttyS1")?;
+            line.push(byte[0]);
+        }
+        serde_json::from_slice(&line)
+            .with_context(|| format!("reading the order {}", String::from_utf8_lossy(&line)))
+    }
 }
 
-fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
+fn play_all(host: &mut Host, order: &Order) -> anyhow::Result<()> {
     let mut log = KernelLog::open()?;
     for scenario in scenarios::all() {
-        if scenario.boot != boot || !scenario.name.contains(only) {
+        if scenario.boot != order.boot || !order.play.iter().any(|name| name == scenario.name) {
             continue;
         }
         host.tell(&Event::Start { name: scenario.name.to_owned() })?;
