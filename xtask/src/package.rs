@@ -2,6 +2,9 @@
 `cargo xtask package`: packages for distributions, all made from one definition, `packaging/nfpm.yaml`.
 */
 mod changelog;
+mod crates;
+mod notices;
+mod sbom;
 
 use std::{
     fs,
@@ -18,6 +21,9 @@ use crate::{dist, setup, workspace};
 
 /// The formats that are made when none is named, as nfpm calls them.
 const FORMATS: [&str; 4] = ["deb", "rpm", "apk", "archlinux"];
+
+/// The SBOM's file name, in the packages and beside them.
+const SBOM: &str = "stockade.cdx.json";
 
 /// The packages' maintainer. Whoever publishes packages of their own sets `STOCKADE_MAINTAINER`.
 const MAINTAINER: &str = "Stockade maintainers <maintainers@stockade.invalid>";
@@ -84,6 +90,7 @@ fn make(formats: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
             ensure!(made.len() == 1, "nfpm should have made one {format} package and made {}", made.len());
             files.extend(made);
         }
+        fs::copy(stage.join("made").join(SBOM), out.join(SBOM)).with_context(|| format!("copying {SBOM}"))?;
         let mut sums = String::new();
         for name in names(out)? {
             let bytes = fs::read(out.join(&name)).with_context(|| format!("reading {name}"))?;
@@ -115,6 +122,11 @@ fn fill_stage(stage: &Path) -> anyhow::Result<()> {
         .context("writing changelog.Debian.gz")?;
     fs::write(made.join("changelog.yaml"), changelog::nfpm(&releases, &maintainer()))
         .context("writing changelog.yaml")?;
+    let crates = crates::shipped()?;
+    let bom = sbom::write(&crates, &fs::read(&program).context("reading the program")?, commit_time()?)?;
+    fs::write(made.join(SBOM), bom).with_context(|| format!("writing {SBOM}"))?;
+    fs::write(made.join("NOTICES.gz"), gzip(notices::write(&crates)?.as_bytes())?)
+        .context("writing NOTICES.gz")?;
     let stockade = || tool::command(&program.to_string_lossy());
     tool::output(stockade().arg("man").arg(&pages))?;
     for name in names(&pages)? {
