@@ -10,12 +10,19 @@ if [ -n "${DPKG_ROOT:-}" ]; then
     exit 0
 fi
 
-if [ -d /run/systemd/system ]; then
-    systemctl --system daemon-reload >/dev/null 2>&1 || :
+# Links that `systemctl enable` made lead nowhere now. dpkg keeps them until purge, like configuration. A link to a unit of the
+# administrator's own stays.
+if [ "$1" != remove ]; then
+    for link in /etc/systemd/system/sysinit.target.wants/stockade.service \
+        /etc/systemd/system/multi-user.target.wants/stockade-seal.service; do
+        if [ -L "$link" ] && [ ! -e "$link" ]; then
+            rm -f "$link"
+        fi
+    done
 fi
 
-if [ "$1" = purge ]; then
-    rm -f /etc/apparmor.d/local/usr.bin.stockade
-    rmdir /etc/stockade 2>/dev/null || :
+# The AppArmor profile stays loaded until the next boot: a process that it confines would go on unconfined otherwise.
+if [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload >/dev/null 2>&1 || :
 fi
 exit 0

@@ -10,7 +10,7 @@ if [ -n "${DPKG_ROOT:-}" ]; then
     exit 0
 fi
 
-if [ -d /run/systemd/system ] && status=$(/usr/bin/stockade status --json 2>/dev/null); then
+if [ -d /run/systemd/system ] && status=$(stockade status --json 2>/dev/null); then
     if printf '%s\n' "$status" | grep -q '"sealed": null'; then
         echo "A policy is in force. Removing the package does not lift it: it stays in force until the next boot."
         echo "To lift it, run 'stockade lift' before removing the package, or reboot afterwards."

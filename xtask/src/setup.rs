@@ -43,6 +43,9 @@ pub const FUZZ: Packages = &["g++"];
 /// For pages in a real browser.
 pub const BROWSER: Packages = &["chromium"];
 
+/// For packages: what reads and checks them.
+pub const PACKAGE: Packages = &["dpkg", "rpm", "lintian", "rpmlint", "shellcheck"];
+
 /// What judges whether a page is accessible, and what its file's digest is.
 const AXE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
 
@@ -74,7 +77,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER])?;
+    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
