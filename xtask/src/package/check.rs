@@ -79,6 +79,11 @@ pub fn run() -> anyhow::Result<bool> {
     let mut content = tool::command("dpkg-deb");
     let entries = tar_entries(&tool::text(content.arg("-c").arg(deb))?)?;
     problems.extend(judge("deb", &entries, &destinations(&definition, "deb")?));
+    for (format, end) in [("apk", "apk"), ("archlinux", "zst")] {
+        let mut tar = tool::command("tar");
+        let entries = tar_entries(&tool::text(tar.arg("-tvf").arg(path_of(end)?))?)?;
+        problems.extend(judge(format, &entries, &destinations(&definition, format)?));
+    }
     let files = |flag: &str| -> anyhow::Result<Vec<String>> {
         let mut command = tool::command("rpm");
         let text = tool::text(command.arg(flag).arg(rpm))?;
@@ -156,15 +161,21 @@ fn destinations(definition: &str, format: &str) -> anyhow::Result<Vec<String>> {
     Ok(list)
 }
 
-/// Reads `dpkg-deb -c`, without folders' names for what is only a way to a file.
+/// Reads `dpkg-deb -c` or `tar -tv`. Files in the uppermost folder that begin with a dot describe the package; they are not installed.
 fn tar_entries(text: &str) -> anyhow::Result<Vec<Entry>> {
-    let entry = |line: &str| -> anyhow::Result<Entry> {
+    let mut entries = Vec::new();
+    for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [mode, owner, _, _, _, path] = words.as_slice() else { bail!("dpkg-deb -c printed: {line}") };
-        let path = path.strip_prefix('.').context("dpkg-deb -c prints paths that begin with a dot")?;
-        Ok(Entry { path: path.into(), mode: (*mode).into(), owner: (*owner).into() })
-    };
-    text.lines().map(entry).collect()
+        let [mode, owner, _, _, _, path] = words.as_slice() else {
+            bail!("the list of a package's files has the line: {line}")
+        };
+        let path = path.strip_prefix("./").unwrap_or(path);
+        if !path.starts_with('.') {
+            let owner = if *owner == "0/0" { "root/root" } else { owner };
+            entries.push(Entry { path: format!("/{path}"), mode: (*mode).into(), owner: owner.into() });
+        }
+    }
+    Ok(entries)
 }
 
 /// Reads what `rpm -qp` prints in the form asked for above.
@@ -288,6 +299,9 @@ mod tests {
     #[test]
     fn listings_are_read() {
         let deb = "drwxr-xr-x root/root         0 2026-11-28 01:20 ./usr/\n-rw-r--r-- root/root       369 2026-11-28 01:20 ./usr/a\n";
+        let arch =
+            "-rw-r--r-- 0/0   9 2026-11-28 01:20 .PKGINFO\n-rw-r--r-- 0/0  369 2026-11-28 01:20 usr/a\n";
+        assert_eq!(tar_entries(arch).unwrap(), [entry("/usr/a", "-rw-r--r--")]);
         assert_eq!(tar_entries(deb).unwrap(), [entry("/usr/", "drwxr-xr-x"), entry("/usr/a", "-rw-r--r--")]);
         assert_eq!(rpm_entries("-rw-r--r-- root/root /usr/a\n").unwrap(), [entry("/usr/a", "-rw-r--r--")]);
         assert!(tar_entries("total 3").is_err() && rpm_entries("(none)").is_err());
@@ -314,6 +328,13 @@ mod tests {
         }
         assert!(judge("deb", &right()[..1], &to)[0].contains("nothing is installed to /usr/share/man/man1/"));
         assert!(configuration("deb", vec!["/etc/stockade/policy.toml".into()]).is_some());
+    }
+
+    #[test]
+    fn a_checker_that_objects_is_noticed() {
+        assert!(satisfied(&mut tool::command("true")).unwrap());
+        assert!(!satisfied(&mut tool::command("false")).unwrap());
+        assert!(satisfied(&mut tool::command("no-such-checker")).is_err());
     }
 
     #[test]
