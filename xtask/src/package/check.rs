@@ -278,8 +278,11 @@ fn forbidden(script: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use stockade_lab::tool;
+
     use super::{
-        Entry, configuration, destinations, forbidden, judge, presets, rpm_entries, scripts, tar_entries,
+        Entry, configuration, destinations, forbidden, judge, presets, rpm_entries, satisfied, scripts,
+        tar_entries,
     };
 
     const DEFINITION: &str = "contents:\n  - {src: a, dst: /usr/bin/stockade, file_info: {mode: 0755}}\n  - {src: \"b/*\", dst: /usr/share/man/man1/}\n  \
