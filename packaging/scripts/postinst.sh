@@ -25,8 +25,8 @@ if [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload >/dev/null 2>&1 || :
 
     if status=$(stockade status --json 2>/dev/null); then
-        level=$(printf '%s\n' "$status" | sed -n 's/^ *"level": "\([a-z]*\)".*/\1/p' | head -n 1)
-        if printf '%s\n' "$status" | grep -q '"sealed": null'; then
+        level=$(printf '%s\n' "$status" | sed -n 's/.*"level": *"\([a-z]*\)".*/\1/p' | head -n 1)
+        if printf '%s\n' "$status" | grep -q '"sealed": *null'; then
             echo "A policy is in force (${level:-unknown level}). It stays in force as it is."
             echo "The new program applies the policy at the next boot, or with: systemctl reload stockade.service"
         else

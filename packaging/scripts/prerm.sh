@@ -11,7 +11,7 @@ if [ -n "${DPKG_ROOT:-}" ]; then
 fi
 
 if [ -d /run/systemd/system ] && status=$(stockade status --json 2>/dev/null); then
-    if printf '%s\n' "$status" | grep -q '"sealed": null'; then
+    if printf '%s\n' "$status" | grep -q '"sealed": *null'; then
         echo "A policy is in force. Removing the package does not lift it: it stays in force until the next boot."
         echo "To lift it, run 'stockade lift' before removing the package, or reboot afterwards."
     else

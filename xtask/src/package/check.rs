@@ -346,6 +346,15 @@ mod tests {
     }
 
     #[test]
+    fn maintainer_scripts_read_fields_that_status_prints() {
+        let schema = std::fs::read(crate::workspace::root().join("docs/schema/status.json")).unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+        let in_force = &schema["$defs"]["InForce"]["properties"];
+        assert_eq!(in_force["level"]["type"], "string");
+        assert!(in_force["sealed"]["anyOf"].as_array().unwrap().iter().any(|kind| kind["type"] == "null"));
+    }
+
+    #[test]
     fn no_maintainer_script_changes_anything_in_force() {
         assert_eq!(scripts().unwrap(), Vec::<String>::new());
         let script = "# systemctl stop x\necho \"run stockade lift\"\nsystemctl --system daemon-reload\nsystemctl --now disable stockade.service\n/usr/bin/stockade lift\n";
