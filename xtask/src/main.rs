@@ -9,6 +9,7 @@ mod dist;
 mod fuzz;
 mod html;
 mod lab;
+mod package;
 mod peers;
 mod programs;
 mod setup;
@@ -49,6 +50,8 @@ enum Command {
     Html(html::Flags),
     /// Build the static program for release
     Dist,
+    /// Make packages for distributions: .deb, .rpm, .apk and Arch's
+    Package(package::Flags),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Html(flags) => html::run(&flags),
         Command::Dist => dist::run().map(|()| true),
+        Command::Package(flags) => package::run(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

