@@ -107,6 +107,12 @@ fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.exists())
 }
 
+/// Whether the kernel of this name is in the cache.
+#[must_use]
+pub fn is_fetched(id: &str) -> bool {
+    cache::folder().is_ok_and(|folder| folder.join("kernels").join(id).join("release").exists())
+}
+
 /// The kernel of this name: from the cache, or fetched when it is not there or `refresh` is asked for.
 pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     let Some(known) = KNOWN.iter().find(|known| known.id == id) else {

@@ -56,7 +56,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
         "{} is not empty; name a folder that is empty or does not exist",
         out.display()
     );
-    dist::run()?;
+    dist::build(dist::With::Nothing)?;
     let formats: Vec<&str> = flags.formats.iter().map(String::as_str).collect();
     for file in make(&formats, &flags.as_version, &out)? {
         println!("{}", file.display());

