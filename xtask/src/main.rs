@@ -47,8 +47,8 @@ enum Command {
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),
-    /// Build the static program for release
-    Dist,
+    /// Build the release program, check it and place it in target/dist
+    Dist(dist::Flags),
 }
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Html(flags) => html::run(&flags),
-        Command::Dist => dist::run().map(|()| true),
+        Command::Dist(flags) => dist::run(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -16,6 +16,9 @@ use crate::workspace;
 /// Debian packages for one purpose.
 pub type Packages = &'static [&'static str];
 
+/// For the release program: the linker, the static C library, and what takes symbols off.
+pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
+
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
@@ -53,7 +56,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER])?;
+    need(&[LINKER, LAB, FIRMWARE, TPM, BPF, BROWSER])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
