@@ -120,7 +120,7 @@ fn compile(linker: &Path) -> anyhow::Result<Vec<u8>> {
     cargo.env("PATH", search_path(linker)).env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
     cargo.arg("build").arg("--release").arg("--quiet").arg("--locked").arg("--target-dir").arg(&target);
     // The object must not depend on where the checkout is; these flags add to those in the crate's own configuration.
-    let remap = [(workspace::root().to_owned(), "/stockade"), (cargo_home()?, "/cargo")];
+    let remap = [(workspace::root().to_owned(), "/stockade"), (workspace::cargo_home()?, "/cargo")];
     let flags = remap.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags:?}"));
     cargo.current_dir(workspace::root().join("stockade-ebpf"));
@@ -169,13 +169,6 @@ fn without_hashes(name: &str) -> String {
 
 fn search_path(linker: &Path) -> String {
     format!("{}:{}/bin:/usr/bin:/bin", linker.display(), setup::LLVM)
-}
-
-fn cargo_home() -> anyhow::Result<PathBuf> {
-    env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")
 }
 
 fn provenance(linker: &Path, object: &[u8]) -> anyhow::Result<String> {

@@ -48,10 +48,10 @@ enum Command {
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),
-    /// Build the static program for release
-    Dist,
     /// Make packages for distributions: .deb, .rpm, .apk and Arch's
     Package(package::Flags),
+    /// Build the release program, check it and place it in target/dist
+    Dist(dist::Flags),
 }
 
 fn main() -> ExitCode {
@@ -65,8 +65,8 @@ fn main() -> ExitCode {
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Html(flags) => html::run(&flags),
-        Command::Dist => dist::run().map(|()| true),
         Command::Package(flags) => package::run(&flags),
+        Command::Dist(flags) => dist::run(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,6 +17,9 @@ use crate::workspace;
 /// Debian packages for one purpose.
 pub type Packages = &'static [&'static str];
 
+/// For the release program and its tests: the C compiler, which also links; the static C library; and objcopy.
+pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
+
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
@@ -77,7 +80,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER, PACKAGE])?;
+    need(&[LINKER, LAB, FIRMWARE, TPM, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
@@ -115,6 +118,14 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
 /// The packages among these that are not installed.
 pub fn missing(purposes: &[Packages]) -> Vec<&'static str> {
     purposes.concat().into_iter().filter(|package| !is_installed(package)).collect()
+/// Sees to it that there is a C compiler, which also links, and objcopy, whatever packages they are from.
+pub fn need_linker() -> anyhow::Result<()> {
+    let is_there = |program: &str| tool::output(tool::command(program).arg("--version")).is_ok();
+    if is_there("cc") && is_there("objcopy") {
+        return Ok(());
+    }
+    eprintln!("The C compiler cc or objcopy is missing; the release program is linked and stripped by them.");
+    need(&[LINKER])
 }
 
 fn is_installed(package: &str) -> bool {
