@@ -118,6 +118,8 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
 /// The packages among these that are not installed.
 pub fn missing(purposes: &[Packages]) -> Vec<&'static str> {
     purposes.concat().into_iter().filter(|package| !is_installed(package)).collect()
+}
+
 /// Sees to it that there is a C compiler, which also links, and objcopy, whatever packages they are from.
 pub fn need_linker() -> anyhow::Result<()> {
     let is_there = |program: &str| tool::output(tool::command(program).arg("--version")).is_ok();
