@@ -72,9 +72,9 @@ impl Control {
             let answer = qmp.execute(&json!({"execute": "query-status"}))?;
             match answer["status"].as_str() {
                 Some("running") => return Ok(()),
-                Some("inmigrate" | "paused" | "postmigrate" | "prelaunch") => {
-                    thread::sleep(Duration::from_millis(5))
-                }
+                Some("inmigrate") => thread::sleep(Duration::from_millis(5)),
+                // It was halted when it was saved.
+                Some("paused" | "prelaunch") => drop(qmp.execute(&json!({"execute": "cont"}))?),
                 _ => bail!("QEMU could not resume the guest: {answer}"),
             }
         }
