@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use stockade_lab::{
     conformance::Matrix,
-    kernels::{self, Kernel},
+    kernels::{self, Kernel, Role},
     reboots,
     report::{Counts, Session},
 };
@@ -21,7 +21,7 @@ pub struct Flags {
     #[arg(long, value_name = "PATH", conflicts_with = "on")]
     pub kernel: Option<PathBuf>,
     /// Play on these kernels only
-    #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(kernels::ids()))]
+    #[arg(long, value_name = "KERNEL,…", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(kernels::every_id()))]
     pub on: Vec<String>,
     /// Play only the scenarios whose name contains this
     #[arg(long, value_name = "NAME")]
@@ -160,14 +160,23 @@ pub fn play(flags: &Flags) -> anyhow::Result<Counts> {
         );
     }
     let (kernels, mut counts) = find_kernels(flags)?;
-    counts += Session {
-        kernels: &kernels,
-        scenarios: &scenarios,
-        only: flags.only.as_deref(),
-        programs: &programs,
-        folder: &workspace::lab_folder()?,
+    let (refused, kernels): (Vec<Kernel>, Vec<Kernel>) =
+        kernels.into_iter().partition(|kernel| kernels::role(&kernel.id) == Role::Refused);
+    let (refusals, scenarios): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().partition(|scenario| Role::Refused.plays(scenario.boot));
+    for (kernels, scenarios) in [(kernels, scenarios), (refused, refusals)] {
+        if kernels.is_empty() || scenarios.is_empty() {
+            continue;
+        }
+        counts += Session {
+            kernels: &kernels,
+            scenarios: &scenarios,
+            only: flags.only.as_deref(),
+            programs: &programs,
+            folder: &workspace::lab_folder()?,
+        }
+        .play()?;
     }
-    .play()?;
     Ok(counts)
 }
 
