@@ -51,21 +51,28 @@ fn kcore_opens() -> bool {
     fs::File::open("/proc/kcore").is_ok()
 }
 
-/// Nothing of Stockade's is pinned, loaded or decides; `before` BPF programs are loaded.
-fn nothing_is_left(before: usize) -> Result<()> {
+/// How many BPF programs are loaded, and whether /proc/kcore opens, which some kernels lack.
+fn machine() -> Result<(usize, bool)> {
+    Ok((programs::look(None)?.looked_at, kcore_opens()))
+}
+
+/// Nothing of Stockade's is pinned, loaded or decides: the machine is as before.
+fn nothing_is_left(before: (usize, bool)) -> Result<()> {
     // Waits until the kernel has forgotten what nobody holds.
     stockade(&["status"])?.exits(1)?.says("enforces nothing")?;
     ensure!(!Path::new("/sys/fs/bpf/stockade").exists(), "something is pinned");
-    ensure!(kcore_opens(), "something is refused");
-    let loaded = programs::look(None)?.looked_at;
-    ensure!(loaded == before, "{loaded} programs are loaded, and {before} were before");
+    let now = machine()?;
+    ensure!(
+        now == before,
+        "programs that are loaded, and whether /proc/kcore opens: {now:?}, and before {before:?}"
+    );
     Ok(())
 }
 
 fn tries(_: &Guest) -> Result<()> {
     no_tracer_is_another_story()?;
     lift_all()?;
-    let before = programs::look(None)?.looked_at;
+    let before = machine()?;
     let told = stockade(&["check-host", "--json"])?.exits(0)?.json()?;
     let trial =
         told["checks"].as_array().into_iter().flatten().find(|check| check["name"] == "trial attachment");
@@ -78,7 +85,7 @@ fn tries(_: &Guest) -> Result<()> {
 fn killed(_: &Guest) -> Result<()> {
     no_tracer_is_another_story()?;
     lift_all()?;
-    let before = programs::look(None)?.looked_at;
+    let before = machine()?;
     for step in ["loaded", "attached", "heard"] {
         with_env(&["check-host"], &[("STOCKADE_STOP_AT", step)])?.exits(-1)?;
         nothing_is_left(before).with_context(|| format!("killed at {step}"))?;
@@ -93,7 +100,10 @@ fn in_force(_: &Guest) -> Result<()> {
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
     let state = || -> Result<_> {
         let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
-        Ok((status["stockade"].clone(), programs::look(None)?.looked_at))
+        let mut policy = status["stockade"].clone();
+        // The one thing that changes by itself.
+        policy["applied_seconds_ago"].take();
+        Ok((policy, programs::look(None)?.looked_at))
     };
     let before = state()?;
     stockade(&["check-host"])?.exits(0)?.says("not needed: a policy is in force")?;
@@ -107,7 +117,7 @@ fn in_force(_: &Guest) -> Result<()> {
 fn silenced(_: &Guest) -> Result<()> {
     no_tracer_is_another_story()?;
     lift_all()?;
-    let before = programs::look(None)?.looked_at;
+    let before = machine()?;
     match fs::write(SWITCH, "0") {
         Ok(()) => {}
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
@@ -135,7 +145,7 @@ fn no_tracer(_: &Guest) -> Result<()> {
     if host::tracing() != Tracing::Missing {
         return Err(Skip("this kernel has the function tracer".into()).into());
     }
-    let before = programs::look(None)?.looked_at;
+    let before = machine()?;
     let told = stockade(&["check-host"])?
         .exits(1)?
         .says("CONFIG_FUNCTION_TRACER=y")?
