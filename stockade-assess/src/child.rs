@@ -25,7 +25,7 @@ use rustix::{
 use stockade_probe::limit::{Allowance, Exceeded, Limit};
 
 /// The limit of a trial: a few system calls in a child of a check's own.
-pub(crate) const TRIAL: Limit = Limit::of_processor_time(Duration::from_secs(2));
+pub(crate) const TRIAL: Limit = Limit::of_processor_time(Duration::from_secs(20));
 
 /// How long a killed child may take to go. One that is stuck in the kernel may never go.
 const GRACE: Duration = Duration::from_millis(500);

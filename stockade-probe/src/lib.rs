@@ -35,8 +35,9 @@ use answer::Outcome;
 use limit::Limit;
 use privilege::Capability;
 
-/// How much a probe may use. The slowest one, on an emulated machine, uses a few hundredths of it.
-const LIMIT: Limit = Limit::of_processor_time(Duration::from_secs(2));
+/// How much a probe may use. The slowest one, on an emulated machine, uses a few thousandths of it; a
+/// virtual processor that its host runs late counts that time as used.
+const LIMIT: Limit = Limit::of_processor_time(Duration::from_secs(20));
 
 /// One way through a guarded door.
 #[derive(Debug)]
@@ -224,7 +225,7 @@ impl Door {
     /// Tries this door once.
     ///
     /// The probe runs in a forked child, so what it opens, mounts or is granted ends with it. The child is killed when it
-    /// has used two seconds of processor time, or hung for half a minute. Call it from a program with few threads: the child is a copy of the caller.
+    /// has used twenty seconds of processor time, or hung for half a minute. Call it from a program with few threads: the child is a copy of the caller.
     #[must_use]
     pub fn knock(&self) -> Finding {
         let Outcome { answer, errno } = match &self.probe {

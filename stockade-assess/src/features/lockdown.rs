@@ -26,7 +26,7 @@ pub(super) const FEATURE: Feature =
 
 /// There are some forty doors, and each is tried in a process of its own: on an emulated machine that takes a second. Several may hang,
 /// each for as long as a probe may.
-const LIMIT: Limit = Limit { processor: Duration::from_secs(6), idle: Duration::from_mins(3) };
+const LIMIT: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(3) };
 
 /// What is said of a folder of files, of which nothing can be tried.
 const NOT_LIVE: &str = "not tried: these are files, not the running machine";
