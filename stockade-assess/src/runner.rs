@@ -27,7 +27,8 @@ use crate::{
     text::Text,
 };
 
-/// How much a check may use. The slowest uses a hundredth of it; a virtual processor that its host runs late counts that time as used. A trial of its own may hang for half as long before the check says so.
+/// How much a check may use. The slowest uses a hundredth of it; a virtual processor that its host runs late counts that time as used.
+/// A trial of its own may hang for half as long before the check says so.
 const LIMIT: Limit = Limit { processor: Duration::from_secs(30), idle: Duration::from_mins(1) };
 
 /// So often it is said what is being looked at.

@@ -225,7 +225,8 @@ impl Door {
     /// Tries this door once.
     ///
     /// The probe runs in a forked child, so what it opens, mounts or is granted ends with it. The child is killed when it
-    /// has used twenty seconds of processor time, or hung for half a minute. Call it from a program with few threads: the child is a copy of the caller.
+    /// has used twenty seconds of processor time, or hung for half a minute.
+    /// Call it from a program with few threads: the child is a copy of the caller.
     #[must_use]
     pub fn knock(&self) -> Finding {
         let Outcome { answer, errno } = match &self.probe {
