@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     boot::Clock,
     cache, firmware,
-    kernels::Kernel,
+    kernels::{self, Kernel},
     protocol::Listed,
     scenario::{Boot, Depends},
 };
@@ -81,7 +81,10 @@ impl<'a> Plan<'a> {
         let mut names: BTreeMap<(usize, Boot), Vec<&str>> = BTreeMap::new();
         let mut left_out: BTreeMap<(usize, Boot), usize> = BTreeMap::new();
         for scenario in scenarios {
-            let able = |kernel: &Kernel| !scenario.boot.facts().generic || firmware::suits(kernel);
+            let able = |kernel: &Kernel| {
+                kernels::role(&kernel.id).plays(scenario.boot)
+                    && (!scenario.boot.facts().generic || firmware::suits(kernel))
+            };
             let depends = if extent == Extent::Everything { Depends::Flavour } else { scenario.depends };
             let chosen = chosen(kernels, depends, &able);
             for (at, kernel) in kernels.iter().enumerate() {

@@ -1,11 +1,7 @@
 /*!
 What is in force, read back from the kernel.
 */
-use std::{
-    os::fd::AsFd,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsFd, thread, time::Duration};
 
 use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{
@@ -21,6 +17,7 @@ use crate::{
     description::Description,
     elsewhere, measure,
     object::Duty,
+    patience::Patience,
     pins::{self, Enforcement, Pinned},
     seal::Open,
     sys,
@@ -176,7 +173,7 @@ enum Settled {
 /// the lock.
 fn settled() -> Result<Settled, Error> {
     let link = || pins::link_info().map(|link| link.id);
-    let deadline = Instant::now() + elsewhere::PATIENCE;
+    let mut patience = Patience::new();
     loop {
         if let Found::Sealed(sealed) = anchor::look()? {
             return Ok(Settled::Sealed(sealed));
@@ -186,15 +183,17 @@ fn settled() -> Result<Settled, Error> {
             Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
             Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
                 None => return Ok(Settled::Nothing),
-                Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
-                // Being lifted or sealed, or about to be pinned.
-                Some(_) => {}
+                // Being lifted, sealed or tried, or about to be pinned.
+                Some(program) => {
+                    if !patience.wait() {
+                        return Err(Error::Elsewhere { program });
+                    }
+                }
             },
             // Removed meanwhile, the link first.
-            Err(Error::Damaged { .. }) if link() != before => {}
+            Err(Error::Damaged { .. }) if link() != before => thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
-        thread::sleep(Duration::from_millis(5));
     }
 }
 

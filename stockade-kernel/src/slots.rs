@@ -2,7 +2,10 @@
 The two slots of a pinned policy, and the program that reads them: what is in force, what is written beside it, which of both counts, and
 when nobody reads the other any more.
 */
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
 
@@ -86,12 +89,15 @@ impl Enforcement {
 /// Waits until no decision reads what was just retired: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace period, and
 /// LSM programs run inside read-side sections. Where it is refused (`nohz_full`) the kernel is made to wait otherwise.
 pub(crate) fn wait_for_decisions() {
+    if let Err(error) = grace_period() {
+        eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
+    }
+}
+
+/// Waits for a grace period of the kernel's. It takes as long as it takes: there is no limit.
+pub(crate) fn grace_period() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     // SAFETY: takes three integers.
     let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if answer != 0
-        && let Err(error) = sys::wait_for_programs()
-    {
-        eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
-    }
+    if answer == 0 { Ok(()) } else { sys::wait_for_programs() }
 }

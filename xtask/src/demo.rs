@@ -55,7 +55,8 @@ fn plan(kernel: &str) -> String {
     let missing = setup::missing(&[setup::LAB, setup::LINKER]);
     let fetched = kernels::is_fetched(kernel);
     let built = workspace::target_folder().join("dist/stockade").exists();
-    let mut text = "Stockade in a throw-away virtual machine. Nothing of this machine's kernel is touched.\n".to_owned();
+    let mut text =
+        "Stockade in a throw-away virtual machine. Nothing of this machine's kernel is touched.\n".to_owned();
     if !missing.is_empty() {
         text += &format!("  installs Debian packages, about a minute: {}\n", missing.join(" "));
     }

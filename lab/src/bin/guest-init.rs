@@ -263,7 +263,8 @@ fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     }
     let result = match status {
         None => {
-            detail += &format!("\nit did not end within {} s of the guest's clock", patience(TIMEOUT).as_secs());
+            detail +=
+                &format!("\nit did not end within {} s of the guest's clock", patience(TIMEOUT).as_secs());
             Outcome::Failed
         }
         Some(status) if status.success() => return Ok((Outcome::Passed, String::new())),
