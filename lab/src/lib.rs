@@ -34,6 +34,7 @@ pub mod report;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
+pub mod systems;
 pub mod tool;
 pub mod tpm;
 pub mod unsigned;

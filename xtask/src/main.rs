@@ -12,6 +12,7 @@ mod lab;
 mod peers;
 mod programs;
 mod setup;
+mod systems;
 mod test;
 mod workspace;
 
@@ -35,6 +36,8 @@ enum Command {
     Bpf(bpf::Flags),
     /// Play the scenarios in throw-away guests
     Lab(lab::Flags),
+    /// Play the package in whole Debian systems
+    Systems(systems::Flags),
     /// Show Stockade in a throw-away guest
     Demo(demo::Flags),
     /// Everything CI checks; the last line counts
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run().map(|()| true),
         Command::Bpf(flags) => bpf::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
+        Command::Systems(flags) => systems::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test => test::run(),
         Command::Bench(flags) => bench::run(&flags),
