@@ -235,7 +235,7 @@ pub(crate) fn slice_path(name: &str) -> String {
         return "/".into();
     }
     let ends = name.match_indices('-').map(|(at, _)| at).filter(|at| *at > 0).chain([name.len()]);
-    ends.map(|end| format!("/{}", escaped(&format!("{}.slice", &name[..end])))).collect()
+    ends.fold(String::new(), |path, end| format!("{path}/{}", escaped(&format!("{}.slice", &name[..end]))))
 }
 
 /// The name of a unit's cgroup: a name that could be one of the kernel's own files there gets an underscore
@@ -258,9 +258,8 @@ pub(crate) fn escaped(unit: &str) -> String {
         "bpf-bind-network-interface",
     ];
     let of_controller = |name: &&str| unit.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
-    let needs = unit.starts_with(['_', '.'])
-        || unit.starts_with("cgroup.")
-        || CONTROLLERS.iter().any(|name| of_controller(&name));
+    let needs =
+        unit.starts_with(['_', '.']) || unit.starts_with("cgroup.") || CONTROLLERS.iter().any(of_controller);
     if needs { format!("_{unit}") } else { unit.to_owned() }
 }
 

@@ -92,7 +92,7 @@ fn place_of(unit: &str, disk: &Disk) -> Result<String, Unplaced> {
     }
     let fragment = fragment(unit, disk);
     // systemd makes mounts and swaps of what it finds mounted, without a file.
-    if fragment.is_none() && !unit.ends_with(".mount") && !unit.ends_with(".swap") {
+    if fragment.is_none() && !matches!(kind(unit), "mount" | "swap") {
         return Err(Unplaced::NoFile(unit.into()));
     }
     let texts = fragment.map(|(_, text)| text).into_iter().chain(drop_ins(unit, disk));
@@ -202,7 +202,7 @@ fn drop_ins(unit: &str, disk: &Disk) -> Vec<String> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for folder in folders {
         for name in disk.list(Path::new(&folder)) {
-            if name.ends_with(".conf") && !found.contains_key(&name) {
+            if kind(&name) == "conf" && !found.contains_key(&name) {
                 let text = disk.text(&Path::new(&folder).join(&name)).map(|(_, text)| text);
                 found.insert(name, text);
             }
