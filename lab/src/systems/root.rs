@@ -148,7 +148,7 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     let sources = fresh.join("archive.sources");
     fs::write(&sources, debian::stanza_of(release.suite)?).context("writing the package source")?;
     let archive = fresh.join("root.tar");
-    bootstrap(release, &sources, &archive)?;
+    bootstrap("mmdebstrap", release, &sources, &archive)?;
     let root = fresh.join("root");
     fs::create_dir(&root).context("making the folder for the root")?;
     // Owners and device nodes are recorded by fakeroot where the user is not root; both steps have to be one of its sessions.
@@ -173,8 +173,8 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     fs::write(fresh.join("complete"), "").context("writing that the root is complete")
 }
 
-fn bootstrap(release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
-    let mut mmdebstrap = tool::command("mmdebstrap");
+fn bootstrap(program: &str, release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
+    let mut mmdebstrap = tool::command(program);
     mmdebstrap.args(["--variant=minbase", "--format=tar"]);
     mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
     told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
@@ -340,6 +340,24 @@ mod tests {
             let error = format!("{:#}", told(result).unwrap_err());
             assert!(error.contains(said) && error.contains(remedy) && error.lines().count() < 16, "{error}");
         }
+    }
+
+    #[test]
+    fn a_mmdebstrap_that_fails_or_is_missing_is_told_with_what_to_do() {
+        let folder = scratch("tool");
+        let (sources, archive) = (folder.join("archive.sources"), folder.join("root.tar"));
+        let said =
+            |program: &str| format!("{:#}", bootstrap(program, RELEASE, &sources, &archive).unwrap_err());
+        let missing = said("mmdebstrap-that-nobody-has");
+        assert!(missing.contains("was not found; `cargo xtask setup` installs"), "{missing}");
+
+        let fake = folder.join("mmdebstrap");
+        // Written by another process: a program that a thread of this one has open for writing cannot be run.
+        let script = "printf '#!/bin/sh\\necho \"E: Unable to locate package $1\" >&2\\nexit 25\\n' >\"$0\"; chmod 755 \"$0\"";
+        tool::output(tool::command("sh").args(["-c", script]).arg(&fake)).unwrap();
+        let failed = said(&fake.to_string_lossy());
+        assert!(failed.contains("--variant=minbase") && failed.contains("A package is gone"), "{failed}");
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
