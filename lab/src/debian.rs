@@ -175,6 +175,11 @@ impl Source {
     }
 }
 
+/// The text of a source list for another suite of the machine's own archive.
+pub(crate) fn stanza_of(suite: &str) -> anyhow::Result<String> {
+    Ok(machine_source()?.stanza(suite))
+}
+
 /// The machine's source of the Debian archive proper: the one that serves `main` of its own release.
 fn machine_source() -> anyhow::Result<Source> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;

@@ -37,6 +37,7 @@ mod saved;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
+pub mod systems;
 pub mod tool;
 pub mod tpm;
 pub mod unsigned;

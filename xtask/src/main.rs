@@ -13,6 +13,7 @@ mod package;
 mod peers;
 mod programs;
 mod setup;
+mod systems;
 mod test;
 mod workspace;
 
@@ -36,6 +37,8 @@ enum Command {
     Bpf(bpf::Flags),
     /// Play the scenarios in throw-away guests
     Lab(lab::Flags),
+    /// Play the package in whole Debian systems
+    Systems(systems::Flags),
     /// Show Stockade in a throw-away guest
     Demo(demo::Flags),
     /// Everything that decides whether a change may land; the last line counts
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run().map(|()| true),
         Command::Bpf(flags) => bpf::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
+        Command::Systems(flags) => systems::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test(flags) => test::run(&flags),
         Command::Bench(flags) => bench::run(&flags),

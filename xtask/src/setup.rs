@@ -29,6 +29,9 @@ pub const TPM: Packages = &["swtpm"];
 /// For guests that boot by EFI firmware, with and without Secure Boot.
 pub const FIRMWARE: Packages = &["ovmf", "systemd-boot-efi", "sbsigntool", "binutils", "openssl"];
 
+/// For guests that run a whole Debian.
+pub const SYSTEMS: Packages = &["mmdebstrap", "fakeroot", "uidmap", "dpkg-dev", "e2fsprogs"];
+
 /// For the programs that run in the kernel.
 pub const BPF: Packages = &[
     "rustc-web",
@@ -80,7 +83,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LINKER, LAB, FIRMWARE, TPM, BPF, BROWSER, PACKAGE])?;
+    need(&[LINKER, LAB, FIRMWARE, TPM, SYSTEMS, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
