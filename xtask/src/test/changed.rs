@@ -34,6 +34,8 @@ pub struct Affected {
     pub object: bool,
     /// Whether dependencies may be others.
     pub dependencies: bool,
+    /// Whether what is installed may be another.
+    pub package: bool,
     /// Whether the page of `assess --html` may be another.
     pub page: bool,
 }
@@ -113,6 +115,7 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
             found.lab = found.lab.max(lab);
         }
         found.object |= is_in("stockade-ebpf/") || is_in("stockade-common/") || is_in("stockade-kernel/bpf/");
+        found.package |= is_in("packaging/") || is_in("xtask/src/package");
         found.page |= is_in("stockade/src/commands/assess/") || is_in("stockade-assess/findings/");
         match file.as_str() {
             "Cargo.toml" | "Cargo.lock" | "rust-toolchain.toml" | ".cargo/config.toml" => {

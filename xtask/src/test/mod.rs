@@ -25,9 +25,12 @@ use stockade_lab::{
     tool,
 };
 
-use crate::{bench, bpf, fuzz, html, lab, setup, workspace};
+use crate::{bench, bpf, dist, fuzz, html, lab, package, setup, systems, workspace};
 use changed::{Affected, Lab};
 use times::Times;
+
+/// The whole system that every run of the tests plays: the one whose systemd loads BPF programs of its own.
+const IN_TESTS: &str = "debian-13";
 
 /// How much to test.
 #[derive(Clone, Debug, Default, Args)]
@@ -90,11 +93,14 @@ impl Run<'_> {
         if self.affects(|change| change.lab != Lab::Nothing) {
             needed.extend([setup::LAB, setup::FIRMWARE, setup::TPM]);
         }
+        if self.affects(|change| change.lab == Lab::Everything || change.package) {
+            needed.push(setup::SYSTEMS);
+        }
         if self.affects(|change| change.page) {
             needed.push(setup::BROWSER);
         }
         if self.flags.all {
-            needed.extend([setup::BPF, setup::FUZZ]);
+            needed.extend([setup::BPF, setup::FUZZ, setup::PACKAGE]);
         }
         setup::need(&needed)
     }
@@ -122,7 +128,14 @@ impl Run<'_> {
             // Instructions are counted, so other load changes no figure.
             self.step("bench", || bench::run(&bench::Flags::check()));
         }
+        if self.affects(|change| change.lab == Lab::Everything || change.package) {
+            let on = if all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
+            let flags = systems::Flags { on, ..systems::Flags::default() };
+            self.counted("systems", || systems::play(&flags, &package::deb()?));
+        }
         if all {
+            self.step("package", package::check);
+            self.step("dist --reproducible", dist::reproducible);
             self.step("fuzz", || fuzz::run(&fuzz::Flags::a_minute()));
             self.step("reboots", || lab::reboots(&lab::Flags::default(), 20));
         }
