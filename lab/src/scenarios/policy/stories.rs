@@ -246,6 +246,8 @@ fn kdump(_: &Guest) -> Result<()> {
     let chapter = Chapter::of("A crash kernel, loaded by kdump alone")?;
     let path = "/usr/sbin/kexec";
     let _tool = program(path)?;
+    fs::create_dir_all("/run/systemd/system")?;
+    fs::write("/run/systemd/system/kdump-tools.service", "[Service]\nExecStart=/usr/sbin/kexec -p\n")?;
     apply(chapter.policy(0)?)?;
     // Made when the service starts, after the policy was applied.
     let service = branch("/system.slice/kdump-tools.service")?;
