@@ -78,23 +78,25 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
 
 /// Builds the program, checks it and places it in `target/dist`, with its symbols beside it.
 pub fn build(with: With) -> anyhow::Result<Program> {
-    setup::need(&[setup::LINKER])?;
+    setup::need_linker()?;
     let commit = commit();
     let tree = Tree { checkout: workspace::root().to_owned(), target: workspace::target_folder() };
     let built = tree.build(&commit, with)?;
     let build_id = check_file(&built)?;
     let folder = workspace::target_folder().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    let place = folder.join("stockade");
-    strip(&built, &place)?;
-    let symbols = folder.join("stockade.debug");
-    tool::output(tool::command("objcopy").arg("--only-keep-debug").arg(&built).arg(&symbols))?;
-    let size = fs::metadata(&place).with_context(|| format!("reading {}", place.display()))?.len();
+    // Only what passed every check gets the program's name.
+    let (place, stripped) = (folder.join("stockade"), folder.join("stockade.new"));
+    strip(&built, &stripped)?;
+    let size = fs::metadata(&stripped).with_context(|| format!("reading {}", stripped.display()))?.len();
     ensure!(
         size < TOO_LARGE,
         "{} has {size} bytes; SPECIFICATION.md promises less than {TOO_LARGE}",
-        place.display()
+        stripped.display()
     );
+    let symbols = folder.join("stockade.debug");
+    tool::output(tool::command("objcopy").arg("--only-keep-debug").arg(&built).arg(&symbols))?;
+    fs::rename(&stripped, &place).with_context(|| format!("replacing {}", place.display()))?;
     Ok(Program { place, build_id, commit })
 }
 

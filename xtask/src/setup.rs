@@ -16,7 +16,7 @@ use crate::workspace;
 /// Debian packages for one purpose.
 pub type Packages = &'static [&'static str];
 
-/// For the release program: the linker, the static C library, and what takes symbols off.
+/// For the release program and its tests: the C compiler, which also links; the static C library; and objcopy.
 pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
 
 /// For guests.
@@ -89,6 +89,16 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
     let mut install = as_root("apt-get");
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
     workspace::run("installing packages", &mut install)
+}
+
+/// Sees to it that there is a C compiler, which also links, and objcopy, whatever packages they are from.
+pub fn need_linker() -> anyhow::Result<()> {
+    let is_there = |program: &str| tool::output(tool::command(program).arg("--version")).is_ok();
+    if is_there("cc") && is_there("objcopy") {
+        return Ok(());
+    }
+    eprintln!("The C compiler cc or objcopy is missing; the release program is linked and stripped by them.");
+    need(&[LINKER])
 }
 
 fn is_installed(package: &str) -> bool {

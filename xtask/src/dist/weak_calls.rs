@@ -177,7 +177,7 @@ fn functions(image: &Image<'_>, ends: &[(u64, u64)]) -> anyhow::Result<BTreeMap<
                 .entry(start)
                 .and_modify(|known| {
                     if sized {
-                        known.end = known.end.min(end)
+                        known.end = known.end.min(end);
                     }
                 })
                 .or_insert(Function { end, name });
@@ -252,11 +252,12 @@ impl Walk<'_, '_, '_> {
                 open.extend(to.filter(|to| (self.start..self.end).contains(to)).map(|to| (to, after)));
             };
             match instruction.flow_control() {
-                FlowControl::Next | FlowControl::Interrupt | FlowControl::XbeginXabortXend => go(Some(next)),
-                FlowControl::Call if is_null(target) => found(at),
-                // Also `syscall`, which has no target.
-                FlowControl::Call => go(Some(next)),
-                FlowControl::UnconditionalBranch if is_null(target) => found(at),
+                FlowControl::Call | FlowControl::UnconditionalBranch if is_null(target) => found(at),
+                // `syscall` is a call too, without a target.
+                FlowControl::Next
+                | FlowControl::Call
+                | FlowControl::Interrupt
+                | FlowControl::XbeginXabortXend => go(Some(next)),
                 FlowControl::UnconditionalBranch => go(target),
                 FlowControl::ConditionalBranch => {
                     let taken = taken(&instruction, state);
@@ -329,7 +330,7 @@ impl Walk<'_, '_, '_> {
                 after.equal = Some(true);
             }
             Mnemonic::Test if register(0) == register(1) && state.is_null(register(0)) => {
-                after.equal = Some(true)
+                after.equal = Some(true);
             }
             Mnemonic::Cmp if is_zero(0) && is_zero(1) => after.equal = Some(true),
             _ => {}
