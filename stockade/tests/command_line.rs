@@ -69,7 +69,7 @@ fn hex(bytes: &[u8]) -> String {
 /// The first note of the linker's in the program's file: name of 4 bytes, content of 20 bytes, type 3.
 fn build_id_in_file() -> Option<String> {
     const HEAD: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
-    let program = std::fs::read(env!("CARGO_BIN_EXE_stockade")).unwrap();
+    let program = std::fs::read(env!("CARGO_BIN_EXE_stockade")).expect("cargo has built the program");
     let at = program.windows(HEAD.len()).position(|bytes| bytes == HEAD)? + HEAD.len();
     Some(hex(&program[at..at + 20]))
 }
