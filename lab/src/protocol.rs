@@ -62,7 +62,7 @@ pub enum Outcome {
     Skipped,
 }
 
-/// A scenario as listed by `stockade-guest-init --list`, one JSON document a line.
+/// A scenario as listed by `stockade-guest --list`, one JSON document a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its name.
@@ -81,7 +81,7 @@ pub const AGAIN: &str = "/run/again";
 pub const TOLD: &str = "/run/told";
 
 /// Begins the last line of a guest that runs one program; its exit status follows.
-pub const ENDED: &str = "guest-init: the program ended with status ";
+pub const ENDED: &str = "stockade-guest: the program ended with status ";
 
 /// Words in a kernel's log that mean its own code went wrong.
 const TROUBLE: [&str; 6] =

@@ -59,7 +59,7 @@ const MOUNTS: [(&str, &str); 10] = [
     ("tmpfs", "/run"),
 ];
 
-fn main() -> ExitCode {
+pub fn run() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
@@ -70,13 +70,13 @@ fn main() -> ExitCode {
         // The kernel hands unknown words of its command line to PID 1.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
-                eprintln!("stockade-guest-init: {error:#}");
+                eprintln!("stockade-guest: {error:#}");
             }
             power_off()
         }
         _ => {
             eprintln!(
-                "stockade-guest-init: this is the first program of the lab's guests; on a host it only knows --list"
+                "stockade-guest: this is the first program of the lab's guests; on a host it only knows --list"
             );
             ExitCode::from(2)
         }
