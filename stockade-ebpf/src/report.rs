@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
     ptr::addr_of_mut,
-    sync::atomic::{AtomicU64, Ordering},
 };
 use stockade_common::{
     COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
@@ -114,6 +114,6 @@ pub fn count(index: u32) {
         // SAFETY: this processor's own cell, aligned, which is only ever changed in this way. Atomic, since a kernel with
         // preemption may switch to another task between a load and a store, and the store would then take back every
         // count that the other task made.
-        unsafe { AtomicU64::from_ptr(counter) }.fetch_add(1, Ordering::Relaxed);
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
     }
 }
