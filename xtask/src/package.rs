@@ -51,6 +51,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
         return check();
     }
     let out = flags.out.clone().unwrap_or_else(|| workspace::target_folder().join("package"));
+    // nfpm runs in another folder.
+    let out = std::path::absolute(&out).with_context(|| format!("finding the folder {}", out.display()))?;
     ensure!(
         flags.out.is_none() || !out.exists() || names(&out)?.is_empty(),
         "{} is not empty; name a folder that is empty or does not exist",
