@@ -54,9 +54,9 @@ pub fn run() -> ExitCode {
     show(0, &["stockade", "enforce", "integrity"]);
     show(0, &["stockade", "seal"]);
     tell("Root tries all the same. To lift it, to apply a laxer policy, to let a program through:");
-    show(1, &["stockade", "lift"]);
-    show(1, &["stockade", "enforce", "none"]);
-    show(1, &["stockade", "grant", "dev-mem", "--for", "10m", "--exe", "/bin/busybox"]);
+    show(2, &["stockade", "lift"]);
+    show(2, &["stockade", "enforce", "none"]);
+    show(2, &["stockade", "grant", "dev-mem", "--for", "10m", "--exe", "/bin/busybox"]);
     tell("To silence every program that is attached to the kernel's functions:");
     show(1, &["sh", "-c", "echo 0 > /proc/sys/kernel/ftrace_enabled"]);
     tell("To take away the file systems that enforcement came by:");
