@@ -18,6 +18,7 @@ use crate::{programs, setup, workspace};
 
 /// What to play, and where.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Flags {
     /// Play on a kernel of your own: a bzImage or vmlinux (without modules)
     #[arg(long, value_name = "PATH", conflicts_with = "on")]

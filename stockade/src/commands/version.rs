@@ -50,9 +50,9 @@ impl Report {
 pub fn run(json: bool) -> Result<Exit> {
     let report = Report::of_this_program();
     if json {
-        output::json(&report)?
+        output::json(&report)?;
     } else {
-        output::text(&report.for_people())?
+        output::text(&report.for_people())?;
     }
     Ok(Exit::Done)
 }

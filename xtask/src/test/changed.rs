@@ -1,7 +1,7 @@
 /*!
 What a change can affect: `cargo xtask test --changed` plays that and no more.
 */
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -23,6 +23,7 @@ pub enum Lab {
 
 /// What a change can affect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is affected or not, whatever the others are")]
 pub struct Affected {
     /// The changed files.
     pub files: Vec<String>,
@@ -125,7 +126,10 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
             }
             "deny.toml" => found.dependencies = true,
             // Tests hold these documents against the code.
-            _ if is_in("docs/") || file.ends_with(".md") || is_in("packaging/") => {
+            _ if is_in("docs/")
+                || Path::new(file).extension().is_some_and(|e| e == "md")
+                || is_in("packaging/") =>
+            {
                 let readers = ["stockade", "stockade-assess", "stockade-policy", "stockade-reasons", "xtask"];
                 found.packages.extend(readers.map(str::to_owned));
             }

@@ -77,9 +77,8 @@ mod tests {
     fn times_are_told_longest_first() {
         assert_eq!(minutes(Duration::from_millis(7300)), "7.3 s");
         assert_eq!(minutes(Duration::from_secs(247)), "4 min 07 s");
-        let mut times = Times::default();
-        times.steps =
-            vec![("short".into(), Duration::from_secs(1)), ("long".into(), Duration::from_secs(90))];
+        let steps = vec![("short".into(), Duration::from_secs(1)), ("long".into(), Duration::from_secs(90))];
+        let times = Times { steps, ..Times::default() };
         let report = times.report();
         assert!(
             report.starts_with("Where the time went: 1 min 31 s in all.\n  1 min 30 s  long\n"),
