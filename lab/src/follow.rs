@@ -205,7 +205,7 @@ mod tests {
     fn a_line_is_answered_and_an_end_is_an_end() {
         let mut guest = shell("echo ready; read answer; echo got $answer");
         let mut heard = Vec::new();
-        let end = guest.hear(Duration::from_secs(60), |line| {
+        let end = guest.hear(Duration::from_mins(1), |line| {
             heard.push(line.text.to_owned());
             if line.text == "ready" { Next::Say("an order".into()) } else { Next::Hear }
         });
