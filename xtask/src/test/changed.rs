@@ -170,7 +170,7 @@ mod tests {
         let found = of(&["stockade-policy/src/diff.rs"]);
         assert_eq!(found.lab, Lab::UserSide);
         assert!(found.packages.contains("stockade") && found.packages.contains("stockade-policy"));
-        assert!(!found.packages.contains("stockade-assess") && !found.object && !found.dependencies);
+        assert!(!found.packages.contains("stockade-reasons") && !found.object && !found.dependencies);
     }
 
     #[test]
