@@ -91,7 +91,7 @@ impl<'a> Plan<'a> {
                 if chosen.contains(&at) {
                     names.entry((at, scenario.boot)).or_default().push(&scenario.name);
                 } else if !able(kernel)
-                    && depends != Depends::UserSide
+                    && depends > Depends::SeriesLimit
                     && !same_series(kernels, &chosen, kernel)
                 {
                     *left_out.entry((at, scenario.boot)).or_default() += 1;
@@ -131,6 +131,11 @@ fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) 
                 }
             }
             of_series.into_values().collect()
+        }
+        // Kernels are listed oldest first.
+        Depends::SeriesLimit => {
+            let generic = able.iter().rev().find(|at| firmware::suits(&kernels[**at]));
+            generic.or(able.last()).copied().into_iter().collect()
         }
         // The cloud flavours boot faster; the newest kernel is the likeliest to surprise.
         Depends::UserSide => {
@@ -250,6 +255,7 @@ mod tests {
         assert_eq!(play(Boot::Plain, Depends::UserSide), ["7-cloud"]);
         assert_eq!(play(Boot::SealAttacked, Depends::Series), ["6.1-generic", "7-generic"]);
         assert_eq!(play(Boot::Programs, Depends::UserSide), ["7-generic"]);
+        assert_eq!(play(Boot::PinsAttacked, Depends::SeriesLimit), ["7-generic"]);
         let everything = listed("x", Boot::Plain, Depends::UserSide);
         assert_eq!(played(&kernels, everything, Extent::Everything).len(), 5);
     }

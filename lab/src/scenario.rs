@@ -15,6 +15,8 @@ use crate::guest::Guest;
 pub enum Depends {
     /// On our user side alone. One kernel is enough.
     UserSide,
+    /// On the kernel's series, and it shows a limit of the product, not a promise: the tests play it on the newest series.
+    SeriesLimit,
     /// On the kernel's series: what the verifier lets pass, which hooks there are. The generic flavour of each series is enough.
     Series,
     /// On the flavour, too: drivers and options differ. Every kernel plays it.

@@ -14,6 +14,8 @@ mod times;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    thread,
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -123,22 +125,38 @@ impl Run<'_> {
         let all = self.flags.all;
         self.step("bpf", || if all { bpf::run(&bpf::Flags { check: true }) } else { bpf::is_committed() });
         self.lab();
-        if self.affects(|change| change.lab == Lab::Everything) {
-            self.step("conformance", || lab::conformance(true));
-            // Instructions are counted, so other load changes no figure.
-            self.step("bench", || bench::run(&bench::Flags::check()));
-        }
-        if self.affects(|change| change.lab == Lab::Everything || change.package) {
-            let on = if all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
-            let flags = systems::Flags { on, ..systems::Flags::default() };
-            self.counted("systems", || systems::play(&flags, &package::deb()?));
-        }
+        self.beside();
         if all {
             self.step("package", package::check);
             self.step("dist --reproducible", dist::reproducible);
             self.step("fuzz", || fuzz::run(&fuzz::Flags::a_minute()));
             self.step("reboots", || lab::reboots(&lab::Flags::default(), 20));
         }
+    }
+
+    /// A whole system is one guest on one processor for minutes; what counts instructions plays beside it.
+    fn beside(&mut self) {
+        let on = if self.flags.all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
+        let flags = systems::Flags { on, ..systems::Flags::default() };
+        let wanted = self.affects(|change| change.lab == Lab::Everything || change.package);
+        thread::scope(|scope| {
+            let package = wanted.then(|| self.times.of("package", package::deb));
+            let systems = package.map(|package| {
+                scope.spawn(move || {
+                    let begin = Instant::now();
+                    (package.and_then(|package| systems::play(&flags, &package)), begin.elapsed())
+                })
+            });
+            if self.affects(|change| change.lab == Lab::Everything) {
+                self.step("conformance", || lab::conformance(true));
+                self.step("bench", || bench::run(&bench::Flags::check()));
+            }
+            if let Some(systems) = systems {
+                let (played, took) = systems.join().expect("a system's failure is an error");
+                self.times.beside("systems", took);
+                self.counts += played.unwrap_or_else(|error| could_not("systems", &error));
+            }
+        });
     }
 
     /// The packages that are tested, as cargo's arguments.

@@ -12,6 +12,7 @@ const LONGEST: usize = 10;
 #[derive(Debug, Default)]
 pub struct Times {
     steps: Vec<(String, Duration)>,
+    beside: Vec<(String, Duration)>,
     scenarios: Durations,
 }
 
@@ -22,6 +23,11 @@ impl Times {
         let result = step();
         self.steps.push((name.to_owned(), begin.elapsed()));
         result
+    }
+
+    /// Notes the time of something that went on beside steps.
+    pub fn beside(&mut self, name: &str, took: Duration) {
+        self.beside.push((format!("{name}, beside other steps"), took));
     }
 
     /// Notes the lab's own account.
@@ -38,7 +44,7 @@ impl Times {
     /// The longest steps and scenarios, longest first, and the cache's size.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut steps = self.steps.clone();
+        let mut steps = [&self.steps[..], &self.beside].concat();
         steps.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
         let mut text = format!("Where the time went: {} in all.\n", minutes(self.whole()));
         for (name, took) in steps.iter().take(LONGEST) {
