@@ -6,7 +6,6 @@ look, "nothing is enforced" would be said of a machine that enforces.
 use std::{
     io,
     os::fd::AsFd,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +24,7 @@ pub(crate) fn nothing() -> Result<(), Error> {
         if Instant::now() > deadline {
             return Err(Error::Elsewhere { program });
         }
-        thread::sleep(Duration::from_millis(5));
+        sys::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

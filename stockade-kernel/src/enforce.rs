@@ -25,7 +25,6 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
@@ -49,7 +48,7 @@ use crate::{
     ready::Ready,
     seal, selftest,
     slots::{same, wait_for_decisions},
-    sys,
+    sys::{self, Counters},
     tables::Maps,
 };
 
@@ -319,7 +318,7 @@ fn start(
     let heard = selftest::run(types, &counters, u64::MAX, attachment.refused_before(native))?;
     step("heard");
     // Forgets what was heard.
-    pins::zero(counters)?;
+    pins::zero(&counters)?;
     let duties = ready.duties();
     let maps = Maps::of(&object)?;
     ready.write(&maps, 1)?;
@@ -364,16 +363,12 @@ fn start(
     Ok(heard)
 }
 
-pub(crate) fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+pub(crate) fn counters(object: &Object) -> Result<Counters, Error> {
     counters_of(object.map("COUNTS")?)
 }
 
-pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-    let fd = map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
-    let data = MapData::from_fd(fd).map_err(|e| broken(&e))?;
-    let map = aya::maps::Map::from_map_data(data).map_err(|e| broken(&e))?;
-    PerCpuArray::try_from(map).map_err(|e| broken(&e))
+pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<Counters, Error> {
+    map.try_clone_to_owned().map(Counters::of).map_err(|e| Error::io("keep a map", e))
 }
 
 pub(crate) fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {

@@ -53,6 +53,8 @@ pub mod measure;
 pub mod notices;
 mod object;
 pub mod pins;
+#[cfg(test)]
+mod played;
 pub mod programs;
 pub mod read_back;
 mod ready;

@@ -70,7 +70,7 @@ pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error>
                 "the pins are gone, but some other process still holds the program or its attachment: enforcement may go on until it ends".into(),
             ));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        sys::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -3,11 +3,9 @@ What is in force, read back from the kernel.
 */
 use std::{
     os::fd::AsFd,
-    thread,
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{
     LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
 };
@@ -23,7 +21,7 @@ use crate::{
     object::Duty,
     pins::{self, Enforcement, Pinned},
     seal::Open,
-    sys,
+    sys::{self, Counters},
     tables::Maps,
 };
 
@@ -144,7 +142,7 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
     })
 }
 
-fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<Vec<Count>, Error> {
+fn counts(counters: &Counters, types: &KernelTypes) -> Result<Vec<Count>, Error> {
     let mut counts = Vec::new();
     for reason in &types.reasons {
         let number = reason.number;
@@ -194,19 +192,18 @@ fn settled() -> Result<Settled, Error> {
             Err(Error::Damaged { .. }) if link() != before => {}
             Err(error) => return Err(error),
         }
-        thread::sleep(Duration::from_millis(5));
+        sys::sleep(Duration::from_millis(5));
     }
 }
 
 /// Refused, and let through and reported.
-fn setting_writes(counters: &PerCpuArray<MapData, u64>) -> Result<(u64, u64), Error> {
+fn setting_writes(counters: &Counters) -> Result<(u64, u64), Error> {
     Ok((sum(counters, SETTINGS_REFUSED)?, sum(counters, SETTINGS_AUDITED)?))
 }
 
 /// Over all processors.
-fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, Error> {
-    let values = counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
-    Ok(values.iter().sum())
+fn sum(counters: &Counters, index: u32) -> Result<u64, Error> {
+    counters.sum(index).map_err(|e| Error::io("read the counters", e))
 }
 
 /// The id of the program that decides, as far as it is pinned or sealed.

@@ -19,7 +19,7 @@ mod proof;
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -51,6 +51,7 @@ use crate::{
     read_back::reason_id,
     ready::Ready,
     selftest::SelfTest,
+    sys::fs,
 };
 
 /// What to keep beside the seal, and what to do without.

@@ -31,7 +31,7 @@ impl Enforcement {
     }
 
     pub(crate) fn policy(&self) -> Result<KernelPolicy, Error> {
-        self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
+        PolicyValue::read(self.policy.as_fd()).map(|value| value.0)
     }
 
     /// Whether the program that decides knows places and exceptions.
@@ -71,7 +71,7 @@ impl Enforcement {
     fn change(&mut self, change: impl FnOnce(&mut KernelPolicy)) -> Result<(), Error> {
         let mut policy = self.policy()?;
         change(&mut policy);
-        self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
+        PolicyValue(policy).write(self.policy.as_fd())
     }
 
     pub(crate) fn write_slot(&mut self, at: usize, slot: Slot) -> Result<(), Error> {
@@ -83,13 +83,10 @@ impl Enforcement {
     }
 }
 
-/// Waits until no decision reads what was just retired: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace period, and
-/// LSM programs run inside read-side sections. Where it is refused (`nohz_full`) the kernel is made to wait otherwise.
+/// Waits until no decision reads what was just retired: LSM programs run inside read-side sections. Where a grace period
+/// cannot be waited for (`nohz_full`) the kernel is made to wait otherwise.
 pub(crate) fn wait_for_decisions() {
-    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
-    // SAFETY: takes three integers.
-    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if answer != 0
+    if sys::wait_for_grace_period().is_err()
         && let Err(error) = sys::wait_for_programs()
     {
         eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
