@@ -173,6 +173,11 @@ pub(crate) fn has(duty: Duty) -> bool {
     fs::exists(path(duty.pin())).is_ok_and(|there| there)
 }
 
+/// Whether the attachment for a duty is certainly not pinned.
+pub(crate) fn lacks(duty: Duty) -> bool {
+    fs::exists(path(duty.pin())).is_ok_and(|there| !there)
+}
+
 /// Whether the attachment for a duty is pinned and does its work: one to a cgroup can be detached while it is.
 pub(crate) fn works(duty: Duty) -> bool {
     let attached = || link_info_of(duty).is_some_and(|info| info.cgroup != 0);

@@ -78,6 +78,17 @@ impl Enforcement {
         self.change(|policy| policy.slots[at] = slot)
     }
 
+    /// Puts a policy in force that refuses nothing and holds nothing: one byte for all attachments.
+    pub(crate) fn let_go(&mut self) -> Result<(), Error> {
+        let policy = self.policy()?;
+        let other = usize::from(policy.active & 1 == 0);
+        if policy.slots[other] != Slot::default() {
+            wait_for_decisions();
+            self.write_slot(other, Slot::default())?;
+        }
+        self.flip()
+    }
+
     pub(crate) fn flip(&mut self) -> Result<(), Error> {
         self.change(|policy| policy.active = u64::from(policy.active & 1 == 0))
     }
