@@ -392,6 +392,11 @@ fn replace(
         ready.slot = before;
         // Left behind by a command that was killed.
         end_all_but(&ready.duties())?;
+        if policy.slots[1 - active].has_tables != 0 {
+            wait_for_decisions();
+            Maps::pinned()?.keep_only(before.words.generation)?;
+            enforcement.write_slot(1 - active, Slot::default())?;
+        }
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;
         return Ok((Change::Unchanged, proof));
     }
