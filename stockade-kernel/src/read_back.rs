@@ -87,15 +87,34 @@ pub struct SealInForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let enforcement = match settled()? {
-        Settled::Sealed(sealed) => return read_sealed(&sealed, types).map(Some),
-        Settled::Pinned(enforcement) => enforcement,
-        Settled::Nothing => return Ok(None),
-    };
+    let mut found = settled()?;
+    loop {
+        let told = match &found {
+            Settled::Sealed(sealed) => read_sealed(sealed, types),
+            Settled::Pinned(enforcement) => read_pinned(enforcement, types),
+            Settled::Nothing => return Ok(None),
+        };
+        if told.as_ref().is_ok_and(|told| told.description.is_some()) {
+            return told.map(Some);
+        }
+        // Whoever changes what is in force does not wait for who reads it, and removes the old description and the old pins.
+        let before = match &told {
+            Ok(told) => (told.program_id, told.slot.words.generation),
+            Err(_) => found.mark()?,
+        };
+        drop(found);
+        found = settled()?;
+        if found.mark()? == before {
+            return told.map(Some);
+        }
+    }
+}
+
+fn read_pinned(enforcement: &Enforcement, types: &KernelTypes) -> Result<InForce, Error> {
     let policy = enforcement.policy()?;
     let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
     let slot = policy.slots[usize::from(policy.active & 1 == 1)];
-    Ok(Some(InForce {
+    Ok(InForce {
         slot,
         description: Description::read(slot.words.generation, slot.digest),
         counts: counts(&enforcement.counters, types)?,
@@ -113,7 +132,7 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         program_id: info.program,
         link_id: Some(info.id),
         sealed: None,
-    }))
+    })
 }
 
 fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
@@ -170,6 +189,24 @@ enum Settled {
     Nothing,
 }
 
+impl Settled {
+    /// What another policy in force, or another program that decides, would have otherwise.
+    fn mark(&self) -> Result<(u32, u64), Error> {
+        Ok(match self {
+            Self::Sealed(sealed) => {
+                let newest = sealed.newest();
+                (newest.program, newest.policy.slots[0].words.generation)
+            }
+            Self::Pinned(enforcement) => {
+                let info = sys::link_info(enforcement.link.as_fd());
+                let info = info.map_err(|e| Error::io("ask for the link", e))?;
+                (info.program, enforcement.slot()?.words.generation)
+            }
+            Self::Nothing => (0, 0),
+        })
+    }
+}
+
 /// What is sealed or pinned, once no other command is in the middle of changing it: to be told what is in force, nobody waits for
 /// the lock.
 fn settled() -> Result<Settled, Error> {
@@ -183,7 +220,13 @@ fn settled() -> Result<Settled, Error> {
         match pins::open() {
             Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
             Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
-                None => return Ok(Settled::Nothing),
+                // Sealed since the first look, which then takes the pins away.
+                None => {
+                    return Ok(match anchor::look()? {
+                        Found::Sealed(sealed) => Settled::Sealed(sealed),
+                        _ => Settled::Nothing,
+                    });
+                }
                 Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
                 // Being lifted or sealed, or about to be pinned.
                 Some(_) => {}
