@@ -5,18 +5,16 @@ Always emulated (`-accel tcg`): a lab that behaves differently where KVM happens
 */
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read},
-    ops::ControlFlow,
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 
-use crate::{firmware, kernels::Kernel, protocol::ENDED, tool, tpm::Tpm};
+pub use crate::follow::{End, Line, Next};
+use crate::{firmware, follow, kernels::Kernel, protocol::ENDED, saved, tool, tpm::Tpm};
 
 const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 
@@ -35,10 +33,34 @@ pub struct Machine<'a> {
     pub hardware: Hardware,
     /// Where the kernel's console is written to.
     pub console: PathBuf,
-    /// Guest time counts instructions, so that figures repeat.
-    pub count_instructions: bool,
-    /// A guest that says nothing on ttyS1 for so long is ended. Longer than any scenario may take.
-    pub patience: Duration,
+    /// What the guest's clock counts.
+    pub clock: Clock,
+    /// A guest whose QEMU uses so much processor time without a line on ttyS1 is ended. More than any scenario may take.
+    pub limit: Duration,
+}
+
+/// What a guest's clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clock {
+    /// Instructions, each of which takes 2 to this power nanoseconds. An idle guest's clock jumps to its next timer: a sleep
+    /// costs nothing. No limit in the guest depends on how busy the host is. Not for guests that wait for the host, as with
+    /// a disk or a TPM: their clock would jump while the host works.
+    Instructions(u8),
+    /// Instructions, 4 ns each, while the guest has something to do; the host's time while it is idle.
+    InstructionsAndIdleTime,
+    /// The host's time. Only so do two processors run at once.
+    Host,
+}
+
+impl Clock {
+    /// QEMU's option for it.
+    fn option(self) -> Option<String> {
+        match self {
+            Clock::Instructions(shift) => Some(format!("shift={shift},sleep=off")),
+            Clock::InstructionsAndIdleTime => Some("shift=2,sleep=on".to_owned()),
+            Clock::Host => None,
+        }
+    }
 }
 
 /// What a guest's machine is made of.
@@ -66,17 +88,6 @@ impl Hardware {
 
     /// The same with two processors.
     pub const TWO_PROCESSORS: Hardware = Hardware { processors: 2, ..Hardware::USUAL };
-}
-
-/// How a guest ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It powered off or rebooted, or crashed: what it said before tells.
-    Off,
-    /// It was ended after having said nothing for too long.
-    Silent,
-    /// It was ended since nothing more was wanted from it.
-    Enough,
 }
 
 impl Machine<'_> {
@@ -119,10 +130,8 @@ impl Machine<'_> {
         for device in self.hardware.devices {
             qemu.args(["-device", device]);
         }
-        if self.count_instructions {
-            // An idle guest's clock goes on to the next timer: waiting takes what the guest waits for, not what a
-            // busy host makes of it.
-            qemu.args(["-icount", "shift=0,sleep=off"]);
+        if let Some(clock) = self.clock.option() {
+            qemu.arg("-icount").arg(clock);
         }
         if let Some(disk) = self.disk {
             let path = option_value(disk);
@@ -137,42 +146,91 @@ impl Machine<'_> {
         qemu
     }
 
-    /// Runs the guest to its end. Each line it says on ttyS1 goes to `heard`.
-    pub fn run(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
-        self.follow(self.qemu(), |line| {
-            heard(line);
-            ControlFlow::Continue(())
-        })
+    /// Runs the guest to its end. Each line that it writes to ttyS1 goes to `heard`, whose answer may be a line for the guest.
+    pub fn run(&self, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
+        self.follow(self.qemu(), heard)
     }
 
     /// As [`Machine::run`], from the image as it is packaged, by the BIOS; with a TPM where one is asked for.
-    pub fn run_packaged(&self, tpm: bool, mut heard: impl FnMut(&str)) -> anyhow::Result<End> {
+    pub fn run_packaged(&self, tpm: bool, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         let tpm = if tpm { Some(Tpm::start(&self.console.with_extension("swtpm"))?) } else { None };
-        let mut qemu = self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()));
+        let mut qemu = self.qemu_packaged();
         if let Some(tpm) = &tpm {
             tpm.attach(&mut qemu);
         }
-        self.follow(qemu, |line| {
-            heard(line);
-            ControlFlow::Continue(())
-        })
+        self.follow(qemu, heard)
+    }
+
+    fn qemu_packaged(&self) -> Command {
+        self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()))
+    }
+
+    /// As [`Machine::run`], until `ready` says [`Next::End`]: what the guest is then is saved to a file. With `packaged`, the
+    /// BIOS boots the image as it is packaged.
+    pub fn save(
+        &self,
+        packaged: bool,
+        state: &Path,
+        ready: impl FnMut(Line<'_>) -> Next,
+    ) -> anyhow::Result<()> {
+        let mut qemu = if packaged { self.qemu_packaged() } else { self.qemu() };
+        let control = saved::Control::new()?;
+        control.attach(&mut qemu);
+        let mut guest = self.start(qemu)?;
+        let end = guest.hear(self.limit, ready)?;
+        if end != End::Enough {
+            bail!(
+                "the guest {} before it could be saved. Its console:\n{}",
+                end.words(self.limit),
+                self.console_tail()
+            );
+        }
+        let saved = control.save(state);
+        guest.finish(End::Enough)?;
+        saved
+    }
+
+    /// As [`Machine::run`], from a state that [`Machine::save`] has written for the same machine. The guest is sent this line
+    /// first.
+    pub fn resume(
+        &self,
+        packaged: bool,
+        state: &Path,
+        order: &str,
+        heard: impl FnMut(Line<'_>) -> Next,
+    ) -> anyhow::Result<End> {
+        let mut qemu = if packaged { self.qemu_packaged() } else { self.qemu() };
+        let control = saved::Control::new()?;
+        control.attach(&mut qemu);
+        saved::resume_from(&mut qemu, state);
+        let mut guest = self.start(qemu)?;
+        // A serial port whose state is not loaded yet would take the line and lose it.
+        let end = control
+            .wait_until_running()
+            .and_then(|()| guest.say(order))
+            .and_then(|()| guest.hear(self.limit, heard));
+        guest.finish(*end.as_ref().unwrap_or(&End::Enough))?;
+        let _ = fs::remove_file(self.scratch());
+        end
     }
 
     /// Runs a guest that runs one program. Each line the program says goes to `heard`; that it does not end with
     /// status 0 is an error.
     pub fn run_program(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<()> {
         let mut status = None;
-        let end = self.run(|line| match line.strip_prefix(ENDED) {
-            Some(said) => status = Some(said.to_owned()),
-            None => heard(line),
+        let end = self.run(|line| {
+            match line.text.strip_prefix(ENDED) {
+                Some(said) => status = Some(said.to_owned()),
+                None => heard(line.text),
+            }
+            Next::Hear
         })?;
         let complaint = match (end, status.as_deref()) {
-            (End::Silent, _) => format!("said nothing for {} s", self.patience.as_secs()),
-            (End::Off | End::Enough, None) => "ended early".to_owned(),
             (End::Off | End::Enough, Some("0")) => return Ok(()),
             (End::Off | End::Enough, Some(status)) => {
                 format!("ran a program that ended with status {status}")
             }
+            (end, _) => end.words(self.limit),
         };
         bail!("the guest on {} {complaint}. Its console:\n{}", self.kernel.id, self.console_tail())
     }
@@ -183,7 +241,7 @@ impl Machine<'_> {
     pub fn run_firmware(
         &self,
         disk: &firmware::Disk,
-        heard: impl FnMut(&str) -> ControlFlow<()>,
+        heard: impl FnMut(Line<'_>) -> Next,
     ) -> anyhow::Result<End> {
         let mut qemu = self.qemu_machine("q35,smm=on");
         qemu.arg("-no-reboot");
@@ -192,15 +250,19 @@ impl Machine<'_> {
     }
 
     /// As [`Machine::run`], with a guest that boots anew when it reboots, until `heard` has heard enough.
-    pub fn run_rebooting(&self, heard: impl FnMut(&str) -> ControlFlow<()>) -> anyhow::Result<End> {
+    pub fn run_rebooting(&self, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         self.follow(self.qemu_rebooting(&self.kernel.image), heard)
     }
 
-    fn follow(
-        &self,
-        mut qemu: Command,
-        mut heard: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> anyhow::Result<End> {
+    fn follow(&self, qemu: Command, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
+        let mut guest = self.start(qemu)?;
+        let end = guest.hear(self.limit, heard)?;
+        guest.finish(end)?;
+        let _ = fs::remove_file(self.scratch());
+        Ok(end)
+    }
+
+    fn start(&self, mut qemu: Command) -> anyhow::Result<follow::Running> {
         // ttyS2 exists and is nobody's: scenarios may do to it what they like.
         qemu.args([
             "-chardev",
@@ -214,42 +276,7 @@ impl Machine<'_> {
             let disk = File::create(self.scratch()).and_then(|disk| disk.set_len(SCRATCH));
             disk.context("making the disk to write on")?;
         }
-        let complaints = self.console.with_extension("qemu");
-        qemu.stdout(Stdio::piped()).stderr(File::create(&complaints).context("creating a log for QEMU")?);
-        let mut child = qemu.spawn().map_err(|e| tool::explain(&e, &qemu))?;
-        let stdout = child.stdout.take().context("QEMU's output was piped")?;
-        let (sender, lines) = mpsc::channel();
-        let reader = thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
-                    break;
-                }
-            }
-        });
-        let end = loop {
-            match lines.recv_timeout(self.patience) {
-                Ok(line) => {
-                    if heard(&line).is_break() {
-                        child.kill().context("ending QEMU")?;
-                        break End::Enough;
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => break End::Off,
-                Err(RecvTimeoutError::Timeout) => {
-                    child.kill().context("ending QEMU")?;
-                    break End::Silent;
-                }
-            }
-        };
-        let status = child.wait().context("waiting for QEMU")?;
-        let _ = reader.join();
-        if end == End::Off && !status.success() {
-            let said = fs::read_to_string(&complaints).unwrap_or_default();
-            bail!("qemu-system-x86_64 failed ({status}): {}", said.trim());
-        }
-        let _ = fs::remove_file(&complaints);
-        let _ = fs::remove_file(self.scratch());
-        Ok(end)
+        follow::Running::start(qemu, self.console.with_extension("qemu"))
     }
 
     /// Runs the guest with ttyS2 on this terminal.

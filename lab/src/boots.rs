@@ -227,6 +227,8 @@ boots! {
     AssessedForGood "assessed-for-good" ASSESSED;
     /// As [`Boot::Assessed`], for what `stockade assess` leaves behind.
     AssessedTwice "assessed-twice" GENERIC;
+    /// As distributed, for kernels on which Stockade refuses to enforce.
+    TooOld "too-old" USUAL;
 }
 
 impl Boot {

@@ -16,14 +16,14 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boot::{Hardware, Machine},
+    boot::{Clock, Hardware, Machine},
     initrd::{self, Program},
     kernels::Kernel,
     tool, unsigned,
 };
 
-/// Mostly the guests sleep, until the kernel's limit for its own lines allows more.
-const GUESTS: usize = 6;
+/// Guests at a time.
+const GUESTS: usize = 2;
 
 /// What is in force while the doors are knocked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -279,8 +279,8 @@ fn play(kernel: &Kernel, disk: &Path, word: &str) -> anyhow::Result<Vec<Row>> {
         cmdline: format!("stockade.run=exec:/bin/stockade-conformance {word}"),
         hardware: Hardware::USUAL,
         console: disk.with_file_name("console"),
-        count_instructions: false,
-        patience: Duration::from_mins(1),
+        clock: Clock::Instructions(2),
+        limit: Duration::from_mins(5),
     };
     let mut rows = Vec::new();
     let mut noise = Vec::new();

@@ -29,10 +29,20 @@ pub enum Suite {
     Own,
     /// The archive's development suite, where the newest kernels are.
     Development,
+    /// Debian 11, whose kernel is older than the oldest that is supported.
+    Bullseye,
 }
 
-/// The development suite's name never changes.
-const DEVELOPMENT: &str = "sid";
+impl Suite {
+    /// Its name in the archive, where it is another than the machine's own. The development suite's never changes.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Own => None,
+            Self::Development => Some("sid"),
+            Self::Bullseye => Some("bullseye"),
+        }
+    }
+}
 
 /// Does something with a suite. The machine's lists, or those fetched long ago, may name packages that the
 /// archive has replaced since: what fails is tried once more, with lists of its own that were fetched just now.
@@ -58,24 +68,28 @@ fn once_more<T>(refresh: bool, attempt: impl Fn(bool) -> anyhow::Result<T>) -> a
 impl Archive {
     /// A suite, with its package lists fetched when there are none or when `refresh` asks for newer ones.
     fn open(suite: Suite, refresh: bool) -> anyhow::Result<Archive> {
-        let state = cache::folder()?.join("apt").join(if suite == Suite::Own { "own" } else { DEVELOPMENT });
-        let archive = match suite {
-            Suite::Own => {
+        let state = cache::folder()?.join("apt").join(suite.name().unwrap_or("own"));
+        let archive = match suite.name() {
+            None => {
                 let machine = Archive { options: Vec::new() };
                 if !refresh && machine.knows("busybox-static") {
                     return Ok(machine);
                 }
                 Archive { options: state_options(&state) }
             }
-            Suite::Development => {
+            Some(name) => {
                 let source = state.join("archive.sources");
-                let stanza = machine_source()?.stanza(DEVELOPMENT);
+                let stanza = machine_source()?.stanza(name);
                 fs::create_dir_all(&state)
                     .with_context(|| format!("making the folder {}", state.display()))?;
                 cache::write(&source, stanza.as_bytes())?;
                 let mut options = state_options(&state);
                 options.push(format!("Dir::Etc::sourcelist={}", source.display()));
                 options.push("Dir::Etc::sourceparts=-".to_owned());
+                if suite == Suite::Bullseye {
+                    // Nobody dates the lists of a suite anew whose support has ended.
+                    options.push("Acquire::Check-Valid-Until=false".to_owned());
+                }
                 Archive { options }
             }
         };
@@ -159,6 +173,11 @@ impl Source {
         }
         text
     }
+}
+
+/// The text of a source list for another suite of the machine's own archive.
+pub(crate) fn stanza_of(suite: &str) -> anyhow::Result<String> {
+    Ok(machine_source()?.stanza(suite))
 }
 
 /// The machine's source of the Debian archive proper: the one that serves `main` of its own release.

@@ -1,7 +1,7 @@
 /*!
 The guest as a scenario sees it: its kernel; programs are run by [`crate::program`].
 */
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use anyhow::Context;
 
@@ -36,6 +36,16 @@ impl Guest {
             fs::read_to_string("/proc/sys/kernel/osrelease").context("reading /proc/sys/kernel/osrelease")?;
         Ok(text.trim_end().to_owned())
     }
+}
+
+/// How long something may take that takes so many seconds at most on an idle host.
+///
+/// On one processor the guest's clock counts instructions, however busy the host is. Two run on the host's clock, which goes
+/// on while the host lets them stand: there it is twenty times as long.
+#[must_use]
+pub fn patience(seconds: u64) -> Duration {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    Duration::from_secs(if processors > 1 { seconds * 20 } else { seconds })
 }
 
 /// The status as a shell would give it.

@@ -59,6 +59,12 @@ const CRYPTO_MODULES: [&str; 13] = [
 const FOLDERS: [&str; 12] =
     ["bin", "boot", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"];
 
+/// The guest's own program, which the kernel starts first.
+pub const INIT: &str = "init";
+
+/// Names that it has beside, and that say what it does.
+const NAMES: [&str; 4] = ["stockade-bench", "stockade-conformance", "stockade-demo", "stockade-seal-at-boot"];
+
 /// A program to put into a guest.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -81,6 +87,9 @@ pub fn write(kernel: &Kernel, programs: &[Program], file: &Path) -> anyhow::Resu
         let bytes =
             fs::read(&program.source).with_context(|| format!("reading {}", program.source.display()))?;
         archive.file(&program.target, 0o755, &bytes)?;
+    }
+    for name in NAMES {
+        archive.link(&format!("bin/{name}"), &format!("/{INIT}"))?;
     }
     out.write_all(&archive.finish()?).with_context(|| format!("writing {}", file.display()))
 }

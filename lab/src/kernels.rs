@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 use crate::{
+    boots::Boot,
     cache,
     debian::{self, Archive, Suite},
     tool, vmlinux,
@@ -42,34 +43,119 @@ struct Known {
     /// The release has to begin so; otherwise the suite has moved on and the kernel is another.
     release: &'static str,
     suite: Suite,
+    role: Role,
 }
 
-const KNOWN: [Known; 6] = [
-    Known { id: "6.1-cloud", meta_package: "linux-image-cloud-amd64", release: "6.1.", suite: Suite::Own },
-    Known { id: "6.1-generic", meta_package: "linux-image-amd64", release: "6.1.", suite: Suite::Own },
+/// What a kernel is in the lab for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Every scenario is played on it.
+    Enforces,
+    /// The same, when it is asked for by name.
+    OnRequest,
+    /// It is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
+    Refused,
+}
+
+impl Role {
+    /// Whether guests that are booted so are played on such a kernel.
+    #[must_use]
+    pub fn plays(self, boot: Boot) -> bool {
+        (boot == Boot::TooOld) == (self == Self::Refused)
+    }
+}
+
+const KNOWN: [Known; 9] = [
+    Known {
+        id: "5.10-generic",
+        meta_package: "linux-image-amd64",
+        release: "5.10.",
+        suite: Suite::Bullseye,
+        role: Role::Refused,
+    },
+    Known {
+        id: "6.1-cloud",
+        meta_package: "linux-image-cloud-amd64",
+        release: "6.1.",
+        suite: Suite::Own,
+        role: Role::Enforces,
+    },
+    Known {
+        id: "6.1-generic",
+        meta_package: "linux-image-amd64",
+        release: "6.1.",
+        suite: Suite::Own,
+        role: Role::Enforces,
+    },
+    Known {
+        id: "6.1-rt",
+        meta_package: "linux-image-rt-amd64",
+        release: "6.1.",
+        suite: Suite::Own,
+        role: Role::OnRequest,
+    },
     Known {
         id: "6.12-cloud",
         meta_package: "linux-image-6.12-cloud-amd64",
         release: "6.12.",
         suite: Suite::Own,
+        role: Role::Enforces,
     },
-    Known { id: "6.12-generic", meta_package: "linux-image-6.12-amd64", release: "6.12.", suite: Suite::Own },
+    Known {
+        id: "6.12-generic",
+        meta_package: "linux-image-6.12-amd64",
+        release: "6.12.",
+        suite: Suite::Own,
+        role: Role::Enforces,
+    },
+    Known {
+        id: "6.12-rt",
+        meta_package: "linux-image-6.12-rt-amd64",
+        release: "6.12.",
+        suite: Suite::Own,
+        role: Role::OnRequest,
+    },
     Known {
         id: "7-cloud",
         meta_package: "linux-image-cloud-amd64",
         release: "7.",
         suite: Suite::Development,
+        role: Role::Enforces,
     },
-    Known { id: "7-generic", meta_package: "linux-image-amd64", release: "7.", suite: Suite::Development },
+    Known {
+        id: "7-generic",
+        meta_package: "linux-image-amd64",
+        release: "7.",
+        suite: Suite::Development,
+        role: Role::Enforces,
+    },
 ];
 
-/// Every kernel's short name, oldest first.
+/// The short names of the kernels that play every scenario, oldest first.
 #[must_use]
 pub fn ids() -> Vec<&'static str> {
+    KNOWN.iter().filter(|known| known.role == Role::Enforces).map(|known| known.id).collect()
+}
+
+/// Every kernel's short name, oldest first: also of those that are played when they are asked for by name.
+#[must_use]
+pub fn every_id() -> Vec<&'static str> {
     KNOWN.iter().map(|known| known.id).collect()
 }
 
+/// What the kernel of this name is in the lab for. One that is given by path plays everything.
+#[must_use]
+pub fn role(id: &str) -> Role {
+    KNOWN.iter().find(|known| known.id == id).map_or(Role::OnRequest, |known| known.role)
+}
+
 impl Kernel {
+    /// Its series, such as `6.12`, without the flavour.
+    #[must_use]
+    pub fn series(&self) -> &str {
+        self.id.split('-').next().unwrap_or(&self.id)
+    }
+
     /// The image as its package has it, for those who boot through firmware; a kernel given by path has none.
     #[must_use]
     pub fn bzimage(&self) -> Option<PathBuf> {
@@ -101,10 +187,16 @@ fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.exists())
 }
 
+/// Whether the kernel of this name is in the cache.
+#[must_use]
+pub fn is_fetched(id: &str) -> bool {
+    cache::folder().is_ok_and(|folder| folder.join("kernels").join(id).join("release").exists())
+}
+
 /// The kernel of this name: from the cache, or fetched when it is not there or `refresh` is asked for.
 pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     let Some(known) = KNOWN.iter().find(|known| known.id == id) else {
-        bail!("there is no kernel {id} in the lab; there are {}", ids().join(", "));
+        bail!("there is no kernel {id} in the lab; there are {}", every_id().join(", "));
     };
     let folder = cache::folder()?.join("kernels").join(id);
     if refresh || !folder.join("release").exists() {
@@ -167,4 +259,19 @@ fn fetch(known: &Known, folder: &Path, archive: &Archive) -> anyhow::Result<()> 
         tool::output(tool::command("depmod").arg("-b").arg(&root).arg(release))?;
         fs::write(fresh.join("release"), release).context("writing the kernel's release")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_refused_plays_refusals_alone_and_is_not_among_the_usual_ones() {
+        assert!(Role::Refused.plays(Boot::TooOld) && !Role::Refused.plays(Boot::Plain));
+        for role in [Role::Enforces, Role::OnRequest, role("given")] {
+            assert!(role.plays(Boot::Plain) && !role.plays(Boot::TooOld));
+        }
+        assert_eq!(role("5.10-generic"), Role::Refused);
+        assert!(every_id().contains(&"5.10-generic") && !ids().contains(&"5.10-generic"));
+    }
 }

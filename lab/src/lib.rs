@@ -3,7 +3,7 @@ The lab: throw-away guests with real distribution kernels, and the scenarios pla
 
 ```text
  host (xtask)                                   guest (QEMU, emulated)
- kernels ─ initrd ─ boot ──── boots ──────────▶ stockade-guest-init, PID 1
+ kernels ─ initrd ─ boot ──── boots ──────────▶ stockade-guest, PID 1     
                      │                            │ one process for each scenario
  report ◀─ protocol ◀┴──── ttyS1, JSON lines ◀────┘
 ```
@@ -23,17 +23,21 @@ pub mod debian;
 pub mod doors;
 pub mod firmware;
 pub mod flips;
+pub mod follow;
 pub mod guest;
 pub mod initrd;
 pub mod kernels;
+pub mod plan;
 #[cfg(feature = "scenarios")]
 pub mod program;
 pub mod protocol;
 pub mod reboots;
 pub mod report;
+mod saved;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
+pub mod systems;
 pub mod tool;
 pub mod tpm;
 pub mod unsigned;

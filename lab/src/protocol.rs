@@ -3,12 +3,17 @@ What a guest tells the host over ttyS1: one JSON document a line.
 */
 use serde::{Deserialize, Serialize};
 
-use crate::{flips::Assessed, scenario::Boot};
+use crate::{
+    flips::Assessed,
+    scenario::{Boot, Depends},
+};
 
 /// A line from the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
+    /// The guest is up and waits for its [`Order`].
+    Ready,
     /// Something the host should know that is not a result, such as a module that did not load.
     Note {
         /// The text.
@@ -36,6 +41,15 @@ pub enum Event {
     Done,
 }
 
+/// What a guest is to play: the host's one line to it, after [`Event::Ready`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The scenarios' boot.
+    pub boot: Boot,
+    /// Their names. They are played in the order of [`crate::scenarios::all`].
+    pub play: Vec<String>,
+}
+
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -48,13 +62,15 @@ pub enum Outcome {
     Skipped,
 }
 
-/// A scenario as listed by `stockade-guest-init --list`, one JSON document a line.
+/// A scenario as listed by `stockade-guest --list`, one JSON document a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its name.
     pub name: String,
     /// How its guest is booted.
     pub boot: Boot,
+    /// On which kernels it has to be played.
+    pub depends: Depends,
 }
 
 /// A scenario that is about to have every process but PID 1 ended writes its name here: PID 1 then plays it once
@@ -65,7 +81,7 @@ pub const AGAIN: &str = "/run/again";
 pub const TOLD: &str = "/run/told";
 
 /// Begins the last line of a guest that runs one program; its exit status follows.
-pub const ENDED: &str = "guest-init: the program ended with status ";
+pub const ENDED: &str = "stockade-guest: the program ended with status ";
 
 /// Words in a kernel's log that mean its own code went wrong.
 const TROUBLE: [&str; 6] =

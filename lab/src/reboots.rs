@@ -2,20 +2,20 @@
 A guest that seals itself at every boot and is rebooted over and over: a seal neither keeps a machine from booting nor
 outlasts a boot.
 */
-use std::{collections::HashSet, ops::ControlFlow, path::Path, time::Duration};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boot::{End, Hardware, Machine},
+    boot::{Clock, End, Hardware, Machine, Next},
     initrd::{self, Program},
     kernels::Kernel,
     protocol::{ENDED, is_trouble},
 };
 
-/// Longer than a boot takes, seal included.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// More processor time than a boot takes, seal included.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// What the guest has to say of a boot at which it was sealed and proven to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,22 +44,22 @@ pub fn play(
         cmdline: "stockade.run=again:/bin/stockade-seal-at-boot".to_owned(),
         hardware: Hardware::USUAL,
         console: folder.join(format!("reboots-{}.console", kernel.id)),
-        count_instructions: false,
-        patience: PATIENCE,
+        clock: Clock::Instructions(2),
+        limit: LIMIT,
     };
     let (mut sealed, mut noise, mut ended) = (Vec::new(), Vec::new(), 0);
     let end = machine.run_rebooting(|line| {
-        if let Some(status) = line.strip_prefix(ENDED) {
+        if let Some(status) = line.text.strip_prefix(ENDED) {
             ended += 1;
             let goes_on = status == "0" && sealed.len() == ended && ended <= times;
-            return if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            return if goes_on { Next::Hear } else { Next::End };
         }
-        match serde_json::from_str::<Sealed>(line) {
+        match serde_json::from_str::<Sealed>(line.text) {
             Ok(boot) => sealed.push(boot),
-            Err(_) if line.trim().is_empty() => {}
-            Err(_) => noise.push(line.to_owned()),
+            Err(_) if line.text.trim().is_empty() => {}
+            Err(_) => noise.push(line.text.to_owned()),
         }
-        ControlFlow::Continue(())
+        Next::Hear
     })?;
     let console = std::fs::read(&machine.console).context("reading the guest's console")?;
     let console = String::from_utf8_lossy(&console);
@@ -72,7 +72,7 @@ pub fn play(
         sealed.len(),
         times + 1,
         match end {
-            End::Silent => "said nothing for too long",
+            End::Spun | End::Hung => "hung",
             End::Off => "powered off",
             End::Enough => "said something else",
         },

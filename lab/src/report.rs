@@ -4,9 +4,9 @@ Plays scenarios on kernels, two guests at a time, and counts.
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    ops::{AddAssign, ControlFlow},
+    ops::AddAssign,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -14,12 +14,13 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    boot::{End, Machine},
+    boot::{End, Line, Machine, Next},
     firmware,
     flips::{self, Answers, Assessed},
     initrd::{self, Program},
     kernels::Kernel,
-    protocol::{Event, Listed, Outcome, is_trouble},
+    plan::{self, Durations, Extent, GUEST, Job, Plan},
+    protocol::{Event, Listed, Order, Outcome, is_trouble},
     scenario::Boot,
     userland,
 };
@@ -27,8 +28,8 @@ use crate::{
 /// Guests at a time. More gains nothing: emulation is bound by the processor, and developers have few.
 const GUESTS: usize = 2;
 
-/// Longer than a scenario may take, see `stockade-guest-init`.
-const PATIENCE: Duration = Duration::from_secs(210);
+/// A guest may use so much processor time for one scenario. The longest takes a fifth of it.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// How many scenarios, or other checks, ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,178 +74,318 @@ pub struct Session<'a> {
     pub kernels: &'a [Kernel],
     /// Which scenarios.
     pub scenarios: &'a [Listed],
-    /// The scenarios' filter, as given to the guest.
-    pub only: Option<&'a str>,
+    /// How much of them on which kernel.
+    pub extent: Extent,
     /// The programs of the guest.
     pub programs: &'a [Program],
-    /// Folder for RAM disks and consoles.
+    /// Folder for RAM disks, consoles and saved states.
     pub folder: &'a Path,
 }
 
-/// What guests said of `stockade assess`, by kernel, boot and whether it was measured.
-type Found<'a> = BTreeMap<&'a str, BTreeMap<(Boot, bool), Answers>>;
+/// What came of a session.
+#[derive(Clone, Debug, Default)]
+pub struct Played {
+    /// How many scenarios ended in which way.
+    pub counts: Counts,
+    /// The same, kernel by kernel.
+    pub by_kernel: BTreeMap<String, Counts>,
+    /// How long each took.
+    pub durations: Durations,
+}
 
-struct Job<'a> {
-    kernel: &'a Kernel,
-    boot: Boot,
-    names: Vec<&'a str>,
+/// What guests said of `stockade assess`, by kernel, boot and whether it was measured.
+type Found = BTreeMap<String, BTreeMap<(Boot, bool), Answers>>;
+
+/// The files of a kernel that its guests start from.
+struct Files {
     initrd: PathBuf,
-    disk: Option<PathBuf>,
+    userland: Option<(PathBuf, PathBuf)>,
+}
+
+/// A state to be saved by the first guest that wants it; the path is there when it could be.
+type Saved = Arc<OnceLock<Option<PathBuf>>>;
+
+/// Everything a session's threads share.
+struct Shared<'a> {
+    jobs: Mutex<VecDeque<Job<'a>>>,
+    files: BTreeMap<&'a str, Files>,
+    saved: BTreeMap<SavedKey, Saved>,
+    played: Mutex<Played>,
+    found: Mutex<Found>,
+}
+
+/// Guests with the same key are the same machine until they get their order.
+type SavedKey = (String, &'static str, String);
+
+fn saved_key(job: &Job<'_>) -> Option<SavedKey> {
+    let facts = job.boot.facts();
+    // A TPM and a firmware's variables live outside the machine that is saved. Two processors have no clock of their own that
+    // could be halted.
+    if facts.tpm || facts.firmware.is_some() || facts.hardware.processors > 1 {
+        return None;
+    }
+    let machine = format!("{:?} {} {}", facts.hardware, facts.packaged, facts.userland);
+    Some((job.kernel.id.clone(), facts.cmdline, machine))
 }
 
 impl Session<'_> {
     /// Plays everything, printing a line for each scenario.
-    pub fn play(&self) -> anyhow::Result<Counts> {
-        let mut boots: BTreeMap<Boot, Vec<&str>> = BTreeMap::new();
-        for scenario in self.scenarios {
-            boots.entry(scenario.boot).or_default().push(&scenario.name);
-        }
-        let disk =
-            if boots.keys().any(|boot| boot.facts().userland) { Some(userland::disk()?) } else { None };
-        let (mut jobs, mut skipped) = (VecDeque::new(), Counts::default());
-        for kernel in self.kernels {
-            let initrd = self.folder.join(format!("{}.cpio", kernel.id));
-            initrd::write(kernel, self.programs, &initrd)
-                .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
-            let (played, left_out): (Vec<_>, Vec<_>) =
-                boots.iter().partition(|(boot, _)| firmware::suits(kernel) || !boot.facts().generic);
-            for (boot, names) in left_out {
-                let what = format!("{} scenarios", names.len());
-                let why = "of each series, the generic kernel plays them";
-                println!("{}", line_of(Outcome::Skipped, &label(kernel, *boot), &what, 0, why));
-                for _ in names {
-                    skipped.add(Outcome::Skipped);
-                }
-            }
-            for (&boot, names) in played {
-                let (initrd, disk) = match &disk {
-                    Some(disk) if boot.facts().userland => {
-                        (userland::initrd(kernel, &initrd)?, Some(disk.clone()))
-                    }
-                    _ => (initrd.clone(), None),
-                };
-                jobs.push_back(Job { kernel, boot, names: names.clone(), initrd, disk });
+    pub fn play(&self) -> anyhow::Result<Played> {
+        let plan = Plan::new(self.kernels, self.scenarios, self.extent, &Durations::load());
+        let mut played = Played::default();
+        for left in &plan.left_out {
+            let what = format!("{} scenarios", left.scenarios);
+            println!(
+                "{}",
+                line_of(Outcome::Skipped, &label(left.kernel, left.boot), &what, None, left.reason)
+            );
+            for _ in 0..left.scenarios {
+                played.add(left.kernel, Outcome::Skipped);
             }
         }
-        let jobs = Mutex::new(jobs);
-        let total = Mutex::new(skipped);
-        let assessed = Mutex::new(BTreeMap::new());
+        let files = self.files(&plan)?;
+        let mut wanted: BTreeMap<SavedKey, usize> = BTreeMap::new();
+        for key in plan.jobs.iter().filter_map(saved_key) {
+            *wanted.entry(key).or_default() += 1;
+        }
+        let saved = wanted.into_iter().filter(|(_, jobs)| *jobs > 1).map(|(key, _)| (key, Saved::default()));
+        let shared = Shared {
+            jobs: Mutex::new(plan.jobs.into()),
+            files,
+            saved: saved.collect(),
+            played: Mutex::new(played),
+            found: Mutex::default(),
+        };
         thread::scope(|scope| {
             for _ in 0..GUESTS {
                 scope.spawn(|| {
-                    while let Some(job) = next(&jobs) {
-                        let counts = self.guest(&job, &assessed);
-                        *total.lock().expect("no thread panics while counting") += counts;
+                    while let Some(job) = next(&shared.jobs) {
+                        self.guest(&job, &shared);
                     }
                 });
             }
         });
-        let mut total = total.into_inner().expect("no thread panics while counting");
-        let assessed: Found<'_> =
-            assessed.into_inner().expect("no thread panics while noting what was found");
-        for (kernel, played) in &assessed {
-            for (boot, what, result) in flips::judge_booted(played) {
+        let states = shared.saved.values().filter_map(|saved| saved.get()?.as_ref());
+        states.for_each(|state| drop(fs::remove_file(state)));
+        let mut played = shared.played.into_inner().expect("no thread panics while counting");
+        let found = shared.found.into_inner().expect("no thread panics while noting what was found");
+        for (kernel, of_boots) in &found {
+            for (boot, what, result) in flips::judge_booted(of_boots) {
                 let outcome = if result.is_ok() { Outcome::Passed } else { Outcome::Failed };
                 let detail = result.err().map(|error| format!("{error:#}")).unwrap_or_default();
-                println!("{}", line_of(outcome, &format!("{kernel:<12} {boot:<22}"), &what, 0, &detail));
-                total.add(outcome);
+                println!("{}", line_of(outcome, &label(kernel, boot), &what, None, &detail));
+                played.add(kernel, outcome);
             }
         }
-        Ok(total)
+        // What cannot be kept makes the next run no worse than the first.
+        if let Err(error) = played.durations.save() {
+            eprintln!("the durations of this run could not be kept: {error:#}");
+        }
+        Ok(played)
     }
 
-    fn guest<'a>(&self, job: &Job<'a>, found: &Mutex<Found<'a>>) -> Counts {
-        let label = label(job.kernel, job.boot);
-        let mut cmdline = format!("{} stockade.run=boot:{}", job.boot.facts().cmdline, job.boot);
-        if let Some(only) = self.only {
-            cmdline += &format!(" stockade.only={only}");
+    /// The RAM disks, for each kernel that has something to play.
+    fn files(&self, plan: &Plan<'_>) -> anyhow::Result<BTreeMap<&str, Files>> {
+        let mut all = BTreeMap::new();
+        for kernel in self.kernels {
+            let mut boots =
+                plan.jobs.iter().filter(|job| job.kernel.id == kernel.id).map(|job| job.boot).peekable();
+            if boots.peek().is_none() {
+                continue;
+            }
+            let initrd = self.folder.join(format!("{}.cpio", kernel.id));
+            initrd::write(kernel, self.programs, &initrd)
+                .with_context(|| format!("making the RAM disk for {}", kernel.id))?;
+            let userland = if boots.any(|boot| boot.facts().userland) {
+                let disk = userland::disk()?;
+                Some((userland::initrd(kernel, &initrd)?, disk))
+            } else {
+                None
+            };
+            all.insert(kernel.id.as_str(), Files { initrd, userland });
         }
+        Ok(all)
+    }
+
+    fn guest<'a>(&self, job: &Job<'a>, shared: &Shared<'a>) {
+        let files = &shared.files[job.kernel.id.as_str()];
+        let (initrd, disk) = match &files.userland {
+            Some((initrd, disk)) if job.boot.facts().userland => (initrd, Some(disk.as_path())),
+            _ => (&files.initrd, None),
+        };
         let machine = Machine {
             kernel: job.kernel,
-            initrd: &job.initrd,
-            disk: job.disk.as_deref(),
-            cmdline,
+            initrd,
+            disk,
+            cmdline: format!("{} stockade.run=play", job.boot.facts().cmdline),
             hardware: job.boot.facts().hardware,
             console: self.folder.join(format!("{}-{}.console", job.kernel.id, job.boot)),
-            count_instructions: false,
-            patience: PATIENCE,
+            clock: plan::clock(job.boot),
+            limit: LIMIT,
         };
+        let label = label(&job.kernel.id, job.boot);
         if job.boot.is_refused() {
-            return refused(job, &machine, &label);
+            return refused(job, &machine, &label, &shared.played);
         }
-        let mut counts = Counts::default();
-        let mut open: Vec<&str> = job.names.clone();
-        let mut running = None;
-        let mut done = false;
-        let hear = |line: &str| match serde_json::from_str(line) {
-            Ok(Event::Note { detail }) => println!("note {label} {detail}"),
-            Ok(Event::Start { name }) => running = Some(name),
-            Ok(Event::End { name, result, detail, ms }) => {
-                running = None;
-                open.retain(|n| *n != name);
-                counts.add(result);
-                println!("{}", line_of(result, &label, &name, ms, &detail));
+        let saved = saved_key(job).and_then(|key| shared.saved.get(&key));
+        let state = saved.and_then(|saved| saved.get_or_init(|| save(&machine, job.boot, &label)).clone());
+        let mut telling = Telling::new(job, &label, shared);
+        let order = telling.order();
+        let hear = |line: Line<'_>| telling.hear(line);
+        let end = match &state {
+            // The saved guest has said that it is ready.
+            Some(state) => machine.resume(job.boot.facts().packaged, state, &order, hear),
+            None => run(&machine, job.boot, hear),
+        };
+        telling.end(end, &machine);
+    }
+}
+
+/// Boots a guest until it waits for its order, and saves it. A guest that cannot be saved is booted whenever it is wanted.
+fn save(machine: &Machine<'_>, boot: Boot, label: &str) -> Option<PathBuf> {
+    let state = machine.console.with_extension("state");
+    let ready = |line: Line<'_>| match serde_json::from_str(line.text) {
+        Ok(Event::Ready) => Next::End,
+        Ok(Event::Note { detail }) => {
+            println!("note {label} {detail}");
+            Next::Hear
+        }
+        _ => Next::Hear,
+    };
+    match machine.save(boot.facts().packaged, &state, ready) {
+        Ok(()) => Some(state),
+        Err(error) => {
+            println!("note {label} could not be saved, so each of its guests boots: {error:#}");
+            None
+        }
+    }
+}
+
+/// One guest's results, as they come.
+struct Telling<'a, 'b> {
+    job: &'a Job<'b>,
+    label: &'a str,
+    shared: &'a Shared<'b>,
+    open: Vec<&'b str>,
+    running: Option<String>,
+    done: bool,
+    /// The processor time at the end of the last scenario, or at the start of the one that runs.
+    mark: Duration,
+    between: Duration,
+}
+
+impl<'a, 'b> Telling<'a, 'b> {
+    fn new(job: &'a Job<'b>, label: &'a str, shared: &'a Shared<'b>) -> Self {
+        let (mark, between) = (Duration::ZERO, Duration::ZERO);
+        Telling { job, label, shared, open: job.names.clone(), running: None, done: false, mark, between }
+    }
+
+    fn order(&self) -> String {
+        let play = self.job.names.iter().map(|name| (*name).to_owned()).collect();
+        let order = Order { boot: self.job.boot, play };
+        serde_json::to_string(&order).expect("names and boots are plain text")
+    }
+
+    fn hear(&mut self, line: Line<'_>) -> Next {
+        match serde_json::from_str(line.text) {
+            Ok(Event::Ready) => return Next::Say(self.order()),
+            Ok(Event::Note { detail }) => println!("note {} {detail}", self.label),
+            Ok(Event::Start { name }) => {
+                self.running = Some(name);
+                self.between += line.used.saturating_sub(self.mark);
+                self.mark = line.used;
+            }
+            Ok(Event::End { name, result, detail, .. }) => {
+                self.running = None;
+                self.open.retain(|n| *n != name);
+                let took = line.used.saturating_sub(self.mark);
+                self.mark = line.used;
+                self.told(result, &name, Some(took), &detail);
+                let mut played = self.shared.played.lock().expect("no thread panics while counting");
+                played.durations.note(&self.job.kernel.id, self.job.boot, &name, took);
             }
             Ok(Event::Assessed(Assessed { measured, answers })) => {
-                let mut found = found.lock().expect("no thread panics while noting what was found");
-                found.entry(&job.kernel.id).or_default().insert((job.boot, measured), answers);
+                let mut found =
+                    self.shared.found.lock().expect("no thread panics while noting what was found");
+                found
+                    .entry(self.job.kernel.id.clone())
+                    .or_default()
+                    .insert((self.job.boot, measured), answers);
             }
-            Ok(Event::Done) => done = true,
-            Err(_) if line.trim().is_empty() => {}
-            Err(_) if job.boot.has_firmware() && is_firmware(line) => {}
-            Err(_) => println!("note {label} said: {line}"),
-        };
-        let end = run(&machine, job.boot, hear);
+            Ok(Event::Done) => {
+                self.done = true;
+                self.between += line.used.saturating_sub(self.mark);
+            }
+            Err(_) if line.text.trim().is_empty() => {}
+            Err(_) if self.job.boot.has_firmware() && is_firmware(line.text) => {}
+            Err(_) => println!("note {} said: {}", self.label, line.text),
+        }
+        Next::Hear
+    }
+
+    /// Prints and counts one result.
+    fn told(&self, outcome: Outcome, name: &str, took: Option<Duration>, detail: &str) {
+        println!("{}", line_of(outcome, self.label, name, took, detail));
+        let mut played = self.shared.played.lock().expect("no thread panics while counting");
+        played.add(&self.job.kernel.id, outcome);
+    }
+
+    /// Whatever was not played has failed, and a kernel that went wrong fails too.
+    fn end(self, end: anyhow::Result<End>, machine: &Machine<'_>) {
+        {
+            let mut played = self.shared.played.lock().expect("no thread panics while counting");
+            played.durations.note(&self.job.kernel.id, self.job.boot, GUEST, self.between);
+        }
         let console = machine.console_tail();
         let crash = console.lines().find(|l| is_trouble(l)).map(str::to_owned);
-        let complaint = match (end, done) {
+        let complaint = match (end, self.done) {
             (Err(error), _) => format!("{error:#}"),
-            (Ok(End::Silent), false) => format!("the guest said nothing for {} s", PATIENCE.as_secs()),
-            (Ok(_), false) => {
+            (Ok(End::Off | End::Enough), false) => {
                 format!("the guest ended early: {}", crash.as_deref().unwrap_or("no reason on its console"))
             }
-            (Ok(End::Silent), true) => "the guest did not power off".to_owned(),
+            (Ok(end @ (End::Spun | End::Hung)), _) => format!("the guest {}", end.words(LIMIT)),
             (Ok(End::Off | End::Enough), true) => match &crash {
                 Some(line) => format!("the kernel went wrong: {line}"),
-                None if open.is_empty() => return counts,
+                None if self.open.is_empty() => return,
                 None => "the guest did not play it".to_owned(),
             },
         };
-        if open.is_empty() {
-            counts.failed += 1;
-            println!("{}", line_of(Outcome::Failed, &label, "(guest)", 0, &complaint));
+        if self.open.is_empty() {
+            self.told(Outcome::Failed, GUEST, None, &complaint);
         }
-        for name in open {
-            counts.failed += 1;
-            let detail = if running.as_deref() == Some(name) {
+        for name in &self.open {
+            let detail = if self.running.as_deref() == Some(name) {
                 &complaint
             } else {
                 "never played: the guest did not last"
             };
-            println!("{}", line_of(Outcome::Failed, &label, name, 0, detail));
+            self.told(Outcome::Failed, name, None, detail);
         }
         println!(
             "--- console of {} {} ({})\n{console}\n---",
-            job.kernel.id,
-            job.boot,
+            self.job.kernel.id,
+            self.job.boot,
             machine.console.display()
         );
         println!("--- {complaint}");
-        counts
+    }
+}
+
+impl Played {
+    fn add(&mut self, kernel: &str, outcome: Outcome) {
+        self.counts.add(outcome);
+        self.by_kernel.entry(kernel.to_owned()).or_default().add(outcome);
     }
 }
 
 /// Runs a guest in the way its boot asks for.
-fn run(machine: &Machine<'_>, boot: Boot, mut hear: impl FnMut(&str)) -> anyhow::Result<End> {
+fn run(machine: &Machine<'_>, boot: Boot, hear: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
     if boot.facts().packaged {
         return machine.run_packaged(boot.facts().tpm, hear);
     }
     let Some(setup) = boot.facts().firmware else { return machine.run(hear) };
     let disk = prepare(machine, setup)?;
-    let end = machine.run_firmware(&disk, |line| {
-        hear(line);
-        ControlFlow::Continue(())
-    });
+    let end = machine.run_firmware(&disk, hear);
     // One image is some thirty megabytes.
     let _ = fs::remove_dir_all(machine.console.with_extension("firmware"));
     end
@@ -263,19 +404,19 @@ fn is_firmware(line: &str) -> bool {
 
 /// Plays the boots that must not happen: the firmware has to say that it refuses the image, and nothing of
 /// the guest may be heard.
-fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
+fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str, played: &Mutex<Played>) {
     let begin = Instant::now();
     let attempt = job.boot.facts().firmware.context("only firmware refuses").and_then(|setup| {
         let disk = prepare(machine, setup)?;
         let mut verdict = None;
         machine.run_firmware(&disk, |line| {
-            let guest = serde_json::from_str::<Event>(line).is_ok();
-            match (guest, firmware::is_refusal(line)) {
+            let guest = serde_json::from_str::<Event>(line.text).is_ok();
+            match (guest, firmware::is_refusal(line.text)) {
                 (true, _) => verdict = Some(Err(anyhow::anyhow!("the firmware booted the image"))),
                 (_, true) => verdict = Some(Ok(())),
-                _ => return ControlFlow::Continue(()),
+                _ => return Next::Hear,
             }
-            ControlFlow::Break(())
+            Next::End
         })?;
         let _ = fs::remove_dir_all(machine.console.with_extension("firmware"));
         verdict.unwrap_or_else(|| Err(anyhow::anyhow!("the firmware did not say that it refuses the image")))
@@ -284,31 +425,34 @@ fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str) -> Counts {
         Ok(()) => (Outcome::Passed, String::new()),
         Err(error) => (Outcome::Failed, format!("{error:#}")),
     };
-    let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut counts = Counts::default();
     for name in &job.names {
-        counts.add(outcome);
-        println!("{}", line_of(outcome, label, name, ms, &detail));
+        println!("{}", line_of(outcome, label, name, Some(begin.elapsed()), &detail));
+        played.lock().expect("no thread panics while counting").add(&job.kernel.id, outcome);
     }
-    counts
 }
 
-fn label(kernel: &Kernel, boot: Boot) -> String {
-    format!("{:<12} {:<22}", kernel.id, boot)
+fn label(kernel: &str, boot: Boot) -> String {
+    format!("{kernel:<12} {boot:<22}")
 }
 
 fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {
     jobs.lock().expect("no thread panics while taking a job").pop_front()
 }
 
-/// One line for a result, and what it has to say, indented.
-fn line_of(outcome: Outcome, label: &str, name: &str, ms: u64, detail: &str) -> String {
-    let (word, time) = match outcome {
-        Outcome::Passed => return format!("ok   {label} {name}  {ms} ms"),
-        Outcome::Failed => ("FAIL", format!("  {ms} ms")),
-        Outcome::Skipped => ("skip", String::new()),
+/// One line for a result, and what it has to say, indented. The time is the host's processor time.
+fn line_of(outcome: Outcome, label: &str, name: &str, took: Option<Duration>, detail: &str) -> String {
+    let word = match outcome {
+        Outcome::Passed => "ok  ",
+        Outcome::Failed => "FAIL",
+        Outcome::Skipped => "skip",
     };
-    let mut text = format!("{word} {label} {name}{time}");
+    let mut text = format!("{word} {label} {name}");
+    if let Some(took) = took {
+        text += &format!("  {} ms", took.as_millis());
+    }
+    if outcome == Outcome::Passed {
+        return text;
+    }
     for line in detail.lines() {
         text += &format!("\n     {line}");
     }

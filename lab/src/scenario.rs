@@ -3,8 +3,23 @@ What a scenario is.
 */
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use crate::boots::Boot;
 use crate::guest::Guest;
+
+/// What a scenario's outcome can depend on, beside its boot and the program. It decides on which kernels the tests play it;
+/// `cargo xtask test --all` plays everything on every kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Depends {
+    /// On our user side alone. One kernel is enough.
+    UserSide,
+    /// On the kernel's series: what the verifier lets pass, which hooks there are. The generic flavour of each series is enough.
+    Series,
+    /// On the flavour, too: drivers and options differ. Every kernel plays it.
+    Flavour,
+}
 
 /// One story played in a guest: given a guest booted so, when root does this, then that.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +28,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How the guest is booted. Scenarios of one kind of boot share a guest and run in the order of [`crate::scenarios::all`].
     pub boot: Boot,
+    /// On which kernels it has to be played.
+    pub depends: Depends,
     /// The story. Any error, panic or hang is a failure, except [`Skip`].
     pub run: fn(&Guest) -> anyhow::Result<()>,
 }

@@ -4,8 +4,6 @@ The crypto API's sockets, AF_ALG: who can open them, and without loading anythin
 Opening a socket loads `af_alg`, binding one loads `algif_…` and the algorithm's module, and modules stay. So nothing is opened that is
 not registered already.
 */
-use std::time::Duration;
-
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::{
@@ -29,9 +27,6 @@ const FAMILY: u16 = 38;
 
 /// The sockets' module, and the name by which opening one asks for it.
 const MODULE: [&str; 2] = ["af_alg", "net_pf_38"];
-
-/// How long the child may take that opens one.
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// What the child says when it got one.
 const OPENED: &str = "opened";
@@ -166,7 +161,7 @@ fn registered(system: &System) -> Result<bool, String> {
 
 /// What comes of opening one, for a child without rights.
 fn open() -> Result<(), String> {
-    let ended = child::run(LIMIT, |out| {
+    let ended = child::run(child::TRIAL, |out| {
         let opened = nobody::become_nobody().and_then(|()| {
             let family = AddressFamily::from_raw(FAMILY);
             Ok(socket_with(family, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)

@@ -1,7 +1,8 @@
 /*!
 Children: what a check does that could hang, crash or change the process happens in one.
 
-A child is ended with everything it started, by its process group, when its time is over, and by the kernel when its parent dies.
+A child is ended with everything it started, by its process group, when it goes beyond its [limit](stockade_probe::limit), and by the kernel when its
+parent dies.
 */
 use std::{
     fmt,
@@ -17,10 +18,14 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pipe::{PipeFlags, pipe_with},
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, getppid, kill_process, kill_process_group, pidfd_open,
+        Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group, pidfd_open,
         set_parent_process_death_signal, setpgid, waitpid,
     },
 };
+use stockade_probe::limit::{Allowance, Exceeded, Limit};
+
+/// The limit of a trial: a few system calls in a child of a check's own.
+pub(crate) const TRIAL: Limit = Limit::of_processor_time(Duration::from_secs(20));
 
 /// How long a killed child may take to go. One that is stuck in the kernel may never go.
 const GRACE: Duration = Duration::from_millis(500);
@@ -38,8 +43,12 @@ pub enum End {
     Exited(i32),
     /// By this signal.
     Signal(i32),
-    /// It was killed, since its time was over.
-    TooLong,
+    /// It was killed, since it went beyond its limit.
+    TooLong(Exceeded),
+    /// It was killed, since it said more than anybody listens to.
+    TooMuch,
+    /// It has ended, and somebody else has heard how.
+    Unseen,
 }
 
 /// What the child did, such as `ended with status 1`.
@@ -48,7 +57,9 @@ impl fmt::Display for End {
         match self {
             Self::Exited(status) => write!(f, "ended with status {status}"),
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
-            Self::TooLong => write!(f, "did not end in time"),
+            Self::TooLong(exceeded) => exceeded.fmt(f),
+            Self::TooMuch => write!(f, "said more than {} MiB", SIZE >> 20),
+            Self::Unseen => write!(f, "ended, and how is not known"),
         }
     }
 }
@@ -60,7 +71,7 @@ pub struct Child {
     pidfd: OwnedFd,
     said: File,
     text: Vec<u8>,
-    deadline: Instant,
+    allowance: Allowance,
 }
 
 impl Child {
@@ -69,10 +80,10 @@ impl Child {
     ///
     /// # Errors
     /// When there are no processes or descriptors left.
-    pub fn start(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<Self> {
+    pub fn start(limit: Limit, duty: impl FnOnce(&mut dyn Write)) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
-        let parent = rustix::process::getpid();
+        let parent = getpid();
         // SAFETY: fork has no precondition. The child keeps to its own copy of memory, allocates with the C library's
         // allocator, which is made usable after a fork, and leaves through _exit.
         let pid = unsafe { libc::fork() };
@@ -92,13 +103,14 @@ impl Child {
                 return Err(error.into());
             }
         };
-        Ok(Self { pid, pidfd, said: File::from(reader), text: Vec::new(), deadline: Instant::now() + limit })
+        let allowance = Allowance::start(pid.as_raw_nonzero().get(), limit);
+        Ok(Self { pid, pidfd, said: File::from(reader), text: Vec::new(), allowance })
     }
 
-    /// When it will be killed.
+    /// How long there is nothing to do about it, unless one of its [descriptors](Self::descriptors) becomes readable.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadline
+    pub fn look_again_in(&self) -> Duration {
+        self.allowance.look_again_in()
     }
 
     /// What becomes readable when it says something, and when it ends.
@@ -114,14 +126,22 @@ impl Child {
         if ended {
             return Some(self.reap(WaitOptions::empty()));
         }
-        if Instant::now() >= self.deadline || self.text.len() >= SIZE {
-            self.kill();
-            let gone = self.has_ended_within(GRACE);
-            self.listen();
-            self.reap(if gone { WaitOptions::empty() } else { WaitOptions::NOHANG });
-            return Some(End::TooLong);
-        }
-        None
+        let end = if self.text.len() >= SIZE {
+            End::TooMuch
+        } else {
+            let exceeded = self.allowance.exceeded()?;
+            if self.has_ended_within(Duration::ZERO) {
+                // By itself, between the two looks.
+                self.listen();
+                return Some(self.reap(WaitOptions::empty()));
+            }
+            End::TooLong(exceeded)
+        };
+        self.kill();
+        let gone = self.has_ended_within(GRACE);
+        self.listen();
+        self.reap(if gone { WaitOptions::empty() } else { WaitOptions::NOHANG });
+        Some(end)
     }
 
     /// Waits for its end.
@@ -131,7 +151,7 @@ impl Child {
             if let Some(end) = self.look() {
                 return (end, self.text);
             }
-            wait_for(&self.descriptors(), self.deadline);
+            wait_for(&self.descriptors(), Instant::now() + self.look_again_in());
         }
     }
 
@@ -171,9 +191,9 @@ impl Child {
             Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => End::Exited(code),
                 (None, Some(signal)) => End::Signal(signal),
-                (None, None) => End::TooLong,
+                (None, None) => End::Unseen,
             },
-            _ => End::TooLong,
+            _ => End::Unseen,
         }
     }
 }
@@ -182,7 +202,7 @@ impl Child {
 ///
 /// # Errors
 /// When there are no processes or descriptors left.
-pub fn run(limit: Duration, duty: impl FnOnce(&mut dyn Write)) -> io::Result<(End, Vec<u8>)> {
+pub fn run(limit: Limit, duty: impl FnOnce(&mut dyn Write)) -> io::Result<(End, Vec<u8>)> {
     Ok(Child::start(limit, duty)?.wait())
 }
 
@@ -239,7 +259,8 @@ pub(crate) fn leave(status: i32) -> ! {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(20);
+    const LONG: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(10) };
+    const SHORT: Duration = Duration::from_millis(200);
 
     #[test]
     fn a_child_is_heard_to_its_end() {
@@ -250,18 +271,16 @@ mod tests {
 
     #[test]
     fn a_child_that_hangs_is_ended_with_all_it_started() {
-        let begin = Instant::now();
-        let (end, text) = run(Duration::from_millis(200), |out| {
+        let (end, text) = run(Limit { idle: SHORT, ..LONG }, |out| {
             // SAFETY: both processes only sleep.
             let pid = unsafe { libc::fork() };
             if pid != 0 {
                 write!(out, "{pid}").unwrap();
             }
-            std::thread::sleep(LONG);
+            std::thread::sleep(LONG.idle);
         })
         .unwrap();
-        assert_eq!(end, End::TooLong);
-        assert!(begin.elapsed() < LONG / 2);
+        assert!(matches!(end, End::TooLong(Exceeded::Idle { .. })), "{end:?}");
         let pid = Pid::from_raw(String::from_utf8(text).unwrap().parse().unwrap()).unwrap();
         // Whoever reaps orphans here has its own time.
         let gone = || {
@@ -269,11 +288,40 @@ mod tests {
                 std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
         };
-        let until = Instant::now() + LONG;
-        while !gone() && Instant::now() < until {
+        while !gone() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(gone());
+    }
+
+    #[test]
+    fn a_child_that_spins_is_ended_and_one_that_was_stopped_for_longer_than_its_limit_is_heard() {
+        let limit = Limit { processor: SHORT, ..LONG };
+        let (end, _) = run(limit, |_| {
+            loop {
+                std::hint::spin_loop();
+            }
+        })
+        .unwrap();
+        assert!(matches!(end, End::TooLong(Exceeded::Processor { .. })), "{end:?}");
+        let (end, text) = run(limit, |out| {
+            let stopped = getpid();
+            // SAFETY: the child only sleeps, sends a signal and ends.
+            if unsafe { libc::fork() } == 0 {
+                std::thread::sleep(SHORT * 3);
+                let _ = kill_process(stopped, Signal::CONT);
+                leave(0);
+            }
+            let _ = kill_process(stopped, Signal::STOP);
+            write!(out, "on again").unwrap();
+        })
+        .unwrap();
+        assert_eq!((end, text.as_slice()), (End::Exited(0), b"on again".as_slice()));
+    }
+
+    #[test]
+    fn a_child_that_says_more_than_anybody_listens_to_is_ended() {
+        let (end, text) = run(LONG, |out| while out.write_all(&[b'x'; 4096]).is_ok() {}).unwrap();
+        assert_eq!((end, text.len() >= SIZE), (End::TooMuch, true));
     }
 
     #[test]

@@ -6,7 +6,7 @@ file, a link to itself, words that such files are made of in the wrong order. Th
 Garbage at the first door hides what is behind: other machines begin with `garbage/machine.txt`, a machine that has everything, of which each file
 is kept, damaged, or replaced.
 
-Each run is a child with a deadline, so that a check which loops for ever is found as well as one that panics.
+Each run is a child with a limit, so that a check which loops for ever is found as well as one that panics.
 */
 use std::{
     collections::BTreeSet,
@@ -16,14 +16,16 @@ use std::{
     time::Duration,
 };
 
+use stockade_probe::limit::Limit;
+
 use crate::{
     Feature, Finding, Report, System, Text,
     child::{self, End},
     features,
 };
 
-/// A check of garbage takes an instant. This is for busy machines.
-const LIMIT: Duration = Duration::from_mins(1);
+/// A check of garbage uses an instant. This is for slow machines.
+const LIMIT: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(10) };
 
 /// How many machines each feature meets, and how often more is put where it looked.
 const MACHINES: u64 = 9;

@@ -9,7 +9,7 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `system.rs`, `config.rs`, `processes.rs` | the machine as checks see it; a folder of files in tests |
 | `modprobe.rs` | which modules there are, and what keeps them from loading by themselves |
 | `mandatory.rs` | which module for mandatory access control decides here |
-| `runner.rs` | every check in a child of its own, with a deadline |
+| `runner.rs` | every check in a child of its own, with a limit |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
 | `nobody.rs` | what a child of a check gives up to be like every user |
 

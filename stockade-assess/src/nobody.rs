@@ -52,14 +52,12 @@ fn drop_capabilities() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::child::{self, End};
 
     #[test]
     fn nobody_has_no_rights() {
-        let (_, text) = child::run(Duration::from_secs(20), |out| {
+        let (_, text) = child::run(child::TRIAL, |out| {
             become_nobody().unwrap();
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let rights = status.lines().find(|line| line.starts_with("CapEff")).unwrap();
@@ -71,7 +69,7 @@ mod tests {
 
     #[test]
     fn nobody_ends_with_his_parent() {
-        let (end, text) = child::run(Duration::from_secs(20), |out| {
+        let (end, text) = child::run(child::TRIAL, |out| {
             become_nobody().unwrap();
             write!(out, "{:?}", rustix::process::parent_process_death_signal().unwrap()).unwrap();
         })

@@ -7,7 +7,7 @@ assess ── fork ──▶ child: check(&System, &mut Report)
    └────── pipe ────────────┘
 ```
 
-A child whose time is over is killed with everything it started. What it had reported until then counts; the rest is unknown.
+A child that goes beyond its limit is killed with everything it started. What it had reported until then counts; the rest is unknown.
 */
 use std::{
     collections::HashMap,
@@ -17,6 +17,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use stockade_probe::limit::Limit;
 
 use crate::{
     child::{self, Child, End},
@@ -26,8 +27,9 @@ use crate::{
     text::Text,
 };
 
-/// How long a check may take. The slowest takes a tenth of it.
-const LIMIT: Duration = Duration::from_secs(3);
+/// How much a check may use. The slowest uses a hundredth of it; a virtual processor that its host runs late counts that time as used.
+/// A trial of its own may hang for half as long before the check says so.
+const LIMIT: Limit = Limit { processor: Duration::from_secs(30), idle: Duration::from_mins(1) };
 
 /// So often it is said what is being looked at.
 const TELL: Duration = Duration::from_millis(100);
@@ -44,8 +46,8 @@ pub struct Feature {
     /// Finds out what has to be measured. Called when the machine is [measured](System::measures), after all checks, while nothing else runs;
     /// otherwise `check` says about the same findings what can be said without.
     pub measure: Option<fn(&System, &mut Report)>,
-    /// How long each of them may take.
-    pub limit: Duration,
+    /// How much each of them may use.
+    pub limit: Limit,
     /// Removes what a check that was killed may have left.
     pub clean_up: Option<fn()>,
 }
@@ -204,7 +206,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn take(&mut self, feature: &Feature, end: End, said: &[u8]) {
+    fn take(&mut self, end: End, said: &[u8]) {
         let mut words = "";
         let said = String::from_utf8_lossy(said);
         for line in said.lines().filter(|line| !line.is_empty()) {
@@ -222,9 +224,8 @@ impl Collected {
             }
             End::Exited(status) => Some(format!("the check ended early with status {status}")),
             End::Signal(signal) => Some(format!("the check was ended by signal {signal}")),
-            End::TooLong => {
-                Some(format!("no answer within {} s; the check was ended", feature.limit.as_secs_f32()))
-            }
+            End::TooLong(_) | End::TooMuch => Some(format!("the check {end}; it was ended")),
+            End::Unseen => Some(format!("the check {end}")),
         };
     }
 
@@ -282,14 +283,14 @@ fn run(
             {
                 clean_up();
             }
-            results[*at].take(feature, end, child.said());
+            results[*at].take(end, child.said());
             results[*at].took += begin.elapsed();
             told(feature.title, true);
             false
         });
         let descriptors: Vec<_> = running.iter().flat_map(|(_, _, child)| child.descriptors()).collect();
-        if let Some(first) = running.iter().map(|(_, _, child)| child.deadline()).min() {
-            child::wait_for(&descriptors, first.min(Instant::now() + TELL));
+        if let Some(first) = running.iter().map(|(_, _, child)| child.look_again_in()).min() {
+            child::wait_for(&descriptors, Instant::now() + first.min(TELL));
         }
         if let Some((at, ..)) = running.first() {
             told(wanted[*at].title, false);
@@ -306,7 +307,7 @@ mod tests {
     use super::*;
     use crate::Verdict;
 
-    fn only(check: fn(&System, &mut Report), limit: Duration) -> Finding {
+    fn only(check: fn(&System, &mut Report), limit: Limit) -> Finding {
         let feature = Feature { id: "ksm", title: "KSM", limit, ..Feature::new(check) };
         let assessment = assess(&System::fake(&[]), &[feature], 2, |_, _, _| {});
         let findings = &assessment.features[0].findings;
@@ -330,8 +331,15 @@ mod tests {
         let panicked = only(|_, _| panic!("seven"), LIMIT);
         assert_eq!(panicked.verdict, Verdict::Unknown);
         assert!(panicked.found.contains("a mistake in Stockade"), "{}", panicked.found);
-        let slow = only(|_, _| std::thread::sleep(Duration::from_mins(1)), Duration::from_millis(100));
-        assert_eq!(slow.found, "no answer within 0.1 s; the check was ended");
+        let short = Duration::from_millis(100);
+        let slow = only(|_, _| std::thread::sleep(Duration::from_hours(1)), Limit { idle: short, ..LIMIT });
+        assert!(slow.found.starts_with("the check did not answer for 0."), "{}", slow.found);
+        assert!(slow.found.ends_with("it hangs; it was ended"), "{}", slow.found);
+        let busy = |_: &System, _: &mut Report| loop {
+            std::hint::spin_loop();
+        };
+        let busy = only(busy, Limit { processor: short, ..LIMIT });
+        assert!(busy.found.contains("of processor time without an answer; it was ended"), "{}", busy.found);
     }
 
     #[test]
@@ -339,9 +347,11 @@ mod tests {
         let killed = only(
             |_, report| {
                 report.add(finding());
-                std::thread::sleep(Duration::from_mins(1));
+                loop {
+                    std::hint::spin_loop();
+                }
             },
-            Duration::from_millis(300),
+            Limit { processor: Duration::from_millis(300), ..LIMIT },
         );
         assert_eq!(killed, finding());
     }
@@ -349,7 +359,7 @@ mod tests {
     #[test]
     fn a_caller_that_ignores_the_end_of_its_children_does_not_spoil_the_answers() {
         // In a child, since what a signal does is the whole process's.
-        let (end, said) = child::run(Duration::from_secs(20), |out| {
+        let (end, said) = child::run(LIMIT, |out| {
             // SAFETY: the process only starts children and ends.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
             let found = only(|_, report| report.add(finding()), LIMIT);

@@ -13,6 +13,8 @@ guard     bpf, bpf_prog                                 keeps others from what i
 */
 #![no_std]
 #![no_main]
+#![allow(internal_features, reason = "BPF has an atomic addition, and core has no stable function for it on this target")]
+#![feature(core_intrinsics)]
 
 mod anchor;
 mod decide;

@@ -9,7 +9,10 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use core::ptr::addr_of_mut;
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr::addr_of_mut,
+};
 use stockade_common::{
     COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
     Verdict, counter_index, decide::Decision,
@@ -108,8 +111,9 @@ unsafe fn tell_who(event: *mut Event) {
 #[inline(always)]
 pub fn count(index: u32) {
     if let Some(counter) = COUNTS.get_ptr_mut(index) {
-        // SAFETY: this processor's own cell; the program does not migrate while it runs. An interrupt
-        // that asks for lockdown in between could lose one count, never corrupt it.
-        unsafe { *counter += 1 };
+        // SAFETY: this processor's own cell, aligned, which is only ever changed in this way. Atomic, since a kernel with
+        // preemption may switch to another task between a load and a store, and the store would then take back every
+        // count that the other task made.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
     }
 }

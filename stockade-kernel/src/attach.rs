@@ -66,6 +66,16 @@ impl Attachment {
         }
     }
 
+    /// An error of attaching so, with what would help where these security modules are active.
+    pub(crate) fn explain(self, error: Error, active_lsms: String) -> Error {
+        match (self, error) {
+            (Self::ModifyReturn, source @ (Error::TooOld(_) | Error::Rejected { .. } | Error::Io { .. })) => {
+                Error::NoBpfLsm { active: active_lsms, source: Box::new(source) }
+            }
+            (_, error) => error,
+        }
+    }
+
     /// The way a link is attached.
     pub(crate) fn of(link: &sys::LinkInfo) -> Self {
         if link.attach_type == kinds::ATTACH_MODIFY_RETURN { Self::ModifyReturn } else { Self::BpfLsm }

@@ -7,11 +7,11 @@ the kernel's own paths in /proc/PID/cgroup do on the machine itself.
 use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use stockade_common::{DEPTH_MAX, Sets};
-use stockade_policy::{compile::CompiledPlace, finder::Finder};
+use stockade_policy::{check::Disk, compile::CompiledPlace, finder::Finder, unit::is_of, unit_files};
 
 use crate::{Error, host, sys::fs};
 
@@ -108,53 +108,35 @@ fn walk(folder: &Path, path: &str, depth: u32, visit: &mut dyn FnMut(&str, u64))
     Ok(())
 }
 
-/// The path of a unit's cgroup: where it is at the moment, otherwise where systemd puts units of its kind unless
-/// they say `Slice=`.
-#[must_use]
-pub fn of_unit(unit: &str) -> String {
-    find_unit(unit).unwrap_or_else(|| usual_place(unit))
+/// The path of a unit's cgroup: where it is at the moment, otherwise where systemd will put it by what its files say.
+///
+/// # Errors
+/// [`Error::Request`] where neither is known, or several cgroups have the unit's name.
+pub fn of_unit(unit: &str) -> Result<String, Error> {
+    let disk = Disk::new("/").map_err(|e| Error::io("open /", e))?;
+    let placed = unit_files::place(unit, &disk);
+    let found = running(&placed.name);
+    match (&found[..], placed.path) {
+        ([path], _) => Ok(path.clone()),
+        ([], path) => path.map_err(|unplaced| Error::Request(unplaced.to_string())),
+        // What the files say is the system's own; others are named alike.
+        (several, Ok(path)) if several.contains(&path) => Ok(path),
+        (several, _) => Err(Error::Request(format!(
+            "several cgroups have the name of the unit {unit}: {}; give the path with `cgroup` instead of `unit`",
+            several.join(", ")
+        ))),
+    }
 }
 
-/// The path of a unit's cgroup, if there is one at the moment.
-#[must_use]
-pub fn find_unit(unit: &str) -> Option<String> {
-    let usual = usual_place(unit);
-    let root = root().ok()?;
-    if root.join(&usual[1..]).is_dir() {
-        return Some(usual);
-    }
-    let mut found = None;
-    let below = PathBuf::from(root);
-    walk(&below, "/", 0, &mut |path, _| {
-        if found.is_none() && path.rsplit('/').next() == Some(unit) {
-            found = Some(path.to_owned());
+/// The paths of cgroups that are those of this unit at the moment.
+fn running(unit: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(root) = root() else { return found };
+    // What cannot be read is as good as not there: the files tell then.
+    let _ = walk(root, "/", 0, &mut |path, _| {
+        if is_of(path, unit) {
+            found.push(path.to_owned());
         }
-    })
-    .ok()?;
+    });
     found
-}
-
-/// systemd.slice(5): dashes in a slice's name say what it is part of.
-fn usual_place(unit: &str) -> String {
-    let Some(name) = unit.strip_suffix(".slice") else { return format!("/system.slice/{unit}") };
-    if name == "-" {
-        return "/".into();
-    }
-    let mut path = String::new();
-    for (at, _) in name.match_indices('-').filter(|&(at, _)| at > 0) {
-        path += &format!("/{}.slice", &name[..at]);
-    }
-    format!("{path}/{unit}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_have_their_usual_place() {
-        assert_eq!(usual_place("fwupd.service"), "/system.slice/fwupd.service");
-        assert_eq!(usual_place("user-1000.slice"), "/user.slice/user-1000.slice");
-        assert_eq!(usual_place("-.slice"), "/");
-    }
 }

@@ -3,28 +3,20 @@ Whether a program of ours is loaded though none is pinned where we look: in a mo
 system of its own, as a privileged container has, or under one that was mounted over the other. Without this
 look, "nothing is enforced" would be said of a machine that enforces.
 */
-use std::{
-    io,
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::{io, os::fd::AsFd};
 
-use crate::{Error, object::PROGRAM_NAMES, sys};
-
-/// The kernel takes a moment to forget a program that nobody holds any more, and `enforce` holds one for a
-/// moment before it pins it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+use crate::{Error, object::PROGRAM_NAMES, patience::Patience, sys};
 
 /// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all. For who holds
 /// the lock: without it, what is loaded may be pinned here by now.
-/// Who may not list programs is not told of any.
+/// Who may not list programs is not told of any. The kernel takes a moment to forget a program that nobody holds any more, and
+/// `check-host` holds one for a moment.
 pub(crate) fn nothing() -> Result<(), Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::new();
     while let Some(program) = ours() {
-        if Instant::now() > deadline {
+        if !patience.wait() {
             return Err(Error::Elsewhere { program });
         }
-        sys::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -20,13 +20,10 @@ A kill before the commit leaves the old state: the kernel detaches a link that n
 not in force is not read. A kill after it leaves the new state; what was to be forgotten is forgotten by the
 next command. Decisions read `active`, one slot, and entries of its generation.
 */
-use std::{
-    collections::HashMap,
-    os::fd::{BorrowedFd, OwnedFd},
-};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::Serialize;
-use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
+use stockade_common::{Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
     compile::CompiledSetting,
     model::{Exception, Policy},
@@ -48,8 +45,9 @@ use crate::{
     ready::Ready,
     seal, selftest,
     slots::{same, wait_for_decisions},
-    sys::{self, Counters},
+    sys::Counters,
     tables::Maps,
+    trial::{self, Attached},
 };
 
 /// What [`enforce`] did.
@@ -160,6 +158,7 @@ impl Machine {
         if !host::is_root() {
             return Err(Error::no_privilege("changing what the kernel refuses"));
         }
+        host::is_new_enough()?;
         Ok(Self {
             types: KernelTypes::of_running_kernel()?,
             lsms: host::active_lsms()?,
@@ -210,14 +209,8 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
             }
             elsewhere::nothing()?;
             let attachment = Attachment::choose(&lsms, &types);
-            let heard =
-                start(&types, &mut ready, native, attachment).map_err(|error| match (attachment, error) {
-                    (
-                        Attachment::ModifyReturn,
-                        source @ (Error::TooOld(_) | Error::Rejected { .. } | Error::Io { .. }),
-                    ) => Error::NoBpfLsm { active: lsms, source: Box::new(source) },
-                    (_, error) => error,
-                })?;
+            let heard = start(&types, &mut ready, native, attachment)
+                .map_err(|error| attachment.explain(error, lsms))?;
             (Change::Started, attachment, heard)
         }
         Pinned::Whole(mut enforcement) => {
@@ -294,29 +287,9 @@ fn start(
     attachment: Attachment,
 ) -> Result<SelfTest, Error> {
     check_attachment(attachment, ready)?;
-    let hear_everything = Slot {
-        words: Words { watched_anywhere: u64::MAX, watched: u64::MAX, quiet: u64::MAX, ..Words::default() },
-        ..Slot::default()
-    };
-    let mut policy = KernelPolicy {
-        magic: MAGIC,
-        layout: LAYOUT,
-        pad: 0,
-        active: 0,
-        slots: [hear_everything, Slot::default()],
-    };
-    let object = Object::open(types, HashMap::new())?;
-    let write = |policy: &KernelPolicy| {
-        let map = object.map(MAPS[0].0)?;
-        sys::update(map, &0u32, policy).map_err(|e| Error::bpf("writing the policy", e))
-    };
-    write(&policy)?;
-    step("loaded");
-    let link = object.attach(ready.decider(), attachment.target(types)?)?;
-    step("attached");
-    let counters = counters(&object)?;
-    let heard = selftest::run(types, &counters, u64::MAX, attachment.refused_before(native))?;
-    step("heard");
+    let Attached { object, mut policy, link, counters, heard } =
+        trial::attach(types, ready.decider(), native, attachment)?;
+    let write = |policy: &KernelPolicy| trial::write(&object, policy);
     // Forgets what was heard.
     pins::zero(&counters)?;
     let duties = ready.duties();

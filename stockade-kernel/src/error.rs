@@ -13,7 +13,7 @@ pub enum Error {
     /// The kernel describes no types.
     #[error(
         "this kernel has no type information at {}: {source}\n  \
-         Stockade needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian, Fedora, RHEL 9, openSUSE, Arch and Ubuntu ship",
+         Stockade needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian, Fedora, openSUSE, Arch and Ubuntu ship",
         path.display()
     )]
     NoBtf {
@@ -25,6 +25,24 @@ pub enum Error {
     /// The type information is not readable as such.
     #[error("the kernel's type information is damaged: {0}")]
     BadBtf(&'static str),
+    /// Of a release on which nothing is promised.
+    #[error(
+        "kernel {release} is older than {}.{}, the oldest kernel on which Stockade can enforce\n  boot a newer one",
+        host::OLDEST.0, host::OLDEST.1
+    )]
+    OldKernel {
+        /// `uname -r`.
+        release: String,
+    },
+    /// The kernel cannot attach programs to its functions.
+    #[error(
+        "attaching the BPF program: {source}; this kernel has no function tracer, which attaches BPF programs to the kernel's functions: \
+         /proc/sys/kernel/ftrace_enabled is missing\n  boot a kernel built with CONFIG_FUNCTION_TRACER=y and CONFIG_DYNAMIC_FTRACE=y"
+    )]
+    NoTracer {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// BTF lacks something that every supported kernel has.
     #[error(
         "this kernel's type information lacks {0}: kernel 5.15 or newer with CONFIG_SECURITY=y and CONFIG_BPF_LSM=y is needed"

@@ -14,6 +14,7 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{AtFlags, Statx, StatxFlags};
 use sha2::{Digest as _, Sha256};
 use stockade_common::Program;
 use stockade_policy::{compile::CompiledProgram, model::Digest};
@@ -97,7 +98,7 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
         if matches!(digest, Digest::Verity(_)) {
             flags |= Program::VERITY;
         }
-        let changed = |s: &libc::statx| (s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec);
+        let changed = |s: &Statx| (s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec);
         if statx(&file).is_ok_and(|after| changed(&after) != changed(&seen)) {
             return Err(wrong("which changed while it was looked at; apply the policy again".into()));
         }
@@ -136,14 +137,10 @@ fn check_content(file: &mut File, wanted: &Digest, path: &Path) -> Result<(), St
     }
 }
 
-fn statx(file: &File) -> io::Result<libc::statx> {
-    // SAFETY: statx is plain data, for which zeros are a value.
-    let mut seen: libc::statx = unsafe { std::mem::zeroed() };
-    let wanted = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
-    // SAFETY: an open descriptor, an empty path and a live buffer.
-    let answer =
-        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, &raw mut seen) };
-    if answer == 0 { Ok(seen) } else { Err(io::Error::last_os_error()) }
+/// By the system call itself: the standard library declares libc's `statx` weak, and a program may be linked without it.
+fn statx(file: &File) -> io::Result<Statx> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    Ok(rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)?)
 }
 
 /// Whether some process has the file open, or mapped, for writing: what it writes through a mapping need not move the
@@ -169,7 +166,7 @@ fn generation(file: &File) -> Option<u32> {
 
 impl Mounts {
     /// The mount that a file was opened on. Its device is the kernel's own: some file systems show each file another.
-    fn of(&mut self, file: &File, seen: &libc::statx) -> io::Result<Mount> {
+    fn of(&mut self, file: &File, seen: &Statx) -> io::Result<Mount> {
         if let Some(known) = self.0.get(&seen.stx_mnt_id) {
             return Ok(*known);
         }

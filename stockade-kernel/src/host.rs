@@ -137,10 +137,54 @@ pub(crate) fn is_release_at_least(release: &str, major: u32, minor: u32) -> bool
     }
 }
 
-/// Whether the kernel's tracing switch is off, which silences every program attached to a function of the kernel, BPF LSM programs too.
+/// The oldest kernel on which Stockade can enforce.
+pub const OLDEST: (u32, u32) = (5, 15);
+
+/// Says that the running kernel is not older than [`OLDEST`]. A release that is no version is let pass: nothing is known of it.
+///
+/// # Errors
+/// [`Error::OldKernel`].
+pub fn is_new_enough() -> Result<(), Error> {
+    let release = kernel_release();
+    if is_too_old(&release) { Err(Error::OldKernel { release }) } else { Ok(()) }
+}
+
+fn is_too_old(release: &str) -> bool {
+    is_release_at_least(release, 0, 0) && !is_release_at_least(release, OLDEST.0, OLDEST.1)
+}
+
+/// The kernel's function tracer, which attaches BPF programs to the kernel's functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracing {
+    /// It works, and has no switch that is off.
+    On,
+    /// Its switch is off, which silences every program attached to a function of the kernel, BPF LSM programs too.
+    Off,
+    /// This kernel was built without it: no program can be attached to a function.
+    Missing,
+}
+
+/// The state of the function tracer.
+#[must_use]
+pub fn tracing() -> Tracing {
+    tracing_below(Path::new("/proc/sys/kernel"))
+}
+
+/// By `kernel.ftrace_enabled`, which kernels with the function tracer have. Without /proc nothing is said to be missing.
+fn tracing_below(folder: &Path) -> Tracing {
+    match fs::read_to_string(folder.join("ftrace_enabled")) {
+        Ok(value) if value.trim() == "0" => Tracing::Off,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder.join("osrelease").exists() => {
+            Tracing::Missing
+        }
+        _ => Tracing::On,
+    }
+}
+
+/// Whether the kernel's tracing switch is off.
 #[must_use]
 pub fn tracing_is_off() -> bool {
-    fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|v| v.trim() == "0")
+    tracing() == Tracing::Off
 }
 
 /// Whether the kernel may switch tasks in the middle of a decision (full or lazy preemption); `None` where
@@ -241,6 +285,8 @@ fn clock(clock: libc::clockid_t) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -262,6 +308,30 @@ mod tests {
         assert_eq!(preemption(dynamic, "quiet", "", ""), None);
         assert_eq!(preemption("#1 SMP Debian", "quiet", "", ""), Some(false));
         assert_eq!(preemption("#1 SMP PREEMPT_RT Debian", "quiet", "", ""), Some(true));
+    }
+
+    #[test]
+    fn kernels_before_5_15_are_too_old_and_what_is_no_version_is_not() {
+        for old in ["5.10.0-32-amd64", "5.14.0-570.el9.x86_64", "4.19.0", "5.9"] {
+            assert!(is_too_old(old), "{old}");
+        }
+        for new in ["5.15.0", "5.15.0-100-generic", "6.1.0-rt", "7.0", "unknown"] {
+            assert!(!is_too_old(new), "{new}");
+        }
+    }
+
+    #[test]
+    fn a_missing_switch_is_not_one_that_is_on() {
+        let here = std::env::temp_dir().join(format!("stockade-tracing-{}", std::process::id()));
+        fs::create_dir_all(&here).unwrap();
+        assert_eq!(tracing_below(&here), Tracing::On);
+        fs::write(here.join("osrelease"), "6.18.0\n").unwrap();
+        assert_eq!(tracing_below(&here), Tracing::Missing);
+        for (value, tracing) in [("0\n", Tracing::Off), ("1\n", Tracing::On)] {
+            fs::write(here.join("ftrace_enabled"), value).unwrap();
+            assert_eq!(tracing_below(&here), tracing);
+        }
+        fs::remove_dir_all(&here).unwrap();
     }
 
     #[test]

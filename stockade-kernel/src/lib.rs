@@ -13,7 +13,8 @@ pins         where enforcement lives while no process of ours does
 ready        a policy made ready for this machine
 enforce      the steps from a policy to its effect, in an order that a kill at any point cannot spoil
 slots        what is in force of a pinned policy, what is written beside it, and which of both counts
-selftest     the proof that it has one
+trial        attaching the program, heard and taken off again
+selftest     the proof that it decides
 description  the policy in force in words
 labels       who runs an excepted program without being known for it
 notices      what the administrator should know
@@ -23,6 +24,7 @@ foreign      programs of others that a seal keeps out
 kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
 read_back    what is in force
+patience     how long is waited for what the kernel does later
 elsewhere    whether a program of ours works where we do not look
 events       what was refused, audited and excepted, read from the ring buffer
 measure      the floor and the kernel's statistics, for the benchmark
@@ -52,6 +54,7 @@ pub mod lift;
 pub mod measure;
 pub mod notices;
 mod object;
+mod patience;
 pub mod pins;
 #[cfg(test)]
 mod played;
@@ -63,6 +66,7 @@ mod selftest;
 mod slots;
 mod sys;
 mod tables;
+pub mod trial;
 
 pub use error::Error;
 pub use object::digest as object_digest;

@@ -1,13 +1,12 @@
 /*!
 The way back: the link's pin goes first, and with it everything that is decided.
 */
-use std::time::{Duration, Instant};
-
 use crate::{
     Error,
     anchor::{self, Found},
     description, elsewhere, host,
     object::Duty,
+    patience::Patience,
     pins::{self, Lock, Pinned},
     sys,
 };
@@ -66,14 +65,16 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
 /// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
 /// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
 pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut patience = Patience::new();
     while sys::program_exists(attached.program) {
-        if Instant::now() > deadline {
-            return Err(Error::Request(
-                "the pins are gone, but some other process still holds the program or its attachment: enforcement may go on until it ends".into(),
-            ));
+        if !patience.wait() {
+            return Err(Error::Request(format!(
+                "nothing of Stockade's holds program {} any more, and the kernel did not forget it in {} s: some other process still holds \
+                 the program or its attachment (bpftool link show tells), and it may go on deciding until that process ends",
+                attached.program,
+                patience.seconds()
+            )));
         }
-        sys::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -20,7 +20,9 @@ use stockade_common::{GuardOffsets, Label, kinds};
 use crate::{
     Error,
     btf::{self, KernelTypes},
-    cgroups, sys,
+    cgroups,
+    host::{self, Tracing},
+    sys,
 };
 
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
@@ -317,7 +319,13 @@ impl Object {
             return sys::attach_to_cgroup(program.as_fd(), root.as_fd(), target)
                 .map_err(|e| Error::bpf("attaching the BPF program to the root of the cgroup tree", e));
         }
-        sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the BPF program", e))
+        sys::attach(program.as_fd()).map_err(|source| {
+            if host::tracing() == Tracing::Missing {
+                Error::NoTracer { source }
+            } else {
+                Error::bpf("attaching the BPF program", source)
+            }
+        })
     }
 
     /// Loads the program for a duty.

@@ -44,7 +44,9 @@ const COUNTS: &str = "counters";
 const EVENTS: &str = "events";
 const LINK: &str = "link";
 
-const LOCK_SECONDS: u64 = 10;
+/// How long another command may hold the lock. The kernel releases it when that command ends, however it ends; a large policy takes
+/// a second, and a machine that is busy many times as long.
+const LOCK_SECONDS: u64 = 30;
 
 /// [`Policy`] as map value.
 #[derive(Clone, Copy)]

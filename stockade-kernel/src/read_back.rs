@@ -1,10 +1,7 @@
 /*!
 What is in force, read back from the kernel.
 */
-use std::{
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsFd, time::Duration};
 
 use stockade_common::{
     LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
@@ -19,6 +16,7 @@ use crate::{
     description::Description,
     elsewhere, measure,
     object::Duty,
+    patience::Patience,
     pins::{self, Enforcement, Pinned},
     seal::Open,
     sys::{self, Counters},
@@ -211,7 +209,7 @@ impl Settled {
 /// the lock.
 fn settled() -> Result<Settled, Error> {
     let link = || pins::link_info().map(|link| link.id);
-    let deadline = Instant::now() + elsewhere::PATIENCE;
+    let mut patience = Patience::new();
     loop {
         if let Found::Sealed(sealed) = anchor::look()? {
             return Ok(Settled::Sealed(sealed));
@@ -227,15 +225,17 @@ fn settled() -> Result<Settled, Error> {
                         _ => Settled::Nothing,
                     });
                 }
-                Some(program) if Instant::now() > deadline => return Err(Error::Elsewhere { program }),
-                // Being lifted or sealed, or about to be pinned.
-                Some(_) => {}
+                // Being lifted, sealed or tried, or about to be pinned.
+                Some(program) => {
+                    if !patience.wait() {
+                        return Err(Error::Elsewhere { program });
+                    }
+                }
             },
             // Removed meanwhile, the link first.
-            Err(Error::Damaged { .. }) if link() != before => {}
+            Err(Error::Damaged { .. }) if link() != before => sys::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
-        sys::sleep(Duration::from_millis(5));
     }
 }
 

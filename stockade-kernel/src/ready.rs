@@ -33,7 +33,7 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub fn new(types: &KernelTypes, policy: Policy, auto: Level) -> Result<Self, Error> {
-        let policy = policy.with_units(cgroups::of_unit);
+        let policy = policy.try_with_units(cgroups::of_unit)?;
         let tables = compile(&policy, auto, &types.kernel_reasons(), host::now())
             .map_err(|e: CompileError| Error::Request(e.to_string()))?;
         if !tables.places.is_empty() {

@@ -2,7 +2,10 @@
 The two slots of a pinned policy, and the program that reads them: what is in force, what is written beside it, which of both counts, and
 when nobody reads the other any more.
 */
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
 
@@ -97,9 +100,12 @@ impl Enforcement {
 /// Waits until no decision reads what was just retired: LSM programs run inside read-side sections. Where a grace period
 /// cannot be waited for (`nohz_full`) the kernel is made to wait otherwise.
 pub(crate) fn wait_for_decisions() {
-    if sys::wait_for_grace_period().is_err()
-        && let Err(error) = sys::wait_for_programs()
-    {
+    if let Err(error) = grace_period() {
         eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
     }
+}
+
+/// Waits for a grace period of the kernel's. It takes as long as it takes: there is no limit.
+pub(crate) fn grace_period() -> io::Result<()> {
+    sys::wait_for_grace_period().or_else(|_| sys::wait_for_programs())
 }

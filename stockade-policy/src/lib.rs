@@ -45,6 +45,7 @@ pub mod show;
 pub mod source;
 pub mod trust;
 pub mod unit;
+pub mod unit_files;
 pub mod when;
 pub mod words;
 

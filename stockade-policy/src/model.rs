@@ -321,14 +321,23 @@ impl Policy {
 
     /// The same with every unit replaced by the cgroup that it has.
     #[must_use]
-    pub fn with_units(mut self, find: impl Fn(&str) -> String) -> Self {
+    pub fn with_units(self, find: impl Fn(&str) -> String) -> Self {
+        let Ok(policy) = self.try_with_units(|unit| Ok::<_, std::convert::Infallible>(find(unit)));
+        policy
+    }
+
+    /// The same with every unit replaced by the cgroup that it has, where that can be told of each.
+    ///
+    /// # Errors
+    /// The first answer of `find` that is one.
+    pub fn try_with_units<E>(mut self, find: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
         let places = self.scopes.iter_mut().map(|scope| &mut scope.place);
         for place in places.chain(self.exceptions.iter_mut().filter_map(|e| e.place.as_mut())) {
             if let Place::Unit(unit) = &place.value {
-                place.value = Place::Path(find(unit));
+                place.value = Place::Path(find(unit)?);
             }
         }
-        self
+        Ok(self)
     }
 }
 

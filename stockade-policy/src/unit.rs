@@ -11,6 +11,8 @@ Which unit, session or container a cgroup's path belongs to, by the names that s
 */
 use std::{collections::HashMap, fmt};
 
+use crate::unit_files::default_slice;
+
 /// What a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Home {
@@ -69,6 +71,7 @@ pub fn home(cgroup: &str) -> Option<Home> {
         let kind = Kind::OfUser { unit: name.to_owned(), user: user.to_owned() };
         return Some(Home { path: inner.to_owned(), kind });
     }
+    let unit = unit.strip_prefix('_').unwrap_or(unit);
     Some(Home { path: path.to_owned(), kind: Kind::Unit(unit.to_owned()) })
 }
 
@@ -187,9 +190,17 @@ impl fmt::Display for Home {
     }
 }
 
-/// Finds the cgroups of units: where one of these paths has it, otherwise where systemd puts units that are told
-/// nothing else.
-pub fn finder<'p>(paths: impl IntoIterator<Item = &'p str>) -> impl Fn(&str) -> String {
+/// Whether a path is the cgroup of this unit of the system's manager, and not one below it.
+#[must_use]
+pub fn is_of(path: &str, unit: &str) -> bool {
+    home(path).is_some_and(|home| home.path == path && home.unit() == Some(unit))
+}
+
+/// Finds the cgroups of units: where one of these paths has it, otherwise where `otherwise` says.
+pub fn finder<'p>(
+    paths: impl IntoIterator<Item = &'p str>,
+    otherwise: impl Fn(&str) -> String,
+) -> impl Fn(&str) -> String {
     let mut seen: HashMap<String, String> = HashMap::new();
     for path in paths {
         for ancestor in crate::place::chain(path) {
@@ -200,35 +211,56 @@ pub fn finder<'p>(paths: impl IntoIterator<Item = &'p str>) -> impl Fn(&str) -> 
             }
         }
     }
-    move |unit| seen.get(unit).cloned().unwrap_or_else(|| usual(unit))
+    move |unit| seen.get(unit).cloned().unwrap_or_else(|| otherwise(unit))
 }
 
-/// Where systemd puts a unit that is told nothing else (systemd.special(7)).
+/// Where systemd puts a unit whose files do not say `Slice=`; for records of machines whose files are not at hand.
 #[must_use]
 pub fn usual(unit: &str) -> String {
-    if unit == "-.slice" {
-        return "/".into();
-    }
     if unit == "init.scope" {
         return "/init.scope".into();
     }
     if let Some(name) = unit.strip_suffix(".slice") {
-        return slice(name);
+        return slice_path(name);
     }
-    if let Some(user) = unit.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")) {
-        return format!("/user.slice/user-{user}.slice/{unit}");
-    }
-    if let Some((template, _)) = unit.split_once('@').filter(|_| unit.ends_with(".service")) {
-        // A dash in the template's name is no step.
-        return format!("/system.slice/system-{}.slice/{unit}", template.replace('-', "\\x2d"));
-    }
-    format!("/system.slice/{unit}")
+    let user = unit.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
+    let slice = user.map_or_else(|| default_slice(unit), |user| format!("user-{user}"));
+    let folder = slice_path(&slice);
+    format!("{}/{}", if folder == "/" { "" } else { &folder }, escaped(unit))
 }
 
-/// `a-b` is below `a`.
-fn slice(name: &str) -> String {
-    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
-    ends.flat_map(|end| ["/", &name[..end], ".slice"]).collect()
+/// The path of a slice by its name without `.slice`: `a-b` is below `a` (systemd.slice(5)).
+pub(crate) fn slice_path(name: &str) -> String {
+    if name == "-" {
+        return "/".into();
+    }
+    let ends = name.match_indices('-').map(|(at, _)| at).filter(|at| *at > 0).chain([name.len()]);
+    ends.fold(String::new(), |path, end| format!("{path}/{}", escaped(&format!("{}.slice", &name[..end]))))
+}
+
+/// The name of a unit's cgroup: a name that could be one of the kernel's own files there gets an underscore
+/// (`cg_needs_escape()` of systemd).
+pub(crate) fn escaped(unit: &str) -> String {
+    const CONTROLLERS: [&str; 14] = [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "io",
+        "blkio",
+        "memory",
+        "devices",
+        "pids",
+        "bpf-firewall",
+        "bpf-devices",
+        "bpf-foreign",
+        "bpf-socket-bind",
+        "bpf-restrict-network-interfaces",
+        "bpf-bind-network-interface",
+    ];
+    let of_controller = |name: &&str| unit.strip_prefix(*name).is_some_and(|rest| rest.starts_with('.'));
+    let needs =
+        unit.starts_with(['_', '.']) || unit.starts_with("cgroup.") || CONTROLLERS.iter().any(of_controller);
+    if needs { format!("_{unit}") } else { unit.to_owned() }
 }
 
 #[cfg(test)]
@@ -327,7 +359,7 @@ mod tests {
 
     #[test]
     fn units_are_found_where_they_were_seen_or_are_usually() {
-        let find = finder(["/custom.slice/tune.service/worker", "/init.scope"]);
+        let find = finder(["/custom.slice/tune.service/worker", "/init.scope"], usual);
         assert_eq!(find("tune.service"), "/custom.slice/tune.service");
         assert_eq!(find("custom.slice"), "/custom.slice");
         assert_eq!(find("other.service"), "/system.slice/other.service");
@@ -335,5 +367,10 @@ mod tests {
         assert_eq!(find("-.slice"), "/");
         assert_eq!(find("user@7.service"), "/user.slice/user-7.slice/user@7.service");
         assert_eq!(find("a-b@c.service"), "/system.slice/system-a\\x2db.slice/a-b@c.service");
+        assert_eq!(find("a\\x2db@c.service"), "/system.slice/system-a\\x5cx2db.slice/a\\x2db@c.service");
+        assert_eq!(find("cpu.service"), "/system.slice/_cpu.service");
+        assert_eq!(unit("/system.slice/_cpu.service").as_deref(), Some("cpu.service"));
+        assert!(is_of("/a.slice/b.service", "b.service") && !is_of("/a.slice/b.service/c", "b.service"));
+        assert!(!is_of(&format!("/system.slice/docker-{ID}.scope/system.slice/b.service"), "b.service"));
     }
 }

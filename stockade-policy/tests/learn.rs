@@ -279,7 +279,7 @@ fn base(level: u8) -> Policy {
 
 /// The events that matter and can be excepted, and whether all of them pass.
 fn all_pass(record: &Record, policy: &Policy) -> bool {
-    let policy = policy.clone().with_units(unit::finder(record.cgroups()));
+    let policy = policy.clone().with_units(unit::finder(record.cgroups(), unit::usual));
     let events = record.events.iter().filter(|event| ["audited", "refused"].contains(&word(event.verdict)));
     events
         .map(Asked::of)

@@ -34,7 +34,7 @@ fn policy(level: LevelChoice, text: &str) -> Policy {
 fn played(lines: &[String], level: LevelChoice, text: &str) -> Replay {
     let record = record(lines);
     let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().expect("a time");
-    replay(&record, &policy(level, text), Level::None, unit::finder(record.cgroups()), now)
+    replay(&record, &policy(level, text), Level::None, unit::finder(record.cgroups(), unit::usual), now)
 }
 
 const EXCEPTION: &str = "[[exception]]\nname = \"tool\"\nreasons = [\"msr\"]\nexe = \"/usr/bin/tool\"\n";

@@ -1,9 +1,9 @@
-//! Runs a probe in a forked child, with a time limit, and brings its outcome back over a pipe.
+//! Runs a probe in a forked child, with a [limit](crate::limit), and brings its outcome back over a pipe.
 //!
 //! ```text
 //! parent                         child
 //!   pipe, fork ───────────────▶  probe()
-//!   poll(pidfd, limit)           one write: tag(1) errno(4, little-endian, 0 = none) text(≤ 1024)
+//!   poll(pidfd), limit           one write: tag(1) errno(4, little-endian, 0 = none) text(≤ 1024)
 //!   read the pipe ◀────────────  _exit
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Outcome, check};
+use crate::limit::{Allowance, Exceeded, Limit};
 
 /// The longest text a message carries, in bytes.
 const TEXT: usize = 1024;
@@ -24,16 +25,16 @@ const TEXT: usize = 1024;
 /// How long a killed child may take to go. One that is stuck in the kernel may never go.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs `probe` in a child that has `limit` to answer. A child that does not answer in time is killed;
+/// Runs `probe` in a child that has `limit` to answer. A child that goes beyond it is killed;
 /// that, its death by a signal, and an end without an answer are [`Answer::Failed`].
-pub(crate) fn run(limit: Duration, probe: impl FnOnce() -> Outcome) -> Outcome {
+pub(crate) fn run(limit: Limit, probe: impl FnOnce() -> Outcome) -> Outcome {
     match attempt(limit, probe) {
         Ok(outcome) => outcome,
         Err(error) => Outcome::failed(format!("running the probe in a child: {error}")).with(&error),
     }
 }
 
-fn attempt(limit: Duration, probe: impl FnOnce() -> Outcome) -> io::Result<Outcome> {
+fn attempt(limit: Limit, probe: impl FnOnce() -> Outcome) -> io::Result<Outcome> {
     let (mut reader, writer) = pipe()?;
     let parent = std::process::id();
     // SAFETY: fork() itself has no precondition. The child keeps to its own copy of memory, allocates with
@@ -54,14 +55,11 @@ fn attempt(limit: Duration, probe: impl FnOnce() -> Outcome) -> io::Result<Outco
             return Err(error);
         }
     };
-    if !child.ends_within(limit)? {
+    if let Some(exceeded) = child.exceeds(Allowance::start(pid, limit))? {
         kill(pid);
         child.ends_within(GRACE)?;
         reap(pid, libc::WNOHANG);
-        return Ok(Outcome::failed(format!(
-            "no answer within {} ms; the probe was killed",
-            limit.as_millis()
-        )));
+        return Ok(Outcome::failed(format!("the probe {exceeded}; it was killed")));
     }
     if let Some(status) = reap(pid, 0)
         && libc::WIFSIGNALED(status)
@@ -109,6 +107,19 @@ impl Child {
         let fd = i32::try_from(fd).map_err(io::Error::other)?;
         // SAFETY: pidfd_open succeeded, so the descriptor is open and nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for its end, or until it goes beyond its limit.
+    fn exceeds(&self, allowance: Allowance) -> io::Result<Option<Exceeded>> {
+        loop {
+            if self.ends_within(allowance.look_again_in())? {
+                return Ok(None);
+            }
+            // It may have ended between the two looks, and what it used is still told as long as it is not reaped.
+            if let Some(exceeded) = allowance.exceeded() {
+                return Ok((!self.ends_within(Duration::ZERO)?).then_some(exceeded));
+            }
+        }
     }
 
     fn ends_within(&self, limit: Duration) -> io::Result<bool> {
@@ -177,8 +188,10 @@ fn decode(message: &[u8]) -> Option<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::trials;
 
-    const LONG: Duration = Duration::from_secs(20);
+    const LONG: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(10) };
+    const SHORT: Duration = Duration::from_millis(100);
 
     fn why(outcome: Outcome) -> String {
         match outcome.answer {
@@ -196,13 +209,57 @@ mod tests {
 
     #[test]
     fn a_child_that_hangs_is_killed() {
-        let start = Instant::now();
-        let outcome = run(Duration::from_millis(100), || {
-            std::thread::sleep(LONG);
+        let outcome = run(Limit { idle: SHORT, ..LONG }, || {
+            std::thread::sleep(LONG.idle);
             Outcome::free()
         });
-        assert!(why(outcome).contains("within 100 ms"));
-        assert!(start.elapsed() < LONG / 2);
+        let why = why(outcome);
+        assert!(why.contains("did not answer for 0.") && why.contains("it hangs; it was killed"), "{why}");
+    }
+
+    #[test]
+    fn a_child_that_spins_is_killed() {
+        let outcome = run(Limit { processor: SHORT, ..LONG }, || trials::spin_for_ever());
+        let why = why(outcome);
+        assert!(why.contains("of processor time without an answer"), "{why}");
+    }
+
+    #[test]
+    fn a_child_whose_children_spin_is_killed_when_it_has_reaped_them() {
+        let outcome = run(Limit { processor: SHORT, ..LONG }, || {
+            loop {
+                // SAFETY: the child spins for a while and ends; this process reaps it.
+                match unsafe { libc::fork() } {
+                    0 => {
+                        trials::spin(SHORT / 2);
+                        // SAFETY: ends the child at once.
+                        unsafe { libc::_exit(0) }
+                    }
+                    // SAFETY: reaps that child.
+                    pid => unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) },
+                };
+            }
+        });
+        assert!(why(outcome).contains("of processor time without an answer"));
+    }
+
+    #[test]
+    fn a_child_that_gets_no_processor_for_longer_than_its_limit_is_heard() {
+        let limit = Limit { processor: SHORT * 2, ..LONG };
+        let stopped = run(limit, || {
+            let used = trials::stopped_for(limit.processor * 3);
+            if used < limit.processor { Outcome::free() } else { Outcome::failed("it ran instead") }
+        });
+        assert_eq!(stopped, Outcome::free());
+    }
+
+    #[test]
+    fn a_child_that_is_starved_for_longer_than_it_may_hang_is_heard() {
+        let limit = Limit { processor: LONG.processor, idle: SHORT * 3 };
+        let starved = run(limit, || {
+            if trials::starve(limit.idle * 2) { Outcome::free() } else { Outcome::absent("no schedstat") }
+        });
+        assert!(matches!(starved.answer, Answer::Free | Answer::Absent(_)), "{starved:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::Digest;
 pub const DEVICE: &str = "/dev/tpmrm0";
 
 /// A TPM that asks to be asked again is: it may be testing itself.
-const TRIES: u32 = 20;
+const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a TPM did not do what it was asked for.

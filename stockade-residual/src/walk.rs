@@ -415,10 +415,11 @@ mod tests {
         let me = std::process::id();
         std::thread::spawn(move || {
             // SAFETY: no arguments; both change this thread alone.
-            let (thread, parted) = unsafe { (libc::gettid(), libc::unshare(libc::CLONE_FILES)) };
+            let (thread, parted) =
+                unsafe { (libc::syscall(libc::SYS_gettid), libc::unshare(libc::CLONE_FILES)) };
             assert_eq!(parted, 0);
             let folder = open_folder(Path::new("/proc/self")).unwrap();
-            let thread = thread.cast_unsigned();
+            let thread = u32::try_from(thread).unwrap();
             assert!(other_threads(me, &folder).contains(&thread));
             assert!(!share_descriptors(me, thread));
             assert!(share_descriptors(me, me));

@@ -4,6 +4,7 @@ The program: what an administrator types, and what the answer looks like.
 One file per command; each returns an [`Exit`] and prints through [`output`]. Everything that touches
 the kernel is in the crate stockade-kernel, everything known about reasons in stockade-reasons.
 */
+mod build_id;
 mod commands;
 mod flags;
 mod kernel_log;
@@ -16,7 +17,7 @@ mod schema;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use flags::{Command, Flags};
 
@@ -32,7 +33,13 @@ enum Exit {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::try_parse().unwrap_or_else(|error| not_understood(&error));
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
+            return end(commands::version::run(json_is_asked_for()), json_is_asked_for());
+        }
+        Err(error) => not_understood(&error),
+    };
     let json = flags.json;
     let result = match flags.command {
         Command::Enforce(f) => commands::enforce::run(&f, json),
@@ -51,6 +58,11 @@ fn main() -> ExitCode {
         Command::Completions(f) => commands::documents::completions(&f),
         Command::Man(f) => commands::documents::man(&f),
     };
+    end(result, json)
+}
+
+/// The exit status, and why a command could not be asked.
+fn end(result: anyhow::Result<Exit>, json: bool) -> ExitCode {
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::No) => ExitCode::from(1),
@@ -66,9 +78,7 @@ fn main() -> ExitCode {
 
 /// Ends with what is wrong with the command line, or with the help that was asked for.
 fn not_understood(error: &clap::Error) -> ! {
-    // There are no flags yet; what stands behind a bare `--` is no flag.
-    let json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
-    if json && error.use_stderr() {
+    if json_is_asked_for() && error.use_stderr() {
         let words = error.render().to_string();
         let _ = output::json(&output::Failure {
             error: words.trim_start_matches("error: ").trim_end().to_owned(),
@@ -76,6 +86,11 @@ fn not_understood(error: &clap::Error) -> ! {
         });
     }
     error.exit()
+}
+
+/// Whether `--json` is given, where there are no flags yet; what stands behind a bare `--` is no flag.
+fn json_is_asked_for() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -10,7 +10,7 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 20] = [
+    let schemas: [(&str, Schema); 21] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("seal", schema_for!(commands::seal::Report)),
         ("lift", schema_for!(commands::lift::Report)),
@@ -30,6 +30,7 @@ fn the_schemas_in_docs_are_those_of_the_program() {
         ("policy-diff", schema_for!(commands::policy::diff::Report)),
         ("policy-learn", schema_for!(commands::policy::learn::Report)),
         ("policy-test", schema_for!(commands::policy::test::Report)),
+        ("version", schema_for!(commands::version::Report)),
         ("failure", schema_for!(output::Failure)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use sha2::{Digest, Sha256};
+
 fn stockade(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stockade")).args(args).output().expect("the program starts")
 }
@@ -39,6 +41,37 @@ fn nonsense_ends_with_2_and_a_hint() {
     assert!(text(&output.stderr).contains("did you mean kexec?"));
     assert_eq!(stockade(&["enforce", "everything"]).status.code(), Some(2));
     assert_eq!(stockade(&["no-such-command"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_version_names_the_program_by_commit_build_id_and_kernel_side_object() {
+    let output = stockade(&["--version"]);
+    let out = text(&output.stdout);
+    assert_eq!((output.status.code(), out.lines().count()), (Some(0), 1), "{out}");
+    assert!(out.starts_with(concat!("stockade ", env!("CARGO_PKG_VERSION"), " (commit ")), "{out}");
+    for args in [&["--version", "--json"][..], &["--json", "--version"], &["--json", "-V"]] {
+        let output = stockade(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+        assert!(json["commit"].as_str().is_some_and(|commit| !commit.is_empty()), "{json}");
+        let object =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../stockade-kernel/bpf/stockade.bpf.o"));
+        assert_eq!(json["kernel_object"], format!("sha256:{}", hex(&Sha256::digest(object.unwrap()))));
+        assert_eq!(json["build_id"].as_str().map(str::to_owned), build_id_in_file(), "{args:?}");
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// The first note of the linker's in the program's file: name of 4 bytes, content of 20 bytes, type 3.
+fn build_id_in_file() -> Option<String> {
+    const HEAD: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
+    let program = std::fs::read(env!("CARGO_BIN_EXE_stockade")).expect("cargo has built the program");
+    let at = program.windows(HEAD.len()).position(|bytes| bytes == HEAD)? + HEAD.len();
+    Some(hex(&program[at..at + 20]))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context, ensure};
 use clap::Args;
 use stockade_lab::{
-    boot::{Hardware, Machine},
+    boot::{Clock, Hardware, Machine},
     initrd, kernels,
 };
 
@@ -66,8 +66,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             cmdline: format!("stockade.run=exec:/bin/stockade-bench{more}"),
             hardware: Hardware::USUAL,
             console: folder.join(format!("bench-{id}.console")),
-            count_instructions: true,
-            patience: Duration::from_mins(10),
+            clock: Clock::Instructions(0),
+            limit: Duration::from_mins(20),
         };
         // What is sealed stays so until the machine is booted again.
         let machines = [machine(""), machine(" stockade.bench=sealed")];

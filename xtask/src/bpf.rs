@@ -61,6 +61,26 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Returns whether the committed object is the one that was compiled from the sources as they are, by the provenance beside it: the
+/// digests of object and sources are compared, and nothing is compiled. `cargo xtask bpf --check` compiles.
+pub fn is_committed() -> anyhow::Result<bool> {
+    let file = workspace::root().join(PROVENANCE);
+    let written = fs::read_to_string(&file).with_context(|| format!("reading {PROVENANCE}"))?;
+    let object = fs::read(workspace::root().join(OBJECT)).with_context(|| format!("reading {OBJECT}"))?;
+    let is = [("object", Sha256::digest(&object).to_vec()), ("sources", sources_digest(workspace::root())?)];
+    let mut same = true;
+    for (what, digest) in is {
+        let line = format!("{what} = \"sha256:{}\"", hex(&digest));
+        if !written.lines().any(|l| l == line) {
+            eprintln!(
+                "{PROVENANCE} does not say {line}: run `cargo xtask bpf` and commit both files in its folder"
+            );
+            same = false;
+        }
+    }
+    Ok(same)
+}
+
 fn compare(committed: &Path, made: &[u8]) -> anyhow::Result<bool> {
     let name = committed.strip_prefix(workspace::root()).unwrap_or(committed).display();
     let found = match fs::read(committed) {
@@ -100,7 +120,7 @@ fn compile(linker: &Path) -> anyhow::Result<Vec<u8>> {
     cargo.env("PATH", search_path(linker)).env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
     cargo.arg("build").arg("--release").arg("--quiet").arg("--locked").arg("--target-dir").arg(&target);
     // The object must not depend on where the checkout is; these flags add to those in the crate's own configuration.
-    let remap = [(workspace::root().to_owned(), "/stockade"), (cargo_home()?, "/cargo")];
+    let remap = [(workspace::root().to_owned(), "/stockade"), (workspace::cargo_home()?, "/cargo")];
     let flags = remap.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     cargo.arg("--config").arg(format!("target.{TARGET}.rustflags={flags:?}"));
     cargo.current_dir(workspace::root().join("stockade-ebpf"));
@@ -149,13 +169,6 @@ fn without_hashes(name: &str) -> String {
 
 fn search_path(linker: &Path) -> String {
     format!("{}:{}/bin:/usr/bin:/bin", linker.display(), setup::LLVM)
-}
-
-fn cargo_home() -> anyhow::Result<PathBuf> {
-    env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")
 }
 
 fn provenance(linker: &Path, object: &[u8]) -> anyhow::Result<String> {

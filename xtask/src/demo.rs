@@ -5,7 +5,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use stockade_lab::{
-    boot::{Hardware, Machine},
+    boot::{Clock, Hardware, Machine},
     initrd, kernels,
 };
 
@@ -24,6 +24,7 @@ pub struct Flags {
 
 /// Boots and shows.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
+    print!("{}", plan(&flags.on));
     setup::need(&[setup::LAB])?;
     let programs = programs::build()?;
     let kernel = kernels::get(&flags.on, false)?;
@@ -37,8 +38,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         cmdline: format!("stockade.run={}", if flags.shell { "shell" } else { "demo" }),
         hardware: Hardware::USUAL,
         console: folder.join("demo.console"),
-        count_instructions: false,
-        patience: Duration::from_mins(2),
+        clock: Clock::Host,
+        limit: Duration::from_mins(10),
     };
     if flags.shell {
         if std::io::stdin().is_terminal() {
@@ -47,4 +48,25 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         return machine.run_on_terminal();
     }
     machine.run_program(|line| println!("{line}"))
+}
+
+/// What is going to be installed, fetched and compiled, and how long that takes on two processors.
+fn plan(kernel: &str) -> String {
+    let missing = setup::missing(&[setup::LAB, setup::LINKER]);
+    let fetched = kernels::is_fetched(kernel);
+    let built = workspace::target_folder().join("dist/stockade").exists();
+    let mut text =
+        "Stockade in a throw-away virtual machine. Nothing of this machine's kernel is touched.\n".to_owned();
+    if !missing.is_empty() {
+        text += &format!("  installs Debian packages, about a minute: {}\n", missing.join(" "));
+    }
+    if !fetched {
+        text += &format!("  fetches Debian's kernel {kernel}, half a minute, into the user's cache\n");
+    }
+    text += if built {
+        "  builds what has changed since the last time\n"
+    } else {
+        "  compiles the release program and the guest's own programs, two to three minutes\n"
+    };
+    text + "  boots the machine and plays the tour, half a minute\n"
 }

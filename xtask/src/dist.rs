@@ -1,66 +1,215 @@
 /*!
-`cargo xtask dist`: the program for release, one file that needs nothing of the system it runs on.
+`cargo xtask dist`: the release program, one file that needs nothing of the system it runs on. It is built, checked and placed
+here and nowhere else; the lab, the benchmark and the demonstration play this file.
 */
-use std::fs;
+mod image;
+mod reproduce;
+#[cfg(test)]
+mod tests;
+mod weak_calls;
 
-use anyhow::{Context, ensure};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::workspace;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use stockade_lab::tool;
+
+use self::image::Image;
+pub use self::reproduce::reproducible;
+use crate::{setup, workspace};
+
+/// Whether to build it twice.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// Build it a second time in a copy of the checkout in another folder, and compare the bytes
+    #[arg(long)]
+    reproducible: bool,
+}
 
 /// The promised size, in bytes: the program stays below it.
-const TOO_LARGE: usize = 6 * 1024 * 1024;
+const TOO_LARGE: u64 = 6 * 1024 * 1024;
 
-/// Builds it and checks that it is static and not too large.
-pub fn run() -> anyhow::Result<()> {
-    let mut cargo = workspace::cargo_static();
-    cargo.args(["--release", "-p", "stockade", "--bin", "stockade"]);
-    workspace::run("the release build", &mut cargo)?;
-    let built = workspace::target_folder().join(workspace::TARGET).join("release/stockade");
-    let program = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
-    ensure!(
-        !asks_for_interpreter(&program)?,
-        "{} asks for a dynamic loader: it is not static (is the static C library installed?)",
-        built.display()
-    );
-    ensure!(
-        program.len() < TOO_LARGE,
-        "{} has {} bytes; SPECIFICATION.md promises less than {TOO_LARGE}",
-        built.display(),
-        program.len()
-    );
+/// How many calls an error lists.
+const LISTED: usize = 5;
+
+/// The release program, built, checked and placed.
+#[derive(Debug)]
+pub struct Program {
+    /// Where it is, stripped.
+    pub place: PathBuf,
+    /// Its build ID in hexadecimal digits.
+    pub build_id: String,
+    /// The commit it was built from, as the program itself says it.
+    pub commit: String,
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { build_id, commit, .. } = self;
+        write!(f, "stockade {}, build id {build_id}, commit {commit}", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// What is built in the same run of cargo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// The program alone.
+    Nothing,
+    /// The lab's own programs for guests. They share the program's dependencies.
+    LabPrograms,
+}
+
+/// Builds the program, checks and places it; returns whether a second build made the same bytes, where one was asked for.
+pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    if flags.reproducible {
+        return reproducible();
+    }
+    let program = build(With::Nothing)?;
+    let bytes =
+        fs::metadata(&program.place).with_context(|| format!("reading {}", program.place.display()))?.len();
+    println!("{}  {} kB, static PIE, full RELRO", program.place.display(), bytes.div_ceil(1000));
+    println!("{program}");
+    Ok(true)
+}
+
+/// Builds the program, checks it and places it in `target/dist`, with its symbols beside it.
+pub fn build(with: With) -> anyhow::Result<Program> {
+    setup::need_linker()?;
+    let commit = commit();
+    let tree = Tree { checkout: workspace::root().to_owned(), target: workspace::target_folder() };
+    let built = tree.build(&commit, with)?;
+    let build_id = check_file(&built)?;
     let folder = workspace::target_folder().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    let place = folder.join("stockade");
-    fs::copy(&built, &place).with_context(|| format!("copying to {}", place.display()))?;
-    println!("{}  {} kB, static", place.display(), program.len().div_ceil(1000));
-    Ok(())
+    // Only what passed every check gets the program's name.
+    let (place, stripped) = (folder.join("stockade"), folder.join("stockade.new"));
+    strip(&built, &stripped)?;
+    let size = fs::metadata(&stripped).with_context(|| format!("reading {}", stripped.display()))?.len();
+    ensure!(
+        size < TOO_LARGE,
+        "{} has {size} bytes; SPECIFICATION.md promises less than {TOO_LARGE}",
+        stripped.display()
+    );
+    let symbols = folder.join("stockade.debug");
+    tool::output(tool::command("objcopy").arg("--only-keep-debug").arg(&built).arg(&symbols))?;
+    fs::rename(&stripped, &place).with_context(|| format!("replacing {}", place.display()))?;
+    Ok(Program { place, build_id, commit })
 }
 
-/// Whether an ELF program has a PT_INTERP header.
-fn asks_for_interpreter(program: &[u8]) -> anyhow::Result<bool> {
-    const PT_INTERP: u64 = 3;
-    let number = |at: usize, size: usize| -> anyhow::Result<u64> {
-        let bytes = program.get(at..at + size).context("the program is cut short")?;
-        Ok(bytes.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
-    };
-    ensure!(program.starts_with(b"\x7fELF\x02\x01"), "the program is not a 64-bit little-endian ELF file");
-    let table = usize::try_from(number(0x20, 8)?)?;
-    let (size, count) = (usize::try_from(number(0x36, 2)?)?, usize::try_from(number(0x38, 2)?)?);
-    for index in 0..count {
-        if number(table + index * size, 4)? == PT_INTERP {
-            return Ok(true);
+/// Writes the program without its symbols. The build ID was made before and stays.
+fn strip(built: &Path, place: &Path) -> anyhow::Result<()> {
+    tool::output(tool::command("objcopy").arg("--strip-all").arg(built).arg(place)).map(drop)
+}
+
+/// A checkout, and where cargo builds it.
+struct Tree {
+    checkout: PathBuf,
+    target: PathBuf,
+}
+
+impl Tree {
+    /// Runs cargo; returns where the linked program is, with its symbols.
+    fn build(&self, commit: &str, with: With) -> anyhow::Result<PathBuf> {
+        let mut cargo = workspace::cargo();
+        // Only with the target named: without, macros would be built static too, and they are loaded by the compiler.
+        cargo.args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            workspace::TARGET,
+            "-p",
+            "stockade",
+            "--bins",
+        ]);
+        if with == With::LabPrograms {
+            // The program needs every feature of its dependencies that these need, so that both are built from one set.
+            cargo.args(["-p", "stockade-lab"]);
         }
+        cargo.current_dir(&self.checkout).env("CARGO_TARGET_DIR", &self.target);
+        cargo
+            .env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags()?.join("\u{1f}"))
+            .env("STOCKADE_COMMIT", commit);
+        workspace::run("building the release program", &mut cargo)?;
+        Ok(self.built("stockade"))
     }
-    Ok(false)
+
+    /// Where cargo leaves a program.
+    fn built(&self, name: &str) -> PathBuf {
+        self.target.join(workspace::TARGET).join("release").join(name)
+    }
+
+    /// The program is static, its build ID is made from its content, and it names no folder of the machine it was built on.
+    fn rust_flags(&self) -> anyhow::Result<Vec<String>> {
+        let sysroot =
+            tool::text(tool::command("rustc").args(["--print", "sysroot"]).current_dir(&self.checkout))?;
+        let version = tool::text(tool::command("rustc").arg("-vV").current_dir(&self.checkout))?;
+        let compiler =
+            version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
+        let mut flags: Vec<String> =
+            ["-Ctarget-feature=+crt-static", "-Crelocation-model=pie", "-Clink-arg=-Wl,--build-id=sha1"]
+                .map(str::to_owned)
+                .into();
+        // The last that fits counts: the folder where cargo builds is often in the checkout.
+        let folders = [
+            (self.checkout.clone(), "/stockade".to_owned()),
+            (workspace::cargo_home()?, "/cargo".to_owned()),
+            (Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{compiler}")),
+            (self.target.clone(), "/target".to_owned()),
+        ];
+        flags.extend(folders.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())));
+        Ok(flags)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::asks_for_interpreter;
+/// Where cargo left a program that was built with the release program.
+pub fn built(name: &str) -> PathBuf {
+    Tree { checkout: workspace::root().to_owned(), target: workspace::target_folder() }.built(name)
+}
 
-    #[test]
-    fn a_dynamic_program_is_told_from_a_text() {
-        assert!(asks_for_interpreter(&std::fs::read("/bin/sh").unwrap()).unwrap());
-        assert!(asks_for_interpreter(b"#!/bin/sh").is_err());
+/// The commit of the checkout, marked when files differ from it; `unknown` outside a repository.
+fn commit() -> String {
+    let git = |args: &[&str]| tool::text(Command::new("git").args(args).current_dir(workspace::root()));
+    let Ok(head) = git(&["rev-parse", "HEAD"]) else { return "unknown".to_owned() };
+    let changed = git(&["status", "--porcelain"]).map_or(true, |changes| !changes.trim().is_empty());
+    format!("{}{}", head.trim(), if changed { "-dirty" } else { "" })
+}
+
+/// Checks a linked program that has its symbols; returns its build ID.
+fn check_file(file: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    check(&bytes).with_context(|| format!("{} is refused", file.display()))
+}
+
+/// Checks a linked program that has its symbols; returns its build ID.
+///
+/// # Errors
+/// The first fault, in a sentence of its own.
+fn check(program: &[u8]) -> anyhow::Result<String> {
+    let image = Image::parse(program)?;
+    image.check()?;
+    let calls = weak_calls::find(&image)?;
+    if !calls.is_empty() {
+        let listed: Vec<String> = calls.iter().take(LISTED).map(ToString::to_string).collect();
+        let more =
+            if calls.len() > LISTED { format!(" and {} more", calls.len() - LISTED) } else { String::new() };
+        // Names that begin with an underscore are the C library's own affair.
+        let names: Vec<String> =
+            weak_calls::undefined(&image).into_iter().filter(|name| !name.starts_with('_')).collect();
+        let names = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" (weak and undefined are: {})", names.join(", "))
+        };
+        bail!(
+            "the program calls a function that is not linked, at address 0: in {}{more}{names}; call it by rustix or the \
+             standard library instead of libc, or only after its address was compared with null",
+            listed.join(", "),
+        );
     }
+    image.build_id()
 }

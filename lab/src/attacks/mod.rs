@@ -21,7 +21,7 @@ use std::{any::Any, sync::LazyLock};
 
 use anyhow::Result;
 
-use crate::scenario::{Boot, Scenario};
+use crate::scenario::{Boot, Depends, Scenario};
 
 mod anchors;
 mod bpf;
@@ -268,6 +268,7 @@ pub fn scenarios() -> &'static [Scenario] {
             // Made once, for as long as the program runs.
             name: Box::leak(format!("{prefix}{}", attack.name).into_boxed_str()),
             boot: attack.boot(sealed),
+            depends: Depends::Series,
             run,
         };
         let attacks = all();

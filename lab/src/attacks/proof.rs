@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::scenarios::raw::{self, Caller, Entry};
+use crate::{
+    guest::patience,
+    scenarios::raw::{self, Caller, Entry},
+};
 
 /// The errno of each door, 0 where it is free.
 pub(super) type Doors = BTreeMap<String, i32>;
@@ -118,7 +121,7 @@ pub(super) fn wait_for(seconds: u64, mut condition: impl FnMut() -> Result<bool>
         if condition()? {
             return Ok(true);
         }
-        if begin.elapsed() > Duration::from_secs(seconds) {
+        if begin.elapsed() > patience(seconds) {
             return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(50));

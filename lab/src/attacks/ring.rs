@@ -105,7 +105,7 @@ impl Ring {
         let begin = Instant::now();
         let at = self.word(head).load(Ordering::Relaxed);
         while self.word(tail).load(Ordering::Acquire) == at {
-            if begin.elapsed() > Duration::from_secs(10) {
+            if begin.elapsed() > crate::guest::patience(10) {
                 return Err(io::Error::other("io_uring does not answer"));
             }
             std::thread::sleep(Duration::from_millis(5));

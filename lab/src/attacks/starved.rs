@@ -24,7 +24,7 @@ use super::{
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
     scenarios::lift_all,
 };
 
@@ -32,22 +32,26 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "attack-on-sealing: short of descriptors, everything or nothing",
         boot: Boot::SealStarved,
+        depends: Depends::UserSide,
         run: descriptors,
     },
     Scenario {
         name: "attack-on-sealing: short of memory, everything or nothing",
         boot: Boot::SealStarved,
+        depends: Depends::UserSide,
         run: memory,
     },
     Scenario {
         name: "attack-on-sealing: short of locked memory and room in files, everything or nothing",
         boot: Boot::SealStarved,
+        depends: Depends::UserSide,
         run: locked,
     },
     // Last: it may succeed, and then stays.
     Scenario {
         name: "attack-on-sealing: what is written into its maps meanwhile is not sealed",
         boot: Boot::SealMeddled,
+        depends: Depends::Series,
         run: meddled,
     },
 ];

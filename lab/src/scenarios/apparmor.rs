@@ -16,7 +16,7 @@ use super::{lift_all, programs::debian, waiting::until};
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -27,7 +27,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::AppArmor, run }
+    Scenario { name, boot: Boot::AppArmor, depends: Depends::UserSide, run }
 }
 
 /// The profile that is shipped.

@@ -8,27 +8,88 @@ use super::{Mounted, lift_all};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "an unknown reason gets the nearest one", boot: Boot::Plain, run: unknown_reason },
-    Scenario { name: "contradictory flags are refused", boot: Boot::Plain, run: contradictions },
-    Scenario { name: "without root nothing happens", boot: Boot::Plain, run: not_root },
-    Scenario { name: "without a BPF file system it says how to mount it", boot: Boot::Plain, run: no_bpffs },
-    Scenario { name: "without securityfs it says how to mount it", boot: Boot::Plain, run: no_securityfs },
-    Scenario { name: "a lock that is not given up is told", boot: Boot::Plain, run: busy },
-    Scenario { name: "a program that cannot be proven is not left behind", boot: Boot::Plain, run: unproven },
-    Scenario { name: "without BTF it says what is missing", boot: Boot::Plain, run: no_btf },
+    Scenario {
+        name: "an unknown reason gets the nearest one",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: unknown_reason,
+    },
+    Scenario {
+        name: "contradictory flags are refused",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: contradictions,
+    },
+    Scenario {
+        name: "without root nothing happens",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: not_root,
+    },
+    Scenario {
+        name: "without a BPF file system it says how to mount it",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: no_bpffs,
+    },
+    Scenario {
+        name: "without securityfs it says how to mount it",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: no_securityfs,
+    },
+    Scenario {
+        name: "a lock that is not given up is told",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: busy,
+    },
+    Scenario {
+        name: "a program that cannot be proven is not left behind",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: unproven,
+    },
+    Scenario {
+        name: "without BTF it says what is missing",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: no_btf,
+    },
     Scenario {
         name: "a half-removed pin folder is told and can be lifted",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: half_removed,
     },
-    Scenario { name: "pins of another version are not misread", boot: Boot::Plain, run: other_version },
-    Scenario { name: "a policy of another layout is not misread", boot: Boot::Plain, run: other_layout },
-    Scenario { name: "explain knows reasons and kernel lines", boot: Boot::Plain, run: explain },
-    Scenario { name: "a closed pipe is a success", boot: Boot::Plain, run: closed_pipe },
+    Scenario {
+        name: "pins of another version are not misread",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: other_version,
+    },
+    Scenario {
+        name: "a policy of another layout is not misread",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: other_layout,
+    },
+    Scenario {
+        name: "explain knows reasons and kernel lines",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: explain,
+    },
+    Scenario {
+        name: "a closed pipe is a success",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: closed_pipe,
+    },
 ];
 
 fn unchanged(what: impl FnOnce() -> Result<()>) -> Result<()> {

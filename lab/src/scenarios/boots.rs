@@ -7,11 +7,15 @@ use anyhow::{Context, ensure};
 
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "kernel-describes-its-types", boot: Boot::Plain, run: kernel_describes_its_types }];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "kernel-describes-its-types",
+    boot: Boot::Plain,
+    depends: Depends::Flavour,
+    run: kernel_describes_its_types,
+}];
 
 fn kernel_describes_its_types(guest: &Guest) -> anyhow::Result<()> {
     ensure!(!guest.kernel_release()?.is_empty(), "the kernel has no release");

@@ -16,13 +16,28 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "with cgroup v2 events name the cgroup", boot: Boot::Plain, run: unified },
-    Scenario { name: "with both cgroup versions events name the v2 cgroup", boot: Boot::Plain, run: hybrid },
-    Scenario { name: "with cgroup v1 alone events name no cgroup", boot: Boot::Plain, run: legacy },
+    Scenario {
+        name: "with cgroup v2 events name the cgroup",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: unified,
+    },
+    Scenario {
+        name: "with both cgroup versions events name the v2 cgroup",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: hybrid,
+    },
+    Scenario {
+        name: "with cgroup v1 alone events name no cgroup",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: legacy,
+    },
 ];
 
 const ROOT: &str = "/sys/fs/cgroup";

@@ -9,11 +9,15 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "32-bit callers get the same answers", boot: Boot::Plain, run: same }];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "32-bit callers get the same answers",
+    boot: Boot::Plain,
+    depends: Depends::Flavour,
+    run: same,
+}];
 
 /// Against native lockdown they are compared where it can be raised, see [`super::conformance`].
 fn same(_: &Guest) -> Result<()> {

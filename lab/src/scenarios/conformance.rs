@@ -14,11 +14,15 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "the same answers as native lockdown at both levels", boot: Boot::Raised, run: same }];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "the same answers as native lockdown at both levels",
+    boot: Boot::Raised,
+    depends: Depends::Flavour,
+    run: same,
+}];
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 

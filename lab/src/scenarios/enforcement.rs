@@ -10,32 +10,89 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "all doors are free before anything is enforced", boot: Boot::Plain, run: free },
-    Scenario { name: "integrity shuts its doors and no others", boot: Boot::Plain, run: integrity },
-    Scenario { name: "confidentiality shuts every door", boot: Boot::Plain, run: confidentiality },
-    Scenario { name: "audit lets everything through and reports it", boot: Boot::Plain, run: audit },
-    Scenario { name: "one reason is let through, the rest stays shut", boot: Boot::Plain, run: allow },
-    Scenario { name: "one reason is refused without any level", boot: Boot::Plain, run: deny },
-    Scenario { name: "one reason is audited under a level", boot: Boot::Plain, run: audit_reason },
-    Scenario { name: "enforcing twice is a no-op that says so", boot: Boot::Plain, run: twice },
+    Scenario {
+        name: "all doors are free before anything is enforced",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: free,
+    },
+    Scenario {
+        name: "integrity shuts its doors and no others",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: integrity,
+    },
+    Scenario {
+        name: "confidentiality shuts every door",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: confidentiality,
+    },
+    Scenario {
+        name: "audit lets everything through and reports it",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: audit,
+    },
+    Scenario {
+        name: "one reason is let through, the rest stays shut",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: allow,
+    },
+    Scenario {
+        name: "one reason is refused without any level",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: deny,
+    },
+    Scenario {
+        name: "one reason is audited under a level",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: audit_reason,
+    },
+    Scenario {
+        name: "enforcing twice is a no-op that says so",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: twice,
+    },
     Scenario {
         name: "enforcement outlives the command and ends with lift",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: outlives,
     },
-    Scenario { name: "nothing is refused once lift has returned", boot: Boot::Plain, run: lift_is_done },
-    Scenario { name: "auto without EFI is none", boot: Boot::Plain, run: auto },
+    Scenario {
+        name: "nothing is refused once lift has returned",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: lift_is_done,
+    },
+    Scenario { name: "auto without EFI is none", boot: Boot::Plain, depends: Depends::UserSide, run: auto },
     Scenario {
         name: "a real program is refused with the kernel's errno",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: real_program,
     },
-    Scenario { name: "two commands at once take turns", boot: Boot::Plain, run: at_once },
-    Scenario { name: "status and check-host tell the truth", boot: Boot::Plain, run: status },
+    Scenario {
+        name: "two commands at once take turns",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: at_once,
+    },
+    Scenario {
+        name: "status and check-host tell the truth",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: status,
+    },
 ];
 
 /// An answer and its errno, by reason and door.

@@ -11,32 +11,51 @@ use super::{enforcement::expect, lift_all, waiting::until, watching::Watching};
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "without bpf among the modules both levels shut their doors",
         boot: Boot::NoBpfLsm,
+        depends: Depends::Flavour,
         run: levels,
     },
-    Scenario { name: "the weaker attachment is named, with why", boot: Boot::NoBpfLsm, run: named },
-    Scenario { name: "the weaker attachment audits, reports and ends", boot: Boot::NoBpfLsm, run: audit },
-    Scenario { name: "what the weaker attachment skips is counted", boot: Boot::NoBpfLsm, run: skipped },
+    Scenario {
+        name: "the weaker attachment is named, with why",
+        boot: Boot::NoBpfLsm,
+        depends: Depends::UserSide,
+        run: named,
+    },
+    Scenario {
+        name: "the weaker attachment audits, reports and ends",
+        boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
+        run: audit,
+    },
+    Scenario {
+        name: "what the weaker attachment skips is counted",
+        boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
+        run: skipped,
+    },
     // Last: native lockdown only goes up.
     Scenario {
         name: "the weaker attachment beside native lockdown",
         boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
         run: beside_native,
     },
     Scenario {
         name: "audited by the weaker attachment and refused by native is one line",
         boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
         run: one_line,
     },
     Scenario {
         name: "followed, what native refuses after the weaker attachment is one line each",
         boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
         run: one_line_each,
     },
 ];

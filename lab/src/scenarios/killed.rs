@@ -6,12 +6,22 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::{stockade, with_env},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "killed while starting: nothing or everything", boot: Boot::Plain, run: starting },
-    Scenario { name: "killed while replacing: the old policy or the new", boot: Boot::Plain, run: replacing },
+    Scenario {
+        name: "killed while starting: nothing or everything",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: starting,
+    },
+    Scenario {
+        name: "killed while replacing: the old policy or the new",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: replacing,
+    },
 ];
 
 fn killed_at(step: &str, level: &str) -> Result<()> {

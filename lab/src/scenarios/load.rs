@@ -18,26 +18,44 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "a storm loses no event uncounted", boot: Boot::Plain, run: storm },
+    Scenario {
+        name: "a storm loses no event uncounted",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: storm,
+    },
     Scenario {
         name: "a storm on two processors loses no event uncounted",
         boot: Boot::TwoProcessors,
+        depends: Depends::Series,
         run: storm,
     },
-    Scenario { name: "events that nobody reads are lost and counted", boot: Boot::Plain, run: lost },
-    Scenario { name: "no request slips through while policies are swapped", boot: Boot::Plain, run: swaps },
+    Scenario {
+        name: "events that nobody reads are lost and counted",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: lost,
+    },
+    Scenario {
+        name: "no request slips through while policies are swapped",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: swaps,
+    },
     Scenario {
         name: "no request slips through two processors while policies are swapped",
         boot: Boot::TwoProcessors,
+        depends: Depends::Series,
         run: swaps,
     },
     Scenario {
         name: "two commands at once take turns on two processors",
         boot: Boot::TwoProcessors,
+        depends: Depends::UserSide,
         run: enforcement::at_once,
     },
 ];

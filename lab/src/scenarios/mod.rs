@@ -18,6 +18,7 @@ mod conformance;
 mod enforcement;
 mod fallback;
 mod flips;
+mod hosts;
 mod killed;
 mod load;
 mod namespaces;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
         boots::SCENARIOS,
         table::SCENARIOS,
         enforcement::SCENARIOS,
+        hosts::SCENARIOS,
         killed::SCENARIOS,
         bad_input::SCENARIOS,
         probing::SCENARIOS,

@@ -17,25 +17,38 @@ use super::{
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "root of a user namespace is refused as root is", boot: Boot::Plain, run: refused },
-    Scenario { name: "events of a container name the machine's user", boot: Boot::Plain, run: user },
+    Scenario {
+        name: "root of a user namespace is refused as root is",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: refused,
+    },
+    Scenario {
+        name: "events of a container name the machine's user",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: user,
+    },
     Scenario {
         name: "in a container nothing is claimed and nothing changed",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: claims,
     },
     Scenario {
         name: "a container removes pins only with root's own number",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: remove_pins,
     },
     Scenario {
         name: "behind another BPF file system nothing is claimed to be free",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: another_bpffs,
     },
 ];

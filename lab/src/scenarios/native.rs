@@ -8,28 +8,32 @@ use super::{enforcement::doors, lift_all};
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "under native integrity both refuse their own",
         boot: Boot::NativeIntegrity,
+        depends: Depends::Flavour,
         run: integrity,
     },
     Scenario {
         name: "it loads under native confidentiality and says it has nothing to add",
         boot: Boot::NativeConfidentiality,
+        depends: Depends::Series,
         run: confidentiality,
     },
     Scenario {
         name: "native raised over Stockade's integrity: the stricter refuses, and each is named",
         boot: Boot::RaisedOverIntegrity,
+        depends: Depends::Series,
         run: over_integrity,
     },
     Scenario {
         name: "native raised over Stockade's confidentiality: the stricter refuses, and each is named",
         boot: Boot::RaisedOverConfidentiality,
+        depends: Depends::Series,
         run: over_confidentiality,
     },
 ];

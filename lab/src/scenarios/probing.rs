@@ -8,11 +8,15 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "probe leaves everything as it was", boot: Boot::Plain, run: as_before }];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "probe leaves everything as it was",
+    boot: Boot::Plain,
+    depends: Depends::Flavour,
+    run: as_before,
+}];
 
 const MODULES: &str = "/proc/modules";
 

@@ -15,7 +15,7 @@ use super::lift_all;
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
     unsigned, userland,
 };
 
@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::Programs, run }
+    Scenario { name, boot: Boot::Programs, depends: Depends::Series, run }
 }
 
 /// A program, and what lockdown has to do with it.

@@ -16,75 +16,150 @@ use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
 };
 use left_open::{Children, KexecImage, Mapped, Mount, Node, TraceEvent, Unsigned};
 
 pub(super) mod left_open;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "residue: nothing is found where nothing was opened", boot: Boot::Plain, run: nothing },
-    Scenario { name: "residue: without root nothing is claimed", boot: Boot::Plain, run: not_root },
+    Scenario {
+        name: "residue: nothing is found where nothing was opened",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: nothing,
+    },
+    Scenario {
+        name: "residue: without root nothing is claimed",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: not_root,
+    },
     Scenario {
         name: "residue: an open /dev/mem is found whatever its path",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: dev_mem,
     },
-    Scenario { name: "residue: an open /dev/port is found", boot: Boot::Plain, run: dev_port },
-    Scenario { name: "residue: an open /dev/snapshot is found", boot: Boot::Plain, run: snapshot },
-    Scenario { name: "residue: a mapped /dev/mem is found", boot: Boot::Plain, run: dev_mem_mapped },
+    Scenario {
+        name: "residue: an open /dev/port is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: dev_port,
+    },
+    Scenario {
+        name: "residue: an open /dev/snapshot is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: snapshot,
+    },
+    Scenario {
+        name: "residue: a mapped /dev/mem is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: dev_mem_mapped,
+    },
     Scenario {
         name: "residue: an open kcore is found, also of an unmounted proc",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: kcore,
     },
     Scenario {
         name: "residue: open files of debugfs are found if lockdown would refuse them",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: debugfs,
     },
-    Scenario { name: "residue: debugfs is known where it is not mounted", boot: Boot::Plain, run: unmounted },
-    Scenario { name: "residue: an open file of tracefs is found", boot: Boot::Plain, run: tracefs },
-    Scenario { name: "residue: mapped registers of a PCI device are found", boot: Boot::Plain, run: bar },
-    Scenario { name: "residue: a kprobe set through tracefs is found", boot: Boot::Plain, run: kprobe },
-    Scenario { name: "residue: a uprobe is found, or said to be hidden", boot: Boot::Plain, run: uprobe },
-    Scenario { name: "residue: a kprobe of perf is found", boot: Boot::Plain, run: perf_kprobe },
-    Scenario { name: "residue: a kernel loaded for kexec is found", boot: Boot::Plain, run: kexec },
+    Scenario {
+        name: "residue: debugfs is known where it is not mounted",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: unmounted,
+    },
+    Scenario {
+        name: "residue: an open file of tracefs is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: tracefs,
+    },
+    Scenario {
+        name: "residue: mapped registers of a PCI device are found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: bar,
+    },
+    Scenario {
+        name: "residue: a kprobe set through tracefs is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: kprobe,
+    },
+    Scenario {
+        name: "residue: a uprobe is found, or said to be hidden",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: uprobe,
+    },
+    Scenario {
+        name: "residue: a kprobe of perf is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: perf_kprobe,
+    },
+    Scenario {
+        name: "residue: a kernel loaded for kexec is found",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: kexec,
+    },
     Scenario {
         name: "residue: a BPF program that reads kernel memory is found",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: bpf_read,
     },
     Scenario {
         name: "residue: a BPF program that writes user memory is found",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: bpf_write,
     },
     Scenario {
         name: "residue: threads with descriptors of their own are looked into",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: threads,
     },
     Scenario {
         name: "residue: processes that end while looked at do no harm",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: churn,
     },
-    Scenario { name: "residue: one of 2000 processes is found", boot: Boot::Plain, run: many },
+    Scenario {
+        name: "residue: one of 2000 processes is found",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: many,
+    },
     // The kernel never forgets an unsigned module: nothing is clean after this one.
     Scenario {
         name: "residue: an unsigned module is found, loaded and gone",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: module,
     },
     Scenario {
         name: "residue: what native integrity lets through is told apart",
         boot: Boot::NativeIntegrity,
+        depends: Depends::Series,
         run: native,
     },
     Scenario {
         name: "residue: native confidentiality from the start leaves nothing",
         boot: Boot::NativeConfidentiality,
+        depends: Depends::Series,
         run: native_nothing,
     },
 ];

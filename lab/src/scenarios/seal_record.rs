@@ -21,23 +21,45 @@ use stockade_record::{
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "the TPM holds what the records of two seals give", boot: Boot::Tpm, run: replayed },
-    Scenario { name: "a seal's record that was altered gives another value", boot: Boot::Tpm, run: altered },
-    Scenario { name: "who else measures into a seal's register is noticed", boot: Boot::Tpm, run: shared },
+    Scenario {
+        name: "the TPM holds what the records of two seals give",
+        boot: Boot::Tpm,
+        depends: Depends::UserSide,
+        run: replayed,
+    },
+    Scenario {
+        name: "a seal's record that was altered gives another value",
+        boot: Boot::Tpm,
+        depends: Depends::UserSide,
+        run: altered,
+    },
+    Scenario {
+        name: "who else measures into a seal's register is noticed",
+        boot: Boot::Tpm,
+        depends: Depends::UserSide,
+        run: shared,
+    },
     Scenario {
         name: "a TPM refuses a seal's record in words for a register that is not ours",
         boot: Boot::Tpm,
+        depends: Depends::UserSide,
         run: refused,
     },
     // Last: nothing ends it before the guest does.
-    Scenario { name: "stockade seal measures its record into the TPM", boot: Boot::Tpm, run: sealed },
+    Scenario {
+        name: "stockade seal measures its record into the TPM",
+        boot: Boot::Tpm,
+        depends: Depends::UserSide,
+        run: sealed,
+    },
     Scenario {
         name: "without a TPM a seal that requires one is refused beforehand",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: required,
     },
 ];

@@ -16,46 +16,68 @@ use super::{Mounted, enforcement::expect, lift_all};
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the firmware refuses an image without a signature",
         boot: Boot::Unsigned,
+        depends: Depends::Series,
         run: must_not_boot,
     },
     Scenario {
         name: "the firmware refuses a signed image with one bit changed",
         boot: Boot::Altered,
+        depends: Depends::Series,
         run: must_not_boot,
     },
     Scenario {
         name: "the image that is refused unsigned boots with Secure Boot off",
         boot: Boot::Efi,
+        depends: Depends::Series,
         run: boots_without,
     },
-    Scenario { name: "with Secure Boot off auto is none", boot: Boot::Efi, run: auto_is_none },
-    Scenario { name: "integrity shuts its doors on an EFI machine too", boot: Boot::Efi, run: integrity },
-    Scenario { name: "under Secure Boot auto is integrity", boot: Boot::SecureBoot, run: auto_is_integrity },
+    Scenario {
+        name: "with Secure Boot off auto is none",
+        boot: Boot::Efi,
+        depends: Depends::Series,
+        run: auto_is_none,
+    },
+    Scenario {
+        name: "integrity shuts its doors on an EFI machine too",
+        boot: Boot::Efi,
+        depends: Depends::Series,
+        run: integrity,
+    },
+    Scenario {
+        name: "under Secure Boot auto is integrity",
+        boot: Boot::SecureBoot,
+        depends: Depends::Series,
+        run: auto_is_integrity,
+    },
     Scenario {
         name: "under Secure Boot probe tells native, Stockade and others apart",
         boot: Boot::SecureBoot,
+        depends: Depends::Series,
         run: who,
     },
     Scenario {
         name: "an exception that native lockdown overrules is told",
         boot: Boot::SecureBoot,
+        depends: Depends::UserSide,
         run: exception,
     },
     Scenario {
         name: "under Secure Boot assess leaves what IMA measured as it is",
         boot: Boot::SecureBoot,
+        depends: Depends::Series,
         run: nothing_measured,
     },
     Scenario {
         name: "where the firmware's variables cannot be read auto refuses to guess",
         boot: Boot::SecureBoot,
+        depends: Depends::Series,
         run: unreadable,
     },
 ];

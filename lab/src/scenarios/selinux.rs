@@ -18,7 +18,7 @@ use super::{enforcement::doors, lift_all, programs::mounted};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
     userland,
 };
 
@@ -29,7 +29,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::Selinux, run }
+    Scenario { name, boot: Boot::Selinux, depends: Depends::UserSide, run }
 }
 
 const SELINUXFS: &str = "/sys/fs/selinux";

@@ -6,15 +6,26 @@ use stockade_reasons::Level;
 
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "the table knows every reason of this kernel", boot: Boot::Plain, run: complete },
-    Scenario { name: "executables can be told in events on this kernel", boot: Boot::Plain, run: offsets },
+    Scenario {
+        name: "the table knows every reason of this kernel",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: complete,
+    },
+    Scenario {
+        name: "executables can be told in events on this kernel",
+        boot: Boot::Plain,
+        depends: Depends::Flavour,
+        run: offsets,
+    },
     Scenario {
         name: "a kernel that hides executables still takes the program",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: no_executable,
     },
 ];

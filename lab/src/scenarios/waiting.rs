@@ -7,14 +7,13 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-/// Longer than a healthy guest takes for anything, on the busiest host.
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::guest::patience;
 
 /// Waits until a condition holds. Fails, with what was waited for, when it does not come to hold.
 pub(super) fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
+    let (begin, patience) = (Instant::now(), patience(60));
     while !condition()? {
-        ensure!(begin.elapsed() < PATIENCE, "waited {} s in vain: {what}", PATIENCE.as_secs());
+        ensure!(begin.elapsed() < patience, "waited {} s in vain: {what}", patience.as_secs());
         sleep(Duration::from_millis(20));
     }
     Ok(())

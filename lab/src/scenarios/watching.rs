@@ -16,23 +16,45 @@ use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "watch says who, where and why", boot: Boot::Plain, run: who },
-    Scenario { name: "the kernel's own line reaches the kernel log", boot: Boot::Plain, run: kernel_log },
-    Scenario { name: "a second reader is turned away", boot: Boot::Plain, run: one_reader },
-    Scenario { name: "watch does not read back what it wrote", boot: Boot::Plain, run: own_lines },
-    Scenario { name: "watch follows enforcement that is started anew", boot: Boot::Plain, run: anew },
+    Scenario { name: "watch says who, where and why", boot: Boot::Plain, depends: Depends::Series, run: who },
+    Scenario {
+        name: "the kernel's own line reaches the kernel log",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: kernel_log,
+    },
+    Scenario {
+        name: "a second reader is turned away",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: one_reader,
+    },
+    Scenario {
+        name: "watch does not read back what it wrote",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: own_lines,
+    },
+    Scenario {
+        name: "watch follows enforcement that is started anew",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: anew,
+    },
     Scenario {
         name: "watch waits for enforcement that is half started",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: half_started,
     },
     Scenario {
         name: "watch shows what native lockdown refuses, each once",
         boot: Boot::NativeIntegrity,
+        depends: Depends::Series,
         run: native,
     },
 ];

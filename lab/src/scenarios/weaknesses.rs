@@ -15,18 +15,20 @@ use super::{lift_all, waiting::until};
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "weakness: a policy written through bpf(2) counts, and status shows it",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: write_maps,
     },
     Scenario {
         name: "weakness: without its BPF file system enforcement ends, and status says so",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: unmount,
     },
 ];

@@ -14,6 +14,7 @@ mod residual;
 use std::time::Duration;
 
 use stockade_kernel::seal;
+use stockade_probe::limit::Limit;
 use stockade_reasons::Level;
 
 pub(super) use self::in_force::native;
@@ -23,8 +24,9 @@ use crate::{Feature, Finding, How, Report, System, Verdict, few};
 pub(super) const FEATURE: Feature =
     Feature { id: "lockdown", title: "Kernel lockdown", limit: LIMIT, ..Feature::new(check) };
 
-/// There are some forty doors, and each is tried in a process of its own: on an emulated machine that takes a second.
-const LIMIT: Duration = Duration::from_secs(6);
+/// There are some forty doors, and each is tried in a process of its own: on an emulated machine that takes a second. Several may hang,
+/// each for as long as a probe may.
+const LIMIT: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(3) };
 
 /// What is said of a folder of files, of which nothing can be tried.
 const NOT_LIVE: &str = "not tried: these are files, not the running machine";

@@ -1,7 +1,7 @@
 /*!
 Security modules that work beside mandatory access control: which are active, and Landlock, by which a program confines itself.
 */
-use std::{fs, io, mem, time::Duration};
+use std::{fs, io, mem};
 
 use crate::{
     Feature, Finding, How, Report, System, Verdict,
@@ -14,9 +14,6 @@ pub(super) const FEATURE: Feature = Feature { id: "lsm", title: "Security module
 
 const ACTIVE: &str = "lsm.active";
 const LANDLOCK: &str = "lsm.landlock";
-
-/// An instant is enough, but where many wait for the processor.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// Modules that restrict nobody until they are told to, and what is missed without them.
 const WANTED: [(&str, &str); 4] = [
@@ -87,7 +84,7 @@ fn landlock(system: &System) -> Finding {
         let error = io::Error::last_os_error();
         return absent(&error, is_filtered(system));
     }
-    let end = match child::run(LIMIT, |_| child::leave(confine(version))) {
+    let end = match child::run(child::TRIAL, |_| child::leave(confine(version))) {
         Ok((end, _)) => end,
         Err(error) => {
             return Finding::unknown(LANDLOCK, How::Tried, format!("no child could be started: {error}"));
@@ -131,8 +128,8 @@ fn judge(end: End) -> Finding {
             let error = io::Error::from_raw_os_error(status - NOT_CONFINED);
             unknown(format!("a child could not confine itself: {error}"))
         }
-        End::Exited(_) | End::Signal(_) | End::TooLong => {
-            unknown("the child that confined itself did not come to an answer".into())
+        End::Exited(_) | End::Signal(_) | End::TooLong(_) | End::TooMuch | End::Unseen => {
+            unknown(format!("the child that confined itself did not come to an answer: it {end}"))
         }
     }
 }

@@ -4,8 +4,6 @@ Memory for data is not run as code: what the processor and the kernel promise, a
 A child runs one instruction, a return, in memory of its own where that should not work. What defends kills it: SIGSEGV is the answer that is
 hoped for.
 */
-use std::time::Duration;
-
 use crate::{
     Feature, Finding, How, Report, System, Verdict,
     child::End,
@@ -21,9 +19,6 @@ use trial::{Answer, Place};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "nx", title: "Executable-space protection", ..Feature::new(check) };
-
-/// A trial is a few system calls; on a machine that is busy a child may wait for its turn.
-const LIMIT: Duration = Duration::from_millis(500);
 
 fn check(system: &System, report: &mut Report) {
     report.add(cpu(system));
@@ -148,7 +143,7 @@ fn tried(system: &System, id: &'static str, place: Place) -> Finding {
     if !system.is_live() {
         return Finding::unknown(id, How::Tried, "not tried: this is not the running machine");
     }
-    match trial::run(place, LIMIT) {
+    match trial::run(place) {
         Answer::Ended(End::Signal(libc::SIGSEGV)) => {
             Finding::new(id, Verdict::Pass, How::Tried, format!("code in {} is not run", place.name()))
                 .seen(what, "killed by SIGSEGV")
@@ -167,8 +162,8 @@ fn remap(system: &System) -> Finding {
     if !system.is_live() {
         return Finding::unknown(ID, How::Tried, "not tried: this is not the running machine");
     }
-    let written = trial::run(Place::Remapped, LIMIT);
-    let sealed = trial::run(Place::RemappedWithMdwe, LIMIT);
+    let written = trial::run(Place::Remapped);
+    let sealed = trial::run(Place::RemappedWithMdwe);
     let seen = |finding: Finding| {
         finding
             .seen(Place::Remapped.what(), written.what())

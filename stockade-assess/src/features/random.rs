@@ -7,6 +7,7 @@ use rustix::{
     io::Errno,
     rand::{GetRandomFlags, getrandom},
 };
+use stockade_probe::limit::Limit;
 
 use crate::{
     Feature, Finding, How, Report, System, Verdict,
@@ -34,8 +35,8 @@ const SAMPLE: usize = 65536;
 /// How much of a device's, which may be slow.
 const DEVICE_SAMPLE: usize = 512;
 
-/// How long a device may take for it.
-const DEVICE_TIME: Duration = Duration::from_millis(40);
+/// How long it is waited for a device, which may give less in that time. Time in which the machine has no processor for the child does not count.
+const DEVICE_LIMIT: Limit = Limit { idle: Duration::from_millis(250), ..child::TRIAL };
 
 /// Instructions that give random numbers, of x86 and of ARM.
 const GENERATORS: [&str; 3] = ["rdseed", "rdrand", "rng"];
@@ -271,7 +272,7 @@ fn hardware(system: &System) -> Finding {
         tried => {
             let why = match tried {
                 Some(Ok(sample)) => {
-                    format!("{} bytes in {} ms: too few", sample.len(), DEVICE_TIME.as_millis())
+                    format!("{} bytes in {} ms: too few", sample.len(), DEVICE_LIMIT.idle.as_millis())
                 }
                 Some(Err(why)) => why,
                 None => "not tried".into(),
@@ -330,7 +331,7 @@ fn of_the_device() -> Result<Vec<u8>, String> {
         std::io::ErrorKind::PermissionDenied => "only root may read it".to_owned(),
         _ => error.to_string(),
     })?;
-    let read = child::run(DEVICE_TIME, |out| {
+    let read = child::run(DEVICE_LIMIT, |out| {
         let mut part = [0; 64];
         let mut left = DEVICE_SAMPLE;
         while left > 0 {
@@ -347,8 +348,8 @@ fn of_the_device() -> Result<Vec<u8>, String> {
         }
     });
     match read {
-        Ok((End::Exited(0) | End::TooLong, sample)) => Ok(sample),
-        Ok((end, _)) => Err(format!("reading it ended with {end}")),
+        Ok((End::Exited(0) | End::TooLong(_), sample)) => Ok(sample),
+        Ok((end, _)) => Err(format!("the child that reads it {end}")),
         Err(error) => Err(error.to_string()),
     }
 }

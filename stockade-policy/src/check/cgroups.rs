@@ -56,7 +56,7 @@ impl Cgroups {
             Place::Path(path) => self.0.get(path).into_iter().cloned().collect(),
             Place::Glob { .. } => self.0.iter().filter(|path| places::names(place, path)).cloned().collect(),
             Place::Unit(unit) => {
-                let is_unit = |path: &&String| path.rsplit('/').next() == Some(unit);
+                let is_unit = |path: &&String| crate::unit::is_of(path, unit);
                 self.0.iter().filter(is_unit).cloned().collect()
             }
         }

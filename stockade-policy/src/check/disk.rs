@@ -19,21 +19,13 @@ use super::{
     content,
     machine::{FileSystem, Files, Keeper, Program, Step, Unseen},
 };
+use crate::unit_files::{self, Placed};
 
 /// As many links as the kernel follows.
 const LINKS: usize = 40;
 
 /// The kernel reads no more of a line with `#!`.
 const SCRIPT_LINE: usize = 256;
-
-const UNIT_FOLDERS: [&str; 6] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/run/systemd/generator",
-    "/run/systemd/transient",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 
 // From linux/magic.h and the file systems themselves.
 const TMPFS: i64 = 0x0102_1994;
@@ -139,6 +131,25 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Where a regular file of text is once links are followed, and what is in it; none where there is none.
+    pub(crate) fn text(&self, path: &Path) -> Option<(PathBuf, String)> {
+        let (real, _) = self.walk(path).ok()?;
+        let here = self.here(&real);
+        if !fs::symlink_metadata(&here).ok()?.is_file() {
+            return None;
+        }
+        Some((real, fs::read_to_string(here).ok()?))
+    }
+
+    /// The names of what is in a folder, none where it is none.
+    pub(crate) fn list(&self, folder: &Path) -> Vec<String> {
+        let entries = self.real(folder).and_then(fs::read_dir);
+        let names = entries.into_iter().flatten().flatten();
+        names.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
 impl Files for Disk {
     fn program(&self, exe: &Path) -> Result<Program, Unseen> {
         let (real, way) = self.walk(exe)?;
@@ -159,15 +170,8 @@ impl Files for Disk {
         content::verity(&File::open(self.real(exe)?)?)
     }
 
-    fn has_unit(&self, unit: &str) -> bool {
-        // An instance is made from its template.
-        let template = unit
-            .split_once('@')
-            .and_then(|(name, rest)| Some(format!("{name}@{}", &rest[rest.rfind('.')?..])));
-        let names = [Some(unit.to_owned()), template];
-        UNIT_FOLDERS
-            .iter()
-            .any(|folder| names.iter().flatten().any(|name| self.walk(&Path::new(folder).join(name)).is_ok()))
+    fn unit(&self, unit: &str) -> Placed {
+        unit_files::place(unit, self)
     }
 }
 
@@ -291,20 +295,5 @@ mod tests {
         assert!(!disk.program(Path::new("/usr/bin")).unwrap().regular);
         let digest = disk.sha256(Path::new("/usr/bin/empty")).unwrap();
         assert_eq!(digest[..4], [0xe3, 0xb0, 0xc4, 0x42]);
-    }
-
-    #[test]
-    fn units_are_found_by_name_and_by_template() {
-        let root = Root::new();
-        root.file("usr/lib/systemd/system/getty@.service", "", 0o644).file(
-            "etc/systemd/system/a.service",
-            "",
-            0o644,
-        );
-        let disk = root.disk();
-        assert!(disk.has_unit("a.service") && disk.has_unit("getty@tty1.service"));
-        assert!(
-            !disk.has_unit("b.service") && !disk.has_unit("getty@tty1.socket") && !disk.has_unit("odd@name")
-        );
     }
 }

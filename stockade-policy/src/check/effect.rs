@@ -128,10 +128,14 @@ fn not_there(case: &Case<'_>, about: About, place: &Said<Place>) -> Finding {
     let (severity, message) = match &place.value {
         Place::Path(path) => (Severity::Warning, format!("there is no cgroup {path}")),
         Place::Glob { .. } => (Severity::Note, format!("no cgroup matches {} right now", place.value)),
-        Place::Unit(unit) if case.machine.files.has_unit(unit) => {
-            (Severity::Note, format!("{unit} has no cgroup right now: it is not running"))
-        }
-        Place::Unit(unit) => (Severity::Warning, format!("there is no unit {unit}, and no cgroup of it")),
+        Place::Unit(unit) => match case.machine.files.unit(unit).path {
+            Ok(path) => (
+                Severity::Note,
+                format!("{unit} has no cgroup right now: it is not running. systemd will start it in {path}"),
+            ),
+            // `enforce` refuses it too.
+            Err(unplaced) => (Severity::Error, unplaced.to_string()),
+        },
     };
     Finding::new(&code::MATCHES_NOTHING, about, &place.origin, message).severity(severity)
 }

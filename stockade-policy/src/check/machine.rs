@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use stockade_reasons::Level;
 
-use crate::model::Place;
+use crate::{model::Place, unit_files::Placed};
 
 /// A machine, as far as it is known.
 pub struct Machine<'a> {
@@ -62,8 +62,8 @@ pub trait Files {
     /// What the kernel answered.
     fn verity(&self, exe: &Path) -> io::Result<Option<[u8; 32]>>;
 
-    /// Whether a systemd unit of this name is installed.
-    fn has_unit(&self, unit: &str) -> bool;
+    /// What systemd calls a unit, and where it would start it.
+    fn unit(&self, unit: &str) -> Placed;
 }
 
 /// Why there is nothing to say about a program.

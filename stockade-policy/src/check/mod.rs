@@ -283,13 +283,14 @@ impl<'a> Case<'a> {
     }
 }
 
-/// A unit that is there as its path, so that it can be told what is around it.
+/// A unit as the path of its cgroup, where it runs or where systemd would start it.
 fn resolved(place: &Place, machine: &Machine<'_>) -> Place {
-    let found = |unit: &Place| {
-        (machine.cgroups)(unit).filter(|paths| paths.len() == 1).and_then(|mut paths| paths.pop())
-    };
-    match place {
-        Place::Unit(_) => found(place).map_or_else(|| place.clone(), Place::Path),
+    let Place::Unit(unit) = place else { return place.clone() };
+    let placed = machine.files.unit(unit);
+    let running = (machine.cgroups)(&Place::Unit(placed.name)).unwrap_or_default();
+    match (&running[..], placed.path) {
+        ([path], _) => Place::Path(path.clone()),
+        (_, Ok(path)) => Place::Path(path),
         _ => place.clone(),
     }
 }

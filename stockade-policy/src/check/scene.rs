@@ -6,7 +6,11 @@ use std::{io, path::Path};
 use stockade_reasons::Level;
 
 use super::{Cgroups, FileSystem, Files, Keeper, Machine, Now, Program, Report, Step, Unseen, check};
-use crate::{Source, model::Policy};
+use crate::{
+    Source,
+    model::Policy,
+    unit_files::{Placed, Unplaced},
+};
 
 /// What the files of the tests contain.
 const CONTENT: [u8; 32] = [0x11; 32];
@@ -103,8 +107,13 @@ impl Files for Scenery {
         Ok((exe == Path::new("/usr/bin/intel-undervolt")).then_some(CONTENT))
     }
 
-    fn has_unit(&self, unit: &str) -> bool {
-        unit == "rasdaemon.service"
+    fn unit(&self, unit: &str) -> Placed {
+        let path = if unit == "rasdaemon.service" {
+            Ok(format!("/system.slice/{unit}"))
+        } else {
+            Err(Unplaced::NoFile(unit.into()))
+        };
+        Placed { name: unit.into(), path }
     }
 }
 

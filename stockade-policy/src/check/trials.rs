@@ -208,8 +208,11 @@ fn a_unit_that_is_there_is_measured_by_what_is_around_it() {
     let text = "level = \"integrity\"\n[[scope]]\nname = \"system\"\ncgroup = \"/system.slice\"\nlevel = \"confidentiality\"\n\
                 [[scope]]\nname = \"fwupd\"\nunit = \"fwupd.service\"\nlevel = \"integrity\"\n";
     assert_eq!(only(&found(text), "SP304").about.name(), "fwupd");
-    let elsewhere = text.replace("fwupd.service", "rasdaemon.service");
-    silent(&found(&elsewhere), "SP304");
+    // It is not running, and its file tells where it will be.
+    let idle = text.replace("fwupd.service", "rasdaemon.service");
+    assert_eq!(only(&found(&idle), "SP304").about.name(), "fwupd");
+    let unknown = text.replace("fwupd.service", "gone.service");
+    silent(&found(&unknown), "SP304");
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn an_expired_exception_is_argued_about_only_as_such() {
 fn patterns_and_idle_units_that_match_nothing_are_notes() {
     for (place, severity) in [
         ("cgroup = \"/gone\"", Severity::Warning),
-        ("unit = \"gone.service\"", Severity::Warning),
+        ("unit = \"gone.service\"", Severity::Error),
         ("unit = \"rasdaemon.service\"", Severity::Note),
         ("cgroup = \"/system.slice/gone-*.scope\"", Severity::Note),
     ] {

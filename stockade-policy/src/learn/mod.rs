@@ -119,7 +119,7 @@ pub struct Unnamed {
 /// Learns.
 #[must_use]
 pub fn learn(record: &Record, options: &Options<'_>) -> Learned {
-    let find = unit::finder(record.cgroups());
+    let find = unit::finder(record.cgroups(), unit::usual);
     let base = options.base.map(|policy| policy.clone().with_units(&find));
     let wanted = gather(record, |event| matches!(event.verdict, Outcome::Audited | Outcome::Refused));
     let mut learned = Learned {

@@ -6,7 +6,16 @@ use std::{fmt::Write, path::Path};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{Error, attach::Attachment, btf::KernelTypes, cgroups, host, pins, seal};
+use stockade_kernel::{
+    Error,
+    attach::Attachment,
+    btf::KernelTypes,
+    cgroups,
+    enforce::SelfTest,
+    host::{self, Tracing},
+    pins, seal,
+    trial::{self, Trial},
+};
 
 use crate::{Exit, output};
 
@@ -39,7 +48,10 @@ pub fn run(json: bool) -> Result<Exit> {
     };
     let know = |name: &str, found: String| Check { name: name.into(), ok: None, found };
     let types = KernelTypes::of_running_kernel();
+    let trial = trial();
+    let tried = matches!(trial, Some(Ok(Trial::Worked(_, SelfTest::Passed { .. }))));
     let checks = vec![
+        must("kernel", host::is_new_enough().map(|()| host::kernel_release()).map_err(|e| e.to_string())),
         must(
             "root",
             if host::is_root() {
@@ -76,14 +88,16 @@ pub fn run(json: bool) -> Result<Exit> {
                 Err(Error::NoBpffs { path: pins::BPFFS.into() }.to_string())
             },
         ),
-        must(
-            "kernel tracing switch",
-            if host::tracing_is_off() {
-                Err("kernel.ftrace_enabled is 0, which silences every program attached to the kernel's functions; turn it on with: sysctl kernel.ftrace_enabled=1".into())
-            } else {
-                Ok("on".into())
-            },
-        ),
+        must("kernel tracing switch", tracing(host::tracing(), tried)),
+        match trial {
+            None => know(
+                "trial attachment",
+                "not tried: it takes root, a kernel that is new enough, and a BPF file system".into(),
+            ),
+            Some(result) => {
+                must("trial attachment", result.map(|trial| tried_so(&trial)).map_err(|e| e.to_string()))
+            }
+        },
         know("scopes and exceptions", types.as_ref().map_or_else(ToString::to_string, policies)),
         know("seal", sealing()),
         know(
@@ -131,6 +145,42 @@ pub fn run(json: bool) -> Result<Exit> {
     Ok(if report.can_enforce { Exit::Done } else { Exit::No })
 }
 
+/// Attaches a program that refuses nothing and takes it off again, where what that takes is there.
+fn trial() -> Option<Result<Trial, Error>> {
+    let possible = host::is_root() && host::is_new_enough().is_ok() && host::is_bpffs(Path::new(pins::BPFFS));
+    possible.then(trial::run)
+}
+
+fn tried_so(trial: &Trial) -> String {
+    match trial {
+        Trial::Worked(_, SelfTest::Passed { reason }) => format!(
+            "a program that refuses nothing was attached, a request for {reason} reached it, and it was taken off again"
+        ),
+        Trial::Worked(_, SelfTest::NativeRefusesFirst) => {
+            "a program that refuses nothing was attached and taken off again; the kernel's own lockdown refuses every request with which it \
+             could be tried"
+                .into()
+        }
+        Trial::Worked(_, SelfTest::NothingToTest) => {
+            "a program that refuses nothing was attached and taken off again; this kernel has no door with which it could be tried".into()
+        }
+        Trial::InForce => "not needed: a policy is in force, and stockade status says whether it decides".into(),
+        Trial::Sealed => "not needed: this machine is sealed, and stockade status says whether the seal holds".into(),
+    }
+}
+
+/// A kernel without the function tracer attaches no program, unless it was just seen to.
+fn tracing(tracing: Tracing, tried: bool) -> Result<String, String> {
+    match tracing {
+        Tracing::On => Ok("on".into()),
+        Tracing::Off => Err("kernel.ftrace_enabled is 0, which silences every program attached to the kernel's functions; turn it on with: sysctl kernel.ftrace_enabled=1".into()),
+        Tracing::Missing if tried => Ok("/proc/sys/kernel/ftrace_enabled is missing, and programs are attached all the same".into()),
+        Tracing::Missing => Err("/proc/sys/kernel/ftrace_enabled is missing: this kernel was built without the function tracer, with which BPF programs are attached \
+             to the kernel's functions; boot one with CONFIG_FUNCTION_TRACER=y and CONFIG_DYNAMIC_FTRACE=y"
+            .into()),
+    }
+}
+
 /// Whether enforcement can be made irremovable here.
 fn sealing() -> String {
     if !host::is_root() {
@@ -164,5 +214,18 @@ fn policies(types: &KernelTypes) -> String {
         "for cgroups, units and programs".into()
     } else {
         "for cgroups and units; for programs only where bpf is among the active security modules".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_the_function_tracer_is_not_one_whose_switch_is_on() {
+        assert_eq!(tracing(Tracing::On, false).as_deref(), Ok("on"));
+        assert!(tracing(Tracing::Off, true).is_err_and(|why| why.contains("sysctl kernel.ftrace_enabled=1")));
+        assert!(tracing(Tracing::Missing, false).is_err_and(|why| why.contains("CONFIG_FUNCTION_TRACER=y")));
+        assert!(tracing(Tracing::Missing, true).is_ok());
     }
 }

@@ -21,6 +21,7 @@ pub mod residual;
 pub mod seal;
 pub mod seal_record;
 pub mod status;
+pub mod version;
 pub mod watch;
 
 /// A reason by the name an administrator typed.

@@ -2,7 +2,11 @@
 `stockade residual`: what was opened or loaded before and goes on in spite of the level. Lockdown checks when
 something is opened or registered and takes nothing back.
 */
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use schemars::JsonSchema;
@@ -20,9 +24,14 @@ use crate::{Exit, output};
 
 mod text;
 
-/// `enforce` does not wait longer for the count it prints. A look takes a tenth of it on a machine with 2,000
-/// processes; a file server that does not answer could make it last.
+/// `enforce` lets the count it prints use as much processor time. A look takes a tenth of it on a machine with 2,000 processes.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long `enforce` waits for the count in any case: a file server that does not answer could make it hang.
+const HANG: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether the count has used too much.
+const STEP: Duration = Duration::from_millis(50);
 
 /// What `residual --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -261,16 +270,48 @@ pub fn notice(types: &KernelTypes, native: Level, deny: u64) -> Option<String> {
         let contradictions = residue.leftovers.iter().filter(|l| refused.contains(&l.reason)).count();
         let _ = sender.send(contradictions);
     });
-    match answer.recv_timeout(PATIENCE) {
+    match heard(&answer, PATIENCE, HANG) {
         Ok(0) => None,
         Ok(1) => Some("1 thing opened or loaded before goes on in spite of this: stockade residual".into()),
         Ok(n) => {
             Some(format!("{n} things opened or loaded before go on in spite of this: stockade residual"))
         }
-        Err(_) => {
-            Some("what was opened or loaded before could not be counted quickly: stockade residual".into())
+        Err(why) => Some(format!(
+            "the things opened or loaded before that go on in spite of this were not counted, since the count {why}: stockade residual"
+        )),
+    }
+}
+
+/// What another thread of this process answers while this one waits, unless it uses too much processor time or hangs.
+fn heard<T>(answer: &mpsc::Receiver<T>, patience: Duration, hang: Duration) -> Result<T, String> {
+    let (used_before, begin) = (processor_time(), Instant::now());
+    loop {
+        match answer.recv_timeout(STEP) {
+            Ok(answer) => return Ok(answer),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err("ended without an answer".into()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        let used = processor_time().saturating_sub(used_before);
+        if used >= patience {
+            return Err(format!("used {:.1} s of processor time without an answer", used.as_secs_f64()));
+        }
+        let elapsed = begin.elapsed();
+        if elapsed >= hang {
+            return Err(format!(
+                "did not answer for {:.1} s and used {:.1} s of processor time",
+                elapsed.as_secs_f64(),
+                used.as_secs_f64()
+            ));
         }
     }
+}
+
+/// Of this process.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is live for the call, which writes it.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 fn report(residue: Residue, in_force: &InForce<'_>, stockade: Option<String>, notes: &[String]) -> Report {
@@ -355,6 +396,20 @@ mod tests {
         let kcore = leftover("kcore", stockade_residual::Kind::File, "/proc/kcore");
         let module = leftover("module-signature", stockade_residual::Kind::Module, "module x\u{1b}[2J");
         Residue { leftovers: vec![kcore, module], ..Residue::default() }
+    }
+
+    #[test]
+    fn a_count_is_waited_for_until_it_has_used_too_much_or_hangs() {
+        let (sender, answer) = mpsc::channel();
+        sender.send(7).unwrap();
+        assert_eq!(heard(&answer, Duration::ZERO, Duration::ZERO), Ok(7));
+        let long = Duration::from_hours(1);
+        let why = heard(&answer, Duration::ZERO, long).unwrap_err();
+        assert!(why.contains("of processor time without an answer"), "{why}");
+        let why = heard(&answer, long, Duration::ZERO).unwrap_err();
+        assert!(why.starts_with("did not answer for 0."), "{why}");
+        drop(sender);
+        assert_eq!(heard(&answer, long, long), Err("ended without an answer".into()));
     }
 
     #[test]

@@ -104,8 +104,13 @@ fn open_kernel_log() -> Option<kernel_log::Reading> {
 /// is asked first. Its lines in the kernel log are about requests that were shown already.
 #[derive(Default)]
 struct Shown {
-    expected: HashMap<(String, String), (u32, Instant)>,
+    /// When requests were made whose lines are expected, by who made them and for what: nanoseconds since boot.
+    expected: HashMap<(String, String), Vec<u64>>,
 }
+
+/// As long after the request its line in the kernel log may be, by the kernel's clock: the task may have had to wait for a processor between
+/// the two.
+const LATE_NS: u64 = 10_000_000_000;
 
 impl Shown {
     /// Sets an event right: it was let through here, and refused by the kernel's own lockdown.
@@ -113,17 +118,22 @@ impl Shown {
         seen.verdict = "refused".into();
         seen.by = "native".into();
         let key = (seen.comm.clone(), seen.kernel_string.clone());
-        let (count, at) = self.expected.entry(key).or_insert((0, Instant::now()));
-        (*count, *at) = (*count + 1, Instant::now());
+        self.expected.entry(key).or_default().push(seen.boot_ns);
+        self.expected.retain(|_, times| {
+            times.retain(|at| seen.boot_ns.saturating_sub(*at) <= LATE_NS);
+            !times.is_empty()
+        });
     }
 
     /// Whether a line of the kernel log is about a request that was shown. The kernel does not write a line
     /// for each, so what is expected is soon forgotten.
-    fn has(&mut self, comm: &str, kernel_string: &str) -> bool {
-        self.expected.retain(|_, (count, at)| *count > 0 && at.elapsed() < Duration::from_secs(1));
-        match self.expected.get_mut(&(comm.to_owned(), kernel_string.to_owned())) {
-            Some((count, _)) => {
-                *count -= 1;
+    fn has(&mut self, comm: &str, kernel_string: &str, boot_ns: u64) -> bool {
+        let Some(times) = self.expected.get_mut(&(comm.to_owned(), kernel_string.to_owned())) else {
+            return false;
+        };
+        match times.iter().position(|at| boot_ns.abs_diff(*at) <= LATE_NS) {
+            Some(position) => {
+                times.remove(position);
                 true
             }
             None => false,
@@ -135,7 +145,9 @@ impl Shown {
 /// (`!all_read`) a record may be about one of them, and is kept.
 fn native_lines(records: &mut Vec<kernel_log::Record>, shown: &mut Shown, all_read: bool) -> Vec<Line> {
     records.retain(|record| match record {
-        kernel_log::Record::Refusal { comm, kernel_string, .. } => !shown.has(comm, kernel_string),
+        kernel_log::Record::Refusal { boot_ns, comm, kernel_string } => {
+            !shown.has(comm, kernel_string, *boot_ns)
+        }
         _ => true,
     });
     if all_read { std::mem::take(records).into_iter().map(native_line).collect() } else { Vec::new() }
@@ -287,11 +299,11 @@ mod tests {
     }
 
     fn record(comm: &str) -> kernel_log::Record {
-        kernel_log::Record::Refusal {
-            boot_ns: 1,
-            comm: comm.into(),
-            kernel_string: "/proc/kcore access".into(),
-        }
+        record_at(1, comm)
+    }
+
+    fn record_at(boot_ns: u64, comm: &str) -> kernel_log::Record {
+        kernel_log::Record::Refusal { boot_ns, comm: comm.into(), kernel_string: "/proc/kcore access".into() }
     }
 
     #[test]
@@ -304,6 +316,20 @@ mod tests {
         assert_eq!(lines("cat", &mut shown), 1, "another program's");
         assert_eq!(lines("dd", &mut shown), 0, "its own");
         assert_eq!(lines("dd", &mut shown), 1, "a second one");
+    }
+
+    #[test]
+    fn a_record_belongs_to_a_request_of_its_time_by_the_kernels_clock() {
+        let lines =
+            |at: u64, shown: &mut Shown| native_lines(&mut vec![record_at(at, "dd")], shown, true).len();
+        let mut shown = Shown::default();
+        shown.correct(&mut audited("dd"));
+        assert_eq!(lines(LATE_NS + 2, &mut shown), 1, "much later");
+        assert_eq!(lines(LATE_NS, &mut shown), 0, "its own");
+        // What is expected no more is forgotten.
+        shown.correct(&mut audited("dd"));
+        shown.correct(&mut Seen { boot_ns: LATE_NS * 2, ..audited("cat") });
+        assert_eq!(shown.expected.len(), 1);
     }
 
     #[test]

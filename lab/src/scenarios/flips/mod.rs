@@ -11,7 +11,7 @@ use crate::{
     guest::Guest,
     program::stockade,
     protocol::{Event, TOLD},
-    scenario::Scenario,
+    scenario::{Depends, Scenario},
 };
 
 mod changes;
@@ -31,10 +31,14 @@ pub(super) fn all() -> Vec<Scenario> {
         // Listed a few times in a process's life.
         let name: &'static str =
             Box::leak(format!("flips: what is assessed in the guest {boot}").into_boxed_str());
-        Scenario { name, boot, run: tell }
+        Scenario { name, boot, depends: Depends::Series, run: tell }
     };
-    let changed =
-        changes::all().map(|change| Scenario { name: change.name, boot: change.boot, run: changes::play });
+    let changed = changes::all().map(|change| Scenario {
+        name: change.name,
+        boot: change.boot,
+        depends: Depends::Series,
+        run: changes::play,
+    });
     boots.into_iter().map(tell).chain(changed).collect()
 }
 

@@ -17,14 +17,20 @@ use crate::{
     boots::Boot,
     guest::Guest,
     program::{run, stockade},
-    scenario::Scenario,
+    scenario::{Depends, Scenario},
 };
 
 pub(in crate::scenarios) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "assess leaves nothing behind", boot: Boot::AssessedTwice, run: nothing_left },
+    Scenario {
+        name: "assess leaves nothing behind",
+        boot: Boot::AssessedTwice,
+        depends: Depends::Series,
+        run: nothing_left,
+    },
     Scenario {
         name: "assess leaves nothing behind when it is killed",
         boot: Boot::AssessedTwice,
+        depends: Depends::Series,
         run: killed,
     },
 ];

@@ -10,14 +10,29 @@ use anyhow::{Result, ensure};
 use super::{Cgroup, Tool, apply, expect, lift_all, opens, stockade, waiting, watched};
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "a grant ends by itself", boot: Boot::Plain, run: ends },
-    Scenario { name: "setting the clock moves no grant's end", boot: Boot::Plain, run: clock },
-    Scenario { name: "grants are listed, revoked and outlive a policy", boot: Boot::Plain, run: life },
-    Scenario { name: "grants that make no sense are refused", boot: Boot::Plain, run: nonsense },
+    Scenario { name: "a grant ends by itself", boot: Boot::Plain, depends: Depends::Series, run: ends },
+    Scenario {
+        name: "setting the clock moves no grant's end",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: clock,
+    },
+    Scenario {
+        name: "grants are listed, revoked and outlive a policy",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: life,
+    },
+    Scenario {
+        name: "grants that make no sense are refused",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: nonsense,
+    },
 ];
 
 const TOOL: &str = "/tmp/bpftool";

@@ -7,18 +7,44 @@ use anyhow::{Context, Result, ensure};
 use super::{Cgroup, TREE, apply, expect, lift_all, opens, stockade, watched};
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "a scope decides for its cgroup and all below", boot: Boot::Plain, run: scope },
-    Scenario { name: "cgroups that appear later are in their scope at once", boot: Boot::Plain, run: later },
-    Scenario { name: "scopes tighten, and loosen where they say so", boot: Boot::Plain, run: nested },
-    Scenario { name: "an exception can be for a unit", boot: Boot::Plain, run: unit },
-    Scenario { name: "places work with the weaker attachment too", boot: Boot::NoBpfLsm, run: scope },
+    Scenario {
+        name: "a scope decides for its cgroup and all below",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: scope,
+    },
+    Scenario {
+        name: "cgroups that appear later are in their scope at once",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: later,
+    },
+    Scenario {
+        name: "scopes tighten, and loosen where they say so",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: nested,
+    },
+    Scenario {
+        name: "an exception can be for a unit",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: unit,
+    },
+    Scenario {
+        name: "places work with the weaker attachment too",
+        boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
+        run: scope,
+    },
     Scenario {
         name: "policies load under native confidentiality",
         boot: Boot::NativeConfidentiality,
+        depends: Depends::Series,
         run: under_native,
     },
 ];
@@ -117,6 +143,8 @@ fn unit(_: &Guest) -> Result<()> {
     lift_all()?;
     fs::create_dir_all(format!("{TREE}/system.slice"))?;
     let slice = Cgroup("/system.slice".into());
+    fs::create_dir_all("/run/systemd/system")?;
+    fs::write("/run/systemd/system/flash.service", "[Service]\nExecStart=/bin/true\n")?;
     let policy = "level = \"integrity\"\n\
          [[exception]]\nname = \"flash\"\nreasons = [\"dev-mem\"]\nunit = \"flash.service\"\n";
     apply(policy)?;

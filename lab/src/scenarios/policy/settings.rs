@@ -15,50 +15,101 @@ use super::{Cgroup, apply, lift_all, watched};
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 mod attachment;
 mod values;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "a frozen setting keeps its value whoever writes", boot: Boot::Plain, run: frozen },
-    Scenario { name: "a ratchet on a setting goes one way", boot: Boot::Plain, run: values::ratchets },
+    Scenario {
+        name: "a frozen setting keeps its value whoever writes",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: frozen,
+    },
+    Scenario {
+        name: "a ratchet on a setting goes one way",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: values::ratchets,
+    },
     Scenario {
         name: "odd spellings do not change a setting that is held",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: values::spellings,
     },
-    Scenario { name: "a frozen setting survives any bytes", boot: Boot::Plain, run: values::any_bytes },
-    Scenario { name: "strings and lists of numbers can be frozen", boot: Boot::Plain, run: values::texts },
+    Scenario {
+        name: "a frozen setting survives any bytes",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: values::any_bytes,
+    },
+    Scenario {
+        name: "strings and lists of numbers can be frozen",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: values::texts,
+    },
     Scenario {
         name: "user namespaces have settings of their own that are held",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: per_namespace,
     },
-    Scenario { name: "writes to settings are told and counted", boot: Boot::Plain, run: told },
-    Scenario { name: "audited settings let writes through", boot: Boot::Plain, run: audited },
-    Scenario { name: "settings follow the policy", boot: Boot::Plain, run: swapped },
+    Scenario {
+        name: "writes to settings are told and counted",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: told,
+    },
+    Scenario {
+        name: "audited settings let writes through",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: audited,
+    },
+    Scenario {
+        name: "settings follow the policy",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: swapped,
+    },
     Scenario {
         name: "killed at any step: settings are held or not",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: attachment::killed,
     },
-    Scenario { name: "the default settings go with the level", boot: Boot::Plain, run: default },
+    Scenario {
+        name: "the default settings go with the level",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: default,
+    },
     Scenario {
         name: "settings that are no longer held are noticed",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: attachment::detached,
     },
     Scenario {
         name: "settings need the root of the cgroup tree",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: attachment::no_cgroups,
     },
-    Scenario { name: "settings are held with the weaker attachment too", boot: Boot::NoBpfLsm, run: frozen },
+    Scenario {
+        name: "settings are held with the weaker attachment too",
+        boot: Boot::NoBpfLsm,
+        depends: Depends::Series,
+        run: frozen,
+    },
     Scenario {
         name: "settings are held under native confidentiality",
         boot: Boot::NativeConfidentiality,
+        depends: Depends::Series,
         run: frozen,
     },
 ];

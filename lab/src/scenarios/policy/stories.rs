@@ -20,18 +20,53 @@ use super::{
 };
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
     scenarios::enforcement,
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "story: hibernation is kept under integrity", boot: Boot::Plain, run: hibernation },
-    Scenario { name: "story: the MSR tool of a vendor", boot: Boot::Plain, run: msr_tool },
-    Scenario { name: "story: a crash kernel is loaded by kdump alone", boot: Boot::Plain, run: kdump },
-    Scenario { name: "story: bpftrace for the time of an incident", boot: Boot::Plain, run: incident },
-    Scenario { name: "story: pods are locked tighter than their host", boot: Boot::Plain, run: pods },
-    Scenario { name: "story: settings stay as they were set", boot: Boot::Plain, run: settings },
-    Scenario { name: "story: a build farm loads its modules and then no more", boot: Boot::Plain, run: farm },
+    Scenario {
+        name: "story: hibernation is kept under integrity",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: hibernation,
+    },
+    Scenario {
+        name: "story: the MSR tool of a vendor",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: msr_tool,
+    },
+    Scenario {
+        name: "story: a crash kernel is loaded by kdump alone",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: kdump,
+    },
+    Scenario {
+        name: "story: bpftrace for the time of an incident",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: incident,
+    },
+    Scenario {
+        name: "story: pods are locked tighter than their host",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: pods,
+    },
+    Scenario {
+        name: "story: settings stay as they were set",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: settings,
+    },
+    Scenario {
+        name: "story: a build farm loads its modules and then no more",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: farm,
+    },
 ];
 
 /// The guide itself: a story that prints something else than what is played cannot be.
@@ -211,6 +246,8 @@ fn kdump(_: &Guest) -> Result<()> {
     let chapter = Chapter::of("A crash kernel, loaded by kdump alone")?;
     let path = "/usr/sbin/kexec";
     let _tool = program(path)?;
+    fs::create_dir_all("/run/systemd/system")?;
+    fs::write("/run/systemd/system/kdump-tools.service", "[Service]\nExecStart=/usr/sbin/kexec -p\n")?;
     apply(chapter.policy(0)?)?;
     // Made when the service starts, after the policy was applied.
     let service = branch("/system.slice/kdump-tools.service")?;

@@ -14,35 +14,74 @@ use anyhow::{Context, Result, ensure};
 use super::{Tool, apply, enforced, expect, lift_all, opens, stockade, through, waiting, watched, write};
 use crate::{
     guest::Guest,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "an excepted program gets through and no other", boot: Boot::Plain, run: program },
-    Scenario { name: "a program replaced on disk is excepted no more", boot: Boot::Plain, run: replaced },
+    Scenario {
+        name: "an excepted program gets through and no other",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: program,
+    },
+    Scenario {
+        name: "a program replaced on disk is excepted no more",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: replaced,
+    },
     Scenario {
         name: "loader variables and tracers cost a program its exception",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: influenced,
     },
     Scenario {
         name: "children inherit an exception only where it says so",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: children,
     },
-    Scenario { name: "the link to the executable excepts nobody", boot: Boot::Plain, run: disguised },
-    Scenario { name: "an exception can demand a user beside a program", boot: Boot::Plain, run: user },
-    Scenario { name: "an exception ends when it says so", boot: Boot::Plain, run: expires },
-    Scenario { name: "who ran before being excepted is named", boot: Boot::Plain, run: before },
+    Scenario {
+        name: "the link to the executable excepts nobody",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: disguised,
+    },
+    Scenario {
+        name: "an exception can demand a user beside a program",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: user,
+    },
+    Scenario {
+        name: "an exception ends when it says so",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: expires,
+    },
+    Scenario {
+        name: "who ran before being excepted is named",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: before,
+    },
     Scenario {
         name: "a program executed while no program was excepted has no exception later",
         boot: Boot::Plain,
+        depends: Depends::Series,
         run: meanwhile,
     },
-    Scenario { name: "a policy that is wrong changes nothing", boot: Boot::Plain, run: wrong },
+    Scenario {
+        name: "a policy that is wrong changes nothing",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: wrong,
+    },
     Scenario {
         name: "without the BPF security module exceptions by program are refused",
         boot: Boot::NoBpfLsm,
+        depends: Depends::UserSide,
         run: no_lsm,
     },
 ];

@@ -22,21 +22,28 @@ use super::{Cgroup, Tool, apply, expect, lift_all, opens, stockade, write};
 use crate::{
     guest::Guest,
     program::with_env,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "ten thousand changes of policy and no decision of neither",
         boot: Boot::TwoProcessors,
+        depends: Depends::Series,
         run: flips,
     },
     Scenario {
         name: "killed while applying a policy: the old one or the new",
         boot: Boot::Plain,
+        depends: Depends::UserSide,
         run: killed,
     },
-    Scenario { name: "ten thousand exceptions and a thousand scopes load", boot: Boot::Plain, run: large },
+    Scenario {
+        name: "ten thousand exceptions and a thousand scopes load",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: large,
+    },
 ];
 
 const TOOL: &str = "/tmp/flipper";

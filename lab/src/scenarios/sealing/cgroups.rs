@@ -8,7 +8,7 @@ use super::{BUSYBOX, kcore_opens, lift_all, mem_opens, policy::Cgroup, policy::o
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
     scenarios::{
         Mounted,
         cgroups::{CONTROLLERS, mount, mount_v1},
@@ -16,15 +16,31 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "seal: with both cgroup versions it succeeds", boot: Boot::Sealed, run: hybrid },
-    Scenario { name: "seal: with cgroup v2 mounted over it succeeds", boot: Boot::Sealed, run: covered },
+    Scenario {
+        name: "seal: with both cgroup versions it succeeds",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: hybrid,
+    },
+    Scenario {
+        name: "seal: with cgroup v2 mounted over it succeeds",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: covered,
+    },
     Scenario {
         name: "seal: with cgroup v2 mounted elsewhere alone it succeeds",
         boot: Boot::Sealed,
+        depends: Depends::Series,
         run: elsewhere,
     },
     // From here on sealed.
-    Scenario { name: "seal: with cgroup v1 alone it holds", boot: Boot::SealedLegacy, run: legacy },
+    Scenario {
+        name: "seal: with cgroup v1 alone it holds",
+        boot: Boot::SealedLegacy,
+        depends: Depends::Series,
+        run: legacy,
+    },
 ];
 
 const ROOT: &str = "/sys/fs/cgroup";

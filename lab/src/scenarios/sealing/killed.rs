@@ -10,25 +10,33 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: killed before the commit the old state is in force",
         boot: Boot::Sealed,
+        depends: Depends::UserSide,
         run: before,
     },
     Scenario {
         name: "seal: leftovers of a kill go with the next command",
         boot: Boot::Sealed,
+        depends: Depends::UserSide,
         run: cleaned_up,
     },
     // From here on sealed.
-    Scenario { name: "seal: killed after the commit it holds", boot: Boot::SealedKilled, run: after },
+    Scenario {
+        name: "seal: killed after the commit it holds",
+        boot: Boot::SealedKilled,
+        depends: Depends::Series,
+        run: after,
+    },
     Scenario {
         name: "seal: killed while a policy is added the old ones or the new one are in force",
         boot: Boot::SealedKilled,
+        depends: Depends::UserSide,
         run: stacking,
     },
 ];

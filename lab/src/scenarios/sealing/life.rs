@@ -12,23 +12,54 @@ use super::{
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     // From here on sealed.
-    Scenario { name: "seal: integrity is sealed and verified", boot: Boot::Sealed, run: sealed },
-    Scenario { name: "seal: it needs nothing but the kernel", boot: Boot::Sealed, run: needs_nothing },
-    Scenario { name: "seal: there is no way back", boot: Boot::Sealed, run: no_way_back },
-    Scenario { name: "seal: a laxer policy is refused, with every reason", boot: Boot::Sealed, run: laxer },
-    Scenario { name: "seal: watch and counters go on", boot: Boot::Sealed, run: goes_on },
-    Scenario { name: "seal: grants cannot be added", boot: Boot::Sealed, run: no_grant },
+    Scenario {
+        name: "seal: integrity is sealed and verified",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: sealed,
+    },
+    Scenario {
+        name: "seal: it needs nothing but the kernel",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: needs_nothing,
+    },
+    Scenario {
+        name: "seal: there is no way back",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: no_way_back,
+    },
+    Scenario {
+        name: "seal: a laxer policy is refused, with every reason",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: laxer,
+    },
+    Scenario {
+        name: "seal: watch and counters go on",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: goes_on,
+    },
+    Scenario {
+        name: "seal: grants cannot be added",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: no_grant,
+    },
 ];
 
 /// After everything else that is sealed.
 pub(super) const LAST: &[Scenario] = &[Scenario {
     name: "seal: without its description it holds and is not added to",
     boot: Boot::Sealed,
+    depends: Depends::UserSide,
     run: lost,
 }];
 

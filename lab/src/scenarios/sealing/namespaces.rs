@@ -8,20 +8,30 @@ use super::{BUSYBOX, as_before, enforced_unsealed, lift_all, mem_opens, policy::
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
     scenarios::namespaces::inside,
 };
 
 /// Before anything is sealed.
-pub(super) const BEFORE: &[Scenario] =
-    &[Scenario { name: "seal: a container seals nothing and says so", boot: Boot::Sealed, run: before }];
+pub(super) const BEFORE: &[Scenario] = &[Scenario {
+    name: "seal: a container seals nothing and says so",
+    boot: Boot::Sealed,
+    depends: Depends::UserSide,
+    run: before,
+}];
 
 /// Once it is.
 pub(super) const AFTER: &[Scenario] = &[
-    Scenario { name: "seal: it holds for containers and in other cgroups", boot: Boot::Sealed, run: holds },
+    Scenario {
+        name: "seal: it holds for containers and in other cgroups",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: holds,
+    },
     Scenario {
         name: "seal: from a container nobody says that nothing is enforced",
         boot: Boot::Sealed,
+        depends: Depends::UserSide,
         run: told,
     },
 ];

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -26,22 +26,31 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: an excepted program gets through and no other",
         boot: Boot::SealedPrograms,
+        depends: Depends::Series,
         run: sealed,
     },
-    Scenario { name: "seal: a program loses its exception as ever", boot: Boot::SealedPrograms, run: lost },
+    Scenario {
+        name: "seal: a program loses its exception as ever",
+        boot: Boot::SealedPrograms,
+        depends: Depends::Series,
+        run: lost,
+    },
     Scenario {
         name: "seal: what was granted before it ends by itself",
         boot: Boot::SealedPrograms,
+        depends: Depends::Series,
         run: ends,
     },
     Scenario {
         name: "seal: a grant can be revoked and no other made",
         boot: Boot::SealedPrograms,
+        depends: Depends::Series,
         run: revoked,
     },
     Scenario {
         name: "seal: a sealed exception can be taken away",
         boot: Boot::SealedPrograms,
+        depends: Depends::Series,
         run: taken_away,
     },
 ];

@@ -12,32 +12,75 @@ use super::{
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
     scenarios::residual::left_open::KexecImage,
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "seal: nothing enforced is nothing to seal", boot: Boot::Sealed, run: nothing },
-    Scenario { name: "seal: a policy that refuses nothing is not sealed", boot: Boot::Sealed, run: idle },
-    Scenario { name: "seal: tracing switched off is named", boot: Boot::Sealed, run: tracing_off },
-    Scenario { name: "seal: a kernel loaded for kexec is named", boot: Boot::Sealed, run: kexec },
-    Scenario { name: "seal: without root it is refused", boot: Boot::Sealed, run: not_root },
-    Scenario { name: "seal: a lost description is named", boot: Boot::Sealed, run: description },
-    Scenario { name: "seal: each foreign program is named", boot: Boot::Sealed, run: foreign },
-    Scenario { name: "seal: an attached foreign program is named", boot: Boot::Sealed, run: attached },
+    Scenario {
+        name: "seal: nothing enforced is nothing to seal",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: nothing,
+    },
+    Scenario {
+        name: "seal: a policy that refuses nothing is not sealed",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: idle,
+    },
+    Scenario {
+        name: "seal: tracing switched off is named",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: tracing_off,
+    },
+    Scenario {
+        name: "seal: a kernel loaded for kexec is named",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: kexec,
+    },
+    Scenario {
+        name: "seal: without root it is refused",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: not_root,
+    },
+    Scenario {
+        name: "seal: a lost description is named",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: description,
+    },
+    Scenario {
+        name: "seal: each foreign program is named",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: foreign,
+    },
+    Scenario {
+        name: "seal: an attached foreign program is named",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: attached,
+    },
     Scenario {
         name: "seal: foreign programs can be trusted by id and by tag",
         boot: Boot::Sealed,
+        depends: Depends::Series,
         run: trust,
     },
     Scenario {
         name: "seal: programs that reach nothing are nobody's business",
         boot: Boot::Sealed,
+        depends: Depends::Series,
         run: others,
     },
     Scenario {
         name: "seal: without bpf among the modules it is refused with the remedy",
         boot: Boot::NoBpfLsm,
+        depends: Depends::UserSide,
         run: no_lsm,
     },
 ];

@@ -12,16 +12,27 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "seal: a policy with scopes needs best effort", boot: Boot::SealedScopes, run: refused },
+    Scenario {
+        name: "seal: a policy with scopes needs best effort",
+        boot: Boot::SealedScopes,
+        depends: Depends::Series,
+        run: refused,
+    },
     // From here on sealed.
-    Scenario { name: "seal: scopes hold, and new cgroups get theirs", boot: Boot::SealedScopes, run: holds },
+    Scenario {
+        name: "seal: scopes hold, and new cgroups get theirs",
+        boot: Boot::SealedScopes,
+        depends: Depends::Series,
+        run: holds,
+    },
     Scenario {
         name: "seal: without the pins only new cgroups are left out",
         boot: Boot::SealedScopes,
+        depends: Depends::Series,
         run: unpinned,
     },
 ];

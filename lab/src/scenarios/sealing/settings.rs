@@ -13,19 +13,21 @@ use super::{BUSYBOX, as_before, enforced_unsealed, lift_all, policy::apply, text
 use crate::{
     guest::Guest,
     program::{run, stockade},
-    scenario::{Boot, Scenario, Skip},
+    scenario::{Boot, Depends, Scenario, Skip},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: whoever has a file open that it would keep is named",
         boot: Boot::SealedSettings,
+        depends: Depends::Series,
         run: held_open,
     },
     // From here on sealed.
     Scenario {
         name: "seal: settings and files of other modules are held",
         boot: Boot::SealedSettings,
+        depends: Depends::Series,
         run: holds,
     },
 ];

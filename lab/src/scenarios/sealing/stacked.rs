@@ -9,7 +9,7 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
     scenarios::{
         waiting::until,
         watching::{self, Watching},
@@ -17,10 +17,16 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "seal: a stricter policy is added, and then another", boot: Boot::Sealed, run: added },
+    Scenario {
+        name: "seal: a stricter policy is added, and then another",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: added,
+    },
     Scenario {
         name: "seal: what one policy refuses the others do not tell again",
         boot: Boot::Sealed,
+        depends: Depends::Series,
         run: once,
     },
 ];

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Scenario},
+    scenario::{Boot, Depends, Scenario},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -20,6 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: trusted programs stay and no others come",
         boot: Boot::SealedTrusting,
+        depends: Depends::Series,
         run: trusting,
     },
 ];

@@ -4,15 +4,13 @@ A child takes one of the loaded profiles and loses a capability by it, which lea
 Most of what a profile refuses is logged. Not so a capability that the kernel only asks for to decide what to show: attributes of the
 kind `trusted` are listed for CAP_SYS_ADMIN, and left out for everybody else. They are the child's own, on a file in memory.
 */
-use std::{ffi::CStr, fs, io, os::fd::RawFd, time::Duration};
+use std::{ffi::CStr, fs, io, os::fd::RawFd};
 
 use super::{CONFINEMENT, Profiles, processes::label};
 use crate::{
     Finding, How, System, Verdict,
     child::{self, End},
 };
-
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// As many profiles are tried: some grant the capability.
 const PROFILES: usize = 4;
@@ -51,7 +49,7 @@ pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
     let mut granted = Vec::new();
     for name in names {
         // It ends before it writes anything, which its profile may not grant.
-        let end = match child::run(LIMIT, |_| child::leave(try_profile(name))) {
+        let end = match child::run(child::TRIAL, |_| child::leave(try_profile(name))) {
             Ok((end, _)) => end,
             Err(error) => return unknown(&format!("no child could be started: {error}")),
         };
@@ -77,8 +75,10 @@ pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
                 let error = io::Error::from_raw_os_error(status - NOT_TAKEN);
                 return unknown(&format!("a child could not take the profile {name}: {error}"));
             }
-            End::Exited(_) | End::Signal(_) | End::TooLong => {
-                return unknown(&format!("the child that took the profile {name} did not come to an answer"));
+            End::Exited(_) | End::Signal(_) | End::TooLong(_) | End::TooMuch | End::Unseen => {
+                return unknown(&format!(
+                    "the child that took the profile {name} did not come to an answer: it {end}"
+                ));
             }
         }
     }

@@ -3,13 +3,11 @@ Files in which the kernel's addresses have stood, read by a child that has no ri
 
 What is found is never told: where it stands is.
 */
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use crate::{Finding, How, System, Verdict, child, child::End, few, instructions::Instructions, nobody};
 
 const ID: &str = "aslr.leaks";
-
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// As much is read of each. An address stands in every line or in none.
 const SIZE: u64 = 64 << 10;
@@ -49,7 +47,7 @@ pub(super) fn finding(system: &System) -> Finding {
     if !system.is_live() {
         return Finding::unknown(ID, How::Tried, "not tried: this is not the running machine");
     }
-    let ended = child::run(LIMIT, |out| {
+    let ended = child::run(child::TRIAL, |out| {
         if let Err(error) = nobody::become_nobody() {
             let _ = writeln!(out, "!{error}");
             return;

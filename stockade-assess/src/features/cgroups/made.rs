@@ -58,9 +58,9 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes a cgroup. Processes that were killed in it may take an instant to go.
+/// Removes a cgroup. Processes that were killed in it may take an instant to go, and some seconds where many wait for a processor.
 fn remove(folder: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 40;
+    const ATTEMPTS: u32 = 2000;
     let mut last = fs::remove_dir(folder);
     for _ in 0..ATTEMPTS {
         match &last {

@@ -9,7 +9,6 @@ use std::{
     io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use super::{
@@ -21,8 +20,6 @@ use crate::{
     Finding, How, System, Verdict,
     child::{self, End},
 };
-
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// So many processes fit: the child and two of its own.
 const PROCESSES: u32 = 3;
@@ -234,14 +231,14 @@ fn within(
 ) -> io::Result<(String, Cgroup)> {
     let cgroup = Cgroup::make(place)?;
     fs::write(cgroup.folder.join(file), limit.to_string())?;
-    let (end, said) = child::run(LIMIT, |out| {
+    let (end, said) = child::run(child::TRIAL, |out| {
         cgroup.leave_to_parent();
         let _ = duty(out, &cgroup);
     })?;
     let said = match end {
         End::Exited(_) => String::from_utf8_lossy(&said).into_owned(),
         End::Signal(signal) => format!("ended by signal {signal}"),
-        End::TooLong => "no answer in time".into(),
+        End::TooLong(_) | End::TooMuch | End::Unseen => format!("no answer: it {end}"),
     };
     Ok((said, cgroup))
 }
@@ -323,7 +320,7 @@ mod tests {
         assert_eq!(verdict(ENDED, 0), Verdict::Unknown);
         assert_eq!(verdict("not refused, 1310720 bytes used", 0), Verdict::Fail);
         assert_eq!(verdict("not refused, 4096 bytes used", 0), Verdict::Unknown);
-        for unclear in ["outside 1", "entering 13", "more refused 1", "no answer in time", ""] {
+        for unclear in ["outside 1", "entering 13", "more refused 1", "no answer: it hangs", ""] {
             assert_eq!(verdict(unclear, 1), Verdict::Unknown, "{unclear}");
         }
         assert_eq!(plain("outside 1"), "outside: Operation not permitted (os error 1)");

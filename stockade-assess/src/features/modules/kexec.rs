@@ -24,7 +24,7 @@ const SEGMENTS: &str = "kexec_load";
 const FILE: &str = "kexec_file_load";
 
 /// How often a call is made again while somebody else loads a kernel, and how long is waited between.
-const TIMES: u32 = 20;
+const TIMES: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
 const DISABLED: &str = "/proc/sys/kernel/kexec_load_disabled";

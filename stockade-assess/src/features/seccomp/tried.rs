@@ -1,12 +1,10 @@
 /*!
 What a child tries: a filter that refuses one system call and traps another, and switching off speculation for good.
 */
-use std::{io, mem, time::Duration};
+use std::{io, mem};
 
 use super::{AVAILABLE, FILTER, SPECULATION, no_filters};
 use crate::{Finding, How, System, Verdict, child, child::End};
-
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// What the filter answers in the kernel's place: nothing that getppid(2) could say.
 const REFUSAL: i32 = libc::EXDEV;
@@ -29,7 +27,7 @@ pub(super) fn filter(system: &System) -> Finding {
     if !system.is_live() {
         return Finding::unknown(FILTER, How::Tried, child::NOT_TRIED);
     }
-    let (end, said) = match child::run(LIMIT, |out| {
+    let (end, said) = match child::run(child::TRIAL, |out| {
         let _ = match install() {
             Ok(()) => write!(out, "{}", refused()),
             Err(error) => write!(out, "{NOT_INSTALLED}{error}"),
@@ -50,9 +48,7 @@ fn judge(end: End, said: &str) -> Finding {
         // What is blocked or has no handler ends who was trapped.
         End::Exited(TRAPPED) | End::Signal(libc::SIGSYS) => (Some(true), "it was trapped".to_owned()),
         End::Exited(NOT_TRAPPED) => (Some(false), "it was not trapped".to_owned()),
-        End::Exited(status) => (None, format!("it ended with status {status}")),
-        End::Signal(signal) => (None, format!("it was ended by signal {signal}")),
-        End::TooLong => (None, "it did not end".to_owned()),
+        _ => (None, format!("it {end}")),
     };
     let refused = Refused::of(said);
     let finding = if let Some(error) = said.strip_prefix(NOT_INSTALLED) {
@@ -225,7 +221,7 @@ pub(super) fn speculation(system: &System) -> Finding {
     if !system.is_live() {
         return Finding::unknown(SPECULATION, How::Tried, child::NOT_TRIED);
     }
-    let tried = child::run(LIMIT, |out| {
+    let tried = child::run(child::TRIAL, |out| {
         for (which, _) in SPECULATIONS {
             let before = control(libc::PR_GET_SPECULATION_CTRL, which, 0);
             let _ = control(libc::PR_SET_SPECULATION_CTRL, which, FORCE_DISABLED);
@@ -314,11 +310,11 @@ mod tests {
         assert_eq!(judge(End::Exited(NOT_TRAPPED), &both).verdict, Verdict::Fail);
         // Nobody knows what it would have said.
         assert_eq!(judge(End::Exited(TRAPPED), &unheard).verdict, Verdict::Unknown);
-        assert_eq!(judge(End::TooLong, &both).verdict, Verdict::Unknown);
+        assert_eq!(judge(End::TooMuch, &both).verdict, Verdict::Unknown);
         assert_eq!(judge(End::Signal(libc::SIGKILL), &both).verdict, Verdict::Unknown);
         assert_eq!(judge(End::Exited(child::PANICKED), "a panic").verdict, Verdict::Unknown);
         assert_eq!(judge(End::Exited(0), "filter not installed: no").verdict, Verdict::Unknown);
-        assert_eq!(judge(End::TooLong, "").verdict, Verdict::Unknown);
+        assert_eq!(judge(End::TooMuch, "").verdict, Verdict::Unknown);
         assert_eq!(filter(&System::fake(&[("/proc/sys/kernel/x", "")])).verdict, Verdict::Fail);
         assert_eq!(filter(&System::fake(&[])).verdict, Verdict::Unknown);
     }

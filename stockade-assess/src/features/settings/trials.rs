@@ -1,11 +1,9 @@
 /*!
 A child without rights that asks the kernel for what only root should get. What it gets it closes or loses with its end.
 */
-use std::{fs, io, ptr, time::Duration};
+use std::{fs, io, ptr};
 
 use crate::{child, nobody};
-
-const LIMIT: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +97,7 @@ impl All {
 }
 
 pub(super) fn run() -> Result<All, String> {
-    let ended = child::run(LIMIT, |out| {
+    let ended = child::run(child::TRIAL, |out| {
         if let Err(error) = nobody::become_nobody() {
             let _ = write!(out, "!{error}");
             return;

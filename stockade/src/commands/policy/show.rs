@@ -122,7 +122,7 @@ pub struct AcceptedReport {
 pub fn run(flags: &flags::PolicyShow, json: bool) -> Result<Exit> {
     let loaded = super::read(&flags.files)?;
     if flags.canonical {
-        output::text(&show::canonical(&loaded.policy.with_units(stockade_kernel::cgroups::of_unit)))?;
+        output::text(&show::canonical(&loaded.policy.try_with_units(stockade_kernel::cgroups::of_unit)?))?;
     } else if json {
         output::json(&report(&loaded))?;
     } else {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
+use stockade_kernel::cgroups;
 use stockade_policy::{
     model::Mode,
     recorded::Outcome,
@@ -58,7 +59,9 @@ pub fn run(flags: &flags::PolicyTest, json: bool) -> Result<Exit> {
     let record = super::record(&flags.events)?;
     let policy = if flags.enforce { loaded.policy.clone().enforcing() } else { loaded.policy.clone() };
     let (auto, why) = super::auto(&policy)?;
-    let find = unit::finder(record.cgroups());
+    // A unit that is neither in the record nor known here asked for nothing that was recorded: any path of its own will do.
+    let here = |unit: &str| cgroups::of_unit(unit).unwrap_or_else(|_| unit::usual(unit));
+    let find = unit::finder(record.cgroups(), here);
     let mut replay = replay::replay(&record, &policy, auto, find, Timestamp::now());
     replay.caveats.extend(why.map(|why| format!("{why}; the record may be of another machine")));
     if policy.mode.value == Mode::Audit {

@@ -29,7 +29,7 @@ use stockade_lab::{
 const BURST: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(5200);
 
-fn main() -> Result<()> {
+pub fn run() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     let sealed = fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == SEALED);
     let settings = if sealed { &Setting::SEALED[..] } else { &Setting::ALL };

@@ -26,7 +26,7 @@ struct Subject {
     call: Box<dyn FnMut()>,
 }
 
-fn main() -> Result<()> {
+pub fn run() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     println!("kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
     let mut subjects = subjects()?;
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let audited = measure_all(&mut subjects, Some(&mut reader))?;
     print_row("Stockade, audited, event read by a live reader", &audited, Some(&floor));
     drop(reader);
-    run(&["lift"])?;
+    stockade(&["lift"])?;
     policies(&mut subjects, &floor)?;
 
     // Last, since native lockdown only goes up.
@@ -138,7 +138,7 @@ fn commands() -> Result<()> {
         command(name, args, status)?;
     }
     println!();
-    run(&["lift"])
+    stockade(&["lift"])
 }
 
 fn command(name: &str, args: &[&str], status: i32) -> Result<()> {
@@ -216,7 +216,7 @@ fn policies(subjects: &mut [Subject], floor: &[u64]) -> Result<()> {
     let excepted = measure_all(subjects, Some(&mut reader))?;
     print_row("Let through by an exception for a cgroup", &excepted, Some(floor));
     drop(reader);
-    run(&["lift"])
+    stockade(&["lift"])
 }
 
 fn subjects() -> Result<Vec<Subject>> {
@@ -299,10 +299,10 @@ fn statistics(subjects: &mut [Subject]) -> Result<()> {
 }
 
 fn enforce(args: &[&str]) -> Result<()> {
-    run(&[&["enforce"], args].concat())
+    stockade(&[&["enforce"], args].concat())
 }
 
-fn run(args: &[&str]) -> Result<()> {
+fn stockade(args: &[&str]) -> Result<()> {
     let output = Command::new("/bin/stockade").args(args).output().context("run stockade")?;
     ensure!(output.status.success(), "stockade {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

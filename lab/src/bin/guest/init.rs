@@ -3,12 +3,11 @@ PID 1 of a guest: makes the file system a normal system would have, does what `s
 kernel's command line says, and powers off.
 
 ```text
-stockade.run=boot:plain    play the scenarios of this boot, each in a process of its own; results on ttyS1
+stockade.run=play          play the scenarios that the host orders on ttyS1, each in a process of its own; results on ttyS1
 stockade.run=exec:/path    run a program, what it prints goes to ttyS1
 stockade.run=again:/path   the same, and reboot instead
 stockade.run=demo          the same with /bin/stockade-demo
 stockade.run=shell         a shell on ttyS2
-stockade.only=WORD         only the scenarios whose name contains it
 ```
 
 On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR` and
@@ -32,14 +31,14 @@ use std::{
 use anyhow::{Context, bail};
 use stockade_lab::{
     attacks, boots,
-    guest::{Guest, exit_status},
-    protocol::{AGAIN, ENDED, Event, Listed, Outcome, TOLD, is_trouble},
-    scenario::{Boot, Scenario, Skip},
+    guest::{Guest, exit_status, patience},
+    protocol::{AGAIN, ENDED, Event, Listed, Order, Outcome, TOLD, is_trouble},
+    scenario::{Scenario, Skip},
     scenarios, userland,
 };
 
-/// A scenario that takes longer hangs.
-const TIMEOUT: Duration = Duration::from_mins(3);
+/// A scenario that takes longer hangs: in seconds, see [`patience`].
+const TIMEOUT: u64 = 180;
 
 /// Exit status of a scenario's process that returned [`Skip`].
 const SKIPPED: u8 = 77;
@@ -60,7 +59,7 @@ const MOUNTS: [(&str, &str); 10] = [
     ("tmpfs", "/run"),
 ];
 
-fn main() -> ExitCode {
+pub fn run() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
@@ -71,13 +70,13 @@ fn main() -> ExitCode {
         // The kernel hands unknown words of its command line to PID 1.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
-                eprintln!("stockade-guest-init: {error:#}");
+                eprintln!("stockade-guest: {error:#}");
             }
             power_off()
         }
         _ => {
             eprintln!(
-                "stockade-guest-init: this is the first program of the lab's guests; on a host it only knows --list"
+                "stockade-guest: this is the first program of the lab's guests; on a host it only knows --list"
             );
             ExitCode::from(2)
         }
@@ -86,7 +85,8 @@ fn main() -> ExitCode {
 
 fn list() -> ExitCode {
     for scenario in scenarios::all() {
-        let listed = Listed { name: scenario.name.to_owned(), boot: scenario.boot };
+        let listed =
+            Listed { name: scenario.name.to_owned(), boot: scenario.boot, depends: scenario.depends };
         println!("{}", serde_json::to_string(&listed).expect("names and boots are plain text"));
     }
     ExitCode::SUCCESS
@@ -154,16 +154,17 @@ fn init() -> anyhow::Result<()> {
     let word = |name: &str| cmdline.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
     let run = word("stockade.run").context("the kernel's command line has no stockade.run=")?;
     match run.split_once(':').unwrap_or((run, "")) {
-        ("boot", boot) => {
-            let boot = Boot::from_name(boot).with_context(|| format!("there is no boot {boot}"))?;
+        ("play", _) => {
             let mut host = Host(raw_tty("/dev/ttyS1")?);
             // Firmware may have left half a line there.
             host.0.write_all(b"\n").context("writing to ttyS1")?;
             for detail in notes {
                 host.tell(&Event::Note { detail })?;
             }
-            let only = word("stockade.only").unwrap_or("");
-            play_all(&mut host, boot, only)
+            // The host may save the machine here, and resume it often: nothing before may depend on the order.
+            host.tell(&Event::Ready)?;
+            let order = host.order()?;
+            play_all(&mut host, &order)
         }
         ("exec", path) => exec(path),
         ("again", path) => {
@@ -185,12 +186,24 @@ impl Host {
         line.push(b'\n');
         self.0.write_all(&line).context("writing to ttyS1")
     }
+
+    /// Waits for the order.
+    fn order(&mut self) -> anyhow::Result<Order> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\n") {
+            self.0.read_exact(&mut byte).context("reading the order from ttyS1")?;
+            line.push(byte[0]);
+        }
+        serde_json::from_slice(&line)
+            .with_context(|| format!("reading the order {}", String::from_utf8_lossy(&line)))
+    }
 }
 
-fn play_all(host: &mut Host, boot: Boot, only: &str) -> anyhow::Result<()> {
+fn play_all(host: &mut Host, order: &Order) -> anyhow::Result<()> {
     let mut log = KernelLog::open()?;
     for scenario in scenarios::all() {
-        if scenario.boot != boot || !scenario.name.contains(only) {
+        if scenario.boot != order.boot || !order.play.iter().any(|name| name == scenario.name) {
             continue;
         }
         host.tell(&Event::Start { name: scenario.name.to_owned() })?;
@@ -250,7 +263,8 @@ fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     }
     let result = match status {
         None => {
-            detail += &format!("\nit did not end within {} s", TIMEOUT.as_secs());
+            detail +=
+                &format!("\nit did not end within {} s of the guest's clock", patience(TIMEOUT).as_secs());
             Outcome::Failed
         }
         Some(status) if status.success() => return Ok((Outcome::Passed, String::new())),
@@ -272,7 +286,7 @@ fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if begin.elapsed() > TIMEOUT {
+        if begin.elapsed() > patience(TIMEOUT) {
             break None;
         }
         thread::sleep(Duration::from_millis(2));

@@ -11,7 +11,7 @@ use std::{
 /// Whether a command ended in another way than the tour tells.
 static OTHERWISE: AtomicBool = AtomicBool::new(false);
 
-fn main() -> ExitCode {
+pub fn run() -> ExitCode {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     tell(&format!("You are root in a throw-away machine with Debian's kernel {}.", release.trim()));
     tell("Nothing is locked down yet. Every door that lockdown guards is open to root:");
@@ -46,9 +46,25 @@ fn main() -> ExitCode {
     );
     show(0, &["stockade", "status"]);
 
-    tell("And back:");
+    tell("And back: what is enforced, root can lift.");
     show(0, &["stockade", "lift"]);
     show(0, &["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
+
+    tell("Unless it is sealed. From here on nobody takes it off before the next boot:");
+    show(0, &["stockade", "enforce", "integrity"]);
+    show(0, &["stockade", "seal"]);
+    tell("Root tries all the same. To lift it, to apply a laxer policy, to let a program through:");
+    show(1, &["stockade", "lift"]);
+    show(1, &["stockade", "enforce", "none"]);
+    show(1, &["stockade", "grant", "dev-mem", "--for", "10m", "--exe", "/bin/busybox"]);
+    tell("To silence every program that is attached to the kernel's functions:");
+    show(1, &["sh", "-c", "echo 0 > /proc/sys/kernel/ftrace_enabled"]);
+    tell("To take away the file systems that enforcement came by:");
+    show(0, &["umount", "-l", "/sys/fs/bpf"]);
+    show(0, &["umount", "-l", "/sys/fs/cgroup"]);
+    tell("It holds. status tries the seal and a door before it says so:");
+    show(1, &["dd", "if=/dev/mem", "of=/dev/null", "bs=1", "count=1"]);
+    show(0, &["stockade", "status"]);
     tell("That was it. To play yourself: cargo xtask demo --shell");
     ExitCode::from(u8::from(OTHERWISE.load(Ordering::Relaxed)))
 }

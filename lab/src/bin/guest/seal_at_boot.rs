@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use stockade_lab::{program::stockade, reboots::Sealed};
 
-fn main() -> Result<()> {
+pub fn run() -> Result<()> {
     let before = stockade(&["status", "--json"])?.exits(1)?.json()?;
     ensure!(before["stockade"].is_null(), "something outlasted the reboot: {before}");
     stockade(&["enforce", "integrity"])?.exits(0)?;

@@ -1,0 +1,233 @@
+/*!
+A running QEMU: the lines its guest writes, the lines it is sent, and the limit on what it may do without a word.
+
+The limit counts the processor time that QEMU used, and a hang is a QEMU that neither runs nor waits for a processor.
+So a busy host fails no scenario.
+*/
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+
+use crate::tool;
+
+/// How a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It powered off or rebooted, or crashed: its last lines tell.
+    Off,
+    /// It was ended: it had used the processor time of its limit without a line.
+    Spun,
+    /// It was ended: for [`IDLE`] it had done nothing.
+    Hung,
+    /// It was ended since nothing more was wanted from it.
+    Enough,
+}
+
+impl End {
+    /// The same for people, after "the guest".
+    #[must_use]
+    pub fn words(self, limit: Duration) -> String {
+        match self {
+            End::Off | End::Enough => "ended early".to_owned(),
+            End::Spun => format!("used {} s of processor time without a word and was ended", limit.as_secs()),
+            End::Hung => format!("did nothing for {} s and was ended", IDLE.as_secs()),
+        }
+    }
+}
+
+/// A line of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// How much processor time QEMU has used by now.
+    pub used: Duration,
+}
+
+/// What to do after a line of the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for the next one.
+    Hear,
+    /// Write this line to the guest, then wait.
+    Say(String),
+    /// End the guest.
+    End,
+}
+
+/// A guest that does nothing for so long hangs. No scenario sleeps longer.
+pub const IDLE: Duration = Duration::from_mins(5);
+
+/// A guest that works less than one part in so many does nothing: its timers tick all the same.
+const IDLE_PART: u32 = 20;
+
+/// How often the limits are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A QEMU that was started.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    reader: JoinHandle<()>,
+    complaints: PathBuf,
+}
+
+impl Running {
+    /// Starts it. Its own complaints go to this file.
+    pub fn start(mut qemu: Command, complaints: PathBuf) -> anyhow::Result<Running> {
+        let log = File::create(&complaints).context("creating a log for QEMU")?;
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = qemu.spawn().map_err(|e| tool::explain(&e, &qemu))?;
+        let input = child.stdin.take().context("QEMU's input was piped")?;
+        let stdout = child.stdout.take().context("QEMU's output was piped")?;
+        let (sender, lines) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Running { child, input, lines, reader, complaints })
+    }
+
+    /// Hears the guest until it ends, reaches a limit, or `heard` has heard enough. In the last case it still runs.
+    pub fn hear(&mut self, limit: Duration, mut heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
+        let mut since = Mark::now(self.child.id());
+        let mut idle = since;
+        loop {
+            match self.lines.recv_timeout(LOOK) {
+                Ok(text) => {
+                    since = Mark::now(self.child.id());
+                    idle = since;
+                    match heard(Line { text: &text, used: since.used }) {
+                        Next::Hear => {}
+                        Next::Say(words) => self.say(&words)?,
+                        Next::End => return Ok(End::Enough),
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(End::Off),
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = Mark::now(self.child.id());
+                    if now.used.saturating_sub(since.used) > limit {
+                        return Ok(End::Spun);
+                    }
+                    let passed = now.at - idle.at;
+                    if passed > IDLE {
+                        if now.wanted().saturating_sub(idle.wanted()) < passed / IDLE_PART {
+                            return Ok(End::Hung);
+                        }
+                        idle = now;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a line to the guest.
+    pub fn say(&mut self, words: &str) -> anyhow::Result<()> {
+        let line = format!("{words}\n");
+        self.input
+            .write_all(line.as_bytes())
+            .and_then(|()| self.input.flush())
+            .context("writing to the guest")
+    }
+
+    /// Waits for its end; one that still runs is ended. That QEMU itself failed is an error.
+    pub fn finish(mut self, end: End) -> anyhow::Result<()> {
+        if end != End::Off {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().context("waiting for QEMU")?;
+        drop(self.lines);
+        let _ = self.reader.join();
+        if end == End::Off && !status.success() {
+            let said = fs::read_to_string(&self.complaints).unwrap_or_default();
+            bail!("qemu-system-x86_64 failed ({status}): {}", said.trim());
+        }
+        let _ = fs::remove_file(&self.complaints);
+        Ok(())
+    }
+}
+
+/// What a process has used by a point in time.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    /// Processor time of all its threads.
+    used: Duration,
+    /// How long its threads stood in line for a processor.
+    stood: Duration,
+}
+
+impl Mark {
+    fn now(process: u32) -> Mark {
+        let (mut used, mut stood) = (0, 0);
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            // Nanoseconds on a processor, nanoseconds in line for one, and a count (Documentation/scheduler/sched-stats.rst).
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let mut numbers = text.split_whitespace().map_while(|word| word.parse::<u64>().ok());
+            used += numbers.next().unwrap_or(0);
+            stood += numbers.next().unwrap_or(0);
+        }
+        Mark { at: Instant::now(), used: Duration::from_nanos(used), stood: Duration::from_nanos(stood) }
+    }
+
+    /// What it would have used of a host that does nothing else.
+    fn wanted(self) -> Duration {
+        self.used + self.stood
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Running {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let complaints = std::env::temp_dir().join(format!("stockade-follow-{}", std::process::id()));
+        Running::start(command, complaints.with_extension(script.len().to_string())).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_answered_and_an_end_is_an_end() {
+        let mut guest = shell("echo ready; read answer; echo got $answer");
+        let mut heard = Vec::new();
+        let end = guest.hear(Duration::from_secs(60), |line| {
+            heard.push(line.text.to_owned());
+            if line.text == "ready" { Next::Say("an order".into()) } else { Next::Hear }
+        });
+        assert_eq!((end.unwrap(), heard.join("; ").as_str()), (End::Off, "ready; got an order"));
+        guest.finish(End::Off).unwrap();
+    }
+
+    #[test]
+    fn a_guest_that_spins_is_ended_by_its_processor_time() {
+        let mut guest = shell("while :; do :; done");
+        assert_eq!(guest.hear(Duration::from_millis(200), |_| Next::Hear).unwrap(), End::Spun);
+        guest.finish(End::Spun).unwrap();
+    }
+
+    #[test]
+    fn a_guest_that_sleeps_uses_no_processor_time() {
+        let mut guest = shell("sleep 3; echo awake");
+        let end = guest.hear(Duration::from_millis(200), |line| {
+            assert_eq!(line.text, "awake");
+            Next::End
+        });
+        assert_eq!(end.unwrap(), End::Enough);
+        guest.finish(End::Enough).unwrap();
+    }
+}

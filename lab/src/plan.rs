@@ -1,0 +1,278 @@
+/*!
+What a run of the lab plays where: the scenarios, the kernels, the guests, and in which order.
+
+```text
+scenarios × kernels ─ Depends ─▶ jobs: one guest each ─ durations of the last run ─▶ longest first
+```
+*/
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    boot::Clock,
+    cache, firmware,
+    kernels::{self, Kernel},
+    protocol::Listed,
+    scenario::{Boot, Depends},
+};
+
+/// How much is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Each scenario on the kernels that it depends on.
+    #[default]
+    Dependent,
+    /// Each scenario on every kernel on which its boot is possible.
+    Everything,
+}
+
+/// One guest: what it plays.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// On this kernel.
+    pub kernel: &'a Kernel,
+    /// Booted so.
+    pub boot: Boot,
+    /// These scenarios.
+    pub names: Vec<&'a str>,
+    /// How long it is expected to take, in processor time of the host.
+    pub expected: Duration,
+}
+
+/// Scenarios that are not played on a kernel, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut<'a> {
+    /// The kernel's name.
+    pub kernel: &'a str,
+    /// The scenarios' boot.
+    pub boot: Boot,
+    /// How many.
+    pub scenarios: usize,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Everything that is going to be played, longest first, and what is not.
+#[derive(Debug, Default)]
+pub struct Plan<'a> {
+    /// The guests.
+    pub jobs: Vec<Job<'a>>,
+    /// What no guest plays. Scenarios that another kernel of this run plays for all are not among them.
+    pub left_out: Vec<LeftOut<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    /// Chooses for each scenario the kernels that play it.
+    #[must_use]
+    pub fn new(
+        kernels: &'a [Kernel],
+        scenarios: &'a [Listed],
+        extent: Extent,
+        durations: &Durations,
+    ) -> Self {
+        let mut plan = Plan::default();
+        let mut names: BTreeMap<(usize, Boot), Vec<&str>> = BTreeMap::new();
+        let mut left_out: BTreeMap<(usize, Boot), usize> = BTreeMap::new();
+        for scenario in scenarios {
+            let able = |kernel: &Kernel| {
+                kernels::role(&kernel.id).plays(scenario.boot)
+                    && (!scenario.boot.facts().generic || firmware::suits(kernel))
+            };
+            let depends = if extent == Extent::Everything { Depends::Flavour } else { scenario.depends };
+            let chosen = chosen(kernels, depends, &able);
+            for (at, kernel) in kernels.iter().enumerate() {
+                if chosen.contains(&at) {
+                    names.entry((at, scenario.boot)).or_default().push(&scenario.name);
+                } else if !able(kernel)
+                    && depends != Depends::UserSide
+                    && !same_series(kernels, &chosen, kernel)
+                {
+                    *left_out.entry((at, scenario.boot)).or_default() += 1;
+                }
+            }
+        }
+        for ((at, boot), names) in names {
+            let kernel = &kernels[at];
+            let expected = durations.of_job(kernel, boot, &names);
+            plan.jobs.push(Job { kernel, boot, names, expected });
+        }
+        plan.jobs.sort_by_key(|job| std::cmp::Reverse(job.expected));
+        plan.left_out = left_out
+            .into_iter()
+            .map(|((at, boot), scenarios)| LeftOut {
+                kernel: &kernels[at].id,
+                boot,
+                scenarios,
+                reason: "only generic kernels have the drivers for it, and this run has none of this series",
+            })
+            .collect();
+        plan
+    }
+}
+
+/// The kernels, by their place in the list, that play a scenario.
+fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) -> Vec<usize> {
+    let able: Vec<usize> = (0..kernels.len()).filter(|at| able(&kernels[*at])).collect();
+    match depends {
+        Depends::Flavour => able,
+        Depends::Series => {
+            let mut of_series: BTreeMap<&str, usize> = BTreeMap::new();
+            for at in able {
+                let place = of_series.entry(kernels[at].series()).or_insert(at);
+                if firmware::suits(&kernels[at]) {
+                    *place = at;
+                }
+            }
+            of_series.into_values().collect()
+        }
+        // The cloud flavours boot faster; the newest kernel is the likeliest to surprise.
+        Depends::UserSide => {
+            let cloud = able.iter().rev().find(|at| !firmware::suits(&kernels[**at]));
+            cloud.or(able.last()).copied().into_iter().collect()
+        }
+    }
+}
+
+/// Whether another kernel of this one's series was chosen.
+fn same_series(kernels: &[Kernel], chosen: &[usize], kernel: &Kernel) -> bool {
+    chosen.iter().any(|at| kernels[*at].series() == kernel.series())
+}
+
+/// One scenario on one kernel, as the file of durations names it.
+fn key(kernel: &str, boot: Boot, name: &str) -> String {
+    format!("{kernel} {boot} {name}")
+}
+
+/// How long scenarios took when they were last played, in milliseconds of processor time of the host, and the guests around them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Durations(HashMap<String, u64>);
+
+/// The name under which a guest's own time is kept: boot, power-off and what lies between scenarios.
+pub const GUEST: &str = "(guest)";
+
+impl Durations {
+    fn file() -> anyhow::Result<PathBuf> {
+        Ok(cache::folder()?.join("durations.json"))
+    }
+
+    /// Those of the last run; none when there was no run, or when what it wrote cannot be read.
+    #[must_use]
+    pub fn load() -> Self {
+        let text = Self::file().ok().and_then(|file| fs::read(file).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Keeps them for the next run, beside those that this one had nothing to say of.
+    pub fn save(&self) -> anyhow::Result<()> {
+        let mut all = Self::load();
+        all.0.extend(self.0.clone());
+        cache::write(&Self::file()?, &serde_json::to_vec(&all).context("writing durations as JSON")?)
+    }
+
+    /// Notes one.
+    pub fn note(&mut self, kernel: &str, boot: Boot, name: &str, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.0.insert(key(kernel, boot, name), ms);
+    }
+
+    /// The longest, with their times.
+    #[must_use]
+    pub fn longest(&self, many: usize) -> Vec<(&str, Duration)> {
+        let mut all: Vec<_> =
+            self.0.iter().map(|(name, ms)| (name.as_str(), Duration::from_millis(*ms))).collect();
+        all.sort_by_key(|(name, took)| (std::cmp::Reverse(*took), *name));
+        all.truncate(many);
+        all
+    }
+
+    /// Their sum.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_millis(self.0.values().sum())
+    }
+
+    fn of_job(&self, kernel: &Kernel, boot: Boot, names: &[&str]) -> Duration {
+        // A scenario that nobody has timed yet takes about so long, and a boot.
+        const UNKNOWN: u64 = 700;
+        const BOOT: u64 = 3000;
+        let of = |name: &str, unknown| *self.0.get(&key(&kernel.id, boot, name)).unwrap_or(&unknown);
+        Duration::from_millis(of(GUEST, BOOT) + names.iter().map(|name| of(name, UNKNOWN)).sum::<u64>())
+    }
+}
+
+/// What the clock of a boot's guest counts.
+#[must_use]
+pub fn clock(boot: Boot) -> Clock {
+    let facts = boot.facts();
+    if facts.hardware.processors > 1 {
+        Clock::Host
+    } else if facts.userland || facts.hardware.scratch || facts.tpm || facts.firmware.is_some() {
+        Clock::InstructionsAndIdleTime
+    } else {
+        Clock::Instructions(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(id: &str) -> Kernel {
+        Kernel { id: id.into(), release: String::new(), image: PathBuf::new(), folder: PathBuf::new() }
+    }
+
+    fn listed(name: &str, boot: Boot, depends: Depends) -> Listed {
+        Listed { name: name.into(), boot, depends }
+    }
+
+    fn played(kernels: &[Kernel], scenario: Listed, extent: Extent) -> Vec<String> {
+        let scenarios = [scenario];
+        let plan = Plan::new(kernels, &scenarios, extent, &Durations::default());
+        let mut played: Vec<_> = plan.jobs.iter().map(|job| job.kernel.id.clone()).collect();
+        played.sort();
+        played
+    }
+
+    #[test]
+    fn each_scenario_is_played_where_its_outcome_may_differ() {
+        let kernels = ["6.1-cloud", "6.1-generic", "6.12-cloud", "7-cloud", "7-generic"].map(kernel);
+        let play = |boot, depends| played(&kernels, listed("x", boot, depends), Extent::Dependent);
+        assert_eq!(play(Boot::Plain, Depends::Flavour).len(), 5);
+        assert_eq!(play(Boot::Plain, Depends::Series), ["6.1-generic", "6.12-cloud", "7-generic"]);
+        assert_eq!(play(Boot::Plain, Depends::UserSide), ["7-cloud"]);
+        assert_eq!(play(Boot::SealAttacked, Depends::Series), ["6.1-generic", "7-generic"]);
+        assert_eq!(play(Boot::Programs, Depends::UserSide), ["7-generic"]);
+        let everything = listed("x", Boot::Plain, Depends::UserSide);
+        assert_eq!(played(&kernels, everything, Extent::Everything).len(), 5);
+    }
+
+    #[test]
+    fn what_no_kernel_of_a_series_can_play_is_told() {
+        let kernels = ["6.1-cloud", "7-generic"].map(kernel);
+        let scenarios =
+            [listed("x", Boot::Programs, Depends::Series), listed("y", Boot::Programs, Depends::UserSide)];
+        let plan = Plan::new(&kernels, &scenarios, Extent::Dependent, &Durations::default());
+        let told: Vec<_> = plan.left_out.iter().map(|left| (left.kernel, left.scenarios)).collect();
+        assert_eq!(told, [("6.1-cloud", 1)]);
+    }
+
+    #[test]
+    fn the_longest_guest_comes_first() {
+        let kernels = [kernel("7-generic")];
+        let scenarios =
+            [listed("short", Boot::Plain, Depends::Series), listed("long", Boot::Sealed, Depends::Series)];
+        let mut durations = Durations::default();
+        durations.note("7-generic", Boot::Sealed, "long", Duration::from_secs(9));
+        let plan = Plan::new(&kernels, &scenarios, Extent::Dependent, &durations);
+        assert_eq!(plan.jobs[0].names, ["long"]);
+        assert_eq!(durations.longest(3), [("7-generic sealed long", Duration::from_secs(9))]);
+    }
+}

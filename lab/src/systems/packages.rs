@@ -1,0 +1,70 @@
+/*!
+Packages on a disk, as a repository that the guest's apt installs from: the package as it is in `old/`, and the same with a
+higher version in `new/`, to upgrade to.
+*/
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+
+use crate::tool;
+
+/// Added to the version of the package to upgrade to.
+const SUFFIX: &str = "+lab1";
+
+const SIZE: &str = "160M";
+
+/// A disk with the repository.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    /// The disk.
+    pub disk: PathBuf,
+    /// The version in `old/`.
+    pub version: String,
+    /// The version in `new/`.
+    pub newer: String,
+}
+
+/// Writes the repository with this package into a folder that is made anew.
+pub fn write(package: &Path, folder: &Path) -> anyhow::Result<Repository> {
+    ensure!(
+        package.is_file(),
+        "there is no package {}; `cargo xtask package` makes it, and --package names another",
+        package.display()
+    );
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    let tree = folder.join("repository");
+    let (old, new) = (tree.join("old"), tree.join("new"));
+    for side in [&old, &new] {
+        fs::create_dir_all(side).with_context(|| format!("making the folder {}", side.display()))?;
+    }
+    let version =
+        tool::text(tool::command("dpkg-deb").arg("-f").arg(package).arg("Version"))?.trim().to_owned();
+    let newer = format!("{version}{SUFFIX}");
+    fs::copy(package, old.join("stockade.deb")).context("copying the package")?;
+
+    let content = folder.join("content");
+    tool::output(tool::command("dpkg-deb").arg("-R").arg(package).arg(&content))?;
+    let control = content.join("DEBIAN/control");
+    let text = fs::read_to_string(&control).context("reading the package's control file")?;
+    let raised = text.replace(&format!("Version: {version}\n"), &format!("Version: {newer}\n"));
+    ensure!(raised != text, "the control file of {} has no line with its version", package.display());
+    fs::write(&control, raised).context("writing the package's control file")?;
+    let build = ["-Znone", "--root-owner-group", "-b"];
+    tool::output(tool::command("dpkg-deb").args(build).arg(&content).arg(new.join("stockade.deb")))?;
+
+    for side in [&old, &new] {
+        let mut scan = tool::command("dpkg-scanpackages");
+        let list = tool::output(scan.arg(".").current_dir(side))?;
+        fs::write(side.join("Packages"), list).context("writing the list of packages")?;
+    }
+    let disk = folder.join("packages.ext4");
+    tool::output(tool::command("truncate").args(["-s", SIZE]).arg(&disk))?;
+    tool::output(tool::command("mke2fs").args(["-q", "-t", "ext4", "-F", "-d"]).arg(&tree).arg(&disk))?;
+    fs::remove_dir_all(&content).context("removing the unpacked package")?;
+    Ok(Repository { disk, version, newer })
+}

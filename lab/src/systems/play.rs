@@ -1,0 +1,155 @@
+/*!
+Plays the story in each system, two at a time, and counts.
+*/
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
+};
+
+use super::{
+    Release,
+    packages::{self, Repository},
+    root::{self, Root},
+    story::{Expected, STEPS, Step, Story},
+    system::System,
+};
+use crate::{protocol::Outcome, report::Counts};
+
+/// Systems at a time: emulation is bound by the processor.
+const GUESTS: usize = 2;
+
+/// What to play, and with what.
+#[derive(Clone, Debug)]
+pub struct Session<'a> {
+    /// In which systems.
+    pub releases: &'a [Release],
+    /// Only the steps whose name contains this, and those that others need.
+    pub only: Option<&'a str>,
+    /// The package to install.
+    pub package: &'a Path,
+    /// Make roots anew.
+    pub refresh: bool,
+    /// A folder for disks and consoles.
+    pub folder: PathBuf,
+}
+
+/// The names of all steps.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+impl Session<'_> {
+    /// Plays everything, printing a line for each step. A root that cannot be made is a failure.
+    pub fn play(&self) -> anyhow::Result<Counts> {
+        let packages = packages::write(self.package, &self.folder.join("packages"))?;
+        let left = Mutex::new(self.releases.iter().copied());
+        let total = Mutex::new(Counts::default());
+        thread::scope(|scope| {
+            for _ in 0..GUESTS.min(self.releases.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let next = left.lock().expect("no thread panics with the list").next();
+                        let Some(release) = next else { break };
+                        let counts = self.system(release, &packages);
+                        *total.lock().expect("no thread panics while counting") += counts;
+                    }
+                });
+            }
+        });
+        Ok(total.into_inner().expect("no thread panics while counting"))
+    }
+
+    fn system(&self, release: Release, packages: &Repository) -> Counts {
+        let mut counts = Counts::default();
+        let result = root::get(release, self.refresh).and_then(|root| {
+            if let Some(seconds) = root.made_in {
+                println!("note {:<12} its root was made in {seconds} s", release.id);
+            }
+            self.story(&root, packages, &mut counts)
+        });
+        if let Err(error) = result {
+            println!("FAIL {:<12} {error:#}", release.id);
+            counts.add(Outcome::Failed);
+        }
+        counts
+    }
+
+    fn story(&self, root: &Root, packages: &Repository, counts: &mut Counts) -> anyhow::Result<()> {
+        let system = System::new(root, packages, &self.folder)?;
+        let mut story = Story::new(system, packages);
+        let mut stopped = None;
+        for step in STEPS {
+            if !step.is_setup && self.only.is_some_and(|only| !step.name.contains(only)) {
+                continue;
+            }
+            let (outcome, line) = match (stopped, (step.skipped_on)(root.release)) {
+                (Some(at), _) => (Outcome::Failed, format!("FAIL {{}}: not played, since this failed: {at}")),
+                (None, Some(why)) => (Outcome::Skipped, format!("skip {{}}: {why}")),
+                (None, None) => {
+                    let before = story.system.processor_seconds();
+                    let result = (step.play)(&mut story);
+                    let spent = story.system.processor_seconds() - before;
+                    let (outcome, line) = judge(step, root.release, result);
+                    if outcome == Outcome::Failed && step.is_setup {
+                        stopped = Some(step.name);
+                    }
+                    (outcome, format!("{line} ({spent:.0} processor s)"))
+                }
+            };
+            println!("{}", line.replacen("{}", &format!("{:<12} {}", root.release.id, step.name), 1));
+            counts.add(outcome);
+        }
+        println!(
+            "note {:<12} {} boots, {:.0} processor seconds",
+            root.release.id,
+            story.system.boots().len(),
+            story.system.processor_seconds()
+        );
+        Ok(())
+    }
+}
+
+/// The outcome of a step, and its line with a `{}` for the name.
+fn judge(step: &Step, release: Release, result: anyhow::Result<String>) -> (Outcome, String) {
+    match (result, (step.fails_on)(release)) {
+        (Ok(detail), None) if detail.is_empty() => (Outcome::Passed, "ok   {}".into()),
+        (Ok(detail), None) => (Outcome::Passed, format!("ok   {{}}: {detail}")),
+        (Ok(_), Some(_)) => {
+            (Outcome::Failed, "FAIL {}: now passes: remove the mark in lab/src/systems/story.rs".into())
+        }
+        (Err(error), Some(Expected { error: expected, why })) if format!("{error:#}").contains(expected) => {
+            (Outcome::Passed, format!("xfail {{}}: {why}"))
+        }
+        (Err(error), _) => (Outcome::Failed, format!("FAIL {{}}: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+    use crate::systems::RELEASES;
+
+    #[test]
+    fn an_expected_failure_passes_only_for_its_reason() {
+        let seal = STEPS.iter().find(|step| step.name.contains("stockade-seal.service seals")).unwrap();
+        let [twelve, thirteen] = RELEASES;
+        let outcome = |release, result: anyhow::Result<String>| judge(seal, release, result).0;
+        let fails = |words: &str| -> anyhow::Result<String> { bail!("{}", words.to_owned()) };
+        assert_eq!(outcome(thirteen, fails("x could answer in its place y")), Outcome::Passed);
+        assert_eq!(outcome(thirteen, fails("the guest went off")), Outcome::Failed);
+        assert_eq!(outcome(thirteen, Ok(String::new())), Outcome::Failed);
+        assert_eq!(outcome(twelve, Ok(String::new())), Outcome::Passed);
+        assert_eq!(outcome(twelve, fails("x could answer in its place y")), Outcome::Failed);
+    }
+
+    #[test]
+    fn names_of_steps_are_their_own() {
+        let names = names();
+        let unique: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+    }
+}

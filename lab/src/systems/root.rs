@@ -1,0 +1,376 @@
+/*!
+The root of a system, made by mmdebstrap from the machine's own package source, and kept in the cache.
+
+Everything in it is Debian's, but for four files: the agent and its unit, /etc/fstab, and a machine id that says that the
+first boot is still to come. A run that is killed leaves a folder without the file `complete`, or a temporary one beside it;
+the next run replaces the one and removes the other.
+*/
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, bail, ensure};
+
+use super::Release;
+use crate::{cache, debian, tool};
+
+/// Raised when the roots that are in caches are no longer what this file makes.
+const VERSION: u32 = 1;
+
+/// Beside what `minbase` and these depend on: a small server.
+const PACKAGES: [&str; 20] = [
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "systemd",
+    "systemd-sysv",
+    "systemd-resolved",
+    "libbpf1",
+    "dbus",
+    "udev",
+    "kmod",
+    "apparmor",
+    "apt",
+    "debian-archive-keyring",
+    "cron",
+    "rsyslog",
+    "openssh-server",
+    "nftables",
+    "iproute2",
+    "iputils-ping",
+    "procps",
+    "polkitd",
+];
+
+/// The size of the disk in bytes, most of which is a hole.
+const SIZE: u64 = 2 << 30;
+
+/// What mmdebstrap and mke2fs need at most, in bytes: the unpacked root, its archive and the disk.
+const NEEDED: u64 = 3 << 30;
+
+const AGENT: &str = include_str!("agent.sh");
+const AGENT_UNIT: &str = include_str!("stockade-lab.service");
+
+/// A root that can be booted.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// What it is.
+    pub release: Release,
+    /// Its disk, of which guests get a copy.
+    pub disk: PathBuf,
+    /// Its kernel, as packaged.
+    pub kernel: PathBuf,
+    /// The initrd that its initramfs-tools made.
+    pub initrd: PathBuf,
+    /// Its kernel, as `uname -r` prints it.
+    pub kernel_release: String,
+    /// How long it took to make, in seconds; none where the cache had it.
+    pub made_in: Option<u64>,
+}
+
+/// The root of a release: from the cache, or made when it is not there or `refresh` is asked for.
+pub fn get(release: Release, refresh: bool) -> anyhow::Result<Root> {
+    let systems = cache::folder()?.join("systems");
+    fs::create_dir_all(&systems).with_context(|| format!("making the folder {}", systems.display()))?;
+    let made_in = ensure_made(&systems, release, refresh, |fresh| make(release, fresh))?;
+    let folder = folder(&systems, release);
+    let kernel_release = fs::read_to_string(folder.join("kernel"))?.trim_end().to_owned();
+    Ok(Root {
+        release,
+        disk: folder.join("disk.ext4"),
+        kernel: folder.join("vmlinuz"),
+        initrd: folder.join("initrd.img"),
+        kernel_release,
+        made_in,
+    })
+}
+
+fn folder(systems: &Path, release: Release) -> PathBuf {
+    systems.join(format!("{}-{VERSION}", release.id))
+}
+
+/// The files of a folder that is whole. The last one is written last.
+const FILES: [&str; 5] = ["disk.ext4", "vmlinuz", "initrd.img", "kernel", "complete"];
+
+/// Makes the root unless it is there. Returns the seconds that took.
+fn ensure_made(
+    systems: &Path,
+    release: Release,
+    refresh: bool,
+    make: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<u64>> {
+    let folder = folder(systems, release);
+    let whole = || FILES.iter().all(|file| folder.join(file).is_file());
+    if whole() && !refresh {
+        return Ok(None);
+    }
+    // Two runs at a time must not make one root twice, nor take each other's for a leftover.
+    let lock = systems.join(format!(".{}.lock", release.id));
+    let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
+    lock.lock().context("waiting for another run that makes the same root")?;
+    if whole() && !refresh {
+        return Ok(None);
+    }
+    remove_leftovers(systems, release)?;
+    let begin = Instant::now();
+    eprintln!("making the root of {} by mmdebstrap, which takes some minutes …", release.id);
+    cache::replace_folder(&folder, make).with_context(|| {
+        format!("making the root of {} in {}; nothing half-made was kept", release.id, systems.display())
+    })?;
+    Ok(Some(begin.elapsed().as_secs()))
+}
+
+/// Removes temporary folders of runs that were killed, and roots of other versions.
+fn remove_leftovers(systems: &Path, release: Release) -> anyhow::Result<()> {
+    let ours = folder(systems, release);
+    for entry in fs::read_dir(systems)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of_release = name.trim_start_matches('.').starts_with(&format!("{}-", release.id));
+        if of_release && entry.path() != ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let removed = fs::remove_dir_all(entry.path());
+            removed
+                .with_context(|| format!("removing {}, which a killed run left", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
+    let free = free(fresh)?;
+    ensure!(
+        free >= NEEDED,
+        "{} has {} MiB free and a root takes up to {} MiB while it is made: free some space, or set XDG_CACHE_HOME to a larger file system",
+        fresh.display(),
+        free >> 20,
+        NEEDED >> 20
+    );
+    let sources = fresh.join("archive.sources");
+    fs::write(&sources, debian::stanza_of(release.suite)?).context("writing the package source")?;
+    let archive = fresh.join("root.tar");
+    bootstrap("mmdebstrap", release, &sources, &archive)?;
+    let root = fresh.join("root");
+    fs::create_dir(&root).context("making the folder for the root")?;
+    // Owners and device nodes are recorded by fakeroot where the user is not root; both steps have to be one of its sessions.
+    let disk = fresh.join("disk.ext4");
+    let script = format!(
+        "set -e; tar -xf \"$1\" -C \"$2\" --exclude='./dev/*'; {}; \
+         rm -f \"$3\"; truncate -s {SIZE} \"$3\"; mke2fs -q -t ext4 -F -d \"$2\" \"$3\"",
+        additions("$2"),
+    );
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let mut shell = tool::command(if is_root { "sh" } else { "fakeroot" });
+    shell.args(if is_root { &[][..] } else { &["sh"] }).args(["-c", &script, "sh"]);
+    told(tool::output(shell.arg(&archive).arg(&root).arg(&disk))).context("writing the root to a disk")?;
+    let (kernel, initrd) = boot_files(&root, release)?;
+    fs::copy(root.join("boot").join(format!("vmlinuz-{kernel}")), fresh.join("vmlinuz"))
+        .context("copying the kernel")?;
+    fs::copy(&initrd, fresh.join("initrd.img")).context("copying the initrd")?;
+    fs::remove_dir_all(&root).context("removing the unpacked root")?;
+    fs::remove_file(&archive).context("removing the root's archive")?;
+    fs::write(fresh.join("kernel"), kernel).context("writing the kernel's release")?;
+    fs::write(fresh.join("complete"), "").context("writing that the root is complete")
+}
+
+fn bootstrap(program: &str, release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
+    let mut mmdebstrap = tool::command(program);
+    mmdebstrap.args(["--variant=minbase", "--format=tar"]);
+    mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
+}
+
+/// Shell commands that write the lab's own files into a root.
+fn additions(root: &str) -> String {
+    let units = format!("{root}/etc/systemd/system");
+    let file = |path: &str, mode: &str, text: &str| {
+        format!(
+            "mkdir -p \"$(dirname \"{path}\")\"; cat > \"{path}\" <<'END_OF_FILE'\n{text}END_OF_FILE\nchmod {mode} \"{path}\"\n"
+        )
+    };
+    [
+        file(&format!("{root}/usr/lib/stockade-lab/agent"), "755", AGENT),
+        file(&format!("{units}/stockade-lab.service"), "644", AGENT_UNIT),
+        format!("mkdir -p \"{units}/multi-user.target.wants\"\n"),
+        format!("ln -sf ../stockade-lab.service \"{units}/multi-user.target.wants/stockade-lab.service\"\n"),
+        file(&format!("{root}/etc/fstab"), "644", "/dev/vda / ext4 defaults 0 1\n"),
+        file(&format!("{root}/etc/machine-id"), "444", "uninitialized\n"),
+        format!("mkdir -p \"{root}/srv/packages\"; rm -rf \"{root}/var/lib/apt/lists\""),
+    ]
+    .concat()
+}
+
+/// The kernel's release and its initrd, in the root's /boot.
+fn boot_files(root: &Path, release: Release) -> anyhow::Result<(String, PathBuf)> {
+    let boot = root.join("boot");
+    let entries = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
+    let kernel = entries
+        .flatten()
+        .find_map(|entry| entry.file_name().to_str()?.strip_prefix("vmlinuz-").map(str::to_owned))
+        .with_context(|| {
+            format!(
+                "{} of {} installed no kernel: /boot has no vmlinuz-*; see whether the archive still has the package",
+                PACKAGES[0], release.suite
+            )
+        })?;
+    let initrd = boot.join(format!("initrd.img-{kernel}"));
+    ensure!(
+        initrd.is_file(),
+        "initramfs-tools made no initrd for the kernel {kernel} of {}: {} is missing",
+        release.suite,
+        initrd.display()
+    );
+    Ok((kernel, initrd))
+}
+
+/// Bytes that are free where this folder is.
+fn free(folder: &Path) -> anyhow::Result<u64> {
+    let text = tool::text(tool::command("df").args(["--output=avail", "-B1"]).arg(folder))?;
+    let last = text.lines().last().unwrap_or_default();
+    last.trim().parse().with_context(|| format!("df printed {last:?} instead of a number"))
+}
+
+/// Adds to an error of a tool what its usual causes are.
+fn told<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
+    let Err(error) = result else { return result };
+    let text = format!("{error:#}");
+    // Megabytes of progress are no explanation: the complaints are at the end.
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(12)..].join("\n");
+    let advice = advice(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
+    bail!("{end}{advice}")
+}
+
+fn advice(text: &str) -> Option<&'static str> {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["No space left on device", "Disk quota exceeded"]) {
+        Some("The disk is full: free some space, or set XDG_CACHE_HOME and TMPDIR to a larger file system.")
+    } else if has(&[
+        "Could not resolve",
+        "Temporary failure resolving",
+        "Could not connect",
+        "Network is unreachable",
+    ]) {
+        Some(
+            "The package source cannot be reached: connect to the network; what is in the cache works without.",
+        )
+    } else if has(&["Unable to locate package", "has no installation candidate"]) {
+        Some("A package is gone from the archive: correct the list in lab/src/systems/root.rs.")
+    } else if has(&["does not have a Release file", "is not valid yet", "is expired"]) {
+        Some(
+            "The package source does not serve this suite, or the clock is wrong: compare /etc/apt and `date`.",
+        )
+    } else if has(&["unshare", "newuidmap", "subuid"]) {
+        Some("mmdebstrap needs user namespaces and /etc/subuid (package uidmap), or to be run as root.")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systems::RELEASES;
+
+    const RELEASE: Release = RELEASES[0];
+
+    fn scratch(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("stockade-systems-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn fill(fresh: &Path) -> anyhow::Result<()> {
+        for file in FILES {
+            fs::write(fresh.join(file), "")?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_replaced_and_what_is_whole_is_used() {
+        let systems = scratch("killed");
+        let half = folder(&systems, RELEASE);
+        fs::create_dir_all(&half).unwrap();
+        fs::write(half.join("disk.ext4"), "half").unwrap();
+        let temporary = systems.join(format!(".{}-{VERSION}.new-1", RELEASE.id));
+        fs::create_dir_all(&temporary).unwrap();
+        let older = systems.join(format!("{}-0", RELEASE.id));
+        fs::create_dir_all(&older).unwrap();
+        let other = systems.join(format!("{}-{VERSION}", RELEASES[1].id));
+        fs::create_dir_all(&other).unwrap();
+
+        assert!(ensure_made(&systems, RELEASE, false, fill).unwrap().is_some());
+        assert!(!temporary.exists() && !older.exists() && other.exists());
+        assert_eq!(fs::read_to_string(half.join("disk.ext4")).unwrap(), "");
+        let never = |_: &Path| -> anyhow::Result<()> { bail!("made again") };
+        assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
+        assert!(ensure_made(&systems, RELEASE, true, never).is_err());
+        // The one that was there stays when a newer one cannot be made.
+        assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
+        fs::remove_dir_all(systems).unwrap();
+    }
+
+    #[test]
+    fn a_failed_run_keeps_nothing() {
+        let systems = scratch("failed");
+        let fails = |fresh: &Path| -> anyhow::Result<()> {
+            fs::write(fresh.join("disk.ext4"), "half")?;
+            bail!("No space left on device")
+        };
+        let error = format!("{:#}", ensure_made(&systems, RELEASE, false, fails).unwrap_err());
+        assert!(error.contains("nothing half-made was kept") && error.contains("No space left"), "{error}");
+        let left: Vec<_> = fs::read_dir(&systems).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, [".debian-12.lock"]);
+        fs::remove_dir_all(systems).unwrap();
+    }
+
+    #[test]
+    fn each_cause_is_told_with_what_to_do() {
+        for (said, remedy) in [
+            ("tar: x: Cannot write: No space left on device", "XDG_CACHE_HOME"),
+            ("Temporary failure resolving 'archive.example'", "network"),
+            ("E: Unable to locate package linux-image-cloud-amd64", "gone from the archive"),
+            ("The repository 'x trixie Release' does not have a Release file.", "does not serve this suite"),
+            ("E: newuidmap failed", "uidmap"),
+        ] {
+            let result: anyhow::Result<()> =
+                Err(anyhow::anyhow!("mmdebstrap failed: {}{said}", "I: progress\n".repeat(50)));
+            let error = format!("{:#}", told(result).unwrap_err());
+            assert!(error.contains(said) && error.contains(remedy) && error.lines().count() < 16, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mmdebstrap_that_fails_or_is_missing_is_told_with_what_to_do() {
+        let folder = scratch("tool");
+        let (sources, archive) = (folder.join("archive.sources"), folder.join("root.tar"));
+        let said =
+            |program: &str| format!("{:#}", bootstrap(program, RELEASE, &sources, &archive).unwrap_err());
+        let missing = said("mmdebstrap-that-nobody-has");
+        assert!(missing.contains("was not found; `cargo xtask setup` installs"), "{missing}");
+
+        let fake = folder.join("mmdebstrap");
+        // Written by another process: a program that a thread of this one has open for writing cannot be run.
+        let script = "printf '#!/bin/sh\\necho \"E: Unable to locate package $1\" >&2\\nexit 25\\n' >\"$0\"; chmod 755 \"$0\"";
+        tool::output(tool::command("sh").args(["-c", script]).arg(&fake)).unwrap();
+        let failed = said(&fake.to_string_lossy());
+        assert!(failed.contains("--variant=minbase") && failed.contains("A package is gone"), "{failed}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_missing_kernel_or_initrd_is_named() {
+        let root = scratch("kernel");
+        let error = format!("{:#}", boot_files(&root, RELEASE).unwrap_err());
+        assert!(error.contains("boot"), "{error}");
+        fs::create_dir(root.join("boot")).unwrap();
+        let error = format!("{:#}", boot_files(&root, RELEASE).unwrap_err());
+        assert!(error.contains("linux-image-cloud-amd64 of bookworm installed no kernel"), "{error}");
+        fs::write(root.join("boot/vmlinuz-6.1.0-cloud-amd64"), "").unwrap();
+        let error = format!("{:#}", boot_files(&root, RELEASE).unwrap_err());
+        assert!(error.contains("no initrd for the kernel 6.1.0-cloud-amd64"), "{error}");
+        fs::remove_dir_all(root).unwrap();
+    }
+}

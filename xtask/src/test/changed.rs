@@ -1,0 +1,197 @@
+/*!
+What a change can affect: `cargo xtask test --changed` plays that and no more.
+*/
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use serde_json::Value;
+use stockade_lab::tool;
+
+use crate::workspace;
+
+/// How much of the lab a change can affect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lab {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What our user side alone decides.
+    UserSide,
+    /// Everything that the tests play.
+    Everything,
+}
+
+/// What a change can affect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// The changed files.
+    pub files: Vec<String>,
+    /// The packages of the workspace that have to be built and tested anew.
+    pub packages: BTreeSet<String>,
+    /// How much of the lab.
+    pub lab: Lab,
+    /// Whether the kernel-side object may be another.
+    pub object: bool,
+    /// Whether dependencies may be others.
+    pub dependencies: bool,
+    /// Whether what is installed may be another.
+    pub package: bool,
+    /// Whether the page of `assess --html` may be another.
+    pub page: bool,
+}
+
+/// Folders of packages that decide in the kernel or speak to it: a kernel's answer can depend on them.
+const KERNEL: [&str; 5] = ["stockade-common", "stockade-ebpf", "stockade-kernel", "stockade-probe", "lab"];
+
+/// The files that differ from a commit, those not yet added to git included.
+pub fn files(base: &str) -> anyhow::Result<Vec<String>> {
+    let git = |arguments: &[&str]| {
+        tool::text(tool::command("git").current_dir(workspace::root()).args(arguments))
+            .with_context(|| format!("asking git what differs from {base}"))
+    };
+    let mut files: BTreeSet<String> =
+        git(&["diff", "--name-only", base, "--"])?.lines().map(str::to_owned).collect();
+    files.extend(git(&["ls-files", "--others", "--exclude-standard"])?.lines().map(str::to_owned));
+    Ok(files.into_iter().collect())
+}
+
+/// The workspace's packages: name, folder, and the packages of the workspace that each needs.
+pub fn packages() -> anyhow::Result<Vec<Package>> {
+    let mut cargo = workspace::cargo();
+    let text =
+        tool::text(cargo.args(["metadata", "--format-version=1", "--no-deps", "--offline", "--quiet"]))
+            .or_else(|_| {
+                tool::text(workspace::cargo().args([
+                    "metadata",
+                    "--format-version=1",
+                    "--no-deps",
+                    "--quiet",
+                ]))
+            })?;
+    let metadata: Value = serde_json::from_str(&text).context("reading what cargo metadata printed")?;
+    let root = format!("{}/", workspace::root().display());
+    let list = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let package = |value: &Value| -> Option<Package> {
+        let manifest = value["manifest_path"].as_str()?.strip_prefix(&root)?;
+        let needs = value["dependencies"].as_array()?.iter().filter(|need| need["path"].is_string());
+        Some(Package {
+            name: value["name"].as_str()?.to_owned(),
+            folder: manifest.strip_suffix("Cargo.toml")?.to_owned(),
+            needs: needs.filter_map(|need| Some(need["name"].as_str()?.to_owned())).collect(),
+        })
+    };
+    list.iter()
+        .map(|value| package(value).context("cargo metadata describes a package without a manifest"))
+        .collect()
+}
+
+/// A package of the workspace.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its folder, with a slash at the end.
+    pub folder: String,
+    /// The packages of the workspace that it needs.
+    pub needs: Vec<String>,
+}
+
+/// What these files can affect.
+#[must_use]
+pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
+    let mut found = Affected::default();
+    for file in &files {
+        let is_in = |folder: &str| file.starts_with(folder);
+        if let Some(package) = packages.iter().find(|package| is_in(&package.folder)) {
+            found.packages.insert(package.name.clone());
+            let kernel = KERNEL.iter().any(|name| is_in(&format!("{name}/")));
+            let lab = if package.name == "xtask" {
+                Lab::Nothing
+            } else if kernel && !is_in("stockade-kernel/tests/") {
+                Lab::Everything
+            } else {
+                Lab::UserSide
+            };
+            found.lab = found.lab.max(lab);
+        }
+        found.object |= is_in("stockade-ebpf/") || is_in("stockade-common/") || is_in("stockade-kernel/bpf/");
+        found.package |= is_in("packaging/") || is_in("xtask/src/package");
+        found.page |= is_in("stockade/src/commands/assess/") || is_in("stockade-assess/findings/");
+        match file.as_str() {
+            "Cargo.toml" | "Cargo.lock" | "rust-toolchain.toml" | ".cargo/config.toml" => {
+                found.packages.extend(packages.iter().map(|package| package.name.clone()));
+                found.lab = Lab::Everything;
+                found.dependencies = true;
+            }
+            "deny.toml" => found.dependencies = true,
+            // Tests hold these documents against the code.
+            _ if is_in("docs/") || file.ends_with(".md") || is_in("packaging/") => {
+                let readers = ["stockade", "stockade-assess", "stockade-policy", "stockade-reasons", "xtask"];
+                found.packages.extend(readers.map(str::to_owned));
+            }
+            _ if is_in("stockade-ebpf/") => {
+                found.lab = Lab::Everything;
+                found.packages.insert("stockade-kernel".to_owned());
+            }
+            _ => {}
+        }
+    }
+    // Whatever needs a changed package is affected with it.
+    loop {
+        let more: Vec<String> = packages
+            .iter()
+            .filter(|package| package.needs.iter().any(|need| found.packages.contains(need)))
+            .map(|package| package.name.clone())
+            .filter(|name| !found.packages.contains(name))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        found.packages.extend(more);
+    }
+    found.files = files;
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Affected, Lab, Package, affected, packages};
+
+    fn of(files: &[&str]) -> Affected {
+        affected(files.iter().map(ToString::to_string).collect(), &packages().unwrap())
+    }
+
+    #[test]
+    fn a_change_of_user_side_plays_the_user_side() {
+        let found = of(&["stockade-policy/src/diff.rs"]);
+        assert_eq!(found.lab, Lab::UserSide);
+        assert!(found.packages.contains("stockade") && found.packages.contains("stockade-policy"));
+        assert!(!found.packages.contains("stockade-assess") && !found.object && !found.dependencies);
+    }
+
+    #[test]
+    fn a_change_of_what_decides_plays_everything() {
+        assert_eq!(of(&["stockade-ebpf/src/decide.rs"]).lab, Lab::Everything);
+        assert_eq!(of(&["lab/src/attacks/bpf.rs"]).lab, Lab::Everything);
+        let shared = of(&["stockade-common/src/decide.rs"]);
+        assert!(shared.object && shared.lab == Lab::Everything);
+        assert!(of(&["Cargo.lock"]).dependencies);
+    }
+
+    #[test]
+    fn a_change_of_a_document_plays_no_guest() {
+        let found = of(&["docs/seal.md"]);
+        assert_eq!(found.lab, Lab::Nothing);
+        assert!(found.packages.contains("stockade-policy"));
+    }
+
+    #[test]
+    fn every_package_of_the_workspace_has_its_folder() {
+        let all = packages().unwrap();
+        assert!(all.iter().any(|package: &Package| package.name == "xtask" && package.folder == "xtask/"));
+        for package in all {
+            let found = of(&[&format!("{}src/lib.rs", package.folder)]);
+            assert!(found.packages.contains(&package.name), "{}", package.name);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+/*!
+`cargo xtask test`: everything that decides whether a change may land, and one line that counts it.
+
+| | plays |
+|---|---|
+| `cargo xtask test` | every check once; each scenario of the lab on the kernels that its outcome depends on |
+| `--changed` | what the difference from a commit can affect |
+| `--all` | everything, on every kernel, and what takes long: before a release. Its result is kept in docs/full-test.md |
+*/
+mod changed;
+mod record;
+mod times;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+use clap::Args;
+use stockade_lab::{
+    protocol::Outcome,
+    report::{Counts, Played},
+    scenario::Depends,
+    tool,
+};
+
+use crate::{bench, bpf, dist, fuzz, html, lab, package, setup, systems, workspace};
+use changed::{Affected, Lab};
+use times::Times;
+
+/// The whole system that every run of the tests plays: the one whose systemd loads BPF programs of its own.
+const IN_TESTS: &str = "debian-13";
+
+/// How much to test.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Flags {
+    /// Everything on every kernel, with what takes long: before a release. Writes docs/full-test.md
+    #[arg(long, conflicts_with = "changed")]
+    all: bool,
+    /// What the difference from a commit can affect: from the last one, unless another is named
+    #[arg(long, value_name = "COMMIT", num_args = 0..=1, default_missing_value = "HEAD")]
+    changed: Option<String>,
+}
+
+/// Returns whether nothing failed. A step that could not be carried out is a failure.
+pub fn run(flags: &Flags) -> anyhow::Result<bool> {
+    let affected = match &flags.changed {
+        Some(base) => Some(changed::affected(changed::files(base)?, &changed::packages()?)),
+        None => None,
+    };
+    if let Some(affected) = &affected {
+        if affected.files.is_empty() {
+            println!("nothing differs");
+        }
+        let packages: Vec<&str> = affected.packages.iter().map(String::as_str).collect();
+        println!(
+            "{} files differ; tested: {}; lab: {:?}",
+            affected.files.len(),
+            packages.join(", "),
+            affected.lab
+        );
+    }
+    let mut run = Run { flags, affected, counts: Counts::default(), times: Times::default(), played: None };
+    run.need()?;
+    run.steps();
+    print!("{}", run.times.report());
+    if flags.all {
+        record::write(&run)?;
+    }
+    println!("{}", run.counts);
+    Ok(run.counts.failed == 0)
+}
+
+/// A run of the tests.
+struct Run<'a> {
+    flags: &'a Flags,
+    affected: Option<Affected>,
+    counts: Counts,
+    times: Times,
+    /// What the lab has played.
+    played: Option<Played>,
+}
+
+impl Run<'_> {
+    /// Whether a change can affect this; a run that is not about a change plays everything.
+    fn affects(&self, of: impl Fn(&Affected) -> bool) -> bool {
+        self.affected.as_ref().is_none_or(of)
+    }
+
+    fn need(&self) -> anyhow::Result<()> {
+        let mut needed = Vec::new();
+        if self.affects(|change| change.lab != Lab::Nothing) {
+            needed.extend([setup::LAB, setup::FIRMWARE, setup::TPM]);
+        }
+        if self.affects(|change| change.lab == Lab::Everything || change.package) {
+            needed.push(setup::SYSTEMS);
+        }
+        if self.affects(|change| change.page) {
+            needed.push(setup::BROWSER);
+        }
+        if self.flags.all {
+            needed.extend([setup::BPF, setup::FUZZ, setup::PACKAGE]);
+        }
+        setup::need(&needed)
+    }
+
+    fn steps(&mut self) {
+        self.step("format", || status(workspace::cargo().args(["fmt", "--all", "--check"])));
+        let packages = self.packages();
+        self.step("clippy", || {
+            let mut cargo = workspace::cargo();
+            cargo.args(["clippy", "--quiet", "--all-targets"]).args(&packages);
+            status(cargo.args(["--", "-D", "warnings"]))
+        });
+        self.counted("unit tests", || unit_tests(&packages));
+        if self.affects(|change| change.dependencies) {
+            self.step("deny", deny);
+        }
+        if self.affects(|change| change.page) {
+            self.step("html", || html::run(&html::Flags::check()));
+        }
+        let all = self.flags.all;
+        self.step("bpf", || if all { bpf::run(&bpf::Flags { check: true }) } else { bpf::is_committed() });
+        self.lab();
+        if self.affects(|change| change.lab == Lab::Everything) {
+            self.step("conformance", || lab::conformance(true));
+            // Instructions are counted, so other load changes no figure.
+            self.step("bench", || bench::run(&bench::Flags::check()));
+        }
+        if self.affects(|change| change.lab == Lab::Everything || change.package) {
+            let on = if all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
+            let flags = systems::Flags { on, ..systems::Flags::default() };
+            self.counted("systems", || systems::play(&flags, &package::deb()?));
+        }
+        if all {
+            self.step("package", package::check);
+            self.step("dist --reproducible", dist::reproducible);
+            self.step("fuzz", || fuzz::run(&fuzz::Flags::a_minute()));
+            self.step("reboots", || lab::reboots(&lab::Flags::default(), 20));
+        }
+    }
+
+    /// The packages that are tested, as cargo's arguments.
+    fn packages(&self) -> Vec<String> {
+        match &self.affected {
+            Some(affected) if !affected.packages.is_empty() => {
+                affected.packages.iter().flat_map(|name| ["-p".to_owned(), name.clone()]).collect()
+            }
+            _ => vec!["--workspace".to_owned()],
+        }
+    }
+
+    fn lab(&mut self) {
+        let lab = self.affected.as_ref().map_or(Lab::Everything, |change| change.lab);
+        let flags = lab::Flags {
+            for_tests: !self.flags.all,
+            everything: self.flags.all,
+            depends: (lab == Lab::UserSide).then_some(Depends::UserSide),
+            ..lab::Flags::default()
+        };
+        if lab == Lab::Nothing {
+            return;
+        }
+        match self.times.of("lab", || lab::play(&flags)) {
+            Ok(played) => {
+                self.counts += played.counts;
+                self.times.scenarios(played.durations.clone());
+                self.played = Some(played);
+            }
+            Err(error) => self.counts += could_not("lab", &error),
+        }
+    }
+
+    /// A step that is one test.
+    fn step(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<bool>) {
+        let result = self.times.of(name, step);
+        let outcome = match result {
+            Ok(true) => {
+                println!("ok   {name}");
+                Outcome::Passed
+            }
+            Ok(false) => {
+                println!("FAIL {name}");
+                Outcome::Failed
+            }
+            Err(error) => {
+                println!("FAIL {name}: {error:#}");
+                Outcome::Failed
+            }
+        };
+        self.counts.add(outcome);
+    }
+
+    /// A step that counts its own tests.
+    fn counted(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<Counts>) {
+        let result = self.times.of(name, step);
+        self.counts += result.unwrap_or_else(|error| could_not(name, &error));
+    }
+}
+
+fn status(command: &mut Command) -> anyhow::Result<bool> {
+    Ok(workspace::status(command)?.success())
+}
+
+fn could_not(name: &str, error: &anyhow::Error) -> Counts {
+    println!("FAIL {name}: {error:#}");
+    Counts { failed: 1, ..Counts::default() }
+}
+
+/// Licences, sources and versions of the dependencies. Nothing is fetched but the tool.
+fn deny() -> anyhow::Result<bool> {
+    let mut deny = Command::new(setup::cargo_deny()?);
+    deny.args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+    status(deny.current_dir(workspace::root()))
+}
+
+/// The workspace's own tests, shown as they run and counted by their summaries.
+fn unit_tests(packages: &[String]) -> anyhow::Result<Counts> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--quiet", "--no-fail-fast"]).args(packages).stdout(Stdio::piped());
+    let mut child = cargo.spawn().map_err(|e| tool::explain(&e, &cargo))?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("the tests' output was piped")?).lines() {
+        let line = line.context("reading what the tests print")?;
+        println!("{line}");
+        if line.contains("... ignored") {
+            println!("skip {}", line.trim());
+        }
+        if let Some(found) = summary(&line) {
+            counts += found;
+        }
+    }
+    // Tests that do not compile are in nobody's summary.
+    if !child.wait().context("waiting for the tests")?.success() && counts.failed == 0 {
+        println!("FAIL tests: they did not run to their end");
+        counts.failed += 1;
+    }
+    Ok(counts)
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn summary(line: &str) -> Option<Counts> {
+    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut counts = Counts::default();
+    for part in numbers.split("; ") {
+        match part.split_once(' ') {
+            Some((n, "passed")) => counts.passed = n.parse().ok()?,
+            Some((n, "failed")) => counts.failed = n.parse().ok()?,
+            Some((n, "ignored")) => counts.skipped = n.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_lab::report::Counts;
+
+    #[test]
+    fn a_summary_is_counted() {
+        let line = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(super::summary(line), Some(Counts { passed: 3, failed: 1, skipped: 2 }));
+        assert_eq!(super::summary("running 3 tests"), None);
+    }
+}
