@@ -167,13 +167,7 @@ impl Kernel {
             Requester { name: "below the cage", cgroups: below, ..nobody.clone() },
             Requester { name: "the tool", program: (tool, false), ..nobody.clone() },
             Requester { name: "a child of the tool", program: (tool, true), ..nobody.clone() },
-            Requester {
-                name: "the caged tool of a user",
-                program: (tool, false),
-                uid: 1000,
-                cgroups: cage,
-                ..nobody.clone()
-            },
+            Requester { name: "the caged tool of a user", program: (tool, false), uid: 1000, cgroups: cage },
             nobody,
         ]
     }

@@ -1,12 +1,15 @@
 /*!
-With what each kind of call can fail though it was made rightly and nobody else meddles: what bpf(2), the manual pages of the other calls
-and the kernel's code say. Left out is what would be a lie about the machine: that something is not there which is.
+With what each kind of call can fail though it was made rightly and nobody else meddles: a choice from what bpf(2), the manual pages of the
+other calls and the kernel's code say. Calls that change something have every errno that code may treat in a way of its own; calls that only
+read have one or two, since code treats their errors alike. Left out are ENFILE, which code treats as EMFILE, and what would be a lie about
+the machine: that something is not there which is.
 */
+#![allow(clippy::match_same_arms, reason = "a table: one row for each kind of call")]
 use libc::{EACCES, EAGAIN, EBUSY, EINVAL, EIO, EMFILE, ENOMEM, ENOSPC, EPERM, EROFS};
 
 use super::Kind;
 
-/// The errnos of a kind of call. Code that reads and fails does so alike for all but EPERM, so calls that only ask have few.
+/// The errnos of a kind of call.
 pub(super) fn of(kind: Kind) -> &'static [i32] {
     match kind {
         Kind::MapCreate => &[EPERM, ENOMEM, EINVAL, EMFILE],

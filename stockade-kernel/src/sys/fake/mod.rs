@@ -21,6 +21,8 @@ maps that its instructions name, as the compiled one does. The kernel's types ar
 without holders go at once, where the kernel takes a moment. Ring buffers have no memory, so events are not read. Files of other
 security modules (`Duty::GuardFiles`) and processes with labels are not there.
 */
+#![allow(clippy::cast_possible_truncation, reason = "unit tests run on 64-bit machines")]
+#![allow(clippy::unnecessary_wraps, reason = "every call of the model has the same form")]
 mod calls;
 mod decide;
 mod errnos;
