@@ -17,7 +17,7 @@ Ours are known by their tags, which the kernel makes from their instructions, an
 */
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -25,7 +25,7 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use stockade_common::{LAYOUT, MAGIC, Policy, Seal, kinds};
 use stockade_policy::compile::CompiledSetting;
 
@@ -35,7 +35,7 @@ use crate::{
     elsewhere, host,
     object::{self, Duty, MAPS, SEAL},
     pins, programs,
-    sys::{self, held},
+    sys::{self, Counters, fs, held},
     tables::{Maps, SETTINGS},
 };
 
@@ -54,6 +54,10 @@ impl AsFd for Root {
 impl Root {
     /// Opens it wherever it is mounted; where it is not, by a mount that nobody sees.
     pub fn open() -> io::Result<Self> {
+        #[cfg(test)]
+        if let Some(root) = sys::fake::root_cgroup() {
+            return root.map(Self);
+        }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for line in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
             // Spaces in it are written as \040: such a mount is passed over.
@@ -64,7 +68,7 @@ impl Root {
                 return Ok(Self(folder.into()));
             }
         }
-        let folder = fs::File::from(mounted_apart()?);
+        let folder = std::fs::File::from(mounted_apart()?);
         if folder.metadata()?.ino() == ROOT_ID {
             return Ok(Self(folder.into()));
         }
@@ -135,7 +139,7 @@ fn programs_with_links() -> io::Result<Vec<u32>> {
     Ok(programs)
 }
 
-fn is_root(folder: &fs::File, path: &Path) -> bool {
+fn is_root(folder: &std::fs::File, path: &Path) -> bool {
     host::is_cgroup2(path) && folder.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_ID)
 }
 
@@ -209,7 +213,7 @@ impl Generation {
     }
 
     /// The counters.
-    pub fn counters(&self) -> Result<PerCpuArray<MapData, u64>, Error> {
+    pub fn counters(&self) -> Result<Counters, Error> {
         let map = self.map(MAPS[1].0);
         crate::enforce::counters_of(
             map.ok_or_else(|| Error::Object("a sealed program without counters".into()))?,

@@ -11,14 +11,14 @@ is not Aya's `Btf`, which reads and indexes everything.
 Format: Documentation/bpf/btf.rst. Since 5.2; modules aside, one blob at /sys/kernel/btf/vmlinux
 since 5.4.
 */
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{io, os::unix::fs::FileExt, path::Path};
 
 use stockade_common::{ALWAYS_READ, Offsets, WHO_ASKS};
 use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
 
-use crate::{Error, host};
+use crate::{Error, host, sys::fs::File};
 
 mod blob;
 
@@ -321,11 +321,11 @@ fn member_offset(ty: &Type, field: &str, blob: &mut Blob<'_>, depth: u32) -> Res
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A blob with just the types given, each as (name, info, size, extra words).
-    fn blob(types: &[(&str, u32, u32, Vec<u32>)], extra_names: &[&str]) -> (Vec<u8>, Vec<u32>) {
+    pub(crate) fn blob(types: &[(&str, u32, u32, Vec<u32>)], extra_names: &[&str]) -> (Vec<u8>, Vec<u32>) {
         let mut strings = vec![0u8];
         // As in a kernel's blob, each string is there once.
         let mut known = std::collections::HashMap::from([(String::new(), 0)]);

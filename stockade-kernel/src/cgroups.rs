@@ -4,12 +4,16 @@ The cgroup tree of version 2: which cgroups are there, and where systemd put a u
 A cgroup's id is the inode number of its folder. A path in a policy starts at the root of the hierarchy, as
 the kernel's own paths in /proc/PID/cgroup do on the machine itself.
 */
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
 use stockade_common::{DEPTH_MAX, Sets};
 use stockade_policy::{check::Disk, compile::CompiledPlace, finder::Finder, unit::is_of, unit_files};
 
-use crate::{Error, host};
+use crate::{Error, host, sys::fs};
 
 /// Where systemd mounts it: alone, and beside the hierarchies of version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -39,7 +43,11 @@ pub(crate) const ROOT_ID: u64 = 1;
 ///
 /// # Errors
 /// [`Error::Request`] where it is not mounted, or this process sees a part of it only.
-pub(crate) fn open_root() -> Result<fs::File, Error> {
+pub(crate) fn open_root() -> Result<OwnedFd, Error> {
+    #[cfg(test)]
+    if let Some(root) = crate::sys::fake::root_cgroup() {
+        return root.map_err(|e| Error::io("open the root of the cgroup tree", e));
+    }
     let mount = mount().ok_or_else(|| {
         not_mounted("the policy holds settings, which is done at the root of the cgroup tree")
     })?;
@@ -52,7 +60,7 @@ pub(crate) fn open_root() -> Result<fs::File, Error> {
             mount.display()
         )));
     }
-    Ok(root)
+    Ok(root.into())
 }
 
 /// The path of the cgroup that this process is in, where version 2 is used.

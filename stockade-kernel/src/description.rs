@@ -5,7 +5,7 @@ Decisions never read it. The kernel's tables carry its digest, so that a descrip
 noticed: what is in force is what the tables say, and without its description it is shown as such.
 */
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use stockade_policy::model::{Exception, Place, Policy};
 use stockade_reasons::Level;
 
-use crate::Error;
+use crate::{Error, sys::fs};
 
 /// Where descriptions lie: gone with the next boot, as what they describe.
 pub const FOLDER: &str = "/run/stockade";

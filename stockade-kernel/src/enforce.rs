@@ -22,7 +22,6 @@ next command. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use aya::maps::{MapData, PerCpuArray};
 use serde::Serialize;
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
 use stockade_policy::{
@@ -46,6 +45,7 @@ use crate::{
     ready::Ready,
     seal, selftest,
     slots::{same, wait_for_decisions},
+    sys::Counters,
     tables::Maps,
     trial::{self, Attached},
 };
@@ -291,7 +291,7 @@ fn start(
         trial::attach(types, ready.decider(), native, attachment)?;
     let write = |policy: &KernelPolicy| trial::write(&object, policy);
     // Forgets what was heard.
-    pins::zero(counters)?;
+    pins::zero(&counters)?;
     let duties = ready.duties();
     let maps = Maps::of(&object)?;
     ready.write(&maps, 1)?;
@@ -336,16 +336,12 @@ fn start(
     Ok(heard)
 }
 
-pub(crate) fn counters(object: &Object) -> Result<PerCpuArray<MapData, u64>, Error> {
+pub(crate) fn counters(object: &Object) -> Result<Counters, Error> {
     counters_of(object.map("COUNTS")?)
 }
 
-pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-    let fd = map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
-    let data = MapData::from_fd(fd).map_err(|e| broken(&e))?;
-    let map = aya::maps::Map::from_map_data(data).map_err(|e| broken(&e))?;
-    PerCpuArray::try_from(map).map_err(|e| broken(&e))
+pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<Counters, Error> {
+    map.try_clone_to_owned().map(Counters::of).map_err(|e| Error::io("keep a map", e))
 }
 
 pub(crate) fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
@@ -369,6 +365,11 @@ fn replace(
         ready.slot = before;
         // Left behind by a command that was killed.
         end_all_but(&ready.duties())?;
+        if policy.slots[1 - active].has_tables != 0 {
+            wait_for_decisions();
+            Maps::pinned()?.keep_only(before.words.generation)?;
+            enforcement.write_slot(1 - active, Slot::default())?;
+        }
         let proof = selftest::run(types, &enforcement.counters, watched, native)?;
         return Ok((Change::Unchanged, proof));
     }

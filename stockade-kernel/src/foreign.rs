@@ -2,14 +2,17 @@
 Programs of others that could stand between a question and the answer of a sealed one, and who holds what.
 */
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
 
 use stockade_common::{KnownProgram, kinds};
 
-use crate::{Error, programs, sys, sys::held};
+use crate::{
+    Error, programs,
+    sys::{self, fs, held},
+};
 
 /// A loaded program of another's.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,17 @@
 /*!
 What this machine offers and what already guards it. Reads files; changes nothing.
 */
-use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt, path::Path};
+use std::{io, path::Path};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use stockade_policy::model::Clock;
 use stockade_reasons::Level;
 
-use crate::Error;
+use crate::{
+    Error,
+    sys::{self, fs, is_mounted},
+};
 
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -60,7 +63,9 @@ pub fn has_bpf_lsm(list: &str) -> bool {
 pub fn native_lockdown() -> Result<Level, Error> {
     match fs::read_to_string(LOCKDOWN) {
         Ok(text) => Ok(level_in_force(&text, &active_lsms()?)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new(LSM_LIST).exists() => Ok(Level::None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && fs::exists(LSM_LIST).is_ok_and(|there| there) => {
+            Ok(Level::None)
+        }
         Err(source) => Err(Error::NoSecurityfs { path: LOCKDOWN.into(), source }),
     }
 }
@@ -109,16 +114,6 @@ pub fn is_bpffs(path: &Path) -> bool {
 #[must_use]
 pub fn is_cgroup2(path: &Path) -> bool {
     is_mounted(path, CGROUP2_MAGIC)
-}
-
-/// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.
-fn is_mounted(path: &Path, magic: i64) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: statfs is plain data, for which zeros are a value.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are live for the call.
-    let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
-    answer == 0 && stat.f_type == magic
 }
 
 /// `uname -r`.
@@ -244,8 +239,7 @@ fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<
 /// Effective user id 0, in the machine's own user namespace.
 #[must_use]
 pub fn is_root() -> bool {
-    // SAFETY: no arguments, cannot fail.
-    unsafe { libc::geteuid() == 0 && !in_container() }
+    sys::effective_user() == 0 && !in_container()
 }
 
 /// Whether this process is in another user namespace than the machine's own: what is mounted here is not
@@ -291,6 +285,8 @@ fn clock(clock: libc::clockid_t) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

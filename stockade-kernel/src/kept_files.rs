@@ -6,7 +6,6 @@ The sealed program knows a file by its inode: the file systems are the kernel's 
 come and go with the kernel. Who has one open for writing already would keep it: nothing is sealed then.
 */
 use std::{
-    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -14,7 +13,7 @@ use std::{
 use stockade_common::KeptFile;
 use stockade_policy::{compile::CompiledSetting, settings};
 
-use crate::Error;
+use crate::{Error, sys::fs};
 
 /// The files that these settings mean here, where their security modules are active.
 pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
@@ -42,7 +41,7 @@ pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf,
     Ok(found)
 }
 
-fn kept(metadata: &fs::Metadata, setting: &CompiledSetting) -> KeptFile {
+fn kept(metadata: &std::fs::Metadata, setting: &CompiledSetting) -> KeptFile {
     let device = metadata.dev();
     let mut name = [0; 64];
     for (to, byte) in name[..63].iter_mut().zip(setting.name.bytes()) {

@@ -3,9 +3,9 @@ Labels of running processes, from user space: which lack the one that an excepti
 anybody looked; and taking all of them away.
 */
 use std::{
-    fs, io,
+    io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::PathBuf,
@@ -13,7 +13,13 @@ use std::{
 
 use stockade_common::Label;
 
-use crate::{Error, description::Program, object::LABELS, pins, sys};
+use crate::{
+    Error,
+    description::Program,
+    object::LABELS,
+    pins,
+    sys::{self, fs, process},
+};
 
 /// Takes every process's label away. Before anybody looks at what is executed again: meanwhile a process may have
 /// become another program, or have fallen into other hands, and nobody saw.
@@ -89,16 +95,4 @@ pub(crate) fn any_in(labels: BorrowedFd<'_>) -> Result<bool, Error> {
 /// The label of a process, if it has one.
 fn label(pid: u32, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
     sys::lookup::<i32, Label>(labels, &process(pid)?.as_raw_fd())
-}
-
-/// A descriptor of a process, by which labels are asked for (5.3 and later).
-fn process(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that the kernel has just made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -56,6 +56,8 @@ pub mod notices;
 mod object;
 mod patience;
 pub mod pins;
+#[cfg(test)]
+mod played;
 pub mod programs;
 pub mod read_back;
 mod ready;

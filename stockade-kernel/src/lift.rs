@@ -45,8 +45,11 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
                 pins::remove()?;
             }
             elsewhere::nothing()?;
+            description::keep_only(None);
             return Ok(Lifted::NothingToLift);
         }
+        // Two pins cannot be removed at once, and what holds settings would outlive what decides.
+        Ok(Pinned::Whole(mut enforcement)) if !pins::lacks(Duty::Settings) => enforcement.let_go()?,
         Ok(Pinned::Whole(_)) => {}
         Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
         Err(e) => return Err(e),

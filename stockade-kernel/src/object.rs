@@ -12,7 +12,6 @@ use std::{
     sync::OnceLock,
 };
 
-use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object as ElfObject, generated::bpf_insn};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -290,15 +289,7 @@ impl Object {
                 None if name == LABELS.0 => {
                     task_storage().map_err(|e| Error::bpf("creating a BPF map for labels", e))?
                 }
-                None => {
-                    let data = MapData::create(map.clone(), &name, None).map_err(|e| match e {
-                        aya::maps::MapError::CreateError { io_error, .. } => {
-                            Error::bpf("creating a BPF map", io_error)
-                        }
-                        other => broken(&other),
-                    })?;
-                    data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?
-                }
+                None => sys::create(&name, &map).map_err(|e| Error::bpf("creating a BPF map", e))?,
             };
             if map.section_kind() == EbpfSectionKind::Rodata {
                 sys::fill_and_freeze(fd.as_fd(), map.data())
@@ -408,7 +399,7 @@ fn read_only_for_programs(name: &str, map: &mut aya_obj::Map) {
 }
 
 /// The kernel's `bpf_prog_calc_tag()`: a digest of the instructions, in which maps have no number.
-fn tag(instructions: &[bpf_insn], sha256: bool) -> [u8; 8] {
+pub(crate) fn tag(instructions: &[bpf_insn], sha256: bool) -> [u8; 8] {
     const LOAD_ADDRESS: u8 = 0x18;
     const PSEUDO_MAP_FD: u8 = 1;
     const PSEUDO_MAP_VALUE: u8 = 2;

@@ -5,12 +5,9 @@ for another command that is in the middle of a change.
 Patience is counted in the kernel's progress, since a busy machine does less in the same time: in rounds, and in each of the later ones the
 kernel finishes a grace period and gives this process a processor. A program that nobody holds is gone after a few.
 */
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use crate::slots::grace_period;
+use crate::{slots::grace_period, sys};
 
 /// Rounds that only sleep: nearly everything is done by then.
 const QUICK: u32 = 100;
@@ -38,9 +35,9 @@ impl Patience {
         }
         self.rounds = self.rounds.saturating_add(1);
         if self.rounds <= QUICK {
-            thread::sleep(Duration::from_millis(1));
+            sys::sleep(Duration::from_millis(1));
         } else {
-            thread::sleep(Duration::from_millis(10));
+            sys::sleep(Duration::from_millis(10));
             // Where the kernel refuses to be waited for, the rounds count alone.
             let _ = grace_period();
         }

@@ -16,22 +16,22 @@ A folder without `link` is a leftover of an interrupted start and enforces nothi
 use std::{
     collections::HashMap,
     ffi::CString,
-    fs, io,
+    io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use stockade_common::{COUNTERS, LAST_BIT, LAYOUT, LOST, MAGIC, Policy, Verdict, counter_index};
 
 use crate::{
     Error, host,
     object::{Duty, LABELS, MAPS},
-    sys,
+    sys::{self, Counters, fs, held},
 };
 
 /// The BPF file system that pins go to.
@@ -53,11 +53,27 @@ const LOCK_SECONDS: u64 = 30;
 #[repr(transparent)]
 pub(crate) struct PolicyValue(pub Policy);
 
-// SAFETY: `repr(C)`, integers only, padding explicit: any bytes are a value.
-unsafe impl aya::Pod for PolicyValue {}
+impl Default for PolicyValue {
+    fn default() -> Self {
+        Self(Policy::EMPTY)
+    }
+}
+
+impl PolicyValue {
+    /// The value of the policy map.
+    pub fn read(map: BorrowedFd<'_>) -> Result<Self, Error> {
+        let failed = |e| Error::io("read the policy map", e);
+        sys::lookup(map, &0u32).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Writes it whole.
+    pub fn write(&self, map: BorrowedFd<'_>) -> Result<(), Error> {
+        sys::update(map, &0u32, self).map_err(|e| Error::io("write the policy map", e))
+    }
+}
 
 /// Held while state is read and changed. Two commands at once take turns.
-pub(crate) struct Lock(#[expect(dead_code, reason = "closing it releases the lock")] fs::File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing it releases the lock")] OwnedFd);
 
 impl Lock {
     /// Takes the lock on the BPF file system itself: it is there whenever there is something to guard,
@@ -70,18 +86,15 @@ impl Lock {
         let folder = fs::File::open(path).map_err(|e| open_error(path, e))?;
         let deadline = Instant::now() + Duration::from_secs(LOCK_SECONDS);
         loop {
-            // SAFETY: an open descriptor.
-            if unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-                return Ok(Self(folder));
-            }
-            let error = io::Error::last_os_error();
-            if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
-                return Err(Error::io(format!("lock {BPFFS}"), error));
+            match sys::lock(&folder) {
+                Ok(()) => return Ok(Self(folder.into())),
+                Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => {}
+                Err(error) => return Err(Error::io(format!("lock {BPFFS}"), error)),
             }
             if Instant::now() > deadline {
                 return Err(Error::Busy { seconds: LOCK_SECONDS });
             }
-            std::thread::sleep(Duration::from_millis(5));
+            sys::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -104,8 +117,8 @@ pub(crate) enum Pinned {
 
 /// The pinned objects, opened.
 pub(crate) struct Enforcement {
-    pub policy: Array<MapData, PolicyValue>,
-    pub counters: PerCpuArray<MapData, u64>,
+    pub policy: OwnedFd,
+    pub counters: Counters,
     pub link: OwnedFd,
 }
 
@@ -134,29 +147,20 @@ pub(crate) fn open() -> Result<Pinned, Error> {
         Err(e) => return Err(Error::bpf("opening the pinned link", e)),
     };
     let policy = open_policy()?;
-    let counters = PerCpuArray::try_from(open_map(COUNTS)?).map_err(|e| other_version(&e))?;
-    if counters.len() != COUNTERS {
-        return Err(other_version(&format!("{} counters", counters.len())));
+    let (counters, info) = open_as(COUNTS, sys::PERCPU_ARRAY, size_of::<u64>())?;
+    if info.entries != COUNTERS {
+        return Err(other_version(&format!("{} counters", info.entries)));
     }
+    let counters = Counters::of(counters);
     // Not read here; but with it gone, what is refused would be told to nobody.
-    if !matches!(open_map(EVENTS)?, Map::RingBuf(_)) {
-        return Err(other_version(&"events that are no ring buffer"));
-    }
+    open_as(EVENTS, sys::RINGBUF, 0)?;
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 
 /// Sets the counters that count what was heard while everything was let through to zero.
-pub(crate) fn zero(mut counters: PerCpuArray<MapData, u64>) -> Result<(), Error> {
-    let broken = |e: aya::maps::MapError| Error::Object(e.to_string());
-    let cells = counters.get(&0, 0).map_err(broken)?.len();
-    for index in (0..=LAST_BIT).map(|number| counter_index(number, Verdict::Audited)).chain([LOST]) {
-        if counters.get(&index, 0).map_err(broken)?.iter().any(|&cell| cell != 0) {
-            let zeros =
-                PerCpuValues::try_from(vec![0u64; cells]).map_err(|e| Error::io("reset a counter", e))?;
-            counters.set(index, zeros, 0).map_err(broken)?;
-        }
-    }
-    Ok(())
+pub(crate) fn zero(counters: &Counters) -> Result<(), Error> {
+    let mut heard = (0..=LAST_BIT).map(|number| counter_index(number, Verdict::Audited)).chain([LOST]);
+    heard.try_for_each(|index| counters.zero(index)).map_err(|e| Error::io("reset a counter", e))
 }
 
 /// Opens every pinned map, by its name in the object.
@@ -168,7 +172,12 @@ pub(crate) fn open_maps() -> Result<HashMap<String, OwnedFd>, Error> {
 
 /// Whether the attachment for a duty is pinned.
 pub(crate) fn has(duty: Duty) -> bool {
-    path(duty.pin()).exists()
+    fs::exists(path(duty.pin())).is_ok_and(|there| there)
+}
+
+/// Whether the attachment for a duty is certainly not pinned.
+pub(crate) fn lacks(duty: Duty) -> bool {
+    fs::exists(path(duty.pin())).is_ok_and(|there| !there)
 }
 
 /// Whether the attachment for a duty is pinned and does its work: one to a cgroup can be detached while it is.
@@ -217,9 +226,9 @@ pub(crate) fn open_events() -> Result<RingBuf<MapData>, Error> {
     RingBuf::try_from(open_map(EVENTS)?).map_err(|e| other_version(&e))
 }
 
-fn open_policy() -> Result<Array<MapData, PolicyValue>, Error> {
-    let map = Array::try_from(open_map(POLICY)?).map_err(|e| other_version(&e))?;
-    let value: PolicyValue = map.get(&0, 0).map_err(|e| Error::Object(e.to_string()))?;
+fn open_policy() -> Result<OwnedFd, Error> {
+    let (map, _) = open_as(POLICY, sys::ARRAY, size_of::<PolicyValue>())?;
+    let value = PolicyValue::read(map.as_fd())?;
     if value.0.magic != MAGIC || value.0.layout != LAYOUT {
         return Err(other_version(&format!("layout {}", value.0.layout)));
     }
@@ -233,10 +242,10 @@ fn open_policy() -> Result<Array<MapData, PolicyValue>, Error> {
 /// When nothing is pinned or the map cannot be written.
 #[doc(hidden)]
 pub fn rewrite_layout(layout: u32) -> Result<(), Error> {
-    let mut map = open_policy()?;
-    let mut value: PolicyValue = map.get(&0, 0).map_err(|e| Error::Object(e.to_string()))?;
+    let map = open_policy()?;
+    let mut value = PolicyValue::read(map.as_fd())?;
     value.0.layout = layout;
-    map.set(0, value, 0).map_err(|e| Error::Object(e.to_string()))
+    value.write(map.as_fd())
 }
 
 fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {
@@ -244,6 +253,17 @@ fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {
         io::ErrorKind::NotFound => Error::Damaged { path: FOLDER.into(), missing: name },
         _ => Error::bpf("opening a pinned map", e),
     })
+}
+
+/// Opens a pinned map that has to be of this kind, with values of this size.
+fn open_as(name: &'static str, kind: u32, size: usize) -> Result<(OwnedFd, held::MapInfo), Error> {
+    let map = open_fd(name)?;
+    let info = held::map_info(map.as_fd()).map_err(|e| Error::io(format!("ask for the map {name}"), e))?;
+    if info.kind != kind || info.sizes.1 as usize != size {
+        let found = format!("a map {name} of kind {} with values of {} bytes", info.kind, info.sizes.1);
+        return Err(other_version(&found));
+    }
+    Ok((map, info))
 }
 
 fn open_map(name: &'static str) -> Result<Map, Error> {

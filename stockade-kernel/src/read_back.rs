@@ -1,9 +1,8 @@
 /*!
 What is in force, read back from the kernel.
 */
-use std::{os::fd::AsFd, thread, time::Duration};
+use std::{os::fd::AsFd, time::Duration};
 
-use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{
     LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
 };
@@ -20,7 +19,7 @@ use crate::{
     patience::Patience,
     pins::{self, Enforcement, Pinned},
     seal::Open,
-    sys,
+    sys::{self, Counters},
     tables::Maps,
 };
 
@@ -86,15 +85,34 @@ pub struct SealInForce {
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
 pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
-    let enforcement = match settled()? {
-        Settled::Sealed(sealed) => return read_sealed(&sealed, types).map(Some),
-        Settled::Pinned(enforcement) => enforcement,
-        Settled::Nothing => return Ok(None),
-    };
+    let mut found = settled()?;
+    loop {
+        let told = match &found {
+            Settled::Sealed(sealed) => read_sealed(sealed, types),
+            Settled::Pinned(enforcement) => read_pinned(enforcement, types),
+            Settled::Nothing => return Ok(None),
+        };
+        if told.as_ref().is_ok_and(|told| told.description.is_some()) {
+            return told.map(Some);
+        }
+        // Whoever changes what is in force does not wait for who reads it, and removes the old description and the old pins.
+        let before = match &told {
+            Ok(told) => (told.program_id, told.slot.words.generation),
+            Err(_) => found.mark()?,
+        };
+        drop(found);
+        found = settled()?;
+        if found.mark()? == before {
+            return told.map(Some);
+        }
+    }
+}
+
+fn read_pinned(enforcement: &Enforcement, types: &KernelTypes) -> Result<InForce, Error> {
     let policy = enforcement.policy()?;
     let info = sys::link_info(enforcement.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
     let slot = policy.slots[usize::from(policy.active & 1 == 1)];
-    Ok(Some(InForce {
+    Ok(InForce {
         slot,
         description: Description::read(slot.words.generation, slot.digest),
         counts: counts(&enforcement.counters, types)?,
@@ -112,7 +130,7 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         program_id: info.program,
         link_id: Some(info.id),
         sealed: None,
-    }))
+    })
 }
 
 fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
@@ -141,7 +159,7 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
     })
 }
 
-fn counts(counters: &PerCpuArray<MapData, u64>, types: &KernelTypes) -> Result<Vec<Count>, Error> {
+fn counts(counters: &Counters, types: &KernelTypes) -> Result<Vec<Count>, Error> {
     let mut counts = Vec::new();
     for reason in &types.reasons {
         let number = reason.number;
@@ -169,6 +187,24 @@ enum Settled {
     Nothing,
 }
 
+impl Settled {
+    /// What another policy in force, or another program that decides, would have otherwise.
+    fn mark(&self) -> Result<(u32, u64), Error> {
+        Ok(match self {
+            Self::Sealed(sealed) => {
+                let newest = sealed.newest();
+                (newest.program, newest.policy.slots[0].words.generation)
+            }
+            Self::Pinned(enforcement) => {
+                let info = sys::link_info(enforcement.link.as_fd());
+                let info = info.map_err(|e| Error::io("ask for the link", e))?;
+                (info.program, enforcement.slot()?.words.generation)
+            }
+            Self::Nothing => (0, 0),
+        })
+    }
+}
+
 /// What is sealed or pinned, once no other command is in the middle of changing it: to be told what is in force, nobody waits for
 /// the lock.
 fn settled() -> Result<Settled, Error> {
@@ -182,7 +218,13 @@ fn settled() -> Result<Settled, Error> {
         match pins::open() {
             Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
             Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
-                None => return Ok(Settled::Nothing),
+                // Sealed since the first look, which then takes the pins away.
+                None => {
+                    return Ok(match anchor::look()? {
+                        Found::Sealed(sealed) => Settled::Sealed(sealed),
+                        _ => Settled::Nothing,
+                    });
+                }
                 // Being lifted, sealed or tried, or about to be pinned.
                 Some(program) => {
                     if !patience.wait() {
@@ -191,21 +233,20 @@ fn settled() -> Result<Settled, Error> {
                 }
             },
             // Removed meanwhile, the link first.
-            Err(Error::Damaged { .. }) if link() != before => thread::sleep(Duration::from_millis(5)),
+            Err(Error::Damaged { .. }) if link() != before => sys::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
     }
 }
 
 /// Refused, and let through and reported.
-fn setting_writes(counters: &PerCpuArray<MapData, u64>) -> Result<(u64, u64), Error> {
+fn setting_writes(counters: &Counters) -> Result<(u64, u64), Error> {
     Ok((sum(counters, SETTINGS_REFUSED)?, sum(counters, SETTINGS_AUDITED)?))
 }
 
 /// Over all processors.
-fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, Error> {
-    let values = counters.get(&index, 0).map_err(|e| Error::Object(e.to_string()))?;
-    Ok(values.iter().sum())
+fn sum(counters: &Counters, index: u32) -> Result<u64, Error> {
+    counters.sum(index).map_err(|e| Error::io("read the counters", e))
 }
 
 /// The id of the program that decides, as far as it is pinned or sealed.

@@ -19,7 +19,7 @@ mod proof;
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -51,6 +51,7 @@ use crate::{
     read_back::reason_id,
     ready::Ready,
     selftest::SelfTest,
+    sys::fs,
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -193,7 +194,8 @@ pub fn seal<T>(
     everything.extend([Duty::GuardPrograms, Duty::GuardCalls]);
     let set =
         Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted, files: &files };
-    let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())?;
+    let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())
+        .inspect_err(|_| keep_described())?;
     step("sealed-loaded");
 
     let sealed_boot_ns = made.seal.sealed_boot_ns;
@@ -218,6 +220,7 @@ pub fn seal<T>(
     })();
     let self_test = attached.or_else(|error| {
         anchor::tidy_up()?;
+        keep_described();
         Err(match error {
             // Only without the guard can it be asked who they are.
             Error::Foreign { programs, .. } => {
@@ -279,6 +282,15 @@ fn in_force() -> Result<(Policy, Level), Error> {
     let mut policy = description.policy;
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     Ok((policy, description.auto.into()))
+}
+
+/// Removes the description of what was not sealed after all.
+fn keep_described() {
+    if let Ok(Pinned::Whole(enforcement)) = pins::open()
+        && let Ok(slot) = enforcement.slot()
+    {
+        description::keep_only(Some(slot.words.generation));
+    }
 }
 
 /// Whatever the policy says, the switch that silences all programs stays on.

@@ -34,7 +34,7 @@ impl Enforcement {
     }
 
     pub(crate) fn policy(&self) -> Result<KernelPolicy, Error> {
-        self.policy.get(&0, 0).map(|v| v.0).map_err(|e| Error::Object(e.to_string()))
+        PolicyValue::read(self.policy.as_fd()).map(|value| value.0)
     }
 
     /// Whether the program that decides knows places and exceptions.
@@ -74,11 +74,22 @@ impl Enforcement {
     fn change(&mut self, change: impl FnOnce(&mut KernelPolicy)) -> Result<(), Error> {
         let mut policy = self.policy()?;
         change(&mut policy);
-        self.policy.set(0, PolicyValue(policy), 0).map_err(|e| Error::Object(e.to_string()))
+        PolicyValue(policy).write(self.policy.as_fd())
     }
 
     pub(crate) fn write_slot(&mut self, at: usize, slot: Slot) -> Result<(), Error> {
         self.change(|policy| policy.slots[at] = slot)
+    }
+
+    /// Puts a policy in force that refuses nothing and holds nothing: one byte for all attachments.
+    pub(crate) fn let_go(&mut self) -> Result<(), Error> {
+        let policy = self.policy()?;
+        let other = usize::from(policy.active & 1 == 0);
+        if policy.slots[other] != Slot::default() {
+            wait_for_decisions();
+            self.write_slot(other, Slot::default())?;
+        }
+        self.flip()
     }
 
     pub(crate) fn flip(&mut self) -> Result<(), Error> {
@@ -86,8 +97,8 @@ impl Enforcement {
     }
 }
 
-/// Waits until no decision reads what was just retired: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace period, and
-/// LSM programs run inside read-side sections. Where it is refused (`nohz_full`) the kernel is made to wait otherwise.
+/// Waits until no decision reads what was just retired: LSM programs run inside read-side sections. Where a grace period
+/// cannot be waited for (`nohz_full`) the kernel is made to wait otherwise.
 pub(crate) fn wait_for_decisions() {
     if let Err(error) = grace_period() {
         eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
@@ -96,8 +107,5 @@ pub(crate) fn wait_for_decisions() {
 
 /// Waits for a grace period of the kernel's. It takes as long as it takes: there is no limit.
 pub(crate) fn grace_period() -> io::Result<()> {
-    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
-    // SAFETY: takes three integers.
-    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if answer == 0 { Ok(()) } else { sys::wait_for_programs() }
+    sys::wait_for_grace_period().or_else(|_| sys::wait_for_programs())
 }

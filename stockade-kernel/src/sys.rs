@@ -4,6 +4,10 @@ attaching it, pinning and finding links without a loader around them, and readin
 
 Every call passes a zeroed attribute block of the size that the kernel of its introduction knew, so
 older kernels do not refuse it for trailing bytes. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
+
+This is also the test seam. Every call of bpf(2) goes through [`bpf`], every file that a command reads or changes through
+[`fs`], and the few other system calls through `machine.rs`. Unit tests put a model of the kernel there (`fake`); in the
+shipped program the seam is the standard library and the system call, with nothing between.
 */
 use std::{
     io,
@@ -12,14 +16,24 @@ use std::{
 
 use stockade_common::{KnownProgram, kinds};
 
+mod counters;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod held;
 mod info;
+mod machine;
 mod maps;
 mod programs;
 
+pub use counters::Counters;
+#[cfg(test)]
+pub(crate) use fake::files as fs;
 pub use info::*;
+pub use machine::*;
 pub use maps::*;
 pub use programs::*;
+#[cfg(not(test))]
+pub(crate) use std::fs;
 
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
@@ -77,6 +91,10 @@ impl Target {
 }
 
 fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
+    #[cfg(test)]
+    if let Some(answer) = fake::bpf(command, std::ptr::from_mut(attr).cast()) {
+        return answer;
+    }
     // SAFETY: `attr` is a live, initialised block of the size passed; pointers in it outlive the call
     // (each caller holds what they point at).
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };

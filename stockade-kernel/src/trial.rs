@@ -14,7 +14,6 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::maps::{MapData, PerCpuArray};
 use stockade_common::{LAYOUT, MAGIC, Policy as KernelPolicy, Slot, Words};
 use stockade_reasons::Level;
 
@@ -29,7 +28,7 @@ use crate::{
     object::{Duty, MAPS, Object},
     pins::{self, Lock, Pinned},
     selftest::{self, SelfTest},
-    sys,
+    sys::{self, Counters},
 };
 
 /// What is attached and refuses nothing.
@@ -37,7 +36,7 @@ pub(crate) struct Attached {
     pub object: Object,
     pub policy: KernelPolicy,
     pub link: OwnedFd,
-    pub counters: PerCpuArray<MapData, u64>,
+    pub counters: Counters,
     pub heard: SelfTest,
 }
 

@@ -83,10 +83,18 @@ impl Made {
         maps.place(&ready.tables.places, set.generation)?;
 
         let kept = kept_maps(&object, ready)?;
+        let boot_id = host::boot_id();
+        if boot_id == [0; 16] {
+            // It could not be corrected afterwards.
+            let path = "/proc/sys/kernel/random/boot_id";
+            return Err(Error::Request(format!(
+                "not sealed: {path} cannot be read, and a seal names its boot"
+            )));
+        }
         let mut seal = Seal {
             number: set.number,
             sealed_boot_ns: host::boot_ns(),
-            boot_id: host::boot_id(),
+            boot_id,
             open: if set.open.contains(&Open::NewCgroups) { Seal::NEW_CGROUPS } else { 0 },
             ..Seal::NONE
         };

@@ -1,8 +1,6 @@
 /*!
 The proof that a seal holds, by trying.
 */
-use std::fs;
-
 use stockade_common::kinds;
 use stockade_reasons::Level;
 
@@ -16,7 +14,7 @@ use crate::{
     object::Duty,
     ready::Ready,
     selftest::{self, SelfTest},
-    sys::{self, held},
+    sys::{self, fs, held},
 };
 
 /// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted

@@ -123,12 +123,16 @@ pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
 
 /// What the kernel says of a map.
 pub struct MapInfo {
+    /// Its kind: one of `enum bpf_map_type`.
+    pub kind: u32,
     /// Its id.
     pub id: u32,
     /// Name, cut off after 15 bytes and padded with zeros.
     pub name: [u8; 16],
     /// Bytes of a key and of a value.
     pub sizes: (u32, u32),
+    /// How many entries it has room for.
+    pub entries: u32,
 }
 
 /// Asks for a map's id and name.
@@ -141,7 +145,7 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     for (to, word) in name.chunks_exact_mut(4).zip(&info[6..10]) {
         to.copy_from_slice(&word.to_ne_bytes());
     }
-    Ok(MapInfo { id: info[1], name, sizes: (info[2], info[3]) })
+    Ok(MapInfo { kind: info[0], id: info[1], name, sizes: (info[2], info[3]), entries: info[4] })
 }
 
 /// The one value of a map, as bytes.

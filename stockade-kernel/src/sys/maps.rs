@@ -10,14 +10,19 @@ use super::{address, bpf, fd_number, held, owned, programs::load_types};
 
 const BPF_MAP_CREATE: i64 = 0;
 pub(super) const BPF_MAP_LOOKUP_ELEM: i64 = 1;
-const BPF_MAP_UPDATE_ELEM: i64 = 2;
+pub(super) const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_LOOKUP_BATCH: i64 = 24;
 const BPF_MAP_UPDATE_BATCH: i64 = 26;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
 const BPF_MAP_DELETE_BATCH: i64 = 27;
 const BPF_MAP_TYPE_TASK_STORAGE: u32 = 29;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_ARRAY`
+pub const ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_PERCPU_ARRAY`
+pub const PERCPU_ARRAY: u32 = 6;
+/// `BPF_MAP_TYPE_RINGBUF`
+pub const RINGBUF: u32 = 27;
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Writes the one value of a map and makes the map read-only for user space, for good. The verifier
@@ -67,6 +72,22 @@ struct CreateAttr {
     btf_value_type_id: u32,
 }
 
+/// Makes a map as the object describes it. Its name is cut off after 15 bytes.
+pub fn create(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
+    let mut attr = CreateAttr {
+        map_type: map.map_type(),
+        key_size: map.key_size(),
+        value_size: map.value_size(),
+        max_entries: map.max_entries(),
+        map_flags: map.map_flags(),
+        ..CreateAttr::default()
+    };
+    for (to, byte) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
+        *to = byte;
+    }
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
 /// Makes a map that keeps a value with each task, described by these types: the kernel wants to know them.
 /// 5.11 and later.
 pub fn create_task_storage(
@@ -93,13 +114,8 @@ pub fn create_task_storage(
 /// Waits until every program that runs now, sleeping ones aside, has ended: the kernel does so when a map in
 /// a map is replaced, since programs may still look into the old one.
 pub fn wait_for_programs() -> io::Result<()> {
-    let array = CreateAttr {
-        map_type: BPF_MAP_TYPE_ARRAY,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        ..CreateAttr::default()
-    };
+    let array =
+        CreateAttr { map_type: ARRAY, key_size: 4, value_size: 4, max_entries: 1, ..CreateAttr::default() };
     let inner = bpf(BPF_MAP_CREATE, &mut CreateAttr { ..array }).map(owned)?;
     let mut outer = CreateAttr {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,

@@ -1,0 +1,302 @@
+/*!
+What the kernel has: objects with ids, and who holds each. One that nobody holds is gone.
+
+```text
+held by    a descriptor of any process | a pin | for maps: a program | for programs: a link, the root cgroup
+```
+*/
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+};
+
+use stockade_common::Words;
+
+use super::Table;
+
+/// A map.
+#[derive(Clone)]
+pub(crate) struct Map {
+    pub kind: u32,
+    pub name: [u8; 16],
+    pub key_size: usize,
+    pub value_size: usize,
+    pub room: u32,
+    pub frozen: bool,
+    /// Of an array every entry is there.
+    pub entries: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// A program.
+#[derive(Clone)]
+pub(crate) struct Program {
+    pub kind: u32,
+    pub attach_type: u32,
+    pub hook: u32,
+    pub name: [u8; 16],
+    pub tag: [u8; 8],
+    pub maps: Vec<u32>,
+}
+
+/// What an object is.
+#[derive(Clone)]
+pub(crate) enum What {
+    Map(Map),
+    Program(Program),
+    Link { program: u32, attach_type: u32, cgroup: u64 },
+    Types,
+    Process(u32),
+    RootCgroup,
+}
+
+pub(crate) struct Object {
+    pub what: What,
+    /// The end of the pipe that is read: its other ends are the descriptors.
+    end: OwnedFd,
+    inode: u64,
+}
+
+/// The kernel.
+pub(crate) struct Kernel {
+    root: PathBuf,
+    pub objects: BTreeMap<u32, Object>,
+    newest: u32,
+    /// By kind of attachment and program, in the order of attachment.
+    pub root_cgroup: Vec<(u32, u32)>,
+    /// Objects that pins name; none where files have changed since.
+    pins: Option<BTreeSet<u32>>,
+    /// The type of the function that asks the BPF security module about lockdown.
+    pub lockdown_hook: u32,
+    /// Decisions that began with these words and are still under way, and what they have to come to.
+    pub under_way: Vec<(u32, Words, Table)>,
+    /// Moves with every change that a decision could see.
+    pub changes: u64,
+}
+
+impl Kernel {
+    pub fn new(root: PathBuf, lockdown_hook: u32) -> Self {
+        Self {
+            root,
+            objects: BTreeMap::new(),
+            newest: 0,
+            root_cgroup: Vec::new(),
+            pins: None,
+            lockdown_hook,
+            under_way: Vec::new(),
+            changes: 0,
+        }
+    }
+
+    /// Where a path of the machine lies.
+    pub fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").expect("pins have absolute paths"))
+    }
+
+    /// Whatever pins there are is looked for anew.
+    pub fn files_change(&mut self) {
+        self.pins = None;
+    }
+
+    /// The same without processes. Cgroups are other ones in other files, so entries for them move.
+    pub fn copy(&self, root: PathBuf) -> Self {
+        let ids = |kernel: &Self| kernel.cgroup_ids();
+        let mut copy = Self {
+            newest: self.newest,
+            root_cgroup: self.root_cgroup.clone(),
+            ..Self::new(root, self.lockdown_hook)
+        };
+        let moved: Vec<(u64, u64)> = ids(self).into_iter().zip(ids(&copy)).collect();
+        for (&id, object) in &self.objects {
+            let mut what = object.what.clone();
+            if let What::Map(map) = &mut what
+                && map.name.starts_with(b"CGROUPS\0")
+            {
+                map.entries = std::mem::take(&mut map.entries)
+                    .into_iter()
+                    .map(|(key, value)| (moved_key(key, &moved), value))
+                    .collect();
+            }
+            let (end, other) = pipe();
+            drop(other);
+            let inode = inode(end.as_raw_fd()).expect("it is open");
+            copy.objects.insert(id, Object { what, end, inode });
+        }
+        copy
+    }
+
+    /// Ids of the cgroups that policies name, and of one below.
+    pub fn cgroup_ids(&self) -> Vec<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let id = |path| std::fs::metadata(self.at(Path::new(path))).map_or(0, |metadata| metadata.ino());
+        ["/sys/fs/cgroup/cage", "/sys/fs/cgroup/cage/below"].map(id).to_vec()
+    }
+
+    /// Makes an object, and the first descriptor of it.
+    pub fn make(&mut self, what: What) -> i32 {
+        let (end, other) = pipe();
+        self.newest += 1;
+        let inode = inode(end.as_raw_fd()).expect("it is open");
+        self.objects.insert(self.newest, Object { what, end, inode });
+        self.changes += 1;
+        other.into_raw_fd()
+    }
+
+    /// Another descriptor of an object.
+    pub fn descriptor(&self, id: u32) -> Result<i32, i32> {
+        let object = self.objects.get(&id).ok_or(libc::ENOENT)?;
+        let path = format!("/proc/self/fd/{}\0", object.end.as_raw_fd());
+        // SAFETY: a path that ends with a zero.
+        let fd = unsafe { libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_CLOEXEC) };
+        if fd < 0 { Err(libc::EMFILE) } else { Ok(fd) }
+    }
+
+    /// The object of a descriptor.
+    pub fn find(&self, fd: u32) -> Result<u32, i32> {
+        let inode = inode(fd.cast_signed()).ok_or(libc::EBADF)?;
+        let found = self.objects.iter().find(|(_, object)| object.inode == inode);
+        found.map(|(&id, _)| id).ok_or(libc::EINVAL)
+    }
+
+    pub fn program(&self, id: u32) -> Option<&Program> {
+        match &self.objects.get(&id)?.what {
+            What::Program(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    pub fn map(&self, id: u32) -> Option<&Map> {
+        match &self.objects.get(&id)?.what {
+            What::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    pub fn map_mut(&mut self, id: u32) -> Option<&mut Map> {
+        match &mut self.objects.get_mut(&id)?.what {
+            What::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The map of this name that a program uses. The kernel keeps 15 bytes of a name.
+    pub fn map_of(&self, program: &Program, name: &str) -> Option<u32> {
+        let name = &name.as_bytes()[..name.len().min(15)];
+        let is_it = |id: &u32| {
+            self.map(*id).is_some_and(|map| map.name.starts_with(name) && map.name[name.len()] == 0)
+        };
+        program.maps.iter().copied().find(is_it)
+    }
+
+    /// Everything that links attach: the kind of attachment and the program.
+    pub fn linked(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.objects.values().filter_map(|object| match object.what {
+            What::Link { program, attach_type, .. } => Some((attach_type, program)),
+            _ => None,
+        })
+    }
+
+    /// Lets go of what nobody holds.
+    pub fn collect(&mut self) {
+        let pins = self.pinned().clone();
+        let mut polls: Vec<libc::pollfd> = self
+            .objects
+            .values()
+            .map(|object| libc::pollfd { fd: object.end.as_raw_fd(), events: 0, revents: 0 })
+            .collect();
+        // SAFETY: as many live entries as are told.
+        unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 0) };
+        let open = self.objects.keys().zip(&polls).filter(|(_, poll)| poll.revents & libc::POLLHUP == 0);
+        let mut left: Vec<u32> = open.map(|(&id, _)| id).chain(pins).collect();
+        left.extend(self.root_cgroup.iter().map(|(_, program)| *program));
+        let mut held = HashSet::new();
+        while let Some(id) = left.pop() {
+            if held.insert(id) {
+                match self.objects.get(&id).map(|object| &object.what) {
+                    Some(What::Link { program, .. }) => left.push(*program),
+                    Some(What::Program(program)) => left.extend(&program.maps),
+                    _ => {}
+                }
+            }
+        }
+        let before = self.objects.len();
+        self.objects.retain(|id, _| held.contains(id));
+        self.changes += u64::from(self.objects.len() != before);
+    }
+
+    /// Ids of the objects that are pinned.
+    fn pinned(&mut self) -> &BTreeSet<u32> {
+        if self.pins.is_none() {
+            let mut found = BTreeSet::new();
+            let mut folders = vec![self.at(Path::new(crate::pins::BPFFS))];
+            while let Some(folder) = folders.pop() {
+                for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        folders.push(entry.path());
+                    } else {
+                        found.extend(named(&entry.path()));
+                    }
+                }
+            }
+            self.pins = Some(found);
+        }
+        self.pins.as_ref().expect("just set")
+    }
+
+    /// Gives an object a name.
+    pub fn pin(&mut self, id: u32, path: &Path) -> Result<(), i32> {
+        use std::io::Write;
+        self.pins = None;
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(self.at(path));
+        let errno = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
+        file.and_then(|mut file| write!(file, "{id}")).map_err(errno)
+    }
+
+    /// The object of this name.
+    pub fn pinned_at(&self, path: &Path) -> Result<u32, i32> {
+        named(&self.at(path)).ok_or(libc::ENOENT)
+    }
+
+    pub fn process(&mut self, pid: u32) -> OwnedFd {
+        let fd = self.make(What::Process(pid));
+        // SAFETY: just made.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+
+    pub fn root_cgroup(&mut self) -> OwnedFd {
+        let fd = self.make(What::RootCgroup);
+        // SAFETY: just made.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+}
+
+/// The end of a pipe that is read, and the other one.
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0, "no pipe");
+    // SAFETY: the kernel has just made both for us.
+    ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) }).into()
+}
+
+/// Keys of that table are a generation and a cgroup's id.
+fn moved_key(mut key: Vec<u8>, moved: &[(u64, u64)]) -> Vec<u8> {
+    let id = u64::from_ne_bytes(key[8..].try_into().expect("eight bytes"));
+    if let Some((_, to)) = moved.iter().find(|(from, _)| *from == id) {
+        key[8..].copy_from_slice(&to.to_ne_bytes());
+    }
+    key
+}
+
+/// What a pin names.
+fn named(path: &Path) -> Option<u32> {
+    std::fs::read_to_string(path).ok()?.parse().ok()
+}
+
+fn inode(fd: RawFd) -> Option<u64> {
+    // SAFETY: stat is plain data, for which zeros are a value.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a live buffer; a descriptor that is none is an error.
+    (unsafe { libc::fstat(fd, &raw mut stat) } == 0).then_some(stat.st_ino)
+}

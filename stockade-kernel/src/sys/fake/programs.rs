@@ -1,0 +1,217 @@
+/*!
+The calls on programs, links and the root cgroup, and what the guards of a seal refuse of them: as stockade-ebpf's `guard.rs`.
+*/
+use aya_obj::generated::{bpf_insn, bpf_prog_info};
+use stockade_common::{KnownProgram, Seal, kinds};
+
+use super::{
+    Kernel,
+    calls::Attributes,
+    objects::{Program, What},
+};
+use crate::object::{self, Duty, SEAL};
+
+impl Kernel {
+    /// The programs for a duty that the root cgroup holds.
+    fn guards(&self, duty: Duty) -> impl Iterator<Item = &Program> {
+        let programs = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id));
+        programs.filter(move |program| program.name == duty.shown())
+    }
+
+    fn seal_of(&self, guard: &Program) -> Seal {
+        let map = self.map_of(guard, SEAL).and_then(|id| self.map(id)).expect("guards have the seal");
+        let value = map.entries.values().next().expect("an array of one");
+        assert_eq!(value.len(), size_of::<Seal>());
+        // SAFETY: of its size, plain data for which any bytes are a value.
+        unsafe { value.as_ptr().cast::<Seal>().read_unaligned() }
+    }
+
+    /// A process is about to get a descriptor of a program.
+    fn guard_program(&self, program: &Program) -> Result<(), i32> {
+        if !kinds::reaches_us(program.kind, program.attach_type) {
+            return Ok(());
+        }
+        let tag = u64::from_ne_bytes(program.tag);
+        let knows = |known: &KnownProgram| {
+            let meant = known.attach_type == program.attach_type || known.attach_type == KnownProgram::ANY;
+            known.tag == tag && known.kind == program.kind && known.hook == program.hook && meant
+        };
+        let refuses = |guard: &Program| {
+            let seal = self.seal_of(guard);
+            !seal.programs[..seal.programs_known as usize].iter().any(knows)
+        };
+        if self.guards(Duty::GuardPrograms).any(refuses) { Err(libc::EPERM) } else { Ok(()) }
+    }
+
+    /// Opens an object for a process.
+    pub(super) fn open(&mut self, id: u32) -> Result<i64, i32> {
+        match &self.objects.get(&id).ok_or(libc::ENOENT)?.what {
+            What::Program(program) => self.guard_program(program)?,
+            What::Map(_)
+                if self.guards(Duty::GuardMaps).any(|guard| self.seal_of(guard).maps.contains(&id)) =>
+            {
+                return Err(libc::EPERM);
+            }
+            _ => {}
+        }
+        self.descriptor(id).map(i64::from)
+    }
+
+    pub(super) fn program_load(&mut self, attr: Attributes) -> Result<i64, i32> {
+        let count = attr.word(4) as usize;
+        // SAFETY: the caller's instructions, live for the call.
+        let instructions =
+            unsafe { std::slice::from_raw_parts(attr.long(8) as usize as *const bpf_insn, count) };
+        let mut maps = Vec::new();
+        for instruction in instructions.iter().filter(|i| i.code == 0x18 && matches!(i.src_reg(), 1 | 2)) {
+            let id = self.find(instruction.imm.cast_unsigned())?;
+            self.map(id).ok_or(libc::EINVAL)?;
+            if !maps.contains(&id) {
+                maps.push(id);
+            }
+        }
+        let program = Program {
+            kind: attr.word(0),
+            attach_type: attr.word(68),
+            hook: attr.word(108),
+            name: attr.array(48),
+            tag: object::tag(instructions, false),
+            maps,
+        };
+        self.guard_program(&program)?;
+        Ok(self.make(What::Program(program)).into())
+    }
+
+    /// Has a program keep a map.
+    pub(super) fn bind(&mut self, attr: Attributes) -> Result<i64, i32> {
+        let (program, map) = (self.find(attr.word(0))?, self.find(attr.word(4))?);
+        self.map(map).ok_or(libc::EINVAL)?;
+        match self.objects.get_mut(&program).map(|object| &mut object.what) {
+            Some(What::Program(program)) if !program.maps.contains(&map) => program.maps.push(map),
+            Some(What::Program(_)) => {}
+            _ => return Err(libc::EINVAL),
+        }
+        Ok(0)
+    }
+
+    pub(super) fn attach(&mut self, attr: Attributes) -> Result<i64, i32> {
+        let program = self.find(attr.word(8))?;
+        let attach_type = self.program(program).ok_or(libc::EINVAL)?.attach_type;
+        Ok(self.make(What::Link { program, attach_type, cgroup: 0 }).into())
+    }
+
+    pub(super) fn link_create(&mut self, attr: Attributes) -> Result<i64, i32> {
+        let program = self.find(attr.word(0))?;
+        self.program(program).ok_or(libc::EINVAL)?;
+        self.expect_cgroup(attr.word(4))?;
+        let cgroup = crate::cgroups::ROOT_ID;
+        Ok(self.make(What::Link { program, attach_type: attr.word(8), cgroup }).into())
+    }
+
+    fn expect_cgroup(&self, fd: u32) -> Result<(), i32> {
+        let id = self.find(fd)?;
+        match self.objects[&id].what {
+            What::RootCgroup => Ok(()),
+            _ => Err(libc::EBADF),
+        }
+    }
+
+    /// A process attaches to the root cgroup, or takes off, by BPF_PROG_ATTACH and BPF_PROG_DETACH.
+    fn guard_call(&self, detaches: bool, attr: Attributes) -> Result<(), i32> {
+        const BPF_F_REPLACE: u32 = 1 << 2;
+        let ours = [kinds::ATTACH_LSM_CGROUP, kinds::ATTACH_CGROUP_SYSCTL].contains(&attr.word(8));
+        let meddles = ours && (detaches || attr.word(12) & BPF_F_REPLACE != 0);
+        if meddles && self.guards(Duty::GuardCalls).next().is_some() { Err(libc::EPERM) } else { Ok(()) }
+    }
+
+    pub(super) fn cgroup_attach(&mut self, attr: Attributes) -> Result<i64, i32> {
+        self.guard_call(false, attr)?;
+        self.expect_cgroup(attr.word(0))?;
+        let program = self.find(attr.word(4))?;
+        let there = (attr.word(8), program);
+        if self.program(program).ok_or(libc::EINVAL)?.attach_type != there.0
+            || self.root_cgroup.contains(&there)
+        {
+            return Err(libc::EINVAL);
+        }
+        self.root_cgroup.push(there);
+        self.changes += 1;
+        Ok(0)
+    }
+
+    pub(super) fn cgroup_detach(&mut self, attr: Attributes) -> Result<i64, i32> {
+        self.guard_call(true, attr)?;
+        self.expect_cgroup(attr.word(0))?;
+        let there = (attr.word(8), self.find(attr.word(4))?);
+        let before = self.root_cgroup.len();
+        self.root_cgroup.retain(|held| *held != there);
+        self.changes += 1;
+        if self.root_cgroup.len() == before { Err(libc::ENOENT) } else { Ok(0) }
+    }
+
+    pub(super) fn cgroup_query(&mut self, attr: Attributes) -> Result<i64, i32> {
+        self.expect_cgroup(attr.word(0))?;
+        let kind = attr.word(4);
+        let to_cgroup = self.objects.values().filter_map(|object| match object.what {
+            What::Link { program, attach_type, cgroup } if cgroup != 0 => Some((attach_type, program)),
+            _ => None,
+        });
+        let all = to_cgroup.chain(self.root_cgroup.iter().copied());
+        let ids: Vec<u32> = all.filter(|(attach_type, _)| *attach_type == kind).map(|(_, id)| id).collect();
+        assert!(ids.len() <= attr.word(24) as usize, "more programs than the caller has room for");
+        attr.fill(16, &ids.iter().flat_map(|id| id.to_ne_bytes()).collect::<Vec<u8>>());
+        attr.set(24, u32::try_from(ids.len()).expect("a few"));
+        Ok(0)
+    }
+
+    pub(super) fn next_id(&mut self, attr: Attributes, is_it: impl Fn(&What) -> bool) -> Result<i64, i32> {
+        let mut after = self.objects.range(attr.word(0).saturating_add(1)..);
+        let (id, _) = after.find(|(_, object)| is_it(&object.what)).ok_or(libc::ENOENT)?;
+        attr.set(4, *id);
+        Ok(0)
+    }
+
+    pub(super) fn info(&mut self, attr: Attributes) -> Result<i64, i32> {
+        let id = self.find(attr.word(0))?;
+        match &self.objects[&id].what {
+            What::Map(map) => {
+                let mut words = [0u32; 20];
+                words[..5].copy_from_slice(&[
+                    map.kind,
+                    id,
+                    u32::try_from(map.key_size).expect("small"),
+                    u32::try_from(map.value_size).expect("small"),
+                    map.room,
+                ]);
+                for (word, four) in words[6..].iter_mut().zip(map.name.chunks_exact(4)) {
+                    *word = u32::from_ne_bytes(four.try_into().expect("four bytes"));
+                }
+                attr.fill(8, &words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>());
+            }
+            What::Link { program, attach_type, cgroup } => {
+                let mut words = [0u32; 32];
+                (words[1], words[2]) = (id, *program);
+                if *cgroup == 0 {
+                    words[4] = *attach_type;
+                } else {
+                    (words[4], words[6]) = (u32::try_from(*cgroup).expect("the root's"), *attach_type);
+                }
+                attr.fill(8, &words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>());
+            }
+            What::Program(program) => {
+                // SAFETY: the caller asks for a program with room for what is said of one.
+                let info = unsafe { &mut *(attr.long(8) as usize as *mut bpf_prog_info) };
+                (info.id, info.type_, info.tag) = (id, program.kind, program.tag);
+                (info.attach_btf_id, info.created_by_uid) = (program.hook, 0);
+                info.name = program.name.map(u8::cast_signed);
+                (info.xlated_prog_len, info.xlated_prog_insns) = (0, 0);
+                let room = info.nr_map_ids as usize;
+                info.nr_map_ids = u32::try_from(program.maps.len()).expect("a few");
+                let ids = program.maps.iter().take(room).flat_map(|map| map.to_ne_bytes());
+                super::calls::to(info.map_ids, &ids.collect::<Vec<u8>>());
+            }
+            _ => return Err(libc::EINVAL),
+        }
+        Ok(0)
+    }
+}

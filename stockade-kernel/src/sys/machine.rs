@@ -1,0 +1,96 @@
+/*!
+The system calls beside bpf(2) and files: each in one place, so that tests can put a model of the machine there.
+*/
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    time::Duration,
+};
+
+#[cfg(test)]
+use super::fake;
+
+/// How many processors there could be, which is how many values a map has that keeps one for each.
+pub fn processors() -> io::Result<usize> {
+    #[cfg(test)]
+    if fake::is_there() {
+        return Ok(fake::PROCESSORS);
+    }
+    aya::util::nr_cpus().map_err(|(_, error)| error)
+}
+
+/// The effective user id.
+pub fn effective_user() -> u32 {
+    #[cfg(test)]
+    if fake::is_there() {
+        return 0;
+    }
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.
+pub fn is_mounted(path: &Path, magic: i64) -> bool {
+    #[cfg(test)]
+    if let Some(answer) = fake::is_mounted(path) {
+        return answer;
+    }
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: statfs is plain data, for which zeros are a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are live for the call.
+    let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
+    answer == 0 && stat.f_type == magic
+}
+
+/// Takes the lock of an open file for this process alone, or fails with EWOULDBLOCK.
+pub fn lock(file: &impl AsRawFd) -> io::Result<()> {
+    #[cfg(test)]
+    fake::passes(fake::Kind::Lock, "")?;
+    // SAFETY: an open descriptor.
+    let answer = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sleeps, for another process to go on.
+pub fn sleep(time: Duration) {
+    #[cfg(test)]
+    if fake::waits() {
+        return;
+    }
+    std::thread::sleep(time);
+}
+
+/// Waits until every task that runs in the kernel now has left what it runs: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace
+/// period. Refused where processors run without ticks (`nohz_full`).
+pub fn wait_for_grace_period() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
+    #[cfg(test)]
+    if let Some(answer) = fake::grace_period() {
+        return answer;
+    }
+    // SAFETY: takes three integers.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor of a process, by which task storage is asked for (5.3 and later).
+pub fn process(pid: u32) -> io::Result<OwnedFd> {
+    #[cfg(test)]
+    if let Some(answer) = fake::process(pid) {
+        return answer;
+    }
+    // SAFETY: takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
