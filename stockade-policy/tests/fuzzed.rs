@@ -27,7 +27,9 @@ fn seeds_and_corpora_are_replayed() {
     for (name, property, folders) in PROPERTIES {
         let inputs: Vec<_> = folders.iter().flat_map(|folder| inputs(folder)).collect();
         assert!(!inputs.is_empty(), "{name} has no seeds");
-        inputs.iter().for_each(|input| property(input));
+        for input in &inputs {
+            property(input);
+        }
     }
 }
 
