@@ -1,13 +1,13 @@
 /*!
-Commands played on a model of the kernel (`sys/fake`): killed before every call, each call failing with every errno that it can have,
-short of descriptors or memory from any call on, and with another command in between.
+Commands played on a model of the kernel (`sys/fake`): killed before every call, each call failing with each errno that
+`sys/fake/errnos.rs` lists for it, short of descriptors or memory from any call on, and with another command in between.
 
 | file | what is played |
 |---|---|
 | `stories.rs` | the commands, each with the state that it starts from and the one that it leads to |
 | `whole.rs` | nothing in between: every instant is decided by the old or the new policy |
 | `killed.rs` | a kill before every call |
-| `failing.rs` | every errno at every call, and starvation from every call on |
+| `failing.rs` | each errno of the list at every call, and starvation from every call on |
 | `beside.rs` | another command at every call |
 | `sealed.rs` | what the guards of a seal refuse, and foreign programs |
 
