@@ -160,7 +160,7 @@ impl<'a> Story<'a> {
     }
 
     fn errors(&mut self) -> anyhow::Result<Vec<String>> {
-        let text = self.system.must("journalctl -b -p err -o cat --no-pager -q")?;
+        let text = self.system.must("journalctl --sync; journalctl -b -p err -o cat --no-pager -q")?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -243,8 +243,9 @@ fn template(story: &mut Story<'_>) -> anyhow::Result<String> {
     {
         let unit = format!("my-agent@{instance}.service");
         system.must(&format!("systemctl start {unit}"))?;
-        let said = system
-            .must(&format!("journalctl -b -u {unit} -o cat --no-pager -q | grep -E '^/(proc|dev)/'"))?;
+        let said = system.must(&format!(
+            "journalctl --sync; journalctl -b -u {unit} -o cat --no-pager -q | grep -E '^/(proc|dev)/'"
+        ))?;
         let right = format!("/proc/kcore {kcore}\n/dev/mem {mem}\n");
         ensure!(said == right, "in {unit}: {said}instead of {right}");
     }
@@ -336,7 +337,7 @@ fn apparmor(story: &mut Story<'_>) -> anyhow::Result<String> {
         "stockade assess --quick ended with {confined}"
     );
     let denied = story.system.run(
-        "journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
+        "journalctl --sync; journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
     )?;
     ensure!(denied.text.trim().is_empty(), "AppArmor denied:\n{}", denied.text);
     Ok(String::new())
@@ -348,7 +349,9 @@ fn seal(story: &mut Story<'_>) -> anyhow::Result<String> {
         "echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl reload stockade.service",
     )?;
     let started = story.system.run("systemctl start stockade-seal.service")?;
-    let said = story.system.must("journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
+    let said = story
+        .system
+        .must("journalctl --sync; journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
     ensure!(started.status == 0, "stockade-seal.service failed:\n{said}");
     let status = story.system.run("stockade status")?;
     ensure!(
