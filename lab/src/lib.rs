@@ -3,7 +3,7 @@ The lab: throw-away guests with real distribution kernels, and the scenarios pla
 
 ```text
  host (xtask)                                   guest (QEMU, emulated)
- kernels ─ initrd ─ boot ──── boots ──────────▶ stockade-guest, PID 1     
+ kernels ─ initrd ─ boot ──── boots ──────────▶ stockade-guest, PID 1
                      │                            │ one process for each scenario
  report ◀─ protocol ◀┴──── ttyS1, JSON lines ◀────┘
 ```
