@@ -139,11 +139,11 @@ mod tests {
         let [twelve, thirteen] = RELEASES;
         let outcome = |release, result: anyhow::Result<String>| judge(seal, release, result).0;
         let fails = |words: &str| -> anyhow::Result<String> { bail!("{}", words.to_owned()) };
-        assert_eq!(outcome(thirteen, fails("x could answer in its place y")), Outcome::Passed);
+        assert_eq!(outcome(thirteen, fails("x could answer in their place y")), Outcome::Passed);
         assert_eq!(outcome(thirteen, fails("the guest went off")), Outcome::Failed);
         assert_eq!(outcome(thirteen, Ok(String::new())), Outcome::Failed);
         assert_eq!(outcome(twelve, Ok(String::new())), Outcome::Passed);
-        assert_eq!(outcome(twelve, fails("x could answer in its place y")), Outcome::Failed);
+        assert_eq!(outcome(twelve, fails("x could answer in their place y")), Outcome::Failed);
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(super) const STEPS: &[Step] = &[
         name: "stockade-seal.service seals beside the system's own systemd",
         fails_on: |release| {
             release.systemd_uses_bpf.then_some(Expected {
-                error: "could answer in its place",
+                error: "could answer in their place",
                 why: "seal takes systemd's own restrict_filesystems for a program that could answer instead of Stockade's",
             })
         },
@@ -160,7 +160,7 @@ impl<'a> Story<'a> {
     }
 
     fn errors(&mut self) -> anyhow::Result<Vec<String>> {
-        let text = self.system.must("journalctl -b -p err -o cat --no-pager -q")?;
+        let text = self.system.must("journalctl --sync; journalctl -b -p err -o cat --no-pager -q")?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -243,8 +243,9 @@ fn template(story: &mut Story<'_>) -> anyhow::Result<String> {
     {
         let unit = format!("my-agent@{instance}.service");
         system.must(&format!("systemctl start {unit}"))?;
-        let said = system
-            .must(&format!("journalctl -b -u {unit} -o cat --no-pager -q | grep -E '^/(proc|dev)/'"))?;
+        let said = system.must(&format!(
+            "journalctl --sync; journalctl -b -u {unit} -o cat --no-pager -q | grep -E '^/(proc|dev)/'"
+        ))?;
         let right = format!("/proc/kcore {kcore}\n/dev/mem {mem}\n");
         ensure!(said == right, "in {unit}: {said}instead of {right}");
     }
@@ -295,7 +296,8 @@ fn assess(story: &mut Story<'_>) -> anyhow::Result<String> {
     let answer = story.system.run("aa-exec -p unconfined -- stockade assess --quick")?;
     ensure!(matches!(answer.status, 0 | 1), "stockade assess ended with {answer}");
     let last = answer.text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    Ok(last.trim().to_owned())
+    ensure!(last.contains("stockade explain"), "stockade assess ended early, with {answer}");
+    Ok(String::new())
 }
 
 fn upgrade(story: &mut Story<'_>) -> anyhow::Result<String> {
@@ -336,7 +338,7 @@ fn apparmor(story: &mut Story<'_>) -> anyhow::Result<String> {
         "stockade assess --quick ended with {confined}"
     );
     let denied = story.system.run(
-        "journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
+        "journalctl --sync; journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
     )?;
     ensure!(denied.text.trim().is_empty(), "AppArmor denied:\n{}", denied.text);
     Ok(String::new())
@@ -348,16 +350,21 @@ fn seal(story: &mut Story<'_>) -> anyhow::Result<String> {
         "echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl reload stockade.service",
     )?;
     let started = story.system.run("systemctl start stockade-seal.service")?;
-    let said = story.system.must("journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
+    let said = story
+        .system
+        .must("journalctl --sync; journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
     ensure!(started.status == 0, "stockade-seal.service failed:\n{said}");
     let status = story.system.run("stockade status")?;
-    ensure!(
-        status.status == 0 && status.text.contains("sealed, verified"),
-        "stockade status ended with {status}"
-    );
+    ensure!(status.status == 0 && status.text.lines().any(is_sealed), "stockade status ended with {status}");
     let lifted = story.system.run("stockade lift")?;
     ensure!(lifted.status != 0, "stockade lift ended with {lifted}");
     Ok(String::new())
+}
+
+/// Whether this line of `stockade status` says that the seal was verified.
+fn is_sealed(line: &str) -> bool {
+    let said = line.trim().strip_prefix("sealed ").map(str::trim_start);
+    said.is_some_and(|said| said.starts_with("yes, verified"))
 }
 
 fn mask(story: &mut Story<'_>) -> anyhow::Result<String> {
@@ -371,4 +378,17 @@ fn mask(story: &mut Story<'_>) -> anyhow::Result<String> {
         Some(with) => format!("its userspace took {} ms, {} ms with the unit", without / 1000, with / 1000),
         None => String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_sealed;
+
+    #[test]
+    fn a_verified_seal_is_told_from_none_and_from_one_that_is_broken() {
+        assert!(is_sealed("  sealed         yes, verified: until reboot, since 0 s"));
+        assert!(!is_sealed("  sealed         no: root can lift it"));
+        assert!(!is_sealed("  sealed         NOT VERIFIED, sealed 3 s ago: see the warnings"));
+        assert!(!is_sealed("  not sealed     yes, verified"));
+    }
 }

@@ -21,9 +21,9 @@ use anyhow::{Context, bail, ensure};
 use super::{packages::Repository, root::Root};
 use crate::tool;
 
-/// On the kernel's command line. The console is not shown to anybody, and a login prompt there would be one more service.
-const CMDLINE: &str =
-    "root=/dev/vda ro console=ttyS0 systemd.getty_auto=no quiet panic=-1 cryptomgr.notests no_timer_check";
+/// On the kernel's command line. The console is not shown to anybody, and a login prompt there would be one more service. Nobody
+/// would answer the questions of a first boot.
+const CMDLINE: &str = "root=/dev/vda ro console=ttyS0 systemd.getty_auto=no systemd.firstboot=no quiet panic=-1 cryptomgr.notests no_timer_check";
 
 /// A step may take so much of the host's processor. A boot takes some 50 s.
 const PROCESSOR_SECONDS: f64 = 900.0;
