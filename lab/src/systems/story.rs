@@ -17,8 +17,6 @@ pub(super) struct Story<'a> {
     pub packages: &'a Repository,
     /// Errors in the journal that the system has without the package.
     known_errors: Vec<String>,
-    /// How long the userspace of a boot with the unit took, in microseconds of the guest's clock.
-    with_unit: Option<u64>,
 }
 
 /// One thing that is played.
@@ -132,7 +130,7 @@ systemctl daemon-reload"#;
 
 impl<'a> Story<'a> {
     pub(super) fn new(system: System<'a>, packages: &'a Repository) -> Self {
-        Self { system, packages, known_errors: Vec::new(), with_unit: None }
+        Self { system, packages, known_errors: Vec::new() }
     }
 
     /// Waits until the boot has finished, and fails where a unit did.
@@ -162,14 +160,6 @@ impl<'a> Story<'a> {
     fn errors(&mut self) -> anyhow::Result<Vec<String>> {
         let text = self.system.must("journalctl --sync; journalctl -b -p err -o cat --no-pager -q")?;
         Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// Microseconds that the userspace of this boot took.
-    fn userspace(&mut self) -> anyhow::Result<u64> {
-        let show = "systemctl show -p UserspaceTimestampMonotonic -p FinishTimestampMonotonic";
-        let times = self.times(show)?;
-        let [start, finish] = times[..] else { bail!("`{show}` printed {} times", times.len()) };
-        Ok(finish.abs_diff(start))
     }
 
     fn times(&mut self, show: &str) -> anyhow::Result<Vec<u64>> {
@@ -229,7 +219,6 @@ fn boot_time(story: &mut Story<'_>) -> anyhow::Result<String> {
     ensure!(a > 0 && b > 0 && a != b, "`{unit}` says that it did not run at this boot");
     let chain = story.system.must("systemd-analyze critical-chain --no-pager sysinit.target")?;
     let critical = if chain.contains("stockade.service") { "on" } else { "beside" };
-    story.with_unit = Some(story.userspace()?);
     Ok(format!(
         "stockade.service {} ms, {critical} the critical chain of sysinit.target; 1 ms is a million instructions",
         a.abs_diff(b) / 1000
@@ -373,11 +362,7 @@ fn mask(story: &mut Story<'_>) -> anyhow::Result<String> {
     let status = story.system.run("stockade status")?;
     ensure!(status.status == 1, "stockade status ended with {status}");
     story.system.must("dd if=/dev/mem of=/dev/null bs=64 count=1")?;
-    let without = story.userspace()?;
-    Ok(match story.with_unit {
-        Some(with) => format!("its userspace took {} ms, {} ms with the unit", without / 1000, with / 1000),
-        None => String::new(),
-    })
+    Ok(String::new())
 }
 
 #[cfg(test)]
