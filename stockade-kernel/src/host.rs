@@ -149,8 +149,14 @@ pub fn is_new_enough() -> Result<(), Error> {
     if is_too_old(&release) { Err(Error::OldKernel { release }) } else { Ok(()) }
 }
 
+/// Red Hat Enterprise Linux 9 and its rebuilds: 5.14 by number, with the BPF of much newer kernels. The trial attachment tells whether
+/// one can enforce.
+const BACKPORTED: &str = ".el9";
+
 fn is_too_old(release: &str) -> bool {
-    is_release_at_least(release, 0, 0) && !is_release_at_least(release, OLDEST.0, OLDEST.1)
+    is_release_at_least(release, 0, 0)
+        && !is_release_at_least(release, OLDEST.0, OLDEST.1)
+        && !release.contains(BACKPORTED)
 }
 
 /// The kernel's function tracer, which attaches BPF programs to the kernel's functions.
@@ -315,7 +321,9 @@ mod tests {
         for old in ["5.10.0-32-amd64", "5.14.0-570.el9.x86_64", "4.19.0", "5.9"] {
             assert!(is_too_old(old), "{old}");
         }
-        for new in ["5.15.0", "5.15.0-100-generic", "6.1.0-rt", "7.0", "unknown"] {
+        for new in
+            ["5.15.0", "5.14.0-427.13.1.el9_4.x86_64", "5.15.0-100-generic", "6.1.0-rt", "7.0", "unknown"]
+        {
             assert!(!is_too_old(new), "{new}");
         }
     }
