@@ -15,9 +15,11 @@ use crate::guest::Guest;
 pub enum Depends {
     /// On our user side alone. One kernel is enough.
     UserSide,
-    /// On the kernel's series, and it shows a limit of the product, not a promise: the tests play it on the newest series.
-    SeriesLimit,
-    /// On the kernel's series: what the verifier lets pass, which hooks there are. The generic flavour of each series is enough.
+    /// On the kernel's series. The tests play it on the newest one alone: it shows a limit of the product and not a promise, or
+    /// needs a boot of its own for each answer.
+    NewestSeries,
+    /// On the kernel's series: what the verifier lets pass, which hooks there are. The generic flavour of each series is enough; the
+    /// tests play it on the oldest and on the newest.
     Series,
     /// On the flavour, too: drivers and options differ. Every kernel plays it.
     Flavour,

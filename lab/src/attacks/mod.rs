@@ -269,7 +269,7 @@ pub fn scenarios() -> &'static [Scenario] {
             name: Box::leak(format!("{prefix}{}", attack.name).into_boxed_str()),
             boot: attack.boot(sealed),
             // That root can end what pins hold is said in SECURITY.md; that a seal holds is a promise.
-            depends: if prefix == SEALED { Depends::Series } else { Depends::SeriesLimit },
+            depends: if prefix == SEALED { Depends::Series } else { Depends::NewestSeries },
             run,
         };
         let attacks = all();

@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario {
-    Scenario { name, boot: Boot::Programs, depends: Depends::Series, run }
+    Scenario { name, boot: Boot::Programs, depends: Depends::NewestSeries, run }
 }
 
 /// A program, and what lockdown has to do with it.

@@ -31,12 +31,12 @@ pub(super) fn all() -> Vec<Scenario> {
         // Listed a few times in a process's life.
         let name: &'static str =
             Box::leak(format!("flips: what is assessed in the guest {boot}").into_boxed_str());
-        Scenario { name, boot, depends: Depends::Series, run: tell }
+        Scenario { name, boot, depends: Depends::NewestSeries, run: tell }
     };
     let changed = changes::all().map(|change| Scenario {
         name: change.name,
         boot: change.boot,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: changes::play,
     });
     boots.into_iter().map(tell).chain(changed).collect()
