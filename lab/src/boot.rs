@@ -33,13 +33,13 @@ pub struct Machine<'a> {
     pub hardware: Hardware,
     /// Where the kernel's console is written to.
     pub console: PathBuf,
-    /// What the guest's clock counts.
+    /// The unit of the guest's clock.
     pub clock: Clock,
     /// A guest whose QEMU uses so much processor time without a line on ttyS1 is ended. More than any scenario may take.
     pub limit: Duration,
 }
 
-/// What a guest's clock counts.
+/// The unit of a guest's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clock {
     /// Instructions, each of which takes 2 to this power nanoseconds. An idle guest's clock jumps to its next timer: a sleep

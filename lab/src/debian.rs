@@ -87,7 +87,7 @@ impl Archive {
                 options.push(format!("Dir::Etc::sourcelist={}", source.display()));
                 options.push("Dir::Etc::sourceparts=-".to_owned());
                 if suite == Suite::Bullseye {
-                    // Nobody dates the lists of a suite anew whose support has ended.
+                    // The lists of a suite whose support has ended are not dated anew, so that apt takes them for expired.
                     options.push("Acquire::Check-Valid-Until=false".to_owned());
                 }
                 Archive { options }

@@ -32,7 +32,7 @@ pub enum End {
 }
 
 impl End {
-    /// The same for people, after "the guest".
+    /// The end in words, to follow "the guest".
     #[must_use]
     pub fn words(self, limit: Duration) -> String {
         match self {
@@ -52,7 +52,7 @@ pub struct Line<'a> {
     pub used: Duration,
 }
 
-/// What to do after a line of the guest.
+/// The next step of the host after a line of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Wait for the next one.
@@ -160,7 +160,7 @@ impl Running {
     }
 }
 
-/// What a process has used by a point in time.
+/// A point in time, and the processor time that a process has used by then.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
@@ -184,7 +184,7 @@ impl Mark {
         Mark { at: Instant::now(), used: Duration::from_nanos(used), stood: Duration::from_nanos(stood) }
     }
 
-    /// What it would have used of a host that does nothing else.
+    /// Processor time, with the time that its threads waited for a processor.
     fn wanted(self) -> Duration {
         self.used + self.stood
     }

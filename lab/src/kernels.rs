@@ -46,12 +46,12 @@ struct Known {
     role: Role,
 }
 
-/// What a kernel is in the lab for.
+/// The purpose of a kernel in the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Every scenario is played on it.
     Enforces,
-    /// The same, when it is asked for by name.
+    /// Every scenario is played on it when it is asked for by name, or everything is.
     OnRequest,
     /// It is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
     Refused,
@@ -143,7 +143,7 @@ pub fn every_id() -> Vec<&'static str> {
     KNOWN.iter().map(|known| known.id).collect()
 }
 
-/// What the kernel of this name is in the lab for. One that is given by path plays everything.
+/// The purpose of the kernel of this name. One that is given by path plays everything.
 #[must_use]
 pub fn role(id: &str) -> Role {
     KNOWN.iter().find(|known| known.id == id).map_or(Role::OnRequest, |known| known.role)

@@ -1,5 +1,5 @@
 /*!
-What a run of the lab plays where: the scenarios, the kernels, the guests, and in which order.
+The plan of a run: which scenarios are played on which kernels, in which guests, and in which order.
 
 ```text
 scenarios × kernels ─ Depends ─▶ jobs: one guest each ─ durations of the last run ─▶ longest first
@@ -64,7 +64,7 @@ pub struct LeftOut<'a> {
 pub struct Plan<'a> {
     /// The guests.
     pub jobs: Vec<Job<'a>>,
-    /// What no guest plays. Scenarios that another kernel of this run plays for all are not among them.
+    /// Scenarios that no guest of a series plays.
     pub left_out: Vec<LeftOut<'a>>,
 }
 
@@ -216,7 +216,7 @@ impl Durations {
     }
 }
 
-/// What the clock of a boot's guest counts.
+/// The clock of a boot's guest.
 #[must_use]
 pub fn clock(boot: Boot) -> Clock {
     let facts = boot.facts();
