@@ -41,7 +41,7 @@ pub enum Event {
     Done,
 }
 
-/// What a guest is to play: the host's one line to it, after [`Event::Ready`].
+/// The host's one line to a guest, after [`Event::Ready`]: the scenarios to play.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The scenarios' boot.

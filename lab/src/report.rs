@@ -82,12 +82,12 @@ pub struct Session<'a> {
     pub folder: &'a Path,
 }
 
-/// What came of a session.
+/// The result of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
     /// How many scenarios ended in which way.
     pub counts: Counts,
-    /// The same, kernel by kernel.
+    /// How many scenarios of each kernel ended in which way.
     pub by_kernel: BTreeMap<String, Counts>,
     /// How long each took.
     pub durations: Durations,
@@ -177,7 +177,7 @@ impl Session<'_> {
                 played.add(kernel, outcome);
             }
         }
-        // What cannot be kept makes the next run no worse than the first.
+        // Without durations the next run orders its guests as the first run does.
         if let Err(error) = played.durations.save() {
             eprintln!("the durations of this run could not be kept: {error:#}");
         }

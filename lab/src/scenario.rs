@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::boots::Boot;
 use crate::guest::Guest;
 
-/// What a scenario's outcome can depend on, beside its boot and the program. It decides on which kernels the tests play it;
+/// The part of a kernel that a scenario's outcome depends on. It decides on which kernels the tests play the scenario;
 /// `cargo xtask test --all` plays everything on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -19,7 +19,7 @@ use crate::{protocol::Outcome, report::Counts};
 /// Systems at a time: emulation is bound by the processor.
 const GUESTS: usize = 2;
 
-/// What to play, and with what.
+/// A run of the story: the systems, the steps and the package.
 #[derive(Clone, Debug)]
 pub struct Session<'a> {
     /// In which systems.

@@ -46,7 +46,7 @@ const PACKAGES: [&str; 20] = [
 /// The size of the disk in bytes, most of which is a hole.
 const SIZE: u64 = 2 << 30;
 
-/// What mmdebstrap and mke2fs need at most, in bytes: the unpacked root, its archive and the disk.
+/// The space that mmdebstrap and mke2fs need at most, in bytes: the unpacked root, its archive and the disk.
 const NEEDED: u64 = 3 << 30;
 
 const AGENT: &str = include_str!("agent.sh");
@@ -55,7 +55,7 @@ const AGENT_UNIT: &str = include_str!("stockade-lab.service");
 /// A root that can be booted.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// What it is.
+    /// The Debian release.
     pub release: Release,
     /// Its disk, of which guests get a copy.
     pub disk: PathBuf,

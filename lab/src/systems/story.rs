@@ -1,5 +1,5 @@
 /*!
-What is played in every system: one story, told in steps. A step finds what those before it left.
+The story that every system plays, in steps. Each step starts from the state that the steps before it left.
 
 ```text
 boot 1   install by apt
@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{Release, packages::Repository, system::System};
 
-/// What steps tell each other.
+/// The state that steps share.
 pub(super) struct Story<'a> {
     pub system: System<'a>,
     pub packages: &'a Repository,
@@ -27,7 +27,7 @@ pub(super) struct Step {
     pub is_setup: bool,
     /// Why it is not played on this release.
     pub skipped_on: fn(Release) -> Option<&'static str>,
-    /// What it fails with on this release until the product changes; part of the error's text.
+    /// The failure that is expected on this release until the product changes.
     pub fails_on: fn(Release) -> Option<Expected>,
     /// Plays it, and says more about it where there is more to say.
     pub play: fn(&mut Story<'_>) -> anyhow::Result<String>,
@@ -248,7 +248,7 @@ fn reexec(story: &mut Story<'_>) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-/// The same command in a unit with a setting and in one without: the setting has to make the difference.
+/// Runs a command in a unit with a setting and in a unit without it: only the setting may make the difference.
 fn differs(story: &mut Story<'_>, setting: &str, command: &str) -> anyhow::Result<()> {
     let run = |more: &str| format!("systemd-run --quiet --collect --wait --pipe {more} sh -c '{command}'");
     story.system.must(&run(""))?;
