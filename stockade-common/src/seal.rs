@@ -1,13 +1,17 @@
 /*!
-What sealed programs know of the seal: the value of the map `.data.seal`, written once, then read-only for user space
-and for programs alike.
+What sealed programs know of the seal: the values of the maps `.data.seal`, written once, and `.data.added`, which only the
+seal's own programs write; and the dialogue by which anybody asks a seal what it holds and adds to it.
+
+After the commit nobody gets a descriptor of a map or of a program of the seal, not even Stockade. What is left is a call of
+bpf(2) with a command that no kernel has: the guard on that system call answers it, by the errno that the call fails with.
 */
+use crate::{ReasonSet, Slot};
 
-/// Most programs that the guards know: our own, and those that an administrator trusts.
-pub const KNOWN_MAX: usize = 64;
+/// Most programs that an administrator trusts.
+pub const TRUSTED_MAX: usize = 32;
 
-/// A program that may be loaded. Its instructions alone do not make it harmless: what lets through at one hook may answer
-/// in the place of everybody else at another.
+/// A program that may be loaded although it is of a kind that could answer for a sealed one. Its instructions alone do not
+/// make it harmless: what lets through at one hook may answer in the place of everybody else at another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct KnownProgram {
@@ -17,21 +21,20 @@ pub struct KnownProgram {
     pub kind: u32,
     /// What it is attached to: a BTF id; 0 for kinds that have none.
     pub hook: u32,
-    /// How it is attached: one of `enum bpf_attach_type`, or [`KnownProgram::ANY`].
-    pub attach_type: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
 impl KnownProgram {
-    /// The kernel does not tell of another's program how it is meant to be attached.
-    pub const ANY: u32 = u32::MAX;
-
-    const NONE: Self = Self { tag: 0, kind: 0, hook: 0, attach_type: 0, pad: 0 };
+    const NONE: Self = Self { tag: 0, kind: 0, hook: 0 };
 }
 
-/// Most maps that are kept from others: see [`Seal::maps`].
-pub const KEPT_MAPS_MAX: usize = 4;
+/// Most programs of a seal: one for each duty that the root cgroup can hold.
+pub const HELD_MAX: usize = 12;
+
+/// Most maps of a seal.
+pub const KEPT_MAPS_MAX: usize = 20;
+
+/// Most programs of others that are asked for sysctls and stay.
+pub const STAYING_MAX: usize = 8;
 
 /// Most files that nobody may open for writing.
 pub const KEPT_FILES_MAX: usize = 4;
@@ -62,44 +65,149 @@ pub struct Seal {
     pub magic: u64,
     /// [`crate::LAYOUT`].
     pub layout: u32,
-    /// Number of the generation: 1 for the first, one more for each stacked on it.
-    pub number: u32,
+    /// What is left open, see [`Seal::NEW_CGROUPS`], and what the kernel does, see [`Seal::BOUNDED`].
+    pub flags: u32,
     /// When it was sealed: nanoseconds since boot, suspend included.
     pub sealed_boot_ns: u64,
     /// The boot it belongs to.
     pub boot_id: [u8; 16],
-    /// What is left open, see [`Seal::NEW_CGROUPS`].
-    pub open: u32,
-    /// How many programs are known.
-    pub programs_known: u32,
-    /// Ids of maps that programs write and decisions depend on: nobody else gets a descriptor to write them by. 0 for none.
+    /// Ids of the maps that nobody gets a descriptor of. 0 for none.
     pub maps: [u32; KEPT_MAPS_MAX],
-    /// Programs that may be loaded.
-    pub programs: [KnownProgram; KNOWN_MAX],
+    /// Ids of the maps that decide nothing and may be opened: the counters and the events.
+    pub shown: [u32; 2],
+    /// Ids of the seal's programs; 0 for none.
+    pub programs: [u32; HELD_MAX],
+    /// What they are attached to: BTF ids, in the same order.
+    pub hooks: [u32; HELD_MAX],
+    /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
+    pub staying: [u32; STAYING_MAX],
+    /// Programs of others that may be loaded, from the first entry on.
+    pub trusted: [KnownProgram; TRUSTED_MAX],
     /// Files that nobody may open for writing.
     pub files: [KeptFile; KEPT_FILES_MAX],
 }
 
 impl Seal {
-    /// Bit of [`Seal::open`]: new cgroups get their places by attachments that root can end.
+    /// Bit of [`Seal::flags`]: new cgroups get their places by attachments that root can end.
     pub const NEW_CGROUPS: u32 = 1;
+    /// Bit of [`Seal::flags`]: the verifier bounds what a program on a hook of the security modules returns (6.12 and
+    /// later), so that such a program can only refuse more.
+    pub const BOUNDED: u32 = 2;
+    /// Bit of [`Seal::flags`]: no program may be attached any more that is asked for sysctls, since one that was there
+    /// before the seal could change a value after it was looked at.
+    pub const SYSCTL_CLOSED: u32 = 4;
 
     /// What a program that can be lifted knows: nothing.
     pub const NONE: Self = Self {
         magic: crate::MAGIC,
         layout: crate::LAYOUT,
-        number: 0,
+        flags: 0,
         sealed_boot_ns: 0,
         boot_id: [0; 16],
-        open: 0,
-        programs_known: 0,
         maps: [0; KEPT_MAPS_MAX],
-        programs: [KnownProgram::NONE; KNOWN_MAX],
+        shown: [0; 2],
+        programs: [0; HELD_MAX],
+        hooks: [0; HELD_MAX],
+        staying: [0; STAYING_MAX],
+        trusted: [KnownProgram::NONE; TRUSTED_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
     };
 }
 
-/// Where the running kernel keeps what the guards read of programs, maps and files. Written into the object before it is loaded.
+/// What was added to a seal. Bits are only ever set, by atomic instructions, so that of two who add at once nobody loses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Added {
+    /// Refused or audited everywhere, whoever asks. Bits as in [`ReasonSet`].
+    pub watched: ReasonSet,
+    /// Refused everywhere, whoever asks. A subset of `watched`.
+    pub deny: ReasonSet,
+    /// Of these no event is written, see [`crate::Words::quiet`].
+    pub quiet: ReasonSet,
+    /// How often the seal has decided a request that it does not simply allow.
+    pub heard: u64,
+    /// How often something was added.
+    pub count: u64,
+    /// What whoever added last says of the whole policy. Nothing is decided by it.
+    pub told: Slot,
+}
+
+impl Added {
+    /// Nothing was added.
+    pub const NONE: Self = Self { watched: 0, deny: 0, quiet: 0, heard: 0, count: 0, told: Slot::EMPTY };
+}
+
+/// The dialogue with a seal: a call of bpf(2) with [`dialogue::COMMAND`] and a [`dialogue::Question`] as its attributes.
+/// The call always fails; the errno is the answer.
+pub mod dialogue {
+    /// The command. Kernels number theirs from 0, and have some forty.
+    pub const COMMAND: u32 = 0x7374_6b64;
+
+    /// What is asked, in the kernel's block of attributes.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct Question {
+        /// One of the constants below.
+        pub what: u32,
+        /// Which byte is wanted.
+        pub at: u32,
+        /// Address of what belongs to the question, in two halves: a key, with what is to be added behind it.
+        pub from: [u32; 2],
+    }
+
+    /// The byte `at` of [`crate::Seal`].
+    pub const SEAL: u32 = 1;
+    /// The byte `at` of [`crate::Policy`].
+    pub const POLICY: u32 = 2;
+    /// The byte `at` of [`crate::Added`].
+    pub const ADDED: u32 = 3;
+    /// The byte `at` of the rule of a setting: `from` points at its [`crate::SettingKey`].
+    pub const SETTING: u32 = 4;
+    /// The byte `at` of an exception: `from` points at its [`crate::ExceptionKey`].
+    pub const EXCEPTION: u32 = 5;
+    /// Sets bits of [`crate::Added`]: `from` points at one of which `watched`, `deny`, `quiet` and `told` count.
+    pub const ADD: u32 = 6;
+    /// Holds a setting more strictly: `from` points at [`NewSetting`].
+    pub const HOLD: u32 = 7;
+    /// Ends an exception: `from` points at [`Revoked`].
+    pub const REVOKE: u32 = 8;
+
+    /// An answer that is a byte, which is added to it.
+    pub const BYTE: u32 = 1024;
+    /// It is done.
+    pub const DONE: u32 = BYTE + 256;
+    /// There is no such byte, key or question.
+    pub const NOTHING: u32 = BYTE + 257;
+    /// Only root of the initial user namespace with `CAP_SYS_ADMIN` may ask.
+    pub const NOT_ROOT: u32 = BYTE + 258;
+    /// What belongs to the question cannot be read.
+    pub const UNREADABLE: u32 = BYTE + 259;
+    /// The rule that is there is not weaker, or there is no room for another.
+    pub const NO_ROOM: u32 = BYTE + 260;
+
+    /// A setting to be held.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct NewSetting {
+        /// Of the generation that was sealed.
+        pub key: crate::SettingKey,
+        /// How.
+        pub rule: crate::SettingRule,
+    }
+
+    /// Part of an exception that ends.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[repr(C)]
+    pub struct Revoked {
+        /// Of the generation that was sealed.
+        pub key: crate::ExceptionKey,
+        /// What it does not hold for any longer.
+        pub ends: crate::Exception,
+    }
+}
+
+/// Where the running kernel keeps what the guards read of programs, maps, files and credentials. Written into the object before it is
+/// loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct GuardOffsets {
@@ -113,33 +221,93 @@ pub struct GuardOffsets {
     pub more: u32,
     /// `bpf_prog_aux.attach_btf_id`
     pub hook: u32,
+    /// `bpf_prog_aux.id`
+    pub id: u32,
     /// `bpf_map.id`
     pub map_id: u32,
+    /// `bpf_map.refcnt`
+    pub map_references: u32,
+    /// `bpf_map.usercnt`
+    pub map_users: u32,
     /// `file.f_mode`
     pub file_mode: u32,
+    /// `cred.cap_effective`
+    pub cred_capabilities: u32,
+    /// `cred.user_ns`
+    pub cred_namespace: u32,
+    /// `user_namespace.level`
+    pub namespace_level: u32,
 }
 
 impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 7] = [
+    pub const FIELDS: [(&'static str, &'static str); 13] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
         ("bpf_prog", "tag"),
         ("bpf_prog", "aux"),
         ("bpf_prog_aux", "attach_btf_id"),
+        ("bpf_prog_aux", "id"),
         ("bpf_map", "id"),
+        ("bpf_map", "refcnt"),
+        ("bpf_map", "usercnt"),
         ("file", "f_mode"),
+        ("cred", "cap_effective"),
+        ("cred", "user_ns"),
+        ("user_namespace", "level"),
     ];
+
+    /// Every offset is 0: what the compiled programs have until they are loaded.
+    pub const NONE: Self = Self::from_words([0; 13]);
+
+    /// Offsets in the order of [`Self::FIELDS`].
+    #[must_use]
+    pub const fn from_words(words: [u32; 13]) -> Self {
+        let [kind, attach_type, tag, more, hook, id, map_id, map_references, map_users, file_mode, ..] =
+            words;
+        let [.., cred_capabilities, cred_namespace, namespace_level] = words;
+        Self {
+            kind,
+            attach_type,
+            tag,
+            more,
+            hook,
+            id,
+            map_id,
+            map_references,
+            map_users,
+            file_mode,
+            cred_capabilities,
+            cred_namespace,
+            namespace_level,
+        }
+    }
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 7] {
-        [self.kind, self.attach_type, self.tag, self.more, self.hook, self.map_id, self.file_mode]
+    pub const fn words(self) -> [u32; 13] {
+        [
+            self.kind,
+            self.attach_type,
+            self.tag,
+            self.more,
+            self.hook,
+            self.id,
+            self.map_id,
+            self.map_references,
+            self.map_users,
+            self.file_mode,
+            self.cred_capabilities,
+            self.cred_namespace,
+            self.namespace_level,
+        ]
     }
 }
 
 /// `enum bpf_prog_type` and `enum bpf_attach_type`, as far as guards know them: user space's interface, and so fixed.
 pub mod kinds {
+    use crate::Seal;
+
     /// `BPF_PROG_TYPE_CGROUP_SYSCTL`
     pub const CGROUP_SYSCTL: u32 = 23;
     /// `BPF_PROG_TYPE_TRACING`
@@ -152,19 +320,34 @@ pub mod kinds {
     pub const ATTACH_CGROUP_SYSCTL: u32 = 18;
     /// `BPF_MODIFY_RETURN`
     pub const ATTACH_MODIFY_RETURN: u32 = 26;
+    /// `BPF_LSM_MAC`
+    pub const ATTACH_LSM: u32 = 27;
     /// `BPF_LSM_CGROUP`
     pub const ATTACH_LSM_CGROUP: u32 = 43;
 
-    /// Whether programs of this kind can stand between a question and the answer of a sealed one.
+    /// Whether a program of this kind could answer in the place of a sealed one. `on_our_hook`: what it is attached to is
+    /// one of [`Seal::hooks`].
+    ///
+    /// A program of the security modules is asked on its own hook alone. On one of ours it could let through what ours refuse:
+    /// held by a cgroup always, since it may set what the hook returns; otherwise where the verifier does not bound what it
+    /// returns ([`Seal::BOUNDED`]).
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
-    pub const fn reaches_us(kind: u32, attach_type: u32) -> bool {
-        kind == LSM
-            || kind == EXT
-            || kind == CGROUP_SYSCTL
-            || (kind == TRACING && attach_type == ATTACH_MODIFY_RETURN)
+    pub const fn reaches_us(kind: u32, attach_type: u32, on_our_hook: bool, flags: u32) -> bool {
+        if kind == LSM {
+            return on_our_hook && (attach_type == ATTACH_LSM_CGROUP || flags & Seal::BOUNDED == 0);
+        }
+        kind == EXT || kind == CGROUP_SYSCTL || (kind == TRACING && attach_type == ATTACH_MODIFY_RETURN)
     }
 }
 
-const _: () = assert!(size_of::<Seal>() == 48 + 4 * KEPT_MAPS_MAX + 24 * KNOWN_MAX + 80 * KEPT_FILES_MAX);
+const _: () = assert!(
+    size_of::<Seal>()
+        == 40
+            + 4 * (KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + STAYING_MAX)
+            + 16 * TRUSTED_MAX
+            + size_of::<KeptFile>() * KEPT_FILES_MAX
+);
+const _: () = assert!(size_of::<Added>() == 40 + size_of::<Slot>());
+const _: () = assert!(size_of::<dialogue::Revoked>() == 56);

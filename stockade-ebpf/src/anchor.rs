@@ -6,13 +6,20 @@ descriptor, mount or process has to live for them. The kernel asks all that are 
 does; a program here returns 1 to let through and 0 to refuse. A hook as such allows at most ten kinds of
 programs of this kind on the whole machine: one is used for decisions, four by policies that speak of programs.
 */
-use aya_ebpf::{helpers::generated::bpf_get_retval, macros::lsm_cgroup, programs::LsmContext};
-use core::ptr::{addr_of, read_volatile};
-use stockade_common::{LAST_BIT, Seal, Words};
+use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr::{addr_of, addr_of_mut, read_volatile},
+};
+use stockade_common::{
+    Added, LAST_BIT, NO_PLACE, Seal, Verdict, Words,
+    decide::{Decision, decide},
+};
 
 use crate::{
-    decide::{refuse_or_audit, with_places_and_exceptions, words_in_force},
+    decide::{Here, words_in_force},
     label,
+    report::report,
 };
 
 const GOES_ON: i32 = 1;
@@ -23,9 +30,19 @@ const REFUSED: i32 = 0;
 #[unsafe(no_mangle)]
 static mut SEAL: Seal = Seal::NONE;
 
+/// What was added since.
+#[unsafe(link_section = ".data.added")]
+#[unsafe(no_mangle)]
+static mut ADDED: Added = Added::NONE;
+
 #[inline(always)]
 pub fn seal() -> *const Seal {
     addr_of!(SEAL)
+}
+
+#[inline(always)]
+pub fn added() -> *mut Added {
+    addr_of_mut!(ADDED)
 }
 
 /// Decides, for policies without places and exceptions.
@@ -46,26 +63,55 @@ fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> 
     let words = words_in_force();
     // Numbers beyond the sets share the last bit.
     let reason = if reason > LAST_BIT { LAST_BIT } else { reason };
-    // SAFETY: points into the policy, which lives as long as the program.
-    let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
+    // SAFETY: points into the policy and into what was added, which live as long as the program.
+    let watched = unsafe {
+        read_volatile(addr_of!((*words).watched_anywhere)) | read_volatile(addr_of!((*added()).watched))
+    };
     if watched >> reason & 1 == 0 { GOES_ON } else { otherwise(reason, words) }
 }
 
 #[inline(never)]
 fn refuse(reason: u32, words: *const Words) -> i32 {
-    if is_refused() || refuse_or_audit(reason, words) == 0 { GOES_ON } else { REFUSED }
+    let reason = reason & LAST_BIT;
+    // SAFETY: points into the policy.
+    let words = unsafe { &*words };
+    let verdict = if words.deny >> reason & 1 != 0 { Verdict::Refused } else { Verdict::Audited };
+    let sealed = words.watched_anywhere >> reason & 1 != 0;
+    together(reason, words, sealed.then_some(Decision { verdict, place: NO_PLACE, shape: 0 }))
 }
 
 #[inline(never)]
 fn refuse_whole(reason: u32, words: *const Words) -> i32 {
-    if is_refused() || with_places_and_exceptions(reason, words) == 0 { GOES_ON } else { REFUSED }
+    let reason = reason & LAST_BIT;
+    // SAFETY: points into the policy.
+    let words = unsafe { &*words };
+    let bit = 1u64 << reason;
+    let sealed = if words.watched_anywhere & bit == 0 { None } else { decide(words, reason, bit, &Here) };
+    together(reason, words, sealed)
 }
 
-/// Whether a generation before this one has refused, and told it.
+/// What was sealed and what was added decide together: either refuses.
 #[inline(always)]
-fn is_refused() -> bool {
-    // SAFETY: takes no arguments.
-    unsafe { bpf_get_retval() != 0 }
+fn together(reason: u32, words: &Words, sealed: Option<Decision>) -> i32 {
+    let bit = 1u64 << reason;
+    // SAFETY: points into what was added, whose words are aligned and changed by atomic instructions only.
+    let (watched, deny, quiet) = unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*added()).heard), 1);
+        ((*added()).watched, (*added()).deny, (*added()).quiet)
+    };
+    let refused = sealed.is_some_and(|decision| matches!(decision.verdict, Verdict::Refused));
+    let by_addition = |verdict| Decision { verdict, place: NO_PLACE, shape: 0 };
+    let decision = if !refused && deny & bit != 0 {
+        by_addition(Verdict::Refused)
+    } else if let Some(decision) = sealed {
+        decision
+    } else if watched & bit != 0 {
+        by_addition(Verdict::Audited)
+    } else {
+        return GOES_ON;
+    };
+    report(reason, decision, (words.quiet | quiet) & bit != 0);
+    if matches!(decision.verdict, Verdict::Refused) { REFUSED } else { GOES_ON }
 }
 
 /// As [`label::bprm_committed_creds`].

@@ -20,8 +20,8 @@ use core::{
     ptr::{addr_of, read_volatile},
 };
 use stockade_common::{
-    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, Label, NO_PLACE, Policy, Sets, Slot,
-    Until, UntilKey, Verdict, Words,
+    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, Label, NO_PLACE, Policy, Sets, Slot, Until, UntilKey,
+    Verdict, Words,
     decide::{Ask, Decision, World, decide},
 };
 
@@ -36,11 +36,12 @@ pub const BPF_F_NO_PREALLOC: u32 = 1;
 pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]
-static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
+pub static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 #[map]
-static UNTIL: HashMap<UntilKey, Until> = HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+static UNTIL: HashMap<UntilKey, Until> =
+    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Written by user space only.
 #[unsafe(link_section = ".data.policy")]
@@ -119,8 +120,14 @@ pub fn words_of(slot: usize) -> *const Words {
     unsafe { addr_of!((*addr_of!((*addr_of!(POLICY)).slots).cast::<Slot>().add(slot)).words) }
 }
 
+/// The whole policy.
+#[inline(always)]
+pub fn policy() -> *const Policy {
+    addr_of!(POLICY)
+}
+
 /// The requester and the tables, as decisions see them.
-struct Here;
+pub struct Here;
 
 impl World for Here {
     #[inline(always)]

@@ -1,19 +1,25 @@
 /*!
-What keeps others from the sealed programs.
+What keeps others from the sealed programs, and from what those decide by.
 
-Only bpf(2) can take them off the root cgroup, and only programs of four kinds can stand between a question and
-their answer: other programs of the security module, programs that modify what a function of the kernel returns,
-programs that extend a program, and those that are asked for sysctls. The guards refuse the first and let nobody
-load the second, unless it is a program of ours: those can only refuse more.
+```text
+bpf        nothing is taken off the root cgroup; and the dialogue, see dialogue.rs
+bpf_prog   nobody loads or opens a program that could answer in the place of a sealed one
+bpf_map    nobody gets a descriptor of a map of the seal
+file_open  files of other security modules are not written
+```
+
+None of them looks at who asks: whatever Stockade itself may do, root may do in its name.
 */
 use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
 use core::ptr::{addr_of, read_volatile};
 use stockade_common::{
-    GuardOffsets, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, KnownProgram, SettingRule, Verdict, kinds,
+    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Seal, SettingRule, TRUSTED_MAX, Verdict, dialogue,
+    kinds,
 };
 
 use crate::{
     anchor::seal,
+    dialogue::answer,
     report::{Write, report_write},
     task::{File, field},
 };
@@ -23,10 +29,11 @@ const REFUSED: i32 = 0;
 
 /// Written by the loader.
 #[unsafe(no_mangle)]
-static GUARD_OFFSETS: GuardOffsets = GuardOffsets { kind: 0, attach_type: 0, tag: 0, more: 0, hook: 0, map_id: 0, file_mode: 0 };
+pub static GUARD_OFFSETS: GuardOffsets = GuardOffsets::NONE;
 
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
+const BPF_LINK_CREATE: u32 = 28;
 const BPF_F_REPLACE: u32 = 1 << 2;
 
 /// `bpf(cmd, attr, size)`: every call of bpf(2). Attached last: from
@@ -34,15 +41,26 @@ const BPF_F_REPLACE: u32 = 1 << 2;
 #[lsm_cgroup(hook = "bpf")]
 pub fn guard_calls(ctx: LsmContext) -> i32 {
     let command: u32 = ctx.arg(0);
-    if command != BPF_PROG_ATTACH && command != BPF_PROG_DETACH {
+    let attr: *const u32 = ctx.arg(1);
+    if command == dialogue::COMMAND {
+        return answer(attr);
+    }
+    if command != BPF_PROG_ATTACH && command != BPF_PROG_DETACH && command != BPF_LINK_CREATE {
         return GOES_ON;
     }
-    let attr: *const u32 = ctx.arg(1);
     // SAFETY: loads through BTF pointers read zero instead of faulting. The kernel has copied the block already, so
-    // nobody changes it after this look: target_fd, attach_bpf_fd, attach_type, attach_flags.
+    // nobody changes it after this look: descriptor, descriptor, attach_type, flags, of all three commands.
     let (attach_type, flags) = unsafe { (*attr.add(2), *attr.add(3)) };
-    let ours = attach_type == kinds::ATTACH_LSM_CGROUP || attach_type == kinds::ATTACH_CGROUP_SYSCTL;
-    if ours && (command == BPF_PROG_DETACH || flags & BPF_F_REPLACE != 0) { REFUSED } else { GOES_ON }
+    // SAFETY: points into the seal.
+    let sysctl_closed = unsafe { read_volatile(addr_of!((*seal()).flags)) } & Seal::SYSCTL_CLOSED != 0;
+    let is_sysctl = attach_type == kinds::ATTACH_CGROUP_SYSCTL;
+    let refused = if command == BPF_PROG_DETACH {
+        is_sysctl || attach_type == kinds::ATTACH_LSM_CGROUP
+    } else {
+        let replaces = command == BPF_PROG_ATTACH && flags & BPF_F_REPLACE != 0;
+        (replaces && (is_sysctl || attach_type == kinds::ATTACH_LSM_CGROUP)) || (is_sysctl && sysctl_closed)
+    };
+    if refused { REFUSED } else { GOES_ON }
 }
 
 /// `bpf_prog(prog)`: a process is about to get a descriptor of a program, by loading it or by finding it.
@@ -51,12 +69,29 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     let program: *const u8 = ctx.arg(0);
     // SAFETY: as above.
     let (kind, attach_type) = unsafe {
-        (
-            *field::<u32>(program, &GUARD_OFFSETS.kind),
-            *field::<u32>(program, &GUARD_OFFSETS.attach_type),
-        )
+        (*field::<u32>(program, &GUARD_OFFSETS.kind), *field::<u32>(program, &GUARD_OFFSETS.attach_type))
     };
-    if !kinds::reaches_us(kind, attach_type) {
+    // Most are of no such kind, on whatever hook.
+    if !kinds::reaches_us(kind, attach_type, true, 0) {
+        return GOES_ON;
+    }
+    // SAFETY: as above.
+    let (hook, id) = unsafe {
+        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+        (*field::<u32>(more, &GUARD_OFFSETS.hook), *field::<u32>(more, &GUARD_OFFSETS.id))
+    };
+    let mut at = 0;
+    while at < HELD_MAX {
+        // SAFETY: points into the seal; the bound is the array's.
+        let ours = unsafe { read_volatile(addr_of!((*seal()).programs[at])) };
+        if ours != 0 && ours == id {
+            return GOES_ON;
+        }
+        at += 1;
+    }
+    // SAFETY: points into the seal.
+    let flags = unsafe { read_volatile(addr_of!((*seal()).flags)) };
+    if !kinds::reaches_us(kind, attach_type, is_ours(hook) != 0, flags) {
         return GOES_ON;
     }
     // SAFETY: as above. In two words, since it need not be aligned to eight bytes.
@@ -64,21 +99,14 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         let words: *const u32 = field(program, &GUARD_OFFSETS.tag);
         *words as u64 | (*words.add(1) as u64) << 32
     };
-    // SAFETY: as above.
-    let hook = unsafe {
-        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
-        *field::<u32>(more, &GUARD_OFFSETS.hook)
-    };
     let mut at = 0;
-    while at < KNOWN_MAX {
+    while at < TRUSTED_MAX {
         // SAFETY: points into the seal; the bound is the array's.
-        let (used, known) =
-            unsafe { (read_volatile(addr_of!((*seal()).programs_known)), &*addr_of!((*seal()).programs[at])) };
-        if at as u32 >= used {
+        let known = unsafe { &*addr_of!((*seal()).trusted[at]) };
+        if known.kind == 0 {
             break;
         }
-        let meant = known.attach_type == attach_type || known.attach_type == KnownProgram::ANY;
-        if known.tag == tag && known.kind == kind && known.hook == hook && meant {
+        if known.tag == tag && known.kind == kind && known.hook == hook {
             return GOES_ON;
         }
         at += 1;
@@ -86,8 +114,23 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     REFUSED
 }
 
-/// `bpf_map(map, mode)`: a process is about to get a descriptor of a map. Even by one that is meant for reading, a program
-/// could write what decisions depend on.
+/// 1 where a program of the seal is on this hook, otherwise 0. Not inlined: it leaves the loop at the first that is, and the
+/// verifier has to follow two ways from there, where it would follow one for each combination of hooks.
+#[inline(never)]
+fn is_ours(hook: u32) -> u32 {
+    let mut at = 0;
+    while at < HELD_MAX {
+        // SAFETY: points into the seal; the bound is the array's.
+        if unsafe { read_volatile(addr_of!((*seal()).hooks[at])) } == hook {
+            return 1;
+        }
+        at += 1;
+    }
+    0
+}
+
+/// `bpf_map(map, mode)`: a process is about to get a descriptor of a map, by making it, by its id, or by a pin. Even by a
+/// descriptor that is meant for reading, a program could write what decisions depend on.
 #[lsm_cgroup(hook = "bpf_map")]
 pub fn guard_maps(ctx: LsmContext) -> i32 {
     let map: *const u8 = ctx.arg(0);

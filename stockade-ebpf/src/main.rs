@@ -8,16 +8,21 @@ label     bprm_committed_creds, task_alloc,             for policies that speak 
           ptrace_access_check, ptrace_traceme
 settings  cgroup_sysctl                                 for policies that hold settings
 anchor    locked_down and the hooks of labels           the same, sealed
-guard     bpf, bpf_prog                                 keeps others from what is sealed
+guard     bpf, bpf_prog, bpf_map, file_open             keeps others from what is sealed
+dialogue  bpf                                           tells what is sealed, and adds to it
 ```
 */
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "BPF has an atomic addition, and core has no stable function for it on this target")]
+#![allow(
+    internal_features,
+    reason = "BPF has an atomic addition, and core has no stable function for it on this target"
+)]
 #![feature(core_intrinsics)]
 
 mod anchor;
 mod decide;
+mod dialogue;
 mod guard;
 mod label;
 mod place;

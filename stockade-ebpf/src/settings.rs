@@ -33,7 +33,7 @@ use crate::{
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]
-static SETTINGS: HashMap<SettingKey, SettingRule> =
+pub static SETTINGS: HashMap<SettingKey, SettingRule> =
     HashMap::with_max_entries(SETTINGS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// What the kernel wants to hear; it makes EPERM of a refusal.

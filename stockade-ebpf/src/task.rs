@@ -86,10 +86,14 @@ impl Task {
     #[inline(always)]
     pub fn uid(self) -> u32 {
         // SAFETY: as above.
-        unsafe {
-            let cred: *const u8 = *field(self.0, &OFFSETS.task_cred);
-            *field(cred, &OFFSETS.cred_uid)
-        }
+        unsafe { *field(self.credentials(), &OFFSETS.cred_uid) }
+    }
+
+    /// The credentials it acts by.
+    #[inline(always)]
+    pub fn credentials(self) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { *field(self.0, &OFFSETS.task_cred) }
     }
 
     #[inline(always)]

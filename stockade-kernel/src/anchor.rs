@@ -3,7 +3,7 @@ What the root of the cgroup tree holds: the programs of a seal.
 
 ```text
 root cgroup, by BPF_PROG_ATTACH
-  locked_down           decides                  one for each generation, the newest last
+  locked_down           decides
   labels' four hooks    for policies that speak of programs
   bpf_prog, bpf_map,    guards
   file_open
@@ -11,12 +11,11 @@ root cgroup, by BPF_PROG_ATTACH
   bpf                   the guard that keeps all of them there     attached last: the commit
 ```
 
-No pin, link, descriptor, mount or process is needed to keep them, and none is needed to find them: the kernel lists
-what a cgroup holds. What was attached before the commit can be taken off again: leftovers of a command that was killed.
-Ours are known by their tags, which the kernel makes from their instructions, and not by their names, which anybody can give.
+No pin, link, descriptor, mount or process is needed to keep them. What was attached before the commit can be taken off
+again: leftovers of a command that was killed, which are known by their tags, and the first guard by its name. After the commit
+nobody can take anything off, and the seal says itself what it is: see sealed.rs.
 */
 use std::{
-    collections::BTreeMap,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -25,18 +24,17 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{Map, MapData, RingBuf};
-use stockade_common::{LAYOUT, MAGIC, Policy, Seal, kinds};
-use stockade_policy::compile::CompiledSetting;
+use stockade_common::kinds;
 
 use crate::{
     Error,
     cgroups::ROOT_ID,
-    elsewhere, host,
-    object::{self, Duty, MAPS, SEAL},
-    pins, programs,
-    sys::{self, Counters, fs, held},
-    tables::{Maps, SETTINGS},
+    host,
+    object::{self, Duty},
+    pins,
+    seal::first_guard,
+    sealed::Sealed,
+    sys::{self, fs, held},
 };
 
 /// What is attached to the root cgroup by BPF_PROG_ATTACH, by the kind of attachment.
@@ -80,48 +78,45 @@ impl Root {
         held::attach_to_cgroup(self.as_fd(), program, duty.held_as())
     }
 
-    /// Everything it holds of the kinds that we use, apart from what ends with a link. Empty where the kernel knows no such kind.
-    pub fn holds(&self) -> io::Result<Vec<Held>> {
+    /// Ids of the programs that run for it, by the kind of attachment, in the order in which they are asked. Empty where the
+    /// kernel knows no such kind.
+    pub fn programs(&self, kind: u32) -> io::Result<Vec<u32>> {
+        match held::programs_of_cgroup(self.as_fd(), kind) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+            ids => ids,
+        }
+    }
+
+    /// Those of ours that it holds without a link.
+    fn leftovers(&self) -> io::Result<Vec<Leftover>> {
         let known = object::tags()?;
-        let linked = programs_with_links()?;
-        let mut all = Vec::new();
+        let mut found = Vec::new();
         for kind in KINDS {
-            let ids = match held::programs_of_cgroup(self.as_fd(), kind) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL)) => continue,
-                ids => ids?,
-            };
-            for id in ids.into_iter().filter(|id| !linked.contains(id)) {
+            for id in self.programs(kind)? {
                 let program = match sys::program_by_id(id) {
-                    // One of another's, which a guard keeps from being opened: ours are not.
-                    Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
-                        let name = "one that a guard keeps from being opened".into();
-                        all.push(Held {
-                            id,
-                            kind,
-                            duty: None,
-                            name,
-                            tag: [0; 8],
-                            maps: Vec::new(),
-                            program: None,
-                        });
-                        continue;
-                    }
+                    // A guard keeps it from being opened, and so it is none of ours: or it has ended meanwhile.
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOENT)) => continue,
                     program => program?,
                 };
-                let (info, maps) = held::program_and_maps(program.as_fd())?;
-                let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
-                all.push(Held {
-                    id,
-                    kind,
-                    duty,
-                    name: programs::text(&info.name.map(libc::c_char::cast_unsigned)),
-                    tag: info.tag,
-                    maps,
-                    program: Some(program),
-                });
+                let info = sys::program_info(program.as_fd(), &mut [])?;
+                let ours = known.iter().any(|(_, tag)| *tag == info.tag)
+                    || info.name.map(libc::c_char::cast_unsigned) == first_guard::NAME;
+                if ours {
+                    found.push(Leftover { id, kind, program });
+                }
             }
         }
-        Ok(all)
+        if !found.is_empty() {
+            let linked = programs_with_links()?;
+            found.retain(|leftover| !linked.contains(&leftover.id));
+        }
+        Ok(found)
+    }
+
+    /// Has it let go of a program: works as long as the last guard is not attached.
+    pub fn detach(&self, program: BorrowedFd<'_>, kind: u32) -> Result<(), Error> {
+        held::detach_from_cgroup(self.as_fd(), program, kind)
+            .map_err(|e| Error::io("take a program off the root cgroup", e))
     }
 }
 
@@ -161,108 +156,12 @@ fn mounted_apart() -> io::Result<OwnedFd> {
     Ok(openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// A program that the root cgroup holds.
-pub(crate) struct Held {
-    /// As `bpftool prog` shows it.
-    pub id: u32,
+/// A program of a seal that was not finished.
+pub(crate) struct Leftover {
+    id: u32,
     /// How it is attached.
-    pub kind: u32,
-    /// What it is for, if it is one of ours of this version.
-    pub duty: Option<Duty>,
-    /// The name it was loaded under.
-    pub name: String,
-    /// What the kernel made of its instructions.
-    pub tag: [u8; 8],
-    /// Ids of its maps.
-    pub maps: Vec<u32>,
-    program: Option<OwnedFd>,
-}
-
-/// A policy with the program that decides it.
-pub(crate) struct Generation {
-    /// Id of the program.
-    pub program: u32,
-    /// What its programs know of the seal.
-    pub seal: Seal,
-    /// The policy.
-    pub policy: Policy,
-    maps: Vec<(OwnedFd, [u8; 16])>,
-}
-
-impl Generation {
-    fn of(decides: &Held) -> Result<Self, Error> {
-        let failed = |e| Error::io("read the maps of a sealed program", e);
-        let mut maps = Vec::new();
-        for &id in &decides.maps {
-            // Those that are kept from others are kept from us too.
-            match held::map_by_id(id) {
-                Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
-                map => {
-                    let map = map.map_err(failed)?;
-                    let name = held::map_info(map.as_fd()).map_err(failed)?.name;
-                    maps.push((map, name));
-                }
-            }
-        }
-        let mut generation = Self { program: decides.id, seal: Seal::NONE, policy: Policy::EMPTY, maps };
-        let missing = || Error::Object("a sealed program without its maps".into());
-        generation.policy = read::<PolicyBytes>(generation.map(MAPS[0].0).ok_or_else(missing)?)?.0;
-        generation.seal = read::<SealBytes>(generation.map(SEAL).ok_or_else(missing)?)?.0;
-        let known = (generation.seal.magic, generation.seal.layout) == (MAGIC, LAYOUT);
-        if known { Ok(generation) } else { Err(Error::SealedByOther) }
-    }
-
-    /// The counters.
-    pub fn counters(&self) -> Result<Counters, Error> {
-        let map = self.map(MAPS[1].0);
-        crate::enforce::counters_of(
-            map.ok_or_else(|| Error::Object("a sealed program without counters".into()))?,
-        )
-    }
-
-    /// The ring buffer.
-    pub fn events(&self) -> Result<RingBuf<MapData>, Error> {
-        let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
-        let map = self.map(MAPS[2].0).ok_or_else(|| broken(&"a sealed program without events"))?;
-        let map = map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
-        let data = MapData::from_fd(map).map_err(|e| broken(&e))?;
-        RingBuf::try_from(Map::from_map_data(data).map_err(|e| broken(&e))?).map_err(|e| broken(&e))
-    }
-
-    /// One of its maps, by the name in the object.
-    pub fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let mut wanted = [0; 16];
-        // As Aya cuts it off.
-        for (to, byte) in wanted[..15].iter_mut().zip(name.bytes()) {
-            *to = byte;
-        }
-        self.maps.iter().find(|(_, name)| *name == wanted).map(|(map, _)| map.as_fd())
-    }
-}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PolicyBytes(Policy);
-
-impl Default for PolicyBytes {
-    fn default() -> Self {
-        Self(Policy::EMPTY)
-    }
-}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct SealBytes(Seal);
-
-impl Default for SealBytes {
-    fn default() -> Self {
-        Self(Seal::NONE)
-    }
-}
-
-fn read<T: Copy + Default>(map: BorrowedFd<'_>) -> Result<T, Error> {
-    let value = sys::lookup::<u32, T>(map, &0).map_err(|e| Error::io("read a sealed map", e))?;
-    value.ok_or_else(|| Error::Object("a sealed map is empty".into()))
+    kind: u32,
+    program: OwnedFd,
 }
 
 /// What is found on the root cgroup.
@@ -270,107 +169,37 @@ pub(crate) enum Found {
     /// Nothing of ours.
     Nothing,
     /// Programs of ours without the last guard: left behind by a command that was killed. They can be taken off.
-    Leftovers(Root, Vec<Held>),
+    Leftovers(Root, Vec<Leftover>),
     /// A seal.
     Sealed(Box<Sealed>),
 }
 
-/// A seal.
-pub(crate) struct Sealed {
-    /// The root cgroup.
-    pub root: Root,
-    /// Everything that it holds, programs of others too.
-    pub held: Vec<Held>,
-    /// The newest is the last.
-    pub generations: Vec<Generation>,
-}
-
-impl Sealed {
-    /// The settings that are held, by all policies together.
-    pub fn settings(&self) -> Result<Vec<CompiledSetting>, Error> {
-        let mut by_name = BTreeMap::new();
-        for generation in &self.generations {
-            let number = generation.policy.slots[0].words.generation;
-            let Some(map) = generation.map(SETTINGS) else { continue };
-            for setting in Maps::settings_in(map, number)? {
-                let there = by_name.entry(setting.name.clone()).or_insert_with(|| setting.clone());
-                if setting.rule.is_at_least(&there.rule) {
-                    *there = setting;
-                }
-            }
-        }
-        Ok(by_name.into_values().collect())
-    }
-
-    /// The generation that decides most strictly.
-    pub fn newest(&self) -> &Generation {
-        self.generations.last().expect("there is at least one")
-    }
-}
-
-/// Looks what the root cgroup holds. Whoever may not ask is told of nothing: what else they ask for says why.
+/// Looks whether something is sealed. Whoever may not ask is told of nothing: what else they ask for says why.
 pub(crate) fn look() -> Result<Found, Error> {
     if !host::is_root() {
         return Ok(Found::Nothing);
     }
-    let Ok(root) = Root::open() else { return nothing_out_of_sight().map(|()| Found::Nothing) };
-    let held = match root.holds() {
+    if let Some(sealed) = Sealed::ask()? {
+        return Ok(Found::Sealed(Box::new(sealed)));
+    }
+    let Ok(root) = Root::open() else { return Ok(Found::Nothing) };
+    match root.leftovers() {
         // Kernels before 5.2 aside, it is always answered.
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Ok(Found::Nothing),
-        held => held.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?,
-    };
-    let commits = |program: &&Held| program.name == COMMITS;
-    match held.iter().find(commits) {
-        Some(guard) if guard.duty != Some(Duty::GuardCalls) => return Err(Error::SealedByOther),
-        Some(_) => {}
-        None if held.iter().any(|program| program.duty.is_some()) => return Ok(Found::Leftovers(root, held)),
-        None => return Ok(Found::Nothing),
-    }
-    let decides = |program: &&Held| matches!(program.duty, Some(Duty::Sealed | Duty::SealedWhole));
-    let mut generations: Vec<_> =
-        held.iter().filter(decides).map(Generation::of).collect::<Result<_, _>>()?;
-    if generations.is_empty() {
-        return Err(Error::SealedByOther);
-    }
-    generations.sort_by_key(|generation| generation.seal.number);
-    Ok(Found::Sealed(Box::new(Sealed { root, held, generations })))
-}
-
-/// Name of the guard whose attachment is the commit.
-const COMMITS: &str = "st_guard_calls";
-
-/// Says that no seal is there to be seen from elsewhere, where this process does not see the root cgroup. Who may not list
-/// programs is not told of any.
-fn nothing_out_of_sight() -> Result<(), Error> {
-    let mut id = 0;
-    while let Ok(Some(next)) = sys::next_program(id) {
-        id = next;
-        if elsewhere::name(id).is_ok_and(|name| name[..COMMITS.len()] == *COMMITS.as_bytes()) {
-            return Err(Error::Request(
-                "this machine is sealed, and this process does not see the root of its cgroup tree: it is in a cgroup namespace \
-                 of its own, as in a container\n  run stockade on the host, for instance: nsenter -t 1 -m -C stockade status"
-                    .into(),
-            ));
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(Found::Nothing),
+        left => {
+            let left = left.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?;
+            Ok(if left.is_empty() { Found::Nothing } else { Found::Leftovers(root, left) })
         }
     }
-    Ok(())
-}
-
-/// Takes ours off the root cgroup again: works as long as the last guard is not attached.
-pub(crate) fn take_off(root: &Root, held: &[Held]) -> Result<(), Error> {
-    for held in held.iter().filter(|held| held.duty.is_some()) {
-        let Some(program) = &held.program else { continue };
-        held::detach_from_cgroup(root.as_fd(), program.as_fd(), held.kind)
-            .map_err(|e| Error::io("take a program off the root cgroup", e))?;
-    }
-    Ok(())
 }
 
 /// Takes off what a command left behind that was killed before the commit.
 pub(crate) fn tidy_up() -> Result<(), Error> {
     match look()? {
-        Found::Leftovers(root, held) => {
-            take_off(&root, &held)?;
+        Found::Leftovers(root, left) => {
+            for left in &left {
+                root.detach(left.program.as_fd(), left.kind)?;
+            }
             Duty::PLACES.into_iter().try_for_each(pins::end_waiting)
         }
         Found::Nothing | Found::Sealed(_) => Ok(()),

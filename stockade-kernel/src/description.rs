@@ -156,12 +156,12 @@ impl Bytes {
 }
 
 /// Removes the descriptions of every other policy.
-pub(crate) fn keep_only(generation: Option<u64>) {
-    let keep = generation.map(file);
+pub(crate) fn keep_only(generations: &[u64]) {
+    let keep: Vec<PathBuf> = generations.iter().copied().map(file).collect();
     for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let ours = name.to_string_lossy().starts_with("policy-");
-        if ours && Some(entry.path()) != keep {
+        if ours && !keep.contains(&entry.path()) {
             // What is left of it misleads nobody: it is found by number and digest only.
             let _ = fs::remove_file(entry.path());
         }

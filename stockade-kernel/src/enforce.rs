@@ -33,7 +33,7 @@ use stockade_reasons::Level;
 pub use crate::selftest::SelfTest;
 use crate::{
     Error,
-    anchor::{self, Found, Sealed},
+    anchor::{self, Found},
     attach::Attachment,
     btf::KernelTypes,
     description::{self, Description},
@@ -43,7 +43,9 @@ use crate::{
     pins::{self, Enforcement, Lock, Pinned},
     read_back::held_unsealed,
     ready::Ready,
-    seal, selftest,
+    seal,
+    sealed::Sealed,
+    selftest,
     slots::{same, wait_for_decisions},
     sys::Counters,
     tables::Maps,
@@ -97,9 +99,7 @@ pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
 /// What was granted and has not ended: it outlives the policy it was granted under.
 fn grants() -> Result<Vec<Exception>, Error> {
     if let Found::Sealed(sealed) = anchor::look()? {
-        let slot = sealed.newest().policy.slots[0];
-        let description =
-            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
+        let description = sealed.newest_description().ok_or_else(description::lost_for_good)?;
         return Ok(alive(description.policy.exceptions));
     }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
@@ -119,10 +119,8 @@ fn alive(exceptions: Vec<Exception>) -> Vec<Exception> {
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
-    let mut lost: fn() -> Error = description::lost;
-    let slot = if let Found::Sealed(sealed) = anchor::look()? {
-        lost = description::lost_for_good;
-        sealed.newest().policy.slots[0]
+    let description = if let Found::Sealed(sealed) = anchor::look()? {
+        sealed.newest_description().ok_or_else(description::lost_for_good)?
     } else {
         // Its attachment is let go of here: its end is waited for where another program is to decide.
         let Pinned::Whole(enforcement) = pins::open()? else {
@@ -132,9 +130,9 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
                     .into(),
             ));
         };
-        enforcement.slot()?
+        let slot = enforcement.slot()?;
+        Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?
     };
-    let description = Description::read(slot.words.generation, slot.digest).ok_or_else(lost)?;
     let mut policy = description.policy;
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
@@ -183,9 +181,7 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
     let mut notices = notices::of(&ready.description.policy, auto, machine.native, &machine.types);
     let found = anchor::look()?;
     if let Found::Sealed(sealed) = &found {
-        let (change, self_test, told) = tighten(&machine, sealed, &mut ready, auto)?;
-        notices.extend(told);
-        description::keep_only(Some(ready.slot.words.generation));
+        let (change, self_test) = tighten(&machine, sealed, &mut ready, auto)?;
         let Machine { types, native, .. } = machine;
         let attachment = Attachment::RootCgroup;
         let settings = ready.tables.settings;
@@ -220,7 +216,7 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
             (change, attachment, proof)
         }
     };
-    description::keep_only(Some(ready.slot.words.generation));
+    description::keep_only(&[ready.slot.words.generation]);
     if !ready.executables.is_empty() {
         let running = labels::missing(&ready.description.programs)?;
         notices.extend(running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path }));
@@ -230,33 +226,40 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
     Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
 }
 
-/// Adds a stricter policy to what is sealed.
+/// Adds a stricter policy to what is sealed. It is held against what was sealed, and not against what was added since: anybody can
+/// add, and what was added holds as well, whatever comes after it.
 fn tighten(
     machine: &Machine,
     sealed: &Sealed,
     ready: &mut Ready,
     auto: Level,
-) -> Result<(Change, SelfTest, Vec<Notice>), Error> {
-    let before = sealed.newest().policy.slots[0];
-    if same(&before, &ready.slot) {
-        ready.slot = before;
-        return Ok((Change::Unchanged, seal::proof(sealed, &machine.types, machine.native)?, Vec::new()));
+) -> Result<(Change, SelfTest), Error> {
+    let description = sealed.description().ok_or_else(description::lost_for_good)?;
+    is_no_laxer(&description.policy, &ready.description.policy, auto)?;
+    let (added, proof) = seal::add(machine, sealed, &description, ready)?;
+    if added {
+        // Descriptions of what was sealed and of what was added before stay: whoever reads may have been told of them.
+        return Ok((Change::Tightened, proof));
     }
-    let description =
-        Description::read(before.words.generation, before.digest).ok_or_else(description::lost_for_good)?;
-    let laxer = stockade_policy::laxer::laxer(&description.policy, &ready.description.policy, auto);
-    if !laxer.is_empty() {
-        return Err(Error::Sealed {
-            what: "applying a laxer policy",
-            instead: format!(
-                "a policy that is stricter in everything is added to what is sealed; this one would let through more:\n  - {}",
-                laxer.join("\n  - ")
-            ),
-        });
+    if let Some(newest) = sealed.newest_description() {
+        is_no_laxer(&newest.policy, &ready.description.policy, auto)?;
     }
-    let (proof, running) = seal::stack(machine, sealed, ready)?;
-    let notices = running.into_iter().map(|(pid, path)| Notice::StartedBefore { pid, path });
-    Ok((Change::Tightened, proof, notices.collect()))
+    ready.slot = sealed.in_force(&machine.types);
+    Ok((Change::Unchanged, proof))
+}
+
+fn is_no_laxer(before: &Policy, after: &Policy, auto: Level) -> Result<(), Error> {
+    let laxer = stockade_policy::laxer::laxer(before, after, auto);
+    if laxer.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Sealed {
+        what: "applying a laxer policy",
+        instead: format!(
+            "a policy that is stricter in everything is added to what is sealed; this one would let through more:\n  - {}",
+            laxer.join("\n  - ")
+        ),
+    })
 }
 
 /// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
@@ -370,7 +373,7 @@ fn replace(
             Maps::pinned()?.keep_only(before.words.generation)?;
             enforcement.write_slot(1 - active, Slot::default())?;
         }
-        let proof = selftest::run(types, &enforcement.counters, watched, native)?;
+        let proof = selftest::run(types, &selftest::counted(&enforcement.counters), watched, native)?;
         return Ok((Change::Unchanged, proof));
     }
 
@@ -416,7 +419,8 @@ fn replace(
         step("placed");
         enforcement.flip()?;
         step("flipped");
-        selftest::run(types, &enforcement.counters, watched, native).inspect_err(|_| {
+        let proof = selftest::run(types, &selftest::counted(&enforcement.counters), watched, native);
+        proof.inspect_err(|_| {
             // A policy that cannot be proven is not left behind.
             if let Err(error) = enforcement.flip() {
                 eprintln!("stockade: the old policy could not be put back: {error}");
@@ -436,7 +440,7 @@ fn replace(
                 for duty in missing {
                     let _ = pins::end(duty);
                 }
-                description::keep_only(Some(before.words.generation));
+                description::keep_only(&[before.words.generation]);
             }
             return Err(error);
         }

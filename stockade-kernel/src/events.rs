@@ -56,7 +56,7 @@ impl Reader {
             });
         }
         let ring = match sealed {
-            Some(sealed) => sealed.newest().events()?,
+            Some(sealed) => sealed.events()?,
             None => pins::open_events()?,
         };
         Ok(Self { ring, _lock: lock })

@@ -1,11 +1,7 @@
 /*!
 Programs of others that could stand between a question and the answer of a sealed one, and who holds what.
 */
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
-};
+use std::{os::fd::BorrowedFd, path::Path};
 
 use stockade_common::{KnownProgram, kinds};
 
@@ -40,13 +36,12 @@ impl Foreign {
 
     /// How guards know it. For another hook the same instructions are another program.
     pub(crate) fn known(&self) -> KnownProgram {
-        KnownProgram {
-            tag: u64::from_ne_bytes(self.tag),
-            kind: self.number,
-            hook: self.hook,
-            attach_type: KnownProgram::ANY,
-            pad: 0,
-        }
+        KnownProgram { tag: u64::from_ne_bytes(self.tag), kind: self.number, hook: self.hook }
+    }
+
+    /// Whether an administrator means it: by id or by tag.
+    fn is_named(&self, name: &str) -> bool {
+        self.id.to_string() == name || self.tag_words() == name
     }
 
     fn of(info: &aya_obj::generated::bpf_prog_info) -> Self {
@@ -71,7 +66,7 @@ fn candidates() -> Result<Vec<Foreign>, Error> {
     while let Some(next) = sys::next_program(id).map_err(failed)? {
         id = next;
         let Some((_, info)) = held::program(id).map_err(failed)? else { continue };
-        if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN) {
+        if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, true, 0) {
             found.push(Foreign::of(&info));
         }
     }
@@ -85,8 +80,7 @@ pub(crate) fn trusted(named: &[String]) -> Result<Vec<Foreign>, Error> {
     }
     let there = candidates()?;
     let find = |name: &String| {
-        let found =
-            there.iter().find(|program| program.id.to_string() == *name || program.tag_words() == *name);
+        let found = there.iter().find(|program| program.is_named(name));
         found.cloned().ok_or_else(|| {
             let list: Vec<_> = there.iter().map(|p| format!("{} ({})", p.id, p.name)).collect();
             Error::Request(format!(
@@ -96,6 +90,16 @@ pub(crate) fn trusted(named: &[String]) -> Result<Vec<Foreign>, Error> {
         })
     };
     named.iter().map(find).collect()
+}
+
+/// Programs of others that are asked for sysctls, apart from those that an administrator trusts.
+pub(crate) fn asked_for_sysctls(trust: &[String], ours: &[u32]) -> Result<Vec<Foreign>, Error> {
+    let trusted = |program: &Foreign| trust.iter().any(|name| program.is_named(name));
+    let mut found = candidates()?;
+    found.retain(|program| {
+        program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trusted(program)
+    });
+    Ok(found)
 }
 
 /// Fails when a program is loaded that could reach ours, apart from these. The guard on programs has to be attached: what
@@ -171,32 +175,4 @@ fn holders(field: &str, id: u32) -> Vec<(u32, String)> {
 /// The id of a program.
 pub(crate) fn id(program: BorrowedFd<'_>) -> Option<u32> {
     sys::program_info(program, &mut []).ok().map(|info| info.id)
-}
-
-/// Fails when another process or another program has one of these maps.
-pub(crate) fn no_holder_of(maps: &[u32], ours: &[u32]) -> Result<(), Error> {
-    for &map in maps {
-        if let Some((pid, comm)) = holders("map_id", map).into_iter().next() {
-            return Err(Error::Request(format!(
-                "{comm} ({pid}) has opened one of the maps that are about to be sealed, and could write it afterwards: end it and seal again"
-            )));
-        }
-    }
-    let failed = |e: io::Error| Error::io("list the loaded BPF programs", e);
-    let mut id = 0;
-    while let (false, Some(next)) = (maps.is_empty(), sys::next_program(id).map_err(failed)?) {
-        id = next;
-        if ours.contains(&id) {
-            continue;
-        }
-        let Ok(program) = sys::program_by_id(id) else { continue };
-        let (info, used) = held::program_and_maps(program.as_fd()).map_err(failed)?;
-        if used.iter().any(|map| maps.contains(map)) {
-            return Err(Error::Request(format!(
-                "the BPF program {id} ({}) uses one of the maps that are about to be sealed: end it and seal again",
-                Foreign::of(&info).name
-            )));
-        }
-    }
-    Ok(())
 }

@@ -19,7 +19,8 @@ description  the policy in force in words
 labels       who runs an excepted program without being known for it
 notices      what the administrator should know
 anchor       what the root cgroup holds: a seal
-seal         the steps to it, and the proof that it holds
+seal         the steps to it, what is added to it, and the proof that it holds
+sealed       a seal, as it says itself what it is
 foreign      programs of others that a seal keeps out
 kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
@@ -62,6 +63,7 @@ pub mod programs;
 pub mod read_back;
 mod ready;
 pub mod seal;
+mod sealed;
 mod selftest;
 mod slots;
 mod sys;

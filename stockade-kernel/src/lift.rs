@@ -45,7 +45,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
                 pins::remove()?;
             }
             elsewhere::nothing()?;
-            description::keep_only(None);
+            description::keep_only(&[]);
             return Ok(Lifted::NothingToLift);
         }
         // Two pins cannot be removed at once, and what holds settings would outlive what decides.
@@ -55,7 +55,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         Err(e) => return Err(e),
     }
     pins::remove()?;
-    description::keep_only(None);
+    description::keep_only(&[]);
     for attached in attached {
         wait_until_detached(&attached)?;
     }

@@ -14,7 +14,7 @@ use crate::{
     anchor::Root,
     attach::Attachment,
     btf::KernelTypes,
-    object::{Duty, Object},
+    object::{Duty, Object, Sealing},
     sys,
 };
 
@@ -37,6 +37,15 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
     load_constants(target, &[any, 0]).map(drop)
 }
 
+/// Whether the verifier bounds what a program on a hook of the security modules returns: 6.12 and later. Found out by loading one
+/// that returns what no hook may.
+pub(crate) fn is_bounded(types: &KernelTypes) -> Result<bool, Error> {
+    let Some(hook) = types.hook else { return Ok(false) };
+    let harmless = load_constant(sys::Target::lsm(hook), 0);
+    harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
+    Ok(load_constant(sys::Target::lsm(hook), 1).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)))
+}
+
 /// Loads programs of a seal as what they are not, and lets them go again: for each way, what came of it. For the lab: the
 /// guards have to know a program of Stockade's by more than its instructions.
 ///
@@ -44,8 +53,8 @@ pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
 /// As for [`crate::enforce::enforce`], as far as the object is concerned.
 #[doc(hidden)]
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
-    let (_, offsets) = Duty::sealed_targets(&[Duty::Sealed])?;
-    let object = Object::open_with(types, offsets, std::collections::HashMap::new())?;
+    let sealing = Sealing::look()?;
+    let object = Object::open_sealing(types, sealing.offsets)?;
     let mut tried = Vec::new();
     for (function, target) in [
         ("bpf_lsm_bpf", sys::Target::lsm as fn(u32) -> sys::Target),

@@ -207,33 +207,50 @@ impl Duty {
         });
         targets.collect()
     }
+}
 
-    /// Where these, which the root cgroup is to hold, are attached on the running kernel, and where it keeps what guards read.
-    pub fn sealed_targets(duties: &[Self]) -> Result<(Vec<sys::Target>, GuardOffsets), Error> {
-        let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
+/// Where the programs of a seal are attached on the running kernel, and where it keeps what they read.
+pub(crate) struct Sealing {
+    targets: HashMap<Duty, sys::Target>,
+    /// For the guards.
+    pub offsets: GuardOffsets,
+}
+
+impl Sealing {
+    /// Looks the hooks and the fields up.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] where the kernel lacks one.
+    pub fn look() -> Result<Self, Error> {
+        let hooks: Vec<_> = Duty::SEALED.iter().filter_map(|duty| duty.hook()).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
-        let words = offsets.into_iter().collect::<Option<Vec<_>>>();
-        let Some([kind, attach_type, tag, more, hook, map_id, file_mode]) =
-            words.as_deref().and_then(|words| <[u32; 7]>::try_from(words).ok())
-        else {
-            return Err(Error::TooOld("fields of bpf_prog, bpf_prog_aux, bpf_map and file that guards read"));
-        };
+        let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
+        let words =
+            words.ok_or(Error::TooOld("fields of programs, maps, files and credentials that guards read"))?;
         let mut found = found.into_iter();
-        let targets = duties.iter().map(|duty| match duty.hook() {
-            None => Ok(sys::Target::cgroup_sysctl()),
-            Some((_, name)) => {
-                found.next().flatten().map(sys::Target::lsm_of_cgroup).ok_or(Error::TooOld(name))
-            }
-        });
-        Ok((
-            targets.collect::<Result<_, _>>()?,
-            GuardOffsets { kind, attach_type, tag, more, hook, map_id, file_mode },
-        ))
+        let target = |duty: Duty| {
+            let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
+            let id = found.next().flatten().ok_or(Error::TooOld(name))?;
+            Ok((duty, sys::Target::lsm_of_cgroup(id)))
+        };
+        let targets = Duty::SEALED.into_iter().map(target).collect::<Result<_, Error>>()?;
+        Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
+    }
+
+    /// Where the program for a duty is attached.
+    pub fn target(&self, duty: Duty) -> sys::Target {
+        self.targets[&duty]
     }
 }
 
 /// The map with the seal: read-only for programs.
 pub(crate) const SEAL: &str = ".data.seal";
+
+/// The map with what was added to it, by its own programs.
+pub(crate) const ADDED: &str = ".data.added";
+
+/// Maps that decide nothing: who may open them may go on to do so once they are sealed.
+pub(crate) const SHOWN: [&str; 2] = [MAPS[1].0, MAPS[2].0];
 
 /// The maps that outlive the command: their names in the object and those of their pins.
 pub(crate) const MAPS: [(&str, &str); 10] = [
@@ -261,18 +278,23 @@ pub(crate) struct Object {
 impl Object {
     /// Makes the maps, apart from those that are there already.
     pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
-        Self::open_with(types, GuardOffsets::default(), there)
+        Self::open_with(types, None, there)
     }
 
-    /// The same with what guards need.
-    pub fn open_with(
+    /// The same for a seal, whose own programs write some of the maps.
+    pub fn open_sealing(types: &KernelTypes, offsets: GuardOffsets) -> Result<Self, Error> {
+        Self::open_with(types, Some(offsets), HashMap::new())
+    }
+
+    fn open_with(
         types: &KernelTypes,
-        programs: GuardOffsets,
+        sealing: Option<GuardOffsets>,
         mut there: HashMap<String, OwnedFd>,
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
         let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let programs = sealing.unwrap_or_default();
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         elf.patch_map_data(HashMap::from([
             ("OFFSETS", (&offsets[..], true)),
@@ -283,7 +305,7 @@ impl Object {
         let mut maps = HashMap::new();
         let mut plan = Vec::new();
         for (name, mut map) in elf.maps.drain() {
-            read_only_for_programs(&name, &mut map);
+            who_writes(&name, &mut map, sealing.is_some());
             let fd = match there.remove(&name) {
                 Some(fd) => fd,
                 None if name == LABELS.0 => {
@@ -303,6 +325,11 @@ impl Object {
             .map_err(|e| broken(&e))?;
         elf.relocate_calls(&text).map_err(|e| broken(&e))?;
         Ok(Self { elf, maps })
+    }
+
+    /// Every map, by its name in the object.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.maps.iter().map(|(name, map)| (name.as_str(), map.as_fd()))
     }
 
     /// One of the maps.
@@ -388,13 +415,16 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
     Ok(tags)
 }
 
-/// Policy and seal are written by user space alone.
-fn read_only_for_programs(name: &str, map: &mut aya_obj::Map) {
+/// Policy and seal are written by user space alone, exceptions and settings by the programs of a seal too.
+fn who_writes(name: &str, map: &mut aya_obj::Map, sealing: bool) {
     const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-    if let aya_obj::Map::Legacy(map) = map
-        && [MAPS[0].0, SEAL].contains(&name)
-    {
-        map.def.map_flags |= BPF_F_RDONLY_PROG;
+    if let aya_obj::Map::Legacy(map) = map {
+        if [MAPS[0].0, SEAL].contains(&name) {
+            map.def.map_flags |= BPF_F_RDONLY_PROG;
+        }
+        if sealing && ["EXCEPTIONS", "SETTINGS"].contains(&name) {
+            map.def.map_flags &= !BPF_F_RDONLY_PROG;
+        }
     }
 }
 

@@ -3,14 +3,12 @@ What is in force, read back from the kernel.
 */
 use std::{os::fd::AsFd, time::Duration};
 
-use stockade_common::{
-    LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Seal, Slot, UNPLACED, Verdict, counter_index,
-};
+use stockade_common::{LOST, SETTINGS_AUDITED, SETTINGS_REFUSED, Slot, UNPLACED, Verdict, counter_index};
 use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error,
-    anchor::{self, Found, Sealed},
+    anchor::{self, Found},
     attach::Attachment,
     btf::KernelTypes,
     description::Description,
@@ -19,6 +17,7 @@ use crate::{
     patience::Patience,
     pins::{self, Enforcement, Pinned},
     seal::Open,
+    sealed::Sealed,
     sys::{self, Counters},
     tables::Maps,
 };
@@ -134,27 +133,29 @@ fn read_pinned(enforcement: &Enforcement, types: &KernelTypes) -> Result<InForce
 }
 
 fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
-    let newest = sealed.newest();
-    let slot = newest.policy.slots[0];
-    let counters = newest.counters()?;
-    let new_cgroups = sealed.generations.iter().any(|g| g.seal.open & Seal::NEW_CGROUPS != 0);
+    let counters = sealed.counters()?;
+    let description = sealed.newest_description();
+    let named = description.as_ref().map_or_else(Vec::new, |description| {
+        let settings = stockade_policy::settings::compile(&description.policy, description.auto.into());
+        settings.into_iter().map(|setting| setting.name).collect()
+    });
     Ok(InForce {
-        slot,
-        description: Description::read(slot.words.generation, slot.digest),
+        slot: sealed.in_force(types),
+        description,
         counts: counts(&counters, types)?,
         lost_events: sum(&counters, LOST)?,
         unplaced_cgroups: sum(&counters, UNPLACED)?,
-        settings: sealed.settings()?,
-        settings_held: sealed.held.iter().any(|held| held.duty == Some(Duty::Settings)),
+        settings: sealed.settings(&named)?,
+        settings_held: sealed.program(Duty::Settings).is_some(),
         setting_writes: setting_writes(&counters)?,
         attachment: Attachment::RootCgroup,
         skipped: 0,
-        program_id: newest.program,
+        program_id: sealed.decides(),
         link_id: None,
         sealed: Some(SealInForce {
-            boot_ns: sealed.generations[0].seal.sealed_boot_ns,
-            policies: sealed.generations.len(),
-            open: Open::of(&slot, new_cgroups, types),
+            boot_ns: sealed.seal.sealed_boot_ns,
+            policies: 1 + usize::try_from(sealed.added.count).unwrap_or(usize::MAX - 1),
+            open: Open::of_seal(sealed, types),
         }),
     })
 }
@@ -191,10 +192,7 @@ impl Settled {
     /// What another policy in force, or another program that decides, would have otherwise.
     fn mark(&self) -> Result<(u32, u64), Error> {
         Ok(match self {
-            Self::Sealed(sealed) => {
-                let newest = sealed.newest();
-                (newest.program, newest.policy.slots[0].words.generation)
-            }
+            Self::Sealed(sealed) => (sealed.decides(), sealed.generation()),
             Self::Pinned(enforcement) => {
                 let info = sys::link_info(enforcement.link.as_fd());
                 let info = info.map_err(|e| Error::io("ask for the link", e))?;
@@ -253,7 +251,7 @@ fn sum(counters: &Counters, index: u32) -> Result<u64, Error> {
 #[must_use]
 pub fn program_in_force() -> Option<u32> {
     match anchor::look() {
-        Ok(Found::Sealed(sealed)) => Some(sealed.newest().program),
+        Ok(Found::Sealed(sealed)) => Some(sealed.decides()),
         _ => pins::link_info().map(|link| link.program),
     }
 }

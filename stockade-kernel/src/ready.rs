@@ -96,9 +96,6 @@ impl Ready {
         if !self.tables.programs.is_empty() {
             duties.extend(Duty::SEALED_LABELS);
         }
-        if !self.tables.programs.is_empty() || !self.tables.places.is_empty() {
-            duties.push(Duty::GuardMaps);
-        }
         if !self.tables.settings.is_empty() {
             duties.push(Duty::Settings);
         }
@@ -120,8 +117,13 @@ impl Ready {
 
     /// Writes tables and description under this generation.
     pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
-        self.slot.words.generation = generation;
         maps.write(&self.tables, &self.executables, generation)?;
+        self.describe(generation)
+    }
+
+    /// Writes the description alone.
+    pub fn describe(&mut self, generation: u64) -> Result<(), Error> {
+        self.slot.words.generation = generation;
         self.described.write(generation)?;
         step("tables-written");
         Ok(())

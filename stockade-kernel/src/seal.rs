@@ -3,28 +3,31 @@ The steps to a seal, and the proof that it holds.
 
 ```text
 1 look: nothing that would make the seal worth nothing
-2 load every program and write every map; freeze the maps and read them back
-3 attach the guard that keeps foreign programs out, then look for those that are in already
-4 attach what decides, and prove that it does
-5 attach the guard that keeps all of them there: the commit
-6 prove that the guards hold; let go of the pins
+2 attach the first guard: nobody gets a descriptor of a map that is made from now on
+3 load every program and write every map; freeze the maps and read them back
+4 attach the guard that knows the maps, and take the first one off
+5 attach the guard that keeps foreign programs out, then look for those that are in already
+6 attach what decides, and prove that it does
+7 attach the guard that keeps all of them there: the commit
+8 prove that the guards hold; let go of the pins
 ```
 
 A kill before the commit leaves what was in force before, beside programs that the next command takes off again.
-After it nothing is taken back by anybody: a stricter policy is stacked as one more program that decides, and a request
-passes when none of them refuses.
+After it nothing is taken back by anybody. What is stricter is added by the seal's own program, see [`crate::sealed`]: to that no
+descriptor, no further program and no further map is needed, and so nobody has to be let in.
 */
+mod addition;
+pub(crate) mod first_guard;
 mod made;
 mod proof;
 
 use std::{
-    collections::HashMap,
     fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use stockade_common::{SettingRule, Slot};
+use stockade_common::{Seal, SettingRule, Slot, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::Policy,
@@ -32,24 +35,26 @@ use stockade_policy::{
 use stockade_reasons::Level;
 
 pub use proof::problems;
-pub(crate) use proof::proof;
+pub(crate) use {addition::add, proof::proof};
 
 use self::{
+    first_guard::FirstGuard,
     made::{Made, Set},
     proof::problems_of,
 };
 use crate::{
     Error,
-    anchor::{self, Found, Root, Sealed},
+    anchor::{self, Found, Root},
     btf::KernelTypes,
     description::{self, Description},
     enforce::{Machine, step},
     foreign::{self, Foreign},
-    host, kept_files,
-    object::{Duty, MAPS},
+    host, kept_files, measure,
+    object::{Duty, Sealing},
     pins::{self, Lock, Pinned},
     read_back::reason_id,
     ready::Ready,
+    sealed::Sealed,
     selftest::SelfTest,
     sys::fs,
 };
@@ -68,6 +73,8 @@ pub struct Options {
 pub enum Open {
     /// Root can end the attachments that give new cgroups their places.
     NewCgroups,
+    /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
+    Sysctl(Vec<String>),
     /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
     Reasons(Vec<String>),
 }
@@ -78,12 +85,25 @@ impl Open {
     pub fn word(&self) -> String {
         match self {
             Self::NewCgroups => "new-cgroups".into(),
+            Self::Sysctl(programs) => format!("sysctl-programs {}", programs.join(" ")),
             Self::Reasons(reasons) => reasons.join(" "),
         }
     }
 
+    /// What a seal leaves open.
+    pub(crate) fn of_seal(sealed: &Sealed, types: &KernelTypes) -> Vec<Self> {
+        let mut slot = sealed.slot();
+        slot.words.deny |= sealed.added.deny;
+        let mut open = Self::of(&slot, sealed.seal.flags & Seal::NEW_CGROUPS != 0, types);
+        let staying: Vec<_> = sealed.seal.staying.iter().filter(|id| **id != 0).map(u32::to_string).collect();
+        if !staying.is_empty() {
+            open.push(Self::Sysctl(staying));
+        }
+        open
+    }
+
     /// What a policy with this slot leaves open once it is sealed.
-    pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
+    fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
         let mut open = Vec::new();
         let reasons = types.reasons.iter().map(|reason| reason.number);
         let free: Vec<_> = reasons
@@ -106,6 +126,12 @@ impl fmt::Display for Open {
             Self::NewCgroups => f.write_str(
                 "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
                  what surrounds such a cgroup then decides for it",
+            ),
+            Self::Sysctl(programs) => write!(
+                f,
+                "programs of others that are asked for sysctls stay as they are ({}); whoever loaded them, systemd-networkd for \
+                 instance, cannot do so again before the next boot, also not when it is restarted",
+                programs.join(", ")
             ),
             Self::Reasons(reasons) => write!(
                 f,
@@ -172,7 +198,9 @@ pub fn seal<T>(
         return Err(Error::Request(format!("not sealed:\n  - {}", obstacles.join("\n  - "))));
     }
     let mut ready = Ready::new(&machine.types, policy, auto)?;
-    let open = left_open(&ready, &machine.types, options)?;
+    let trusted = foreign::trusted(&options.trust)?;
+    let sysctl = foreign::asked_for_sysctls(&options.trust, &ours_in_pins())?;
+    let open = left_open(&ready, &machine.types, &sysctl, options)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
             "the policy in force refuses nothing, so a seal would hold nothing: apply one that does, for instance \
@@ -181,8 +209,8 @@ pub fn seal<T>(
         ));
     }
     hold_tracing(&mut ready);
-    let trusted = foreign::trusted(&options.trust)?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+    let sealing = Sealing::look()?;
     let asked = before(&ready.description.policy)?;
 
     let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
@@ -191,34 +219,48 @@ pub fn seal<T>(
         duties.insert(0, Duty::GuardFiles);
     }
     let mut everything = duties.clone();
-    everything.extend([Duty::GuardPrograms, Duty::GuardCalls]);
-    let set =
-        Set { number: 1, generation: next_generation()?, open: &open, trusted: &trusted, files: &files };
-    let made = Made::new(&machine, &mut ready, &everything, &set, HashMap::new())
-        .inspect_err(|_| keep_described())?;
-    step("sealed-loaded");
-
-    let sealed_boot_ns = made.seal.sealed_boot_ns;
-    let attached = (|| -> Result<SelfTest, Error> {
+    everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
+    let mut flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
+    if measure::is_bounded(&machine.types)? {
+        flags |= Seal::BOUNDED;
+    }
+    let set = Set {
+        generation: next_generation()?,
+        open: &open,
+        trusted: &trusted,
+        files: &files,
+        flags,
+        staying: &sysctl,
+    };
+    let attached = (|| -> Result<(Made, SelfTest), Error> {
+        let first = FirstGuard::attach(&root, sealing.target(Duty::GuardMaps), &sealing.offsets)?;
+        step("first-guard-attached");
+        let made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
+        step("sealed-loaded");
+        made.attach(&root, Duty::GuardMaps)?;
+        step("maps-guarded");
+        first.detach(&root)?;
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
-        foreign::none_but(&trusted, &ours_in_pins())?;
+        let known: Vec<u32> =
+            ours_in_pins().into_iter().chain(sysctl.iter().map(|program| program.id)).collect();
+        foreign::none_but(&trusted, &known)?;
         for &duty in &duties {
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
         kept_files::no_writer_of(&files)?;
-        made.held_by_nobody_else()?;
         let heard = made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
         for (duty, link) in &made.beside {
             pins::pin_waiting(link, *duty)?;
             step("sealed-pinned");
         }
+        is_asked_last(&root, &made)?;
         made.attach(&root, Duty::GuardCalls)?;
-        Ok(heard)
+        Ok((made, heard))
     })();
-    let self_test = attached.or_else(|error| {
+    let (made, self_test) = attached.or_else(|error| {
         anchor::tidy_up()?;
         keep_described();
         Err(match error {
@@ -229,6 +271,7 @@ pub fn seal<T>(
             other => other,
         })
     })?;
+    let sealed_boot_ns = made.seal.sealed_boot_ns;
     let effective_after = begin.elapsed();
     step("committed");
     // The kernel takes a moment to forget them once their pins are gone.
@@ -237,7 +280,7 @@ pub fn seal<T>(
         pins::waiting_takes_over(*duty)?;
     }
     pins::remove_all_but(&open_pins(&open))?;
-    description::keep_only(Some(ready.slot.words.generation));
+    description::keep_only(&[ready.slot.words.generation]);
     let started_before = made.started_before(&ready)?;
     // There is no way back: what is wrong now is told and not undone.
     let problems = match anchor::look()? {
@@ -289,16 +332,18 @@ fn keep_described() {
     if let Ok(Pinned::Whole(enforcement)) = pins::open()
         && let Ok(slot) = enforcement.slot()
     {
-        description::keep_only(Some(slot.words.generation));
+        description::keep_only(&[slot.words.generation]);
     }
 }
 
-/// Whatever the policy says, the switch that silences all programs stays on.
+/// The switch that silences all programs, by the kernel's name.
+pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
+
+/// Whatever the policy says, it stays on.
 fn hold_tracing(ready: &mut Ready) {
-    const SWITCH: &str = "kernel/ftrace_enabled";
-    ready.tables.settings.retain(|setting| setting.name != SWITCH);
+    ready.tables.settings.retain(|setting| setting.name != TRACING);
     let rule = SettingRule { hold: SettingRule::FREEZE, kind: SettingRule::HIGHER, ..SettingRule::default() };
-    ready.tables.settings.push(CompiledSetting { name: SWITCH.into(), rule, named: false });
+    ready.tables.settings.push(CompiledSetting { name: TRACING.into(), rule, named: false });
 }
 
 fn next_generation() -> Result<u64, Error> {
@@ -344,8 +389,34 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
     obstacles
 }
 
-fn left_open(ready: &Ready, types: &KernelTypes, options: &Options) -> Result<Vec<Open>, Error> {
-    let open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
+/// Whoever is asked for sysctls after us could change a value that we have let through. The kernel asks the programs of
+/// cgroups below first, and those of one cgroup in the order in which they were attached.
+fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
+    let ours = Duty::SEALED.iter().position(|&duty| duty == Duty::Settings).map(|at| made.seal.programs[at]);
+    let there = root.programs(kinds::ATTACH_CGROUP_SYSCTL);
+    let there = there.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?;
+    if there.last().copied() == ours {
+        return Ok(());
+    }
+    Err(Error::Request(
+        "not sealed: while this went on, somebody attached a program to the root cgroup that is asked for sysctls: \
+         `bpftool cgroup show` on its mount point tells; seal again"
+            .into(),
+    ))
+}
+
+fn left_open(
+    ready: &Ready,
+    types: &KernelTypes,
+    sysctl: &[Foreign],
+    options: &Options,
+) -> Result<Vec<Open>, Error> {
+    let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
+    if !sysctl.is_empty() {
+        open.push(Open::Sysctl(
+            sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),
+        ));
+    }
     if options.best_effort || open.is_empty() {
         return Ok(open);
     }
@@ -366,49 +437,4 @@ fn ours_in_pins() -> Vec<u32> {
 /// Pins that stay, for what is left open.
 fn open_pins(open: &[Open]) -> Vec<&'static str> {
     if open.contains(&Open::NewCgroups) { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
-}
-
-/// Stacks a policy on what is sealed, and tells which running programs its exceptions do not know yet. It counts and tells into the maps that are there.
-pub(crate) fn stack(
-    machine: &Machine,
-    sealed: &Sealed,
-    ready: &mut Ready,
-) -> Result<(SelfTest, Vec<(u32, PathBuf)>), Error> {
-    if !ready.tables.places.is_empty() {
-        return Err(Error::Sealed {
-            what: "adding a policy with scopes or exceptions by unit or cgroup",
-            instead: "they need programs that root can end: apply a policy without them, which is added to what is sealed".into(),
-        });
-    }
-    let newest = sealed.newest();
-    let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;
-    let mut duties = ready.sealed_duties();
-    if !files.is_empty() {
-        duties.insert(0, Duty::GuardFiles);
-    }
-    let set = Set {
-        number: newest.seal.number + 1,
-        generation: newest.policy.slots[0].words.generation + 1,
-        open: &[],
-        trusted: &[],
-        files: &files,
-    };
-    let mut there = HashMap::new();
-    for name in [MAPS[1].0, MAPS[2].0] {
-        let map = newest
-            .map(name)
-            .ok_or_else(|| Error::Object(format!("a sealed program without the map {name}")))?;
-        there.insert(name.to_owned(), map.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?);
-    }
-    let made = Made::new(machine, ready, &duties, &set, there)?;
-    step("sealed-loaded");
-    made.held_by_nobody_else()?;
-    kept_files::no_writer_of(&files)?;
-    // What decides comes last.
-    for &duty in &duties {
-        made.attach(&sealed.root, duty)?;
-        step("sealed-attached");
-    }
-    let proof = made.self_test(machine, ready.watched_here())?;
-    Ok((proof, made.started_before(ready)?))
 }

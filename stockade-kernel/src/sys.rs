@@ -14,9 +14,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use stockade_common::{KnownProgram, kinds};
+use stockade_common::kinds;
 
 mod counters;
+pub mod dialogue;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod held;
@@ -73,15 +74,9 @@ impl Target {
         Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
     }
 
-    /// How the kernel knows a program with this tag that is loaded for it.
-    pub fn known(self, tag: [u8; 8]) -> KnownProgram {
-        KnownProgram {
-            tag: u64::from_ne_bytes(tag),
-            kind: self.program_type,
-            hook: self.function,
-            attach_type: self.attach_type,
-            pad: 0,
-        }
+    /// What it is attached to: a BTF id, 0 for none.
+    pub fn hook(self) -> u32 {
+        self.function
     }
 
     /// Whether it is attached to a cgroup.

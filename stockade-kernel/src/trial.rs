@@ -64,7 +64,8 @@ pub(crate) fn attach(
     let link = object.attach(decider, attachment.target(types)?)?;
     step("attached");
     let counters = counters(&object)?;
-    let heard = selftest::run(types, &counters, u64::MAX, attachment.refused_before(native))?;
+    let heard =
+        selftest::run(types, &selftest::counted(&counters), u64::MAX, attachment.refused_before(native))?;
     step("heard");
     Ok(Attached { object, policy, link, counters, heard })
 }

@@ -190,7 +190,7 @@ pub fn wrong_name(name: &str) -> Option<String> {
 /// The settings that a policy holds, as the kernel side has them. What is named is held as it is named there, whatever
 /// the default profile says of it.
 #[must_use]
-pub(crate) fn compile(policy: &Policy, auto: Level) -> Vec<CompiledSetting> {
+pub fn compile(policy: &Policy, auto: Level) -> Vec<CompiledSetting> {
     let audit = u32::from(policy.mode.value == Mode::Audit);
     let rule = |hold: Hold, values: Option<Values>| SettingRule {
         hold: match hold {

@@ -1,7 +1,8 @@
 /*!
 Root loads programs of its own that stand where Stockade's stand.
 
-They do nothing. What others would do is not played: once sealed, it has to be impossible to load or to attach one.
+They do nothing. What others would do is not played: once sealed, it has to be impossible to load or to attach one that could let
+something through.
 */
 use std::{fs::File, os::fd::OwnedFd};
 
@@ -18,22 +19,24 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("later-lsm-program", "attach an LSM program to locked_down", Pins::Open, || {
         load_and_attach(LSM, "bpf_lsm_locked_down")
     })
-    .refused_when_sealed(),
+    .refused_when_sealed_before(6, 12),
     Attack::new("later-lsm-program-by-link-create", "the same by BPF_LINK_CREATE", Pins::Open, || {
         match bpf::load_for(LSM, "bpf_lsm_locked_down", 0)? {
             Ok(program) => attached(bpf::link(&program, None, LSM), program),
             Err(error) => Tried::refused(error),
         }
     })
-    .refused_when_sealed(),
+    .refused_when_sealed_before(6, 12),
     Attack::new("later-lsm-program-on-bpf", "attach an LSM program to bpf", Pins::Open, || {
         load_and_attach(LSM, "bpf_lsm_bpf")
     })
-    .refused_when_sealed(),
-    Attack::new("later-lsm-program-elsewhere", "attach an LSM program to file_open", Pins::Open, || {
-        load_and_attach(LSM, "bpf_lsm_file_open")
-    })
-    .refused_when_sealed(),
+    .refused_when_sealed_before(6, 12),
+    Attack::new(
+        "later-lsm-program-elsewhere",
+        "attach an LSM program to inode_permission, where no program of a seal is",
+        Pins::Open,
+        || load_and_attach(LSM, "bpf_lsm_inode_permission"),
+    ),
     Attack::new(
         "later-modify-return",
         "attach a modify-return program to security_locked_down",

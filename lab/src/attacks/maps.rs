@@ -112,7 +112,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 const POLICY_PIN: &str = "/sys/fs/bpf/stockade/policy";
 
 /// Takes every refusal out of the maps among these that are policies.
-fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
+pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
     let (mut written, mut refused) = (0, "no map is a policy".to_owned());
     for map in maps {
         // Descriptors of other things have no such description.

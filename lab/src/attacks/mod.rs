@@ -28,6 +28,7 @@ mod bpf;
 mod calls;
 mod cgroups;
 mod clocks;
+mod dialogue;
 mod elsewhere;
 mod exhaustion;
 mod ftrace;
@@ -85,6 +86,8 @@ pub enum Sealed {
     Holds,
     /// The same, and the attempt itself is refused.
     Refused,
+    /// The same on kernels before this release; on later ones it is let in, where it can only refuse more.
+    RefusedBefore(u32, u32),
 }
 
 /// How an attack is played.
@@ -212,6 +215,11 @@ impl Attack {
         self
     }
 
+    const fn refused_when_sealed_before(mut self, major: u32, minor: u32) -> Self {
+        self.sealed = Sealed::RefusedBefore(major, minor);
+        self
+    }
+
     const fn under(mut self, setting: Setting) -> Self {
         self.setting = setting;
         self
@@ -240,6 +248,7 @@ pub fn all() -> Vec<Attack> {
     [
         pins::ATTACKS,
         maps::ATTACKS,
+        dialogue::ATTACKS,
         later_programs::ATTACKS,
         anchors::ATTACKS,
         ftrace::ATTACKS,

@@ -4,6 +4,7 @@ use std::{fs, path::Path, thread::sleep, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use stockade_kernel::host;
 
 use super::{
     Attack, Pins, Play, Sealed, Setting, Tried, Went, clocks, ftrace, of_scenario, prepared,
@@ -185,8 +186,13 @@ fn play_sealed(guest: &Guest) -> Result<()> {
 fn still_sealed(attack: &Attack, went: &Went, opened: &[String]) -> Result<()> {
     ensure!(opened.is_empty(), "the seal is broken: open now: {opened:?}; the attempt: {went:?}");
     ensure!(!matches!(went, Went::Reached(_)), "the attack got through the seal: {went:?}");
+    let demanded = match attack.sealed {
+        Sealed::Holds => false,
+        Sealed::Refused => true,
+        Sealed::RefusedBefore(major, minor) => !host::is_at_least(major, minor),
+    };
     ensure!(
-        attack.sealed == Sealed::Holds || matches!(went, Went::Refused(_)),
+        !demanded || matches!(went, Went::Refused(_)),
         "sealed, the attempt itself has to be refused, and it was let in: {went:?}"
     );
     Ok(())

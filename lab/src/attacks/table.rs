@@ -20,8 +20,9 @@ mod tests {
                 Pins::Open => "**let in**".to_owned(),
             };
             let sealed = match attack.sealed {
-                Sealed::Holds => "holds",
-                Sealed::Refused => "refused",
+                Sealed::Holds => "holds".to_owned(),
+                Sealed::Refused => "refused".to_owned(),
+                Sealed::RefusedBefore(major, minor) => format!("refused before {major}.{minor}, then holds"),
             };
             text += &format!("| {} | {} | {pins} | {sealed} |\n", attack.name, attack.tries);
         }

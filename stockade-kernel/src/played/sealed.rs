@@ -2,17 +2,27 @@
 What a seal is worth on the model: there is no way back, what is laxer is refused, foreign programs are kept out, and one that
 is in already is named and nothing is sealed.
 */
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    cell::RefCell,
+    os::fd::{AsFd, OwnedFd},
+};
 
+use stockade_common::{Added, SettingRule, Slot};
+use stockade_policy::compile::CompiledSetting;
 use stockade_reasons::Level;
 
 use super::{
-    Command, State, machine, policy,
-    stories::{CONFIDENTIALITY, INTEGRITY},
+    Command, HOOK, State, machine, policy,
+    stories::{CONFIDENTIALITY, EVERYTHING, HOLDING, HOLDING_MORE, INTEGRITY},
 };
 use crate::{
     Error, enforce, lift, seal,
-    sys::{self, fake::Fate, held},
+    sealed::Sealed,
+    sys::{
+        self,
+        fake::{Fate, Kind},
+        held,
+    },
 };
 
 #[test]
@@ -48,7 +58,7 @@ fn foreign(machine: &std::sync::Arc<sys::fake::Machine>) -> OwnedFd {
         imm: 0,
     };
     let load =
-        || sys::load(&[exits], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::lsm(3), None, &mut []);
+        || sys::load(&[exits], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::lsm(HOOK), None, &mut []);
     machine.run(Fate::Lives, load).done().unwrap()
 }
 
@@ -94,26 +104,29 @@ fn guards_keep_programs_there_and_others_out() {
     machine
         .run(Fate::Lives, || {
             let root = crate::anchor::Root::open().unwrap();
-            let there = root.holds().unwrap();
-            assert!(there.len() >= 3, "{}", there.len());
-            for held in &there {
-                let program = sys::program_by_id(held.id).unwrap();
+            let seal = Sealed::ask().unwrap().unwrap();
+            let there: Vec<(u32, u32)> = crate::anchor::KINDS
+                .into_iter()
+                .flat_map(|kind| root.programs(kind).unwrap().into_iter().map(move |id| (kind, id)))
+                .filter(|(_, id)| seal.seal.programs.contains(id))
+                .collect();
+            assert!(there.len() >= 5, "{}", there.len());
+            for (kind, id) in there {
+                let program = sys::program_by_id(id).unwrap();
                 assert!(
-                    refused(held::detach_from_cgroup(root.as_fd(), program.as_fd(), held.kind)),
-                    "{}",
-                    held.name
+                    refused(held::detach_from_cgroup(root.as_fd(), program.as_fd(), kind)),
+                    "program {id}"
                 );
             }
-            assert!(refused(crate::measure::load_foreign(sys::Target::lsm(3))));
-            // Every map of the seal is read-only for good, but for the events'.
-            for &map in &there[0].maps {
-                let map = held::map_by_id(map).unwrap();
-                let info = held::map_info(map.as_fd()).unwrap();
-                if info.kind == sys::ARRAY {
-                    assert!(refused(held::freeze(map.as_fd())) || held::freeze(map.as_fd()).is_err());
-                    let value = held::value(map.as_fd()).unwrap();
-                    assert!(!value.is_empty());
-                }
+            assert!(refused(crate::measure::load_foreign(sys::Target::lsm(HOOK))));
+            assert!(refused(crate::measure::load_foreign(sys::Target::cgroup_sysctl())));
+            // One that is asked about something else cannot answer in our place.
+            crate::measure::load_foreign(sys::Target::lsm(HOOK + 40)).unwrap();
+            for id in seal.seal.maps.into_iter().filter(|&id| id != 0) {
+                assert!(held::map_by_id(id).is_err(), "map {id}");
+            }
+            for id in seal.seal.shown {
+                held::map_by_id(id).unwrap();
             }
         })
         .done();
@@ -122,4 +135,64 @@ fn guards_keep_programs_there_and_others_out() {
     let told = machine
         .run(Fate::Lives, || enforce::enforce(&policy(INTEGRITY), Level::None).map(|applied| applied.change));
     assert_eq!(told.done().unwrap(), enforce::Change::Unchanged);
+}
+
+#[test]
+fn nobody_gets_hold_of_a_map_of_the_seal_at_any_call_of_the_command_that_makes_it() {
+    let machine = machine();
+    machine.run(Fate::Lives, || Command::Enforce(EVERYTHING).execute()).done().unwrap();
+    let taken = RefCell::new(Vec::new());
+    let mut attempts = 0;
+    let before = machine.kernel().maps();
+    let opens = |_: usize, _: Kind| {
+        let mut maps = machine.kernel().maps();
+        maps.retain(|id| !before.contains(id));
+        attempts += maps.len();
+        let opened = machine.run(Fate::Lives, || {
+            maps.into_iter().filter_map(|id| Some((id, held::map_by_id(id).ok()?))).collect::<Vec<_>>()
+        });
+        // Kept to the end.
+        taken.borrow_mut().extend(opened.done());
+    };
+    machine.run_beside(opens, || Command::Seal.execute()).done().unwrap();
+    let seal = machine.run(Fate::Lives, Sealed::ask).done().unwrap().unwrap().seal;
+    assert!(attempts > 100 && !taken.borrow().is_empty(), "{attempts} attempts");
+    let kept: Vec<u32> = seal.maps.into_iter().filter(|&id| id != 0).collect();
+    assert!(kept.len() > 10, "{kept:?}");
+    let lost: Vec<u32> = taken.borrow().iter().map(|(id, _)| *id).filter(|id| kept.contains(id)).collect();
+    assert!(lost.is_empty(), "descriptors of {lost:?}");
+}
+
+#[test]
+fn whoever_adds_at_any_call_keeps_nobody_from_adding_and_takes_nothing_away() {
+    for (before, after) in [(INTEGRITY, CONFIDENTIALITY), (HOLDING, HOLDING_MORE)] {
+        let machine = machine();
+        let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
+        play(Command::Enforce(before)).unwrap();
+        play(Command::Seal).unwrap();
+        let alone = machine.copy();
+        alone.run(Fate::Lives, || Command::Enforce(after).execute()).done().unwrap();
+        let mut wanted = alone.kernel().table();
+        let meddles = |call: usize, _: Kind| {
+            let forged = Slot { digest: 7, level: 2, ..Slot::default() };
+            let added = Added { deny: 1 << (call % 2), told: forged, ..Added::NONE };
+            machine
+                .run(Fate::Lives, || {
+                    crate::sealed::add_reasons(&added).unwrap();
+                    // Whether the setting is held already or not.
+                    let rule = SettingRule { hold: SettingRule::RATCHET, audit: 1, ..SettingRule::default() };
+                    let setting = CompiledSetting { name: "kernel/modprobe".into(), rule, named: false };
+                    let _ = crate::sealed::add_setting(1, &setting);
+                })
+                .done();
+        };
+        machine.run_beside(meddles, || Command::Enforce(after).execute()).done().unwrap();
+        let there = machine.kernel().table();
+        wanted.refused.retain(|refused| !there.refused.contains(refused));
+        wanted.settings.retain(|setting| !there.settings.contains(setting));
+        assert_eq!(wanted, crate::sys::fake::Table::default(), "missing after {after}");
+        // Once more, when it is over.
+        play(Command::Enforce(after)).unwrap();
+        assert!(matches!(play(Command::Lift), Err(Error::Sealed { .. })));
+    }
 }

@@ -31,11 +31,11 @@ const CAGING: &str = "level = \"none\"\n\
     [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"integrity\"\n\
     [[exception]]\nname = \"tool\"\nreasons = [\"msr\"]\nexe = \"/tool\"\nuid = 1000\nwhy = \"w\"\n";
 
-const HOLDING: &str = "level = \"integrity\"\n[settings]\nfreeze = [\"kernel.core_pattern\"]\n";
-const HOLDING_MORE: &str =
+pub(super) const HOLDING: &str = "level = \"integrity\"\n[settings]\nfreeze = [\"kernel.core_pattern\"]\n";
+pub(super) const HOLDING_MORE: &str =
     "level = \"confidentiality\"\n[settings]\nfreeze = [\"kernel.core_pattern\", \"kernel.modprobe\"]\n";
 
-const EVERYTHING: &str = "level = \"integrity\"\n\
+pub(super) const EVERYTHING: &str = "level = \"integrity\"\n\
     [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"confidentiality\"\n\
     [[exception]]\nname = \"tool\"\nreasons = [\"dev-mem\"]\nexe = \"/tool\"\nwhy = \"w\"\n\
     [settings]\nfreeze = [\"kernel.core_pattern\"]\n";
@@ -77,5 +77,6 @@ stories! {
     "seal everything": [Enforce(EVERYTHING)] => Seal;
     "stack": [Enforce(INTEGRITY), Seal] => Enforce(CONFIDENTIALITY);
     "stack settings": [Enforce(HOLDING), Seal] => Enforce(HOLDING_MORE);
+    "end an exception that is sealed": [Enforce(EXCEPTED), Seal] => Enforce(INTEGRITY);
     "stack on a stack": [Enforce("level = \"none\"\n[reasons]\ndev-mem = \"deny\"\n"), Seal, Enforce(INTEGRITY)] => Enforce(CONFIDENTIALITY);
 }

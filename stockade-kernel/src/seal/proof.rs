@@ -2,17 +2,19 @@
 The proof that a seal holds, by trying.
 */
 use stockade_common::kinds;
+use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
 use super::ours_in_pins;
 use crate::{
     Error,
-    anchor::{self, Found, Sealed},
+    anchor::{self, Found, Root},
     btf::KernelTypes,
     description::{self, Description},
-    foreign, host, measure,
+    host, measure,
     object::Duty,
     ready::Ready,
+    sealed::Sealed,
     selftest::{self, SelfTest},
     sys::{self, fs, held},
 };
@@ -36,31 +38,13 @@ pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, g
         problems
             .push("kernel.ftrace_enabled is 0: no program runs, nothing is refused by Stockade".to_owned());
     }
-    for duty in [Duty::GuardPrograms, Duty::Settings, Duty::GuardCalls] {
-        if !sealed.held.iter().any(|held| held.duty == Some(duty)) {
-            problems.push(format!("the guard on {} is gone", duty.hook_name()));
+    for duty in [Duty::GuardPrograms, Duty::GuardMaps, Duty::Settings, Duty::GuardCalls] {
+        if sealed.program(duty).is_none() {
+            problems.push(format!("the seal has no guard on {}", duty.hook_name()));
         }
     }
-    // Of a descriptor that is none the kernel says EBADF, unless the guard answers first.
-    let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
-    for kind in anchor::KINDS {
-        if !refused(held::detach_from_nothing(kind)) {
-            problems
-                .push("the guard on bpf(2) does not refuse to take programs off the root cgroup".to_owned());
-        }
-    }
-    if let Some(hook) = types.hook
-        && !refused(measure::load_foreign(sys::Target::lsm(hook)))
-    {
-        problems.push("the guard on programs does not keep a foreign one out".to_owned());
-    }
-    match foreign::none_but(&[], going) {
-        Ok(()) => {}
-        Err(Error::Foreign { programs, .. }) => problems.push(format!(
-            "programs are loaded that the guard would have kept out, so they were there before it: {programs:?}"
-        )),
-        Err(error) => problems.push(error.to_string()),
-    }
+    problems.extend(not_held(sealed));
+    problems.extend(let_through(sealed, types, going));
     // Where nothing holds it, what is not 0 turns it on, as it is.
     match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
@@ -70,24 +54,10 @@ pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, g
         ),
         _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
     }
-    let trusted = |held: &anchor::Held| {
-        let known = &sealed.generations[0].seal.programs;
-        known.iter().any(|program| program.tag == u64::from_ne_bytes(held.tag) && program.tag != 0)
-    };
-    let beside = |held: &&anchor::Held| held.duty.is_none() && !trusted(held);
-    if let Some(attached) =
-        sealed.held.iter().filter(|held| held.kind == kinds::ATTACH_LSM_CGROUP).find(beside)
-    {
-        problems.push(format!(
-            "a program that is not Stockade's, {} ({}), is attached beside it",
-            attached.name, attached.id
-        ));
-    }
-    let newest = sealed.newest();
-    if newest.seal.boot_id != host::boot_id() {
+    if sealed.seal.boot_id != host::boot_id() {
         problems.push("the boot id is not that of the seal: /proc/sys/kernel/random/boot_id is not the kernel's own file".to_owned());
     }
-    if newest.seal.sealed_boot_ns > host::boot_ns() {
+    if sealed.seal.sealed_boot_ns > host::boot_ns() {
         problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
     }
     match proof(sealed, types, native) {
@@ -97,11 +67,88 @@ pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, g
     problems
 }
 
-/// Knocks, and looks whether the newest generation heard it.
+/// Programs of the seal that the root cgroup does not hold.
+fn not_held(sealed: &Sealed) -> Vec<String> {
+    // In a cgroup namespace of its own a process does not see the root; the seal has answered it all the same.
+    let Ok(root) = Root::open() else { return Vec::new() };
+    let mut there = Vec::new();
+    for kind in anchor::KINDS {
+        match root.programs(kind) {
+            Ok(programs) => there.push((kind, programs)),
+            Err(error) => return vec![format!("the programs of the root cgroup cannot be listed: {error}")],
+        }
+    }
+    let mut problems = Vec::new();
+    for duty in Duty::SEALED {
+        let Some(id) = sealed.program(duty) else { continue };
+        if !there.iter().any(|(kind, programs)| *kind == duty.held_as() && programs.contains(&id)) {
+            problems.push(format!(
+                "the root cgroup does not hold program {id}, which is for {}",
+                duty.hook_name()
+            ));
+        }
+    }
+    let sysctl = there.iter().find(|(kind, _)| *kind == kinds::ATTACH_CGROUP_SYSCTL);
+    let last = sysctl.and_then(|(_, programs)| programs.last().copied());
+    let trusts = sealed.seal.trusted.iter().any(|known| known.kind == kinds::CGROUP_SYSCTL);
+    if last != sealed.program(Duty::Settings) && !trusts {
+        problems.push(
+            "a program of another's is asked for sysctls after Stockade's, and could change what is written"
+                .to_owned(),
+        );
+    }
+    problems
+}
+
+/// What the guards do not refuse.
+fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
+    // Of a descriptor that is none the kernel says EBADF, unless the guard answers first.
+    for kind in anchor::KINDS {
+        if !refused(held::detach_from_nothing(kind)) {
+            problems
+                .push("the guard on bpf(2) does not refuse to take programs off the root cgroup".to_owned());
+        }
+    }
+    if let Some(hook) = types.hook
+        && !refused(measure::load_foreign(sys::Target::lsm_of_cgroup(hook)))
+    {
+        problems.push("the guard on programs does not keep a foreign one out".to_owned());
+    }
+    for map in sealed.seal.maps.into_iter().filter(|&id| id != 0) {
+        // Some are gone: no program of this policy needs them.
+        if held::map_by_id(map).is_ok() {
+            problems.push(format!("the guard on maps gives out map {map} of the seal"));
+        }
+    }
+    // What the guard keeps us from opening, and is not ours, was there before it.
+    let (mut id, mut before) = (0, Vec::new());
+    loop {
+        match sys::next_program(id) {
+            Ok(None) => break,
+            Ok(Some(next)) => id = next,
+            Err(error) => {
+                problems.push(format!("the loaded BPF programs cannot be listed: {error}"));
+                break;
+            }
+        }
+        if !going.contains(&id) && refused(sys::program_by_id(id).map(drop)) {
+            before.push(id);
+        }
+    }
+    before.retain(|&id| !sealed.is_staying(id));
+    if !before.is_empty() {
+        problems.push(format!(
+            "programs are loaded that the guard would have kept out, so they were there before it: {before:?}"
+        ));
+    }
+    problems
+}
+
+/// Knocks, and asks the seal whether it heard it.
 pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Result<SelfTest, Error> {
-    let newest = sealed.newest();
-    let slot = newest.policy.slots[0];
-    let counters = newest.counters()?;
+    let slot = sealed.slot();
     let watched = if slot.words.places == 0 {
         slot.words.watched
     } else {
@@ -110,5 +157,13 @@ pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Resu
             Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
         Ready::new(types, description.policy, description.auto.into())?.watched_here()
     };
-    selftest::run(types, &counters, watched, native)
+    let refuses = sealed.added.deny
+        | if slot.words.places == 0 && slot.words.excepted == 0 { slot.words.deny } else { 0 };
+    let heard = |number: u32| {
+        let now = Sealed::ask()?.ok_or_else(|| Error::Request("the seal does not answer any more".into()))?;
+        // Where nobody is excepted, what the seal hears it refuses.
+        let heard = now.added.heard;
+        Ok(if refuses & bit(number) == 0 { [0, heard, 0] } else { [heard, 0, 0] })
+    };
+    selftest::run(types, &heard, watched | sealed.added.watched, native)
 }

@@ -21,7 +21,6 @@ const BPF_PROG_DETACH: i64 = 9;
 const BPF_MAP_GET_FD_BY_ID: i64 = 14;
 const BPF_PROG_QUERY: i64 = 16;
 const BPF_MAP_FREEZE: i64 = 22;
-const BPF_PROG_BIND_MAP: i64 = 35;
 
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
@@ -104,18 +103,6 @@ pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_MAP_FREEZE, &mut Attr { map_fd: fd_number(map) }).map(drop)
 }
 
-/// Has a program keep a map that its instructions do not use. 5.10 and later.
-pub fn bind(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        prog_fd: u32,
-        map_fd: u32,
-        flags: u32,
-    }
-    let mut attr = Attr { prog_fd: fd_number(program), map_fd: fd_number(map), flags: 0 };
-    bpf(BPF_PROG_BIND_MAP, &mut attr).map(drop)
-}
-
 /// Opens a map for reading.
 pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
@@ -127,25 +114,19 @@ pub struct MapInfo {
     pub kind: u32,
     /// Its id.
     pub id: u32,
-    /// Name, cut off after 15 bytes and padded with zeros.
-    pub name: [u8; 16],
     /// Bytes of a key and of a value.
     pub sizes: (u32, u32),
     /// How many entries it has room for.
     pub entries: u32,
 }
 
-/// Asks for a map's id and name.
+/// Asks for a map's id and sizes.
 pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     // `struct bpf_map_info`, as far as 5.2 knew it: type, id, four sizes, the name and more.
     let mut info = [0u32; 20];
     let mut attr = InfoAttr { bpf_fd: fd_number(map), info_len: 80, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let mut name = [0; 16];
-    for (to, word) in name.chunks_exact_mut(4).zip(&info[6..10]) {
-        to.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ok(MapInfo { kind: info[0], id: info[1], name, sizes: (info[2], info[3]), entries: info[4] })
+    Ok(MapInfo { kind: info[0], id: info[1], sizes: (info[2], info[3]), entries: info[4] })
 }
 
 /// The one value of a map, as bytes.
@@ -176,23 +157,6 @@ pub fn entries(map: BorrowedFd<'_>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         found.extend(there.map(|(key, value)| (key.to_vec(), value.to_vec())));
     })?;
     Ok(found)
-}
-
-/// What the kernel says of a program, and the ids of the maps it uses.
-pub fn program_and_maps(program: BorrowedFd<'_>) -> io::Result<(bpf_prog_info, Vec<u32>)> {
-    let mut maps = vec![0u32; 64];
-    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
-    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
-    answer.nr_map_ids = u32::try_from(maps.len()).expect("a constant");
-    answer.map_ids = address(maps.as_mut_ptr());
-    let mut attr = InfoAttr {
-        bpf_fd: fd_number(program),
-        info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
-        info: address(&raw mut answer),
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    maps.truncate(answer.nr_map_ids as usize);
-    Ok((answer, maps))
 }
 
 /// Opens the program with this id, and says what it is. `None` when there is none any more.

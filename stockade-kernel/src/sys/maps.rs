@@ -88,6 +88,16 @@ pub fn create(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
     bpf(BPF_MAP_CREATE, &mut attr).map(owned)
 }
 
+/// Makes an array of one number.
+pub fn create_array(name: &str) -> io::Result<OwnedFd> {
+    let mut attr =
+        CreateAttr { map_type: ARRAY, key_size: 4, value_size: 4, max_entries: 1, ..CreateAttr::default() };
+    for (to, byte) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
+        *to = byte;
+    }
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
 /// Makes a map that keeps a value with each task, described by these types: the kernel wants to know them.
 /// 5.11 and later.
 pub fn create_task_storage(

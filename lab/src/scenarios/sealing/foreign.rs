@@ -10,10 +10,12 @@ use anyhow::{Context, Result};
 use stockade_kernel::btf;
 
 /// What a program is and where it goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Of the security module, on the hook that decides.
     Lsm,
+    /// The same, on a hook that no program of a seal is on.
+    LsmElsewhere,
     /// The same, for a cgroup to hold.
     LsmCgroup,
     /// Changes what the function returns that asks all security modules.
@@ -29,6 +31,7 @@ impl Kind {
     fn parts(self) -> (u32, u32, &'static str, &'static [u8], u64) {
         match self {
             Self::Lsm => (29, 27, "bpf_lsm_locked_down", b"lab_lsm", 0),
+            Self::LsmElsewhere => (29, 27, "bpf_lsm_inode_permission", b"lab_elsewhere", 0),
             Self::LsmCgroup => (29, LSM_CGROUP, "bpf_lsm_locked_down", b"lab_lsm_cgroup", 1),
             Self::ModifyReturn => (26, 26, "security_locked_down", b"lab_modify", 0),
             Self::CgroupSysctl => (23, 18, "", b"lab_sysctl", 1),
@@ -44,7 +47,7 @@ impl Kind {
     /// Its type in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Lsm | Self::LsmCgroup => "LSM",
+            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup => "LSM",
             Self::ModifyReturn | Self::Fentry => "tracing",
             Self::CgroupSysctl => "cgroup sysctl",
         }

@@ -42,7 +42,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// In order.
-const BEFORE: [&str; 4] = ["sealed-loaded", "guard-attached", "sealed-attached", "sealed-heard"];
+const BEFORE: [&str; 6] = [
+    "first-guard-attached",
+    "sealed-loaded",
+    "maps-guarded",
+    "guard-attached",
+    "sealed-attached",
+    "sealed-heard",
+];
 
 fn enforce_and_kill(step: &str) -> Result<()> {
     lift_all()?;
@@ -67,7 +74,7 @@ fn before(_: &Guest) -> Result<()> {
 }
 
 fn cleaned_up(_: &Guest) -> Result<()> {
-    for step in ["guard-attached", "sealed-heard"] {
+    for step in ["first-guard-attached", "guard-attached", "sealed-heard"] {
         enforce_and_kill(step)?;
         stockade(&["enforce", "none"])?.exits(0)?;
         ensure!(mem_opens(), "killed at {step}: leftovers refuse what the next policy allows");
@@ -118,14 +125,14 @@ fn tracing_opens() -> bool {
 fn stacking(_: &Guest) -> Result<()> {
     super::seal_once(&["integrity", "--deny", "kcore"])?;
     let policies = super::in_force()?["sealed"]["policies"].as_u64().unwrap_or_default();
-    killed_at("sealed-loaded", &["enforce", "confidentiality"])?;
+    killed_at("tables-written", &["enforce", "confidentiality"])?;
     verified(policies)?;
-    ensure!(tracing_opens() && !mem_opens(), "killed before it was attached, and something else is in force");
-    killed_at("sealed-attached", &["enforce", "confidentiality"])?;
+    ensure!(tracing_opens() && !mem_opens(), "killed before it was added, and something else is in force");
+    killed_at("added", &["enforce", "confidentiality"])?;
     let status = verified(policies + 1)?;
     ensure!(status["stockade"]["level"] == "confidentiality", "{status:#}");
     ensure!(status["stockade"]["described"] == true, "{status:#}");
-    ensure!(!tracing_opens() && !mem_opens(), "killed after it was attached, and it does not refuse");
+    ensure!(!tracing_opens() && !mem_opens(), "killed after it was added, and it does not refuse");
     stockade(&["enforce", "confidentiality"])?.exits(0)?.says("Already in force")?;
     verified(policies + 1)?;
     Ok(())

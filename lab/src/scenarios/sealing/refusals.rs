@@ -3,6 +3,7 @@
 use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
+use stockade_kernel::host;
 
 use super::{
     as_before, enforced_unsealed,
@@ -163,7 +164,17 @@ fn description(_: &Guest) -> Result<()> {
     as_before()
 }
 
-const KINDS: [Kind; 4] = [Kind::Lsm, Kind::LsmCgroup, Kind::ModifyReturn, Kind::CgroupSysctl];
+const KINDS: [Kind; 4] = [Kind::LsmCgroup, Kind::ModifyReturn, Kind::Lsm, Kind::CgroupSysctl];
+
+/// Those that could answer in the place of a sealed program. Since 6.12 the verifier bounds what a program of the first kind
+/// returns.
+fn reaching() -> Vec<Kind> {
+    let mut kinds = vec![Kind::LsmCgroup, Kind::ModifyReturn];
+    if !host::is_at_least(6, 12) {
+        kinds.push(Kind::Lsm);
+    }
+    kinds
+}
 
 /// What has to be said of it.
 fn account(kind: Kind, program: &Foreign) -> [String; 5] {
@@ -179,7 +190,7 @@ fn account(kind: Kind, program: &Foreign) -> [String; 5] {
 fn foreign(_: &Guest) -> Result<()> {
     enforce_integrity()?;
     let mut loaded = Vec::new();
-    for kind in KINDS {
+    for kind in reaching() {
         let program = Foreign::load(kind, 1)?;
         let answer = stockade(&["seal"])?.exits(2)?.says("end them, or keep those that you trust")?;
         says_all(answer, &account(kind, &program))?;
@@ -192,13 +203,22 @@ fn foreign(_: &Guest) -> Result<()> {
         answer = says_all(answer, &account(*kind, program))?;
     }
     drop(loaded);
+    // One that is asked for sysctls stays, and whoever loaded it cannot do so again: that wants a word.
+    let sysctl = Foreign::load(Kind::CgroupSysctl, 1)?;
+    let named = format!("{} {}", sysctl.id, Kind::CgroupSysctl.name());
+    refused(&["asked for sysctls stay as they are", &named, "--best-effort"])?;
+    would_seal(&["--best-effort"])?;
+    would_seal(&["--trust", &sysctl.tag])?;
+    // One on a hook that no program of a seal uses is nobody's business.
+    let _elsewhere = Foreign::load(Kind::LsmElsewhere, 1)?;
+    drop(sysctl);
     would_seal(&[])?;
     as_before()
 }
 
 fn attached(_: &Guest) -> Result<()> {
     enforce_integrity()?;
-    for kind in [Kind::Lsm, Kind::ModifyReturn] {
+    for kind in reaching().into_iter().filter(|kind| *kind != Kind::LsmCgroup) {
         let program = Foreign::load(kind, 2)?;
         let link = program.attach()?;
         let answer = says_all(stockade(&["seal"])?.exits(2)?, &account(kind, &program))?;

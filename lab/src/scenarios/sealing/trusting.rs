@@ -9,6 +9,8 @@ use super::{
     foreign::{Foreign, Kind},
     kcore_opens, lift_all, mem_opens, says_all, texts, verified,
 };
+use stockade_kernel::host;
+
 use crate::{
     guest::Guest,
     program::stockade,
@@ -34,8 +36,11 @@ fn trusting(_: &Guest) -> Result<()> {
     let beside = Foreign::load(Kind::LsmCgroup, 13)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     beside.attach_to(&root).context("attach to the root cgroup")?;
-    let names = ["lab_lsm (LSM)", "lab_sysctl (cgroup sysctl)", "lab_lsm_cgroup (LSM)"];
-    says_all(stockade(&["seal"])?.exits(2)?, &names)?;
+    says_all(stockade(&["seal"])?.exits(2)?, &["lab_sysctl", "asked for sysctls"])?;
+    let bounded = host::is_at_least(6, 12);
+    let names: &[&str] =
+        if bounded { &["lab_lsm_cgroup (LSM)"] } else { &["lab_lsm (LSM)", "lab_lsm_cgroup (LSM)"] };
+    says_all(stockade(&["seal", "--trust", &sysctl.tag])?.exits(2)?, names)?;
     enforced_unsealed()?;
 
     let (id, other) = (lsm.id.to_string(), beside.id.to_string());
@@ -58,6 +63,10 @@ fn trusting(_: &Guest) -> Result<()> {
     // The same may come again, no other may: whatever it would be attached to.
     for (kind, number) in [(Kind::Lsm, 11), (Kind::CgroupSysctl, 12), (Kind::LsmCgroup, 13)] {
         Foreign::load(kind, number)?;
+        if bounded && kind == Kind::Lsm {
+            // It can only refuse more.
+            continue;
+        }
         let answer = Foreign::try_load(kind, number + 100)?;
         ensure!(
             answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied),

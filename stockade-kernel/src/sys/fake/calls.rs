@@ -3,6 +3,8 @@ bpf(2): from a command and its attributes to the call that the model plays. Layo
 */
 use std::{ffi::CStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
+use stockade_common::dialogue::COMMAND;
+
 use super::{Kernel, Kind};
 
 /// A command's attributes, where the caller has them.
@@ -92,6 +94,7 @@ pub(super) fn kind(command: i64, attr: *mut u8) -> (Kind, String) {
         27 => (Kind::DeleteBatch, String::new()),
         28 => (Kind::LinkCreate, String::new()),
         35 => (Kind::Bind, String::new()),
+        command if command == i64::from(COMMAND) => (Kind::Add, String::new()),
         other => panic!("bpf(2) command {other} is not modelled"),
     }
 }
@@ -129,6 +132,7 @@ impl Kernel {
             18 => Ok(self.make(super::objects::What::Types).into()),
             28 => self.link_create(attr),
             35 => self.bind(attr),
+            command if command == i64::from(COMMAND) => Err(self.answers(attr)),
             other => panic!("bpf(2) command {other} is not modelled"),
         }
     }

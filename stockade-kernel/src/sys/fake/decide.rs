@@ -4,8 +4,8 @@ What requests get, by the programs that are attached: decided by `stockade_commo
 use std::collections::BTreeSet;
 
 use stockade_common::{
-    Exception, ExceptionKey, Label, NO_PLACE, Policy, Sets, SettingKey, Until, UntilKey, Verdict, Words,
-    counter_index,
+    Added, Exception, ExceptionKey, Label, NO_PLACE, Policy, Sets, SettingKey, Until, UntilKey, Verdict,
+    Words, counter_index,
     decide::{Decision, World, decide},
 };
 
@@ -14,7 +14,7 @@ use super::{
     objects::{Program, What},
 };
 use crate::{
-    object::{Duty, MAPS},
+    object::{self, Duty, MAPS},
     tables::SETTINGS,
 };
 
@@ -121,6 +121,22 @@ impl Kernel {
         reason: u32,
         requester: &Requester,
     ) -> Option<Decision> {
+        let sealed = [Duty::Sealed.shown(), Duty::SealedWhole.shown()].contains(&program.name);
+        let decision = self.decides_as_applied(program, words, reason, requester);
+        let added = self.added().filter(|_| sealed).unwrap_or_default();
+        if added.deny >> reason & 1 != 0 && decision.is_none_or(|it| it.verdict != Verdict::Refused) {
+            return Some(Decision { verdict: Verdict::Refused, place: NO_PLACE, shape: 0 });
+        }
+        decision
+    }
+
+    fn decides_as_applied(
+        &self,
+        program: &Program,
+        words: &Words,
+        reason: u32,
+        requester: &Requester,
+    ) -> Option<Decision> {
         let bit = 1u64 << reason;
         if words.watched_anywhere & bit == 0 {
             return None;
@@ -137,15 +153,19 @@ impl Kernel {
     pub fn asks(&mut self, reason: u32) -> bool {
         let own = Requester::default();
         let mut counted = Vec::new();
-        let mut refused = false;
+        let (mut refused, mut heard) = (false, 0);
         for (_, program) in self.deciders() {
             if let Some(decision) = self.decides(program, &self.words(program), reason, &own) {
                 counted.extend(self.map_of(program, "COUNTS").map(|map| (map, decision.verdict)));
                 refused = decision.verdict == Verdict::Refused;
+                heard += u64::from(self.map_of(program, object::ADDED).is_some());
             }
             if refused {
                 break;
             }
+        }
+        if let Some(added) = self.added() {
+            self.write_added(&Added { heard: added.heard + heard, ..added });
         }
         for (map, verdict) in counted {
             let index = counter_index(reason, verdict).to_ne_bytes();
@@ -219,7 +239,12 @@ impl Kernel {
         let mut under_way = std::mem::take(&mut self.under_way);
         under_way.retain(|(id, ..)| self.objects.contains_key(id));
         for (id, words, expected) in &under_way {
-            let now = self.refused_by(self.program(*id).expect("kept above"), words);
+            let program = self.program(*id).expect("kept above");
+            let mut now = self.refused_by(program, words);
+            if self.map_of(program, object::ADDED).is_some() {
+                // What is added counts from the moment on that it is there, and only refuses more.
+                now.refused.retain(|refused| expected.refused.contains(refused));
+            }
             assert_eq!(now, *expected, "a decision under way by {words:?} has come to something else");
         }
         for (id, program) in self.deciders() {
@@ -246,6 +271,11 @@ impl Kernel {
                 slot.applied_boot_ns = 0;
             }
             all.push(format!("{policy:?}"));
+        }
+        if let Some(mut added) = self.added() {
+            // How often somebody asked makes no difference.
+            (added.heard, added.told.applied_boot_ns) = (0, 0);
+            all.push(format!("{added:?}"));
         }
         all
     }

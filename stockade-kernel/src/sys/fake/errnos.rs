@@ -40,6 +40,8 @@ pub(super) fn of(kind: Kind) -> &'static [i32] {
         Kind::Lock => &[libc::ENOLCK, libc::EINTR],
         Kind::GracePeriod => &[EINVAL, EPERM],
         Kind::Process => &[EMFILE, ENOMEM],
+        // Another security module may refuse bpf(2).
+        Kind::Told | Kind::Add => &[EPERM],
         // What the door itself says is not the kernel's answer about lockdown.
         Kind::Ask => &[],
     }

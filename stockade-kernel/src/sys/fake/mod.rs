@@ -11,6 +11,7 @@ first.
 | `objects.rs` | maps, programs, links: their ids, who holds them, when they go |
 | `calls.rs` | bpf(2): from a command and its attributes to an effect on the objects |
 | `maps.rs`, `programs.rs` | the calls on maps; those on programs, links and cgroups, with what the guards refuse |
+| `dialogue.rs` | what a seal tells, and what is added to it |
 | `decide.rs` | what a request gets, by the programs that are attached |
 
 **An object's descriptors** are real: the write ends of a pipe, whose read end the model keeps. The kernel says when the last one
@@ -25,6 +26,7 @@ security modules (`Duty::GuardFiles`) and processes with labels are not there.
 #![allow(clippy::unnecessary_wraps, reason = "every call of the model has the same form")]
 mod calls;
 mod decide;
+mod dialogue;
 mod errnos;
 pub(crate) mod files;
 mod maps;
@@ -86,6 +88,8 @@ pub(crate) enum Kind {
     GracePeriod,
     Process,
     Ask,
+    Told,
+    Add,
 }
 
 /// What becomes of a process.
@@ -336,6 +340,12 @@ pub(crate) fn bpf(command: i64, attr: *mut u8) -> Option<io::Result<i64>> {
     // SAFETY: the caller's attributes are of the size that the command takes, and what they point at is live.
     let answer = unsafe { machine.kernel().call(command, calls::Attributes::of(attr)) };
     Some(answer.map_err(io::Error::from_raw_os_error))
+}
+
+/// What a seal tells: all of it by one call here, where there is one for each byte.
+pub(crate) fn told(what: u32, key: u64, length: usize) -> Option<io::Result<Option<Vec<u8>>>> {
+    let machine = machine()?;
+    Some(passes(Kind::Told, "").map(|()| machine.kernel().tells(what, key, length)))
 }
 
 /// Whether file systems are mounted here: all of those that are asked for are, where their folder is.

@@ -38,6 +38,8 @@ pub(crate) struct Program {
     pub name: [u8; 16],
     pub tag: [u8; 8],
     pub maps: Vec<u32>,
+    /// Of the first guard: the id of the newest map that it does not keep.
+    pub newest: u32,
 }
 
 /// What an object is.
@@ -187,6 +189,12 @@ impl Kernel {
             self.map(*id).is_some_and(|map| map.name.starts_with(name) && map.name[name.len()] == 0)
         };
         program.maps.iter().copied().find(is_it)
+    }
+
+    /// Ids of the maps.
+    pub fn maps(&self) -> Vec<u32> {
+        let maps = self.objects.iter().filter(|(_, object)| matches!(object.what, What::Map(_)));
+        maps.map(|(id, _)| *id).collect()
     }
 
     /// Everything that links attach: the kind of attachment and the program.

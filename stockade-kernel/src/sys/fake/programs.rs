@@ -9,11 +9,14 @@ use super::{
     calls::Attributes,
     objects::{Program, What},
 };
-use crate::object::{self, Duty, SEAL};
+use crate::{
+    object::{self, Duty, SEAL},
+    seal::first_guard,
+};
 
 impl Kernel {
     /// The programs for a duty that the root cgroup holds.
-    fn guards(&self, duty: Duty) -> impl Iterator<Item = &Program> {
+    pub(super) fn guards(&self, duty: Duty) -> impl Iterator<Item = &Program> {
         let programs = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id));
         programs.filter(move |program| program.name == duty.shown())
     }
@@ -27,31 +30,34 @@ impl Kernel {
     }
 
     /// A process is about to get a descriptor of a program.
-    fn guard_program(&self, program: &Program) -> Result<(), i32> {
-        if !kinds::reaches_us(program.kind, program.attach_type) {
-            return Ok(());
-        }
+    fn guard_program(&self, id: u32, program: &Program) -> Result<(), i32> {
         let tag = u64::from_ne_bytes(program.tag);
-        let knows = |known: &KnownProgram| {
-            let meant = known.attach_type == program.attach_type || known.attach_type == KnownProgram::ANY;
-            known.tag == tag && known.kind == program.kind && known.hook == program.hook && meant
+        let trusted = |known: &KnownProgram| {
+            known.kind != 0 && known.tag == tag && known.kind == program.kind && known.hook == program.hook
         };
         let refuses = |guard: &Program| {
             let seal = self.seal_of(guard);
-            !seal.programs[..seal.programs_known as usize].iter().any(knows)
+            let on_our_hook = program.hook != 0 && seal.hooks.contains(&program.hook);
+            kinds::reaches_us(program.kind, program.attach_type, on_our_hook, seal.flags)
+                && !(id != 0 && seal.programs.contains(&id))
+                && !seal.trusted.iter().any(trusted)
         };
         if self.guards(Duty::GuardPrograms).any(refuses) { Err(libc::EPERM) } else { Ok(()) }
+    }
+
+    /// A process is about to get a descriptor of a map that it does not make.
+    fn guard_map(&self, id: u32) -> Result<(), i32> {
+        let is_first = |program: &&Program| program.name == first_guard::NAME;
+        let first = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id)).find(is_first);
+        let kept = self.guards(Duty::GuardMaps).any(|guard| self.seal_of(guard).maps.contains(&id));
+        if kept || first.is_some_and(|first| id > first.newest) { Err(libc::EPERM) } else { Ok(()) }
     }
 
     /// Opens an object for a process.
     pub(super) fn open(&mut self, id: u32) -> Result<i64, i32> {
         match &self.objects.get(&id).ok_or(libc::ENOENT)?.what {
-            What::Program(program) => self.guard_program(program)?,
-            What::Map(_)
-                if self.guards(Duty::GuardMaps).any(|guard| self.seal_of(guard).maps.contains(&id)) =>
-            {
-                return Err(libc::EPERM);
-            }
+            What::Program(program) => self.guard_program(id, program)?,
+            What::Map(_) => self.guard_map(id)?,
             _ => {}
         }
         self.descriptor(id).map(i64::from)
@@ -77,8 +83,10 @@ impl Kernel {
             name: attr.array(48),
             tag: object::tag(instructions, false),
             maps,
+            // Where the first guard has it.
+            newest: instructions.get(3).map_or(0, |instruction| instruction.imm.cast_unsigned()),
         };
-        self.guard_program(&program)?;
+        self.guard_program(0, &program)?;
         Ok(self.make(What::Program(program)).into())
     }
 
@@ -120,7 +128,9 @@ impl Kernel {
     fn guard_call(&self, detaches: bool, attr: Attributes) -> Result<(), i32> {
         const BPF_F_REPLACE: u32 = 1 << 2;
         let ours = [kinds::ATTACH_LSM_CGROUP, kinds::ATTACH_CGROUP_SYSCTL].contains(&attr.word(8));
-        let meddles = ours && (detaches || attr.word(12) & BPF_F_REPLACE != 0);
+        let closed = |guard: &Program| self.seal_of(guard).flags & Seal::SYSCTL_CLOSED != 0;
+        let closed = attr.word(8) == kinds::ATTACH_CGROUP_SYSCTL && self.guards(Duty::GuardCalls).any(closed);
+        let meddles = closed || ours && (detaches || attr.word(12) & BPF_F_REPLACE != 0);
         if meddles && self.guards(Duty::GuardCalls).next().is_some() { Err(libc::EPERM) } else { Ok(()) }
     }
 

@@ -1,0 +1,133 @@
+//! Root talks to the seal, as Stockade does, and tries to get maps before the seal keeps them.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result};
+use stockade_common::{
+    Added, Exception, ExceptionKey, SettingKey, SettingRule, Slot,
+    dialogue::{ADD, COMMAND, DONE, HOLD, NewSetting, Question, REVOKE, Revoked},
+};
+
+use super::{
+    Attack, Later, Pins, Tried,
+    bpf::{self, What},
+    maps::empty_policies,
+};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::prepared(
+        "catch-the-maps-of-a-seal",
+        "open every map by its id again and again while the seal is made, and empty by these descriptors what is a policy",
+        Pins::Falls,
+        catch,
+    ),
+    Attack::new(
+        "add-nothing-by-the-dialogue",
+        "tell the seal that nothing is added, in the name of a laxer policy and of a stricter one",
+        Pins::Holds,
+        || {
+            let told = |level| Slot { level, digest: 1, ..Slot::default() };
+            say(ADD, &[0, 2].map(|level| Added { told: told(level), ..Added::NONE }))
+        },
+    ),
+    Attack::new(
+        "hold-a-setting-less-by-the-dialogue",
+        "tell the seal to hold kernel.ftrace_enabled in weaker ways",
+        Pins::Holds,
+        || {
+            let key = |generation| SettingKey::new(generation, "kernel/ftrace_enabled");
+            let rules = [(SettingRule::FREEZE, 1), (SettingRule::RATCHET, 0), (0, 0), (7, 0)];
+            let mut questions = Vec::new();
+            for generation in 0..4 {
+                for (hold, audit) in rules {
+                    let rule =
+                        SettingRule { hold, audit, kind: SettingRule::LOWER, ..SettingRule::default() };
+                    questions.push(NewSetting { key: key(generation).context("a short name")?, rule });
+                }
+            }
+            say(HOLD, &questions)
+        },
+    ),
+    Attack::new(
+        "revoke-nothing-by-the-dialogue",
+        "tell the seal to end exceptions that nobody has",
+        Pins::Holds,
+        || {
+            let ends = Exception { always: u64::MAX, inherited: u64::MAX, timed: u64::MAX };
+            let key = |generation| ExceptionKey { generation, uid: u32::MAX, ..ExceptionKey::default() };
+            say(REVOKE, &[1, 2, 3].map(|generation| Revoked { key: key(generation), ends }))
+        },
+    ),
+    Attack::new(
+        "talk-nonsense-to-the-seal",
+        "ask the seal what it does not know, at every address",
+        Pins::Holds,
+        || {
+            let mut answers = Vec::new();
+            for what in (0..64).chain([u32::MAX]) {
+                for from in [[0, 0], [1, 0], [u32::MAX; 2], [0, 0x8000_0000]] {
+                    let at = what.wrapping_mul(97);
+                    answers.push(errno(&mut Question { what, at, from }));
+                }
+            }
+            answers.sort_unstable();
+            answers.dedup();
+            Tried::refused(format!("{answers:?}"))
+        },
+    ),
+];
+
+/// Descriptors of the maps that are made from now on, as many as can be had until the seal is there.
+fn catch() -> Result<Later> {
+    let before = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
+    // Those that are there already are caught too.
+    let mut caught: Vec<OwnedFd> = bpf::objects(What::Map).into_iter().map(|(_, map)| map).collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let thread = thread::spawn(move || {
+        let mut newest = before;
+        while !seen.load(Ordering::Relaxed) {
+            for id in bpf::ids(What::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
+                if let Ok(map) = bpf::by_id(What::Map, id) {
+                    newest = newest.max(id);
+                    caught.push(map);
+                }
+            }
+        }
+        caught
+    });
+    Ok(Box::new(move || {
+        over.store(true, Ordering::Relaxed);
+        let caught = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+        println!("{} maps caught", caught.len());
+        empty_policies(caught)
+    }))
+}
+
+/// Says this to the seal. What is said is meant to do no harm if it is done, and so tells nothing by itself: the doors do.
+fn say<T>(what: u32, questions: &[T]) -> Result<Tried> {
+    let mut done = 0;
+    for question in questions {
+        let from = std::ptr::from_ref(question) as usize as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
+        let from = [from as u32, (from >> 32) as u32];
+        done += u32::from(errno(&mut Question { what, at: 0, from }) == DONE.cast_signed());
+    }
+    if done == 0 { Tried::refused("nothing of it was done") } else { Tried::through() }
+}
+
+/// The answer to a question.
+fn errno(question: &mut Question) -> i32 {
+    // SAFETY: a live block of the size passed. What it points at is read by the seal's program alone, which copes with any address.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, COMMAND, std::ptr::from_mut(question), size_of::<Question>()) };
+    if answer < 0 { io::Error::last_os_error().raw_os_error().unwrap_or_default() } else { 0 }
+}

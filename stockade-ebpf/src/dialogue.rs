@@ -1,0 +1,164 @@
+/*!
+The dialogue with a seal: reads it, and adds to it.
+
+Nobody has a descriptor of what a seal decides by, so it is asked by a call of bpf(2) that the kernel would refuse, and the
+errno is the answer: a byte. What is added can only refuse more. Bits are set by atomic instructions: of two who add at once
+nobody takes back what the other has set.
+*/
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_set_retval};
+use core::{
+    ffi::c_void,
+    intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd},
+    mem::MaybeUninit,
+    ptr::{addr_of_mut, read_volatile},
+};
+use stockade_common::{
+    Added, ExceptionKey, Policy, Seal, SettingKey, SettingRule,
+    dialogue::{
+        ADD, ADDED, BYTE, DONE, EXCEPTION, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY, REVOKE,
+        Revoked, SEAL, SETTING, UNREADABLE,
+    },
+};
+
+use crate::{
+    anchor::{added, seal},
+    decide::{EXCEPTIONS, policy},
+    guard::GUARD_OFFSETS,
+    settings::SETTINGS,
+    task::{Task, field},
+};
+
+const REFUSED: i32 = 0;
+
+/// Answers a call of bpf(2) with these attributes.
+#[inline(never)]
+pub fn answer(attr: *const u32) -> i32 {
+    // SAFETY: loads through BTF pointers read zero instead of faulting; the kernel has copied the block already.
+    let (what, at, from) =
+        unsafe { (*attr, *attr.add(1), *attr.add(2) as u64 | (*attr.add(3) as u64) << 32) };
+    let code = if is_root() { code(what, at as usize, from as *const c_void) } else { NOT_ROOT };
+    // SAFETY: sets what the call returns; codes are below 4096.
+    unsafe { bpf_set_retval(-(code as i32 & 0xfff)) };
+    REFUSED
+}
+
+#[inline(always)]
+fn code(what: u32, at: usize, from: *const c_void) -> u32 {
+    match what {
+        SEAL => byte::<Seal>(seal(), at),
+        POLICY => byte::<Policy>(policy(), at),
+        ADDED => byte::<Added>(added(), at),
+        SETTING => setting(at, from),
+        EXCEPTION => exception(at, from),
+        ADD => add(from),
+        HOLD => hold(from),
+        REVOKE => revoke(from),
+        _ => NOTHING,
+    }
+}
+
+/// Root of the initial user namespace, with CAP_SYS_ADMIN.
+#[inline(always)]
+fn is_root() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let cred = Task::current().credentials();
+    // SAFETY: loads through BTF pointers read zero instead of faulting. The capabilities below the 32nd are in the first
+    // word, whichever way a kernel declares the set.
+    unsafe {
+        let capabilities = *field::<u32>(cred, &GUARD_OFFSETS.cred_capabilities);
+        let namespace: *const u8 = *field(cred, &GUARD_OFFSETS.cred_namespace);
+        let level = *field::<u32>(namespace, &GUARD_OFFSETS.namespace_level);
+        capabilities >> CAP_SYS_ADMIN & 1 != 0 && level == 0 && Task::current().uid() == 0
+    }
+}
+
+#[inline(always)]
+fn byte<T>(value: *const T, at: usize) -> u32 {
+    if at >= size_of::<T>() {
+        return NOTHING;
+    }
+    // SAFETY: inside the value.
+    BYTE + u32::from(unsafe { read_volatile(value.cast::<u8>().add(at)) })
+}
+
+/// What belongs to a question.
+#[inline(always)]
+fn payload<T>(from: *const c_void) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper fills the whole of it, with zeros where it cannot read; the types asked for are plain data.
+    unsafe {
+        let failed = bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        if failed == 0 { Some(value.assume_init()) } else { None }
+    }
+}
+
+#[inline(always)]
+fn setting(at: usize, from: *const c_void) -> u32 {
+    let Some(key) = payload::<SettingKey>(from) else { return UNREADABLE };
+    // SAFETY: entries are not removed.
+    let Some(rule) = (unsafe { SETTINGS.get(&key) }) else { return NOTHING };
+    byte::<SettingRule>(rule, at)
+}
+
+#[inline(always)]
+fn exception(at: usize, from: *const c_void) -> u32 {
+    let Some(key) = payload::<ExceptionKey>(from) else { return UNREADABLE };
+    // SAFETY: as above.
+    let Some(exception) = (unsafe { EXCEPTIONS.get(&key) }) else { return NOTHING };
+    byte(exception, at)
+}
+
+#[inline(always)]
+fn add(from: *const c_void) -> u32 {
+    let Some(new) = payload::<Added>(from) else { return UNREADABLE };
+    let here = added();
+    // SAFETY: points into what was added, whose words are aligned and only ever changed in this way.
+    unsafe {
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).quiet), new.quiet);
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).deny), new.deny);
+        // Last: what is not watched is not looked at.
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(
+            addr_of_mut!((*here).watched),
+            new.watched | new.deny,
+        );
+        addr_of_mut!((*here).told).write(new.told);
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).count), 1);
+    }
+    DONE
+}
+
+/// A rule takes the place of a weaker one, or of none.
+#[inline(always)]
+fn hold(from: *const c_void) -> u32 {
+    let Some(new) = payload::<NewSetting>(from) else { return UNREADABLE };
+    // SAFETY: the slot is inside the policy.
+    if new.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
+        return NOTHING;
+    }
+    const ANY: u64 = 0;
+    const NO_EXIST: u64 = 1;
+    // A frozen setting is as strict as can be, and may take the place of any rule.
+    let frozen = new.rule.hold == SettingRule::FREEZE && new.rule.audit == 0;
+    // SAFETY: entries are not removed.
+    if let Some(there) = unsafe { SETTINGS.get(&new.key) } {
+        let there_frozen = there.hold == SettingRule::FREEZE && there.audit == 0;
+        if there_frozen || !frozen {
+            return NO_ROOM;
+        }
+    }
+    let inserted = SETTINGS.insert(&new.key, &new.rule, if frozen { ANY } else { NO_EXIST });
+    if inserted.is_ok() { DONE } else { NO_ROOM }
+}
+
+#[inline(always)]
+fn revoke(from: *const c_void) -> u32 {
+    let Some(revoked) = payload::<Revoked>(from) else { return UNREADABLE };
+    let Some(exception) = EXCEPTIONS.get_ptr_mut(&revoked.key) else { return NOTHING };
+    // SAFETY: an entry of the table, which is not removed; its words are aligned and only ever changed in this way.
+    unsafe {
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).always), !revoked.ends.always);
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).inherited), !revoked.ends.inherited);
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).timed), !revoked.ends.timed);
+    }
+    DONE
+}

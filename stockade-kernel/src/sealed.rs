@@ -1,0 +1,229 @@
+/*!
+A seal as it says itself what it is.
+
+Nobody gets a descriptor of what a seal decides by, Stockade included: see [`stockade_common::dialogue`]. So whatever is said of a
+seal was answered by the program that keeps it there, and nobody else can answer in its place. The counters and the events
+alone are maps that can be opened: nothing is decided by them, and nothing proven.
+*/
+use std::{collections::BTreeSet, os::fd::OwnedFd};
+
+use aya::maps::{Map, MapData, RingBuf};
+use stockade_common::{
+    Added, Exception, ExceptionKey, LAYOUT, MAGIC, Policy, Seal, SettingKey, SettingRule, Slot,
+    dialogue::{self, NewSetting, Revoked},
+};
+use stockade_policy::compile::{CompiledSetting, bit};
+
+use crate::{
+    Error,
+    btf::KernelTypes,
+    description::Description,
+    enforce::counters_of,
+    object::Duty,
+    sys::{
+        Counters,
+        dialogue::{Answer, add, told},
+        held,
+    },
+};
+
+/// A seal, as it was when it was asked.
+pub(crate) struct Sealed {
+    /// What its programs know of it.
+    pub seal: Seal,
+    /// What was sealed.
+    policy: Policy,
+    /// What was added since.
+    pub added: Added,
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io("ask what is sealed", error)
+}
+
+/// One of the things that a seal tells. `T` is plain data, for which any bytes are a value.
+fn read<T: Copy, K>(what: u32, key: &K) -> Result<Option<T>, Error> {
+    let Some(bytes) = told(what, key, size_of::<T>()).map_err(failed)? else { return Ok(None) };
+    assert_eq!(bytes.len(), size_of::<T>(), "as many as were asked for");
+    // SAFETY: of its size, and the caller asks for plain data.
+    Ok(Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }))
+}
+
+impl Sealed {
+    /// Asks for the seal; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::SealedByOther`] where it is of another version, and whatever keeps from asking.
+    pub fn ask() -> Result<Option<Self>, Error> {
+        // Magic number and layout come first, whatever follows in another version.
+        let Some(begin) = read::<[u64; 2], _>(dialogue::SEAL, &())? else {
+            return Ok(None);
+        };
+        if begin[0] != MAGIC || begin[1] & u64::from(u32::MAX) != u64::from(LAYOUT) {
+            return Err(Error::SealedByOther);
+        }
+        let missing = || Error::Object("a seal that does not tell what it holds".into());
+        Ok(Some(Self {
+            seal: read(dialogue::SEAL, &())?.ok_or_else(missing)?,
+            policy: read(dialogue::POLICY, &())?.ok_or_else(missing)?,
+            added: Self::added()?.ok_or_else(missing)?,
+        }))
+    }
+
+    /// What was added. Each byte is asked for: while somebody adds, the last may be of something else than the first.
+    fn added() -> Result<Option<Added>, Error> {
+        const TRIES: usize = 10;
+        let mut before = None;
+        for _ in 0..TRIES {
+            let now: Option<Added> = read(dialogue::ADDED, &())?;
+            let same = |before: Added| now.is_some_and(|now| Added { heard: before.heard, ..now } == before);
+            if now.is_none() || before.is_some_and(same) {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+
+    /// The policy that was sealed.
+    pub fn slot(&self) -> Slot {
+        self.policy.slots[usize::from(self.policy.active & 1 == 1)]
+    }
+
+    /// What was sealed and what was added, together. What it says of itself in words is by whoever added last, as far as what is
+    /// refused bears it out.
+    pub fn in_force(&self, types: &KernelTypes) -> Slot {
+        let mut slot = self.slot();
+        let (added, told) = (&self.added, self.added.told);
+        slot.words.watched_anywhere |= added.watched;
+        slot.words.watched |= added.watched;
+        slot.words.deny |= added.deny;
+        slot.words.quiet |= added.quiet;
+        slot.allow &= !slot.words.watched;
+        if self.told().is_some() {
+            (slot.digest, slot.words.generation) = (told.digest, told.words.generation);
+            slot.applied_boot_ns = told.applied_boot_ns;
+            slot.deny_extra |= told.deny_extra & added.deny;
+            slot.audit_extra |= told.audit_extra & added.watched;
+        }
+        let refuses = |level: u8| {
+            let mut reasons =
+                types.reasons.iter().filter(|reason| level == 2 || types.is_integrity(reason.number));
+            level <= 2 && reasons.all(|reason| slot.words.deny & bit(reason.number) != 0)
+        };
+        let level = (1..=2).filter(|&level| refuses(level)).max().unwrap_or(0);
+        if level > slot.level || level == slot.level && level != 0 {
+            (slot.level, slot.audit) = (level, 0);
+        }
+        slot
+    }
+
+    /// The description of whoever added last, if it is what was added.
+    fn told(&self) -> Option<Description> {
+        let told = self.added.told;
+        if told.digest == 0 { None } else { Description::read(told.words.generation, told.digest) }
+    }
+
+    /// Number of the policy by whose description it is shown.
+    pub fn generation(&self) -> u64 {
+        let shown = self.told().map_or_else(|| self.slot(), |_| self.added.told);
+        shown.words.generation
+    }
+
+    /// What is in force in words: by whoever added last, or what was sealed.
+    pub fn newest_description(&self) -> Option<Description> {
+        self.told().or_else(|| self.description())
+    }
+
+    /// The description of what was sealed.
+    pub fn description(&self) -> Option<Description> {
+        let slot = self.slot();
+        Description::read(slot.words.generation, slot.digest)
+    }
+
+    /// The id of a program of it, where it has one for that duty.
+    pub fn program(&self, duty: Duty) -> Option<u32> {
+        let at = Duty::SEALED.iter().position(|&sealed| sealed == duty)?;
+        Some(self.seal.programs[at]).filter(|&id| id != 0)
+    }
+
+    /// The id of the program that decides.
+    pub fn decides(&self) -> u32 {
+        [Duty::Sealed, Duty::SealedWhole].into_iter().find_map(|duty| self.program(duty)).unwrap_or(0)
+    }
+
+    /// Whether a program of another's was asked for sysctls before, and stays.
+    pub fn is_staying(&self, program: u32) -> bool {
+        self.seal.staying.contains(&program)
+    }
+
+    /// How a setting is held.
+    pub fn rule(&self, name: &str) -> Result<Option<SettingRule>, Error> {
+        let Some(key) = SettingKey::new(self.slot().words.generation, name) else { return Ok(None) };
+        read(dialogue::SETTING, &key)
+    }
+
+    /// The settings that are held, of those that Stockade knows and those that a description names.
+    pub fn settings(&self, described: &[String]) -> Result<Vec<CompiledSetting>, Error> {
+        let known = stockade_policy::settings::all().iter().map(|setting| setting.kernel_name);
+        let files = stockade_policy::settings::FILES.iter().map(|files| files.kernel_name);
+        let described = described.iter().map(String::as_str);
+        let names: BTreeSet<&str> =
+            known.chain(files).chain([crate::seal::TRACING]).chain(described).collect();
+        let mut found = Vec::new();
+        for name in names {
+            if let Some(rule) = self.rule(name)? {
+                found.push(CompiledSetting { name: name.to_owned(), rule, named: false });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The counters. Root can write them.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        counters_of(std::os::fd::AsFd::as_fd(&self.shown(0, "counters")?))
+    }
+
+    /// The ring buffer.
+    pub fn events(&self) -> Result<RingBuf<MapData>, Error> {
+        let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
+        let data = MapData::from_fd(self.shown(1, "events")?).map_err(|e| broken(&e))?;
+        RingBuf::try_from(Map::from_map_data(data).map_err(|e| broken(&e))?).map_err(|e| broken(&e))
+    }
+
+    fn shown(&self, at: usize, what: &str) -> Result<OwnedFd, Error> {
+        held::map_by_id(self.seal.shown[at]).map_err(|e| Error::io(format!("open the sealed {what}"), e))
+    }
+}
+
+fn done(answer: std::io::Result<Option<Answer>>, what: &str) -> Result<(), Error> {
+    match answer.map_err(failed)? {
+        Some(Answer::Done) => Ok(()),
+        Some(Answer::NoRoom) => Err(Error::Request(format!(
+            "{what} cannot be added to the seal: it is held otherwise already, or the kernel's table is full"
+        ))),
+        other => Err(Error::Object(format!("the seal answers {other:?} to {what}"))),
+    }
+}
+
+/// What is left of an exception of the policy that was sealed.
+pub(crate) fn exception(key: &ExceptionKey) -> Result<Option<Exception>, Error> {
+    read(dialogue::EXCEPTION, key)
+}
+
+/// Has the seal refuse more, from now on and everywhere.
+pub(crate) fn add_reasons(new: &Added) -> Result<(), Error> {
+    done(add(dialogue::ADD, new), "reasons")
+}
+
+/// Has the seal hold one more setting.
+pub(crate) fn add_setting(generation: u64, setting: &CompiledSetting) -> Result<(), Error> {
+    let key = SettingKey::new(generation, &setting.name)
+        .ok_or_else(|| Error::Request(format!("{} is too long for the kernel's table", setting.name)))?;
+    done(add(dialogue::HOLD, &NewSetting { key, rule: setting.rule }), &setting.name)
+}
+
+/// Ends an exception, or a part of it.
+pub(crate) fn revoke(revoked: &Revoked) -> Result<(), Error> {
+    done(add(dialogue::REVOKE, revoked), "the end of an exception")
+}
