@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use stockade_common::{
     Added, Exception, ExceptionKey, SettingKey, SettingRule, Slot,
     dialogue::{ADD, COMMAND, DONE, HOLD, NewSetting, Question, REVOKE, Revoked},
@@ -90,6 +90,7 @@ fn catch() -> Result<Later> {
     let before = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
     // Those that are there already are caught too.
     let mut caught: Vec<OwnedFd> = bpf::objects(What::Map).into_iter().map(|(_, map)| map).collect();
+    ensure!(!caught.is_empty(), "no map is there to begin with, and one of a policy in force should be");
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
     let thread = thread::spawn(move || {
