@@ -142,6 +142,7 @@ impl<'a> System<'a> {
         let complaints =
             File::create(self.console.with_extension("qemu")).context("creating a log for QEMU")?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(complaints);
+        tool::end_with_this_thread(&mut command);
         let mut qemu = command.spawn().map_err(|e| tool::explain(&e, &command))?;
         let input = qemu.stdin.take().context("QEMU's input was piped")?;
         let output = qemu.stdout.take().context("QEMU's output was piped")?;
