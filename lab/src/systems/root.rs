@@ -8,6 +8,7 @@ the next run replaces the one and removes the other.
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -148,7 +149,9 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     let sources = fresh.join("archive.sources");
     fs::write(&sources, debian::stanza_of(release.suite)?).context("writing the package source")?;
     let archive = fresh.join("root.tar");
-    bootstrap("mmdebstrap", release, &sources, &archive)?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    bootstrap(mmdebstrap(is_root, fresh), release, &sources, &archive)?;
     let root = fresh.join("root");
     fs::create_dir(&root).context("making the folder for the root")?;
     // Owners and device nodes are recorded by fakeroot where the user is not root; both steps have to be one of its sessions.
@@ -158,8 +161,6 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
          rm -f \"$3\"; truncate -s {SIZE} \"$3\"; mke2fs -q -t ext4 -F -d \"$2\" \"$3\"",
         additions("$2"),
     );
-    // SAFETY: geteuid takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
     let mut shell = tool::command(if is_root { "sh" } else { "fakeroot" });
     shell.args(if is_root { &[][..] } else { &["sh"] }).args(["-c", &script, "sh"]);
     told(tool::output(shell.arg(&archive).arg(&root).arg(&disk))).context("writing the root to a disk")?;
@@ -173,8 +174,21 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     fs::write(fresh.join("complete"), "").context("writing that the root is complete")
 }
 
-fn bootstrap(program: &str, release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
-    let mut mmdebstrap = tool::command(program);
+/// mmdebstrap. Root's mounts the machine's /proc, /sys and /dev/shm into the root that it makes: a mount namespace of its own takes
+/// them with it when it is killed, and what it has unpacked lies where the next run removes it.
+fn mmdebstrap(is_root: bool, fresh: &Path) -> Command {
+    let mut unshare = tool::command("unshare");
+    unshare.arg("--mount");
+    let works = |command: &mut Command| tool::output(command).is_ok();
+    if !is_root || !works(unshare.arg("true")) || !works(tool::command("mmdebstrap").arg("--version")) {
+        return tool::command("mmdebstrap");
+    }
+    let mut command = tool::command("unshare");
+    command.args(["--mount", "mmdebstrap"]).env("TMPDIR", fresh);
+    command
+}
+
+fn bootstrap(mut mmdebstrap: Command, release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
     mmdebstrap.args(["--variant=minbase", "--format=tar"]);
     mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
     told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
@@ -347,7 +361,7 @@ mod tests {
         let folder = scratch("tool");
         let (sources, archive) = (folder.join("archive.sources"), folder.join("root.tar"));
         let said =
-            |program: &str| format!("{:#}", bootstrap(program, RELEASE, &sources, &archive).unwrap_err());
+            |program: &str| format!("{:#}", bootstrap(tool::command(program), RELEASE, &sources, &archive).unwrap_err());
         let missing = said("mmdebstrap-that-nobody-has");
         assert!(missing.contains("was not found; `cargo xtask setup` installs"), "{missing}");
 
