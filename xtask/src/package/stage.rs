@@ -40,8 +40,9 @@ pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
 
     let text = fs::read_to_string(root.join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
     let releases = changelog::read(&text)?;
-    write("changelog.Debian.gz", &gzip(changelog::debian(&releases, &maintainer()).as_bytes())?)?;
-    write("changelog.yaml", changelog::nfpm(&releases, &maintainer()).as_bytes())?;
+    let maintainer = maintainer()?;
+    write("changelog.Debian.gz", &gzip(changelog::debian(&releases, &maintainer).as_bytes())?)?;
+    write("changelog.yaml", changelog::nfpm(&releases, &maintainer).as_bytes())?;
 
     let crates = crates::shipped()?;
     let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
