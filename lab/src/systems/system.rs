@@ -155,7 +155,13 @@ impl<'a> System<'a> {
             }
         });
         self.running = Some(Running { qemu, input, lines });
-        self.greeted()
+        self.greeted().with_context(|| {
+            format!(
+                "booting {}, whose console is in {}; if its root is spoilt, `cargo xtask systems --refresh` makes it anew",
+                self.root.release.id,
+                self.console.display()
+            )
+        })
     }
 
     /// Waits for the agent's greeting.
