@@ -110,6 +110,8 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
             files.extend(made);
         }
         fs::copy(stage.join("made").join(SBOM), out.join(SBOM)).with_context(|| format!("copying {SBOM}"))?;
+        // The static program is a download of its own, and its digest belongs to the others.
+        fs::copy(stage.join("made/stockade"), out.join("stockade")).context("copying the program")?;
         let mut sums = String::new();
         for name in names(out)? {
             let bytes = fs::read(out.join(&name)).with_context(|| format!("reading {name}"))?;
