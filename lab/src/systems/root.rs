@@ -192,17 +192,20 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     fs::write(fresh.join(COMPLETE), sizes(fresh)?).context("writing that the root is complete")
 }
 
-/// mmdebstrap. Root's mounts the machine's /proc, /sys and /dev/shm into the root that it makes: a mount namespace of its own takes
-/// them with it when it is killed, and what it has unpacked lies where the next run removes it.
+/// mmdebstrap. Root's mounts the machine's /proc, /sys and /dev/shm into the root that it makes: in namespaces of its own, these and
+/// all its processes go when this run is killed. What it has unpacked lies where the next run removes it.
 fn mmdebstrap(is_root: bool, fresh: &Path) -> Command {
-    let mut unshare = tool::command("unshare");
-    unshare.arg("--mount");
+    let unshared = |program: &str| {
+        let mut unshare = tool::command("unshare");
+        unshare.args(["--mount", "--mount-proc", "--pid", "--fork", "--kill-child", program]);
+        unshare
+    };
     let works = |command: &mut Command| tool::output(command).is_ok();
-    if !is_root || !works(unshare.arg("true")) || !works(tool::command("mmdebstrap").arg("--version")) {
+    if !is_root || !works(&mut unshared("true")) || !works(tool::command("mmdebstrap").arg("--version")) {
         return tool::command("mmdebstrap");
     }
-    let mut command = tool::command("unshare");
-    command.args(["--mount", "mmdebstrap"]).env("TMPDIR", fresh);
+    let mut command = unshared("mmdebstrap");
+    tool::end_with_this_thread(command.env("TMPDIR", fresh));
     command
 }
 
