@@ -17,7 +17,7 @@ use super::{SBOM, changelog, crates, maintainer, names, notices, sbom};
 use crate::workspace;
 
 /// What packages contain of the checkout.
-const SOURCES: [&str; 4] = ["packaging", "LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
+const SOURCES: [&str; 5] = ["docs", "packaging", "LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
 
 /// Fills it. `time` is in seconds since 1970.
 pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
