@@ -51,7 +51,53 @@ pub fn with<T>(
     refresh: bool,
     does: impl Fn(&Archive) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    once_more(refresh, |fresh| does(&Archive::open(suite, fresh)?))
+    once_more(refresh, |fresh| does(&Archive::open(suite, fresh)?)).map_err(|error| {
+        match advice(&format!("{error:#}")) {
+            Some(advice) => anyhow::anyhow!("{error:#}\n{advice}"),
+            None => error,
+        }
+    })
+}
+
+/// What to do about this complaint of a tool that fetches, unpacks or writes packages.
+#[must_use]
+pub(crate) fn advice(text: &str) -> Option<&'static str> {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["No space left on device", "Disk quota exceeded"]) {
+        Some("The disk is full: free some space, or set XDG_CACHE_HOME and TMPDIR to a larger file system.")
+    } else if has(&[
+        "Could not resolve",
+        "Temporary failure resolving",
+        "Could not connect",
+        "Unable to connect",
+        "Connection failed",
+        "Connection timed out",
+        "Network is unreachable",
+    ]) {
+        Some(
+            "The package source cannot be reached: connect to the network; what is in the cache works without.",
+        )
+    } else if has(&["404  Not Found", "Hash Sum mismatch", "File has unexpected size"]) {
+        Some(
+            "The package source does not have what its own lists name: it is being updated, or a proxy answers from an old copy. Try again later, or with another source in /etc/apt.",
+        )
+    } else if has(&["Unable to locate package", "has no installation candidate"]) {
+        Some("A package is gone from the archive: correct its name in lab/src.")
+    } else if has(&["does not have a Release file", "is not valid yet", "is expired"]) {
+        Some(
+            "The package source does not serve this suite, or the clock is wrong: compare /etc/apt and `date`.",
+        )
+    } else if has(&[
+        "unshare syscall",
+        "unshare() failed",
+        "unshare the user namespace",
+        "newuidmap",
+        "subuid",
+    ]) {
+        Some("mmdebstrap needs user namespaces and /etc/subuid (package uidmap), or to be run as root.")
+    } else {
+        None
+    }
 }
 
 /// Tries with what is there, unless fresh lists are asked for, and then with fresh lists.

@@ -83,10 +83,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it. Its own complaints go to this file.
+    /// Starts it, to be followed by this thread, with which it ends. Its own complaints go to this file.
     pub fn start(mut qemu: Command, complaints: PathBuf) -> anyhow::Result<Running> {
         let log = File::create(&complaints).context("creating a log for QEMU")?;
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        tool::end_with_this_thread(&mut qemu);
         let mut child = qemu.spawn().map_err(|e| tool::explain(&e, &qemu))?;
         let input = child.stdin.take().context("QEMU's input was piped")?;
         let stdout = child.stdout.take().context("QEMU's output was piped")?;

@@ -3,6 +3,7 @@ Running the host's tools, with errors that say what was run, what it answered an
 */
 use std::{
     env, io,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -16,6 +17,24 @@ pub fn command(program: &str) -> Command {
     command.env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
     command.env("LC_ALL", "C").stdin(Stdio::null());
     command
+}
+
+/// Has it end with the thread that starts it, however that ends: a guest must not outlive a run that was killed.
+pub fn end_with_this_thread(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: prctl and getppid are safe between fork and exec, and nothing is allocated there.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have ended before.
+            if libc::getppid().cast_unsigned() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Runs it to its end and returns what it printed; its complaints become the error.
@@ -66,4 +85,22 @@ pub fn decompress(file: &Path) -> anyhow::Result<Vec<u8>> {
 fn words(command: &Command) -> String {
     let arguments = command.get_args().map(|a| a.to_string_lossy());
     std::iter::once(command.get_program().to_string_lossy()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, thread};
+
+    use super::{command, end_with_this_thread};
+
+    #[test]
+    fn a_tool_ends_with_the_thread_that_started_it() {
+        let started = thread::spawn(|| {
+            let mut sleep = command("sleep");
+            end_with_this_thread(sleep.arg("600"));
+            sleep.spawn().unwrap()
+        });
+        let mut child = started.join().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 }

@@ -37,6 +37,7 @@ impl Tpm {
         swtpm.arg("--ctrl").arg(format!("type=unixio,path={}", socket(&folder).display()));
         let log = fs::File::create(complaints).context("creating a log for swtpm")?;
         swtpm.stdout(Stdio::null()).stderr(log);
+        tool::end_with_this_thread(&mut swtpm);
         let child = swtpm.spawn().map_err(|e| tool::explain(&e, &swtpm))?;
         let mut tpm = Self { swtpm: child, folder };
         let begin = Instant::now();

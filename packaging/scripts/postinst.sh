@@ -28,7 +28,11 @@ if [ -d /run/systemd/system ]; then
         level=$(printf '%s\n' "$status" | sed -n 's/.*"level": *"\([a-z]*\)".*/\1/p' | head -n 1)
         if printf '%s\n' "$status" | grep -q '"sealed": *null'; then
             echo "A policy is in force (${level:-unknown level}). It stays in force as it is."
-            echo "The new program applies the policy at the next boot, or with: systemctl reload stockade.service"
+            if systemctl --quiet is-active stockade.service 2>/dev/null; then
+                echo "The new program applies the policy at the next boot, or with: systemctl reload stockade.service"
+            else
+                echo "The new program applies the policy of the system with: stockade enforce"
+            fi
         else
             echo "A policy is in force (${level:-unknown level}, sealed). It stays in force until the next boot."
             echo "The new program applies the policy at the next boot."

@@ -29,7 +29,7 @@ pub struct Flags {
     /// Play only the scenarios whose name contains this
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
-    /// List the scenarios and stop
+    /// List the scenarios, with --only those that it names, and stop
     #[arg(long)]
     pub list: bool,
     /// Fetch kernels anew instead of taking them from the cache
@@ -75,7 +75,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     }
     if flags.list {
         programs::build()?;
-        for scenario in programs::scenarios()? {
+        let only = flags.only.as_deref().unwrap_or_default();
+        for scenario in programs::scenarios()?.iter().filter(|scenario| scenario.name.contains(only)) {
             println!("{:<22} {}", scenario.boot, scenario.name);
         }
         return Ok(true);

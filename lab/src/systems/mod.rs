@@ -4,7 +4,7 @@ Real systems: Debian as it is installed, with its own systemd, kernel, initrd an
 ```text
 <cache>/systems/<id>-N/disk.ext4    the root, made once by mmdebstrap            root.rs
                        vmlinuz, initrd.img, kernel (its release)
-                       complete     written last: without it the folder is made anew
+                       complete     written last, with the sizes of the others: the folder is made anew unless it fits
 
  host                                         guest
  play.rs ── story.rs ── system.rs ── ttyS1 ──▶ agent.sh, a service of the root

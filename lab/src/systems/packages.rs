@@ -29,11 +29,13 @@ pub struct Repository {
 
 /// Writes the repository with this package into a folder that is made anew.
 pub fn write(package: &Path, folder: &Path) -> anyhow::Result<Repository> {
-    ensure!(
-        package.is_file(),
-        "there is no package {}; `cargo xtask package` makes it, and --package names another",
-        package.display()
-    );
+    let field = |name: &str| {
+        tool::text(tool::command("dpkg-deb").arg("-f").arg(package).arg(name))
+            .map(|text| text.trim().to_owned())
+            .with_context(|| format!("{} is no Debian package that can be read", package.display()))
+    };
+    let (name, version) = (field("Package")?, field("Version")?);
+    ensure!(name == "stockade", "{} is the package {name} and should be stockade", package.display());
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
     }
@@ -42,8 +44,6 @@ pub fn write(package: &Path, folder: &Path) -> anyhow::Result<Repository> {
     for side in [&old, &new] {
         fs::create_dir_all(side).with_context(|| format!("making the folder {}", side.display()))?;
     }
-    let version =
-        tool::text(tool::command("dpkg-deb").arg("-f").arg(package).arg("Version"))?.trim().to_owned();
     let newer = format!("{version}{SUFFIX}");
     fs::copy(package, old.join("stockade.deb")).context("copying the package")?;
 

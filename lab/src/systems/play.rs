@@ -2,10 +2,13 @@
 Plays the story in each system, two at a time, and counts.
 */
 use std::{
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Mutex,
     thread,
 };
+
+use anyhow::Context;
 
 use super::{
     Release,
@@ -43,6 +46,14 @@ pub fn names() -> Vec<&'static str> {
 impl Session<'_> {
     /// Plays everything, printing a line for each step. A root that cannot be made is a failure.
     pub fn play(&self) -> anyhow::Result<Counts> {
+        // Two runs would write to each other's disks.
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("making the folder {}", self.folder.display()))?;
+        let lock = self.folder.join(".lock");
+        let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
+        lock.try_lock().with_context(|| {
+            format!("{} is in use: another run of the systems has to end before", self.folder.display())
+        })?;
         let packages = packages::write(self.package, &self.folder.join("packages"))?;
         let left = Mutex::new(self.releases.iter().copied());
         let total = Mutex::new(Counts::default());
@@ -59,6 +70,13 @@ impl Session<'_> {
             }
         });
         Ok(total.into_inner().expect("no thread panics while counting"))
+    }
+
+    /// The steps that are asked for, and those before them that they need.
+    fn steps(&self) -> impl Iterator<Item = &'static Step> {
+        let only = self.only.unwrap_or_default();
+        let end = STEPS.iter().rposition(|step| step.name.contains(only)).map_or(0, |last| last + 1);
+        STEPS[..end].iter().filter(move |step| step.is_setup || step.name.contains(only))
     }
 
     fn system(&self, release: Release, packages: &Repository) -> Counts {
@@ -80,10 +98,7 @@ impl Session<'_> {
         let system = System::new(root, packages, &self.folder)?;
         let mut story = Story::new(system, packages);
         let mut stopped = None;
-        for step in STEPS {
-            if !step.is_setup && self.only.is_some_and(|only| !step.name.contains(only)) {
-                continue;
-            }
+        for step in self.steps() {
             let (outcome, line) = match (stopped, (step.skipped_on)(root.release)) {
                 (Some(at), _) => (Outcome::Failed, format!("FAIL {{}}: not played, since this failed: {at}")),
                 (None, Some(why)) => (Outcome::Skipped, format!("skip {{}}: {why}")),
@@ -144,6 +159,20 @@ mod tests {
         assert_eq!(outcome(thirteen, Ok(String::new())), Outcome::Failed);
         assert_eq!(outcome(twelve, Ok(String::new())), Outcome::Passed);
         assert_eq!(outcome(twelve, fails("x could answer in their place y")), Outcome::Failed);
+    }
+
+    #[test]
+    fn a_step_is_played_with_those_before_it_that_it_needs() {
+        let named = |only| {
+            let (releases, package) = (&RELEASES, Path::new(""));
+            let session =
+                Session { releases, only: Some(only), package, refresh: false, folder: PathBuf::new() };
+            session.steps().map(|step| step.name).collect::<Vec<_>>()
+        };
+        assert_eq!(named("apt installs"), &names()[..1]);
+        assert_eq!(named("once enabled"), &names()[..2]);
+        assert_eq!(named("soft-reboot").len(), 3);
+        assert_eq!(named(""), names());
     }
 
     #[test]

@@ -3,11 +3,13 @@ The root of a system, made by mmdebstrap from the machine's own package source, 
 
 Everything in it is Debian's, but for four files: the agent and its unit, /etc/fstab, and a machine id that says that the
 first boot is still to come. A run that is killed leaves a folder without the file `complete`, or a temporary one beside it;
-the next run replaces the one and removes the other.
+the next run replaces the one and removes the other. A folder whose files no longer have the sizes that `complete` notes is
+replaced too.
 */
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -90,8 +92,26 @@ fn folder(systems: &Path, release: Release) -> PathBuf {
     systems.join(format!("{}-{VERSION}", release.id))
 }
 
-/// The files of a folder that is whole. The last one is written last.
-const FILES: [&str; 5] = ["disk.ext4", "vmlinuz", "initrd.img", "kernel", "complete"];
+/// The files of a folder that is whole.
+const FILES: [&str; 4] = ["disk.ext4", "vmlinuz", "initrd.img", "kernel"];
+
+/// Written last: the sizes of the files, which a full or failing disk may have cut short since.
+const COMPLETE: &str = "complete";
+
+fn sizes(folder: &Path) -> anyhow::Result<String> {
+    let mut sizes = String::new();
+    for file in FILES {
+        let path = folder.join(file);
+        let size = fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?.len();
+        sizes.push_str(&format!("{size} {file}\n"));
+    }
+    Ok(sizes)
+}
+
+fn is_whole(folder: &Path) -> bool {
+    let noted = fs::read_to_string(folder.join(COMPLETE));
+    matches!((noted, sizes(folder)), (Ok(noted), Ok(are)) if noted == are)
+}
 
 /// Makes the root unless it is there. Returns the seconds that took.
 fn ensure_made(
@@ -101,15 +121,14 @@ fn ensure_made(
     make: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<u64>> {
     let folder = folder(systems, release);
-    let whole = || FILES.iter().all(|file| folder.join(file).is_file());
-    if whole() && !refresh {
+    if is_whole(&folder) && !refresh {
         return Ok(None);
     }
     // Two runs at a time must not make one root twice, nor take each other's for a leftover.
     let lock = systems.join(format!(".{}.lock", release.id));
     let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
     lock.lock().context("waiting for another run that makes the same root")?;
-    if whole() && !refresh {
+    if is_whole(&folder) && !refresh {
         return Ok(None);
     }
     remove_leftovers(systems, release)?;
@@ -148,7 +167,9 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     let sources = fresh.join("archive.sources");
     fs::write(&sources, debian::stanza_of(release.suite)?).context("writing the package source")?;
     let archive = fresh.join("root.tar");
-    bootstrap("mmdebstrap", release, &sources, &archive)?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    bootstrap(mmdebstrap(is_root, fresh), release, &sources, &archive)?;
     let root = fresh.join("root");
     fs::create_dir(&root).context("making the folder for the root")?;
     // Owners and device nodes are recorded by fakeroot where the user is not root; both steps have to be one of its sessions.
@@ -158,8 +179,6 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
          rm -f \"$3\"; truncate -s {SIZE} \"$3\"; mke2fs -q -t ext4 -F -d \"$2\" \"$3\"",
         additions("$2"),
     );
-    // SAFETY: geteuid takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
     let mut shell = tool::command(if is_root { "sh" } else { "fakeroot" });
     shell.args(if is_root { &[][..] } else { &["sh"] }).args(["-c", &script, "sh"]);
     told(tool::output(shell.arg(&archive).arg(&root).arg(&disk))).context("writing the root to a disk")?;
@@ -170,11 +189,32 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(&root).context("removing the unpacked root")?;
     fs::remove_file(&archive).context("removing the root's archive")?;
     fs::write(fresh.join("kernel"), kernel).context("writing the kernel's release")?;
-    fs::write(fresh.join("complete"), "").context("writing that the root is complete")
+    fs::write(fresh.join(COMPLETE), sizes(fresh)?).context("writing that the root is complete")
 }
 
-fn bootstrap(program: &str, release: Release, sources: &Path, archive: &Path) -> anyhow::Result<()> {
-    let mut mmdebstrap = tool::command(program);
+/// mmdebstrap. Root's mounts the machine's /proc, /sys and /dev/shm into the root that it makes: in namespaces of its own, these and
+/// all its processes go when this run is killed. What it has unpacked lies where the next run removes it.
+fn mmdebstrap(is_root: bool, fresh: &Path) -> Command {
+    let unshared = |program: &str| {
+        let mut unshare = tool::command("unshare");
+        unshare.args(["--mount", "--mount-proc", "--pid", "--fork", "--kill-child", program]);
+        unshare
+    };
+    let works = |command: &mut Command| tool::output(command).is_ok();
+    if !is_root || !works(&mut unshared("true")) || !works(tool::command("mmdebstrap").arg("--version")) {
+        return tool::command("mmdebstrap");
+    }
+    let mut command = unshared("mmdebstrap");
+    tool::end_with_this_thread(command.env("TMPDIR", fresh));
+    command
+}
+
+fn bootstrap(
+    mut mmdebstrap: Command,
+    release: Release,
+    sources: &Path,
+    archive: &Path,
+) -> anyhow::Result<()> {
     mmdebstrap.args(["--variant=minbase", "--format=tar"]);
     mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
     told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
@@ -237,34 +277,8 @@ fn told<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
     // Megabytes of progress are no explanation: the complaints are at the end.
     let lines: Vec<&str> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(12)..].join("\n");
-    let advice = advice(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
+    let advice = debian::advice(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
     bail!("{end}{advice}")
-}
-
-fn advice(text: &str) -> Option<&'static str> {
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["No space left on device", "Disk quota exceeded"]) {
-        Some("The disk is full: free some space, or set XDG_CACHE_HOME and TMPDIR to a larger file system.")
-    } else if has(&[
-        "Could not resolve",
-        "Temporary failure resolving",
-        "Could not connect",
-        "Network is unreachable",
-    ]) {
-        Some(
-            "The package source cannot be reached: connect to the network; what is in the cache works without.",
-        )
-    } else if has(&["Unable to locate package", "has no installation candidate"]) {
-        Some("A package is gone from the archive: correct the list in lab/src/systems/root.rs.")
-    } else if has(&["does not have a Release file", "is not valid yet", "is expired"]) {
-        Some(
-            "The package source does not serve this suite, or the clock is wrong: compare /etc/apt and `date`.",
-        )
-    } else if has(&["unshare", "newuidmap", "subuid"]) {
-        Some("mmdebstrap needs user namespaces and /etc/subuid (package uidmap), or to be run as root.")
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]
@@ -283,9 +297,9 @@ mod tests {
 
     fn fill(fresh: &Path) -> anyhow::Result<()> {
         for file in FILES {
-            fs::write(fresh.join(file), "")?;
+            fs::write(fresh.join(file), file)?;
         }
-        Ok(())
+        Ok(fs::write(fresh.join(COMPLETE), sizes(fresh)?)?)
     }
 
     #[test]
@@ -303,12 +317,14 @@ mod tests {
 
         assert!(ensure_made(&systems, RELEASE, false, fill).unwrap().is_some());
         assert!(!temporary.exists() && !older.exists() && other.exists());
-        assert_eq!(fs::read_to_string(half.join("disk.ext4")).unwrap(), "");
+        assert_eq!(fs::read_to_string(half.join("disk.ext4")).unwrap(), "disk.ext4");
         let never = |_: &Path| -> anyhow::Result<()> { bail!("made again") };
         assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
         assert!(ensure_made(&systems, RELEASE, true, never).is_err());
         // The one that was there stays when a newer one cannot be made.
         assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
+        fs::write(half.join("initrd.img"), "cut").unwrap();
+        assert!(ensure_made(&systems, RELEASE, false, fill).unwrap().is_some());
         fs::remove_dir_all(systems).unwrap();
     }
 
@@ -331,6 +347,7 @@ mod tests {
         for (said, remedy) in [
             ("tar: x: Cannot write: No space left on device", "XDG_CACHE_HOME"),
             ("Temporary failure resolving 'archive.example'", "network"),
+            ("E: Failed to fetch http://a/b.deb  404  Not Found [IP: 192.0.2.1 80]", "Try again later"),
             ("E: Unable to locate package linux-image-cloud-amd64", "gone from the archive"),
             ("The repository 'x trixie Release' does not have a Release file.", "does not serve this suite"),
             ("E: newuidmap failed", "uidmap"),
@@ -346,8 +363,9 @@ mod tests {
     fn a_mmdebstrap_that_fails_or_is_missing_is_told_with_what_to_do() {
         let folder = scratch("tool");
         let (sources, archive) = (folder.join("archive.sources"), folder.join("root.tar"));
-        let said =
-            |program: &str| format!("{:#}", bootstrap(program, RELEASE, &sources, &archive).unwrap_err());
+        let said = |program: &str| {
+            format!("{:#}", bootstrap(tool::command(program), RELEASE, &sources, &archive).unwrap_err())
+        };
         let missing = said("mmdebstrap-that-nobody-has");
         assert!(missing.contains("was not found; `cargo xtask setup` installs"), "{missing}");
 

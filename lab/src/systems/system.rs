@@ -142,6 +142,7 @@ impl<'a> System<'a> {
         let complaints =
             File::create(self.console.with_extension("qemu")).context("creating a log for QEMU")?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(complaints);
+        tool::end_with_this_thread(&mut command);
         let mut qemu = command.spawn().map_err(|e| tool::explain(&e, &command))?;
         let input = qemu.stdin.take().context("QEMU's input was piped")?;
         let output = qemu.stdout.take().context("QEMU's output was piped")?;
@@ -154,7 +155,13 @@ impl<'a> System<'a> {
             }
         });
         self.running = Some(Running { qemu, input, lines });
-        self.greeted()
+        self.greeted().with_context(|| {
+            format!(
+                "booting {}, whose console is in {}; if its root is spoilt, `cargo xtask systems --refresh` makes it anew",
+                self.root.release.id,
+                self.console.display()
+            )
+        })
     }
 
     /// Waits for the agent's greeting.

@@ -17,7 +17,7 @@ use super::{SBOM, changelog, crates, maintainer, names, notices, sbom};
 use crate::workspace;
 
 /// What packages contain of the checkout.
-const SOURCES: [&str; 4] = ["packaging", "LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
+const SOURCES: [&str; 5] = ["docs", "packaging", "LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
 
 /// Fills it. `time` is in seconds since 1970.
 pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
@@ -40,8 +40,9 @@ pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
 
     let text = fs::read_to_string(root.join("CHANGELOG.md")).context("reading CHANGELOG.md")?;
     let releases = changelog::read(&text)?;
-    write("changelog.Debian.gz", &gzip(changelog::debian(&releases, &maintainer()).as_bytes())?)?;
-    write("changelog.yaml", changelog::nfpm(&releases, &maintainer()).as_bytes())?;
+    let maintainer = maintainer()?;
+    write("changelog.Debian.gz", &gzip(changelog::debian(&releases, &maintainer).as_bytes())?)?;
+    write("changelog.yaml", changelog::nfpm(&releases, &maintainer).as_bytes())?;
 
     let crates = crates::shipped()?;
     let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;

@@ -3,7 +3,7 @@ What a change can affect: `cargo xtask test --changed` plays that and no more.
 */
 use std::{collections::BTreeSet, path::Path};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use stockade_lab::tool;
 
@@ -50,6 +50,18 @@ pub fn files(base: &str) -> anyhow::Result<Vec<String>> {
         tool::text(tool::command("git").current_dir(workspace::root()).args(arguments))
             .with_context(|| format!("asking git what differs from {base}"))
     };
+    let commit = format!("{base}^{{commit}}");
+    let mut known = tool::command("git");
+    known.current_dir(workspace::root()).args([
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        &commit,
+    ]);
+    let asked = tool::finish(&mut known)?;
+    // Any other status says that git itself has a complaint, which the next question brings out.
+    ensure!(asked.status.code() != Some(1), "--changed: this checkout has no commit {base:?}");
     let mut files: BTreeSet<String> =
         git(&["diff", "--name-only", base, "--"])?.lines().map(str::to_owned).collect();
     files.extend(git(&["ls-files", "--others", "--exclude-standard"])?.lines().map(str::to_owned));
