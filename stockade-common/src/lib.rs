@@ -19,7 +19,7 @@ pub use event::{
     COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
     UNPLACED, VALUE_SHOWN, Verdict, counter_index,
 };
-pub use offsets::{ALWAYS_READ, Offsets, WHO_ASKS};
+pub use offsets::{ALWAYS_READ, OF_SECCOMP, OF_VERITY, Offsets, WHO_ASKS};
 pub use policy::{
     ANY_UID, CGROUPS_MAX, CgroupKey, DEPTH_MAX, EXCEPTIONS_MAX, Exception, ExceptionKey, Label,
     NAME_PART_MAX, NO_PLACE, NamePart, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Policy, Program,
@@ -34,7 +34,7 @@ pub use settings::{
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 
 /// Version of every layout in this crate.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Bit for reasons whose number does not fit the sets. Kernels up to 7.3 have about thirty.
 pub const LAST_BIT: u32 = 63;

@@ -19,6 +19,7 @@ guard     bpf, bpf_prog                                 keeps others from what i
 mod anchor;
 mod decide;
 mod guard;
+mod harmless;
 mod label;
 mod place;
 mod report;

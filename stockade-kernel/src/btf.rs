@@ -13,7 +13,7 @@ since 5.4.
 */
 use std::{io, os::unix::fs::FileExt, path::Path};
 
-use stockade_common::{ALWAYS_READ, Offsets, WHO_ASKS};
+use stockade_common::{ALWAYS_READ, OF_SECCOMP, OF_VERITY, Offsets, WHO_ASKS};
 use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
@@ -49,7 +49,7 @@ pub struct KernelTypes {
     pub offsets: Offsets,
     /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
     pub hook: Option<u32>,
-    /// Fields of [`Offsets::FIELDS`] that this kernel lacks.
+    /// Fields of [`Offsets::FIELDS`] that this kernel lacks and that policies with scopes or exceptions need.
     pub missing: Vec<(&'static str, &'static str)>,
 }
 
@@ -77,7 +77,7 @@ impl KernelTypes {
 
     fn read(source: &ReadAt<'_>, length: u64) -> Result<Self, Error> {
         let mut blob = Blob::new(source, length)?;
-        let mut found = Found::default();
+        let mut found = Found::NOTHING;
         let mut id = 1;
         while !found.everything() && blob.reaches(id)? {
             found.look(id, &mut blob)?;
@@ -188,7 +188,6 @@ fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>)
 
 const FIELDS: &[(&str, &str)] = Offsets::FIELDS;
 
-#[derive(Default)]
 struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
@@ -206,6 +205,13 @@ pub(crate) const TYPEDEF: u32 = 8;
 pub(crate) const FUNC: u32 = 12;
 
 impl Found {
+    const NOTHING: Self = Self {
+        reasons: Vec::new(),
+        hook: None,
+        offsets: [None; FIELDS.len()],
+        seen: [false; FIELDS.len()],
+    };
+
     fn everything(&self) -> bool {
         !self.reasons.is_empty() && self.hook.is_some() && !self.seen.contains(&false)
     }
@@ -225,7 +231,7 @@ impl Found {
             }
             STRUCT => {
                 let name = blob.string(ty.name)?;
-                // Most structs are none of these: one look at the name, not eleven.
+                // Most structs are none of these: one look at the name, not one for each field.
                 let Some(first) = FIELDS.iter().position(|(owner, _)| owner.as_bytes() == name) else {
                     return Ok(());
                 };
@@ -267,8 +273,21 @@ impl Found {
         if !has_loop(&host::kernel_release()) {
             words[ALWAYS_READ..].fill(None);
         }
-        let missing = FIELDS.iter().zip(words).filter(|(_, word)| word.is_none()).map(|(field, _)| *field);
-        let missing: Vec<_> = missing.collect();
+        // Half of the way to a digest would read the wrong bytes.
+        if words[OF_VERITY].contains(&None) {
+            words[OF_VERITY].fill(None);
+        }
+        // A kernel without this structure has no filters; one with it has listeners, and they have to be found.
+        let has_filters = self.seen[OF_SECCOMP.end - 1];
+        if !has_filters {
+            words[OF_SECCOMP].fill(None);
+        }
+        let is_needed = |at: usize| !OF_VERITY.contains(&at) && (has_filters || !OF_SECCOMP.contains(&at));
+        let missing = FIELDS.iter().zip(words).enumerate();
+        let missing: Vec<_> = missing
+            .filter(|(at, (_, word))| word.is_none() && is_needed(*at))
+            .map(|(_, (field, _))| *field)
+            .collect();
         let offsets = Offsets::from_words(&words);
         let reasons = self
             .reasons
@@ -413,6 +432,29 @@ pub(crate) mod tests {
         let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
         assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
         assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn a_kernel_without_filters_or_verity_lacks_nothing_and_half_of_either_is_none() {
+        let types = |without| KernelTypes::parse(&kernel(true, without)).unwrap();
+        let whole = types("").offsets;
+        assert!(whole.filter_listener != 0 && whole.verity_digest != 0);
+        // The blob has the change time under none of its names.
+        let lacks = |types: &KernelTypes| -> Vec<_> {
+            types.missing.iter().map(|(_, field)| *field).filter(|field| *field != "i_ctime_nsec").collect()
+        };
+        for half in ["i_verity_info", "file_digest"] {
+            let types = types(half);
+            assert!(lacks(&types).is_empty(), "{half}: {:?}", types.missing);
+            assert_eq!((types.offsets.inode_verity, types.offsets.verity_digest), (0, 0));
+        }
+        assert_eq!(lacks(&types("notif")), ["notif"]);
+        let mut without = kernel(true, "");
+        let at = without.windows(15).position(|bytes| bytes == b"seccomp_filter\0").unwrap();
+        without[at] = b'x';
+        let types = KernelTypes::parse(&without).unwrap();
+        assert!(lacks(&types).is_empty(), "{:?}", types.missing);
+        assert_eq!((types.offsets.task_seccomp, types.offsets.filter_listener), (0, 0));
     }
 
     #[test]
