@@ -108,7 +108,7 @@ offsets! {
     /// `linux_binprm.unsafe`
     bprm_unsafe: "linux_binprm"."unsafe",
     /// `task_struct.seccomp`; this one and the three that follow are all 0 on a kernel that was built without
-    /// seccomp filters
+    /// seccomp filters, and where no program gives labels
     task_seccomp: "task_struct"."seccomp",
     /// `seccomp.filter`
     seccomp_filter: "seccomp"."filter",
@@ -129,8 +129,5 @@ pub const WHO_ASKS: usize = 5;
 /// How many of [`Offsets::FIELDS`] every policy reads where the kernel has them.
 pub const ALWAYS_READ: usize = 11;
 
-/// Where in [`Offsets::FIELDS`] the fields of seccomp filters lie.
-pub const OF_SECCOMP: core::ops::Range<usize> = Offsets::FIELDS.len() - 6..Offsets::FIELDS.len() - 2;
-
-/// Where in [`Offsets::FIELDS`] the fields of fs-verity lie.
-pub const OF_VERITY: core::ops::Range<usize> = Offsets::FIELDS.len() - 2..Offsets::FIELDS.len();
+/// How many of [`Offsets::FIELDS`], the last ones, a kernel may lack: those of seccomp filters and of fs-verity.
+pub const MAY_LACK: usize = 6;

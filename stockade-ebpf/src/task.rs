@@ -165,6 +165,11 @@ impl Task {
     #[inline(always)]
     pub fn has_uprobes(self) -> bool {
         const MMF_HAS_UPROBES: u64 = 1 << 19;
+        // SAFETY: a constant that the loader has written.
+        if unsafe { read_volatile(&raw const OFFSETS.task_mm) } == 0 {
+            // Nobody can tell.
+            return true;
+        }
         // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<u64>(self.mm(), &OFFSETS.mm_flags) & MMF_HAS_UPROBES != 0 }
     }

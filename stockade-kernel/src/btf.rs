@@ -11,9 +11,9 @@ is not Aya's `Btf`, which reads and indexes everything.
 Format: Documentation/bpf/btf.rst. Since 5.2; modules aside, one blob at /sys/kernel/btf/vmlinux
 since 5.4.
 */
-use std::{io, os::unix::fs::FileExt, path::Path};
+use std::{io, os::unix::fs::FileExt, path::Path, sync::OnceLock};
 
-use stockade_common::{ALWAYS_READ, OF_SECCOMP, OF_VERITY, Offsets, WHO_ASKS};
+use stockade_common::{ALWAYS_READ, MAY_LACK, Offsets, WHO_ASKS};
 use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
@@ -45,8 +45,9 @@ pub struct KernelTypes {
     pub integrity_max: u32,
     /// `LOCKDOWN_CONFIDENTIALITY_MAX`: reasons below it belong to the confidentiality level.
     pub confidentiality_max: u32,
-    /// Where the fields that say who asks lie.
+    /// Where the fields that say who asks lie. Those of [`LATE`] are added by [`KernelTypes::find_late_fields`].
     pub offsets: Offsets,
+    late: OnceLock<Offsets>,
     /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
     pub hook: Option<u32>,
     /// Fields of [`Offsets::FIELDS`] that this kernel lacks and that policies with scopes or exceptions need.
@@ -73,6 +74,41 @@ impl KernelTypes {
             Ok(())
         };
         Self::read(&read, blob.len() as u64)
+    }
+
+    /// Finds the fields that programs read which give labels. They lie behind most other types, so that only policies with
+    /// exceptions by program look for them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the kernel has seccomp filters, and their listeners cannot be found.
+    pub(crate) fn find_late_fields(&self) -> Result<(), Error> {
+        if self.late.get().is_none() {
+            let (_, found) = ids_and_offsets(&[], &LATE)?;
+            let _ = self.late.set(self.with_late([found[0], found[1], found[2]])?);
+        }
+        Ok(())
+    }
+
+    fn with_late(&self, found: [Option<u32>; LATE.len()]) -> Result<Offsets, Error> {
+        let [earlier, listener, digest] = found;
+        let mut offsets = self.offsets;
+        if offsets.task_seccomp != 0 && offsets.seccomp_filter != 0 {
+            let (Some(earlier), Some(listener)) = (earlier, listener) else {
+                return Err(Error::Request(
+                    "this kernel keeps no seccomp_filter.notif that could be found, so exceptions by program do not work here"
+                        .into(),
+                ));
+            };
+            (offsets.filter_earlier, offsets.filter_listener) = (earlier, listener);
+        }
+        // Half of the way to a digest would read the wrong bytes.
+        offsets.verity_digest = digest.filter(|_| offsets.inode_verity != 0).unwrap_or(0);
+        Ok(offsets)
+    }
+
+    /// All offsets that were found so far.
+    pub(crate) fn known_offsets(&self) -> Offsets {
+        self.late.get().copied().unwrap_or(self.offsets)
     }
 
     fn read(source: &ReadAt<'_>, length: u64) -> Result<Self, Error> {
@@ -188,6 +224,15 @@ fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>)
 
 const FIELDS: &[(&str, &str)] = Offsets::FIELDS;
 
+/// Fields of structures that lie far behind in a kernel's types.
+pub(crate) const LATE: [(&str, &str); 3] =
+    [("seccomp_filter", "prev"), ("seccomp_filter", "notif"), ("fsverity_info", "file_digest")];
+
+/// Whether fields of this structure are among [`LATE`].
+fn is_late(owner: &str) -> bool {
+    LATE.iter().any(|(late, _)| *late == owner)
+}
+
 struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
@@ -213,7 +258,8 @@ impl Found {
     };
 
     fn everything(&self) -> bool {
-        !self.reasons.is_empty() && self.hook.is_some() && !self.seen.contains(&false)
+        let seen = FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));
+        !self.reasons.is_empty() && self.hook.is_some() && seen
     }
 
     fn look(&mut self, id: u32, blob: &mut Blob<'_>) -> Result<(), Error> {
@@ -236,6 +282,9 @@ impl Found {
                     return Ok(());
                 };
                 let owner = FIELDS[first].0;
+                if is_late(owner) {
+                    return Ok(());
+                }
                 for (at, &(of, field)) in FIELDS.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
                     if self.offsets[at].is_none() {
                         self.offsets[at] = match member_offset(&ty, field, blob, 0)? {
@@ -273,28 +322,23 @@ impl Found {
         if !has_loop(&host::kernel_release()) {
             words[ALWAYS_READ..].fill(None);
         }
-        // Half of the way to a digest would read the wrong bytes.
-        if words[OF_VERITY].contains(&None) {
-            words[OF_VERITY].fill(None);
-        }
-        // A kernel without this structure has no filters; one with it has listeners, and they have to be found.
-        let has_filters = self.seen[OF_SECCOMP.end - 1];
-        if !has_filters {
-            words[OF_SECCOMP].fill(None);
-        }
-        let is_needed = |at: usize| !OF_VERITY.contains(&at) && (has_filters || !OF_SECCOMP.contains(&at));
-        let missing = FIELDS.iter().zip(words).enumerate();
-        let missing: Vec<_> = missing
-            .filter(|(at, (_, word))| word.is_none() && is_needed(*at))
-            .map(|(_, (field, _))| *field)
-            .collect();
+        let needed = FIELDS.iter().zip(words).take(FIELDS.len() - MAY_LACK);
+        let missing: Vec<_> = needed.filter(|(_, word)| word.is_none()).map(|(field, _)| *field).collect();
         let offsets = Offsets::from_words(&words);
         let reasons = self
             .reasons
             .into_iter()
             .filter(|r| !r.enum_name.ends_with("_MAX") && r.enum_name != "LOCKDOWN_NONE")
             .collect();
-        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook, missing })
+        Ok(KernelTypes {
+            reasons,
+            integrity_max,
+            confidentiality_max,
+            offsets,
+            late: OnceLock::new(),
+            hook: self.hook,
+            missing,
+        })
     }
 }
 
@@ -435,26 +479,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_kernel_without_filters_or_verity_lacks_nothing_and_half_of_either_is_none() {
+    fn a_kernel_without_filters_or_verity_is_enough_and_half_of_either_is_not_used() {
         let types = |without| KernelTypes::parse(&kernel(true, without)).unwrap();
-        let whole = types("").offsets;
-        assert!(whole.filter_listener != 0 && whole.verity_digest != 0);
-        // The blob has the change time under none of its names.
-        let lacks = |types: &KernelTypes| -> Vec<_> {
-            types.missing.iter().map(|(_, field)| *field).filter(|field| *field != "i_ctime_nsec").collect()
-        };
-        for half in ["i_verity_info", "file_digest"] {
-            let types = types(half);
-            assert!(lacks(&types).is_empty(), "{half}: {:?}", types.missing);
-            assert_eq!((types.offsets.inode_verity, types.offsets.verity_digest), (0, 0));
-        }
-        assert_eq!(lacks(&types("notif")), ["notif"]);
-        let mut without = kernel(true, "");
-        let at = without.windows(15).position(|bytes| bytes == b"seccomp_filter\0").unwrap();
-        without[at] = b'x';
-        let types = KernelTypes::parse(&without).unwrap();
-        assert!(lacks(&types).is_empty(), "{:?}", types.missing);
-        assert_eq!((types.offsets.task_seccomp, types.offsets.filter_listener), (0, 0));
+        let whole = types("").with_late([Some(1), Some(2), Some(3)]).unwrap();
+        assert_eq!((whole.filter_earlier, whole.filter_listener, whole.verity_digest), (1, 2, 3));
+        assert!(types("").with_late([Some(1), None, Some(3)]).is_err(), "filters without a listener");
+        let without = types("filter").with_late([None; 3]).unwrap();
+        assert_eq!((without.filter_listener, without.verity_digest), (0, 0));
+        let half = types("i_verity_info").with_late([Some(1), Some(2), Some(3)]).unwrap();
+        assert_eq!((half.inode_verity, half.verity_digest), (0, 0));
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
 /// content, or nothing that the kernel side can read on this kernel.
 #[must_use]
 pub fn is_forgeable(executable: &Executable, types: &KernelTypes) -> bool {
-    executable.program.flags & Program::VERITY == 0 || types.offsets.verity_digest == 0
+    executable.program.flags & Program::VERITY == 0 || types.known_offsets().verity_digest == 0
 }
 
 /// A digest as it lies in memory.
