@@ -250,12 +250,8 @@ pub(crate) const TYPEDEF: u32 = 8;
 pub(crate) const FUNC: u32 = 12;
 
 impl Found {
-    const NOTHING: Self = Self {
-        reasons: Vec::new(),
-        hook: None,
-        offsets: [None; FIELDS.len()],
-        seen: [false; FIELDS.len()],
-    };
+    const NOTHING: Self =
+        Self { reasons: Vec::new(), hook: None, offsets: [None; FIELDS.len()], seen: [false; FIELDS.len()] };
 
     fn everything(&self) -> bool {
         let seen = FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));

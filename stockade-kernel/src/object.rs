@@ -272,7 +272,8 @@ impl Object {
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
-        let offsets: Vec<u8> = types.known_offsets().words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let offsets: Vec<u8> =
+            types.known_offsets().words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let lookups = u32::from(lookups_can_be_busy(&host::kernel_release())).to_ne_bytes();
         elf.patch_map_data(HashMap::from([

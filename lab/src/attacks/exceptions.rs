@@ -100,7 +100,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Holds,
         || {
             let mut last = Went::Through;
-            for variable in ["LD_PRELOAD", "OPENSSL_CONF", "MODPROBE_OPTIONS", "PYTHONPATH", "LANGUAGE", "PATHS"] {
+            for variable in
+                ["LD_PRELOAD", "OPENSSL_CONF", "MODPROBE_OPTIONS", "PYTHONPATH", "LANGUAGE", "PATHS"]
+            {
                 last = started(|command| _ = command.env(variable, "/tmp"))?.went;
                 if matches!(last, Went::Reached(_)) {
                     break;
@@ -183,7 +185,10 @@ pub(super) fn enforce() -> Result<()> {
     fs::create_dir_all(Path::new(POLICY).parent().context("it is in a folder")?)?;
     fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))?;
     stockade(&["enforce"])?.exits(0)?;
-    ensure!(Excepted::start(WAITS, |_| ())?.gets_through()?, "before the attack, the program is not excepted");
+    ensure!(
+        Excepted::start(WAITS, |_| ())?.gets_through()?,
+        "before the attack, the program is not excepted"
+    );
     let harmless = |command: &mut Command| {
         command.envs([("PATH", "/bin"), ("LC_ALL", "C"), ("LISTEN_FDS", "1"), ("SYSTEMD_EXEC_PID", "1")]);
     };
@@ -294,7 +299,9 @@ impl Excepted {
     fn goes_on_after<T>(self, attempt: io::Result<T>) -> Result<Tried> {
         let through = self.gets_through()?;
         match attempt {
-            Ok(_) if through => Ok(Went::Reached("/dev/mem, by the hands of the excepted program".into()).into()),
+            Ok(_) if through => {
+                Ok(Went::Reached("/dev/mem, by the hands of the excepted program".into()).into())
+            }
             Ok(_) => Tried::through(),
             Err(error) => {
                 ensure!(through, "an access that was refused cost the program its exception");
@@ -350,8 +357,9 @@ fn supervised() -> io::Result<()> {
     let mut filter = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW }];
     let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
     // SAFETY: a live program of one instruction.
-    let listener =
-        checked(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &raw const program) })?;
+    let listener = checked(unsafe {
+        libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &raw const program)
+    })?;
     let listener = i32::try_from(listener).map_err(io::Error::other)?;
     // SAFETY: the descriptor that was just made.
     check(unsafe { libc::fcntl(listener, libc::F_SETFD, 0) }).map(drop)
