@@ -147,6 +147,8 @@ boots! {
     SealAttacked "seal-attacked" GENERIC;
     /// The same, for attacks on exceptions and grants of what is sealed.
     SealAttackedExceptions "seal-attacked-except" GENERIC;
+    /// The same, for attacks on programs that what is sealed excepts.
+    SealAttackedPrograms "seal-attacked-programs" GENERIC;
     /// The same with two processors.
     SealAttackedTwoProcessors "seal-attacked-two" Facts { hardware: Hardware::TWO_PROCESSORS, ..GENERIC };
     /// As distributed, for scenarios in which `seal` fails, the last of which may succeed.

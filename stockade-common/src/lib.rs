@@ -19,7 +19,7 @@ pub use event::{
     COUNTERS, EVENT_BUFFER_BYTES, Event, LOST, NO_REASON, SETTINGS_AUDITED, SETTINGS_REFUSED, SettingEvent,
     UNPLACED, VALUE_SHOWN, Verdict, counter_index,
 };
-pub use offsets::{ALWAYS_READ, Offsets, WHO_ASKS};
+pub use offsets::{ALWAYS_READ, MAY_LACK, Offsets, WHO_ASKS};
 pub use policy::{
     ANY_UID, CGROUPS_MAX, CgroupKey, DEPTH_MAX, EXCEPTIONS_MAX, Exception, ExceptionKey, Label,
     NAME_PART_MAX, NO_PLACE, NamePart, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Policy, Program,

@@ -87,6 +87,40 @@ offsets! {
     inode_ctime: "inode"."i_ctime_sec",
     /// Nanoseconds of it: `inode.i_ctime_nsec` since 6.11, before that eight bytes further
     inode_ctime_nsec: "inode"."i_ctime_nsec",
+    /// `task_struct.real_parent`
+    task_parent: "task_struct"."real_parent",
+    /// `task_struct.self_exec_id`, which moves with every execve(2)
+    task_exec_id: "task_struct"."self_exec_id",
+    /// `task_struct.files`
+    task_files: "task_struct"."files",
+    /// `files_struct.next_fd`: every descriptor below it is open
+    files_next: "files_struct"."next_fd",
+    /// `files_struct.fdt`
+    files_table: "files_struct"."fdt",
+    /// `files_struct.open_fds_init`: which of the first 64 descriptors are open, as long as the table has no more
+    files_open: "files_struct"."open_fds_init",
+    /// `fdtable.max_fds`
+    table_size: "fdtable"."max_fds",
+    /// `mm_struct.flags`
+    mm_flags: "mm_struct"."flags",
+    /// `inode.i_writecount`
+    inode_writers: "inode"."i_writecount",
+    /// `linux_binprm.unsafe`
+    bprm_unsafe: "linux_binprm"."unsafe",
+    /// `task_struct.seccomp`; this one and the three that follow are all 0 on a kernel that was built without
+    /// seccomp filters, and where no program gives labels
+    task_seccomp: "task_struct"."seccomp",
+    /// `seccomp.filter`
+    seccomp_filter: "seccomp"."filter",
+    /// `seccomp_filter.prev`
+    filter_earlier: "seccomp_filter"."prev",
+    /// `seccomp_filter.notif`
+    filter_listener: "seccomp_filter"."notif",
+    /// `inode.i_verity_info`; this one and the next are both 0 on kernels that keep it elsewhere (since 6.18)
+    /// or were built without fs-verity
+    inode_verity: "inode"."i_verity_info",
+    /// `fsverity_info.file_digest`
+    verity_digest: "fsverity_info"."file_digest",
 }
 
 /// How many of [`Offsets::FIELDS`] say who asks: no program works without them.
@@ -94,3 +128,6 @@ pub const WHO_ASKS: usize = 5;
 
 /// How many of [`Offsets::FIELDS`] every policy reads where the kernel has them.
 pub const ALWAYS_READ: usize = 11;
+
+/// How many of [`Offsets::FIELDS`], the last ones, a kernel may lack: those of seccomp filters and of fs-verity.
+pub const MAY_LACK: usize = 6;

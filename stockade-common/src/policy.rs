@@ -334,10 +334,13 @@ pub struct Program {
     pub flags: u32,
     /// Zero.
     pub pad: u32,
+    /// The digest that fs-verity has to have measured, with [`Program::VERITY`].
+    pub digest: [u64; 4],
 }
 
 impl Program {
-    /// The content is bound by fs-verity: that is demanded, and the change time does not matter.
+    /// The content is bound by fs-verity. Where the kernel's measurement can be read, it has to be [`Program::digest`], and
+    /// the change time does not matter. Elsewhere the file has to be under fs-verity and unchanged.
     pub const VERITY: u32 = 1;
     /// Children that the program forks get a label as well.
     pub const INHERIT: u32 = 2;
@@ -355,15 +358,27 @@ pub struct Label {
     pub device: u32,
     /// Bits [`Label::INHERITED`] and so on.
     pub flags: u32,
+    /// The process's `self_exec_id` when it was labelled. The label is void once the process has executed something else, also
+    /// if it could not be deleted then.
+    pub exec_id: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Label {
+    /// No label: memory that was made for one.
+    pub const NONE: Self = Self { inode: 0, device: 0, flags: 0, exec_id: 0, pad: 0 };
     /// Forked off a process with the label.
     pub const INHERITED: u32 = 1;
     /// Worth nothing: another process could have changed this one's memory.
     pub const LOST: u32 = 2;
     /// Children that this process forks get the label.
     pub const HANDS_ON: u32 = 4;
+    /// A child of a labelled process, which has copies of its descriptors and memory until it executes something. The label
+    /// excepts from nothing; the child is guarded like its parent.
+    pub const GUARDED: u32 = 8;
+    /// Such a child that shares the memory itself: whoever changes the child's changes the parent's.
+    pub const SHARES_MEMORY: u32 = 16;
 }
 
 const _: () = assert!(size_of::<Words>() == 56);
@@ -373,4 +388,5 @@ const _: () = assert!(size_of::<PathKey>() == 264);
 const _: () = assert!(size_of::<Pattern>() == 160);
 const _: () = assert!(size_of::<ExceptionKey>() == 32);
 const _: () = assert!(size_of::<UntilKey>() == 40);
-const _: () = assert!(size_of::<Label>() == 16);
+const _: () = assert!(size_of::<Program>() == 56);
+const _: () = assert!(size_of::<Label>() == 24);

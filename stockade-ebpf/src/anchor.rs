@@ -114,30 +114,27 @@ fn together(reason: u32, words: &Words, sealed: Option<Decision>) -> i32 {
     if matches!(decision.verdict, Verdict::Refused) { REFUSED } else { GOES_ON }
 }
 
-/// As [`label::bprm_committed_creds`].
+/// Labels a process that executes a program, as [`label::bprm_committed_creds`].
 #[lsm_cgroup(hook = "bprm_committed_creds")]
 pub fn sealed_label(ctx: LsmContext) -> i32 {
-    label::executes(ctx.arg(0));
+    label::on_exec(ctx.arg(0));
     GOES_ON
 }
 
-/// As [`label::task_alloc`].
+/// Labels a child, as [`label::task_alloc`].
 #[lsm_cgroup(hook = "task_alloc")]
 pub fn sealed_hand_on(ctx: LsmContext) -> i32 {
-    label::is_made(ctx.arg(0), ctx.arg(1));
-    GOES_ON
+    if label::on_fork(ctx.arg(0), ctx.arg(1)) { GOES_ON } else { REFUSED }
 }
 
-/// As [`label::ptrace_access_check`].
+/// Refuses access to a labelled process, where [`label::ptrace_access_check`] takes the label away.
 #[lsm_cgroup(hook = "ptrace_access_check")]
 pub fn sealed_traced(ctx: LsmContext) -> i32 {
-    label::is_reached_for(ctx.arg(0), ctx.arg(1));
-    GOES_ON
+    if label::on_ptrace_access(ctx.arg(0), ctx.arg(1), true) { GOES_ON } else { REFUSED }
 }
 
-/// As [`label::ptrace_traceme`].
+/// Keeps a labelled process from handing itself over, where [`label::ptrace_traceme`] takes the label away.
 #[lsm_cgroup(hook = "ptrace_traceme")]
 pub fn sealed_trace_me(ctx: LsmContext) -> i32 {
-    label::hands_itself(ctx.arg(0));
-    GOES_ON
+    if label::on_ptrace_traceme(ctx.arg(0), true) { GOES_ON } else { REFUSED }
 }

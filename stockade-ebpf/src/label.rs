@@ -2,12 +2,23 @@
 What a process is known to execute, decided when it executes it.
 
 The link that the kernel shows as /proc/PID/exe is not asked: root can change it. A process gets a label when it
-executes a program that the policy in force speaks of and that is still the file that was looked at, unless it
-was told to load other code with it or is being traced. It loses it with the next program it executes, and
-when another process gets hold of it that could change its memory.
+executes a program that the policy in force speaks of and that is still the file that was looked at, unless something that
+comes along could decide what the program does: a variable that is not known to be harmless, a tracer, a supervisor of its
+system calls, somebody who has the file open for writing or shares its root, a closed standard descriptor. It loses the
+label with the next program it executes.
 
-The label is one per process, kept with its first thread. Children start without, unless the policy says
-that they inherit it.
+Nobody else gets hold of a labelled process. Sealed, an access to its memory, registers or descriptors is refused; applied
+only, it costs the label. Its children have copies of both, or share them, until they execute something: they are guarded
+in the same way by a label that excepts from nothing.
+
+```text
+                     label of the child          reached, sealed    reached, not sealed
+fork                 GUARDED, or INHERITED       refused            costs the label
+clone(CLONE_VM)      GUARDED | SHARES_MEMORY     refused            costs the parent's label; refused if that one is not found
+```
+
+The label is one per process, kept with its first thread. A lookup that may have failed for another reason than that there
+is none is taken for what is safe: no exception, and no access.
 */
 use aya_ebpf::{
     helpers::generated::{bpf_loop, bpf_probe_read_user_str, bpf_task_storage_delete, bpf_task_storage_get},
@@ -15,13 +26,21 @@ use aya_ebpf::{
     maps::HashMap,
     programs::LsmContext,
 };
-use core::{ffi::c_void, mem::MaybeUninit, ptr::null_mut};
+use core::{
+    ffi::c_void,
+    mem::MaybeUninit,
+    ptr::{null_mut, read_volatile},
+};
 use stockade_common::{EXCEPTIONS_MAX, Label, Program, ProgramKey};
 
 use crate::{
     decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_in_force},
-    task::{Binprm, Task},
+    harmless::is_harmless,
+    task::{Binprm, File, Task},
 };
+
+const EPERM: i32 = 1;
+const EAGAIN: i32 = 11;
 
 #[map]
 static PROGRAMS: HashMap<ProgramKey, Program> = 
@@ -60,46 +79,89 @@ fn labels() -> *mut c_void {
     (&raw mut LABELS).cast()
 }
 
+/// Written by the loader: 1 where a lookup in task storage also finds nothing while another is under way on the processor, as
+/// on kernels before 6.2.
+#[unsafe(no_mangle)]
+static LOOKUPS_CAN_BE_BUSY: u32 = 0;
+
+/// There may be a label: the storage could not be asked.
+struct Unknown;
+
+/// The label of a process, by its first thread; none also where the storage could not be asked.
 #[inline(always)]
 fn of(task: Task) -> Option<&'static mut Label> {
     // SAFETY: a task that the kernel handed out; without CREATE nothing is made.
-    unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }
+    let label = unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }?;
+    if is_void(label, task) { None } else { Some(label) }
 }
 
+/// Whether it says nothing: made to look whether there is one, or left over from an earlier program.
 #[inline(always)]
-fn set(task: Task, label: Label) {
-    let mut label = label;
-    // SAFETY: as above; the value has the size that the map says.
-    let there = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut label).cast(), CREATE) };
-    // SAFETY: what is there may be an older label.
-    if let Some(there) = unsafe { there.cast::<Label>().as_mut() } {
-        *there = label;
+fn is_void(label: &Label, task: Task) -> bool {
+    label.inode == 0 || label.exec_id != task.exec_id()
+}
+
+/// The label of a process, by its first thread.
+#[inline(always)]
+fn find(task: Task) -> Result<Option<&'static mut Label>, Unknown> {
+    if let Some(label) = of(task) {
+        return Ok(Some(label));
+    }
+    // SAFETY: a constant that the loader has written.
+    if unsafe { read_volatile(&raw const LOOKUPS_CAN_BE_BUSY) } == 0 {
+        return Ok(None);
+    }
+    let mut none = Label::NONE;
+    // SAFETY: a task that the kernel handed out; the value has the size that the map says. Where there is none an empty one is
+    // made, so that null has one meaning.
+    let label = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut none).cast(), CREATE) };
+    // SAFETY: points into the storage.
+    match unsafe { label.cast::<Label>().as_mut() } {
+        None => Err(Unknown),
+        Some(label) => Ok(if is_void(label, task) { None } else { Some(label) }),
     }
 }
 
-/// The label of the process that asks.
+/// Whether the label is there now.
+#[inline(always)]
+fn set(task: Task, label: Label) -> bool {
+    let mut label = label;
+    // SAFETY: a task that the kernel handed out; the value has the size that the map says.
+    let there = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut label).cast(), CREATE) };
+    // SAFETY: what is there may be an older label.
+    let Some(there) = (unsafe { there.cast::<Label>().as_mut() }) else { return false };
+    *there = label;
+    true
+}
+
+/// The label by which the process that asks is excepted.
 #[inline(always)]
 pub fn of_current() -> Option<Label> {
-    of(Task::current().leader()).map(|label| *label)
+    let task = Task::current();
+    let label = of(task.leader())?;
+    // A uprobe can change memory, and nobody is asked about it.
+    if label.flags & Label::GUARDED != 0 || task.has_uprobes() { None } else { Some(*label) }
 }
 
 /// `bprm_committed_creds(bprm)`: the process has become another program.
 #[lsm(hook = "bprm_committed_creds")]
 pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
-    executes(ctx.arg(0));
+    on_exec(ctx.arg(0));
     0
 }
 
 /// The current process executes what this `linux_binprm` says.
 #[inline(always)]
-pub fn executes(bprm: *const u8) {
+pub fn on_exec(bprm: *const u8) {
     let bprm = Binprm::from_argument(bprm);
     // Since the other threads are gone, this one is the first.
     let task = Task::current();
     match label_for(task, bprm) {
-        Some(label) => set(task, label),
+        Some(label) => {
+            set(task, label);
+        }
         None => {
-            // SAFETY: the current task; there may be nothing to delete.
+            // SAFETY: the current task. There may be nothing to delete; what cannot be deleted is void by its number.
             unsafe { bpf_task_storage_delete(labels(), task.pointer()) };
         }
     }
@@ -114,18 +176,37 @@ fn label_for(task: Task, bprm: Binprm) -> Option<Label> {
     let key = ProgramKey { generation, inode: id.inode, device: id.device, pad: 0 };
     // SAFETY: entries of a policy in force are not written.
     let program = unsafe { PROGRAMS.get(key) }?;
-    let unchanged = if program.flags & Program::VERITY != 0 {
-        file.has_verity()
-    } else {
-        (program.ctime, program.ctime_nsec) == (file.ctime(), file.ctime_nsec())
-    };
-    let same_number =
-        program.flags & Program::NO_GENERATION != 0 || program.inode_generation == file.generation();
-    if !unchanged || !same_number || task.is_traced() || loads_other_code(bprm) {
+    if !is_same_file(program, file) || is_influenced(task, bprm, file) {
         return None;
     }
     let hands_on = if program.flags & Program::INHERIT != 0 { Label::HANDS_ON } else { 0 };
-    Some(Label { inode: id.inode, device: id.device, flags: hands_on })
+    Some(Label { inode: id.inode, device: id.device, flags: hands_on, exec_id: task.exec_id(), pad: 0 })
+}
+
+/// Whether this is the file that was looked at, with the same content. Only a digest of fs-verity proves the content: root can
+/// set a change time.
+#[inline(always)]
+fn is_same_file(program: &Program, file: File) -> bool {
+    let same_number =
+        program.flags & Program::NO_GENERATION != 0 || program.inode_generation == file.generation();
+    let has_verity = program.flags & Program::VERITY != 0;
+    let same_content = if has_verity && File::can_read_digests() {
+        file.has_digest(&program.digest)
+    } else {
+        (program.ctime, program.ctime_nsec) == (file.ctime(), file.ctime_nsec())
+    };
+    same_number && same_content && (!has_verity || file.has_verity())
+}
+
+/// Whether something comes along with the program, or has hold of the process, that could decide what it does.
+#[inline(always)]
+fn is_influenced(task: Task, bprm: Binprm, file: File) -> bool {
+    task.is_traced()
+        || task.is_supervised()
+        || !task.has_standard_descriptors()
+        || bprm.shares_root()
+        || file.has_writer()
+        || has_unknown_variables(bprm)
 }
 
 /// Pieces of strings that are looked at; a process with more gets no label.
@@ -153,13 +234,13 @@ struct Scan {
 
 const UNDONE: u32 = 0;
 const HARMLESS: u32 = 1;
-const LOADS: u32 = 2;
+const UNKNOWN: u32 = 2;
 
-/// Whether the environment tells the dynamic loader or the C library to load code from elsewhere, or cannot be read.
+/// Whether the environment has a variable that is not known to be harmless, or cannot be read.
 ///
 /// The strings lie one after the other on the new program's stack: arguments, then environment.
 #[inline(always)]
-fn loads_other_code(bprm: Binprm) -> bool {
+fn has_unknown_variables(bprm: Binprm) -> bool {
     let (arguments, environment) = (bprm.arguments(), bprm.environment());
     let all = arguments.wrapping_add(environment);
     let mut scan = Scan { at: bprm.strings(), strings: 0, arguments, all, begins: 1, found: UNDONE };
@@ -170,7 +251,7 @@ fn loads_other_code(bprm: Binprm) -> bool {
 
 /// Looks at one piece. Anything but 0 ends the loop.
 extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
-    // SAFETY: what loads_other_code handed over.
+    // SAFETY: what has_unknown_variables handed over.
     let scan = unsafe { &mut *scan };
     if scan.strings >= scan.all {
         scan.found = HARMLESS;
@@ -183,9 +264,10 @@ extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
     let length =
         unsafe { bpf_probe_read_user_str(piece.as_mut_ptr().cast(), PIECE as u32, scan.at as *const c_void) };
     // SAFETY: the kernel has filled it: what a string does not need is what was there, and any bytes are a value.
-    let begin = unsafe { (*piece.as_ptr())[0] };
-    if length <= 0 || scan.begins != 0 && scan.strings >= scan.arguments && is_loaders(begin) {
-        scan.found = LOADS;
+    let piece = unsafe { &*piece.as_ptr() };
+    let is_variable = scan.begins != 0 && scan.strings >= scan.arguments;
+    if length <= 0 || is_variable && !is_harmless([piece[0], piece[1], piece[2]]) {
+        scan.found = UNKNOWN;
         return 1;
     }
     if (length as usize) < PIECE {
@@ -200,23 +282,6 @@ extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
     0
 }
 
-/// Variables with which code can be brought into a program from outside, by their first eight letters: `LD_*`, and
-/// glibc's `GCONV_PATH`, `GLIBC_TUNABLES`, `LOCPATH` and `NLSPATH`.
-#[inline(always)]
-fn is_loaders(begin: u64) -> bool {
-    let is = |word: &[u8]| {
-        let mut value = 0;
-        let mut n = word.len();
-        while n > 0 {
-            n -= 1;
-            value = value << 8 | word[n] as u64;
-        }
-        let mask = if word.len() == 8 { u64::MAX } else { (1 << (8 * word.len())) - 1 };
-        begin & mask == value
-    };
-    is(b"LD_") || is(b"GCONV_") || is(b"GLIBC_") || is(b"LOCPATH=") || is(b"NLSPATH=")
-}
-
 /// `task_alloc(task, clone_flags)`: a process or a thread is made.
 #[lsm(hook = "task_alloc")]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
@@ -224,22 +289,36 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
-    is_made(ctx.arg(0), ctx.arg(1));
-    0
+    if on_fork(ctx.arg(0), ctx.arg(1)) { 0 } else { -EAGAIN }
 }
 
-/// The current process makes this task with these flags.
+/// The current process makes this task with these flags. Whether it may: a child that cannot be guarded is not made.
 #[inline(always)]
-pub fn is_made(task: *const u8, flags: u64) {
+pub fn on_fork(task: *const u8, flags: u64) -> bool {
+    const CLONE_VM: u64 = 0x0000_0100;
     const CLONE_THREAD: u64 = 0x0001_0000;
     // Threads have the label of the first.
     if flags & CLONE_THREAD != 0 {
-        return;
+        return true;
     }
-    let Some(label) = of_current() else { return };
-    if label.flags & Label::HANDS_ON != 0 {
-        set(Task::from_argument(task), Label { flags: label.flags | Label::INHERITED, ..label });
+    let label = match find(Task::current().leader()) {
+        Err(Unknown) => return false,
+        Ok(None) => return true,
+        Ok(Some(label)) => *label,
+    };
+    if label.flags & Label::LOST != 0 {
+        return true;
     }
+    let shares_memory = flags & CLONE_VM != 0;
+    // Of those that share memory one is excepted: the first.
+    let inherits = label.flags & (Label::HANDS_ON | Label::GUARDED) == Label::HANDS_ON && !shares_memory;
+    let flags = if inherits {
+        label.flags | Label::INHERITED
+    } else {
+        let shares_memory = if shares_memory { Label::SHARES_MEMORY } else { 0 };
+        label.flags & Label::INHERITED | Label::GUARDED | shares_memory
+    };
+    set(Task::from_argument(task), Label { flags, ..label })
 }
 
 /// `ptrace_access_check(child, mode)`: somebody wants a process's memory, registers or descriptors.
@@ -249,17 +328,15 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
-    is_reached_for(ctx.arg(0), ctx.arg(1));
-    0
+    if on_ptrace_access(ctx.arg(0), ctx.arg(1), false) { 0 } else { -EPERM }
 }
 
-/// The current process wants to get at this one, in this way.
+/// The current process wants to get at this one, in this way. Whether it may.
 #[inline(always)]
-pub fn is_reached_for(child: *const u8, mode: u32) {
+pub fn on_ptrace_access(child: *const u8, mode: u32, sealed: bool) -> bool {
     const PTRACE_MODE_ATTACH: u32 = 2;
-    if mode & PTRACE_MODE_ATTACH != 0 {
-        fall_into(of_current(), Task::from_argument(child).leader());
-    }
+    mode & PTRACE_MODE_ATTACH == 0
+        || hand_over(label_or_none(Task::current()), Task::from_argument(child).leader(), sealed)
 }
 
 /// `ptrace_traceme(parent)`: the process hands itself to its parent.
@@ -269,26 +346,57 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier as i32;
     }
-    hands_itself(ctx.arg(0));
-    0
+    if on_ptrace_traceme(ctx.arg(0), false) { 0 } else { -EPERM }
 }
 
-/// The current process hands itself to this one.
+/// The current process hands itself to this one. Whether it may.
 #[inline(always)]
-pub fn hands_itself(parent: *const u8) {
-    let parent = of(Task::from_argument(parent).leader()).map(|label| *label);
-    fall_into(parent, Task::current().leader());
+pub fn on_ptrace_traceme(parent: *const u8, sealed: bool) -> bool {
+    hand_over(label_or_none(Task::from_argument(parent)), Task::current().leader(), sealed)
 }
 
-/// Takes away a process's label, unless whoever gets hold of it has the same.
+/// The label of a thread's process, or an empty one. No `Option`: the verifier does not let programs copy what was never set.
 #[inline(always)]
-fn fall_into(hands: Option<Label>, process: Task) {
-    let Some(label) = of(process) else { return };
-    let same = hands.is_some_and(|hands| {
-        (hands.inode, hands.device) == (label.inode, label.device)
-            && hands.flags & (Label::LOST | Label::INHERITED) == label.flags & Label::INHERITED
-    });
-    if !same {
+fn label_or_none(task: Task) -> Label {
+    match of(task.leader()) {
+        Some(label) => *label,
+        None => Label::NONE,
+    }
+}
+
+/// Whether a process may fall into these hands. A process that executes the same program may have it. Anybody else
+/// may not where the policy is sealed; otherwise it costs the label.
+#[inline(always)]
+fn hand_over(hands: Label, process: Task, sealed: bool) -> bool {
+    let label = match find(process) {
+        Err(Unknown) => return false,
+        Ok(None) => return true,
+        Ok(Some(label)) => label,
+    };
+    let shares_memory = label.flags & Label::SHARES_MEMORY != 0;
+    if label.flags & Label::LOST != 0 && !shares_memory {
+        return true;
+    }
+    // An empty label has no inode number.
+    let same = (hands.inode, hands.device) == (label.inode, label.device)
+        && hands.flags & (Label::LOST | Label::INHERITED | Label::GUARDED) == label.flags & Label::INHERITED;
+    if same {
+        return true;
+    }
+    if sealed {
+        return false;
+    }
+    if !shares_memory {
         label.flags |= Label::LOST;
+        return true;
+    }
+    // The memory is also that of a process with an exception: usually of the one that made this one.
+    let owner = process.parent().leader();
+    match of(owner) {
+        Some(label) if label.flags & Label::GUARDED == 0 && owner.shares_memory_with(process) => {
+            label.flags |= Label::LOST;
+            true
+        }
+        _ => false,
     }
 }

@@ -24,6 +24,7 @@ mod anchor;
 mod decide;
 mod dialogue;
 mod guard;
+mod harmless;
 mod label;
 mod place;
 mod report;

@@ -40,6 +40,22 @@ static OFFSETS: Offsets = Offsets {
     inode_generation: 0,
     inode_ctime: 0,
     inode_ctime_nsec: 0,
+    task_parent: 0,
+    task_exec_id: 0,
+    task_files: 0,
+    files_next: 0,
+    files_table: 0,
+    files_open: 0,
+    table_size: 0,
+    mm_flags: 0,
+    inode_writers: 0,
+    bprm_unsafe: 0,
+    task_seccomp: 0,
+    seccomp_filter: 0,
+    filter_earlier: 0,
+    filter_listener: 0,
+    inode_verity: 0,
+    verity_digest: 0,
 };
 
 /// The task that asks.
@@ -122,6 +138,93 @@ impl Task {
         unsafe { *field::<u32>(self.0, &OFFSETS.task_ptrace) != 0 }
     }
 
+    /// Number of programs that it and its ancestors executed before.
+    #[inline(always)]
+    pub fn exec_id(self) -> u32 {
+        // SAFETY: loads through BTF pointers read zero instead of faulting. The lower half of eight bytes.
+        unsafe { *field(self.0, &OFFSETS.task_exec_id) }
+    }
+
+    /// The task that made it, or the one that took it over when that one ended.
+    #[inline(always)]
+    pub fn parent(self) -> Self {
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        Self(unsafe { *field(self.0, &OFFSETS.task_parent) })
+    }
+
+    #[inline(always)]
+    fn mm(self) -> *const u8 {
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe { *field(self.0, &OFFSETS.task_mm) }
+    }
+
+    /// Whether both have the same memory.
+    #[inline(always)]
+    pub fn shares_memory_with(self, other: Self) -> bool {
+        self.mm() == other.mm()
+    }
+
+    /// Whether the kernel has set a uprobe in its memory. The bit stays when the probe goes, until a breakpoint is hit that no
+    /// probe belongs to.
+    #[inline(always)]
+    pub fn has_uprobes(self) -> bool {
+        const MMF_HAS_UPROBES: u64 = 1 << 19;
+        // SAFETY: a constant that the loader has written.
+        if unsafe { read_volatile(&raw const OFFSETS.task_mm) } == 0 {
+            // Nobody can tell.
+            return true;
+        }
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe { *field::<u64>(self.mm(), &OFFSETS.mm_flags) & MMF_HAS_UPROBES != 0 }
+    }
+
+    /// Whether somebody answers system calls in the kernel's place: a seccomp filter with a listener. So is a task with more
+    /// filters than are looked at.
+    #[inline(always)]
+    pub fn is_supervised(self) -> bool {
+        const FILTERS: u32 = 32;
+        // SAFETY: a constant that the loader has written.
+        if unsafe { read_volatile(&raw const OFFSETS.filter_listener) } == 0 {
+            // This kernel was built without filters.
+            return false;
+        }
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe {
+            let seccomp: *const u8 = field(self.0, &OFFSETS.task_seccomp);
+            let mut filter: *const u8 = *field(seccomp, &OFFSETS.seccomp_filter);
+            let mut at = 0;
+            while at < FILTERS {
+                if filter.is_null() {
+                    return false;
+                }
+                if !(*field::<*const u8>(filter, &OFFSETS.filter_listener)).is_null() {
+                    return true;
+                }
+                filter = *field(filter, &OFFSETS.filter_earlier);
+                at += 1;
+            }
+        }
+        true
+    }
+
+    /// Whether the descriptors 0, 1 and 2 are open, as far as that can be seen: of a table of more than 64 descriptors nothing
+    /// is known until the process has opened a file by itself.
+    #[inline(always)]
+    pub fn has_standard_descriptors(self) -> bool {
+        const STANDARD: u64 = 0b111;
+        const EMBEDDED: u32 = 64;
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe {
+            let files: *const u8 = *field(self.0, &OFFSETS.task_files);
+            if *field::<u32>(files, &OFFSETS.files_next) > 2 {
+                return true;
+            }
+            let table: *const u8 = *field(files, &OFFSETS.files_table);
+            *field::<u32>(table, &OFFSETS.table_size) == EMBEDDED
+                && *field::<u64>(files, &OFFSETS.files_open) & STANDARD == STANDARD
+        }
+    }
+
     /// Its cgroup in the hierarchy of version 2.
     #[inline(always)]
     pub fn cgroup(self) -> Cgroup {
@@ -201,6 +304,14 @@ impl Binprm {
         unsafe { *field(self.0, &OFFSETS.bprm_argc) }
     }
 
+    /// Whether the process shares its root and working directory with another, which can then change both.
+    #[inline(always)]
+    pub fn shares_root(self) -> bool {
+        const LSM_UNSAFE_SHARE: u32 = 1;
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe { *field::<u32>(self.0, &OFFSETS.bprm_unsafe) & LSM_UNSAFE_SHARE != 0 }
+    }
+
     /// How many variables there are.
     #[inline(always)]
     pub fn environment(self) -> u32 {
@@ -244,6 +355,34 @@ impl File {
         const S_VERITY: u32 = 1 << 16;
         // SAFETY: as above.
         unsafe { *field::<u32>(self.inode(), &OFFSETS.inode_flags) & S_VERITY != 0 }
+    }
+
+    /// Whether this kernel keeps the digest of fs-verity where it can be read.
+    #[inline(always)]
+    pub fn can_read_digests() -> bool {
+        // SAFETY: a constant that the loader has written.
+        unsafe { read_volatile(&raw const OFFSETS.verity_digest) != 0 }
+    }
+
+    /// Whether fs-verity measured this digest. Only where [`File::can_read_digests`].
+    #[inline(always)]
+    pub fn has_digest(self, wanted: &[u64; 4]) -> bool {
+        // SAFETY: loads through BTF pointers read zero instead of faulting; the field has 64 bytes.
+        unsafe {
+            let verity: *const u8 = *field(self.inode(), &OFFSETS.inode_verity);
+            let digest: *const u64 = field(verity, &OFFSETS.verity_digest);
+            *digest == wanted[0]
+                && *digest.add(1) == wanted[1]
+                && *digest.add(2) == wanted[2]
+                && *digest.add(3) == wanted[3]
+        }
+    }
+
+    /// Whether somebody has it open for writing. Executing it, which keeps writers out, counts as less than nobody.
+    #[inline(always)]
+    pub fn has_writer(self) -> bool {
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        unsafe { *field::<i32>(self.inode(), &OFFSETS.inode_writers) > 0 }
     }
 
     /// Generation of the inode number.

@@ -11,9 +11,9 @@ is not Aya's `Btf`, which reads and indexes everything.
 Format: Documentation/bpf/btf.rst. Since 5.2; modules aside, one blob at /sys/kernel/btf/vmlinux
 since 5.4.
 */
-use std::{io, os::unix::fs::FileExt, path::Path};
+use std::{io, os::unix::fs::FileExt, path::Path, sync::OnceLock};
 
-use stockade_common::{ALWAYS_READ, Offsets, WHO_ASKS};
+use stockade_common::{ALWAYS_READ, MAY_LACK, Offsets, WHO_ASKS};
 use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
@@ -45,11 +45,12 @@ pub struct KernelTypes {
     pub integrity_max: u32,
     /// `LOCKDOWN_CONFIDENTIALITY_MAX`: reasons below it belong to the confidentiality level.
     pub confidentiality_max: u32,
-    /// Where the fields that say who asks lie.
+    /// Where the fields that say who asks lie. Those of [`LATE`] are added by [`KernelTypes::find_late_fields`].
     pub offsets: Offsets,
+    late: OnceLock<Offsets>,
     /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
     pub hook: Option<u32>,
-    /// Fields of [`Offsets::FIELDS`] that this kernel lacks.
+    /// Fields of [`Offsets::FIELDS`] that this kernel lacks and that policies with scopes or exceptions need.
     pub missing: Vec<(&'static str, &'static str)>,
 }
 
@@ -75,9 +76,44 @@ impl KernelTypes {
         Self::read(&read, blob.len() as u64)
     }
 
+    /// Finds the fields that programs read which give labels. They lie behind most other types, so that only policies with
+    /// exceptions by program look for them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the kernel has seccomp filters, and their listeners cannot be found.
+    pub(crate) fn find_late_fields(&self) -> Result<(), Error> {
+        if self.late.get().is_none() {
+            let (_, found) = ids_and_offsets(&[], &LATE)?;
+            let _ = self.late.set(self.with_late([found[0], found[1], found[2]])?);
+        }
+        Ok(())
+    }
+
+    fn with_late(&self, found: [Option<u32>; LATE.len()]) -> Result<Offsets, Error> {
+        let [earlier, listener, digest] = found;
+        let mut offsets = self.offsets;
+        if offsets.task_seccomp != 0 && offsets.seccomp_filter != 0 {
+            let (Some(earlier), Some(listener)) = (earlier, listener) else {
+                return Err(Error::Request(
+                    "this kernel keeps no seccomp_filter.notif that could be found, so exceptions by program do not work here"
+                        .into(),
+                ));
+            };
+            (offsets.filter_earlier, offsets.filter_listener) = (earlier, listener);
+        }
+        // Half of the way to a digest would read the wrong bytes.
+        offsets.verity_digest = digest.filter(|_| offsets.inode_verity != 0).unwrap_or(0);
+        Ok(offsets)
+    }
+
+    /// All offsets that were found so far.
+    pub(crate) fn known_offsets(&self) -> Offsets {
+        self.late.get().copied().unwrap_or(self.offsets)
+    }
+
     fn read(source: &ReadAt<'_>, length: u64) -> Result<Self, Error> {
         let mut blob = Blob::new(source, length)?;
-        let mut found = Found::default();
+        let mut found = Found::NOTHING;
         let mut id = 1;
         while !found.everything() && blob.reaches(id)? {
             found.look(id, &mut blob)?;
@@ -188,7 +224,15 @@ fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>)
 
 const FIELDS: &[(&str, &str)] = Offsets::FIELDS;
 
-#[derive(Default)]
+/// Fields of structures that lie far behind in a kernel's types.
+pub(crate) const LATE: [(&str, &str); 3] =
+    [("seccomp_filter", "prev"), ("seccomp_filter", "notif"), ("fsverity_info", "file_digest")];
+
+/// Whether fields of this structure are among [`LATE`].
+fn is_late(owner: &str) -> bool {
+    LATE.iter().any(|(late, _)| *late == owner)
+}
+
 struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
@@ -206,8 +250,12 @@ pub(crate) const TYPEDEF: u32 = 8;
 pub(crate) const FUNC: u32 = 12;
 
 impl Found {
+    const NOTHING: Self =
+        Self { reasons: Vec::new(), hook: None, offsets: [None; FIELDS.len()], seen: [false; FIELDS.len()] };
+
     fn everything(&self) -> bool {
-        !self.reasons.is_empty() && self.hook.is_some() && !self.seen.contains(&false)
+        let seen = FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));
+        !self.reasons.is_empty() && self.hook.is_some() && seen
     }
 
     fn look(&mut self, id: u32, blob: &mut Blob<'_>) -> Result<(), Error> {
@@ -225,11 +273,14 @@ impl Found {
             }
             STRUCT => {
                 let name = blob.string(ty.name)?;
-                // Most structs are none of these: one look at the name, not eleven.
+                // Most structs are none of these: one look at the name, not one for each field.
                 let Some(first) = FIELDS.iter().position(|(owner, _)| owner.as_bytes() == name) else {
                     return Ok(());
                 };
                 let owner = FIELDS[first].0;
+                if is_late(owner) {
+                    return Ok(());
+                }
                 for (at, &(of, field)) in FIELDS.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
                     if self.offsets[at].is_none() {
                         self.offsets[at] = match member_offset(&ty, field, blob, 0)? {
@@ -267,15 +318,23 @@ impl Found {
         if !has_loop(&host::kernel_release()) {
             words[ALWAYS_READ..].fill(None);
         }
-        let missing = FIELDS.iter().zip(words).filter(|(_, word)| word.is_none()).map(|(field, _)| *field);
-        let missing: Vec<_> = missing.collect();
+        let needed = FIELDS.iter().zip(words).take(FIELDS.len() - MAY_LACK);
+        let missing: Vec<_> = needed.filter(|(_, word)| word.is_none()).map(|(field, _)| *field).collect();
         let offsets = Offsets::from_words(&words);
         let reasons = self
             .reasons
             .into_iter()
             .filter(|r| !r.enum_name.ends_with("_MAX") && r.enum_name != "LOCKDOWN_NONE")
             .collect();
-        Ok(KernelTypes { reasons, integrity_max, confidentiality_max, offsets, hook: self.hook, missing })
+        Ok(KernelTypes {
+            reasons,
+            integrity_max,
+            confidentiality_max,
+            offsets,
+            late: OnceLock::new(),
+            hook: self.hook,
+            missing,
+        })
     }
 }
 
@@ -413,6 +472,18 @@ pub(crate) mod tests {
         let offsets = KernelTypes::parse(&kernel(true, "i_sb")).unwrap().offsets;
         assert_eq!((offsets.task_pid, offsets.task_mm, offsets.superblock_device), (8, 0, 0));
         assert!(matches!(KernelTypes::parse(&kernel(true, "comm")), Err(Error::TooOld(_))));
+    }
+
+    #[test]
+    fn a_kernel_without_filters_or_verity_is_enough_and_half_of_either_is_not_used() {
+        let types = |without| KernelTypes::parse(&kernel(true, without)).unwrap();
+        let whole = types("").with_late([Some(1), Some(2), Some(3)]).unwrap();
+        assert_eq!((whole.filter_earlier, whole.filter_listener, whole.verity_digest), (1, 2, 3));
+        assert!(types("").with_late([Some(1), None, Some(3)]).is_err(), "filters without a listener");
+        let without = types("filter").with_late([None; 3]).unwrap();
+        assert_eq!((without.filter_listener, without.verity_digest), (0, 0));
+        let half = types("i_verity_info").with_late([Some(1), Some(2), Some(3)]).unwrap();
+        assert_eq!((half.inode_verity, half.verity_digest), (0, 0));
     }
 
     #[test]

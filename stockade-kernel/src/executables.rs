@@ -2,9 +2,11 @@
 Programs that exceptions speak of, as the kernel will know them when they are executed.
 
 A path says nothing in the kernel: what is executed is an inode. It is looked up once, here, with what tells
-whether it is still the same later: the generation of its number, and its change time, which the kernel
-moves with every change of content, mode or owner and lets nobody set. A file under fs-verity needs neither:
-its content cannot change.
+whether it is still the same later: the generation of its number, and the digest that fs-verity measured where the policy
+demands one. The kernel side compares it with the kernel's own measurement each time the program is executed.
+
+Without a digest there is the change time, which the kernel moves with every change of content, mode or owner. It
+keeps mistakes and software apart, not root: who sets the clock sets it. See [`is_forgeable`].
 */
 use std::{
     collections::HashMap,
@@ -19,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use stockade_common::Program;
 use stockade_policy::{compile::CompiledProgram, model::Digest};
 
-use crate::Error;
+use crate::{Error, btf::KernelTypes};
 
 /// A program's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
                 .into(),
         ));
     }
-    let mut flags = 0;
+    let (mut flags, mut measured) = (0, [0; 4]);
     if let Some(digest) = &program.digest {
         if has_writer(&file) {
             return Err(wrong(
@@ -95,8 +97,9 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
             ));
         }
         check_content(&mut file, digest, &program.path).map_err(wrong)?;
-        if matches!(digest, Digest::Verity(_)) {
+        if let Digest::Verity(digest) = digest {
             flags |= Program::VERITY;
+            measured = as_words(digest);
         }
         let changed = |s: &Statx| (s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec);
         if statx(&file).is_ok_and(|after| changed(&after) != changed(&seen)) {
@@ -113,8 +116,25 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
         inode_generation: generation.unwrap_or(0),
         flags,
         pad: 0,
+        digest: measured,
     };
     Ok(Executable { inode: seen.stx_ino, device: mount.device, program })
+}
+
+/// Whether root can have another file executed in the place of this one, with the change time that is expected: nothing binds its
+/// content, or nothing that the kernel side can read on this kernel.
+#[must_use]
+pub fn is_forgeable(executable: &Executable, types: &KernelTypes) -> bool {
+    executable.program.flags & Program::VERITY == 0 || types.known_offsets().verity_digest == 0
+}
+
+/// A digest as it lies in memory.
+fn as_words(digest: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
 }
 
 /// Says what is wrong with the content, if anything is.

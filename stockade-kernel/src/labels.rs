@@ -33,7 +33,12 @@ pub fn forget_all() -> Result<(), Error> {
     loop {
         let mut found = false;
         for pid in processes()? {
-            match process(pid).and_then(|process| sys::delete(labels.as_fd(), &process.as_raw_fd())) {
+            // Empty ones are made again and again where the kernel side has to make them to look.
+            let forget = |process: OwnedFd| match found_by(&process, labels.as_fd())? {
+                Some(_) => sys::delete(labels.as_fd(), &process.as_raw_fd()),
+                None => Ok(false),
+            };
+            match process(pid).and_then(forget) {
                 Ok(there) => found |= there,
                 Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(e) => return Err(Error::io(format!("take away the label of process {pid}"), e)),
@@ -94,5 +99,11 @@ pub(crate) fn any_in(labels: BorrowedFd<'_>) -> Result<bool, Error> {
 
 /// The label of a process, if it has one.
 fn label(pid: u32, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
-    sys::lookup::<i32, Label>(labels, &process(pid)?.as_raw_fd())
+    found_by(&process(pid)?, labels)
+}
+
+/// The same by its descriptor. An empty one is none.
+fn found_by(process: &OwnedFd, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
+    let label = sys::lookup::<i32, Label>(labels, &process.as_raw_fd())?;
+    Ok(label.filter(|label| label.inode != 0))
 }

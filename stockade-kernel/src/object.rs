@@ -293,12 +293,15 @@ impl Object {
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
-        let offsets: Vec<u8> = types.offsets.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let programs = sealing.unwrap_or_default();
+        let offsets: Vec<u8> =
+            types.known_offsets().words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let lookups = u32::from(lookups_can_be_busy(&host::kernel_release())).to_ne_bytes();
         elf.patch_map_data(HashMap::from([
             ("OFFSETS", (&offsets[..], true)),
             ("GUARD_OFFSETS", (&programs[..], true)),
+            ("LOOKUPS_CAN_BE_BUSY", (&lookups[..], true)),
         ]))
         .map_err(|e| broken(&e))?;
 
@@ -413,6 +416,12 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
         tags.extend([false, true].map(|sha256| (duty, tag(instructions, sha256))));
     }
     Ok(tags)
+}
+
+/// Whether looking a label up finds nothing where another lookup is under way on the processor. Since 6.2 only making and deleting
+/// one can fail so.
+fn lookups_can_be_busy(release: &str) -> bool {
+    !host::is_release_at_least(release, 6, 2)
 }
 
 /// Policy and seal are written by user space alone, exceptions and settings by the programs of a seal too.

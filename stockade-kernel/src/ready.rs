@@ -48,6 +48,9 @@ impl Ready {
                 "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
             )));
         }
+        if !tables.programs.is_empty() {
+            types.find_late_fields()?;
+        }
         let mut mounts = executables::Mounts::default();
         let look_up = |program| executables::look_up(program, &mut mounts);
         let executables: Vec<Executable> = tables.programs.iter().map(look_up).collect::<Result<_, _>>()?;

@@ -86,10 +86,14 @@ impl Maps {
             let seen = executable.program;
             (key, Program { flags: seen.flags | inherit, ..seen })
         });
-        // Two paths may lead to one file: children inherit where either says so.
+        // Two paths may lead to one file: children inherit where either says so, and a digest that either demands is demanded.
         let mut by_key: HashMap<ProgramKey, Program> = HashMap::new();
         for (key, program) in programs {
-            by_key.entry(key).or_insert(program).flags |= program.flags;
+            let entry = by_key.entry(key).or_insert(program);
+            entry.flags |= program.flags;
+            if program.flags & Program::VERITY != 0 {
+                entry.digest = program.digest;
+            }
         }
         self.update("PROGRAMS", by_key.into_iter().collect())
     }

@@ -175,7 +175,7 @@ impl World for Here<'_> {
 
     fn label(&self) -> Option<Label> {
         let flags = if self.request.inherited { Label::INHERITED } else { 0 };
-        self.request.exe.map(|path| Label { inode: inode(path), device: 0, flags })
+        self.request.exe.map(|path| Label { inode: inode(path), flags, ..Label::NONE })
     }
 
     fn uid(&self) -> u32 {

@@ -30,6 +30,7 @@ mod cgroups;
 mod clocks;
 mod dialogue;
 mod elsewhere;
+mod exceptions;
 mod exhaustion;
 mod ftrace;
 mod kernel;
@@ -48,6 +49,7 @@ mod trampoline;
 mod usermode;
 mod world;
 
+pub use exceptions::play_excepted;
 pub use proof::answer;
 
 /// One thing that root tries.
@@ -113,6 +115,8 @@ enum Setting {
     RemovableMountPoint,
     /// Confidentiality with exceptions and grants.
     Exceptions,
+    /// Confidentiality with an exception by program.
+    Programs,
     /// Confidentiality, in the guest's own mount namespace.
     Guest,
 }
@@ -236,6 +240,7 @@ impl Attack {
             (false, 1, _) => Boot::PinsAttacked,
             (false, ..) => Boot::PinsAttackedTwoProcessors,
             (true, 1, Setting::Exceptions) => Boot::SealAttackedExceptions,
+            (true, 1, Setting::Programs) => Boot::SealAttackedPrograms,
             (true, 1, _) => Boot::SealAttacked,
             (true, ..) => Boot::SealAttackedTwoProcessors,
         }
@@ -260,6 +265,7 @@ pub fn all() -> Vec<Attack> {
         usermode::ATTACKS,
         elsewhere::ATTACKS,
         clocks::ATTACKS,
+        exceptions::ATTACKS,
         processes::ATTACKS,
     ]
     .concat()

@@ -7,7 +7,7 @@ use serde_json::Value;
 use stockade_kernel::host;
 
 use super::{
-    Attack, Pins, Play, Sealed, Setting, Tried, Went, clocks, ftrace, of_scenario, prepared,
+    Attack, Pins, Play, Sealed, Setting, Tried, Went, clocks, exceptions, ftrace, of_scenario, prepared,
     proof::{Prover, opened, shut, wait_for},
     world::{World, mount_again, wait_until_free},
 };
@@ -115,11 +115,11 @@ fn skip_if_impossible(went: &Went) -> Result<()> {
 
 /// Applies what a setting asks for.
 pub(super) fn enforce(setting: Setting) -> Result<()> {
-    if setting == Setting::Exceptions {
-        return clocks::enforce();
+    match setting {
+        Setting::Exceptions => clocks::enforce(),
+        Setting::Programs => exceptions::enforce(),
+        _ => stockade(&["enforce", "confidentiality"])?.exits(0)?.says("proven").map(drop),
     }
-    stockade(&["enforce", "confidentiality"])?.exits(0)?.says("proven")?;
-    Ok(())
 }
 
 /// Has PID 1 play the scenario once more after everybody was ended.

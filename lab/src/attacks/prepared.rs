@@ -40,15 +40,19 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
     }
     lift_all()?;
     let attacks: Vec<_> = all().into_iter().filter(|attack| attack.boot(true) == boot).collect();
-    let setting = if boot == Boot::SealAttackedExceptions { Setting::Exceptions } else { Setting::Usual };
+    let setting = match boot {
+        Boot::SealAttackedExceptions => Setting::Exceptions,
+        Boot::SealAttackedPrograms => Setting::Programs,
+        _ => Setting::Usual,
+    };
     play::enforce(setting)?;
     for attack in &attacks {
         if let Play::Prepared(prepare) = attack.play {
             Process::start(attack.name, prepare)?;
         }
     }
-    // A policy with places leaves something open, which is told.
-    let seal: &[&str] = if setting == Setting::Exceptions { &["seal", "--best-effort"] } else { &["seal"] };
+    // A policy with places leaves something open, which is told. So does one that excepts a program without fs-verity.
+    let seal: &[&str] = if setting == Setting::Usual { &["seal"] } else { &["seal", "--best-effort"] };
     stockade(seal)?.exits(0)?;
     fs::write(MARK, "")?;
     play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)

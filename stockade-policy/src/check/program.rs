@@ -40,6 +40,14 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
         }
         report.findings.extend(others(exception, program, &finding));
         report.findings.extend(foreign(program, &finding));
+        let is_measured =
+            matches!(exception.digest.as_ref().map(|digest| &digest.value), Some(Digest::Verity(_)));
+        if !is_measured && !program.file_system.read_only && program.script.is_none() {
+            report.findings.push(
+                finding(&code::FORGEABLE, format!("root can have another file executed as {name}"))
+                    .label("known by a change time, which root can forge"),
+            );
+        }
         match &exception.digest {
             None if !program.file_system.read_only => {
                 report.findings.push(

@@ -10,8 +10,8 @@ stockade.run=demo          the same with /bin/stockade-demo
 stockade.run=shell         a shell on ttyS2
 ```
 
-On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR` and
-`--attack-doors`.
+On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR`,
+`--attack-doors` and `--excepted WHAT`.
 */
 use std::{
     env,
@@ -67,6 +67,7 @@ pub fn run() -> ExitCode {
         ["--play", name] => play(name),
         ["--knock", door] => knock(door),
         ["--attack-doors"] => attack_doors(),
+        ["--excepted", what] => play_excepted(what),
         // The kernel hands unknown words of its command line to PID 1.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
@@ -90,6 +91,11 @@ fn list() -> ExitCode {
         println!("{}", serde_json::to_string(&listed).expect("names and boots are plain text"));
     }
     ExitCode::SUCCESS
+}
+
+/// The program that the policy of some attacks excepts.
+fn play_excepted(what: &str) -> ExitCode {
+    attacks::play_excepted(what).map_or(ExitCode::from(2), ExitCode::from)
 }
 
 /// The process of one scenario.

@@ -65,7 +65,7 @@ impl World for Here<'_> {
     fn label(&self) -> Option<Label> {
         let (inode, inherited) = self.requester.program;
         let flags = if inherited { Label::INHERITED } else { 0 };
-        (inode != 0).then_some(Label { inode, device: 7, flags })
+        (inode != 0).then_some(Label { inode, device: 7, flags, ..Label::NONE })
     }
 
     fn uid(&self) -> u32 {

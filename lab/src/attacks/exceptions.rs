@@ -1,0 +1,430 @@
+/*!
+Root goes for a program that is excepted: for what it has open, for its memory, and for whatever decides what it does.
+
+The program is a copy of the guest's first program, excepted for /dev/mem. An attack that gets at what it has open, or that has it
+open /dev/mem after its memory or its start was in other hands, has reached what the policy refuses.
+*/
+use std::{
+    ffi::CString,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{
+    Attack, Pins, Setting, Tried, Went,
+    calls::{check, checked, descriptor},
+};
+use crate::program::stockade;
+
+pub(super) const ATTACKS: &[Attack] = &[
+    Attack::new(
+        "take-an-excepted-descriptor",
+        "take the descriptor of /dev/mem from an excepted program by pidfd_getfd",
+        Pins::Falls,
+        || {
+            let excepted = Excepted::start(HOLDS, |_| ())?;
+            let [descriptor] = excepted.numbers()?;
+            taken(excepted.pid(), descriptor)
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "take-a-descriptor-from-a-child",
+        "take the same from a child that an excepted program has forked",
+        Pins::Falls,
+        || {
+            let excepted = Excepted::start(FORKS, |_| ())?;
+            let [child, descriptor] = excepted.numbers()?;
+            taken(child, descriptor)
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "open-excepted-memory",
+        "open the memory of an excepted program for writing, and let it go on",
+        Pins::Holds,
+        || {
+            let excepted = Excepted::start(WAITS, |_| ())?;
+            let pid = excepted.pid();
+            excepted.goes_on_after(memory(pid))
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "seize-an-excepted-program",
+        "trace an excepted program by PTRACE_SEIZE, and let it go on",
+        Pins::Holds,
+        || {
+            let excepted = Excepted::start(WAITS, |_| ())?;
+            // SAFETY: seizing takes no address and no data.
+            let seized = checked(unsafe { libc::ptrace(libc::PTRACE_SEIZE, excepted.pid(), 0, 0) });
+            excepted.goes_on_after(seized)
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "open-shared-memory",
+        "open the memory of an excepted program through a child that shares it",
+        Pins::Holds,
+        || {
+            let excepted = Excepted::start(SHARES, |_| ())?;
+            let [child] = excepted.numbers()?;
+            excepted.goes_on_after(memory(child))
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "supervise-an-excepted-program",
+        "answer an excepted program's system calls as the listener of a seccomp filter",
+        Pins::Holds,
+        || started(|command| before_exec(command, supervised)),
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "excepted-with-a-variable",
+        "start an excepted program with a variable that some library reads",
+        Pins::Holds,
+        || {
+            let mut last = Went::Through;
+            for variable in
+                ["LD_PRELOAD", "OPENSSL_CONF", "MODPROBE_OPTIONS", "PYTHONPATH", "LANGUAGE", "PATHS"]
+            {
+                last = started(|command| _ = command.env(variable, "/tmp"))?.went;
+                if matches!(last, Went::Reached(_)) {
+                    break;
+                }
+            }
+            Ok(last.into())
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "excepted-without-descriptors",
+        "start an excepted program with a standard descriptor closed, so that what it opens takes its place",
+        Pins::Holds,
+        || {
+            let closes = || {
+                // SAFETY: closes a number; nothing else of this child uses it.
+                check(unsafe { libc::close(2) }).map(drop)
+            };
+            let grows_and_closes = move || {
+                // SAFETY: descriptors of this child; the table of descriptors grows with the second.
+                check(unsafe { libc::dup2(1, 200) })?;
+                // SAFETY: the one that was just made.
+                check(unsafe { libc::close(200) })?;
+                closes()
+            };
+            let small = started(|command| before_exec(command, closes))?;
+            if matches!(small.went, Went::Reached(_)) {
+                return Ok(small);
+            }
+            started(|command| before_exec(command, grows_and_closes))
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "probe-an-excepted-program",
+        "set a uprobe in an excepted program's file, and start it",
+        Pins::Holds,
+        || {
+            let probe = match uprobe(PROGRAM) {
+                Ok(probe) => probe,
+                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+            };
+            Ok(started(|_| ())?.holding(probe))
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "share-the-root-of-an-excepted-program",
+        "start an excepted program from a child that shares root and working directory with its parent",
+        Pins::Holds,
+        shared_root,
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+];
+
+const POLICY: &str = "/etc/stockade/policy.toml";
+
+/// A copy of the guest's first program.
+const PROGRAM: &str = "/root/attack-excepted";
+
+/// What it does before it says that it is ready and waits for a word.
+const WAITS: &str = "waits";
+const HOLDS: &str = "holds";
+const FORKS: &str = "forks";
+const SHARES: &str = "shares";
+/// It waits for nothing.
+const OPENS: &str = "opens";
+
+/// Applies a policy that excepts the program, and proves that it does.
+pub(super) fn enforce() -> Result<()> {
+    let _ = fs::remove_file(PROGRAM);
+    fs::copy("/init", PROGRAM).with_context(|| format!("copy /init to {PROGRAM}"))?;
+    let text = format!(
+        "level = \"confidentiality\"\n[[exception]]\nname = \"lab\"\nreasons = [\"dev-mem\"]\nexe = \"{PROGRAM}\"\n"
+    );
+    fs::create_dir_all(Path::new(POLICY).parent().context("it is in a folder")?)?;
+    fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))?;
+    stockade(&["enforce"])?.exits(0)?;
+    ensure!(
+        Excepted::start(WAITS, |_| ())?.gets_through()?,
+        "before the attack, the program is not excepted"
+    );
+    let harmless = |command: &mut Command| {
+        command.envs([("PATH", "/bin"), ("LC_ALL", "C"), ("LISTEN_FDS", "1"), ("SYSTEMD_EXEC_PID", "1")]);
+    };
+    ensure!(Excepted::start(WAITS, harmless)?.gets_through()?, "harmless variables cost the exception");
+    ensure!(File::open("/dev/mem").is_err(), "before the attack, this process opens /dev/mem");
+    Ok(())
+}
+
+/// The excepted program: what `/init --excepted WHAT` does. Returns its exit status.
+///
+/// # Errors
+/// When it could not get as far as to say that it is ready.
+pub fn play_excepted(what: &str) -> Result<u8> {
+    let held = if matches!(what, HOLDS | FORKS) { Some(File::open("/dev/mem")?) } else { None };
+    let descriptor = held.as_ref().map(AsRawFd::as_raw_fd);
+    let child = match what {
+        // SAFETY: this process has one thread; the child makes system calls only.
+        FORKS => Some(check(unsafe { libc::fork() })?),
+        SHARES => {
+            let mut stack = vec![0u128; 4096];
+            // SAFETY: the stack outlives the child, which ends with this process; the function returns nothing of this one's.
+            let child = check(unsafe {
+                libc::clone(
+                    rests,
+                    stack.as_mut_ptr_range().end.cast(),
+                    libc::CLONE_VM | libc::SIGCHLD,
+                    std::ptr::null_mut(),
+                )
+            })?;
+            std::mem::forget(stack);
+            Some(child)
+        }
+        _ => None,
+    };
+    if child == Some(0) {
+        rests(std::ptr::null_mut());
+    }
+    if what != OPENS {
+        let numbers: Vec<_> = child.into_iter().chain(descriptor).map(|number| number.to_string()).collect();
+        println!("{}", numbers.join(" "));
+        io::stdin().read_to_end(&mut Vec::new())?;
+    }
+    let opened = File::open("/dev/mem");
+    if let Some(child) = child {
+        // SAFETY: a child of this process.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+    }
+    Ok(u8::from(opened.is_err()))
+}
+
+/// A child that does nothing until it is ended, by its parent or with it.
+extern "C" fn rests(_: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: system calls that take numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+/// The excepted program, which waits.
+struct Excepted {
+    child: Child,
+    word: Option<ChildStdin>,
+    _out: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Excepted {
+    fn start(what: &str, change: impl FnOnce(&mut Command)) -> Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--excepted", what]).env_clear();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        change(&mut command);
+        let mut child = command.spawn().context("start the excepted program")?;
+        let word = child.stdin.take();
+        let mut out = BufReader::new(child.stdout.take().context("it was piped")?);
+        let mut said = String::new();
+        out.read_line(&mut said).context("hear from the excepted program")?;
+        let excepted = Self { child, word, _out: out, said };
+        ensure!(excepted.said.ends_with('\n'), "the excepted program did not get ready");
+        Ok(excepted)
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("process numbers fit")
+    }
+
+    /// The numbers that it told.
+    fn numbers<const N: usize>(&self) -> Result<[i32; N]> {
+        let numbers: Vec<i32> = self.said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let Ok(numbers) = <[i32; N]>::try_from(numbers) else { bail!("it said {:?}", self.said) };
+        Ok(numbers)
+    }
+
+    /// Lets it go on, and says whether it has opened /dev/mem.
+    fn gets_through(mut self) -> Result<bool> {
+        if let Some(mut word) = self.word.take() {
+            let _ = word.write_all(b"go\n");
+        }
+        let status = self.child.wait()?;
+        ensure!(matches!(status.code(), Some(0 | 1)), "the excepted program ended with {status}");
+        Ok(status.success())
+    }
+
+    /// Lets it go on after an attempt to get hold of it.
+    fn goes_on_after<T>(self, attempt: io::Result<T>) -> Result<Tried> {
+        let through = self.gets_through()?;
+        match attempt {
+            Ok(_) if through => {
+                Ok(Went::Reached("/dev/mem, by the hands of the excepted program".into()).into())
+            }
+            Ok(_) => Tried::through(),
+            Err(error) => {
+                ensure!(through, "an access that was refused cost the program its exception");
+                Tried::refused(error)
+            }
+        }
+    }
+}
+
+impl Drop for Excepted {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the program in some way, and has it open /dev/mem.
+fn started(change: impl FnOnce(&mut Command)) -> Result<Tried> {
+    if Excepted::start(WAITS, change)?.gets_through()? {
+        Ok(Went::Reached("/dev/mem, by the excepted program".into()).into())
+    } else {
+        Tried::refused("the excepted program has no exception")
+    }
+}
+
+fn before_exec(command: &mut Command, what: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: what is handed over makes system calls only; a scenario's process has one thread.
+    unsafe { command.pre_exec(what) };
+}
+
+fn taken(pid: i32, descriptor_there: i32) -> Result<Tried> {
+    // SAFETY: takes numbers only.
+    let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let number = process.as_raw_fd();
+    // SAFETY: takes numbers only.
+    let taken = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, number, descriptor_there, 0) });
+    match taken {
+        Ok(_) => Ok(Went::Reached("an open /dev/mem".into()).into()),
+        Err(error) => Tried::refused(error),
+    }
+}
+
+fn memory(pid: i32) -> io::Result<File> {
+    OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))
+}
+
+/// Puts this process under a filter that lets everything through and has a listener, which goes along.
+fn supervised() -> io::Result<()> {
+    const SET_MODE_FILTER: libc::c_uint = 1;
+    const NEW_LISTENER: libc::c_uint = 1 << 3;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    let mut filter = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW }];
+    let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
+    // SAFETY: a live program of one instruction.
+    let listener = checked(unsafe {
+        libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &raw const program)
+    })?;
+    let listener = i32::try_from(listener).map_err(io::Error::other)?;
+    // SAFETY: the descriptor that was just made.
+    check(unsafe { libc::fcntl(listener, libc::F_SETFD, 0) }).map(drop)
+}
+
+/// A uprobe at the first instruction of a program, in every process that executes it.
+fn uprobe(program: &str) -> Result<OwnedFd> {
+    const ATTR_SIZE: usize = 112;
+    let kind: u32 = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")
+        .context("look for the kernel's uprobes")?
+        .trim()
+        .parse()?;
+    let path = CString::new(program)?;
+    let mut attr = [0u8; ATTR_SIZE];
+    attr[..4].copy_from_slice(&kind.to_ne_bytes());
+    attr[4..8].copy_from_slice(&u32::try_from(ATTR_SIZE)?.to_ne_bytes());
+    attr[56..64].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
+    attr[64..72].copy_from_slice(&entry(program)?.to_ne_bytes());
+    // SAFETY: a live block that says its size, and a live path within.
+    let probe = descriptor(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, 0) })?;
+    Ok(probe)
+}
+
+/// Where a program's first instruction lies in its file.
+fn entry(program: &str) -> Result<u64> {
+    const LOAD: u64 = 1;
+    let image = fs::read(program)?;
+    let number = |at: usize, size: usize| -> Result<u64> {
+        let bytes = image.get(at..at + size).context("the program is cut off")?;
+        Ok(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    let (entry, table) = (number(24, 8)?, usize::try_from(number(32, 8)?)?);
+    let (size, count) = (usize::try_from(number(54, 2)?)?, usize::try_from(number(56, 2)?)?);
+    for at in (0..count).map(|n| table + n * size) {
+        let (offset, address, length) = (number(at + 8, 8)?, number(at + 16, 8)?, number(at + 32, 8)?);
+        if number(at, 4)? == LOAD && (address..address + length).contains(&entry) {
+            return Ok(entry - address + offset);
+        }
+    }
+    bail!("{program} has no part with its first instruction")
+}
+
+fn shared_root() -> Result<Tried> {
+    let words = [PROGRAM, "--excepted", OPENS].map(CString::new);
+    let words: Vec<CString> = words.into_iter().collect::<Result<_, _>>()?;
+    let mut arguments: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+    arguments.push(std::ptr::null());
+    let environment = [std::ptr::null()];
+    let flags = libc::CLONE_FS | libc::SIGCHLD;
+    // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2).
+    let child = checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    if child == 0 {
+        // SAFETY: terminated strings and lists, made before; then the child ends.
+        unsafe {
+            libc::execve(words[0].as_ptr(), arguments.as_ptr(), environment.as_ptr());
+            libc::_exit(2);
+        }
+    }
+    let mut status = 0;
+    // SAFETY: waits for a child of this process.
+    unsafe { libc::waitpid(i32::try_from(child)?, &raw mut status, 0) };
+    ensure!(libc::WIFEXITED(status), "the excepted program was killed");
+    match libc::WEXITSTATUS(status) {
+        0 => Ok(Went::Reached("/dev/mem, by the excepted program".into()).into()),
+        1 => Tried::refused("the excepted program has no exception"),
+        other => bail!("the excepted program ended with {other}"),
+    }
+}
