@@ -19,7 +19,6 @@ pub mod diff;
 pub mod document;
 pub mod files;
 pub mod finder;
-mod harmless;
 pub mod interpret;
 pub mod laxer;
 pub mod learn;
@@ -51,7 +50,7 @@ pub mod words;
 
 pub use diff::diff;
 pub use document::Document;
-pub use harmless::harmless;
+pub use stockade_text::harmless;
 pub use learn::learn;
 pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};

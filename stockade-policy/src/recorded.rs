@@ -12,7 +12,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::harmless::harmless;
+use stockade_text::harmless;
 
 /// The longest line that is read, in bytes. Two paths of 4 KiB, with every byte escaped, fit.
 const LONGEST_LINE: u64 = 1 << 20;

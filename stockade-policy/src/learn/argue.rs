@@ -6,9 +6,10 @@ use std::path::Path;
 use stockade_reasons::{Reason, all, closure};
 
 use super::subject::Subject;
+use stockade_text::harmless;
+
 use crate::{
     check::tools::{Bidding, bidding},
-    harmless::harmless,
     requester::Tally,
     unit::{Home, Kind},
 };

@@ -96,6 +96,8 @@ pub struct Settings {
     pub frozen: Vec<String>,
     /// Those that keep their value or get a stricter one
     pub ratcheted: Vec<String>,
+    /// Those held under this name only: writes to it are refused, and the value can change by other ways
+    pub name_only: Vec<String>,
     /// Whether the program that holds them is attached
     pub held: bool,
     /// Writes that were refused since enforcement started
@@ -183,6 +185,7 @@ pub fn run(json: bool) -> Result<Exit> {
         settings: (!state.settings.is_empty()).then(|| Settings {
             frozen: super::held(&state.settings, SettingRule::FREEZE),
             ratcheted: super::held(&state.settings, SettingRule::RATCHET),
+            name_only: super::name_only(&state.settings),
             held: state.settings_held,
             writes_refused: state.setting_writes.0,
             writes_audited: state.setting_writes.1,
@@ -335,7 +338,11 @@ fn text(report: &Report) -> String {
                 }
             }
             if let Some(settings) = &s.settings {
-                for (title, list) in [("frozen", &settings.frozen), ("ratcheted", &settings.ratcheted)] {
+                for (title, list) in [
+                    ("frozen", &settings.frozen),
+                    ("ratcheted", &settings.ratcheted),
+                    ("name only", &settings.name_only),
+                ] {
                     if !list.is_empty() {
                         let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                     }
