@@ -283,7 +283,11 @@ pub const MADE: Timestamp = Timestamp::constant(1_793_491_200, 0);
 pub fn implausible(now: Clock) -> Option<String> {
     let told = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
     (now.wall < MADE).then(|| {
-        format!("the clock says {}, before this version of Stockade was made ({})", told(now.wall), told(MADE))
+        format!(
+            "the clock says {}, before this version of Stockade was made ({})",
+            told(now.wall),
+            told(MADE)
+        )
     })
 }
 
@@ -309,11 +313,11 @@ pub fn clock_care() -> Option<ClockCare> {
 }
 
 /// The length of a tick is in microseconds, a hundred to the second; the frequency in 2^-16 millionths.
-fn clock_care_of(status: i32, tick: libc::c_long, freq: libc::c_long) -> ClockCare {
+fn clock_care_of(status: i32, tick: i64, freq: i64) -> ClockCare {
     const TICK: i64 = 10_000;
     ClockCare {
         synchronised: status & libc::STA_UNSYNC == 0,
-        slewed_ppm: (i64::from(tick) - TICK) * 100 + i64::from(freq) / 65_536,
+        slewed_ppm: (tick - TICK) * 100 + freq / 65_536,
     }
 }
 
@@ -344,7 +348,9 @@ mod tests {
         let released: Timestamp = format!("{day}T00:00:00Z").parse().unwrap();
         let before = released.duration_since(MADE).as_hours() / 24;
         assert!((0..62).contains(&before), "host::MADE is {before} days before the newest release");
-        assert!(implausible(Clock { wall: Timestamp::UNIX_EPOCH, boot_ns: 1 }).unwrap().contains("1970-01-01"));
+        assert!(
+            implausible(Clock { wall: Timestamp::UNIX_EPOCH, boot_ns: 1 }).unwrap().contains("1970-01-01")
+        );
         assert_eq!(implausible(Clock { wall: released, boot_ns: 1 }), None);
     }
 

@@ -107,7 +107,8 @@ fn check(entries: &[Entry]) -> Vec<String> {
         if entry.why.trim().is_empty() || entry.source.trim().is_empty() {
             wrong("say why, and from where");
         }
-        if entry.ways.is_some() != entry.ways_source.as_ref().is_some_and(|source| !source.trim().is_empty()) {
+        if entry.ways.is_some() != entry.ways_source.as_ref().is_some_and(|source| !source.trim().is_empty())
+        {
             wrong("ways and ways-source go together");
         }
         if entry.ways.iter().flatten().any(|way| way.trim().is_empty()) {
@@ -152,11 +153,8 @@ fn render(entries: &[Entry]) -> String {
 fn render_families(families: &[Family]) -> String {
     let mut code = format!("static FAMILIES: [Family; {}] = [\n", families.len());
     for Family { prefix, ways, ways_source } in families {
-        writeln!(
-            code,
-            "    Family {{ prefix: {prefix:?}, ways: &{ways:?}, ways_source: {ways_source:?} }},"
-        )
-        .expect("writing to a String cannot fail");
+        writeln!(code, "    Family {{ prefix: {prefix:?}, ways: &{ways:?}, ways_source: {ways_source:?} }},")
+            .expect("writing to a String cannot fail");
     }
     code.push_str("];\n");
     code

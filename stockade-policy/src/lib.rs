@@ -50,7 +50,6 @@ pub mod words;
 
 pub use diff::diff;
 pub use document::Document;
-pub use stockade_text::harmless;
 pub use learn::learn;
 pub use load::{LoadError, Loaded, load};
 pub use problem::{Problem, Problems};
@@ -59,4 +58,5 @@ pub use recorded::{Record, read_record};
 pub use replay::replay;
 pub use show::show;
 pub use source::Source;
+pub use stockade_text::harmless;
 pub use trust::trustworthy;

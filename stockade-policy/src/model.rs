@@ -414,9 +414,8 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn dated(expires: &str) -> Exception {
-        let text = format!(
-            "[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n"
-        );
+        let text =
+            format!("[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n");
         crate::read(&crate::Source::new("f", text)).unwrap().exceptions.remove(0)
     }
 

@@ -48,8 +48,9 @@ fn page() -> String {
         ("Default from level confidentiality on", Some(stockade_reasons::Level::Confidentiality)),
         ("Known, and in no default", None),
     ] {
-        text +=
-            &format!("\n## {heading}\n\n| setting | stricter | held | what a weaker value opens |\n|---|---|---|---|\n");
+        text += &format!(
+            "\n## {heading}\n\n| setting | stricter | held | what a weaker value opens |\n|---|---|---|---|\n"
+        );
         for setting in all().iter().filter(|setting| setting.profile == level) {
             let held = if coverage(setting.name) == Coverage::Value { "value" } else { "this name only" };
             text += &format!("| `{}` | {} | {held} | {} |\n", setting.name, values(setting), setting.why);

@@ -7,7 +7,8 @@ use crate::{
     load::Loaded,
     model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Seal, Settings},
     quote::quoted,
-    settings, words::Word,
+    settings,
+    words::Word,
 };
 
 /// Which files were read, and which were not, as comments.

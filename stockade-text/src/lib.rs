@@ -89,7 +89,10 @@ mod tests {
         assert_eq!(harmless("\u{9b}2J\u{9d}0;t\u{9c}\u{7f}"), "?2J?0;t??");
         assert_eq!(harmless("a\u{2066}b\u{2069}c\u{61c}d\u{2028}e\u{2029}f"), "a?b?c?d?e?f");
         assert_eq!(harmless("zero\u{200b}width\u{feff}\u{e0041}"), "zero?width??");
-        assert_eq!(harmless("ordinary: äöü 漢字 “quoted” /a/b-c_d.e"), "ordinary: äöü 漢字 “quoted” /a/b-c_d.e");
+        assert_eq!(
+            harmless("ordinary: äöü 漢字 “quoted” /a/b-c_d.e"),
+            "ordinary: äöü 漢字 “quoted” /a/b-c_d.e"
+        );
     }
 
     #[test]

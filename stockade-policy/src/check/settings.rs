@@ -60,7 +60,9 @@ fn name_only(name: &str, about: About, origin: &Origin) -> Option<Finding> {
     let (severity, message) = if ways.is_empty() {
         (
             Severity::Note,
-            format!("{name} is held under this name only: whether its value changes by other ways is not known"),
+            format!(
+                "{name} is held under this name only: whether its value changes by other ways is not known"
+            ),
         )
     } else {
         (

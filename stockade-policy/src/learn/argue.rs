@@ -33,7 +33,7 @@ pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], t
         if subject.exe.is_none() {
             arguments.push(format!(
                 "it is for every program in {}, and root can put any program there",
-                harmless(&home.to_string())
+                harmless(home.to_string())
             ));
         }
         arguments.extend(passing(home));

@@ -448,9 +448,8 @@ mod tests {
     use super::*;
 
     fn line(expires: &str, wall: &str, left: Option<u64>) -> ExceptionLine {
-        let text = format!(
-            "[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n"
-        );
+        let text =
+            format!("[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n");
         let mut exception = read(&Source::new("f", text)).unwrap().exceptions.remove(0);
         let now = Clock { wall: wall.parse().unwrap(), boot_ns: 7_000_000_000 };
         exception.ends_boot_ns = left.map(|left| now.boot_ns + left * 1_000_000_000);

@@ -187,7 +187,11 @@ fn text(report: &check::Report, loaded: &Loaded, colour: bool) -> String {
         out.push('\n');
     }
     for passed_over in &loaded.passed_over {
-        let _ = writeln!(out, "not read: {}", output::harmless(format!("{}: {}", passed_over.path.display(), passed_over.why)));
+        let _ = writeln!(
+            out,
+            "not read: {}",
+            output::harmless(format!("{}: {}", passed_over.path.display(), passed_over.why))
+        );
     }
     for unseen in &report.unseen {
         let _ = writeln!(out, "could not look at {}", output::harmless(unseen));
