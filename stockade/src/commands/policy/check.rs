@@ -223,7 +223,7 @@ fn problem(finding: &Finding) -> Problem {
 /// A word and a text behind it, broken into lines.
 fn paragraph(out: &mut String, word: &str, text: &str) {
     let mut line = format!("  {word:>4}:");
-    for word in output::harmless(&text.replace('\n', " ")).split_whitespace() {
+    for word in output::harmless(text.replace('\n', " ")).split_whitespace() {
         if line.chars().count() + 1 + word.chars().count() > WIDTH {
             let _ = writeln!(out, "{line}");
             line = " ".repeat(7);
