@@ -158,6 +158,7 @@ fn wrong_clock(_: &Guest) -> Result<()> {
         .says("the clock says 1970-01-01, before this version of Stockade was made")?;
     let granted = &["grant", "dev-mem", "--for", "10m", "--exe", TOOL, "--name", "running"][..];
     stockade(granted)?.exits(2)?.says("the clock says 1970-01-01")?.says("set it")?;
+    std::fs::create_dir_all("/etc/stockade")?;
     std::fs::write("/etc/stockade/policy.toml", policy("2019-01-01T00:00:00Z"))?;
     stockade(&["enforce"])?.exits(2)?.says("the exception dated expires")?.says("set the clock")?;
     Date::set(WRONG)?;
