@@ -147,15 +147,9 @@ impl Finding {
     }
 }
 
-/// Trimmed, in one line, without control characters and not too long: some of it was chosen by processes.
+/// Trimmed, in one line, fit to print and not too long: some of it was chosen by processes.
 fn one_line(text: &str) -> String {
-    let mut line: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(OBSERVED + 1).collect();
-    if let Some((at, _)) = line.char_indices().nth(OBSERVED) {
-        line.truncate(at);
-        line.push('…');
-    }
-    line
+    stockade_text::harmless_within(text.trim().replace(['\n', '\t', '\r'], " "), OBSERVED)
 }
 
 /// The first few of many, and how many more there are.
@@ -176,7 +170,7 @@ mod tests {
         let finding = Finding::new("ksm.running", Verdict::Pass, How::Read, "x")
             .seen("a file", " two\nlines\u{1b}[2J ")
             .seen("another", "x".repeat(1000));
-        assert_eq!(finding.evidence[0].observed, "two lines [2J");
+        assert_eq!(finding.evidence[0].observed, "two lines?[2J");
         assert_eq!(finding.evidence[1].observed.chars().count(), OBSERVED + 1);
     }
 

@@ -96,20 +96,40 @@ pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
     Machine::look()?.enforce(policy, auto)
 }
 
-/// What was granted and has not ended: it outlives the policy it was granted under.
-fn grants() -> Result<Vec<Exception>, Error> {
+/// The exceptions of the policy in force, grants included.
+fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
     if let Found::Sealed(sealed) = anchor::look()? {
         let description = sealed.newest_description().ok_or_else(description::lost_for_good)?;
-        return Ok(alive(description.policy.exceptions));
+        return Ok(description.policy.exceptions);
     }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
     let slot = enforcement.slot()?;
     let description = Description::read(slot.words.generation, slot.digest);
-    Ok(alive(description.map(|description| description.policy.exceptions).unwrap_or_default()))
+    Ok(description.map(|description| description.policy.exceptions).unwrap_or_default())
 }
 
-fn alive(exceptions: Vec<Exception>) -> Vec<Exception> {
-    exceptions.into_iter().filter(|e| e.granted && !e.has_ended(host::now())).collect()
+/// Puts the ends of exceptions on the clock since boot. Those in force keep theirs while the clock says the same.
+fn settle(policy: &mut Policy, in_force: &[Exception]) -> Result<(), Error> {
+    let now = host::now();
+    let wrong = host::implausible(now);
+    for exception in &mut policy.exceptions {
+        let before = in_force.iter().find(|other| other.is_dated_as(exception));
+        let before = before.and_then(|other| other.ends_boot_ns);
+        match &wrong {
+            Some(wrong) if exception.expires.is_some() && !exception.granted => {
+                // Worked out when the clock was right.
+                exception.ends_boot_ns = Some(before.ok_or_else(|| {
+                    Error::Request(format!(
+                        "{wrong}, so that nobody can say when the exception {} expires\n  \
+                         set the clock (date -s, or wait until it is synchronised) and apply the policy again",
+                        exception.name.value
+                    ))
+                })?);
+            }
+            _ => exception.settle(now, before),
+        }
+    }
+    Ok(())
 }
 
 /// Applies what `change` makes of the policy in force.
@@ -134,8 +154,10 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost)?
     };
     let mut policy = description.policy;
+    let in_force = policy.exceptions.clone();
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
+    settle(&mut policy, &in_force)?;
     apply(machine, policy, description.auto.into())
 }
 
@@ -171,7 +193,10 @@ impl Machine {
     pub fn enforce(&self, policy: &Policy, auto: Level) -> Result<Applied, Error> {
         let _lock = Lock::take()?;
         let mut policy = policy.clone();
-        policy.exceptions.extend(grants()?);
+        let in_force = exceptions_in_force()?;
+        settle(&mut policy, &in_force)?;
+        // What was granted and has not ended outlives the policy that it was granted under.
+        policy.exceptions.extend(in_force.into_iter().filter(|e| e.granted && !e.has_ended(host::now())));
         apply(self.clone(), policy, auto)
     }
 }
@@ -179,6 +204,7 @@ impl Machine {
 fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error> {
     let mut ready = Ready::new(&machine.types, policy, auto)?;
     let mut notices = notices::of(&ready.description.policy, auto, machine.native, &machine.types);
+    notices.extend(notices::of_clock(&ready.description.policy, host::now(), host::clock_care()));
     let found = anchor::look()?;
     if let Found::Sealed(sealed) = &found {
         let (change, self_test) = tighten(&machine, sealed, &mut ready, auto)?;

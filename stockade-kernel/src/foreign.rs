@@ -4,6 +4,7 @@ Programs of others that could stand between a question and the answer of a seale
 use std::{os::fd::BorrowedFd, path::Path};
 
 use stockade_common::{KnownProgram, kinds};
+use stockade_text::harmless;
 
 use crate::{
     Error, programs,
@@ -130,7 +131,7 @@ pub(crate) fn describe(ids: &[u32]) -> String {
             .filter(|(program, _)| *program == id)
             .map(|(_, hold)| match hold {
                 programs::Hold::Link(link) => format!("link {link}"),
-                programs::Hold::Pin(path) => path.display().to_string(),
+                programs::Hold::Pin(path) => harmless(path.as_os_str().as_encoded_bytes()),
             })
             .collect();
         by.extend(holders("prog_id", id).into_iter().map(|(pid, comm)| format!("{comm} ({pid})")));
@@ -165,11 +166,16 @@ fn holders(field: &str, id: u32) -> Vec<(u32, String)> {
                     .is_ok_and(|info| info.contains(&wanted))
         });
         if has {
-            let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            found.push((pid, comm.trim().to_owned()));
+            found.push((pid, comm(&entry.path())));
         }
     }
     found
+}
+
+/// What a process calls itself, fit to print. It ends with a line break of the kernel's.
+pub(crate) fn comm(process: &Path) -> String {
+    let comm = fs::read(process.join("comm")).unwrap_or_default();
+    harmless(comm.strip_suffix(b"\n").unwrap_or(&comm))
 }
 
 /// The id of a program.

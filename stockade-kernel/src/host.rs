@@ -275,6 +275,52 @@ pub fn now() -> Clock {
     Clock { wall: Timestamp::now(), boot_ns: boot_ns() }
 }
 
+/// No clock is right that says less: the month in which this version was made. A clock without a battery begins at 1970.
+pub const MADE: Timestamp = Timestamp::constant(1_793_491_200, 0);
+
+/// What is wrong with the clock that people read, where it cannot be right.
+#[must_use]
+pub fn implausible(now: Clock) -> Option<String> {
+    let told = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
+    (now.wall < MADE).then(|| {
+        format!(
+            "the clock says {}, before this version of Stockade was made ({})",
+            told(now.wall),
+            told(MADE)
+        )
+    })
+}
+
+/// How the kernel's clocks are kept, as adjtimex(2) tells everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockCare {
+    /// Whether somebody synchronises the clock that people read.
+    pub synchronised: bool,
+    /// By how many millionths the clock since boot is slowed (negative) or sped up, for as long as nobody changes that.
+    pub slewed_ppm: i64,
+}
+
+/// Asks how the clocks are kept.
+#[must_use]
+pub fn clock_care() -> Option<ClockCare> {
+    // SAFETY: timex is plain data, for which zeros are a request to change nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: a live timex.
+    if unsafe { libc::adjtimex(&raw mut timex) } < 0 {
+        return None;
+    }
+    Some(clock_care_of(timex.status, timex.tick, timex.freq))
+}
+
+/// The length of a tick is in microseconds, a hundred to the second; the frequency in 2^-16 millionths.
+fn clock_care_of(status: i32, tick: i64, freq: i64) -> ClockCare {
+    const TICK: i64 = 10_000;
+    ClockCare {
+        synchronised: status & libc::STA_UNSYNC == 0,
+        slewed_ppm: (tick - TICK) * 100 + freq / 65_536,
+    }
+}
+
 /// Nanoseconds that this machine has spent suspended: what clocks that stop then are behind.
 #[must_use]
 pub fn suspended_ns() -> u64 {
@@ -294,6 +340,27 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn the_clock_is_not_before_this_version() {
+        let changelog = include_str!("../../CHANGELOG.md");
+        let day = changelog.lines().find_map(|line| line.strip_prefix("## ")?.split_once(" - ")).unwrap().1;
+        let released: Timestamp = format!("{day}T00:00:00Z").parse().unwrap();
+        let before = released.duration_since(MADE).as_hours() / 24;
+        assert!((0..62).contains(&before), "host::MADE is {before} days before the newest release");
+        assert!(
+            implausible(Clock { wall: Timestamp::UNIX_EPOCH, boot_ns: 1 }).unwrap().contains("1970-01-01")
+        );
+        assert_eq!(implausible(Clock { wall: released, boot_ns: 1 }), None);
+    }
+
+    #[test]
+    fn slewing_is_told() {
+        let care = clock_care_of(libc::STA_UNSYNC, 9_000, -32_768_000);
+        assert_eq!(care, ClockCare { synchronised: false, slewed_ppm: -100_500 });
+        assert_eq!(clock_care_of(0, 10_000, 0), ClockCare { synchronised: true, slewed_ppm: 0 });
+        assert!(clock_care().is_some());
+    }
 
     #[test]
     fn the_bracketed_level_is_the_one_in_force() {

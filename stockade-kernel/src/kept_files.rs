@@ -13,7 +13,7 @@ use std::{
 use stockade_common::KeptFile;
 use stockade_policy::{compile::CompiledSetting, settings};
 
-use crate::{Error, sys::fs};
+use crate::{Error, foreign, sys::fs};
 
 /// The files that these settings mean here, where their security modules are active.
 pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
@@ -79,10 +79,9 @@ pub(crate) fn no_writer_of(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
             if let Some((path, _)) =
                 files.iter().find(same).filter(|_| is_writable(&entry.path(), &fd.file_name()))
             {
-                let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 return Err(Error::Request(format!(
                     "{} ({pid}) has {} open for writing, and could write it after the seal: end it and seal again",
-                    comm.trim(),
+                    foreign::comm(&entry.path()),
                     path.display()
                 )));
             }

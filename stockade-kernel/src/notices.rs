@@ -7,12 +7,12 @@ use serde::Serialize;
 use stockade_policy::{
     compile::CompiledSetting,
     interpret::KernelReason,
-    model::{Mode, Policy, Unknown, Verdict, known},
+    model::{Clock, Mode, Policy, Unknown, Verdict, known},
     settings,
 };
 use stockade_reasons::Level;
 
-use crate::btf::KernelTypes;
+use crate::{btf::KernelTypes, host::ClockCare};
 
 /// One such thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -140,6 +140,19 @@ pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelType
         }
     }
     notices
+}
+
+/// Notices of exceptions with a date on a machine whose clock nobody synchronises.
+pub(crate) fn of_clock(policy: &Policy, now: Clock, care: Option<ClockCare>) -> Option<Notice> {
+    let dated = policy.exceptions.iter().find(|e| !e.granted && e.expires.is_some() && !e.has_ended(now))?;
+    let unsynchronised = care.is_some_and(|care| !care.synchronised);
+    unsynchronised.then(|| {
+        Notice::Other(format!(
+            "the clock of this machine is not synchronised, as far as the kernel knows: the exception {} expires at its date only if \
+             the clock is right; apply the policy again when it was set",
+            dated.name.value
+        ))
+    })
 }
 
 /// Notices of the settings that a policy names. Those of the default profile are no news where the kernel lacks them.

@@ -243,7 +243,7 @@ pub(crate) fn kind(number: u32) -> String {
 
 pub(crate) fn text(name: &[u8]) -> String {
     let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    String::from_utf8_lossy(&name[..end]).into_owned()
+    stockade_text::harmless(&name[..end])
 }
 
 /// What keeps a program loaded.

@@ -202,8 +202,8 @@ pub struct Exception {
     pub why: Option<Said<String>>,
     /// Whether it was granted by command, not written in a policy.
     pub granted: bool,
-    /// When a grant ends, in nanoseconds since boot with suspend included: setting the clock moves it not at all.
-    /// What `expires` says is then for people.
+    /// When it ends, in nanoseconds since boot with suspend included, once it was granted or applied: setting the clock
+    /// moves it not at all. What `expires` says is then for people.
     pub ends_boot_ns: Option<u64>,
 }
 
@@ -220,21 +220,65 @@ impl Exception {
         self.ends_boot_ns.unwrap_or_else(|| match &self.expires {
             None => u64::MAX,
             Some(expires) => {
-                let left = expires.value.duration_since(now.wall).as_nanos();
-                u64::try_from(i128::from(now.boot_ns) + left).unwrap_or(0)
+                let end = i128::from(now.boot_ns) + expires.value.duration_since(now.wall).as_nanos();
+                // What ends in some centuries does not end.
+                u64::try_from(end.max(0)).unwrap_or(u64::MAX)
             }
         })
     }
+
+    /// Puts the end of an exception with a date on the clock since boot. An end that was worked out before stays where it is as
+    /// long as the clock still says nearly the same, so that applying a policy again changes nothing; it is another one when
+    /// the clock was set.
+    pub fn settle(&mut self, now: Clock, before: Option<u64>) {
+        // A grant has its end from the start.
+        if self.granted || self.expires.is_none() {
+            return;
+        }
+        self.ends_boot_ns = None;
+        let end = self.ends(now);
+        self.ends_boot_ns = Some(match before {
+            Some(before) if before.abs_diff(end) <= SAME_END_NS => before,
+            // Whatever has ended has the same end.
+            _ if end <= now.boot_ns => 0,
+            _ => end,
+        });
+    }
+
+    /// Whether it says the same of when it ends as one that is in force.
+    #[must_use]
+    pub fn is_dated_as(&self, other: &Self) -> bool {
+        let date = |exception: &Self| exception.expires.as_ref().map(|said| said.value);
+        self.granted == other.granted && self.name.value == other.name.value && date(self) == date(other)
+    }
+
+    /// For how long it still lets through, in nanoseconds on the clock since boot, whatever the date is; `None` for ever.
+    #[must_use]
+    pub fn left_ns(&self, now: Clock) -> Option<u64> {
+        match self.ends(now) {
+            u64::MAX => None,
+            end => Some(end.saturating_sub(now.boot_ns)),
+        }
+    }
 }
+
+/// Two ends that were worked out one after the other are the same within this: clocks are corrected by some seconds.
+const SAME_END_NS: u64 = 60_000_000_000;
 
 /// The same moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// The one that people read and root can set.
     pub wall: Timestamp,
-    /// Nanoseconds since boot, suspend included, which nobody can set.
+    /// Nanoseconds since boot, suspend included, which nobody can set. Root can slow it: see [`SLOWEST_PERCENT`].
     pub boot_ns: u64,
 }
+
+/// The clock since boot is slowed by adjtimex(2) to no less than this share of its rate: 10 % by the length of a tick, 12.5 % by a
+/// correction of the phase, 0.05 % each by the frequency and by adjtime(3). Every clock that a BPF program can read is slowed
+/// alike, jiffies too: `tick_do_update_jiffies64()` counts them by that clock. Source: kernel/time/ntp.c, timekeeping.c and
+/// tick-sched.c of 6.12.
+pub const SLOWEST_PERCENT: u64 = 77;
 
 /// A finding of the check that somebody looked at and accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,4 +405,58 @@ impl LevelChoice {
 #[must_use]
 pub fn known(id: &str) -> &'static Reason {
     stockade_reasons::by_id(id).expect("a policy names reasons of the table only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn dated(expires: &str) -> Exception {
+        let text =
+            format!("[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n");
+        crate::read(&crate::Source::new("f", text)).unwrap().exceptions.remove(0)
+    }
+
+    fn at(wall: &str, boot: u64) -> Clock {
+        Clock { wall: wall.parse().unwrap(), boot_ns: boot * SECOND }
+    }
+
+    #[test]
+    fn an_end_is_worked_out_once_and_again_when_the_clock_was_set() {
+        let mut exception = dated("2027-01-01T01:00:00Z");
+        exception.settle(at("2027-01-01T00:00:00Z", 100), None);
+        let first = exception.ends_boot_ns;
+        assert_eq!(first, Some(3700 * SECOND));
+        // Ten seconds later, of which the clock was corrected by three.
+        exception.settle(at("2027-01-01T00:00:13Z", 110), first);
+        assert_eq!(exception.ends_boot_ns, first, "the same policy once more");
+        exception.settle(at("2026-12-01T00:00:00Z", 120), first);
+        assert!(exception.ends_boot_ns > first, "set back, and applied anew");
+        exception.settle(at("2027-06-01T00:00:00Z", 130), first);
+        assert_eq!(exception.ends_boot_ns, Some(0), "the date is past");
+        exception.settle(at("2027-06-01T00:00:00Z", 140), Some(0));
+        assert_eq!(exception.ends_boot_ns, Some(0));
+    }
+
+    #[test]
+    fn the_date_hides_nothing_that_is_in_force() {
+        let mut exception = dated("2019-01-01T00:00:00Z");
+        exception.settle(at("2018-12-31T23:00:00Z", 50), None);
+        let right = at("2026-11-30T00:00:00Z", 60);
+        assert!(!exception.has_ended(right), "the kernel lets it through");
+        assert_eq!(exception.left_ns(right), Some(3590 * SECOND));
+        exception.settle(right, exception.ends_boot_ns);
+        assert!(exception.has_ended(right), "applied again");
+    }
+
+    #[test]
+    fn an_end_in_a_thousand_years_is_none() {
+        let mut exception = dated("3999-01-01T00:00:00Z");
+        let now = at("2027-01-01T00:00:00Z", 1);
+        assert!(!exception.has_ended(now));
+        exception.settle(now, None);
+        assert_eq!(exception.left_ns(now), None);
+    }
 }

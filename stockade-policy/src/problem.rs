@@ -56,7 +56,7 @@ impl Problem {
 
 /// Messages quote what somebody typed, and that must not drive the terminal they are shown on.
 fn harmless(text: impl Into<String>) -> String {
-    text.into().replace(char::is_control, "?")
+    stockade_text::harmless(text.into())
 }
 
 /// Everything that is wrong with a policy, with the text it is wrong in.

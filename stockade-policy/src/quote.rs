@@ -11,15 +11,11 @@ pub(crate) fn quoted(text: &str) -> String {
             '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() || turns_around(c) => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => out.push(c),
+            c if stockade_text::is_harmless(c) => out.push(c),
+            c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => out.push_str(&format!("\\u{:04X}", u32::from(c))),
         }
     }
     out.push('"');
     out
-}
-
-/// Characters that change in which direction the rest of a line is shown, and so what it seems to say.
-fn turns_around(c: char) -> bool {
-    matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }

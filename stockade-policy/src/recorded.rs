@@ -12,7 +12,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::harmless::harmless;
+use stockade_text::harmless;
 
 /// The longest line that is read, in bytes. Two paths of 4 KiB, with every byte escaped, fit.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -185,7 +185,7 @@ pub fn read_record(name: &str, mut input: impl BufRead) -> Result<Record, Record
 
 /// Without the number of the line, which is always the first of what was handed over.
 fn why(error: &serde_json::Error) -> String {
-    let said = harmless(&error.to_string());
+    let said = harmless(error.to_string());
     let words = said.split(" at line ").next().unwrap_or_default();
     if error.column() > 0 { format!("{words} at column {}", error.column()) } else { words.to_owned() }
 }

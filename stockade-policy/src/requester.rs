@@ -107,10 +107,10 @@ impl Program {
     #[must_use]
     pub fn told(&self) -> String {
         match self {
-            Self::Path(path) => crate::harmless::harmless(path),
-            Self::NotOfHost(path) => format!("{}, no file of the host", crate::harmless::harmless(path)),
+            Self::Path(path) => stockade_text::harmless(path),
+            Self::NotOfHost(path) => format!("{}, no file of the host", stockade_text::harmless(path)),
             Self::Gone(comm) if comm.is_empty() => "a process that was gone".into(),
-            Self::Gone(comm) => format!("{}, a process that was gone", crate::harmless::harmless(comm)),
+            Self::Gone(comm) => format!("{}, a process that was gone", stockade_text::harmless(comm)),
         }
     }
 }

@@ -64,6 +64,32 @@ pub struct Setting {
     pub why: &'static str,
     /// Where the kernel says so.
     pub source: &'static str,
+    /// The ways by which its value changes apart from a write to its own file; `None` where nobody has searched for them.
+    pub ways: Option<&'static [&'static str]>,
+    /// What was searched for them.
+    pub ways_source: Option<&'static str>,
+    /// What closes these ways, where something does.
+    pub instead: Option<&'static str>,
+}
+
+/// All settings below a folder, as far as they have no entry of their own.
+#[derive(Debug)]
+pub struct Family {
+    /// The folder, as sysctl(8) has it.
+    pub prefix: &'static str,
+    /// The ways by which their values change apart from a write to their own files.
+    pub ways: &'static [&'static str],
+    /// Where the kernel says so.
+    pub ways_source: &'static str,
+}
+
+/// How much of a setting a policy holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// Its value: every way by which it changes is guarded.
+    Value,
+    /// Writes under this name only. The value can still change by the other ways, as far as they are known.
+    NameOnly(&'static [&'static str]),
 }
 
 /// What the values of a setting mean.
@@ -129,6 +155,26 @@ pub fn all() -> &'static [Setting] {
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Every family of the table.
+#[must_use]
+pub fn families() -> &'static [Family] {
+    &FAMILIES
+}
+
+/// How much of a setting is held by whoever freezes it or lets it ratchet, by the name that sysctl(8) has. Of a setting
+/// that is not known, the name only.
+#[must_use]
+pub fn coverage(name: &str) -> Coverage {
+    if let Some(setting) = by_name(name) {
+        return match setting.ways {
+            Some([]) => Coverage::Value,
+            ways => Coverage::NameOnly(ways.unwrap_or_default()),
+        };
+    }
+    let below = |family: &&Family| name.strip_prefix(family.prefix).is_some_and(|rest| rest.starts_with('.'));
+    Coverage::NameOnly(FAMILIES.iter().find(below).map_or(&[], |family| family.ways))
 }
 
 /// The setting of the table that was probably meant.
@@ -248,6 +294,35 @@ mod tests {
     }
 
     #[test]
+    fn only_settings_without_another_way_are_held_as_a_whole() {
+        for name in ["kernel.kptr_restrict", "kernel.ftrace_enabled", "kernel.modprobe", "selinux.enforce"] {
+            assert_eq!(coverage(name), Coverage::Value, "{name}");
+        }
+        for (name, way) in [
+            ("kernel.hotplug", "/sys/kernel/uevent_helper"),
+            ("kernel.panic", "/sys/module/kernel/parameters/panic"),
+            ("kernel.hostname", "sethostname"),
+            ("apparmor.policy_removal", "/sys/module/apparmor/parameters/mode"),
+            ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"),
+            ("net.ipv4.conf.eth0/1.rp_filter", "netlink"),
+            ("net.ipv6.neigh.default.gc_stale_time", "netlink"),
+        ] {
+            let Coverage::NameOnly(ways) = coverage(name) else { panic!("{name} has other ways") };
+            assert!(ways.iter().any(|known| known.contains(way)), "{name}: {ways:?}");
+        }
+        for unknown in ["kernel.nothing_known", "net.ipv4.configuration", "net.ipv4.conf", "vm.swappiness"] {
+            assert_eq!(coverage(unknown), Coverage::NameOnly(&[]), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn the_default_profile_holds_values_and_not_names() {
+        let names = SETTINGS.iter().filter(|setting| setting.profile.is_some()).map(|setting| setting.name);
+        let open: Vec<_> = names.filter(|name| coverage(name) != Coverage::Value).collect();
+        assert!(open.is_empty(), "in the default profile, and only the name is held: {open:?}");
+    }
+
+    #[test]
     fn the_default_profile_goes_with_the_level() {
         let count = |level: &str, auto| {
             compiled(&format!("level = \"{level}\"\n[settings]\nratchet = [\"default\"]\n"), auto).len()
@@ -289,6 +364,6 @@ mod tests {
     fn what_was_probably_meant() {
         assert_eq!(near("kernel.kptr_restict"), Some("kernel.kptr_restrict"));
         assert_eq!(near("kernel.ptrace_scope"), Some("kernel.yama.ptrace_scope"));
-        assert_eq!(near("net.ipv4.ip_forward"), None);
+        assert_eq!(near("net.ipv4.tcp_rfc1337"), None);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     load::Loaded,
     model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Seal, Settings},
     quote::quoted,
+    settings,
     words::Word,
 };
 
@@ -22,7 +23,7 @@ pub fn heading(loaded: &Loaded) -> String {
     }
     for file in &loaded.passed_over {
         let line = format!("{}: {}", file.path.display(), file.why);
-        let _ = writeln!(out, "#   {}", line.replace(char::is_control, "?"));
+        let _ = writeln!(out, "#   {}", stockade_text::harmless(line));
     }
     out.push('\n');
     out
@@ -36,7 +37,7 @@ pub fn show(policy: &Policy) -> String {
     word(&mut out, "mode", &policy.mode);
     word(&mut out, "unknown-reasons", &policy.unknown_reasons);
     reasons(&mut out, "[reasons]", &policy.reasons);
-    settings(&mut out, &policy.settings);
+    settings_table(&mut out, &policy.settings);
     policy.scopes.iter().for_each(|s| scope(&mut out, s));
     policy.exceptions.iter().for_each(|e| out.push_str(&exception(e)));
     policy.accepted.iter().for_each(|a| accepted(&mut out, a));
@@ -118,7 +119,7 @@ fn reasons(out: &mut String, heading: &str, reasons: &Reasons) {
     }
 }
 
-fn settings(out: &mut String, settings: &Settings) {
+fn settings_table(out: &mut String, settings: &Settings) {
     if !settings.is_empty() {
         out.push_str("\n[settings]\n");
     }
@@ -128,6 +129,16 @@ fn settings(out: &mut String, settings: &Settings) {
             held.map(|(name, said)| Said { value: name.clone(), origin: said.origin.clone() }).collect();
         list(out, key, &names);
     }
+    let name_only: Vec<&str> = name_only(settings).collect();
+    if !name_only.is_empty() {
+        let _ = writeln!(out, "# held under this name only, see SP315: {}", name_only.join(", "));
+    }
+}
+
+/// Settings whose value can change by other ways than a write to their file.
+pub fn name_only(settings: &Settings) -> impl Iterator<Item = &str> {
+    let named = settings.keys().filter(|name| *name != settings::DEFAULT);
+    named.map(String::as_str).filter(|name| settings::coverage(name) != settings::Coverage::Value)
 }
 
 fn place(out: &mut String, place: &Said<Place>) {
@@ -167,7 +178,7 @@ fn line(out: &mut String, key: &str, value: &str, origin: &Origin) {
 }
 
 fn from(origin: &Origin) -> String {
-    let origin = origin.to_string().replace(char::is_control, "?");
+    let origin = stockade_text::harmless(origin.to_string());
     if origin == crate::merge::DEFAULT { format!("# {origin}") } else { format!("# from {origin}") }
 }
 

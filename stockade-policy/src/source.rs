@@ -18,7 +18,7 @@ impl Source {
     /// A text. Control characters in the name are replaced: it is printed, and must not drive a terminal.
     #[must_use]
     pub fn new(name: &str, text: impl Into<Arc<str>>) -> Self {
-        let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let name = stockade_text::harmless(name);
         let text = text.into();
         let breaks = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
         let lines = std::iter::once(0).chain(breaks).collect();

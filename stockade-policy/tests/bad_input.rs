@@ -98,9 +98,9 @@ fn settings() {
         "did you mean kernel.kptr_restrict?",
     );
     one(
-        "[settings]\nratchet = [\"net.ipv4.ip_forward\"]\n",
+        "[settings]\nratchet = [\"net.ipv4.tcp_rfc1337\"]\n",
         "2:12",
-        "it is not known which values of net.ipv4.ip_forward are stricter",
+        "it is not known which values of net.ipv4.tcp_rfc1337 are stricter",
         "freeze it instead",
     );
     for text in ["kernel.core_pattern", "kernel/modprobe", "kernel.tainted"] {

@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_policy::{LoadError, Problems};
 
-pub use stockade_policy::harmless;
+pub use stockade_text::harmless;
+use stockade_text::{harmless_json, harmless_lines};
 
 /// What is printed in JSON when a command could not be asked.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -43,15 +44,16 @@ const PRINTED: &str = "write to standard output";
 /// Prints one JSON document.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let printed = serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from);
-    printed.and_then(|()| writeln!(out)).context(PRINTED)
+    let document = serde_json::to_string_pretty(value).map_err(io::Error::from);
+    document.and_then(|document| writeln!(out, "{}", harmless_json(&document))).context(PRINTED)
 }
 
-/// Prints text, at once.
+/// Prints text, at once. Names of others in it have gone through [`harmless`], which keeps them from forging a line; what was
+/// forgotten does not reach the terminal as an escape sequence.
 pub fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
-    out.write_all(text.as_bytes())
+    out.write_all(harmless_lines(text).as_bytes())
         .and_then(|()| out.write_all(end))
         .and_then(|()| out.flush())
         .context(PRINTED)
@@ -83,7 +85,7 @@ pub fn failure(error: &anyhow::Error, as_json: bool) {
             let mistakes = if count == 1 { "1 mistake".into() } else { format!("{count} mistakes") };
             eprintln!("{}\nstockade: {what_has} {mistakes}; nothing was done", problems.render(colour));
         }
-        None => eprintln!("stockade: {error:#}"),
+        None => eprintln!("{}", harmless_lines(&format!("stockade: {error:#}"))),
     }
 }
 

@@ -49,7 +49,7 @@ fn exe_path(event: &Event) -> Option<String> {
     if fs::metadata(&link).ok()?.ino() != event.exe_inode {
         return None;
     }
-    fs::read_link(&link).ok().map(|path| crate::output::harmless(&path.to_string_lossy()))
+    fs::read_link(&link).ok().map(|path| crate::output::harmless(path.as_os_str().as_encoded_bytes()))
 }
 
 fn cgroup_path(event: &Event) -> Option<String> {
@@ -67,5 +67,5 @@ fn cgroup_path(event: &Event) -> Option<String> {
 /// The thread's name.
 pub fn comm(event: &Event) -> String {
     let end = event.comm.iter().position(|&b| b == 0).unwrap_or(event.comm.len());
-    crate::output::harmless(&String::from_utf8_lossy(&event.comm[..end]))
+    crate::output::harmless(&event.comm[..end])
 }

@@ -37,6 +37,23 @@ pub(super) const ATTACKS: &[Attack] = &[
     )
     .under(Setting::Exceptions),
     Attack::new(
+        "slow-the-clock",
+        "have adjtimex slow the clock since boot by a tenth, and use a grant three tenths after its end",
+        Pins::Holds,
+        || {
+            let left = until_the_end()?;
+            slow_clock(true)?;
+            let began = raw_clock();
+            while raw_clock().saturating_sub(began) < left.mul_f64(1.3) {
+                sleep(Duration::from_millis(200));
+            }
+            let went = excepted(GRANTED);
+            slow_clock(false)?;
+            Ok(went?.into())
+        },
+    )
+    .under(Setting::Exceptions),
+    Attack::new(
         "time-namespace-before-the-end",
         "use a grant that has ended, with a clock since boot set back by a time namespace",
         Pins::Holds,
@@ -180,6 +197,24 @@ fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Res
     let went = attack();
     set(-seconds)?;
     Ok(went?.into())
+}
+
+/// The length of a tick, by which the kernel slows its clocks to no less than nine tenths.
+fn slow_clock(slow: bool) -> Result<()> {
+    // SAFETY: timex is plain data.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    timex.modes = libc::ADJ_TICK;
+    timex.tick = if slow { 9_000 } else { 10_000 };
+    // SAFETY: a live timex.
+    check(unsafe { libc::adjtimex(&raw mut timex) }.min(0)).context("slow the clock").map(drop)
+}
+
+/// The clock that nothing slows, which no BPF program can read.
+fn raw_clock() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_RAW, &raw mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// Asks Stockade itself.

@@ -145,6 +145,8 @@ impl Command {
             Self::Grant => enforce::amend(|policy| {
                 let mut granted = self::policy(stories::GRANTED).exceptions.remove(0);
                 granted.granted = true;
+                // Given again, it takes the place of the one that a killed command left in force.
+                policy.exceptions.retain(|exception| !exception.granted);
                 policy.exceptions.push(granted);
                 Ok(())
             })

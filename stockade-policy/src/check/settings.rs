@@ -6,7 +6,7 @@ use stockade_reasons::Level;
 use super::{About, Case, Finding, Now, Report, Severity, code, settled};
 use crate::{
     model::{Hold, LevelChoice, Origin},
-    settings::{self, DEFAULT, Values},
+    settings::{self, Coverage, DEFAULT, Values},
 };
 
 pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
@@ -28,6 +28,7 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
                 .remedy(format!("Write {near}, or accept the finding where {name} is really meant.")),
             );
         }
+        report.findings.extend(name_only(name, about.clone(), &said.origin));
         match (case.machine.setting)(&settings::dotted(name)) {
             Now::Unknown => report.unseen.push("the settings: whether they are there is not told".into()),
             Now::Absent => report.findings.push(Finding::new(
@@ -51,6 +52,30 @@ pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
             Now::Is(_) => {}
         }
     }
+}
+
+/// A setting whose value changes by other ways as well.
+fn name_only(name: &str, about: About, origin: &Origin) -> Option<Finding> {
+    let Coverage::NameOnly(ways) = settings::coverage(name) else { return None };
+    let (severity, message) = if ways.is_empty() {
+        (
+            Severity::Note,
+            format!(
+                "{name} is held under this name only: whether its value changes by other ways is not known"
+            ),
+        )
+    } else {
+        (
+            Severity::Warning,
+            format!("{name} is held under this name only: its value also changes by {}", ways.join("; by ")),
+        )
+    };
+    let finding = Finding::new(&code::SETTING_NAME_ONLY, about, origin, message).severity(severity);
+    let instead = settings::by_name(name).and_then(|setting| setting.instead);
+    Some(match instead {
+        Some(instead) => finding.remedy(instead),
+        None => finding,
+    })
 }
 
 /// The default profile of a level that has none.

@@ -6,9 +6,10 @@ use std::path::Path;
 use stockade_reasons::{Reason, all, closure};
 
 use super::subject::Subject;
+use stockade_text::harmless;
+
 use crate::{
     check::tools::{Bidding, bidding},
-    harmless::harmless,
     requester::Tally,
     unit::{Home, Kind},
 };
@@ -32,7 +33,7 @@ pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], t
         if subject.exe.is_none() {
             arguments.push(format!(
                 "it is for every program in {}, and root can put any program there",
-                harmless(&home.to_string())
+                harmless(home.to_string())
             ));
         }
         arguments.extend(passing(home));

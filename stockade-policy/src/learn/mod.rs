@@ -154,7 +154,7 @@ pub fn learn(record: &Record, options: &Options<'_>) -> Learned {
                 .tally
                 .merge(&tally),
             Err(Nobody::Because(why)) => {
-                let reason = crate::harmless::harmless(asked.reason.id());
+                let reason = stockade_text::harmless(asked.reason.id());
                 nobody.entry((reason, asked.exe.told(), why)).or_default().merge(&tally);
             }
         }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use stockade_reasons::Reason;
 
+use stockade_text::harmless;
+
 use crate::{
     Source,
     check::tools::{Bidding, bidding},
-    harmless::harmless,
     model::Place,
     quote::quoted,
     read,

@@ -7,7 +7,9 @@ harmless, so that none can end the comment and become a sentence of the policy.
 use std::{collections::BTreeSet, fmt::Write};
 
 use super::{Learned, Suggestion, argue};
-use crate::{harmless::harmless, model::Place, quote::quoted, recorded::count, requester::Tally, when};
+use stockade_text::harmless;
+
+use crate::{model::Place, quote::quoted, recorded::count, requester::Tally, when};
 
 /// More names than this at once nobody reads.
 const SHOWN: usize = 5;

@@ -198,11 +198,7 @@ fn described(value: &DeValue) -> &'static str {
 /// Whatever somebody typed, cut and without control characters.
 pub(super) fn printable(typed: &str) -> String {
     const LONGEST: usize = 80;
-    let mut out: String = typed.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if typed.chars().nth(LONGEST).is_some() {
-        out.push('…');
-    }
-    out
+    stockade_text::harmless_within(typed, LONGEST)
 }
 
 /// Tells of each thing that comes again, with the place where it came first.

@@ -75,7 +75,7 @@ pub fn replay(
         let decision = decide(&policy, auto, &asked, now);
         by_program |= matches!(&decision, Decision::Excepted(name)
             if policy.exceptions.iter().any(|e| e.exe.is_some() && e.name.value == *name));
-        let key = (decision, crate::harmless::harmless(asked.reason.id()), asked.exe.told());
+        let key = (decision, stockade_text::harmless(asked.reason.id()), asked.exe.told());
         groups.entry(key).or_default().merge(&tally);
     }
     let mut caveats = record.missing.caveats();

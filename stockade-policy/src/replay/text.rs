@@ -68,9 +68,9 @@ fn line(out: &mut String, group: &Group, booted: Option<Timestamp>) {
     let tally = &group.tally;
     let by = match &group.decision {
         Decision::CannotTell(why) => format!("cannot be told {why}"),
-        Decision::Excepted(name) => format!("by \"{}\"", crate::harmless::harmless(name)),
+        Decision::Excepted(name) => format!("by \"{}\"", stockade_text::harmless(name)),
         Decision::Refused(by) | Decision::Audited(by) | Decision::Allowed(by) => {
-            format!("by {}", crate::harmless::harmless(by))
+            format!("by {}", stockade_text::harmless(by))
         }
     };
     let _ = writeln!(

@@ -45,6 +45,8 @@ pub struct Report {
     pub frozen: Vec<String>,
     /// Settings that keep their value or get a stricter one
     pub ratcheted: Vec<String>,
+    /// Settings held under this name only: writes to it are refused, and the value can change by other ways
+    pub name_only: Vec<String>,
     /// How the program is attached: bpf-lsm, root-cgroup once sealed, or modify-return, which is weaker
     pub attachment: String,
     /// How it was proven: the reason that was asked for; null when the kernel left nothing to ask
@@ -224,6 +226,7 @@ fn report(applied: &Applied, why: Option<&str>, may_switch: Option<bool>) -> Rep
         allowed: super::ids(applied.slot.allow, types),
         frozen: super::held(&applied.settings, SettingRule::FREEZE),
         ratcheted: super::held(&applied.settings, SettingRule::RATCHET),
+        name_only: super::name_only(&applied.settings),
         attachment: super::attachment(applied.attachment).into(),
         proven_by: match &applied.self_test {
             SelfTest::Passed { reason } => Some(reason.clone()),
@@ -258,6 +261,14 @@ fn text(report: &Report) -> String {
         let (frozen, ratcheted) = (report.frozen.len(), report.ratcheted.len());
         let mode = if report.audit { ", audited: writes go through and are reported" } else { "" };
         let _ = writeln!(out, "  {frozen} settings frozen, {ratcheted} can only become stricter{mode}");
+    }
+    if !report.name_only.is_empty() {
+        let _ = writeln!(
+            out,
+            "  {} held under this name only, and can change by other ways (stockade policy check names them): {}",
+            if report.name_only.len() == 1 { "1 setting" } else { "settings" },
+            report.name_only.join(", ")
+        );
     }
     if let Some(reason) = &report.proven_by {
         let _ = writeln!(

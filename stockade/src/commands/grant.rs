@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{Error, btf::KernelTypes, enforce::amend, host, read_back::read_back};
 use stockade_policy::{
     Source,
-    model::{Exception, Said},
+    model::{Exception, SLOWEST_PERCENT, Said},
     read,
 };
 
@@ -82,9 +82,14 @@ pub fn run(flags: &flags::Grant, json: bool) -> Result<Exit> {
     let revoked = flags.revoke.is_some();
     let report = Report {
         undo: (!revoked).then(|| format!("stockade grant --revoke {}", grant.name.value)),
-        grant: ExceptionLine::of(&grant),
+        grant: ExceptionLine::of(&grant, host::now()),
         revoked,
-        notices: applied.notices.iter().map(ToString::to_string).collect(),
+        notices: applied
+            .notices
+            .iter()
+            .map(ToString::to_string)
+            .chain((!revoked).then(|| slack(&grant)).flatten())
+            .collect(),
     };
     if json {
         output::json(&report)?;
@@ -103,6 +108,9 @@ fn grant(flags: &flags::Grant) -> Result<Exception> {
         bail!("--for has to be longer than nothing");
     }
     let now = host::now();
+    if let Some(wrong) = host::implausible(now) {
+        bail!("{wrong}: set it (date -s, or wait until it is synchronised), then grant");
+    }
     let ends = u64::try_from(time.as_nanos()).ok().and_then(|time| now.boot_ns.checked_add(time));
     let expires = now.wall.checked_add(time).ok();
     let (Some(ends), Some(expires)) = (ends, expires) else { bail!("--for is longer than any machine runs") };
@@ -136,6 +144,15 @@ fn grant(flags: &flags::Grant) -> Result<Exception> {
     Ok(grant)
 }
 
+/// By how much root can lengthen a grant.
+fn slack(grant: &Exception) -> Option<String> {
+    let left = grant.left_ns(host::now())? / 1_000_000_000;
+    let longest = left.saturating_mul(100).div_ceil(SLOWEST_PERCENT);
+    Some(format!(
+        "it ends by the clock since boot, which root can slow by adjtimex(2): after {longest} s at the latest, instead of {left} s"
+    ))
+}
+
 /// From the subject.
 fn name(flags: &flags::Grant) -> String {
     let program =
@@ -160,21 +177,19 @@ fn list(json: bool) -> Result<Exit> {
     };
     let exceptions = policy.map(|policy| policy.exceptions).unwrap_or_default();
     let alive = exceptions.iter().filter(|e| e.granted && !e.has_ended(now));
-    let list = List { grants: alive.map(ExceptionLine::of).collect() };
+    let list = List { grants: alive.map(|grant| ExceptionLine::of(grant, now)).collect() };
     if json {
         output::json(&list)?;
     } else if list.grants.is_empty() {
         output::text("Nothing is granted.")?;
     } else {
-        let line = |grant: &ExceptionLine| format!("{}{}", describe(grant), left(grant, now.wall));
+        let left = |grant: &ExceptionLine| {
+            grant.seconds_left.map_or_else(String::new, |left| format!(", {left} s left"))
+        };
+        let line = |grant: &ExceptionLine| format!("{}{}", describe(grant), left(grant));
         output::text(&list.grants.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     }
     Ok(if list.grants.is_empty() { Exit::No } else { Exit::Done })
-}
-
-fn left(grant: &ExceptionLine, now: Timestamp) -> String {
-    let ends: Option<Timestamp> = grant.ends.as_ref().and_then(|ends| ends.parse().ok());
-    ends.map_or_else(String::new, |ends| format!(", {} s left", ends.duration_since(now).as_secs().max(0)))
 }
 
 fn describe(grant: &ExceptionLine) -> String {

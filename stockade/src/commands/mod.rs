@@ -4,7 +4,10 @@ is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
 use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::reason_id};
-use stockade_policy::{compile::CompiledSetting, settings};
+use stockade_policy::{
+    compile::CompiledSetting,
+    settings::{self, Coverage},
+};
 use stockade_reasons::{Level, Reason};
 
 pub mod assess;
@@ -89,10 +92,17 @@ fn overruled(native: Level) -> Option<String> {
     })
 }
 
-/// Names of settings that are held in this way, as sysctl(8) has them.
+/// Names of settings whose value is held in this way, as sysctl(8) has them.
 fn held(settings: &[CompiledSetting], hold: u32) -> Vec<String> {
     let these = settings.iter().filter(|setting| setting.rule.hold == hold);
-    these.map(|setting| settings::dotted(&setting.name)).collect()
+    let names = these.map(|setting| settings::dotted(&setting.name));
+    names.filter(|name| settings::coverage(name) == Coverage::Value).collect()
+}
+
+/// Names of settings that are held under this name only: their value can change by other ways.
+fn name_only(settings: &[CompiledSetting]) -> Vec<String> {
+    let names = settings.iter().map(|setting| settings::dotted(&setting.name));
+    names.filter(|name| settings::coverage(name) != Coverage::Value).collect()
 }
 
 fn level_of(number: u8) -> Level {

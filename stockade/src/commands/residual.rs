@@ -341,7 +341,7 @@ fn report(residue: Residue, in_force: &InForce<'_>, stockade: Option<String>, no
         found,
         not_looked_at,
         never_shown: INVISIBLE.map(Into::into).into(),
-        notes: notes.iter().map(|note| output::harmless(note)).collect(),
+        notes: notes.iter().map(output::harmless).collect(),
         processes: residue.processes,
     }
 }
@@ -375,7 +375,7 @@ fn found(leftover: Leftover, in_force: &InForce<'_>) -> Found {
             .collect(),
         mappings: leftover.mappings,
         loaded_seconds_ago: leftover.loaded_boot_ns.map(ago),
-        details: leftover.details.iter().map(|detail| output::harmless(detail)).collect(),
+        details: leftover.details.iter().map(output::harmless).collect(),
         advice: output::harmless(&leftover.advice),
     }
 }

@@ -116,8 +116,8 @@ fn report(replayed: &Replayed, misfit: Option<&Misfit>) -> Report {
 
 fn text(file: &Path, replayed: &Replayed, misfit: Option<&Misfit>) -> String {
     if let Some(misfit) = misfit {
-        let file = output::harmless(&file.display().to_string());
-        return format!("The records do not fit together: {file}, {}", output::harmless(&misfit.to_string()));
+        let file = output::harmless(file.display().to_string());
+        return format!("The records do not fit together: {file}, {}", output::harmless(misfit.to_string()));
     }
     if replayed.records.is_empty() {
         return "Nothing was sealed since boot.".into();
@@ -125,7 +125,7 @@ fn text(file: &Path, replayed: &Replayed, misfit: Option<&Misfit>) -> String {
     let mut out = String::new();
     for record in &replayed.records {
         let seconds = record.boot_ns / 1_000_000_000;
-        let mode = output::harmless(&format!("{}, {}", record.level, record.mode));
+        let mode = output::harmless(format!("{}, {}", record.level, record.mode));
         out += &format!("{}  sealed {mode}, {seconds} s after boot\n", record.time);
         let mut line = |name: &str, value: &str| {
             out += &format!("  {name:<9} {}\n", output::harmless(value));

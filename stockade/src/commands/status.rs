@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
@@ -14,7 +14,7 @@ use stockade_kernel::{
     read_back::{self, read_back},
     seal,
 };
-use stockade_policy::model::{Exception, Policy};
+use stockade_policy::model::{Clock, Exception, Policy};
 use stockade_reasons::Level;
 
 use crate::{Exit, output};
@@ -96,6 +96,8 @@ pub struct Settings {
     pub frozen: Vec<String>,
     /// Those that keep their value or get a stricter one
     pub ratcheted: Vec<String>,
+    /// Those held under this name only: writes to it are refused, and the value can change by other ways
+    pub name_only: Vec<String>,
     /// Whether the program that holds them is attached
     pub held: bool,
     /// Writes that were refused since enforcement started
@@ -126,15 +128,19 @@ pub struct ExceptionLine {
     pub reasons: Vec<String>,
     /// Whom it lets through, in words
     pub subject: String,
-    /// When it ends; null for never
+    /// When the kernel ends it, in UTC; null for never. Worked out from the clock since boot, so that it is another time than the
+    /// policy says where the clock was set since
     pub ends: Option<String>,
+    /// Seconds until then, by the clock since boot; null for never
+    pub seconds_left: Option<u64>,
     /// Whether it was granted by command
     pub granted: bool,
 }
 
 impl ExceptionLine {
     /// An exception of the policy in force.
-    pub fn of(exception: &Exception) -> Self {
+    pub fn of(exception: &Exception, now: Clock) -> Self {
+        let left = exception.left_ns(now);
         let mut parts = Vec::new();
         if let Some(exe) = &exception.exe {
             parts.push(exe.value.display().to_string());
@@ -149,9 +155,21 @@ impl ExceptionLine {
             name: exception.name.value.clone(),
             reasons: exception.reasons.iter().map(|reason| reason.value.clone()).collect(),
             subject: parts.join(" "),
-            ends: exception.expires.as_ref().map(|ends| ends.value.to_string()),
+            ends: left.map(|left| ends(exception, now, left)),
+            seconds_left: left.map(|left| left / 1_000_000_000),
             granted: exception.granted,
         }
+    }
+}
+
+/// When an exception ends: as it says itself, or as the clock says now where that was set since.
+fn ends(exception: &Exception, now: Clock, left_ns: u64) -> String {
+    const SAME: SignedDuration = SignedDuration::from_secs(60);
+    let left = SignedDuration::from_nanos(i64::try_from(left_ns).unwrap_or(i64::MAX));
+    let by_kernel = now.wall.saturating_add(left).unwrap_or(Timestamp::MAX);
+    match &exception.expires {
+        Some(said) if said.value.duration_since(by_kernel).abs() <= SAME => said.value.to_string(),
+        _ => by_kernel.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     }
 }
 
@@ -183,6 +201,7 @@ pub fn run(json: bool) -> Result<Exit> {
         settings: (!state.settings.is_empty()).then(|| Settings {
             frozen: super::held(&state.settings, SettingRule::FREEZE),
             ratcheted: super::held(&state.settings, SettingRule::RATCHET),
+            name_only: super::name_only(&state.settings),
             held: state.settings_held,
             writes_refused: state.setting_writes.0,
             writes_audited: state.setting_writes.1,
@@ -196,10 +215,10 @@ pub fn run(json: bool) -> Result<Exit> {
                 .collect()
         }),
         exceptions: described(&state, |policy| {
-            let now = Timestamp::now();
-            let alive =
-                policy.exceptions.iter().filter(|e| e.expires.as_ref().is_none_or(|at| at.value > now));
-            alive.map(ExceptionLine::of).collect()
+            // By the clock that the kernel goes by: the date hides nothing that is let through.
+            let now = host::now();
+            let alive = policy.exceptions.iter().filter(|e| !e.has_ended(now));
+            alive.map(|exception| ExceptionLine::of(exception, now)).collect()
         }),
         unplaced_cgroups: state.unplaced_cgroups,
         counters: state
@@ -266,6 +285,7 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
             s.unplaced_cgroups
         ));
     }
+    warnings.extend(clock_warnings(stockade, host::implausible(host::now()), host::clock_care()));
     for problem in stockade.iter().filter_map(|s| s.sealed.as_ref()).flat_map(|seal| &seal.problems) {
         warnings.push(format!("the seal does not hold: {problem}"));
     }
@@ -284,6 +304,30 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
                 reason.enum_name
             ));
         }
+    }
+    warnings
+}
+
+/// What is wrong with the clocks, where something that is in force has an end.
+fn clock_warnings(
+    stockade: Option<&InForce>,
+    implausible: Option<String>,
+    care: Option<host::ClockCare>,
+) -> Vec<String> {
+    /// What NTP corrects at most, and a little more.
+    const ORDINARY_PPM: i64 = 1_000;
+    let mut warnings = Vec::new();
+    if let Some(wrong) = implausible {
+        warnings.push(format!(
+            "{wrong}: grants and policies with exceptions that expire are refused until it is set; those in force end on the clock since boot"
+        ));
+    }
+    let has_end = stockade.is_some_and(|s| s.exceptions.iter().any(|e| e.ends.is_some()));
+    if let Some(care) = care.filter(|care| has_end && care.slewed_ppm < -ORDINARY_PPM) {
+        warnings.push(format!(
+            "the clock since boot is slowed by {} % (adjtimex): what ends lasts so much longer",
+            -care.slewed_ppm / 10_000
+        ));
     }
     warnings
 }
@@ -335,7 +379,11 @@ fn text(report: &Report) -> String {
                 }
             }
             if let Some(settings) = &s.settings {
-                for (title, list) in [("frozen", &settings.frozen), ("ratcheted", &settings.ratcheted)] {
+                for (title, list) in [
+                    ("frozen", &settings.frozen),
+                    ("ratcheted", &settings.ratcheted),
+                    ("name only", &settings.name_only),
+                ] {
                     if !list.is_empty() {
                         let _ = writeln!(out, "  {title:<13}  {}", list.join(", "));
                     }
@@ -346,7 +394,8 @@ fn text(report: &Report) -> String {
             }
             for e in &s.exceptions {
                 let what = if e.granted { "grant" } else { "exception" };
-                let until = e.ends.as_ref().map_or_else(String::new, |ends| format!(", until {ends}"));
+                let left = e.seconds_left.map_or_else(String::new, |left| format!(", {left} s left"));
+                let until = e.ends.as_ref().map_or_else(String::new, |ends| format!(", until {ends}{left}"));
                 let _ = writeln!(
                     out,
                     "  {what:<13}  {}: {} for {}{until}",
@@ -390,4 +439,39 @@ fn text(report: &Report) -> String {
         let _ = writeln!(out, "warning: {warning}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_policy::{Source, read};
+
+    use super::*;
+
+    fn line(expires: &str, wall: &str, left: Option<u64>) -> ExceptionLine {
+        let text =
+            format!("[[exception]]\nname = \"e\"\nreasons = [\"msr\"]\nexe = \"/a\"\nexpires = {expires}\n");
+        let mut exception = read(&Source::new("f", text)).unwrap().exceptions.remove(0);
+        let now = Clock { wall: wall.parse().unwrap(), boot_ns: 7_000_000_000 };
+        exception.ends_boot_ns = left.map(|left| now.boot_ns + left * 1_000_000_000);
+        ExceptionLine::of(&exception, now)
+    }
+
+    #[test]
+    fn what_is_let_through_is_told_by_the_clock_since_boot() {
+        let ordinary = line("2027-01-01T00:10:00Z", "2027-01-01T00:00:03Z", Some(600));
+        assert_eq!(ordinary.ends.as_deref(), Some("2027-01-01T00:10:00Z"));
+        // The clock was at 1970 when it was applied, and was set right.
+        let set = line("1970-01-01T00:10:00Z", "2027-01-01T00:00:00Z", Some(540));
+        assert_eq!(set.ends.as_deref(), Some("2027-01-01T00:09:00Z"));
+        assert_eq!(set.seconds_left, Some(540));
+        let text = line("9999-01-01T00:00:00Z", "2027-01-01T00:00:00Z", None);
+        assert_eq!((text.ends, text.seconds_left), (None, None), "in centuries");
+    }
+
+    #[test]
+    fn clocks_that_are_wrong_are_told() {
+        let care = |slewed_ppm| Some(host::ClockCare { synchronised: true, slewed_ppm });
+        assert!(clock_warnings(None, None, care(-100_000)).is_empty(), "nothing has an end");
+        assert_eq!(clock_warnings(None, Some("the clock says 1970".into()), care(0)).len(), 1);
+    }
 }

@@ -22,6 +22,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: clock,
     },
     Scenario {
+        name: "a wrong clock hides nothing that is let through",
+        boot: Boot::Plain,
+        depends: Depends::UserSide,
+        run: wrong_clock,
+    },
+    Scenario {
+        name: "a slowed clock lengthens a grant no more than is told",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: slowed_clock,
+    },
+    Scenario {
         name: "grants are listed, revoked and outlive a policy",
         boot: Boot::Plain,
         depends: Depends::UserSide,
@@ -88,6 +100,125 @@ fn clock(_: &Guest) -> Result<()> {
     other?.exits(0)?;
     ensure!(!through?, "the clock was set back, and the grant went on");
     Ok(())
+}
+
+fn now(clock: libc::clockid_t) -> libc::timespec {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
+    now
+}
+
+/// The date is another one as long as this lives; then it is the right one again.
+struct Date {
+    right: i64,
+    began: i64,
+}
+
+impl Date {
+    fn new() -> Self {
+        Self { right: now(libc::CLOCK_REALTIME).tv_sec, began: now(libc::CLOCK_BOOTTIME).tv_sec }
+    }
+
+    fn set(seconds: i64) -> Result<()> {
+        let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+        // SAFETY: a live timespec.
+        let answer = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) };
+        ensure!(answer == 0, "the clock could not be set");
+        Ok(())
+    }
+}
+
+impl Drop for Date {
+    fn drop(&mut self) {
+        let _ = Self::set(self.right + now(libc::CLOCK_BOOTTIME).tv_sec - self.began);
+    }
+}
+
+/// The clock is wrong when a policy is applied and something is granted, and is set right afterwards.
+fn wrong_clock(_: &Guest) -> Result<()> {
+    const BATTERYLESS: i64 = 1_000;
+    // In November 2026, and half a year later.
+    const WRONG: i64 = 1_793_600_000;
+    const RIGHT: i64 = 1_810_000_000;
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    let other = Tool::new("/tmp/dated")?;
+    let policy = |expires: &str| {
+        format!(
+            "level = \"integrity\"\n[[exception]]\nname = \"dated\"\nreasons = [\"dev-mem\"]\n\
+             exe = \"/tmp/dated\"\nexpires = {expires}\n"
+        )
+    };
+    let date = Date::new();
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    Date::set(BATTERYLESS)?;
+    stockade(&["status"])?
+        .exits(0)?
+        .says("the clock says 1970-01-01, before this version of Stockade was made")?;
+    let granted = &["grant", "dev-mem", "--for", "10m", "--exe", TOOL, "--name", "running"][..];
+    stockade(granted)?.exits(2)?.says("the clock says 1970-01-01")?.says("set it")?;
+    std::fs::create_dir_all("/etc/stockade")?;
+    std::fs::write("/etc/stockade/policy.toml", policy("2019-01-01T00:00:00Z"))?;
+    stockade(&["enforce"])?.exits(2)?.says("the exception dated expires")?.says("set the clock")?;
+    Date::set(WRONG)?;
+    apply(&policy("2026-12-31T00:00:00Z"))?;
+    stockade(granted)?.exits(0)?.says("adjtimex")?;
+    Date::set(RIGHT)?;
+    expect(&mut tool.opens_mem(), true, "granted, and the date was set")?;
+    expect(&mut other.opens_mem(), true, "excepted, and the date was set")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let listed = status["stockade"]["exceptions"].as_array().cloned().unwrap_or_default();
+    for name in ["running", "dated"] {
+        let left = listed.iter().find(|e| e["name"] == name).and_then(|e| e["seconds_left"].as_u64());
+        ensure!(left.is_some_and(|left| left > 0), "{name} is let through and not listed: {status:#}");
+    }
+    let list = stockade(&["grant", "--list", "--json"])?.exits(0)?.json()?;
+    let left = list["grants"][0]["seconds_left"].as_u64();
+    ensure!(left.is_some_and(|left| (500..=600).contains(&left)), "{list:#}");
+    let answer = stockade(&["enforce"])?.exits(0)?;
+    ensure!(!answer.out.contains("Already in force"), "it is not worked out anew: {}", answer.out);
+    expect(&mut other.opens_mem(), false, "the exception has expired, and the policy was applied again")?;
+    expect(&mut tool.opens_mem(), true, "a grant outlives that")?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    // As a machine without a battery whose policy is in force already.
+    Date::set(BATTERYLESS)?;
+    stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
+    drop(date);
+    Ok(())
+}
+
+/// Root has the kernel slow its clocks.
+fn slowed_clock(_: &Guest) -> Result<()> {
+    const SECONDS: i64 = 6;
+    let tick = |length: libc::c_long| -> Result<()> {
+        // SAFETY: timex is plain data.
+        let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+        timex.modes = libc::ADJ_TICK;
+        timex.tick = length;
+        // SAFETY: a live timex.
+        ensure!(unsafe { libc::adjtimex(&raw mut timex) } >= 0, "the clock could not be slowed");
+        Ok(())
+    };
+    lift_all()?;
+    let tool = Tool::new(TOOL)?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    tick(9_000)?;
+    let played = (|| {
+        stockade(&["grant", "dev-mem", "--for", &format!("{SECONDS}s"), "--exe", TOOL])?
+            .exits(0)?
+            .says("which root can slow by adjtimex(2)")?;
+        let began = now(libc::CLOCK_MONOTONIC_RAW).tv_sec;
+        stockade(&["status"])?.exits(0)?.says("the clock since boot is slowed by 10 % (adjtimex)")?;
+        expect(&mut tool.opens_mem(), true, "during the grant")?;
+        // Three tenths longer, and what was left of a second when it began.
+        while now(libc::CLOCK_MONOTONIC_RAW).tv_sec - began <= SECONDS * 13 / 10 + 1 {
+            sleep(Duration::from_millis(100));
+        }
+        expect(&mut tool.opens_mem(), false, "three tenths after the grant's end")
+    })();
+    tick(10_000)?;
+    played
 }
 
 fn life(_: &Guest) -> Result<()> {

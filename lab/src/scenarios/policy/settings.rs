@@ -65,6 +65,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: told,
     },
     Scenario {
+        name: "settings with other ways are called held by name only",
+        boot: Boot::Plain,
+        depends: Depends::Series,
+        run: name_only,
+    },
+    Scenario {
         name: "audited settings let writes through",
         boot: Boot::Plain,
         depends: Depends::Series,
@@ -332,6 +338,44 @@ fn told(_: &Guest) -> Result<()> {
         .says("writes to settings: 3 refused, 0 audited")?;
     write_and_apply("freeze = [\"kernel.no_such_setting\"]")?
         .says("there is no setting kernel.no_such_setting here")?;
+    Ok(())
+}
+
+/// What is called held by name only has the other ways that are told of it.
+fn name_only(_: &Guest) -> Result<()> {
+    const SECOND: &str = "/sys/module/kernel/parameters/panic";
+    lift_all()?;
+    let kptr = Setting::set("kernel/kptr_restrict", "1")?;
+    let panic = Setting::new("kernel/panic")?;
+    let hostname = Setting::new("kernel/hostname")?;
+    let (timeout, name) = (panic.value()?, hostname.value()?);
+    write_and_apply("freeze = [\"kernel.kptr_restrict\", \"kernel.panic\", \"kernel.hostname\"]")?
+        .says("1 settings frozen")?
+        .says("this name only")?
+        .says("kernel.hostname, kernel.panic")?;
+    let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
+    let ours = &status["stockade"]["settings"];
+    ensure!(ours["frozen"] == serde_json::json!(["kernel.kptr_restrict"]), "{ours}");
+    ensure!(ours["name_only"] == serde_json::json!(["kernel.hostname", "kernel.panic"]), "{ours}");
+    stockade(&["status"])?.exits(0)?.says("name only      kernel.hostname, kernel.panic")?;
+    let checked = stockade(&["policy", "check"])?;
+    for words in ["SP315", SECOND, "sethostname"] {
+        ensure!(checked.out.contains(words), "policy check does not say {words}: {}", checked.out);
+    }
+    stockade(&["policy", "show"])?
+        .exits(0)?
+        .says("# held under this name only, see SP315: kernel.hostname, kernel.panic")?;
+    // Refused under the name, and changed by the other way.
+    kptr.writes(b"0", false)?;
+    panic.writes(b"17", false)?;
+    hostname.writes(b"door", false)?;
+    fs::write(SECOND, "17").with_context(|| format!("write {SECOND}"))?;
+    let by_second = panic.value()?;
+    fs::write(SECOND, &timeout)?;
+    run(Command::new("/bin/busybox").args(["hostname", "door"]))?.exits(0)?;
+    let by_call = hostname.value()?;
+    run(Command::new("/bin/busybox").args(["hostname", &name]))?.exits(0)?;
+    ensure!(by_second == "17" && by_call == "door", "{by_second}, {by_call}: there is no other way");
     Ok(())
 }
 

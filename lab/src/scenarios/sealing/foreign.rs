@@ -1,6 +1,7 @@
 //! Programs of somebody else's, of the kinds that a seal asks about and of one that it does not.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -136,6 +137,12 @@ impl Foreign {
         bpf(RAW_TRACEPOINT_OPEN, &attr).map(owned).context("attach a program")
     }
 
+    /// Pins it.
+    pub fn pin(&self, path: &CStr) -> Result<()> {
+        let attr = [path.as_ptr() as u64, u64::from(number_of(self.program.as_fd()))];
+        bpf(OBJ_PIN, &attr).map(drop).context("pin a program")
+    }
+
     /// Has this cgroup hold it beside others.
     pub fn attach_to(&self, cgroup: &File) -> io::Result<()> {
         const ALLOW_MULTI: u32 = 2;
@@ -154,6 +161,7 @@ impl Foreign {
 }
 
 const PROG_LOAD: i64 = 5;
+const OBJ_PIN: i64 = 6;
 const PROG_ATTACH: i64 = 8;
 const PROG_DETACH: i64 = 9;
 const OBJ_GET_INFO_BY_FD: i64 = 15;

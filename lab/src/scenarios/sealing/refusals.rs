@@ -1,6 +1,12 @@
 //! What `seal` refuses before anything is done. Each leaves the state as it was: enforced, not sealed, to be lifted.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    ffi::{CStr, OsStr},
+    fs,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use stockade_kernel::host;
@@ -65,6 +71,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Sealed,
         depends: Depends::Series,
         run: attached,
+    },
+    Scenario {
+        name: "seal: what others are called drives no terminal",
+        boot: Boot::Sealed,
+        depends: Depends::UserSide,
+        run: named_by_an_attacker,
     },
     Scenario {
         name: "seal: foreign programs can be trusted by id and by tag",
@@ -273,5 +285,40 @@ fn others(_: &Guest) -> Result<()> {
 fn no_lsm(_: &Guest) -> Result<()> {
     enforce_integrity()?;
     refused(&["bpf is not among the active security modules", ",bpf to the kernel command line", "reboot"])?;
+    as_before()
+}
+
+/// A process and a pin whose names clear the screen, set the window's title and begin a line of their own.
+fn named_by_an_attacker(_: &Guest) -> Result<()> {
+    const COMM: &[u8] = b"\x1b[2J\x1b]0;x\x07\nok";
+    // The kernel takes no dots there.
+    const PIN: &CStr = c"/sys/fs/bpf/\x1b[2J\xe2\x80\xaepin\nSealed: integrity!";
+    enforce_integrity()?;
+    let before = fs::read("/proc/self/comm")?;
+    let program = Foreign::load(Kind::Lsm, 6)?;
+    program.pin(PIN)?;
+    fs::write("/proc/self/comm", COMM)?;
+    let answers = [stockade(&["seal"]), stockade(&["seal", "--json"]), stockade(&["residual"])];
+    fs::write("/proc/self/comm", before.trim_ascii_end())?;
+    fs::remove_file(OsStr::from_bytes(PIN.to_bytes()))?;
+    drop(program);
+    let [refused, json, residual] = answers;
+    let refused = refused?.exits(2)?;
+    for answer in [&refused, &json?, &residual?] {
+        for text in [&answer.out, &answer.err] {
+            ensure!(
+                text.chars().all(|c| c == '\n' || c == '\t' || !c.is_control() && c != '\u{202e}'),
+                "{}: {text:?}",
+                answer.line
+            );
+            ensure!(!text.lines().any(|line| line.starts_with("Sealed")), "a forged line: {text}");
+        }
+    }
+    ensure!(
+        refused.err.contains("?[2J?]0;x??ok (")
+            && refused.err.contains("/sys/fs/bpf/?[2J?pin?Sealed: integrity!"),
+        "the names are not told: {}",
+        refused.err
+    );
     as_before()
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -30,10 +30,39 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::Series,
         run: holds,
     },
+    Scenario {
+        name: "seal: no other way leads to a frozen setting",
+        boot: Boot::SealedSettings,
+        depends: Depends::Series,
+        run: other_ways,
+    },
 ];
 
-const POLICY: &str =
-    "level = \"integrity\"\n[settings]\nfreeze = [\"apparmor.policy_removal\", \"kernel.sysrq\"]\n";
+/// Settings that are frozen as a whole: writes to their files are refused, and there is no other way.
+const FROZEN: [&str; 15] = [
+    "fs.protected_symlinks",
+    "fs.suid_dumpable",
+    "kernel.core_pattern",
+    "kernel.dmesg_restrict",
+    "kernel.kptr_restrict",
+    "kernel.modprobe",
+    "kernel.oops_limit",
+    "kernel.panic_on_oops",
+    "kernel.perf_event_paranoid",
+    "kernel.randomize_va_space",
+    "kernel.sysrq",
+    "kernel.unprivileged_bpf_disabled",
+    "net.core.bpf_jit_harden",
+    "user.max_user_namespaces",
+    "vm.mmap_min_addr",
+];
+
+fn policy() -> String {
+    format!(
+        "level = \"integrity\"\n[settings]\nfreeze = [\"apparmor.policy_removal\", \"{}\"]\n",
+        FROZEN.join("\", \"")
+    )
+}
 const FOLDER: &str = "/sys/kernel/security/apparmor";
 const SYSRQ: &str = "/proc/sys/kernel/sysrq";
 
@@ -56,10 +85,10 @@ fn needs_apparmor() -> Result<()> {
 fn held_open(_: &Guest) -> Result<()> {
     needs_apparmor()?;
     lift_all()?;
-    apply(POLICY)?.says("apparmor.policy_removal is held by a seal alone")?;
+    apply(&policy())?.says("apparmor.policy_removal is held by a seal alone")?;
     // Nothing holds it yet, and nothing says so.
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
-    ensure!(texts(&status["stockade"]["settings"]["frozen"]) == ["kernel.sysrq"], "{status:#}");
+    ensure!(texts(&status["stockade"]["settings"]["frozen"]) == FROZEN, "{status:#}");
     let open = for_writing(format!("{FOLDER}/.remove"))?;
     stockade(&["seal"])?
         .exits(2)?
@@ -72,15 +101,17 @@ fn held_open(_: &Guest) -> Result<()> {
 fn holds(_: &Guest) -> Result<()> {
     needs_apparmor()?;
     lift_all()?;
-    apply(POLICY)?;
+    apply(&policy())?;
     let sysrq = fs::read_to_string(SYSRQ)?;
     ensure!(for_writing(format!("{FOLDER}/.remove")).is_ok(), "it is refused before the seal");
     stockade(&["seal"])?.exits(0)?;
     let status = verified(1)?;
     let frozen = texts(&status["stockade"]["settings"]["frozen"]);
     ensure!(
-        frozen == ["apparmor.policy_removal", "kernel.ftrace_enabled", "kernel.sysrq"],
-        "held is something else: {frozen:?}"
+        FROZEN.iter().chain([&"kernel.ftrace_enabled"]).all(|name| frozen.iter().any(|held| held == name))
+            && frozen.len() == FROZEN.len() + 1
+            && texts(&status["stockade"]["settings"]["name_only"]) == ["apparmor.policy_removal"],
+        "held is something else: {status:#}"
     );
     // Both doors, by every path, and no other.
     fs::create_dir_all("/tmp/securityfs")?;
@@ -104,6 +135,77 @@ fn holds(_: &Guest) -> Result<()> {
     // A policy that holds fewer is not added.
     stockade(&["enforce", "confidentiality"])?
         .exits(2)?
-        .says("settings that it does not hold as well: apparmor.policy_removal, kernel.sysrq")?;
+        .says("settings that it does not hold as well: apparmor.policy_removal, fs.protected_symlinks, ")?;
+    verified(1).map(drop)
+}
+
+fn file_of(setting: &str) -> String {
+    format!("/proc/sys/{}", setting.replace('.', "/"))
+}
+
+/// The values of what is frozen, as far as this kernel has it.
+fn values() -> Vec<(&'static str, String)> {
+    let value = |name| Some((name, fs::read_to_string(file_of(name)).ok()?));
+    FROZEN.into_iter().chain(["kernel.ftrace_enabled"]).filter_map(value).collect()
+}
+
+/// Files that are named as one of these settings, where the kernel has second names of sysctls.
+fn second_names(settings: &[&str]) -> Vec<PathBuf> {
+    let lasts: Vec<_> = settings.iter().filter_map(|name| name.rsplit('.').next()).collect();
+    let modules = fs::read_dir("/sys/module").into_iter().flatten().flatten();
+    let folders = modules.map(|module| module.path().join("parameters")).chain(["/sys/kernel".into()]);
+    let files = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let same = |file: &PathBuf| file.file_name().is_some_and(|name| lasts.iter().any(|last| name == *last));
+    files.map(|file| file.path()).filter(same).collect()
+}
+
+/// Root tries what changes other settings: a second name, a system call, another mount, namespaces of its own.
+fn other_ways(_: &Guest) -> Result<()> {
+    needs_apparmor()?;
+    if stockade(&["status", "--json"])?.json()?["stockade"]["sealed"].is_null() {
+        lift_all()?;
+        apply(&policy())?;
+        stockade(&["seal"])?.exits(0)?;
+    }
+    verified(1)?;
+    let before = values();
+    ensure!(before.len() > 12, "this kernel has few of the settings: {before:?}");
+    // It is known which settings have second names; they are found by this search, so that it would find others.
+    ensure!(!second_names(&["kernel.panic"]).is_empty(), "the search for second names finds none");
+    for file in second_names(&FROZEN) {
+        for value in ["0", "1", "2"] {
+            let _ = fs::write(&file, value);
+        }
+        ensure!(values() == before, "{} is a second name of a frozen setting", file.display());
+    }
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    // SAFETY: the string is of the length that is given; the others take numbers.
+    unsafe {
+        libc::sethostname(c"lab".as_ptr(), 3);
+        libc::sethostname(hostname.trim().as_ptr().cast(), hostname.trim().len());
+        libc::prctl(libc::PR_SET_DUMPABLE, 1);
+        // The level of the console's messages.
+        libc::syscall(libc::SYS_syslog, 8, 0, 7);
+    }
+    ensure!(values() == before, "a system call changed a frozen setting");
+    fs::create_dir_all("/tmp/proc-doors")?;
+    run(Command::new(BUSYBOX).args(["mount", "-t", "proc", "none", "/tmp/proc-doors"]))?.exits(0)?;
+    let files: Vec<_> = before.iter().map(|(name, _)| file_of(name)).collect();
+    for file in &files {
+        let elsewhere = file.replacen("/proc/", "/tmp/proc-doors/", 1);
+        ensure!(is_refused(fs::write(&elsewhere, "7")), "{elsewhere} is written");
+    }
+    run(Command::new(BUSYBOX).args(["umount", "/tmp/proc-doors"]))?.exits(0)?;
+    // As root of the namespaces that settings may belong to, and with a network of its own.
+    let script =
+        format!("for f in {}; do for v in 0 1 2 7; do echo $v > $f; done; done; true", files.join(" "));
+    for namespaces in
+        [&["-n"][..], &["-u"], &["-i"], &["-p", "-f"], &["-U", "-r"], &["-U", "-r", "-n", "-i", "-u"]]
+    {
+        let mut command = Command::new(BUSYBOX);
+        command.arg("unshare").args(namespaces).args([BUSYBOX, "sh", "-c", &script]);
+        run(&mut command)?;
+        ensure!(values() == before, "changed in namespaces of {namespaces:?}: {:?}", values());
+    }
     verified(1).map(drop)
 }

@@ -195,7 +195,7 @@ impl Report {
         let mut report: Self = match serde_json::from_value(value) {
             Ok(report) => report,
             // It quotes from the file.
-            Err(error) => bail!("this assessment is damaged: {}", harmless(&error.to_string())),
+            Err(error) => bail!("this assessment is damaged: {}", harmless(error.to_string())),
         };
         if report.changes.is_some() {
             bail!(

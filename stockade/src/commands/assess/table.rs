@@ -211,7 +211,7 @@ impl Table {
     }
 
     fn list(&mut self, words: &str, ids: &[&str]) {
-        self.paragraph(&format!("{words}: {}", harmless(&ids.join(", "))), "", "  ");
+        self.paragraph(&format!("{words}: {}", harmless(ids.join(", "))), "", "  ");
     }
 
     fn paragraph(&mut self, text: &str, first: &str, rest: &str) {

@@ -68,7 +68,7 @@ impl File {
             }
         };
         let known: Vec<&str> = Text::all().iter().map(|text| text.id).collect();
-        let name = output::harmless(&path.display().to_string());
+        let name = output::harmless(path.display().to_string());
         let waivers = read_waivers(&Source::new(&name, text), &known)?;
         Ok(Some(Self { name, waivers }))
     }

@@ -187,7 +187,11 @@ fn text(report: &check::Report, loaded: &Loaded, colour: bool) -> String {
         out.push('\n');
     }
     for passed_over in &loaded.passed_over {
-        let _ = writeln!(out, "not read: {}: {}", passed_over.path.display(), passed_over.why);
+        let _ = writeln!(
+            out,
+            "not read: {}",
+            output::harmless(format!("{}: {}", passed_over.path.display(), passed_over.why))
+        );
     }
     for unseen in &report.unseen {
         let _ = writeln!(out, "could not look at {}", output::harmless(unseen));
@@ -219,7 +223,7 @@ fn problem(finding: &Finding) -> Problem {
 /// A word and a text behind it, broken into lines.
 fn paragraph(out: &mut String, word: &str, text: &str) {
     let mut line = format!("  {word:>4}:");
-    for word in output::harmless(&text.replace('\n', " ")).split_whitespace() {
+    for word in output::harmless(text.replace('\n', " ")).split_whitespace() {
         if line.chars().count() + 1 + word.chars().count() > WIDTH {
             let _ = writeln!(out, "{line}");
             line = " ".repeat(7);

@@ -34,6 +34,8 @@ pub struct Report {
     /// Settings that are held: freeze or ratchet, by the name that sysctl(8) has; default stands for those that go
     /// with the level
     pub settings: BTreeMap<String, Sourced<String>>,
+    /// Settings of these that are held under this name only: the value can change by other ways
+    pub name_only: Vec<String>,
     /// Parts of the cgroup tree with verdicts of their own
     pub scopes: Vec<ScopeReport>,
     /// Who is let through where others are not
@@ -143,6 +145,7 @@ fn report(loaded: &Loaded) -> Report {
         unknown_reasons: word(&policy.unknown_reasons),
         reasons: reasons(&policy.reasons),
         settings: policy.settings.iter().map(|(name, hold)| (name.clone(), word(hold))).collect(),
+        name_only: show::name_only(&policy.settings).map(str::to_owned).collect(),
         scopes: policy.scopes.iter().map(scope).collect(),
         exceptions: policy.exceptions.iter().map(exception).collect(),
         accepted: policy.accepted.iter().map(accepted).collect(),

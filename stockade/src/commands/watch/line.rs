@@ -142,7 +142,7 @@ fn verdict(event: &Event) -> &'static str {
 pub(super) fn written(told: &SettingEvent, names: &mut requester::Names) -> Written {
     let text = |bytes: &[u8]| {
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-        output::harmless(String::from_utf8_lossy(&bytes[..end]).trim_end_matches('\n'))
+        output::harmless(bytes[..end].strip_suffix(b"\n").unwrap_or(&bytes[..end]))
     };
     let event = &told.event;
     Written {
@@ -187,8 +187,8 @@ pub(super) fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Na
 
 pub(super) fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()> {
     if json {
-        serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
-        return Ok(writeln!(out)?);
+        let line = serde_json::to_string(line).map_err(io::Error::from)?;
+        return Ok(writeln!(out, "{}", stockade_text::harmless_json(&line))?);
     }
     match line {
         Line::Lost { events } => Ok(writeln!(
