@@ -30,7 +30,7 @@ use std::{
 use stockade_common::{Seal, SettingRule, Slot, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
-    model::Policy,
+    model::{Digest, Exception, Policy, Said},
 };
 use stockade_reasons::Level;
 
@@ -75,6 +75,9 @@ pub enum Open {
     NewCgroups,
     /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
     Sysctl(Vec<String>),
+    /// These exceptions let integrity reasons through, and root can be whom they are for: by moving into a unit or a cgroup, by becoming
+    /// a user, or by passing for a program whose content nothing binds.
+    Exceptions(Vec<String>),
     /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
     Reasons(Vec<String>),
 }
@@ -86,6 +89,7 @@ impl Open {
         match self {
             Self::NewCgroups => "new-cgroups".into(),
             Self::Sysctl(programs) => format!("sysctl-programs {}", programs.join(" ")),
+            Self::Exceptions(names) => format!("exceptions {}", names.join(" ")),
             Self::Reasons(reasons) => reasons.join(" "),
         }
     }
@@ -99,7 +103,28 @@ impl Open {
         if !staying.is_empty() {
             open.push(Self::Sysctl(staying));
         }
+        open.extend(
+            sealed.description().and_then(|description| Self::exceptions(&description.policy, types)),
+        );
         open
+    }
+
+    /// Those of the exceptions of a policy that void the level.
+    fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
+        let binds = |exception: &Exception| {
+            exception.exe.is_some()
+                && matches!(exception.digest.as_ref().map(|said| &said.value), Some(Digest::Verity(_)))
+                && types.known_offsets().verity_digest != 0
+        };
+        let is_integrity = |reason: &Said<String>| {
+            let number =
+                stockade_reasons::by_id(&reason.value).and_then(|reason| types.number(reason.enum_name));
+            number.is_some_and(|number| types.is_integrity(number))
+        };
+        let voids = |exception: &&Exception| !binds(exception) && exception.reasons.iter().any(is_integrity);
+        let names: Vec<_> =
+            policy.exceptions.iter().filter(voids).map(|exception| exception.name.value.clone()).collect();
+        (!names.is_empty()).then_some(Self::Exceptions(names))
     }
 
     /// What a policy with this slot leaves open once it is sealed.
@@ -132,6 +157,12 @@ impl fmt::Display for Open {
                 "programs of others that are asked for sysctls stay as they are ({}); whoever loaded them, systemd-networkd for \
                  instance, cannot do so again before the next boot, also not when it is restarted",
                 programs.join(", ")
+            ),
+            Self::Exceptions(names) => write!(
+                f,
+                "root can be whom these exceptions are for, and change the kernel by what they let through: {} (an exception by \
+                 program binds root only with digest = \"verity:…\")",
+                names.join(", ")
             ),
             Self::Reasons(reasons) => write!(
                 f,
@@ -412,6 +443,7 @@ fn left_open(
     options: &Options,
 ) -> Result<Vec<Open>, Error> {
     let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
+    open.extend(Open::exceptions(&ready.description.policy, types));
     if !sysctl.is_empty() {
         open.push(Open::Sysctl(
             sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),
