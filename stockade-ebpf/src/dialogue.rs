@@ -74,11 +74,18 @@ fn is_root() -> bool {
 
 #[inline(always)]
 fn byte<T>(value: *const T, at: usize) -> u32 {
-    if at >= size_of::<T>() {
+    byte_at(value.cast(), size_of::<T>() as u64, at as u64)
+}
+
+/// Not inlined: what the verifier learns of the index by the comparison has to be known of the register that is added, and older
+/// kernels forget it where the index comes from the stack a second time.
+#[inline(never)]
+fn byte_at(value: *const u8, size: u64, at: u64) -> u32 {
+    if at >= size {
         return NOTHING;
     }
     // SAFETY: inside the value.
-    BYTE + u32::from(unsafe { read_volatile(value.cast::<u8>().add(at)) })
+    BYTE + u32::from(unsafe { read_volatile(value.add(at as usize)) })
 }
 
 /// What belongs to a question.
