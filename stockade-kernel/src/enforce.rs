@@ -108,28 +108,21 @@ fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
     Ok(description.map(|description| description.policy.exceptions).unwrap_or_default())
 }
 
-/// Puts the ends of exceptions on the clock since boot. Those in force keep theirs while the clock says the same.
-fn settle(policy: &mut Policy, in_force: &[Exception]) -> Result<(), Error> {
+/// Puts the ends of exceptions on the clock since boot. Those in force keep theirs while the clock says the same. While the clock cannot be
+/// right, nobody can say whether a new one has expired: it is left out, and the rest of the policy is in force.
+fn settle(policy: &mut Policy, in_force: &[Exception]) {
     let now = host::now();
-    let wrong = host::implausible(now);
+    let wrong = host::implausible(now).is_some();
     for exception in &mut policy.exceptions {
         let before = in_force.iter().find(|other| other.is_dated_as(exception));
         let before = before.and_then(|other| other.ends_boot_ns);
-        match &wrong {
-            Some(wrong) if exception.expires.is_some() && !exception.granted => {
-                // Worked out when the clock was right.
-                exception.ends_boot_ns = Some(before.ok_or_else(|| {
-                    Error::Request(format!(
-                        "{wrong}, so that nobody can say when the exception {} expires\n  \
-                         set the clock (date -s, or wait until it is synchronised) and apply the policy again",
-                        exception.name.value
-                    ))
-                })?);
-            }
-            _ => exception.settle(now, before),
+        if wrong && exception.expires.is_some() && !exception.granted {
+            // Worked out when the clock was right, or ended from the start.
+            exception.ends_boot_ns = Some(before.unwrap_or(0));
+        } else {
+            exception.settle(now, before.filter(|&ends| ends != 0));
         }
     }
-    Ok(())
 }
 
 /// Applies what `change` makes of the policy in force.
@@ -157,7 +150,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
     let in_force = policy.exceptions.clone();
     policy.exceptions.retain(|e| !e.granted || !e.has_ended(host::now()));
     change(&mut policy)?;
-    settle(&mut policy, &in_force)?;
+    settle(&mut policy, &in_force);
     apply(machine, policy, description.auto.into())
 }
 
@@ -194,7 +187,7 @@ impl Machine {
         let _lock = Lock::take()?;
         let mut policy = policy.clone();
         let in_force = exceptions_in_force()?;
-        settle(&mut policy, &in_force)?;
+        settle(&mut policy, &in_force);
         // What was granted and has not ended outlives the policy that it was granted under.
         policy.exceptions.extend(in_force.into_iter().filter(|e| e.granted && !e.has_ended(host::now())));
         apply(self.clone(), policy, auto)

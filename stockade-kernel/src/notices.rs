@@ -12,7 +12,10 @@ use stockade_policy::{
 };
 use stockade_reasons::Level;
 
-use crate::{btf::KernelTypes, host::ClockCare};
+use crate::{
+    btf::KernelTypes,
+    host::{self, ClockCare},
+};
 
 /// One such thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -144,6 +147,15 @@ pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelType
 
 /// Notices of exceptions with a date on a machine whose clock nobody synchronises.
 pub(crate) fn of_clock(policy: &Policy, now: Clock, care: Option<ClockCare>) -> Option<Notice> {
+    let left_out =
+        policy.exceptions.iter().find(|e| !e.granted && e.expires.is_some() && e.ends_boot_ns == Some(0));
+    if let (Some(wrong), Some(exception)) = (host::implausible(now), left_out) {
+        return Some(Notice::Other(format!(
+            "{wrong}, so that nobody can say whether the exception {} has expired: it is left out. \
+             Set the clock (date -s, or wait until it is synchronised) and apply the policy again",
+            exception.name.value
+        )));
+    }
     let dated = policy.exceptions.iter().find(|e| !e.granted && e.expires.is_some() && !e.has_ended(now))?;
     let unsynchronised = care.is_some_and(|care| !care.synchronised);
     unsynchronised.then(|| {
