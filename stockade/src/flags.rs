@@ -76,7 +76,8 @@ pub enum Command {
     /// On a sealed machine it tries each time whether the seal holds: a request and a write to a setting of its own are refused
     /// and counted as any other.
     ///
-    /// Exit status 1 when Stockade enforces nothing. It does not tell whether a seal holds; `sealed.verified` of --json does.
+    /// Exit status 1 when Stockade enforces nothing, when the kernel does not run its program (kernel.ftrace_enabled is 0), and when
+    /// something is sealed and the seal could not be proven.
     Status,
     /// Try every door harmlessly and say which are refused, by whom
     ///

@@ -39,6 +39,8 @@ pub struct InForce {
     pub level: String,
     /// Whether the level is audited, not enforced
     pub audit: bool,
+    /// Whether the kernel runs the program: it does not while kernel.ftrace_enabled is 0
+    pub in_effect: bool,
     /// How the program is attached: bpf-lsm, root-cgroup once sealed, or modify-return, which is weaker
     pub attachment: String,
     /// The seal; null when root can lift it
@@ -185,6 +187,7 @@ pub fn run(json: bool) -> Result<Exit> {
     let stockade = state.map(|state| InForce {
         level: super::level_of(state.slot.level).to_string(),
         audit: state.slot.audit == 1,
+        in_effect: !host::tracing_is_off(),
         attachment: super::attachment(state.attachment).into(),
         skipped: state.skipped,
         sealed: state.sealed.as_ref().map(|sealed| Seal {
@@ -246,7 +249,8 @@ pub fn run(json: bool) -> Result<Exit> {
     } else {
         output::text(&text(&report))?;
     }
-    Ok(if report.stockade.is_some() { Exit::Done } else { Exit::No })
+    let holds = |s: &InForce| s.in_effect && s.sealed.as_ref().is_none_or(|seal| seal.verified);
+    Ok(if report.stockade.as_ref().is_some_and(holds) { Exit::Done } else { Exit::No })
 }
 
 fn described<T>(state: &read_back::InForce, list: impl FnOnce(&Policy) -> Vec<T>) -> Vec<T> {
@@ -356,7 +360,11 @@ fn text(report: &Report) -> String {
                 writeln!(out, "Stockade         enforces nothing; try: stockade enforce integrity --audit");
         }
         Some(s) => {
-            let mode = if s.audit { "audited, not enforced" } else { "enforced" };
+            let mode = match (s.in_effect, s.audit) {
+                (false, _) => "NOT ENFORCED: kernel.ftrace_enabled is 0",
+                (true, true) => "audited, not enforced",
+                (true, false) => "enforced",
+            };
             let _ = writeln!(out, "Stockade         {}, {mode}, since {} s", s.level, s.applied_seconds_ago);
             let _ = writeln!(
                 out,
