@@ -150,9 +150,17 @@ mod tests {
 
     #[test]
     fn an_expected_failure_passes_only_for_its_reason() {
-        let seal = STEPS.iter().find(|step| step.name.contains("stockade-seal.service seals")).unwrap();
+        let step = Step {
+            name: "a step",
+            is_setup: false,
+            skipped_on: |_| None,
+            fails_on: |release| {
+                release.systemd_uses_bpf.then_some(Expected { error: "could answer in their place", why: "why" })
+            },
+            play: |_| Ok(String::new()),
+        };
         let [twelve, thirteen] = RELEASES;
-        let outcome = |release, result: anyhow::Result<String>| judge(seal, release, result).0;
+        let outcome = |release, result: anyhow::Result<String>| judge(&step, release, result).0;
         let fails = |words: &str| -> anyhow::Result<String> { bail!("{}", words.to_owned()) };
         assert_eq!(outcome(thirteen, fails("x could answer in their place y")), Outcome::Passed);
         assert_eq!(outcome(thirteen, fails("the guest went off")), Outcome::Failed);

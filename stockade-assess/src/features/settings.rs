@@ -395,7 +395,8 @@ mod tests {
         let sources =
             [include_str!("settings.rs"), include_str!("settings/users.rs"), include_str!("aslr.rs")]
                 .concat();
-        // The checks of modules and kexec, of SELinux and of AppArmor look at the first, nobody at the last.
+        // The checks of modules and kexec, of SELinux and of AppArmor look at the first, nobody at the others: they are in the table for
+        // the other ways by which they change.
         let elsewhere = [
             "kernel.modules_disabled",
             "kernel.kexec_",
@@ -403,6 +404,12 @@ mod tests {
             "apparmor.",
             "kernel.hotplug",
             "kernel.tainted",
+            "kernel.panic",
+            "kernel.printk",
+            "kernel.hostname",
+            "kernel.domainname",
+            "kernel.ctrl-alt-del",
+            "net.ipv4.ip_forward",
         ];
         for setting in settings::all() {
             let name = setting.name;
