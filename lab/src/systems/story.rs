@@ -244,16 +244,18 @@ fn differs(story: &mut Story<'_>, setting: &str, command: &str) -> anyhow::Resul
     story.system.must(&run(""))?;
     let with = story.system.run(&run(&format!("-p {setting}")))?;
     ensure!(with.status != 0, "with {setting}, `{command}` works all the same: {with}");
-    story.in_force()
+    Ok(())
 }
 
 fn restrict_file_systems(story: &mut Story<'_>) -> anyhow::Result<String> {
     differs(story, "RestrictFileSystems=~tracefs", "head -c1 /sys/kernel/tracing/README >/dev/null")?;
+    story.in_force()?;
     Ok(String::new())
 }
 
 fn address_deny(story: &mut Story<'_>) -> anyhow::Result<String> {
     differs(story, "IPAddressDeny=any", "ping -c1 -W1 127.0.0.1")?;
+    story.in_force()?;
     Ok(String::new())
 }
 
