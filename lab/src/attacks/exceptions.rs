@@ -262,7 +262,7 @@ impl Excepted {
     fn start(what: &str, change: impl FnOnce(&mut Command)) -> Result<Self> {
         let mut command = Command::new(PROGRAM);
         command.args(["--excepted", what]).env_clear();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         change(&mut command);
         let mut child = command.spawn().context("start the excepted program")?;
         let word = child.stdin.take();
@@ -313,6 +313,9 @@ impl Excepted {
 
 impl Drop for Excepted {
     fn drop(&mut self) {
+        // Its group is what it started: a child that stayed would keep the attack's mounts.
+        // SAFETY: kill takes numbers only.
+        unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
