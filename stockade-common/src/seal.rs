@@ -79,6 +79,10 @@ pub struct Seal {
     pub programs: [u32; HELD_MAX],
     /// What they are attached to: BTF ids, in the same order.
     pub hooks: [u32; HELD_MAX],
+    /// The hook on which the dialogue is answered: the BTF id of `bpf`.
+    pub dialogue_hook: u32,
+    /// Zero.
+    pub pad: u32,
     /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
@@ -108,6 +112,8 @@ impl Seal {
         shown: [0; 2],
         programs: [0; HELD_MAX],
         hooks: [0; HELD_MAX],
+        dialogue_hook: 0,
+        pad: 0,
         staying: [0; STAYING_MAX],
         trusted: [KnownProgram::NONE; TRUSTED_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
@@ -325,18 +331,32 @@ pub mod kinds {
     /// `BPF_LSM_CGROUP`
     pub const ATTACH_LSM_CGROUP: u32 = 43;
 
-    /// Whether a program of this kind could answer in the place of a sealed one. `on_our_hook`: what it is attached to is
-    /// one of [`Seal::hooks`].
+    /// What a program of the security modules is attached to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Hook {
+        /// A hook that no program of the seal is on.
+        Another,
+        /// One of [`Seal::hooks`].
+        Ours,
+        /// [`Seal::dialogue_hook`].
+        Dialogue,
+    }
+
+    /// Whether a program of this kind could answer in the place of a sealed one.
     ///
     /// A program of the security modules is asked on its own hook alone. On one of ours it could let through what ours refuse:
     /// held by a cgroup always, since it may set what the hook returns; otherwise where the verifier does not bound what it
-    /// returns ([`Seal::BOUNDED`]).
+    /// returns ([`Seal::BOUNDED`]). Where it does, it can refuse; but on the hook of the dialogue a refusal is an answer.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
-    pub const fn reaches_us(kind: u32, attach_type: u32, on_our_hook: bool, flags: u32) -> bool {
+    pub const fn reaches_us(kind: u32, attach_type: u32, hook: Hook, flags: u32) -> bool {
         if kind == LSM {
-            return on_our_hook && (attach_type == ATTACH_LSM_CGROUP || flags & Seal::BOUNDED == 0);
+            return match hook {
+                Hook::Another => false,
+                Hook::Ours => attach_type == ATTACH_LSM_CGROUP || flags & Seal::BOUNDED == 0,
+                Hook::Dialogue => true,
+            };
         }
         kind == EXT || kind == CGROUP_SYSCTL || (kind == TRACING && attach_type == ATTACH_MODIFY_RETURN)
     }
@@ -345,7 +365,7 @@ pub mod kinds {
 const _: () = assert!(
     size_of::<Seal>()
         == 40
-            + 4 * (KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + STAYING_MAX)
+            + 4 * (KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + 2 + STAYING_MAX)
             + 16 * TRUSTED_MAX
             + size_of::<KeptFile>() * KEPT_FILES_MAX
 );

@@ -14,7 +14,7 @@ use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
 use core::ptr::{addr_of, read_volatile};
 use stockade_common::{
     GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Seal, SettingRule, TRUSTED_MAX, Verdict, dialogue,
-    kinds,
+    kinds::{self, Hook},
 };
 
 use crate::{
@@ -72,7 +72,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         (*field::<u32>(program, &GUARD_OFFSETS.kind), *field::<u32>(program, &GUARD_OFFSETS.attach_type))
     };
     // Most are of no such kind, on whatever hook.
-    if !kinds::reaches_us(kind, attach_type, true, 0) {
+    if !kinds::reaches_us(kind, attach_type, Hook::Dialogue, 0) {
         return GOES_ON;
     }
     // SAFETY: as above.
@@ -90,8 +90,16 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         at += 1;
     }
     // SAFETY: points into the seal.
-    let flags = unsafe { read_volatile(addr_of!((*seal()).flags)) };
-    if !kinds::reaches_us(kind, attach_type, is_ours(hook) != 0, flags) {
+    let (flags, dialogue) =
+        unsafe { (read_volatile(addr_of!((*seal()).flags)), read_volatile(addr_of!((*seal()).dialogue_hook))) };
+    let on = if hook == dialogue {
+        Hook::Dialogue
+    } else if is_ours(hook) != 0 {
+        Hook::Ours
+    } else {
+        Hook::Another
+    };
+    if !kinds::reaches_us(kind, attach_type, on, flags) {
         return GOES_ON;
     }
     // SAFETY: as above. In two words, since it need not be aligned to eight bytes.

@@ -67,7 +67,7 @@ fn candidates() -> Result<Vec<Foreign>, Error> {
     while let Some(next) = sys::next_program(id).map_err(failed)? {
         id = next;
         let Some((_, info)) = held::program(id).map_err(failed)? else { continue };
-        if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, true, 0) {
+        if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, kinds::Hook::Dialogue, 0) {
             found.push(Foreign::of(&info));
         }
     }

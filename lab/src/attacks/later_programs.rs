@@ -30,7 +30,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("later-lsm-program-on-bpf", "attach an LSM program to bpf", Pins::Open, || {
         load_and_attach(LSM, "bpf_lsm_bpf")
     })
-    .refused_when_sealed_before(6, 12),
+    .refused_when_sealed(),
     Attack::new(
         "later-lsm-program-elsewhere",
         "attach an LSM program to inode_permission, where no program of a seal is",

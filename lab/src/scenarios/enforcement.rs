@@ -294,7 +294,9 @@ fn status(_: &Guest) -> Result<()> {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => return Ok(()),
         Err(e) => bail!("write 0 to {switch}: {e}"),
     }
-    let warned = stockade(&["status"])?.exits(1).and_then(|answer| answer.says("NOT ENFORCED: kernel.ftrace_enabled is 0"));
+    let warned = stockade(&["status"])?
+        .exits(1)
+        .and_then(|answer| answer.says("NOT ENFORCED: kernel.ftrace_enabled is 0"));
     let refused = stockade(&["enforce", "confidentiality"])?
         .exits(2)
         .and_then(|a| a.says("ftrace_enabled"))

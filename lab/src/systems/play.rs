@@ -155,7 +155,9 @@ mod tests {
             is_setup: false,
             skipped_on: |_| None,
             fails_on: |release| {
-                release.systemd_uses_bpf.then_some(Expected { error: "could answer in their place", why: "why" })
+                release
+                    .systemd_uses_bpf
+                    .then_some(Expected { error: "could answer in their place", why: "why" })
             },
             play: |_| Ok(String::new()),
         };

@@ -154,6 +154,7 @@ fn seal(
             seal.hooks[at] = sealing.target(duty).hook();
         }
     }
+    seal.dialogue_hook = sealing.target(Duty::GuardCalls).hook();
     for (at, program) in set.trusted.iter().map(Foreign::known).enumerate() {
         *seal.trusted.get_mut(at).ok_or_else(|| {
             Error::Request(format!("more programs are trusted than a seal can name: {TRUSTED_MAX}"))

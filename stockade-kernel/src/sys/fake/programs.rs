@@ -37,8 +37,12 @@ impl Kernel {
         };
         let refuses = |guard: &Program| {
             let seal = self.seal_of(guard);
-            let on_our_hook = program.hook != 0 && seal.hooks.contains(&program.hook);
-            kinds::reaches_us(program.kind, program.attach_type, on_our_hook, seal.flags)
+            let hook = match program.hook {
+                hook if hook == seal.dialogue_hook => kinds::Hook::Dialogue,
+                hook if seal.hooks.contains(&hook) => kinds::Hook::Ours,
+                _ => kinds::Hook::Another,
+            };
+            kinds::reaches_us(program.kind, program.attach_type, hook, seal.flags)
                 && !(id != 0 && seal.programs.contains(&id))
                 && !seal.trusted.iter().any(trusted)
         };
