@@ -371,3 +371,34 @@ const _: () = assert!(
 );
 const _: () = assert!(size_of::<Added>() == 40 + size_of::<Slot>());
 const _: () = assert!(size_of::<dialogue::Revoked>() == 56);
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Seal,
+        kinds::{
+            ATTACH_LSM, ATTACH_LSM_CGROUP, ATTACH_MODIFY_RETURN, CGROUP_SYSCTL, EXT, Hook, LSM, TRACING,
+            reaches_us,
+        },
+    };
+
+    #[test]
+    fn a_program_reaches_us_by_what_it_is_attached_to() {
+        let lsm = |attach_type, hook, flags| reaches_us(LSM, attach_type, hook, flags);
+        for flags in [0, Seal::BOUNDED, Seal::NEW_CGROUPS] {
+            for attach_type in [ATTACH_LSM, ATTACH_LSM_CGROUP] {
+                assert!(!lsm(attach_type, Hook::Another, flags));
+                assert!(lsm(attach_type, Hook::Dialogue, flags), "a refusal is an answer");
+            }
+            assert!(lsm(ATTACH_LSM_CGROUP, Hook::Ours, flags), "it may set what the hook returns");
+            for kind in [EXT, CGROUP_SYSCTL] {
+                assert!(reaches_us(kind, 0, Hook::Another, flags));
+            }
+            assert!(reaches_us(TRACING, ATTACH_MODIFY_RETURN, Hook::Another, flags));
+            // fentry looks, and so does a socket filter.
+            assert!(!reaches_us(TRACING, 24, Hook::Ours, flags) && !reaches_us(1, 0, Hook::Ours, flags));
+        }
+        assert!(lsm(ATTACH_LSM, Hook::Ours, 0));
+        assert!(!lsm(ATTACH_LSM, Hook::Ours, Seal::BOUNDED));
+    }
+}

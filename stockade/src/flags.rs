@@ -209,14 +209,14 @@ pub struct Lift {
 /// `stockade seal`
 #[derive(Debug, Args)]
 pub struct Seal {
-    /// Keep this BPF program of another's, which could undo the seal: by its id or its tag, as `bpftool prog` shows them
+    /// Keep this BPF program of another's, which could answer for the seal: by its id or its tag, as `bpftool prog` shows them
     /// (repeatable). The id is another one after each boot; the tag stays until the program is updated. The same program
     /// may be loaded again later, by anybody
     #[arg(long, value_name = "ID|TAG")]
     pub trust: Vec<String>,
-    /// Seal although the policy leaves something open: reasons of the integrity level that it lets through, or scopes and
-    /// exceptions by unit or cgroup, which root can keep new cgroups out of. `status` says what is open until reboot.
-    /// Whatever else keeps a machine from being sealed still does
+    /// Seal although something is left open: reasons of the integrity level that the policy lets through; exceptions to them for whom
+    /// root can be; scopes and exceptions by unit or cgroup, which root can keep new cgroups out of; programs of others that are
+    /// asked for sysctls. `status` says what is open until reboot. Whatever else keeps a machine from being sealed still does
     #[arg(long)]
     pub best_effort: bool,
 }

@@ -185,3 +185,28 @@ fn cannot(what: &str) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excepted(always: ReasonSet, inherited: ReasonSet, timed: &[(u32, u64, u64)]) -> Excepted {
+        Excepted { always, inherited, timed: timed.to_vec() }
+    }
+
+    #[test]
+    fn what_of_an_exception_ends_is_told_apart_and_a_nearer_end_is_none_of_it() {
+        const SECOND: u64 = 1_000_000_000;
+        let before = excepted(0b11, 0b10, &[(2, 100 * SECOND, 0)]);
+        let of = |after: Option<&Excepted>| ends(&before, after);
+        assert_eq!(of(Some(&before)), Some(Exception::default()));
+        assert_eq!(of(None), Some(Exception { always: 0b11, inherited: 0b10, timed: 0b100 }));
+        let less = excepted(0b01, 0, &[(2, 101 * SECOND, 0)]);
+        assert_eq!(of(Some(&less)), Some(Exception { always: 0b10, inherited: 0b10, timed: 0 }));
+        // Without end before, and now with one; or with one that is nearer.
+        assert_eq!(of(Some(&excepted(0b01, 0b10, &[(1, 5 * SECOND, 0), (2, 100 * SECOND, 0)]))), None);
+        assert_eq!(of(Some(&excepted(0b11, 0b10, &[(2, 50 * SECOND, 0)]))), None);
+        // The same end, by another reading of the clock.
+        assert_eq!(of(Some(&excepted(0b11, 0b10, &[(2, 99 * SECOND, 0)]))), Some(Exception::default()));
+    }
+}
