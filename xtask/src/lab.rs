@@ -190,7 +190,7 @@ pub fn play(flags: &Flags) -> anyhow::Result<Played> {
 
 /// Where the tests play the scenarios: the oldest kernel, the newest, and one between with the drivers of a cloud. The matrix
 /// of conformance is held against all of them. And one that is too old, on which every command says so.
-const IN_TESTS: [&str; 4] = ["5.10-generic", "6.1-generic", "6.12-cloud", "7-generic"];
+pub const IN_TESTS: [&str; 4] = ["5.10-generic", "6.1-generic", "6.12-cloud", "7-generic"];
 
 /// The kernels to play on. One that cannot be had is skipped when nobody asked for it by name.
 fn find_kernels(flags: &Flags) -> anyhow::Result<(Vec<Kernel>, Counts)> {

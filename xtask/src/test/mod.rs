@@ -8,11 +8,13 @@
 | `--all` | everything, on every kernel, and what takes long: before a release. Its result is kept in docs/full-test.md |
 */
 mod changed;
+mod played;
 mod record;
 mod times;
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Instant,
@@ -29,6 +31,7 @@ use stockade_lab::{
 
 use crate::{bench, bpf, dist, fuzz, html, lab, package, setup, systems, workspace};
 use changed::{Affected, Lab};
+use played::Steps;
 use times::Times;
 
 /// The whole system that every run of the tests plays: the one whose systemd loads BPF programs of its own.
@@ -43,6 +46,9 @@ pub struct Flags {
     /// What the difference from a commit can affect: from the last one, unless another is named
     #[arg(long, value_name = "COMMIT", num_args = 0..=1, default_missing_value = "HEAD")]
     changed: Option<String>,
+    /// Play in guests also what has passed here before with the very programs that are built now
+    #[arg(long)]
+    afresh: bool,
 }
 
 /// Returns whether nothing failed. A step that could not be carried out is a failure.
@@ -63,7 +69,16 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             affected.lab
         );
     }
-    let mut run = Run { flags, affected, counts: Counts::default(), times: Times::default(), played: None };
+    let passed = Steps::load();
+    let mut run = Run {
+        flags,
+        affected,
+        counts: Counts::default(),
+        times: Times::default(),
+        played: None,
+        passed,
+        last: Counts::default(),
+    };
     run.need()?;
     run.steps();
     print!("{}", run.times.report());
@@ -82,6 +97,10 @@ struct Run<'a> {
     times: Times,
     /// What the lab has played.
     played: Option<Played>,
+    /// What has passed here before.
+    passed: Steps,
+    /// What the last step came to that is one test.
+    last: Counts,
 }
 
 impl Run<'_> {
@@ -139,24 +158,61 @@ impl Run<'_> {
         let on = if self.flags.all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
         let flags = systems::Flags { on, ..systems::Flags::default() };
         let wanted = self.affects(|change| change.lab == Lab::Everything || change.package);
+        let package = wanted.then(|| self.times.of("package", package::deb));
+        let of_package = package.as_ref().and_then(|package| package.as_ref().ok()).cloned();
+        let saw_package = of_package.and_then(|package| self.has_changed("systems", &[&package]));
+        let root = workspace::root();
+        let documents = ["docs/conformance.md", "SPECIFICATION.md"].map(|name| root.join(name));
+        let guests = self.affects(|change| change.lab == Lab::Everything);
+        let [conformance, bench] = [("conformance", &documents[0]), ("bench", &documents[1])]
+            .map(|(step, document)| guests.then(|| self.has_changed(step, &[document])).flatten());
         thread::scope(|scope| {
-            let package = wanted.then(|| self.times.of("package", package::deb));
-            let systems = package.map(|package| {
-                scope.spawn(move || {
-                    let begin = Instant::now();
-                    (package.and_then(|package| systems::play(&flags, &package)), begin.elapsed())
-                })
-            });
-            if self.affects(|change| change.lab == Lab::Everything) {
+            let systems =
+                package.filter(|package| saw_package.is_some() || package.is_err()).map(|package| {
+                    scope.spawn(move || {
+                        let begin = Instant::now();
+                        (package.and_then(|package| systems::play(&flags, &package)), begin.elapsed())
+                    })
+                });
+            if let Some(saw) = conformance {
                 self.step("conformance", || lab::conformance(true));
+                self.has_played("conformance", &saw, self.last);
+            }
+            if let Some(saw) = bench {
                 self.step("bench", || bench::run(&bench::Flags::check()));
+                self.has_played("bench", &saw, self.last);
             }
             if let Some(systems) = systems {
                 let (played, took) = systems.join().expect("a system's failure is an error");
                 self.times.beside("systems", took);
-                self.counts += played.unwrap_or_else(|error| could_not("systems", &error));
+                let counts = played.unwrap_or_else(|error| could_not("systems", &error));
+                self.counts += counts;
+                self.has_played("systems", &saw_package.unwrap_or_default(), counts);
             }
         });
+    }
+
+    /// A digest of what a step sees, unless it has passed before with the same: then that is said, and it is not played.
+    fn has_changed(&mut self, step: &str, more: &[&Path]) -> Option<String> {
+        // Where nothing can be seen the step itself says what is wrong.
+        let Ok(saw) = played::seen(more) else { return Some(String::new()) };
+        if self.flags.all || self.flags.afresh {
+            return Some(saw);
+        }
+        let Some(passed) = self.passed.passed(step, &saw) else { return Some(saw) };
+        println!(
+            "skip {step}: {} passed on {} with these very programs and kernels; --afresh plays them again",
+            if passed.tests == 1 { "it".to_owned() } else { format!("{} tests", passed.tests) },
+            passed.when
+        );
+        self.counts.skipped += passed.tests;
+        None
+    }
+
+    fn has_played(&mut self, step: &str, saw: &str, counts: Counts) {
+        if let Err(error) = self.passed.note(step, saw, counts) {
+            eprintln!("that {step} was played could not be noted, so the next run plays it again: {error:#}");
+        }
     }
 
     /// The packages that are tested, as cargo's arguments.
@@ -180,8 +236,11 @@ impl Run<'_> {
         if lab == Lab::Nothing {
             return;
         }
+        let step = if lab == Lab::UserSide { "lab (user side)" } else { "lab" };
+        let Some(saw) = self.has_changed(step, &[]) else { return };
         match self.times.of("lab", || lab::play(&flags)) {
             Ok(played) => {
+                self.has_played(step, &saw, played.counts);
                 self.counts += played.counts;
                 self.times.scenarios(played.durations.clone());
                 self.played = Some(played);
@@ -207,6 +266,8 @@ impl Run<'_> {
                 Outcome::Failed
             }
         };
+        self.last = Counts::default();
+        self.last.add(outcome);
         self.counts.add(outcome);
     }
 

@@ -295,7 +295,7 @@ fn named_by_an_attacker(_: &Guest) -> Result<()> {
     const PIN: &CStr = c"/sys/fs/bpf/\x1b[2J\xe2\x80\xaepin\nSealed: integrity!";
     enforce_integrity()?;
     let before = fs::read("/proc/self/comm")?;
-    let program = Foreign::load(Kind::Lsm, 6)?;
+    let program = Foreign::load(Kind::LsmCgroup, 6)?;
     program.pin(PIN)?;
     fs::write("/proc/self/comm", COMM)?;
     let answers = [stockade(&["seal"]), stockade(&["seal", "--json"]), stockade(&["residual"])];

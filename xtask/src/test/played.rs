@@ -1,0 +1,83 @@
+/*!
+Steps of a run that pass are not played again while nothing has changed that they could see: the programs that are put into guests,
+the kernels, and this program, which plays them. What was played is noted in the target folder, so that a clean clone plays everything.
+*/
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use stockade_lab::{cache, kernels, report::Counts};
+
+use crate::{bpf::hex, lab, programs, workspace};
+
+/// What a step came to, when it was last played and passed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Passed {
+    /// A digest of what it saw.
+    saw: String,
+    /// When, for people.
+    pub when: String,
+    /// How many tests it has.
+    pub tests: usize,
+}
+
+/// The steps that have passed, by name.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Steps(BTreeMap<String, Passed>);
+
+fn file() -> anyhow::Result<PathBuf> {
+    Ok(workspace::lab_folder()?.join("passed.json"))
+}
+
+impl Steps {
+    /// Those that were noted; none where nothing was, or what was noted cannot be read.
+    pub fn load() -> Self {
+        let text = file().ok().and_then(|file| fs::read(file).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// The last time that a step passed, if it would see the same now.
+    pub fn passed(&self, step: &str, saw: &str) -> Option<&Passed> {
+        self.0.get(step).filter(|passed| passed.saw == saw)
+    }
+
+    /// Notes what a step has come to. One that failed is forgotten.
+    pub fn note(&mut self, step: &str, saw: &str, counts: Counts) -> anyhow::Result<()> {
+        if counts.failed == 0 {
+            let when = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
+            let tests = counts.passed + counts.skipped;
+            self.0.insert(step.to_owned(), Passed { saw: saw.to_owned(), when, tests });
+        } else {
+            self.0.remove(step);
+        }
+        cache::write(&file()?, &serde_json::to_vec(self).context("writing as JSON what has passed")?)
+    }
+}
+
+/// A digest of what guests are made of, and of this program. Builds the programs.
+pub fn seen(more: &[&Path]) -> anyhow::Result<String> {
+    let mut digest = Sha256::new();
+    let mut add = |path: &Path| -> anyhow::Result<()> {
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        digest.update(Sha256::digest(bytes));
+        Ok(())
+    };
+    for program in programs::build()? {
+        add(&program.source)?;
+    }
+    add(&env::current_exe().context("looking for this program")?)?;
+    for path in more {
+        add(path)?;
+    }
+    for id in lab::IN_TESTS {
+        let release = kernels::get(id, false).map_or_else(|_| "none".to_owned(), |kernel| kernel.release);
+        digest.update(format!("{id} {release}\n"));
+    }
+    Ok(hex(&digest.finalize()))
+}
