@@ -49,6 +49,7 @@ enum Values {
     Bits,
     Text,
     Number,
+    List,
 }
 
 pub fn generate() -> Result<String, Vec<String>> {
@@ -101,7 +102,9 @@ fn check(entries: &[Entry]) -> Vec<String> {
         if !matches!(entry.profile.as_str(), "integrity" | "confidentiality" | "none") {
             wrong("profile is integrity, confidentiality or none");
         }
-        if matches!(entry.values, Some(Values::Text | Values::Number)) && entry.profile != "none" {
+        if matches!(entry.values, Some(Values::Text | Values::Number | Values::List))
+            && entry.profile != "none"
+        {
             wrong("what has no stricter value is in no profile");
         }
         if entry.why.trim().is_empty() || entry.source.trim().is_empty() {

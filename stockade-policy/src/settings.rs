@@ -109,13 +109,15 @@ pub enum Values {
     Text,
     /// A number without a stricter one.
     Number,
+    /// Numbers with spaces or tabs between them, none stricter than others.
+    List,
 }
 
 impl Values {
     /// Whether there are stricter ones and weaker ones.
     #[must_use]
     pub fn have_an_order(self) -> bool {
-        !matches!(self, Self::Text | Self::Number)
+        !matches!(self, Self::Text | Self::Number | Self::List)
     }
 
     fn rule(self) -> SettingRule {
@@ -128,6 +130,7 @@ impl Values {
                 Self::LowerButZero => SettingRule::LOWER_BUT_ZERO,
                 Self::Bits => SettingRule::BITS,
                 Self::Text => SettingRule::TEXT,
+                Self::List => SettingRule::WORDS,
             },
             ..SettingRule::default()
         };

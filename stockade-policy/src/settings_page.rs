@@ -37,7 +37,7 @@ fn values(setting: &Setting) -> String {
         Values::Lower => "lower; negative is no limit".into(),
         Values::LowerButZero => "lower; 0 is no limit".into(),
         Values::Bits => "fewer bits; 1 is all of them".into(),
-        Values::Text | Values::Number => "none: freeze only".into(),
+        Values::Text | Values::Number | Values::List => "none: freeze only".into(),
     }
 }
 

@@ -101,6 +101,6 @@ fn is_weakest(name: &str, value: &str) -> bool {
         Values::Bits => value == 1,
         Values::Lower => value < 0,
         Values::Higher | Values::LowerButZero => value <= 0,
-        Values::Text | Values::Number => false,
+        Values::Text | Values::Number | Values::List => false,
     }
 }
