@@ -20,7 +20,10 @@ A kill before the commit leaves the old state: the kernel detaches a link that n
 not in force is not read. A kill after it leaves the new state; what was to be forgotten is forgotten by the
 next command. Decisions read `active`, one slot, and entries of its generation.
 */
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::{
+    collections::HashMap,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use serde::Serialize;
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
@@ -113,10 +116,13 @@ fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
 fn settle(policy: &mut Policy, in_force: &[Exception]) {
     let now = host::now();
     let wrong = host::implausible(now).is_some();
-    for exception in &mut policy.exceptions {
-        let before = in_force.iter().find(|other| other.is_dated_as(exception));
+    let is_dated = |exception: &Exception| exception.expires.is_some() && !exception.granted;
+    let by_name: HashMap<&str, &Exception> =
+        in_force.iter().filter(|e| is_dated(e)).map(|e| (e.name.value.as_str(), e)).collect();
+    for exception in policy.exceptions.iter_mut().filter(|e| is_dated(e)) {
+        let before = by_name.get(exception.name.value.as_str()).filter(|other| other.is_dated_as(exception));
         let before = before.and_then(|other| other.ends_boot_ns);
-        if wrong && exception.expires.is_some() && !exception.granted {
+        if wrong {
             // Worked out when the clock was right, or ended from the start.
             exception.ends_boot_ns = Some(before.unwrap_or(0));
         } else {
