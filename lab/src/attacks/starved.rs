@@ -154,7 +154,9 @@ fn meddled(_: &Guest) -> Result<()> {
                 {
                     written += 1;
                 }
-                let _ = fs::write("/run/meddled", format!("{tried} {written}"));
+                // Whole at every moment: this process is killed at any.
+                let _ = fs::write("/run/meddling", format!("{tried} {written}"))
+                    .and_then(|()| fs::rename("/run/meddling", "/run/meddled"));
             }
         }
         // SAFETY: ends the child without running the parent's exit handlers.
