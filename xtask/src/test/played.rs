@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::Context;
@@ -60,24 +61,49 @@ impl Steps {
     }
 }
 
-/// A digest of what guests are made of, and of this program. Builds the programs.
+/// A digest of what guests are made of, of this program, and of these files.
 pub fn seen(more: &[&Path]) -> anyhow::Result<String> {
     let mut digest = Sha256::new();
-    let mut add = |path: &Path| -> anyhow::Result<()> {
-        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        digest.update(Sha256::digest(bytes));
-        Ok(())
-    };
-    for program in programs::build()? {
-        add(&program.source)?;
-    }
-    add(&env::current_exe().context("looking for this program")?)?;
+    digest.update(guests()?);
     for path in more {
-        add(path)?;
+        digest.update(of_file(path)?);
     }
+    Ok(hex(&digest.finalize()))
+}
+
+fn of_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Sha256::digest(bytes).to_vec())
+}
+
+/// The same of what is alike for every step. Builds the programs, once.
+fn guests() -> anyhow::Result<&'static [u8]> {
+    static GUESTS: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(guests) = GUESTS.get() {
+        return Ok(guests);
+    }
+    let mut digest = Sha256::new();
+    for program in programs::build()? {
+        digest.update(of_file(&program.source)?);
+    }
+    digest.update(of_file(&env::current_exe().context("looking for this program")?)?);
     for id in lab::IN_TESTS {
         let release = kernels::get(id, false).map_or_else(|_| "none".to_owned(), |kernel| kernel.release);
         digest.update(format!("{id} {release}\n"));
     }
-    Ok(hex(&digest.finalize()))
+    Ok(GUESTS.get_or_init(|| digest.finalize().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_has_passed_only_for_what_it_saw() {
+        let passed = Passed { saw: "these programs".into(), when: "then".into(), tests: 3 };
+        let steps = Steps(BTreeMap::from([("lab".to_owned(), passed)]));
+        assert_eq!(steps.passed("lab", "these programs").map(|passed| passed.tests), Some(3));
+        assert!(steps.passed("lab", "others").is_none());
+        assert!(steps.passed("bench", "these programs").is_none());
+    }
 }
