@@ -346,7 +346,7 @@ pub mod kinds {
     ///
     /// A program of the security modules is asked on its own hook alone. On one of ours it could let through what ours refuse:
     /// held by a cgroup always, since it may set what the hook returns; otherwise where the verifier does not bound what it
-    /// returns ([`Seal::BOUNDED`]). Where it does, it can refuse; but on the hook of the dialogue a refusal is an answer.
+    /// returns ([`Seal::BOUNDED`]), which it does for one attach type alone. Where it does, it can refuse; but on the hook of the dialogue a refusal is an answer.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -354,7 +354,7 @@ pub mod kinds {
         if kind == LSM {
             return match hook {
                 Hook::Another => false,
-                Hook::Ours => attach_type == ATTACH_LSM_CGROUP || flags & Seal::BOUNDED == 0,
+                Hook::Ours => attach_type != ATTACH_LSM || flags & Seal::BOUNDED == 0,
                 Hook::Dialogue => true,
             };
         }
@@ -391,6 +391,7 @@ mod tests {
                 assert!(lsm(attach_type, Hook::Dialogue, flags), "a refusal is an answer");
             }
             assert!(lsm(ATTACH_LSM_CGROUP, Hook::Ours, flags), "it may set what the hook returns");
+            assert!(lsm(24, Hook::Ours, flags), "the verifier bounds another attach type");
             for kind in [EXT, CGROUP_SYSCTL] {
                 assert!(reaches_us(kind, 0, Hook::Another, flags));
             }

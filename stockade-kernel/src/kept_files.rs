@@ -5,10 +5,7 @@ a seal keeps everybody from opening them for writing, by whichever mount or path
 The sealed program knows a file by its inode: the file systems are the kernel's own, there is one of each, and its files
 come and go with the kernel. Who has one open for writing already would keep it: nothing is sealed then.
 */
-use std::{
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
 use stockade_common::KeptFile;
 use stockade_policy::{compile::CompiledSetting, settings};
@@ -70,15 +67,16 @@ pub(crate) fn no_writer_of(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        for fd in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
+        // Threads may have descriptors of their own, and go on when the first one has ended.
+        let threads = fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten();
+        let folders = threads.map(|thread| thread.path().join("fd")).chain([entry.path().join("fd")]);
+        for fd in folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten()) {
             let Ok(metadata) = fs::metadata(fd.path()) else { continue };
             let same = |(path, _): &&(PathBuf, KeptFile)| {
                 fs::metadata(path)
                     .is_ok_and(|file| (file.dev(), file.ino()) == (metadata.dev(), metadata.ino()))
             };
-            if let Some((path, _)) =
-                files.iter().find(same).filter(|_| is_writable(&entry.path(), &fd.file_name()))
-            {
+            if let Some((path, _)) = files.iter().find(same).filter(|_| is_writable(&fd)) {
                 return Err(Error::Request(format!(
                     "{} ({pid}) has {} open for writing, and could write it after the seal: end it and seal again",
                     foreign::comm(&entry.path()),
@@ -91,8 +89,9 @@ pub(crate) fn no_writer_of(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
 }
 
 /// Whether a descriptor can be written through: the last octal digit of its flags is the way of access, 0 for reading alone.
-fn is_writable(process: &Path, fd: &std::ffi::OsStr) -> bool {
-    let info = fs::read_to_string(process.join("fdinfo").join(fd)).unwrap_or_default();
+fn is_writable(fd: &fs::DirEntry) -> bool {
+    let info = fd.path().ancestors().nth(2).map(|thread| thread.join("fdinfo").join(fd.file_name()));
+    let info = info.and_then(|info| fs::read_to_string(info).ok()).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.is_none_or(|flags| !flags.trim().ends_with(['0', '4']))
 }
