@@ -87,27 +87,32 @@ impl Root {
         }
     }
 
-    /// Those of ours that it holds without a link.
-    fn leftovers(&self) -> io::Result<Vec<Leftover>> {
-        let known = object::tags()?;
+    /// Those of ours that it holds without a link. [`Error::SealedByOther`] where the guard is among them that is attached last: a seal
+    /// without the dialogue is one of another version.
+    fn leftovers(&self) -> Result<Vec<Leftover>, Error> {
+        let failed = |e| Error::io("ask which programs the root cgroup holds", e);
+        let known = object::tags().map_err(failed)?;
         let mut found = Vec::new();
         for kind in KINDS {
-            for id in self.programs(kind)? {
+            for id in self.programs(kind).map_err(failed)? {
                 let program = match sys::program_by_id(id) {
                     // A guard keeps it from being opened, and so it is none of ours: or it has ended meanwhile.
                     Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOENT)) => continue,
-                    program => program?,
+                    program => program.map_err(failed)?,
                 };
-                let info = sys::program_info(program.as_fd(), &mut [])?;
-                let ours = known.iter().any(|(_, tag)| *tag == info.tag)
-                    || info.name.map(libc::c_char::cast_unsigned) == first_guard::NAME;
+                let info = sys::program_info(program.as_fd(), &mut []).map_err(failed)?;
+                let name = info.name.map(libc::c_char::cast_unsigned);
+                if name == Duty::GuardCalls.shown() {
+                    return Err(Error::SealedByOther);
+                }
+                let ours = known.iter().any(|(_, tag)| *tag == info.tag) || name == first_guard::NAME;
                 if ours {
                     found.push(Leftover { id, kind, program });
                 }
             }
         }
         if !found.is_empty() {
-            let linked = programs_with_links()?;
+            let linked = programs_with_links().map_err(failed)?;
             found.retain(|leftover| !linked.contains(&leftover.id));
         }
         Ok(found)
@@ -185,9 +190,13 @@ pub(crate) fn look() -> Result<Found, Error> {
     let Ok(root) = Root::open() else { return Ok(Found::Nothing) };
     match root.leftovers() {
         // Kernels before 5.2 aside, it is always answered.
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(Found::Nothing),
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Ok(Found::Nothing),
+        // Or sealed since it was asked.
+        Err(Error::SealedByOther) => {
+            Sealed::ask()?.map(|sealed| Found::Sealed(Box::new(sealed))).ok_or(Error::SealedByOther)
+        }
         left => {
-            let left = left.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?;
+            let left = left?;
             Ok(if left.is_empty() { Found::Nothing } else { Found::Leftovers(root, left) })
         }
     }

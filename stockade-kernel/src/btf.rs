@@ -106,6 +106,11 @@ impl KernelTypes {
         Ok(offsets)
     }
 
+    /// Whether the kernel side can compare what fs-verity measured. Told once late fields were looked for.
+    pub(crate) fn compares_digests(&self) -> bool {
+        self.known_offsets().verity_digest != 0
+    }
+
     /// All offsets that were found so far.
     pub(crate) fn known_offsets(&self) -> Offsets {
         self.late.get().copied().unwrap_or(self.offsets)

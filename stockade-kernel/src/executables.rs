@@ -6,7 +6,7 @@ whether it is still the same later: the generation of its number, and the digest
 demands one. The kernel side compares it with the kernel's own measurement each time the program is executed.
 
 Without a digest there is the change time, which the kernel moves with every change of content, mode or owner. It
-keeps mistakes and software apart, not root: who sets the clock sets it. See [`is_forgeable`].
+keeps mistakes and software apart, not root: who sets the clock sets it.
 */
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use stockade_common::Program;
 use stockade_policy::{compile::CompiledProgram, model::Digest};
 
-use crate::{Error, btf::KernelTypes};
+use crate::Error;
 
 /// A program's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,13 +119,6 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
         digest: measured,
     };
     Ok(Executable { inode: seen.stx_ino, device: mount.device, program })
-}
-
-/// Whether root can have another file executed in the place of this one, with the change time that is expected: nothing binds its
-/// content, or nothing that the kernel side can read on this kernel.
-#[must_use]
-pub fn is_forgeable(executable: &Executable, types: &KernelTypes) -> bool {
-    executable.program.flags & Program::VERITY == 0 || types.known_offsets().verity_digest == 0
 }
 
 /// A digest as it lies in memory.

@@ -22,6 +22,7 @@ anchor       what the root cgroup holds: a seal
 seal         the steps to it, what is added to it, and the proof that it holds
 sealed       a seal, as it says itself what it is
 foreign      programs of others that a seal keeps out
+instructions programs of a few instructions, written down by hand
 kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
 read_back    what is in force
@@ -49,6 +50,7 @@ pub mod events;
 pub mod executables;
 pub mod foreign;
 pub mod host;
+mod instructions;
 mod kept_files;
 pub mod labels;
 pub mod lift;

@@ -7,13 +7,12 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use aya_obj::generated::bpf_insn;
-
 use crate::{
     Error,
     anchor::Root,
     attach::Attachment,
     btf::KernelTypes,
+    instructions::load_constant,
     object::{Duty, Object, Sealing},
     sys,
 };
@@ -25,25 +24,9 @@ use crate::{
 /// As for [`crate::enforce::enforce`].
 pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> {
     let target = Attachment::BpfLsm.target(types)?;
-    let program = load_empty(target).map_err(|e| Error::bpf("loading the empty program", e))?;
+    let program = load_constant(target, 0).map_err(|e| Error::bpf("loading the empty program", e))?;
     let link = sys::attach(program.as_fd()).map_err(|e| Error::bpf("attaching the empty program", e))?;
     Ok(EmptyProgram { _program: program, _link: link })
-}
-
-/// Loads a program that nobody knows, and lets it go again.
-pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
-    // Another one each time: what somebody trusts is not it.
-    let any = i32::try_from(crate::host::boot_ns() & 0x7fff_ffff).unwrap_or_default();
-    load_constants(target, &[any, 0]).map(drop)
-}
-
-/// Whether the verifier bounds what a program on a hook of the security modules returns: 6.12 and later. Found out by loading one
-/// that returns what no hook may.
-pub(crate) fn is_bounded(types: &KernelTypes) -> Result<bool, Error> {
-    let Some(hook) = types.hook else { return Ok(false) };
-    let harmless = load_constant(sys::Target::lsm(hook), 0);
-    harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
-    Ok(load_constant(sys::Target::lsm(hook), 1).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)))
 }
 
 /// Loads programs of a seal as what they are not, and lets them go again: for each way, what came of it. For the lab: the
@@ -72,31 +55,6 @@ pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Res
         }
     }
     Ok(tried)
-}
-
-fn load_empty(target: sys::Target) -> io::Result<OwnedFd> {
-    load_constant(target, 0)
-}
-
-/// Loads a program that returns this and does nothing else.
-fn load_constant(target: sys::Target, constant: i32) -> io::Result<OwnedFd> {
-    load_constants(target, &[constant])
-}
-
-/// Loads a program that thinks of these one after the other, and returns the last.
-fn load_constants(target: sys::Target, constants: &[i32]) -> io::Result<OwnedFd> {
-    // Register 0 is both what is set and what is returned.
-    let instruction = |code, imm| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
-        off: 0,
-        imm,
-    };
-    // mov r0, constant; …; exit
-    let mut instructions: Vec<_> = constants.iter().map(|&constant| instruction(0xb7, constant)).collect();
-    instructions.push(instruction(0x95, 0));
-    sys::load(&instructions, c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
 }
 
 /// The same, held by the root cgroup as sealed programs are.

@@ -49,7 +49,7 @@ use crate::{
     description::{self, Description},
     enforce::{Machine, step},
     foreign::{self, Foreign},
-    host, kept_files, measure,
+    host, instructions, kept_files,
     object::{Duty, Sealing},
     pins::{self, Lock, Pinned},
     read_back::reason_id,
@@ -114,7 +114,7 @@ impl Open {
         let binds = |exception: &Exception| {
             exception.exe.is_some()
                 && matches!(exception.digest.as_ref().map(|said| &said.value), Some(Digest::Verity(_)))
-                && types.known_offsets().verity_digest != 0
+                && types.compares_digests()
         };
         let is_integrity = |reason: &Said<String>| {
             let number =
@@ -252,7 +252,7 @@ pub fn seal<T>(
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
     let mut flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
-    if measure::is_bounded(&machine.types)? {
+    if instructions::is_bounded(&machine.types)? {
         flags |= Seal::BOUNDED;
     }
     let set = Set {

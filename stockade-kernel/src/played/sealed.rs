@@ -16,7 +16,11 @@ use super::{
     stories::{CONFIDENTIALITY, EVERYTHING, HOLDING, HOLDING_MORE, INTEGRITY},
 };
 use crate::{
-    Error, enforce, lift, seal,
+    Error, enforce,
+    instructions::EXIT,
+    lift,
+    object::Duty,
+    seal,
     sealed::Sealed,
     sys::{
         self,
@@ -50,15 +54,8 @@ fn there_is_no_way_back() {
 
 /// A program of another's on the hook for lockdown, which decides nothing.
 fn foreign(machine: &std::sync::Arc<sys::fake::Machine>) -> OwnedFd {
-    let exits = aya_obj::generated::bpf_insn {
-        code: 0x95,
-        _bitfield_align_1: [],
-        _bitfield_1: aya_obj::generated::__BindgenBitfieldUnit::default(),
-        off: 0,
-        imm: 0,
-    };
     let load =
-        || sys::load(&[exits], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::lsm(HOOK), None, &mut []);
+        || sys::load(&[EXIT], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::lsm(HOOK), None, &mut []);
     machine.run(Fate::Lives, load).done().unwrap()
 }
 
@@ -94,6 +91,29 @@ fn a_foreign_program_is_named_and_nothing_is_sealed() {
 }
 
 #[test]
+fn a_seal_that_answers_nothing_is_one_of_another_version() {
+    let machine = machine();
+    machine
+        .run(Fate::Lives, || {
+            let guard = sys::load(
+                &[EXIT],
+                c"GPL",
+                &Duty::GuardCalls.shown(),
+                sys::Target::lsm_of_cgroup(HOOK + 7),
+                None,
+                &mut [],
+            );
+            crate::anchor::Root::open().unwrap().attach(Duty::GuardCalls, guard.unwrap().as_fd()).unwrap();
+        })
+        .done();
+    let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
+    for command in [Command::Enforce(INTEGRITY), Command::Seal, Command::Lift] {
+        assert!(matches!(play(command), Err(Error::SealedByOther)), "{command:?}");
+    }
+    assert!(matches!(machine.run(Fate::Lives, super::look).done(), Err(Error::SealedByOther)));
+}
+
+#[test]
 fn guards_keep_programs_there_and_others_out() {
     let machine = machine();
     let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
@@ -118,10 +138,10 @@ fn guards_keep_programs_there_and_others_out() {
                     "program {id}"
                 );
             }
-            assert!(refused(crate::measure::load_foreign(sys::Target::lsm(HOOK))));
-            assert!(refused(crate::measure::load_foreign(sys::Target::cgroup_sysctl())));
+            assert!(refused(crate::instructions::load_foreign(sys::Target::lsm(HOOK))));
+            assert!(refused(crate::instructions::load_foreign(sys::Target::cgroup_sysctl())));
             // One that is asked about something else cannot answer in our place.
-            crate::measure::load_foreign(sys::Target::lsm(HOOK + 40)).unwrap();
+            crate::instructions::load_foreign(sys::Target::lsm(HOOK + 40)).unwrap();
             for id in seal.seal.maps.into_iter().filter(|&id| id != 0) {
                 assert!(held::map_by_id(id).is_err(), "map {id}");
             }

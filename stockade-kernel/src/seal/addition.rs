@@ -65,6 +65,8 @@ pub(crate) fn add(
     step("added");
     let now = Sealed::ask()?.ok_or_else(|| Error::Request("the seal does not answer any more".into()))?;
     let proof = proof(&now, &machine.types, machine.native)?;
+    // What is told is what is in force, with what was sealed and added before.
+    ready.slot = now.in_force(&machine.types);
     Ok((true, proof))
 }
 

@@ -10,12 +10,13 @@ numbers that they need in them.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya_obj::generated::{__BindgenBitfieldUnit, bpf_insn};
+use aya_obj::generated::bpf_insn;
 use stockade_common::{GuardOffsets, kinds};
 
 use crate::{
     Error,
     anchor::Root,
+    instructions::{EXIT, SET, instruction},
     sys::{self, held},
 };
 
@@ -57,18 +58,9 @@ fn newest_map() -> Result<u32, Error> {
 fn instructions(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
     const LOAD_WORD: u8 = 0x61;
     const LOAD_LONG: u8 = 0x79;
-    const SET: u8 = 0xb7;
     const JUMP_IF_AT_MOST: u8 = 0xb6;
     const JUMP_IF: u8 = 0x15;
     const JUMP_UNLESS: u8 = 0x55;
-    const EXIT: u8 = 0x95;
-    let instruction = |code, (to, from), off, imm| {
-        let registers = __BindgenBitfieldUnit::default();
-        let mut instruction = bpf_insn { code, _bitfield_align_1: [], _bitfield_1: registers, off, imm };
-        instruction.set_dst_reg(to);
-        instruction.set_src_reg(from);
-        instruction
-    };
     let offset = |offset: u32| {
         i16::try_from(offset).map_err(|_| Error::TooOld("fields of bpf_map near its beginning"))
     };
@@ -85,6 +77,6 @@ fn instructions(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Er
         // One reference, one user: it is being made.
         instruction(JUMP_IF, (seen, 0), 1, 1),
         instruction(SET, (answer, 0), 0, 0),
-        instruction(EXIT, (0, 0), 0, 0),
+        EXIT,
     ])
 }

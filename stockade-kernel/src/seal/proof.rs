@@ -11,7 +11,7 @@ use crate::{
     anchor::{self, Found, Root},
     btf::KernelTypes,
     description::{self, Description},
-    host, measure,
+    host, instructions,
     object::Duty,
     ready::Ready,
     sealed::Sealed,
@@ -112,7 +112,7 @@ fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<Strin
         }
     }
     if let Some(hook) = types.hook
-        && !refused(measure::load_foreign(sys::Target::lsm_of_cgroup(hook)))
+        && !refused(instructions::load_foreign(sys::Target::lsm_of_cgroup(hook)))
     {
         problems.push("the guard on programs does not keep a foreign one out".to_owned());
     }

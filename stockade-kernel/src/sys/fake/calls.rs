@@ -93,7 +93,6 @@ pub(super) fn kind(command: i64, attr: *mut u8) -> (Kind, String) {
         26 => (Kind::UpdateBatch, String::new()),
         27 => (Kind::DeleteBatch, String::new()),
         28 => (Kind::LinkCreate, String::new()),
-        35 => (Kind::Bind, String::new()),
         command if command == i64::from(COMMAND) => (Kind::Add, String::new()),
         other => panic!("bpf(2) command {other} is not modelled"),
     }
@@ -131,7 +130,6 @@ impl Kernel {
             17 => self.attach(attr),
             18 => Ok(self.make(super::objects::What::Types).into()),
             28 => self.link_create(attr),
-            35 => self.bind(attr),
             command if command == i64::from(COMMAND) => Err(self.answers(attr)),
             other => panic!("bpf(2) command {other} is not modelled"),
         }

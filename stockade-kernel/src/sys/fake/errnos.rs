@@ -30,7 +30,6 @@ pub(super) fn of(kind: Kind) -> &'static [i32] {
         Kind::NextId => &[EPERM],
         Kind::ById => &[EPERM, EMFILE],
         Kind::Info => &[ENOMEM, EPERM],
-        Kind::Bind => &[EPERM, ENOMEM, EINVAL],
         Kind::Stat => &[EACCES, ENOMEM],
         Kind::Read => &[EACCES, EMFILE],
         Kind::List | Kind::OpenFile | Kind::OpenCgroup => &[EACCES, EMFILE],

@@ -74,7 +74,6 @@ pub(crate) enum Kind {
     NextId,
     ById,
     Info,
-    Bind,
     Read,
     Stat,
     List,

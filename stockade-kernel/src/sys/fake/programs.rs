@@ -94,18 +94,6 @@ impl Kernel {
         Ok(self.make(What::Program(program)).into())
     }
 
-    /// Has a program keep a map.
-    pub(super) fn bind(&mut self, attr: Attributes) -> Result<i64, i32> {
-        let (program, map) = (self.find(attr.word(0))?, self.find(attr.word(4))?);
-        self.map(map).ok_or(libc::EINVAL)?;
-        match self.objects.get_mut(&program).map(|object| &mut object.what) {
-            Some(What::Program(program)) if !program.maps.contains(&map) => program.maps.push(map),
-            Some(What::Program(_)) => {}
-            _ => return Err(libc::EINVAL),
-        }
-        Ok(0)
-    }
-
     pub(super) fn attach(&mut self, attr: Attributes) -> Result<i64, i32> {
         let program = self.find(attr.word(8))?;
         let attach_type = self.program(program).ok_or(libc::EINVAL)?.attach_type;
