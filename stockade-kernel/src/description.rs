@@ -19,6 +19,9 @@ use crate::{Error, sys::fs};
 /// Where descriptions lie: gone with the next boot, as what they describe.
 pub const FOLDER: &str = "/run/stockade";
 
+/// No description is longer: one of ten thousand exceptions has some megabytes.
+const MOST_BYTES: u64 = 64 << 20;
+
 /// A policy as it was applied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Description {
@@ -91,7 +94,10 @@ impl Description {
 
     /// Reads the description of a policy in force; `None` when there is none, or it describes something else.
     pub(crate) fn read(generation: u64, digest: u64) -> Option<Self> {
-        let bytes = fs::read(file(generation)).ok()?;
+        let path = file(generation);
+        // Root may have put something else there, which does not end or cannot be read at once.
+        let is_one = |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() <= MOST_BYTES;
+        let bytes = fs::symlink_metadata(&path).is_ok_and(is_one).then(|| fs::read(&path))?.ok()?;
         if beginning(&bytes) != digest {
             return None;
         }

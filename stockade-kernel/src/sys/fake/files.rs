@@ -40,6 +40,10 @@ pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<std::fs::Metadata> 
     std::fs::metadata(called(Kind::Stat, path.as_ref())?)
 }
 
+pub(crate) fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<std::fs::Metadata> {
+    std::fs::symlink_metadata(called(Kind::Stat, path.as_ref())?)
+}
+
 pub(crate) fn exists(path: impl AsRef<Path>) -> io::Result<bool> {
     std::fs::exists(called(Kind::Stat, path.as_ref())?)
 }
