@@ -147,7 +147,7 @@ boots! {
     SealAttacked "seal-attacked" GENERIC;
     /// The same, for attacks on exceptions and grants of what is sealed.
     SealAttackedExceptions "seal-attacked-except" GENERIC;
-    /// The same, for attacks on programs that what is sealed excepts.
+    /// As distributed, for attacks on programs to which a sealed policy gives an exception.
     SealAttackedPrograms "seal-attacked-programs" GENERIC;
     /// The same with two processors.
     SealAttackedTwoProcessors "seal-attacked-two" Facts { hardware: Hardware::TWO_PROCESSORS, ..GENERIC };

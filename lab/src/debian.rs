@@ -59,7 +59,7 @@ pub fn with<T>(
     })
 }
 
-/// What to do about this complaint of a tool that fetches, unpacks or writes packages.
+/// The remedy for an error message of apt, dpkg or mmdebstrap; none where the message is not known.
 #[must_use]
 pub(crate) fn advice(text: &str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));

@@ -1,9 +1,9 @@
 /*!
-What sealed programs know of the seal: the values of the maps `.data.seal`, written once, and `.data.added`, which only the
-seal's own programs write; and the dialogue by which anybody asks a seal what it holds and adds to it.
+The values of two maps that belong to a seal, and the dialogue with it.
 
-After the commit nobody gets a descriptor of a map or of a program of the seal, not even Stockade. What is left is a call of
-bpf(2) with a command that no kernel has: the guard on that system call answers it, by the errno that the call fails with.
+User space writes the map `.data.seal` once, before the seal is complete. The map `.data.added` is written by the programs of the
+seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
+bpf(2) with a command number that no kernel has: the guard on that system call answers by the errno that the call fails with.
 */
 use crate::{ReasonSet, Slot};
 
@@ -65,7 +65,7 @@ pub struct Seal {
     pub magic: u64,
     /// [`crate::LAYOUT`].
     pub layout: u32,
-    /// What is left open, see [`Seal::NEW_CGROUPS`], and what the kernel does, see [`Seal::BOUNDED`].
+    /// A set of [`Seal::NEW_CGROUPS`], [`Seal::BOUNDED`] and [`Seal::SYSCTL_CLOSED`].
     pub flags: u32,
     /// When it was sealed: nanoseconds since boot, suspend included.
     pub sealed_boot_ns: u64,
@@ -77,7 +77,7 @@ pub struct Seal {
     pub shown: [u32; 2],
     /// Ids of the seal's programs; 0 for none.
     pub programs: [u32; HELD_MAX],
-    /// What they are attached to: BTF ids, in the same order.
+    /// BTF ids of the hooks that [`Seal::programs`] are attached to, in the same order.
     pub hooks: [u32; HELD_MAX],
     /// The hook on which the dialogue is answered: the BTF id of `bpf`.
     pub dialogue_hook: u32,

@@ -167,7 +167,7 @@ const POLICY: &str = "/etc/stockade/policy.toml";
 /// A copy of the guest's first program.
 const PROGRAM: &str = "/root/attack-excepted";
 
-/// What it does before it says that it is ready and waits for a word.
+/// First argument of the excepted program: what it does before it reports that it is ready. Then it waits for a line of input.
 const WAITS: &str = "waits";
 const HOLDS: &str = "holds";
 const FORKS: &str = "forks";

@@ -88,7 +88,8 @@ pub enum Sealed {
     Holds,
     /// The same, and the attempt itself is refused.
     Refused,
-    /// The same on kernels before this release; on later ones it is let in, where it can only refuse more.
+    /// Enforcement goes on. On kernels before this release the attempt itself is refused; on later ones the program is loaded, and the
+    /// verifier has made sure that it can only refuse.
     RefusedBefore(u32, u32),
 }
 

@@ -339,7 +339,7 @@ fn seal(story: &mut Story<'_>) -> anyhow::Result<String> {
     ensure!(status.status == 0 && status.text.lines().any(is_sealed), "stockade status ended with {status}");
     let lifted = story.system.run("stockade lift")?;
     ensure!(lifted.status != 0, "stockade lift ended with {lifted}");
-    // What the system does by BPF programs of its own goes on, also once systemd has loaded them anew.
+    // systemd's own BPF program goes on restricting file systems, also after systemd has loaded it again.
     let uses_bpf = story.system.run("systemctl --version | grep -q +BPF_FRAMEWORK")?.status == 0;
     for reexecuted in [false, true] {
         if reexecuted {

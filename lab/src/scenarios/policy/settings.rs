@@ -341,7 +341,7 @@ fn told(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What is called held by name only has the other ways that are told of it.
+/// Plays that a setting which Stockade reports as held under this name only can be changed in the other ways that it reports.
 fn name_only(_: &Guest) -> Result<()> {
     const SECOND: &str = "/sys/module/kernel/parameters/panic";
     lift_all()?;

@@ -15,7 +15,7 @@ use stockade_kernel::btf;
 pub(super) enum Kind {
     /// Of the security module, on the hook that decides.
     Lsm,
-    /// The same, on a hook that no program of a seal is on.
+    /// An LSM program on a hook to which a seal attaches nothing.
     LsmElsewhere,
     /// The same, for a cgroup to hold.
     LsmCgroup,
