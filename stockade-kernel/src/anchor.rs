@@ -29,9 +29,8 @@ use stockade_common::kinds;
 use crate::{
     Error,
     cgroups::ROOT_ID,
-    host,
-    object::{self, Duty},
-    pins,
+    duty::Duty,
+    host, object, pins,
     seal::first_guard,
     sealed::Sealed,
     sys::{self, fs, held},

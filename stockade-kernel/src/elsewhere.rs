@@ -5,7 +5,7 @@ look, "nothing is enforced" would be said of a machine that enforces.
 */
 use std::{io, os::fd::AsFd};
 
-use crate::{Error, object::PROGRAM_NAMES, patience::Patience, sys};
+use crate::{Error, duty::PROGRAM_NAMES, patience::Patience, sys};
 
 /// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all. For who holds
 /// the lock: without it, what is loaded may be pinned here by now.

@@ -7,6 +7,7 @@ btf          this kernel's numbers of the reasons and offsets of the fields prog
 cgroups      the cgroup tree: places of a policy, units
 executables  programs of a policy, as the kernel will know them
 attach       the two ways to be asked
+duty         what each program of ours is for and attached to
 object       the compiled kernel side, loaded: maps, verifier, attach
 tables       a compiled policy, written into maps
 pins         where enforcement lives while no process of ours does
@@ -43,6 +44,7 @@ pub mod attach;
 pub mod btf;
 pub mod cgroups;
 pub mod description;
+mod duty;
 mod elsewhere;
 pub mod enforce;
 mod error;

@@ -4,8 +4,9 @@ The way back: the link's pin goes first, and with it everything that is decided.
 use crate::{
     Error,
     anchor::{self, Found},
-    description, elsewhere, host,
-    object::Duty,
+    description,
+    duty::Duty,
+    elsewhere, host,
     patience::Patience,
     pins::{self, Lock, Pinned},
     sys,

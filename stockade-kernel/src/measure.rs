@@ -12,8 +12,9 @@ use crate::{
     anchor::Root,
     attach::Attachment,
     btf::KernelTypes,
+    duty::{Duty, Sealing},
     instructions::load_constant,
-    object::{Duty, Object, Sealing},
+    object::Object,
     sys,
 };
 

@@ -29,8 +29,10 @@ use aya::maps::{Map, MapData, RingBuf};
 use stockade_common::{COUNTERS, LAST_BIT, LAYOUT, LOST, MAGIC, Policy, Verdict, counter_index};
 
 use crate::{
-    Error, host,
-    object::{Duty, LABELS, MAPS},
+    Error,
+    duty::Duty,
+    host,
+    object::{LABELS, MAPS},
     sys::{self, Counters, fs, held},
 };
 

@@ -14,11 +14,10 @@ use crate::{
     btf::KernelTypes,
     cgroups,
     description::{self, Description},
+    duty::Duty,
     enforce::step,
     executables::{self, Executable},
-    host,
-    object::Duty,
-    pins,
+    host, pins,
     tables::Maps,
 };
 

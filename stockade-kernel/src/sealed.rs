@@ -18,8 +18,8 @@ use crate::{
     Error,
     btf::KernelTypes,
     description::Description,
+    duty::Duty,
     enforce::counters_of,
-    object::Duty,
     sys::{
         Counters,
         dialogue::{Answer, add, told},

@@ -12,10 +12,10 @@ use stockade_common::{Policy as KernelPolicy, Slot, Words};
 use crate::{
     Error,
     attach::Attachment,
+    duty::PROGRAM_NAMES,
     elsewhere,
     enforce::step,
     lift,
-    object::PROGRAM_NAMES,
     pins::{self, Enforcement, PolicyValue},
     sys,
 };

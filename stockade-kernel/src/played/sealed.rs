@@ -16,11 +16,11 @@ use super::{
     stories::{CONFIDENTIALITY, EVERYTHING, HOLDING, HOLDING_MORE, INTEGRITY},
 };
 use crate::{
-    Error, enforce,
+    Error,
+    duty::Duty,
+    enforce,
     instructions::EXIT,
-    lift,
-    object::Duty,
-    seal,
+    lift, seal,
     sealed::Sealed,
     sys::{
         self,

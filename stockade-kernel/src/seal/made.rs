@@ -16,10 +16,11 @@ use super::Open;
 use crate::{
     Error,
     anchor::Root,
+    duty::{Duty, Sealing},
     enforce::Machine,
     foreign::{self, Foreign},
     host,
-    object::{ADDED, Duty, LABELS, MAPS, Object, SEAL, SHOWN, Sealing},
+    object::{ADDED, LABELS, MAPS, Object, SEAL, SHOWN},
     ready::Ready,
     selftest::{self, SelfTest},
     sys::{self, held},

@@ -14,7 +14,8 @@ use super::{
     objects::{Program, What},
 };
 use crate::{
-    object::{self, Duty, MAPS},
+    duty::Duty,
+    object::{self, MAPS},
     tables::SETTINGS,
 };
 

@@ -11,7 +11,8 @@ use stockade_common::{
 
 use super::{Kernel, calls::Attributes};
 use crate::{
-    object::{self, Duty, MAPS},
+    duty::Duty,
+    object::{self, MAPS},
     sys::fake::calls::from,
     tables::{SETTINGS, bytes},
 };

@@ -10,7 +10,8 @@ use super::{
     objects::{Program, What},
 };
 use crate::{
-    object::{self, Duty, SEAL},
+    duty::Duty,
+    object::{self, SEAL},
     seal::first_guard,
 };
 
