@@ -14,7 +14,7 @@ use super::{
     Release,
     packages::{self, Repository},
     root::{self, Root},
-    story::{Expected, STEPS, Step, Story},
+    story::{STEPS, Step, Story},
     system::System,
 };
 use crate::{protocol::Outcome, report::Counts};
@@ -106,7 +106,7 @@ impl Session<'_> {
                     let before = story.system.processor_seconds();
                     let result = (step.play)(&mut story);
                     let spent = story.system.processor_seconds() - before;
-                    let (outcome, line) = judge(step, root.release, result);
+                    let (outcome, line) = judge(result);
                     if outcome == Outcome::Failed && step.is_setup {
                         stopped = Some(step.name);
                     }
@@ -127,49 +127,18 @@ impl Session<'_> {
 }
 
 /// The outcome of a step, and its line with a `{}` for the name.
-fn judge(step: &Step, release: Release, result: anyhow::Result<String>) -> (Outcome, String) {
-    match (result, (step.fails_on)(release)) {
-        (Ok(detail), None) if detail.is_empty() => (Outcome::Passed, "ok   {}".into()),
-        (Ok(detail), None) => (Outcome::Passed, format!("ok   {{}}: {detail}")),
-        (Ok(_), Some(_)) => {
-            (Outcome::Failed, "FAIL {}: now passes: remove the mark in lab/src/systems/story.rs".into())
-        }
-        (Err(error), Some(Expected { error: expected, why })) if format!("{error:#}").contains(expected) => {
-            (Outcome::Passed, format!("xfail {{}}: {why}"))
-        }
-        (Err(error), _) => (Outcome::Failed, format!("FAIL {{}}: {error:#}")),
+fn judge(result: anyhow::Result<String>) -> (Outcome, String) {
+    match result {
+        Ok(detail) if detail.is_empty() => (Outcome::Passed, "ok   {}".into()),
+        Ok(detail) => (Outcome::Passed, format!("ok   {{}}: {detail}")),
+        Err(error) => (Outcome::Failed, format!("FAIL {{}}: {error:#}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::bail;
-
     use super::*;
     use crate::systems::RELEASES;
-
-    #[test]
-    fn an_expected_failure_passes_only_for_its_reason() {
-        let step = Step {
-            name: "a step",
-            is_setup: false,
-            skipped_on: |_| None,
-            fails_on: |release| {
-                release
-                    .systemd_uses_bpf
-                    .then_some(Expected { error: "could answer in their place", why: "why" })
-            },
-            play: |_| Ok(String::new()),
-        };
-        let [twelve, thirteen] = RELEASES;
-        let outcome = |release, result: anyhow::Result<String>| judge(&step, release, result).0;
-        let fails = |words: &str| -> anyhow::Result<String> { bail!("{}", words.to_owned()) };
-        assert_eq!(outcome(thirteen, fails("x could answer in their place y")), Outcome::Passed);
-        assert_eq!(outcome(thirteen, fails("the guest went off")), Outcome::Failed);
-        assert_eq!(outcome(thirteen, Ok(String::new())), Outcome::Failed);
-        assert_eq!(outcome(twelve, Ok(String::new())), Outcome::Passed);
-        assert_eq!(outcome(twelve, fails("x could answer in their place y")), Outcome::Failed);
-    }
 
     #[test]
     fn a_step_is_played_with_those_before_it_that_it_needs() {

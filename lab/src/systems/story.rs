@@ -27,23 +27,11 @@ pub(super) struct Step {
     pub is_setup: bool,
     /// Why it is not played on this release.
     pub skipped_on: fn(Release) -> Option<&'static str>,
-    /// The failure that is expected on this release until the product changes.
-    pub fails_on: fn(Release) -> Option<Expected>,
     /// Plays it, and says more about it where there is more to say.
     pub play: fn(&mut Story<'_>) -> anyhow::Result<String>,
 }
 
-/// How a step has to fail.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
-    /// Part of the error's text.
-    pub error: &'static str,
-    /// Why that is so.
-    pub why: &'static str,
-}
-
-const STEP: Step =
-    Step { name: "", is_setup: false, skipped_on: |_| None, fails_on: |_| None, play: |_| Ok(String::new()) };
+const STEP: Step = Step { name: "", is_setup: false, skipped_on: |_| None, play: |_| Ok(String::new()) };
 
 const NO_BPF: &str = "its systemd is built without BPF_FRAMEWORK, so RestrictFileSystems= does nothing";
 
