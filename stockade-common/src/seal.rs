@@ -1,8 +1,8 @@
 /*!
-The values of two maps that belong to a seal, and the dialogue with it.
+The values of three maps that belong to a seal, and the dialogue with it.
 
-User space writes the map `.data.seal` once, before the seal is complete. The map `.data.added` is written by the programs of the
-seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
+User space writes the map `.data.seal` once, before the seal is complete. The maps `.data.added` and `.data.seen` are written by the programs of
+the seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
 bpf(2) with a command number that no kernel has: the guard on that system call answers by the errno that the call fails with.
 */
 use crate::{ReasonSet, Slot};
@@ -79,10 +79,12 @@ pub struct Seal {
     pub programs: [u32; HELD_MAX],
     /// BTF ids of the hooks that [`Seal::programs`] are attached to, in the same order.
     pub hooks: [u32; HELD_MAX],
+    /// How many programs of the seal use each of [`Seal::maps`], in the same order.
+    pub map_programs: [u32; KEPT_MAPS_MAX],
     /// The hook on which the dialogue is answered: the BTF id of `bpf`.
     pub dialogue_hook: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Id of the program that gave nobody a descriptor of the others while the seal was made.
+    pub keeper: u32,
     /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
@@ -112,8 +114,9 @@ impl Seal {
         shown: [0; 2],
         programs: [0; HELD_MAX],
         hooks: [0; HELD_MAX],
+        map_programs: [0; KEPT_MAPS_MAX],
         dialogue_hook: 0,
-        pad: 0,
+        keeper: 0,
         staying: [0; STAYING_MAX],
         trusted: [KnownProgram::NONE; TRUSTED_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
@@ -134,13 +137,124 @@ pub struct Added {
     pub heard: u64,
     /// How often something was added.
     pub count: u64,
+    /// 1 from the first call of bpf(2) after the commit on: until then the command that makes the seal can take its programs off again.
+    pub closed: u64,
     /// What whoever added last says of the whole policy. Nothing is decided by it.
     pub told: Slot,
 }
 
 impl Added {
     /// Nothing was added.
-    pub const NONE: Self = Self { watched: 0, deny: 0, quiet: 0, heard: 0, count: 0, told: Slot::EMPTY };
+    pub const NONE: Self =
+        Self { watched: 0, deny: 0, quiet: 0, heard: 0, count: 0, closed: 0, told: Slot::EMPTY };
+}
+
+/// What the guards of a seal saw. Nothing is decided by it: whoever makes the seal or asks about it learns how many others have a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seen {
+    /// How often somebody asked for a program or a map. Each gets the next number before anything is counted, so that what was counted
+    /// with a later number than some other moment's was counted after it.
+    pub asked: u64,
+    /// What was counted when somebody asked last: of each of [`Seal::programs`], of [`Seal::keeper`], and of each of [`Seal::maps`]. The number
+    /// in the upper half; how many references there were, and how many of those are descriptors of a map, in the quarters
+    /// below.
+    pub counts: [u64; Known::SLOTS],
+    /// The number from which on somebody wants to know: see [`dialogue::FORGET`].
+    pub since: [u64; Known::SLOTS],
+    /// Inode number of the kept file that somebody opened for reading, twice that; 1 more where it was open for writing.
+    pub file: u64,
+    /// How often the command that makes the seal has read a setting, in the upper half; in the lower how many were reading or writing
+    /// one of the same table then.
+    pub access: u64,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub const NONE: Self =
+        Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0, access: 0 };
+
+    /// A word of [`Seen::counts`]. What is more than fits is as much as fits.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    pub const fn count(number: u64, references: u64, users: u64) -> u64 {
+        let references = if references > QUARTER { QUARTER } else { references };
+        let users = if users > QUARTER { QUARTER } else { users };
+        number << 32 | references << 16 | users
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// The largest number in a quarter of a word.
+const QUARTER: u64 = 0xffff;
+
+/// How many references to something are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Known {
+    /// Where it is counted: a place in [`Seen::counts`].
+    pub slot: u32,
+    /// Its id. For whoever asks: what is counted goes by the slot.
+    pub id: u32,
+    /// How many references, whoever asks included.
+    pub references: u32,
+    /// Of a map: how many of them are descriptors.
+    pub users: u32,
+}
+
+impl Known {
+    /// The slot of [`Seal::keeper`]. Those of programs come before it, those of maps after it.
+    pub const KEEPER: usize = HELD_MAX;
+    /// How many slots there are.
+    pub const SLOTS: usize = HELD_MAX + 1 + KEPT_MAPS_MAX;
+
+    /// What was counted after this number.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    pub const fn compare(&self, counts: u64, since: u64) -> Counted {
+        // The numbers begin anew after 2^32.
+        let after = ((counts >> 32) as u32).wrapping_sub(since as u32);
+        if after == 0 || after > u32::MAX / 2 {
+            return Counted::NotSince;
+        }
+        if (counts >> 16) & QUARTER > self.references as u64 || counts & QUARTER > self.users as u64 {
+            return Counted::More;
+        }
+        Counted::Known
+    }
+}
+
+/// What was seen of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// No more references than are known.
+    Known,
+    /// More.
+    More,
+    /// Nobody has asked since.
+    NotSince,
+}
+
+/// The process that makes a seal, as the kernel finds it: by its number in its own pid namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Maker {
+    /// Device and inode number of the namespace.
+    pub namespace: [u64; 2],
+    /// Its number there.
+    pub process: u64,
+}
+
+impl Maker {
+    /// Nobody.
+    pub const NONE: Self = Self { namespace: [0; 2], process: 0 };
 }
 
 /// The dialogue with a seal: a call of bpf(2) with [`dialogue::COMMAND`] and a [`dialogue::Question`] as its attributes.
@@ -177,6 +291,11 @@ pub mod dialogue {
     pub const HOLD: u32 = 7;
     /// Ends an exception: `from` points at [`Revoked`].
     pub const REVOKE: u32 = 8;
+    /// Whether the guards saw no more references to something than are known: `from` points at [`crate::Known`]. Answered by
+    /// [`DONE`], [`NO_ROOM`] where there are more, [`NOTHING`] where nobody has asked for it since [`FORGET`].
+    pub const SEEN: u32 = 9;
+    /// What was counted until now of something is of no interest any more: `from` points at [`crate::Known`].
+    pub const FORGET: u32 = 10;
 
     /// An answer that is a byte, which is added to it.
     pub const BYTE: u32 = 1024;
@@ -243,11 +362,17 @@ pub struct GuardOffsets {
     pub cred_namespace: u32,
     /// `user_namespace.level`
     pub namespace_level: u32,
+    /// `bpf_prog_aux.refcnt`
+    pub program_references: u32,
+    /// `inode.i_writecount`
+    pub inode_writers: u32,
+    /// `ctl_table_header.used`
+    pub table_users: u32,
 }
 
 impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 13] = [
+    pub const FIELDS: [(&'static str, &'static str); 16] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
         ("bpf_prog", "tag"),
@@ -261,17 +386,21 @@ impl GuardOffsets {
         ("cred", "cap_effective"),
         ("cred", "user_ns"),
         ("user_namespace", "level"),
+        ("bpf_prog_aux", "refcnt"),
+        ("inode", "i_writecount"),
+        ("ctl_table_header", "used"),
     ];
 
     /// Every offset is 0: what the compiled programs have until they are loaded.
-    pub const NONE: Self = Self::from_words([0; 13]);
+    pub const NONE: Self = Self::from_words([0; 16]);
 
     /// Offsets in the order of [`Self::FIELDS`].
     #[must_use]
-    pub const fn from_words(words: [u32; 13]) -> Self {
+    pub const fn from_words(words: [u32; 16]) -> Self {
         let [kind, attach_type, tag, more, hook, id, map_id, map_references, map_users, file_mode, ..] =
             words;
-        let [.., cred_capabilities, cred_namespace, namespace_level] = words;
+        let [.., cred_capabilities, cred_namespace, namespace_level, _, _, _] = words;
+        let [.., program_references, inode_writers, table_users] = words;
         Self {
             kind,
             attach_type,
@@ -286,12 +415,15 @@ impl GuardOffsets {
             cred_capabilities,
             cred_namespace,
             namespace_level,
+            program_references,
+            inode_writers,
+            table_users,
         }
     }
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 13] {
+    pub const fn words(self) -> [u32; 16] {
         [
             self.kind,
             self.attach_type,
@@ -306,6 +438,9 @@ impl GuardOffsets {
             self.cred_capabilities,
             self.cred_namespace,
             self.namespace_level,
+            self.program_references,
+            self.inode_writers,
+            self.table_users,
         ]
     }
 }
@@ -365,11 +500,11 @@ pub mod kinds {
 const _: () = assert!(
     size_of::<Seal>()
         == 40
-            + 4 * (KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + 2 + STAYING_MAX)
+            + 4 * (2 * KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + 2 + STAYING_MAX)
             + 16 * TRUSTED_MAX
             + size_of::<KeptFile>() * KEPT_FILES_MAX
 );
-const _: () = assert!(size_of::<Added>() == 40 + size_of::<Slot>());
+const _: () = assert!(size_of::<Added>() == 48 + size_of::<Slot>());
 const _: () = assert!(size_of::<dialogue::Revoked>() == 56);
 
 #[cfg(test)]

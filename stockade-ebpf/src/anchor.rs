@@ -12,7 +12,7 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile},
 };
 use stockade_common::{
-    Added, LAST_BIT, NO_PLACE, Seal, Verdict, Words,
+    Added, LAST_BIT, NO_PLACE, Seal, Seen, Verdict, Words,
     decide::{Decision, decide},
 };
 
@@ -34,6 +34,16 @@ static mut SEAL: Seal = Seal::NONE;
 #[unsafe(link_section = ".data.added")]
 #[unsafe(no_mangle)]
 static mut ADDED: Added = Added::NONE;
+
+/// What the guards saw.
+#[unsafe(link_section = ".data.seen")]
+#[unsafe(no_mangle)]
+static mut SEEN: Seen = Seen::NONE;
+
+#[inline(always)]
+pub fn seen() -> *mut Seen {
+    addr_of_mut!(SEEN)
+}
 
 #[inline(always)]
 pub fn seal() -> *const Seal {

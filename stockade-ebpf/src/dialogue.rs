@@ -10,18 +10,18 @@ use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd},
     mem::MaybeUninit,
-    ptr::{addr_of_mut, read_volatile},
+    ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    Added, ExceptionKey, Policy, Seal, SettingKey, SettingRule,
+    Added, Counted, ExceptionKey, Known, Policy, Seal, SettingKey, SettingRule,
     dialogue::{
-        ADD, ADDED, BYTE, DONE, EXCEPTION, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY, REVOKE,
-        Revoked, SEAL, SETTING, UNREADABLE,
+        ADD, ADDED, BYTE, DONE, EXCEPTION, FORGET, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY, REVOKE,
+        Revoked, SEAL, SEEN, SETTING, UNREADABLE,
     },
 };
 
 use crate::{
-    anchor::{added, seal},
+    anchor::{added, seal, seen},
     decide::{EXCEPTIONS, policy},
     guard::GUARD_OFFSETS,
     settings::SETTINGS,
@@ -53,6 +53,8 @@ fn code(what: u32, at: usize, from: *const c_void) -> u32 {
         ADD => add(from),
         HOLD => hold(from),
         REVOKE => revoke(from),
+        SEEN => counted(from, false),
+        FORGET => counted(from, true),
         _ => NOTHING,
     }
 }
@@ -155,6 +157,36 @@ fn hold(from: *const c_void) -> u32 {
     }
     let inserted = SETTINGS.insert(&new.key, &new.rule, if frozen { ANY } else { NO_EXIST });
     if inserted.is_ok() { DONE } else { NO_ROOM }
+}
+
+#[inline(always)]
+fn counted(from: *const c_void, forget: bool) -> u32 {
+    let Some(known) = payload::<Known>(from) else { return UNREADABLE };
+    look_at(&known, u32::from(forget))
+}
+
+/// Not inlined, as [`byte_at`].
+#[inline(never)]
+fn look_at(known: &Known, forget: u32) -> u32 {
+    let slot = known.slot as usize;
+    if slot >= Known::SLOTS {
+        return NOTHING;
+    }
+    // SAFETY: points into what was seen, within the arrays; aligned words.
+    unsafe {
+        let seen = seen();
+        let since = addr_of_mut!((*seen).since).cast::<u64>().add(slot);
+        if forget != 0 {
+            write_volatile(since, read_volatile(addr_of!((*seen).asked)));
+            return DONE;
+        }
+        let counts = addr_of!((*seen).counts).cast::<u64>().add(slot);
+        match known.compare(read_volatile(counts), read_volatile(since)) {
+            Counted::Known => DONE,
+            Counted::More => NO_ROOM,
+            Counted::NotSince => NOTHING,
+        }
+    }
 }
 
 #[inline(always)]

@@ -3,22 +3,34 @@ What keeps others from the sealed programs, and from what those decide by.
 
 ```text
 bpf        nothing is taken off the root cgroup; and the dialogue, see dialogue.rs
-bpf_prog   nobody loads or opens a program that could answer in the place of a sealed one
+bpf_prog   nobody loads or opens a program that could answer in the place of a sealed one, or gets a descriptor of a sealed one
 bpf_map    nobody gets a descriptor of a map of the seal
 file_open  files of other security modules are not written
 ```
 
 None of them looks at who asks: whatever Stockade itself may do, root may do in its name.
+
+The last two also write down what they saw: how many references there were to what somebody asked for. A call that was let through
+before the guard on its way was there, and goes on afterwards, needs a reference that it had before. Where there is none but
+those that are known, no such call can do anything.
 */
-use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
-use core::ptr::{addr_of, read_volatile};
+use aya_ebpf::{
+    bindings::bpf_pidns_info,
+    helpers::generated::{bpf_get_ns_current_pid_tgid, bpf_set_retval},
+    macros::{fentry, lsm_cgroup},
+    programs::{FEntryContext, LsmContext},
+};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
+};
 use stockade_common::{
-    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Seal, SettingRule, TRUSTED_MAX, Verdict, dialogue,
+    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Known, Maker, Seal, Seen, SettingRule, TRUSTED_MAX, Verdict, dialogue,
     kinds::{self, Hook},
 };
 
 use crate::{
-    anchor::seal,
+    anchor::{added, seal, seen},
     dialogue::answer,
     report::{Write, report_write},
     task::{File, field},
@@ -31,6 +43,10 @@ const REFUSED: i32 = 0;
 #[unsafe(no_mangle)]
 pub static GUARD_OFFSETS: GuardOffsets = GuardOffsets::NONE;
 
+/// Written by the loader.
+#[unsafe(no_mangle)]
+static MAKER: Maker = Maker::NONE;
+
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
 const BPF_LINK_CREATE: u32 = 28;
@@ -42,6 +58,10 @@ const BPF_F_REPLACE: u32 = 1 << 2;
 pub fn guard_calls(ctx: LsmContext) -> i32 {
     let command: u32 = ctx.arg(0);
     let attr: *const u32 = ctx.arg(1);
+    if !is_closed() {
+        // SAFETY: points into what was added; an aligned word.
+        unsafe { write_volatile(addr_of_mut!((*added()).closed), 1) };
+    }
     if command == dialogue::COMMAND {
         return answer(attr);
     }
@@ -63,11 +83,61 @@ pub fn guard_calls(ctx: LsmContext) -> i32 {
     if refused { REFUSED } else { GOES_ON }
 }
 
+/// Whether the commit is past, and with it the time in which the command that makes the seal may take it back.
+#[inline(always)]
+fn is_closed() -> bool {
+    // SAFETY: points into what was added.
+    unsafe { read_volatile(addr_of!((*added()).closed)) != 0 }
+}
+
+/// The answer where something of the seal is asked for: as if there were nothing with this id, so that whoever lists all programs or
+/// maps goes on with the next.
+#[inline(always)]
+fn hidden() -> i32 {
+    const ENOENT: i32 = 2;
+    // SAFETY: sets what the call returns.
+    unsafe { bpf_set_retval(-ENOENT) };
+    REFUSED
+}
+
+/// `bpf_prog(prog)`, held by a link of the command that makes the seal, for as long as the programs can still be taken off: nobody gets a
+/// descriptor of any of them, or of this one.
+#[lsm_cgroup(hook = "bpf_prog")]
+pub fn guard_making(ctx: LsmContext) -> i32 {
+    let program: *const u8 = ctx.arg(0);
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
+    let id = unsafe {
+        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+        *field::<u32>(more, &GUARD_OFFSETS.id)
+    };
+    if slot_of(id) != 0 { hidden() } else { GOES_ON }
+}
+
+/// The number of this look.
+#[inline(always)]
+fn next_number() -> u64 {
+    // SAFETY: points into what was seen; an aligned word, only ever changed in this way.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*seen()).asked), 1) + 1 }
+}
+
+/// Writes down what was counted. Not inlined: the verifier has to see the comparison and the address together.
+#[inline(never)]
+fn write_down(slot: u32, number: u64, references: u64, users: u64) {
+    if slot as usize >= Known::SLOTS {
+        return;
+    }
+    // SAFETY: points into what was seen, within the array; an aligned word.
+    unsafe {
+        let counts = addr_of_mut!((*seen()).counts).cast::<u64>().add(slot as usize);
+        write_volatile(counts, Seen::count(number, references, users));
+    }
+}
+
 /// `bpf_prog(prog)`: a process is about to get a descriptor of a program, by loading it or by finding it.
 #[lsm_cgroup(hook = "bpf_prog")]
 pub fn guard_programs(ctx: LsmContext) -> i32 {
     let program: *const u8 = ctx.arg(0);
-    // SAFETY: as above.
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
     let (kind, attach_type) = unsafe {
         (*field::<u32>(program, &GUARD_OFFSETS.kind), *field::<u32>(program, &GUARD_OFFSETS.attach_type))
     };
@@ -75,19 +145,22 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     if !kinds::reaches_us(kind, attach_type, Hook::Dialogue, 0) {
         return GOES_ON;
     }
-    // SAFETY: as above.
+    let number = next_number();
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
     let (hook, id) = unsafe {
         let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
         (*field::<u32>(more, &GUARD_OFFSETS.hook), *field::<u32>(more, &GUARD_OFFSETS.id))
     };
-    let mut at = 0;
-    while at < HELD_MAX {
-        // SAFETY: points into the seal; the bound is the array's.
-        let ours = unsafe { read_volatile(addr_of!((*seal()).programs[at])) };
-        if ours != 0 && ours == id {
-            return GOES_ON;
-        }
-        at += 1;
+    let slot = slot_of(id);
+    if slot != 0 {
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
+        let references = unsafe {
+            let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+            *field::<u64>(more, &GUARD_OFFSETS.program_references)
+        };
+        write_down(slot - 1, number, references, 0);
+        // The keeper is none of those that stay, and gives itself to nobody.
+        return if is_closed() { hidden() } else { GOES_ON };
     }
     // SAFETY: points into the seal.
     let (flags, dialogue) =
@@ -102,7 +175,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     if !kinds::reaches_us(kind, attach_type, on, flags) {
         return GOES_ON;
     }
-    // SAFETY: as above. In two words, since it need not be aligned to eight bytes.
+    // SAFETY: loads through BTF pointers read zero instead of faulting. In two words, since it need not be aligned to eight bytes.
     let tag = unsafe {
         let words: *const u32 = field(program, &GUARD_OFFSETS.tag);
         *words as u64 | (*words.add(1) as u64) << 32
@@ -120,6 +193,22 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         at += 1;
     }
     REFUSED
+}
+
+/// The slot of a program of the seal, counted from 1; 0 for any other. Not inlined, as [`is_ours`].
+#[inline(never)]
+fn slot_of(id: u32) -> u32 {
+    let mut at = 0;
+    while at < HELD_MAX {
+        // SAFETY: points into the seal; the bound is the array's.
+        let ours = unsafe { read_volatile(addr_of!((*seal()).programs[at])) };
+        if ours != 0 && ours == id {
+            return at as u32 + 1;
+        }
+        at += 1;
+    }
+    // SAFETY: points into the seal.
+    if unsafe { read_volatile(addr_of!((*seal()).keeper)) } == id { Known::KEEPER as u32 + 1 } else { 0 }
 }
 
 /// 1 where a program of the seal is on this hook, otherwise 0. Not inlined: it leaves the loop at the first that is, and the
@@ -141,19 +230,55 @@ fn is_ours(hook: u32) -> u32 {
 /// descriptor that is meant for reading, a program could write what decisions depend on.
 #[lsm_cgroup(hook = "bpf_map")]
 pub fn guard_maps(ctx: LsmContext) -> i32 {
+    let number = next_number();
     let map: *const u8 = ctx.arg(0);
-    // SAFETY: as above.
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
     let id = unsafe { *field::<u32>(map, &GUARD_OFFSETS.map_id) };
     let mut at = 0;
     while at < KEPT_MAPS_MAX {
         // SAFETY: points into the seal.
         let kept = unsafe { read_volatile(addr_of!((*seal()).maps[at])) };
         if kept != 0 && kept == id {
-            return REFUSED;
+            // SAFETY: loads through BTF pointers read zero instead of faulting.
+            let (references, users) = unsafe {
+                (
+                    *field::<u64>(map, &GUARD_OFFSETS.map_references),
+                    *field::<u64>(map, &GUARD_OFFSETS.map_users),
+                )
+            };
+            write_down((Known::KEEPER + 1 + at) as u32, number, references, users);
+            return hidden();
         }
         at += 1;
     }
     GOES_ON
+}
+
+/// `__cgroup_bpf_run_filter_sysctl(head, …)`, held by a link of the command that makes the seal: somebody reads or writes a setting. Where
+/// it is that command, counts who is at a setting of the same table besides.
+#[fentry(function = "__cgroup_bpf_run_filter_sysctl")]
+pub fn see_access(ctx: FEntryContext) -> i32 {
+    let head: *const u8 = ctx.arg(0);
+    let mut asks = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: constants that the loader has written; the helper fills what it is given.
+    let is_maker = unsafe {
+        let maker = &raw const MAKER;
+        let size = size_of::<bpf_pidns_info>() as u32;
+        let [device, inode] = read_volatile(&raw const (*maker).namespace);
+        bpf_get_ns_current_pid_tgid(device, inode, &raw mut asks, size) == 0
+            && asks.tgid as u64 == read_volatile(&raw const (*maker).process)
+    };
+    if is_maker {
+        // SAFETY: loads through BTF pointers read zero instead of faulting; points into what was seen, where nobody else writes this
+        // word.
+        unsafe {
+            let users = *field::<u32>(head, &GUARD_OFFSETS.table_users);
+            let access = addr_of_mut!((*seen()).access);
+            let count = (read_volatile(access) >> 32) + 1;
+            write_volatile(access, count << 32 | users as u64);
+        }
+    }
+    0
 }
 
 /// `file_open(file)`: a file is about to be opened.
@@ -161,16 +286,26 @@ pub fn guard_maps(ctx: LsmContext) -> i32 {
 pub fn guard_files(ctx: LsmContext) -> i32 {
     const FMODE_WRITE: u32 = 2;
     let file: *const u8 = ctx.arg(0);
-    // SAFETY: as above.
-    if unsafe { *field::<u32>(file, &GUARD_OFFSETS.file_mode) } & FMODE_WRITE == 0 {
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
+    let writes = unsafe { *field::<u32>(file, &GUARD_OFFSETS.file_mode) } & FMODE_WRITE != 0;
+    if !writes && is_closed() {
         return GOES_ON;
     }
-    let id = File::from_argument(file).id();
+    let file = File::from_argument(file);
+    let id = file.id();
     let mut at = 0;
     while at < KEPT_FILES_MAX {
-        // SAFETY: points into the seal.
+        // SAFETY: points into the seal; the bound is the array's.
         let kept = unsafe { &*addr_of!((*seal()).files[at]) };
         if kept.inode != 0 && kept.inode == id.inode && kept.device == id.device {
+            if !writes {
+                // SAFETY: loads through BTF pointers read zero instead of faulting; points into what was seen, an aligned word.
+                unsafe {
+                    let writers = *field::<i32>(file.inode(), &GUARD_OFFSETS.inode_writers) > 0;
+                    write_volatile(addr_of_mut!((*seen()).file), id.inode << 1 | writers as u64);
+                }
+                return GOES_ON;
+            }
             let told = Write { name: &kept.name, value: &[0; 8], length: 0, hold: SettingRule::FREEZE };
             let audited = kept.audit != 0;
             report_write(&told, if audited { Verdict::Audited } else { Verdict::Refused });

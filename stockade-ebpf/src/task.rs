@@ -331,7 +331,7 @@ impl File {
     }
 
     #[inline(always)]
-    fn inode(self) -> *const u8 {
+    pub fn inode(self) -> *const u8 {
         // SAFETY: as above.
         unsafe { *field(self.0, &OFFSETS.file_inode) }
     }

@@ -51,6 +51,10 @@ pub(crate) enum Duty {
     GuardFiles,
     /// Keeps our programs on the root cgroup.
     GuardCalls,
+    /// Keeps everybody from opening the programs of a seal while it is made.
+    GuardMaking,
+    /// Sees who is at a setting while a seal is made.
+    SeeAccess,
 }
 
 impl Duty {
@@ -76,6 +80,9 @@ impl Duty {
         Self::GuardCalls,
     ];
 
+    /// What is there while a seal is made, held by links of the command that makes it.
+    pub const MAKING: [Self; 2] = [Self::GuardMaking, Self::SeeAccess];
+
     /// The program's name in the object.
     pub fn program(self) -> &'static str {
         match self {
@@ -98,6 +105,8 @@ impl Duty {
             Self::GuardMaps => "guard_maps",
             Self::GuardFiles => "guard_files",
             Self::GuardCalls => "guard_calls",
+            Self::GuardMaking => "guard_making",
+            Self::SeeAccess => "see_access",
         }
     }
 
@@ -112,7 +121,7 @@ impl Duty {
             Self::Traced => "link-traced",
             Self::TraceMe => "link-trace-me",
             Self::Settings => "link-settings",
-            _ => unreachable!("held by the root cgroup, not by a pin"),
+            _ => unreachable!("held by the root cgroup or by a process, not by a pin"),
         }
     }
 
@@ -140,10 +149,11 @@ impl Duty {
             Self::HandOn | Self::SealedHandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
             Self::Traced | Self::SealedTraced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
             Self::TraceMe | Self::SealedTraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
-            Self::GuardPrograms => (btf::FUNC, "bpf_lsm_bpf_prog"),
+            Self::GuardPrograms | Self::GuardMaking => (btf::FUNC, "bpf_lsm_bpf_prog"),
             Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
             Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
+            Self::SeeAccess => (btf::FUNC, "__cgroup_bpf_run_filter_sysctl"),
             Self::Settings => return None,
         })
     }
@@ -153,7 +163,9 @@ impl Duty {
         let name = match self {
             Self::Decide => return *PROGRAM_NAMES[0],
             Self::DecideWhole => return *PROGRAM_NAMES[1],
-            held if Self::SEALED.contains(&held) => format!("st_{}", held.program()),
+            held if Self::SEALED.contains(&held) || Self::MAKING.contains(&held) => {
+                format!("st_{}", held.program())
+            }
             linked => format!("st{}", linked.pin()["link".len()..].replace('-', "_")),
         };
         let mut shown = [0; 16];
@@ -194,7 +206,8 @@ impl Sealing {
     /// # Errors
     /// [`Error::TooOld`] where the kernel lacks one.
     pub fn look() -> Result<Self, Error> {
-        let hooks: Vec<_> = Duty::SEALED.iter().filter_map(|duty| duty.hook()).collect();
+        let duties = || Duty::SEALED.into_iter().chain(Duty::MAKING);
+        let hooks: Vec<_> = duties().filter_map(Duty::hook).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
         let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
         let words =
@@ -203,9 +216,10 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            Ok((duty, sys::Target::lsm_of_cgroup(id)))
+            let is_access = duty == Duty::SeeAccess;
+            Ok((duty, if is_access { sys::Target::entry(id) } else { sys::Target::lsm_of_cgroup(id) }))
         };
-        let targets = Duty::SEALED.into_iter().map(target).collect::<Result<_, Error>>()?;
+        let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
     }
 

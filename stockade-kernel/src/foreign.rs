@@ -148,7 +148,7 @@ pub(crate) fn describe(ids: &[u32]) -> String {
 }
 
 /// Processes other than this one with a descriptor of the BPF object with this id.
-fn holders(field: &str, id: u32) -> Vec<(u32, String)> {
+pub(crate) fn holders(field: &str, id: u32) -> Vec<(u32, String)> {
     let wanted = format!("{field}:\t{id}\n");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -1,10 +1,11 @@
 /*!
 What this machine offers and what already guards it. Reads files; changes nothing.
 */
-use std::{io, path::Path};
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use stockade_common::Maker;
 use stockade_policy::model::Clock;
 use stockade_reasons::Level;
 
@@ -267,6 +268,15 @@ pub fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
+}
+
+/// This process, as the kernel finds it.
+pub(crate) fn maker() -> Result<Maker, Error> {
+    let path = "/proc/self/ns/pid";
+    let namespace = fs::metadata(path).map_err(|e| Error::io(format!("look at {path}"), e))?;
+    let device = namespace.dev();
+    let device = u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device));
+    Ok(Maker { namespace: [device, namespace.ino()], process: std::process::id().into() })
 }
 
 /// Now, on both clocks.

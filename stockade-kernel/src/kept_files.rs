@@ -10,7 +10,7 @@ use std::{os::unix::fs::MetadataExt, path::PathBuf};
 use stockade_common::KeptFile;
 use stockade_policy::{compile::CompiledSetting, settings};
 
-use crate::{Error, foreign, sys::fs};
+use crate::{Error, foreign, patience::Patience, sys::fs};
 
 /// The files that these settings mean here, where their security modules are active.
 pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
@@ -59,11 +59,38 @@ fn kept(metadata: &std::fs::Metadata, setting: &CompiledSetting) -> KeptFile {
     }
 }
 
-/// Fails when a process has one of these open for writing.
-pub(crate) fn no_writer_of(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
-    if files.iter().all(|(_, file)| file.audit != 0) {
-        return Ok(());
+/// Fails when one of these is open for writing: in a process, which is named, or on its way through a socket. `seen` is what the guard of the files
+/// saw last, see [`stockade_common::Seen::file`].
+pub(crate) fn no_writer_of(
+    files: &[(PathBuf, KeptFile)],
+    seen: &dyn Fn() -> Result<u64, Error>,
+) -> Result<(), Error> {
+    for (path, kept) in files.iter().filter(|(_, file)| file.audit == 0) {
+        let mut patience = Patience::new();
+        loop {
+            fs::File::open(path).map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+            let seen = seen()?;
+            if seen == kept.inode << 1 {
+                break;
+            }
+            // Another one may have been opened meanwhile.
+            if seen == kept.inode << 1 | 1 {
+                no_process_writes(files)?;
+            }
+            if !patience.wait() {
+                return Err(Error::Request(format!(
+                    "not sealed: {} is open for writing, by a descriptor that is in no process: on its way through a socket, for instance; end \
+                     whoever holds it, or reboot",
+                    path.display()
+                )));
+            }
+        }
     }
+    Ok(())
+}
+
+/// Fails when a process has one of these open for writing.
+fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };

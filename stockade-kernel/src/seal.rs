@@ -4,22 +4,26 @@ The steps to a seal, and the proof that it holds.
 ```text
 1 look: nothing that would make the seal worth nothing
 2 attach the first guard: nobody gets a descriptor of a map that is made from now on
-3 load every program and write every map; freeze the maps and read them back
+3 load every program, write every map and freeze it
 4 attach the guard that knows the maps, and take the first one off
 5 attach the guard that keeps foreign programs out, then look for those that are in already
-6 attach what decides, and prove that it does
-7 attach the guard that keeps all of them there: the commit
-8 prove that the guards hold; let go of the pins
+6 attach what decides, and prove that it does; wait for whoever was at a setting before it was held
+7 by a link, which ends with this process, keep everybody from opening the programs; let go of them, and wait until there is no
+  reference to any program or map but those that are known; read the maps back
+8 attach the guard that keeps all of them there: the commit
+9 prove that the guards hold, and once more that there are no other references; let go of the pins
 ```
 
-A kill before the commit leaves what was in force before, beside programs that the next command takes off again.
-After it nothing is taken back by anybody. What is stricter is added by the seal's own program, see [`crate::sealed`]: to that no
+Steps 6 and 7 are about calls that began before the guard on their way was there, see references.rs and access.rs. A kill before the
+commit leaves what was in force before, beside programs that the next command takes off again. After it nothing is taken back by anybody. What is stricter is added by the seal's own program, see [`crate::sealed`]: to that no
 descriptor, no further program and no further map is needed, and so nobody has to be let in.
 */
+mod access;
 mod addition;
 pub(crate) mod first_guard;
 mod made;
 mod proof;
+mod references;
 
 use std::{
     fmt,
@@ -39,7 +43,7 @@ pub(crate) use {addition::add, proof::proof};
 
 use self::{
     first_guard::FirstGuard,
-    made::{Made, Set},
+    made::{Keeper, Made, Set},
     proof::problems_of,
 };
 use crate::{
@@ -78,6 +82,8 @@ pub enum Open {
     /// These exceptions let integrity reasons through, and root can be whom they are for: by moving into a unit or a cgroup, by becoming
     /// a user, or by passing for a program whose content nothing binds.
     Exceptions(Vec<String>),
+    /// These exceptions end, and root can put that off: by keeping the kernel from counting time.
+    Ends(Vec<String>),
     /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
     Reasons(Vec<String>),
 }
@@ -90,6 +96,7 @@ impl Open {
             Self::NewCgroups => "new-cgroups".into(),
             Self::Sysctl(programs) => format!("sysctl-programs {}", programs.join(" ")),
             Self::Exceptions(names) => format!("exceptions {}", names.join(" ")),
+            Self::Ends(names) => format!("ends {}", names.join(" ")),
             Self::Reasons(reasons) => reasons.join(" "),
         }
     }
@@ -103,10 +110,19 @@ impl Open {
         if !staying.is_empty() {
             open.push(Self::Sysctl(staying));
         }
-        open.extend(
-            sealed.description().and_then(|description| Self::exceptions(&description.policy, types)),
-        );
+        if let Some(description) = sealed.description() {
+            open.extend(Self::exceptions(&description.policy, types));
+            open.extend(Self::ends(&description.policy));
+        }
         open
+    }
+
+    /// Those of the exceptions of a policy that end.
+    fn ends(policy: &Policy) -> Option<Self> {
+        let now = host::now();
+        let end = policy.exceptions.iter().filter(|exception| exception.ends(now) != u64::MAX);
+        let names: Vec<_> = end.map(|exception| exception.name.value.clone()).collect();
+        (!names.is_empty()).then_some(Self::Ends(names))
     }
 
     /// Those of the exceptions of a policy that void the level.
@@ -162,6 +178,12 @@ impl fmt::Display for Open {
                 f,
                 "root can be whom these exceptions are for, and change the kernel by what they let through: {} (an exception by \
                  program binds root only with digest = \"verity:…\")",
+                names.join(", ")
+            ),
+            Self::Ends(names) => write!(
+                f,
+                "root can put off when these exceptions end, by keeping the kernel from counting time: {} (`stockade grant --revoke` ends a grant at \
+                 once)",
                 names.join(", ")
             ),
             Self::Reasons(reasons) => write!(
@@ -263,16 +285,17 @@ pub fn seal<T>(
         flags,
         staying: &sysctl,
     };
-    let attached = (|| -> Result<(Made, SelfTest), Error> {
+    let attached = (|| -> Result<(Made, Keeper, SelfTest), Error> {
         let first = FirstGuard::attach(&root, sealing.target(Duty::GuardMaps), &sealing.offsets)?;
         step("first-guard-attached");
-        let made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
+        let mut made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
         step("sealed-loaded");
         made.attach(&root, Duty::GuardMaps)?;
         step("maps-guarded");
         first.detach(&root)?;
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
+        let keeper = made.keep(&root, &sealing)?;
         let known: Vec<u32> =
             ours_in_pins().into_iter().chain(sysctl.iter().map(|program| program.id)).collect();
         foreign::none_but(&trusted, &known)?;
@@ -280,18 +303,26 @@ pub fn seal<T>(
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
-        kept_files::no_writer_of(&files)?;
+        made.no_writer_of(&files)?;
+        made.waits_for_access(ready.tables.settings.iter().map(|setting| setting.name.as_str()))?;
+        if host::tracing_is_off() {
+            return Err(Error::Request(TRACING_IS_OFF.into()));
+        }
+        step("settings-held");
         let heard = made.self_test(&machine, ready.watched_here())?;
         step("sealed-heard");
         for (duty, link) in &made.beside {
             pins::pin_waiting(link, *duty)?;
             step("sealed-pinned");
         }
+        made.is_alone()?;
+        keeper_is_there(&keeper)?;
+        step("alone");
         is_asked_last(&root, &made)?;
         made.attach(&root, Duty::GuardCalls)?;
-        Ok((made, heard))
+        Ok((made, keeper, heard))
     })();
-    let (made, self_test) = attached.or_else(|error| {
+    let (made, keeper, self_test) = attached.or_else(|error| {
         anchor::tidy_up()?;
         keep_described();
         Err(match error {
@@ -313,11 +344,20 @@ pub fn seal<T>(
     pins::remove_all_but(&open_pins(&open))?;
     description::keep_only(&[ready.slot.words.generation]);
     let started_before = made.started_before(&ready)?;
+    drop(made);
+    // By now the seal gives nobody a descriptor of its programs itself.
+    let kept = keeper.is_there()?;
+    drop(keeper);
     // There is no way back: what is wrong now is told and not undone.
-    let problems = match anchor::look()? {
+    let mut problems = match anchor::look()? {
         Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native, &before_us),
-        _ => vec!["the kernel does not list its programs any more".to_owned()],
+        _ => vec!["the seal does not answer any more".to_owned()],
     };
+    if !kept {
+        problems.push(
+            "while the seal was made, somebody ended the guard that gives nobody a descriptor of its programs".to_owned(),
+        );
+    }
     let done = Done {
         slot: ready.slot,
         auto,
@@ -370,6 +410,9 @@ fn keep_described() {
 /// The switch that silences all programs, by the kernel's name.
 pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
 
+const TRACING_IS_OFF: &str =
+    "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1";
+
 /// Whatever the policy says, it stays on.
 fn hold_tracing(ready: &mut Ready) {
     ready.tables.settings.retain(|setting| setting.name != TRACING);
@@ -404,9 +447,7 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
         ));
     }
     if host::tracing_is_off() {
-        obstacles.push(
-            "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1".to_owned(),
-        );
+        obstacles.push(TRACING_IS_OFF.to_owned());
     }
     if fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
         obstacles.push(
@@ -436,6 +477,14 @@ fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
     ))
 }
 
+/// Fails where somebody has ended the guard that gives nobody a descriptor of the programs.
+fn keeper_is_there(keeper: &Keeper) -> Result<(), Error> {
+    if keeper.is_there()? {
+        return Ok(());
+    }
+    Err(Error::Request("not sealed: while this went on, somebody ended one of its guards".into()))
+}
+
 fn left_open(
     ready: &Ready,
     types: &KernelTypes,
@@ -444,6 +493,7 @@ fn left_open(
 ) -> Result<Vec<Open>, Error> {
     let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
     open.extend(Open::exceptions(&ready.description.policy, types));
+    open.extend(Open::ends(&ready.description.policy));
     if !sysctl.is_empty() {
         open.push(Open::Sysctl(
             sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),

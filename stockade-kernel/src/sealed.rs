@@ -9,7 +9,8 @@ use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use aya::maps::{Map, MapData, RingBuf};
 use stockade_common::{
-    Added, Exception, ExceptionKey, LAYOUT, MAGIC, Policy, Seal, SettingKey, SettingRule, Slot,
+    Added, Counted, Exception, ExceptionKey, Known, LAYOUT, MAGIC, Policy, Seal, SettingKey, SettingRule,
+    Slot,
     dialogue::{self, NewSetting, Revoked},
 };
 use stockade_policy::compile::{CompiledSetting, bit};
@@ -83,6 +84,21 @@ impl Sealed {
             before = now;
         }
         Ok(before)
+    }
+
+    /// What its guards counted of something until now is of no interest any more.
+    pub fn forget(known: &Known) -> Result<(), Error> {
+        done(add(dialogue::FORGET, known), "what it counted")
+    }
+
+    /// Whether its guards saw more references to something than are known, when somebody asked for it since [`Self::forget`].
+    pub fn counted(known: &Known) -> Result<Counted, Error> {
+        match add(dialogue::SEEN, known).map_err(failed)? {
+            Some(Answer::Done) => Ok(Counted::Known),
+            Some(Answer::NoRoom) => Ok(Counted::More),
+            Some(Answer::Nothing) => Ok(Counted::NotSince),
+            other => Err(Error::Object(format!("the seal answers {other:?} to what it saw"))),
+        }
     }
 
     /// The policy that was sealed.

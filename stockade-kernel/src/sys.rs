@@ -38,6 +38,7 @@ pub(crate) use std::fs;
 
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
+const BPF_TRACE_FENTRY: u32 = 24;
 
 /// What a program is loaded for.
 #[derive(Clone, Copy)]
@@ -67,6 +68,11 @@ impl Target {
     /// function's answer, and the function does not run. 5.7 and later.
     pub fn modify_return(function: u32) -> Self {
         Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
+    }
+
+    /// The front of a kernel function, by its BTF id: the program sees the arguments and changes nothing. 5.5 and later.
+    pub fn entry(function: u32) -> Self {
+        Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_FENTRY, function }
     }
 
     /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.

@@ -231,7 +231,7 @@ pub(super) fn query(cgroup: &OwnedFd, kind: Kind) -> io::Result<Vec<u32>> {
 
 /// What is loaded or attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     Program,
     Map,
     Link,
@@ -243,7 +243,7 @@ pub(super) fn objects(what: What) -> Vec<(u32, OwnedFd)> {
 }
 
 /// Every id of a kind.
-pub(super) fn ids(what: What) -> Vec<u32> {
+pub(crate) fn ids(what: What) -> Vec<u32> {
     let next = match what {
         What::Program => PROG_GET_NEXT_ID,
         What::Map => MAP_GET_NEXT_ID,
@@ -264,7 +264,7 @@ pub(super) fn ids(what: What) -> Vec<u32> {
 }
 
 /// Opens an object.
-pub(super) fn by_id(what: What, id: u32) -> io::Result<OwnedFd> {
+pub(crate) fn by_id(what: What, id: u32) -> io::Result<OwnedFd> {
     let command = match what {
         What::Program => PROG_GET_FD_BY_ID,
         What::Map => MAP_GET_FD_BY_ID,

@@ -24,7 +24,7 @@ use anyhow::Result;
 use crate::scenario::{Boot, Depends, Scenario};
 
 mod anchors;
-mod bpf;
+pub(crate) mod bpf;
 mod calls;
 mod cgroups;
 mod clocks;

@@ -58,7 +58,7 @@ const REASONS: [&str; 11] = [
 ];
 
 /// Functions and type names that programs hang on. The first is the hook for lockdown.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     "bpf_lsm_locked_down",
     "bpf_lsm_bprm_committed_creds",
     "bpf_lsm_task_alloc",
@@ -68,6 +68,7 @@ const FUNCTIONS: [&str; 11] = [
     "bpf_lsm_bpf_map",
     "bpf_lsm_file_open",
     "bpf_lsm_bpf",
+    "__cgroup_bpf_run_filter_sysctl",
     "btf_trace_cgroup_mkdir",
     "btf_trace_cgroup_release",
 ];

@@ -5,6 +5,7 @@ is in already is named and nothing is sealed.
 use std::{
     cell::RefCell,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use stockade_common::{Added, SettingRule, Slot};
@@ -24,7 +25,7 @@ use crate::{
     sealed::Sealed,
     sys::{
         self,
-        fake::{Fate, Kind},
+        fake::{Ended, Fate, Kind, Machine},
         held,
     },
 };
@@ -132,11 +133,8 @@ fn guards_keep_programs_there_and_others_out() {
                 .collect();
             assert!(there.len() >= 5, "{}", there.len());
             for (kind, id) in there {
-                let program = sys::program_by_id(id).unwrap();
-                assert!(
-                    refused(held::detach_from_cgroup(root.as_fd(), program.as_fd(), kind)),
-                    "program {id}"
-                );
+                assert!(sys::program_by_id(id).is_err(), "program {id}");
+                assert!(refused(held::detach_from_nothing(kind)), "kind {kind}");
             }
             assert!(refused(crate::instructions::load_foreign(sys::Target::lsm(HOOK))));
             assert!(refused(crate::instructions::load_foreign(sys::Target::cgroup_sysctl())));
@@ -158,29 +156,96 @@ fn guards_keep_programs_there_and_others_out() {
 }
 
 #[test]
-fn nobody_gets_hold_of_a_map_of_the_seal_at_any_call_of_the_command_that_makes_it() {
-    let machine = machine();
-    machine.run(Fate::Lives, || Command::Enforce(EVERYTHING).execute()).done().unwrap();
-    let taken = RefCell::new(Vec::new());
-    let mut attempts = 0;
-    let before = machine.kernel().maps();
-    let opens = |_: usize, _: Kind| {
-        let mut maps = machine.kernel().maps();
-        maps.retain(|id| !before.contains(id));
-        attempts += maps.len();
-        let opened = machine.run(Fate::Lives, || {
-            maps.into_iter().filter_map(|id| Some((id, held::map_by_id(id).ok()?))).collect::<Vec<_>>()
-        });
-        // Kept to the end.
-        taken.borrow_mut().extend(opened.done());
+fn nobody_gets_hold_of_a_part_of_the_seal_at_any_call_of_the_command_that_makes_it() {
+    const EACH: usize = 3;
+    for first in 0..EACH {
+        let machine = machine();
+        machine.run(Fate::Lives, || Command::Enforce(EVERYTHING).execute()).done().unwrap();
+        let taken = RefCell::new(Vec::new());
+        let (mut attempts, mut is_kept) = (0, false);
+        let before = machine.kernel().maps();
+        let enforcing = machine.kernel().sealed_programs();
+        let opens = |call: usize, _: Kind| {
+            if call % EACH != first {
+                return;
+            }
+            let mut maps = machine.kernel().maps();
+            maps.retain(|id| !before.contains(id));
+            // Whoever keeps a program from before the guard on them was there is found: that is the next test.
+            let programs = machine.kernel().programs_named(Duty::GuardMaking.shown());
+            is_kept |= machine.kernel().linked().any(|(_, program)| programs.contains(&program));
+            let mut programs = if is_kept { machine.kernel().sealed_programs() } else { Vec::new() };
+            programs.retain(|id| !enforcing.contains(id));
+            attempts += maps.len() + programs.len();
+            let opened = machine.run(Fate::Lives, || {
+                let maps = maps.into_iter().filter_map(|id| Some((id, held::map_by_id(id).ok()?)));
+                let programs = programs.into_iter().filter_map(|id| Some((id, sys::program_by_id(id).ok()?)));
+                maps.chain(programs).collect::<Vec<_>>()
+            });
+            // Kept to the end.
+            taken.borrow_mut().extend(opened.done());
+        };
+        machine.run_beside(opens, || Command::Seal.execute()).done().unwrap();
+        let seal = machine.run(Fate::Lives, Sealed::ask).done().unwrap().unwrap().seal;
+        assert!(attempts > 100 && !taken.borrow().is_empty(), "{attempts} attempts");
+        let kept: Vec<u32> = seal.maps.into_iter().chain(seal.programs).filter(|&id| id != 0).collect();
+        assert!(kept.len() > 20, "{kept:?}");
+        let lost: Vec<u32> =
+            taken.borrow().iter().map(|(id, _)| *id).filter(|id| kept.contains(id)).collect();
+        assert!(lost.is_empty(), "descriptors of {lost:?}");
+    }
+}
+
+#[test]
+fn whoever_has_a_program_of_the_seal_at_any_call_keeps_it_from_being_made() {
+    const SOME: usize = 9;
+    let calls = {
+        let machine = machine();
+        machine.run(Fate::Lives, || Command::Enforce(EVERYTHING).execute()).done().unwrap();
+        machine.run(Fate::Lives, || Command::Seal.execute()).done().unwrap();
+        machine.last().calls
     };
-    machine.run_beside(opens, || Command::Seal.execute()).done().unwrap();
-    let seal = machine.run(Fate::Lives, Sealed::ask).done().unwrap().unwrap().seal;
-    assert!(attempts > 100 && !taken.borrow().is_empty(), "{attempts} attempts");
-    let kept: Vec<u32> = seal.maps.into_iter().filter(|&id| id != 0).collect();
-    assert!(kept.len() > 10, "{kept:?}");
-    let lost: Vec<u32> = taken.borrow().iter().map(|(id, _)| *id).filter(|id| kept.contains(id)).collect();
-    assert!(lost.is_empty(), "descriptors of {lost:?}");
+    let (mut kept, mut made) = (0, 0);
+    for at in (1..=calls).step_by(SOME) {
+        let machine = machine();
+        machine.run(Fate::Lives, || Command::Enforce(EVERYTHING).execute()).done().unwrap();
+        let inventory = |machine: &Arc<Machine>| {
+            let mut there = machine.kernel().inventory();
+            there.dedup();
+            there
+        };
+        let before = (State::of(&machine), inventory(&machine));
+        let enforcing = machine.kernel().sealed_programs();
+        let taken = RefCell::new(Vec::new());
+        let opens = |call: usize, _: Kind| {
+            if call == at {
+                let mut programs = machine.kernel().sealed_programs();
+                programs.retain(|id| !enforcing.contains(id));
+                let opened = machine.run(Fate::Lives, || {
+                    programs.into_iter().filter_map(|id| sys::program_by_id(id).ok()).collect::<Vec<_>>()
+                });
+                taken.borrow_mut().extend(opened.done());
+            }
+        };
+        let ended = machine.run_beside(opens, || Command::Seal.execute());
+        if taken.borrow().is_empty() {
+            ended.done().unwrap();
+            made += 1;
+            continue;
+        }
+        kept += 1;
+        // It waits for whoever has it to let go.
+        assert!(
+            matches!(ended, Ended::Waits),
+            "a seal was made at call {at} although somebody has a program of it"
+        );
+        taken.borrow_mut().clear();
+        machine.run(Fate::Lives, crate::anchor::tidy_up).done().unwrap();
+        // The description is that of a command that was killed.
+        let now = (State::of(&machine), inventory(&machine));
+        assert_eq!(now, before, "call {at}");
+    }
+    assert!(kept > 10 && made > 10, "{kept} of {calls} calls, {made} made");
 }
 
 #[test]

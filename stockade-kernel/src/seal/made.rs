@@ -2,6 +2,7 @@
 The programs and maps of a seal: loaded, written, frozen and read back.
 */
 use std::{
+    cell::Cell,
     collections::HashMap,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -9,10 +10,14 @@ use std::{
 };
 
 use stockade_common::{
-    Added, HELD_MAX, KeptFile, Policy as KernelPolicy, STAYING_MAX, Seal, Slot, TRUSTED_MAX,
+    Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, Policy as KernelPolicy, STAYING_MAX, Seal,
+    Seen, Slot, TRUSTED_MAX,
 };
 
-use super::Open;
+use super::{
+    Open, access,
+    references::{self, Shared},
+};
 use crate::{
     Error,
     anchor::Root,
@@ -20,7 +25,7 @@ use crate::{
     enforce::Machine,
     foreign::{self, Foreign},
     host,
-    object::{ADDED, LABELS, MAPS, Object, SEAL, SHOWN},
+    object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN},
     ready::Ready,
     selftest::{self, SelfTest},
     sys::{self, held},
@@ -43,10 +48,30 @@ pub struct Set<'a> {
 /// The programs of a seal, loaded, its maps written and frozen.
 pub struct Made {
     object: Object,
+    maps: Maps,
+    policy: KernelPolicy,
     programs: HashMap<Duty, OwnedFd>,
     /// Attachments that are not the root cgroup's.
     pub beside: Vec<(Duty, OwnedFd)>,
+    /// How many programs use each map, those included that are there only while the seal is made.
+    map_programs: HashMap<u32, u32>,
     pub seal: Seal,
+}
+
+/// What keeps everybody from opening the programs of a seal, for as long as this command lives.
+pub struct Keeper {
+    link: OwnedFd,
+    /// The id of its program.
+    program: u32,
+}
+
+impl Keeper {
+    /// Whether it has been there all the time: a link that was detached once stays so.
+    pub fn is_there(&self) -> Result<bool, Error> {
+        let info = sys::link_info(self.link.as_fd())
+            .map_err(|e| Error::io("ask for the guard of the programs that are made", e))?;
+        Ok(info.program == self.program && info.cgroup != 0)
+    }
 }
 
 impl Made {
@@ -68,7 +93,7 @@ impl Made {
             .map_err(|e| Error::bpf("writing what is added", e))?;
 
         let mut programs = HashMap::new();
-        for &duty in duties {
+        for &duty in duties.iter().chain(&Duty::MAKING) {
             programs.insert(duty, object.load(duty, sealing.target(duty))?);
         }
         let mut beside = Vec::new();
@@ -78,24 +103,128 @@ impl Made {
         }
         maps.place(&ready.tables.places, set.generation)?;
 
-        let seal = seal(&object, &programs, sealing, set)?;
+        let (map_programs, staying) = users_of_maps(&programs, &beside)?;
+        let seal = seal(&object, &programs, &staying, sealing, set)?;
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
         let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
-        for name in frozen.chain([SEAL, ADDED]) {
+        for name in frozen.chain([SEAL, ADDED, SEEN]) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
-        maps.check()?;
-        check_value(&object, MAPS[0].0, &policy)?;
-        check_value(&object, SEAL, &seal)?;
         check_value(&object, ADDED, &Added::NONE)?;
         if crate::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
-        Ok(Self { object, programs, beside, seal })
+        Ok(Self { object, maps, policy, programs, beside, map_programs, seal })
     }
 
+    /// Reads back what is decided by. To be called when nobody else has a reference to a map.
+    fn check(&self) -> Result<(), Error> {
+        self.maps.check()?;
+        check_value(&self.object, MAPS[0].0, &self.policy)?;
+        check_value(&self.object, SEAL, &self.seal)
+    }
+
+    /// From now on nobody gets a descriptor of any program of the seal.
+    pub fn keep(&self, root: &Root, sealing: &Sealing) -> Result<Keeper, Error> {
+        let target = sealing.target(Duty::GuardMaking);
+        let link = sys::attach_to_cgroup(self.programs[&Duty::GuardMaking].as_fd(), root.as_fd(), target)
+            .map_err(|e| cannot_attach(Duty::GuardMaking.hook_name(), e))?;
+        Ok(Keeper { link, program: self.seal.keeper })
+    }
+
+    /// Waits until nobody is at one of these settings who was there before they were held.
+    pub fn waits_for_access<'a>(&self, settings: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let _link = sys::attach(self.programs[&Duty::SeeAccess].as_fd())
+            .map_err(|e| Error::bpf("attaching the program that sees who is at a setting", e))?;
+        access::none_from_before(settings, &|| self.seen().map(|seen| seen.access))
+    }
+
+    /// What the guards saw.
+    fn seen(&self) -> Result<Seen, Error> {
+        let seen = sys::lookup(self.object.map(SEEN)?, &0u32);
+        let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
+        seen.ok_or_else(|| Error::Object("a map without a value".into()))
+    }
+
+    /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is
+    /// opened for reading.
+    pub fn no_writer_of(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
+        crate::kept_files::no_writer_of(files, &|| self.seen().map(|seen| seen.file))
+    }
+
+    /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
+    /// known. Then what is decided by is read back.
+    pub fn is_alone(&mut self) -> Result<(), Error> {
+        self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
+        let programs = references::of_programs(&self.seal);
+        let maps =
+            references::of_maps(&self.seal, |_, id| self.map_programs.get(&id).copied().unwrap_or(0), 1);
+        let shared =
+            references::none_but(programs.chain(maps), &Witness { made: self, since: Cell::new(0) })?;
+        shared.map_or(Ok(()), |shared| Err(not_alone(&shared)))?;
+        self.check()
+    }
+}
+
+/// The map in which the guards write down what they count.
+struct Witness<'a> {
+    made: &'a Made,
+    since: Cell<u64>,
+}
+
+impl references::Witness for Witness<'_> {
+    fn forget(&self, _: &Known) -> Result<(), Error> {
+        self.since.set(self.made.seen()?.asked);
+        Ok(())
+    }
+
+    fn counted(&self, known: &Known) -> Result<Counted, Error> {
+        let seen = self.made.seen()?;
+        Ok(known.compare(seen.counts[known.slot as usize], self.since.get()))
+    }
+}
+
+/// What a seal is known to hold on to by itself, once nobody has a descriptor of anything of it.
+pub(super) fn known(seal: &Seal) -> impl Iterator<Item = Known> {
+    let programs = references::of_programs(seal).filter(|known| known.slot as usize != Known::KEEPER);
+    let users = seal.map_programs;
+    programs.chain(references::of_maps(seal, move |at, _| users[at], 0))
+}
+
+fn not_alone(shared: &Shared) -> Error {
+    Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe()))
+}
+
+/// How many programs use each map, by its id: of all that are loaded, and of those that stay.
+fn users_of_maps(
+    programs: &HashMap<Duty, OwnedFd>,
+    beside: &[(Duty, OwnedFd)],
+) -> Result<(HashMap<u32, u32>, HashMap<u32, u32>), Error> {
+    let failed = |e| Error::io("ask for the maps of a program", e);
+    let (mut all, mut staying) = (HashMap::new(), HashMap::new());
+    let mut count = |maps: Vec<u32>, stays: bool| {
+        for map in maps {
+            *all.entry(map).or_insert(0) += 1;
+            if stays {
+                *staying.entry(map).or_insert(0) += 1;
+            }
+        }
+    };
+    for (duty, program) in programs {
+        count(sys::program_maps(program.as_fd()).map_err(failed)?, !Duty::MAKING.contains(duty));
+    }
+    for (_, link) in beside {
+        let info = sys::link_info(link.as_fd()).map_err(failed)?;
+        if let Some((program, _)) = held::program(info.program).map_err(failed)? {
+            count(sys::program_maps(program.as_fd()).map_err(failed)?, true);
+        }
+    }
+    Ok((all, staying))
+}
+
+impl Made {
     /// Has the root cgroup hold the program for a duty.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))
@@ -126,6 +255,7 @@ fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Er
 fn seal(
     object: &Object,
     programs: &HashMap<Duty, OwnedFd>,
+    map_programs: &HashMap<u32, u32>,
     sealing: &Sealing,
     set: &Set<'_>,
 ) -> Result<Seal, Error> {
@@ -139,12 +269,17 @@ fn seal(
     let sealed_boot_ns = host::boot_ns();
     let mut seal = Seal { flags: set.flags | new_cgroups, sealed_boot_ns, boot_id, ..Seal::NONE };
     let full = |what: &str| Error::Object(format!("a seal has no room for {what}"));
-    let mut kept = seal.maps.iter_mut();
+    let mut kept = 0;
     for (name, map) in object.maps() {
         let id = held::map_info(map).map_err(|e| Error::io("ask for a map's id", e))?.id;
         match SHOWN.iter().position(|shown| *shown == name) {
             Some(at) => seal.shown[at] = id,
-            None => *kept.next().ok_or_else(|| full("its maps"))? = id,
+            None if kept == KEPT_MAPS_MAX => return Err(full("its maps")),
+            None => {
+                seal.maps[kept] = id;
+                seal.map_programs[kept] = map_programs.get(&id).copied().unwrap_or(0);
+                kept += 1;
+            }
         }
     }
     assert!(Duty::SEALED.len() <= HELD_MAX, "a seal has room for each of its programs");
@@ -155,6 +290,8 @@ fn seal(
             seal.hooks[at] = sealing.target(duty).hook();
         }
     }
+    let keeper = programs.get(&Duty::GuardMaking).and_then(|program| foreign::id(program.as_fd()));
+    seal.keeper = keeper.ok_or_else(|| full("a program without an id"))?;
     seal.dialogue_hook = sealing.target(Duty::GuardCalls).hook();
     for (at, program) in set.trusted.iter().map(Foreign::known).enumerate() {
         *seal.trusted.get_mut(at).ok_or_else(|| {

@@ -5,7 +5,7 @@ use stockade_common::kinds;
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
-use super::ours_in_pins;
+use super::{made, ours_in_pins, references};
 use crate::{
     Error,
     anchor::{self, Found, Root},
@@ -120,6 +120,17 @@ fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<Strin
         // Some are gone: no program of this policy needs them.
         if held::map_by_id(map).is_ok() {
             problems.push(format!("the guard on maps gives out map {map} of the seal"));
+        }
+    }
+    for program in sealed.seal.programs.into_iter().filter(|&id| id != 0) {
+        if sys::program_by_id(program).is_ok() {
+            problems.push(format!("the guard on programs gives out program {program} of the seal"));
+        }
+    }
+    if problems.is_empty() {
+        match references::none_but(made::known(&sealed.seal), &references::Asked) {
+            Ok(shared) => problems.extend(shared.map(|shared| shared.describe())),
+            Err(error) => problems.push(error.to_string()),
         }
     }
     // What the guard keeps us from opening, and is not ours, was there before it.

@@ -102,6 +102,23 @@ pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Resul
     Ok(answer)
 }
 
+/// Ids of the maps that a loaded program uses. Since 4.15.
+pub fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; 64];
+    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
+    answer.nr_map_ids = u32::try_from(ids.len()).expect("a constant");
+    answer.map_ids = address(ids.as_mut_ptr());
+    let mut attr = InfoAttr {
+        bpf_fd: fd_number(program),
+        info_len: u32::try_from(size_of::<bpf_prog_info>()).expect("it has some 200 bytes"),
+        info: address(&raw mut answer),
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    ids.truncate(answer.nr_map_ids as usize);
+    Ok(ids)
+}
+
 /// The program that a process's perf event runs. Since 4.18.
 pub fn perf_event_program(pid: u32, fd: u32) -> io::Result<u32> {
     #[repr(C)]

@@ -42,13 +42,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// In order.
-const BEFORE: [&str; 6] = [
+const BEFORE: [&str; 8] = [
     "first-guard-attached",
     "sealed-loaded",
     "maps-guarded",
     "guard-attached",
     "sealed-attached",
+    "settings-held",
     "sealed-heard",
+    "alone",
 ];
 
 fn enforce_and_kill(step: &str) -> Result<()> {
@@ -62,7 +64,7 @@ fn before(_: &Guest) -> Result<()> {
     for step in BEFORE {
         enforce_and_kill(step)?;
         // Once a sealed program decides, what it refuses is told where nobody reads before the commit.
-        if step != "sealed-heard" {
+        if !["sealed-heard", "alone"].contains(&step) {
             watching::dd("/dev/mem")?;
             let seen = watching::of_dd()?;
             ensure!(seen.iter().any(|e| e["reason"] == "dev-mem"), "killed at {step}: watch shows {seen:?}");
@@ -74,7 +76,7 @@ fn before(_: &Guest) -> Result<()> {
 }
 
 fn cleaned_up(_: &Guest) -> Result<()> {
-    for step in ["first-guard-attached", "guard-attached", "sealed-heard"] {
+    for step in ["first-guard-attached", "guard-attached", "sealed-heard", "alone"] {
         enforce_and_kill(step)?;
         stockade(&["enforce", "none"])?.exits(0)?;
         ensure!(mem_opens(), "killed at {step}: leftovers refuse what the next policy allows");

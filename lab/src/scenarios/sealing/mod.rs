@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod cgroups;
+mod earlier;
 mod foreign;
 mod killed;
 mod life;
@@ -33,6 +34,7 @@ pub(super) fn all() -> Vec<Scenario> {
         trusting::SCENARIOS,
         killed::SCENARIOS,
         cgroups::SCENARIOS,
+        earlier::SCENARIOS,
         namespaces::BEFORE,
         life::SCENARIOS,
         stacked::SCENARIOS,
@@ -94,7 +96,7 @@ fn killed_at(step: &str, arguments: &[&str]) -> Result<()> {
 /// Demands that a seal succeeds up to its last step, and leaves it there: everything but the commit was done, the proof that it
 /// decides included. The next command takes it off again.
 fn would_seal(arguments: &[&str]) -> Result<()> {
-    killed_at("sealed-heard", &[&["seal"], arguments].concat())
+    killed_at("alone", &[&["seal"], arguments].concat())
 }
 
 /// Enforces this and seals it, unless that was done in this boot.

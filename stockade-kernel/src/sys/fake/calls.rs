@@ -102,6 +102,7 @@ impl Kernel {
     /// # Safety
     /// As for [`Attributes::of`].
     pub(super) unsafe fn call(&mut self, command: i64, attr: Attributes) -> Result<i64, i32> {
+        self.closes();
         match command {
             0 => self.map_create(attr),
             1 => self.map_lookup(attr),

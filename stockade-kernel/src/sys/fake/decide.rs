@@ -275,7 +275,7 @@ impl Kernel {
         }
         if let Some(mut added) = self.added() {
             // How often somebody asked makes no difference.
-            (added.heard, added.told.applied_boot_ns) = (0, 0);
+            (added.heard, added.closed, added.told.applied_boot_ns) = (0, 0, 0);
             all.push(format!("{added:?}"));
         }
         all

@@ -2,10 +2,10 @@
 The dialogue with a seal: as stockade-ebpf's `dialogue.rs`.
 */
 use stockade_common::{
-    Added, Exception, SettingKey, SettingRule,
+    Added, Counted, Exception, Known, Seen, SettingKey, SettingRule,
     dialogue::{
-        ADD, ADDED, DONE, EXCEPTION, HOLD, NO_ROOM, NOTHING, NewSetting, POLICY, REVOKE, Revoked, SEAL,
-        SETTING,
+        ADD, ADDED, DONE, EXCEPTION, FORGET, HOLD, NO_ROOM, NOTHING, NewSetting, POLICY, REVOKE, Revoked,
+        SEAL, SEEN, SETTING,
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Plain data of its size.
-fn plain<T: Copy>(bytes: &[u8]) -> T {
+pub(super) fn plain<T: Copy>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());
     // SAFETY: of its size; the types asked for are plain data, for which any bytes are a value.
     unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
@@ -64,9 +64,29 @@ impl Kernel {
             ADD => self.add(&plain(&attr.bytes(8, size_of::<Added>()))),
             HOLD => self.hold(&plain(&attr.bytes(8, size_of::<NewSetting>()))),
             REVOKE => self.revoke(&plain(&attr.bytes(8, size_of::<Revoked>()))),
+            what @ (SEEN | FORGET) => {
+                let known: Known = plain(&attr.bytes(8, size_of::<Known>()));
+                self.counted(&known, what == FORGET)
+            }
             other => panic!("question {other} is asked by sys::dialogue::told"),
         };
         code.cast_signed()
+    }
+
+    fn counted(&mut self, known: &Known, forget: bool) -> u32 {
+        let mut seen: Seen = plain(&self.value(object::SEEN).expect("a seal has it"));
+        let slot = known.slot as usize;
+        if forget {
+            seen.since[slot] = seen.asked;
+            let map = self.sealed_map(object::SEEN).expect("as above");
+            self.write_down(map, &seen);
+            return DONE;
+        }
+        match known.compare(seen.counts[slot], seen.since[slot]) {
+            Counted::Known => DONE,
+            Counted::More => NO_ROOM,
+            Counted::NotSince => NOTHING,
+        }
     }
 
     fn add(&mut self, new: &Added) -> u32 {

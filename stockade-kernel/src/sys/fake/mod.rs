@@ -14,8 +14,8 @@ first.
 | `dialogue.rs` | what a seal tells, and what is added to it |
 | `decide.rs` | what a request gets, by the programs that are attached |
 
-**An object's descriptors** are real: the write ends of a pipe, whose read end the model keeps. The kernel says when the last one
-is closed, duplicates included, and the inode of the pipe says which object a descriptor is of.
+**An object's descriptors** are real: each is the write end of a pipe, whose read end the model keeps. The kernel says when it is closed,
+duplicates included, and the inode of the pipe says which object it is of.
 
 Not modelled: the verifier and what the programs' instructions do. A program decides here by `stockade_common::decide` on the
 maps that its instructions name, as the compiled one does. The kernel's types are a few made-up ones in BTF's format. Objects
@@ -187,6 +187,7 @@ impl Machine {
         }
         std::fs::create_dir_all(root.join("proc/self/ns")).unwrap();
         std::os::unix::fs::symlink("user:[4026531837]", root.join("proc/self/ns/user")).unwrap();
+        std::fs::write(root.join("proc/self/ns/pid"), "").unwrap();
         let kernel = Mutex::new(Kernel::new(root.clone(), hook));
         Arc::new(Self { root, kernel, last: Mutex::default() })
     }
@@ -344,7 +345,11 @@ pub(crate) fn bpf(command: i64, attr: *mut u8) -> Option<io::Result<i64>> {
 /// What a seal tells: all of it by one call here, where there is one for each byte.
 pub(crate) fn told(what: u32, key: u64, length: usize) -> Option<io::Result<Option<Vec<u8>>>> {
     let machine = machine()?;
-    Some(passes(Kind::Told, "").map(|()| machine.kernel().tells(what, key, length)))
+    Some(passes(Kind::Told, "").map(|()| {
+        let mut kernel = machine.kernel();
+        kernel.closes();
+        kernel.tells(what, key, length)
+    }))
 }
 
 /// Whether file systems are mounted here: all of those that are asked for are, where their folder is.

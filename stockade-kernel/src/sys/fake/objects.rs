@@ -15,6 +15,7 @@ use std::{
 use stockade_common::Words;
 
 use super::Table;
+use crate::duty::Duty;
 
 /// A map.
 #[derive(Clone)]
@@ -55,9 +56,23 @@ pub(crate) enum What {
 
 pub(crate) struct Object {
     pub what: What,
-    /// The end of the pipe that is read: its other ends are the descriptors.
+    /// One for each descriptor that the kernel gave out; those that are copies of another have the same.
+    ends: Vec<End>,
+}
+
+/// The end of a pipe that is read: its other end is the descriptor.
+struct End {
     end: OwnedFd,
     inode: u64,
+}
+
+impl End {
+    /// And the descriptor.
+    fn new() -> (Self, OwnedFd) {
+        let (end, other) = pipe();
+        let inode = inode(end.as_raw_fd()).expect("it is open");
+        (Self { end, inode }, other)
+    }
 }
 
 /// The kernel.
@@ -120,10 +135,7 @@ impl Kernel {
                     .map(|(key, value)| (moved_key(key, &moved), value))
                     .collect();
             }
-            let (end, other) = pipe();
-            drop(other);
-            let inode = inode(end.as_raw_fd()).expect("it is open");
-            copy.objects.insert(id, Object { what, end, inode });
+            copy.objects.insert(id, Object { what, ends: Vec::new() });
         }
         copy
     }
@@ -137,27 +149,31 @@ impl Kernel {
 
     /// Makes an object, and the first descriptor of it.
     pub fn make(&mut self, what: What) -> i32 {
-        let (end, other) = pipe();
+        let (end, other) = End::new();
         self.newest += 1;
-        let inode = inode(end.as_raw_fd()).expect("it is open");
-        self.objects.insert(self.newest, Object { what, end, inode });
+        self.objects.insert(self.newest, Object { what, ends: vec![end] });
         self.changes += 1;
         other.into_raw_fd()
     }
 
     /// Another descriptor of an object.
-    pub fn descriptor(&self, id: u32) -> Result<i32, i32> {
-        let object = self.objects.get(&id).ok_or(libc::ENOENT)?;
-        let path = format!("/proc/self/fd/{}\0", object.end.as_raw_fd());
-        // SAFETY: a path that ends with a zero.
-        let fd = unsafe { libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_CLOEXEC) };
-        if fd < 0 { Err(libc::EMFILE) } else { Ok(fd) }
+    pub fn descriptor(&mut self, id: u32) -> Result<i32, i32> {
+        let object = self.objects.get_mut(&id).ok_or(libc::ENOENT)?;
+        let (end, other) = End::new();
+        object.ends.push(end);
+        Ok(other.into_raw_fd())
+    }
+
+    /// How many descriptors of an object there are, in all processes.
+    pub fn descriptors(&self, id: u32) -> u64 {
+        self.objects.get(&id).map_or(0, |object| object.ends.len() as u64)
     }
 
     /// The object of a descriptor.
     pub fn find(&self, fd: u32) -> Result<u32, i32> {
         let inode = inode(fd.cast_signed()).ok_or(libc::EBADF)?;
-        let found = self.objects.iter().find(|(_, object)| object.inode == inode);
+        let is_it = |object: &Object| object.ends.iter().any(|end| end.inode == inode);
+        let found = self.objects.iter().find(|(_, object)| is_it(object));
         found.map(|(&id, _)| id).ok_or(libc::EINVAL)
     }
 
@@ -197,6 +213,17 @@ impl Kernel {
         maps.map(|(id, _)| *id).collect()
     }
 
+    /// Ids of the programs with this name.
+    pub fn programs_named(&self, name: [u8; 16]) -> Vec<u32> {
+        let is_it = |object: &Object| matches!(&object.what, What::Program(program) if program.name == name);
+        self.objects.iter().filter(|(_, object)| is_it(object)).map(|(id, _)| *id).collect()
+    }
+
+    /// Ids of the programs that a seal has, or will have.
+    pub fn sealed_programs(&self) -> Vec<u32> {
+        Duty::SEALED.into_iter().flat_map(|duty| self.programs_named(duty.shown())).collect()
+    }
+
     /// Everything that links attach: the kind of attachment and the program.
     pub fn linked(&self) -> impl Iterator<Item = (u32, u32)> {
         self.objects.values().filter_map(|object| match object.what {
@@ -208,14 +235,16 @@ impl Kernel {
     /// Lets go of what nobody holds.
     pub fn collect(&mut self) {
         let pins = self.pinned().clone();
-        let mut polls: Vec<libc::pollfd> = self
-            .objects
-            .values()
-            .map(|object| libc::pollfd { fd: object.end.as_raw_fd(), events: 0, revents: 0 })
-            .collect();
+        let ends = self.objects.values().flat_map(|object| &object.ends);
+        let mut polls: Vec<libc::pollfd> =
+            ends.map(|end| libc::pollfd { fd: end.end.as_raw_fd(), events: 0, revents: 0 }).collect();
         // SAFETY: as many live entries as are told.
         unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 0) };
-        let open = self.objects.keys().zip(&polls).filter(|(_, poll)| poll.revents & libc::POLLHUP == 0);
+        let mut polls = polls.into_iter();
+        for object in self.objects.values_mut() {
+            object.ends.retain(|_| polls.next().is_some_and(|poll| poll.revents & libc::POLLHUP == 0));
+        }
+        let open = self.objects.iter().filter(|(_, object)| !object.ends.is_empty());
         let mut left: Vec<u32> = open.map(|(&id, _)| id).chain(pins).collect();
         left.extend(self.root_cgroup.iter().map(|(_, program)| *program));
         let mut held = HashSet::new();

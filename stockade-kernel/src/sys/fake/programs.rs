@@ -2,7 +2,7 @@
 The calls on programs, links and the root cgroup, and what the guards of a seal refuse of them: as stockade-ebpf's `guard.rs`.
 */
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
-use stockade_common::{KnownProgram, Seal, kinds};
+use stockade_common::{Added, Known, KnownProgram, Seal, Seen, kinds};
 
 use super::{
     Kernel,
@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     duty::Duty,
-    object::{self, SEAL},
+    object::{self, ADDED, SEAL, SEEN},
     seal::first_guard,
+    tables::bytes,
 };
 
 impl Kernel {
@@ -30,38 +31,131 @@ impl Kernel {
         unsafe { value.as_ptr().cast::<Seal>().read_unaligned() }
     }
 
+    /// What a program writes into one of its maps.
+    fn written<T: Copy>(&self, program: &Program, map: &str) -> (u32, T) {
+        let id = self.map_of(program, map).expect("programs of a seal have it");
+        let value = self.map(id).and_then(|map| map.entries.values().next()).expect("an array of one");
+        (id, super::dialogue::plain(value))
+    }
+
+    pub(super) fn write_down<T: Copy>(&mut self, map: u32, value: &T) {
+        let entries = &mut self.map_mut(map).expect("found before").entries;
+        entries.insert(0u32.to_ne_bytes().to_vec(), bytes(value));
+    }
+
+    /// Has the guards for a duty write down what they see.
+    fn see(&mut self, duty: Duty, what: impl Fn(&Seal, &mut Seen)) {
+        let seen = |guard| (self.seal_of(guard), self.written(guard, SEEN));
+        let found: Vec<_> = self.guards(duty).map(seen).collect();
+        for (seal, (map, mut seen)) in found {
+            what(&seal, &mut seen);
+            self.write_down(map, &seen);
+        }
+    }
+
+    /// Somebody calls bpf(2) while the last guard is there.
+    pub(super) fn closes(&mut self) {
+        // One of another version has no such map.
+        let ours = self.guards(Duty::GuardCalls).filter(|guard| self.map_of(guard, ADDED).is_some());
+        let found: Vec<(u32, Added)> = ours.map(|guard| self.written(guard, ADDED)).collect();
+        for (map, added) in found.into_iter().filter(|(_, added)| added.closed == 0) {
+            self.write_down(map, &Added { closed: 1, ..added });
+        }
+    }
+
+    /// This process reads or writes a setting.
+    pub(super) fn accesses(&mut self) {
+        let watchers = self.linked().filter_map(|(_, program)| self.program(program));
+        let watchers = watchers.filter(|program| program.name == Duty::SeeAccess.shown());
+        let found: Vec<(u32, Seen)> = watchers.map(|watcher| self.written(watcher, SEEN)).collect();
+        for (map, mut seen) in found {
+            seen.access = ((seen.access >> 32) + 1) << 32 | 1;
+            self.write_down(map, &seen);
+        }
+    }
+
+    /// How many references to an object there are, and how many of them are descriptors, whoever asks included.
+    fn references(&self, id: u32) -> (u64, u64) {
+        let descriptors = self.descriptors(id) + 1;
+        let by_programs = self.objects.values().filter(|object| match &object.what {
+            What::Program(program) => program.maps.contains(&id),
+            What::Link { program, .. } => *program == id,
+            _ => false,
+        });
+        let attached = self.root_cgroup.iter().filter(|(_, program)| *program == id);
+        let others = by_programs.count() + attached.count();
+        (descriptors + others as u64, descriptors)
+    }
+
     /// A process is about to get a descriptor of a program.
-    fn guard_program(&self, id: u32, program: &Program) -> Result<(), i32> {
+    fn guard_program(&mut self, id: u32, program: &Program) -> Result<(), i32> {
+        let keepers = self.linked().filter_map(|(_, id)| self.program(id));
+        let is_keeper = |program: &&Program| program.name == Duty::GuardMaking.shown();
+        let kept = |seal: Seal| id != 0 && (seal.keeper == id || seal.programs.contains(&id));
+        let is_kept = keepers.filter(is_keeper).any(|keeper| kept(self.seal_of(keeper)));
+        if id != 0 {
+            let (references, _) = self.references(id);
+            self.see(Duty::GuardPrograms, |seal, seen| {
+                seen.asked += 1;
+                let keeper = (Known::KEEPER, seal.keeper);
+                let mut all = seal.programs.into_iter().enumerate().chain([keeper]);
+                if let Some((slot, _)) = all.find(|(_, program)| *program == id) {
+                    seen.counts[slot] = Seen::count(seen.asked, references, 0);
+                }
+            });
+        }
         let tag = u64::from_ne_bytes(program.tag);
         let trusted = |known: &KnownProgram| {
             known.kind != 0 && known.tag == tag && known.kind == program.kind && known.hook == program.hook
         };
-        let refuses = |guard: &Program| {
+        let mut answer = if is_kept { Err(libc::ENOENT) } else { Ok(()) };
+        for guard in self.guards(Duty::GuardPrograms) {
             let seal = self.seal_of(guard);
+            if id != 0 && seal.programs.contains(&id) {
+                if self.written::<Added>(guard, ADDED).1.closed != 0 {
+                    answer = Err(libc::ENOENT);
+                }
+                continue;
+            }
             let hook = match program.hook {
                 hook if hook == seal.dialogue_hook => kinds::Hook::Dialogue,
                 hook if seal.hooks.contains(&hook) => kinds::Hook::Ours,
                 _ => kinds::Hook::Another,
             };
-            kinds::reaches_us(program.kind, program.attach_type, hook, seal.flags)
-                && !(id != 0 && seal.programs.contains(&id))
+            if kinds::reaches_us(program.kind, program.attach_type, hook, seal.flags)
                 && !seal.trusted.iter().any(trusted)
-        };
-        if self.guards(Duty::GuardPrograms).any(refuses) { Err(libc::EPERM) } else { Ok(()) }
+            {
+                answer = answer.and(Err(libc::EPERM));
+            }
+        }
+        answer
     }
 
     /// A process is about to get a descriptor of a map that it does not make.
-    fn guard_map(&self, id: u32) -> Result<(), i32> {
+    fn guard_map(&mut self, id: u32) -> Result<(), i32> {
+        let (references, users) = self.references(id);
+        self.see(Duty::GuardMaps, |seal, seen| {
+            seen.asked += 1;
+            if let Some(at) = seal.maps.iter().position(|map| *map == id) {
+                seen.counts[Known::KEEPER + 1 + at] = Seen::count(seen.asked, references, users);
+            }
+        });
         let is_first = |program: &&Program| program.name == first_guard::NAME;
         let first = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id)).find(is_first);
         let kept = self.guards(Duty::GuardMaps).any(|guard| self.seal_of(guard).maps.contains(&id));
-        if kept || first.is_some_and(|first| id > first.newest) { Err(libc::EPERM) } else { Ok(()) }
+        if kept {
+            return Err(libc::ENOENT);
+        }
+        if first.is_some_and(|first| id > first.newest) { Err(libc::EPERM) } else { Ok(()) }
     }
 
     /// Opens an object for a process.
     pub(super) fn open(&mut self, id: u32) -> Result<i64, i32> {
         match &self.objects.get(&id).ok_or(libc::ENOENT)?.what {
-            What::Program(program) => self.guard_program(id, program)?,
+            What::Program(program) => {
+                let program = program.clone();
+                self.guard_program(id, &program)?;
+            }
             What::Map(_) => self.guard_map(id)?,
             _ => {}
         }

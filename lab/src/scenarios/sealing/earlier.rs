@@ -1,0 +1,140 @@
+//! Whoever was there first: a descriptor of a part of the seal, or a write to a setting, from before the guard on its way was there.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{as_before, enforced_unsealed, lift_all, would_seal};
+use crate::{
+    attacks::bpf::{self, What},
+    guest::Guest,
+    program::stockade,
+    scenario::{Boot, Depends, Scenario},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "seal: whoever has a program of it from before is named, and nothing is sealed",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: program,
+    },
+    Scenario {
+        name: "seal: whoever has been at a setting since before is waited for",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: setting,
+    },
+];
+
+/// Opens every program that is loaded from now on, until it is told that it is over.
+fn opener() -> (Arc<AtomicBool>, thread::JoinHandle<Vec<OwnedFd>>) {
+    let before = bpf::ids(What::Program);
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let thread = thread::spawn(move || {
+        let (mut there, mut opened) = (before, Vec::new());
+        while !seen.load(Ordering::Relaxed) {
+            for id in bpf::ids(What::Program) {
+                if !there.contains(&id)
+                    && let Ok(program) = bpf::by_id(What::Program, id)
+                {
+                    there.push(id);
+                    opened.push(program);
+                }
+            }
+        }
+        opened
+    });
+    (over, thread)
+}
+
+fn program(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let (over, opener) = opener();
+    let answer = stockade(&["seal"])?;
+    over.store(true, Ordering::Relaxed);
+    let opened = opener.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+    ensure!(!opened.is_empty(), "nothing was opened: {}{}", answer.out, answer.err);
+    answer
+        .exits(2)?
+        .says("not sealed: somebody else has a reference to program")?
+        .says(&format!("({})", std::process::id()))?;
+    enforced_unsealed()?;
+    drop(opened);
+    would_seal(&[])?;
+    as_before()
+}
+
+/// A page that nobody has written yet: whoever reads it waits until the descriptor is closed.
+struct Missing {
+    handler: OwnedFd,
+    page: *mut u8,
+}
+
+impl Missing {
+    const SIZE: usize = 4096;
+
+    fn new() -> Result<Self> {
+        const API: (libc::c_ulong, u64) = (0xc018_aa3f, 0xaa);
+        const REGISTER: libc::c_ulong = 0xc020_aa00;
+        const MODE_MISSING: u64 = 1;
+        let checked = |answer: i64| {
+            if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+        };
+        // SAFETY: no memory is touched.
+        let fd = checked(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) })
+            .context("make a userfaultfd")?;
+        // SAFETY: just made.
+        let handler = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) };
+        let mut api = [API.1, 0, 0];
+        // SAFETY: a live block of the size that the call takes.
+        checked(unsafe { libc::ioctl(handler.as_raw_fd(), API.0, api.as_mut_ptr()) }.into())?;
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping.
+        let page = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, rights, flags, -1, 0) };
+        ensure!(page != libc::MAP_FAILED, "map a page: {}", io::Error::last_os_error());
+        let mut range = [page as u64, Self::SIZE as u64, MODE_MISSING, 0];
+        // SAFETY: as above.
+        checked(unsafe { libc::ioctl(handler.as_raw_fd(), REGISTER, range.as_mut_ptr()) }.into())
+            .context("have faults of a page handled")?;
+        Ok(Self { handler, page: page.cast() })
+    }
+}
+
+fn setting(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let missing = Missing::new()?;
+    let page = missing.page as usize;
+    let writer = thread::spawn(move || -> io::Result<usize> {
+        let mut file = OpenOptions::new().write(true).open("/proc/sys/kernel/ftrace_enabled")?;
+        // SAFETY: mapped above, and never unmapped: only the kernel reads it.
+        file.write(unsafe { std::slice::from_raw_parts(page as *const u8, 2) })
+    });
+    // Until it is inside, where the count is that the seal waits for.
+    thread::sleep(Duration::from_millis(500));
+    ensure!(!writer.is_finished(), "the write did not wait for its page");
+    stockade(&["seal"])?
+        .exits(2)?
+        .says("not sealed: somebody has been reading or writing a setting in the table of /proc/sys/kernel/ftrace_enabled")?;
+    enforced_unsealed()?;
+    drop(missing.handler);
+    // Zeros are no number.
+    let wrote = writer.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+    ensure!(wrote.is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)), "zeros were taken for a number");
+    would_seal(&[])?;
+    as_before()
+}
