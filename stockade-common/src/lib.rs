@@ -27,7 +27,7 @@ pub use policy::{
 };
 pub use seal::{
     Added, Counted, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KeptFile, Known, KnownProgram,
-    Maker, STAYING_MAX, Seal, Seen, TRUSTED_MAX, dialogue, kinds,
+    STAYING_MAX, Seal, Seen, TRUSTED_MAX, dialogue, kinds,
 };
 pub use settings::{
     SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,

@@ -164,15 +164,11 @@ pub struct Seen {
     pub since: [u64; Known::SLOTS],
     /// Inode number of the kept file that somebody opened for reading, twice that; 1 more where it was open for writing.
     pub file: u64,
-    /// How often the command that makes the seal has read a setting, in the upper half; in the lower how many were reading or writing
-    /// one of the same table then.
-    pub access: u64,
 }
 
 impl Seen {
     /// Nothing yet.
-    pub const NONE: Self =
-        Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0, access: 0 };
+    pub const NONE: Self = Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0 };
 
     /// A word of [`Seen::counts`]. What is more than fits is as much as fits.
     #[must_use]
@@ -240,21 +236,6 @@ pub enum Counted {
     More,
     /// Nobody has asked since.
     NotSince,
-}
-
-/// The process that makes a seal, as the kernel finds it: by its number in its own pid namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Maker {
-    /// Device and inode number of the namespace.
-    pub namespace: [u64; 2],
-    /// Its number there.
-    pub process: u64,
-}
-
-impl Maker {
-    /// Nobody.
-    pub const NONE: Self = Self { namespace: [0; 2], process: 0 };
 }
 
 /// The dialogue with a seal: a call of bpf(2) with [`dialogue::COMMAND`] and a [`dialogue::Question`] as its attributes.
@@ -366,13 +347,11 @@ pub struct GuardOffsets {
     pub program_references: u32,
     /// `inode.i_writecount`
     pub inode_writers: u32,
-    /// `ctl_table_header.used`
-    pub table_users: u32,
 }
 
 impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 16] = [
+    pub const FIELDS: [(&'static str, &'static str); 15] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
         ("bpf_prog", "tag"),
@@ -388,19 +367,18 @@ impl GuardOffsets {
         ("user_namespace", "level"),
         ("bpf_prog_aux", "refcnt"),
         ("inode", "i_writecount"),
-        ("ctl_table_header", "used"),
     ];
 
     /// Every offset is 0: what the compiled programs have until they are loaded.
-    pub const NONE: Self = Self::from_words([0; 16]);
+    pub const NONE: Self = Self::from_words([0; 15]);
 
     /// Offsets in the order of [`Self::FIELDS`].
     #[must_use]
-    pub const fn from_words(words: [u32; 16]) -> Self {
+    pub const fn from_words(words: [u32; 15]) -> Self {
         let [kind, attach_type, tag, more, hook, id, map_id, map_references, map_users, file_mode, ..] =
             words;
-        let [.., cred_capabilities, cred_namespace, namespace_level, _, _, _] = words;
-        let [.., program_references, inode_writers, table_users] = words;
+        let [.., cred_capabilities, cred_namespace, namespace_level, _, _] = words;
+        let [.., program_references, inode_writers] = words;
         Self {
             kind,
             attach_type,
@@ -417,13 +395,12 @@ impl GuardOffsets {
             namespace_level,
             program_references,
             inode_writers,
-            table_users,
         }
     }
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 16] {
+    pub const fn words(self) -> [u32; 15] {
         [
             self.kind,
             self.attach_type,
@@ -440,7 +417,6 @@ impl GuardOffsets {
             self.namespace_level,
             self.program_references,
             self.inode_writers,
-            self.table_users,
         ]
     }
 }

@@ -14,18 +14,13 @@ The last two also write down what they saw: how many references there were to wh
 before the guard on its way was there, and goes on afterwards, needs a reference that it had before. Where there is none but
 those that are known, no such call can do anything.
 */
-use aya_ebpf::{
-    bindings::bpf_pidns_info,
-    helpers::generated::{bpf_get_ns_current_pid_tgid, bpf_set_retval},
-    macros::{fentry, lsm_cgroup},
-    programs::{FEntryContext, LsmContext},
-};
+use aya_ebpf::{helpers::generated::bpf_set_retval, macros::lsm_cgroup, programs::LsmContext};
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Known, Maker, Seal, Seen, SettingRule, TRUSTED_MAX, Verdict, dialogue,
+    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Known, Seal, Seen, SettingRule, TRUSTED_MAX, Verdict, dialogue,
     kinds::{self, Hook},
 };
 
@@ -42,10 +37,6 @@ const REFUSED: i32 = 0;
 /// Written by the loader.
 #[unsafe(no_mangle)]
 pub static GUARD_OFFSETS: GuardOffsets = GuardOffsets::NONE;
-
-/// Written by the loader.
-#[unsafe(no_mangle)]
-static MAKER: Maker = Maker::NONE;
 
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
@@ -252,33 +243,6 @@ pub fn guard_maps(ctx: LsmContext) -> i32 {
         at += 1;
     }
     GOES_ON
-}
-
-/// `__cgroup_bpf_run_filter_sysctl(head, …)`, held by a link of the command that makes the seal: somebody reads or writes a setting. Where
-/// it is that command, counts who is at a setting of the same table besides.
-#[fentry(function = "__cgroup_bpf_run_filter_sysctl")]
-pub fn see_access(ctx: FEntryContext) -> i32 {
-    let head: *const u8 = ctx.arg(0);
-    let mut asks = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: constants that the loader has written; the helper fills what it is given.
-    let is_maker = unsafe {
-        let maker = &raw const MAKER;
-        let size = size_of::<bpf_pidns_info>() as u32;
-        let [device, inode] = read_volatile(&raw const (*maker).namespace);
-        bpf_get_ns_current_pid_tgid(device, inode, &raw mut asks, size) == 0
-            && asks.tgid as u64 == read_volatile(&raw const (*maker).process)
-    };
-    if is_maker {
-        // SAFETY: loads through BTF pointers read zero instead of faulting; points into what was seen, where nobody else writes this
-        // word.
-        unsafe {
-            let users = *field::<u32>(head, &GUARD_OFFSETS.table_users);
-            let access = addr_of_mut!((*seen()).access);
-            let count = (read_volatile(access) >> 32) + 1;
-            write_volatile(access, count << 32 | users as u64);
-        }
-    }
-    0
 }
 
 /// `file_open(file)`: a file is about to be opened.

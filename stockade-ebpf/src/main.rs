@@ -10,6 +10,7 @@ settings  cgroup_sysctl                                 for policies that hold s
 anchor    locked_down and the hooks of labels           the same, sealed
 guard     bpf, bpf_prog, bpf_map, file_open             keeps others from what is sealed
 dialogue  bpf                                           tells what is sealed, and adds to it
+tasks     an iterator                                   lists where every task is, while a seal is made
 ```
 */
 #![no_std]
@@ -30,6 +31,7 @@ mod place;
 mod report;
 mod settings;
 mod task;
+mod tasks;
 
 /// The verifier lets only GPL-compatible programs call the helpers that events need.
 #[unsafe(link_section = "license")]

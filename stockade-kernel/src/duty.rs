@@ -53,8 +53,8 @@ pub(crate) enum Duty {
     GuardCalls,
     /// Keeps everybody from opening the programs of a seal while it is made.
     GuardMaking,
-    /// Sees who is at a setting while a seal is made.
-    SeeAccess,
+    /// Lists where every task of the machine is, while a seal is made.
+    ListTasks,
 }
 
 impl Duty {
@@ -81,7 +81,7 @@ impl Duty {
     ];
 
     /// What is there while a seal is made, held by links of the command that makes it.
-    pub const MAKING: [Self; 2] = [Self::GuardMaking, Self::SeeAccess];
+    pub const MAKING: [Self; 2] = [Self::GuardMaking, Self::ListTasks];
 
     /// The program's name in the object.
     pub fn program(self) -> &'static str {
@@ -106,7 +106,7 @@ impl Duty {
             Self::GuardFiles => "guard_files",
             Self::GuardCalls => "guard_calls",
             Self::GuardMaking => "guard_making",
-            Self::SeeAccess => "see_access",
+            Self::ListTasks => "list_tasks",
         }
     }
 
@@ -153,7 +153,7 @@ impl Duty {
             Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
             Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
-            Self::SeeAccess => (btf::FUNC, "__cgroup_bpf_run_filter_sysctl"),
+            Self::ListTasks => (btf::FUNC, "bpf_iter_task"),
             Self::Settings => return None,
         })
     }
@@ -216,8 +216,8 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            let is_access = duty == Duty::SeeAccess;
-            Ok((duty, if is_access { sys::Target::entry(id) } else { sys::Target::lsm_of_cgroup(id) }))
+            let lists = duty == Duty::ListTasks;
+            Ok((duty, if lists { sys::Target::iterator(id) } else { sys::Target::lsm_of_cgroup(id) }))
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })

@@ -1,11 +1,10 @@
 /*!
 What this machine offers and what already guards it. Reads files; changes nothing.
 */
-use std::{io, os::unix::fs::MetadataExt, path::Path};
+use std::{io, path::Path};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use stockade_common::Maker;
 use stockade_policy::model::Clock;
 use stockade_reasons::Level;
 
@@ -26,6 +25,9 @@ const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 /// The machine's own user namespace, as the kernel numbers it since 3.8 (`PROC_USER_INIT_INO`). The uid map
 /// would not do: root can give a new namespace the very same one.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
+/// The machine's own pid namespace, as the kernel numbers it since 3.8 (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Firmware's word on Secure Boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -256,6 +258,12 @@ pub fn in_container() -> bool {
     fs::read_link("/proc/self/ns/user").is_ok_and(|link| link != Path::new(INITIAL_USER_NAMESPACE))
 }
 
+/// Whether this process is in another pid namespace than the machine's own, and so sees its own processes alone.
+#[must_use]
+pub fn in_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
+}
+
 /// Nanoseconds since boot, suspend included.
 #[must_use]
 pub fn boot_ns() -> u64 {
@@ -268,15 +276,6 @@ pub fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
-}
-
-/// This process, as the kernel finds it.
-pub(crate) fn maker() -> Result<Maker, Error> {
-    let path = "/proc/self/ns/pid";
-    let namespace = fs::metadata(path).map_err(|e| Error::io(format!("look at {path}"), e))?;
-    let device = namespace.dev();
-    let device = u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device));
-    Ok(Maker { namespace: [device, namespace.ino()], process: std::process::id().into() })
 }
 
 /// Now, on both clocks.

@@ -15,7 +15,7 @@ use std::{
 use aya_obj::{EbpfSectionKind, Object as ElfObject, generated::bpf_insn};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
-use stockade_common::{GuardOffsets, Label, Maker};
+use stockade_common::{GuardOffsets, Label};
 
 use crate::{
     Error,
@@ -23,7 +23,7 @@ use crate::{
     cgroups,
     duty::Duty,
     host::{self, Tracing},
-    sys, tables,
+    sys,
 };
 
 /// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
@@ -93,13 +93,10 @@ impl Object {
         let offsets: Vec<u8> =
             types.known_offsets().words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let maker = if sealing.is_some() { host::maker()? } else { Maker::NONE };
-        let maker = tables::bytes(&maker);
         let lookups = u32::from(lookups_can_be_busy(&host::kernel_release())).to_ne_bytes();
         elf.patch_map_data(HashMap::from([
             ("OFFSETS", (&offsets[..], true)),
             ("GUARD_OFFSETS", (&programs[..], true)),
-            ("MAKER", (&maker[..], true)),
             ("LOOKUPS_CAN_BE_BUSY", (&lookups[..], true)),
         ]))
         .map_err(|e| broken(&e))?;

@@ -304,7 +304,7 @@ pub fn seal<T>(
             step("sealed-attached");
         }
         made.no_writer_of(&files)?;
-        made.waits_for_access(ready.tables.settings.iter().map(|setting| setting.name.as_str()))?;
+        made.waits_for_access()?;
         if host::tracing_is_off() {
             return Err(Error::Request(TRACING_IS_OFF.into()));
         }
@@ -453,6 +453,11 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
         obstacles.push(
             "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it"
                 .to_owned(),
+        );
+    }
+    if host::in_pid_namespace() {
+        obstacles.push(
+            "this process is in a pid namespace of its own and does not see who is writing settings: seal on the machine itself".to_owned(),
         );
     }
     if let Err(error) = Root::open() {

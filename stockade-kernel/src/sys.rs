@@ -38,7 +38,7 @@ pub(crate) use std::fs;
 
 const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
-const BPF_TRACE_FENTRY: u32 = 24;
+pub(crate) const BPF_TRACE_ITER: u32 = 28;
 
 /// What a program is loaded for.
 #[derive(Clone, Copy)]
@@ -70,9 +70,10 @@ impl Target {
         Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
     }
 
-    /// The front of a kernel function, by its BTF id: the program sees the arguments and changes nothing. 5.5 and later.
-    pub fn entry(function: u32) -> Self {
-        Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_FENTRY, function }
+    /// Each object of a kind, by the BTF id of the kind's `bpf_iter_…` function: what the program writes is read from a file. 5.8 and
+    /// later.
+    pub fn iterator(function: u32) -> Self {
+        Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_ITER, function }
     }
 
     /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.

@@ -68,7 +68,7 @@ const FUNCTIONS: [&str; 12] = [
     "bpf_lsm_bpf_map",
     "bpf_lsm_file_open",
     "bpf_lsm_bpf",
-    "__cgroup_bpf_run_filter_sysctl",
+    "bpf_iter_task",
     "btf_trace_cgroup_mkdir",
     "btf_trace_cgroup_release",
 ];
@@ -113,6 +113,7 @@ fn machine() -> Arc<Machine> {
         ("/sys/fs/cgroup/cage/below/", b""),
         ("/proc/sys/kernel/osrelease", b"6.12.0\n"),
         ("/proc/sys/kernel/ftrace_enabled", b"1\n"),
+        ("/proc/sys/kernel/perf_event_max_stack", b"127\n"),
         ("/proc/sys/kernel/random/boot_id", b"01234567-89ab-cdef-0123-456789abcdef\n"),
         ("/proc/self/cgroup", b"0::/\n"),
         ("/proc/1/", b""),

@@ -249,6 +249,21 @@ fn whoever_has_a_program_of_the_seal_at_any_call_keeps_it_from_being_made() {
 }
 
 #[test]
+fn whoever_is_at_a_setting_since_before_or_may_be_keeps_it_from_being_made() {
+    for (tasks, waits) in [
+        ("7 7 2 mutex_lock+0x1 proc_sys_call_handler+0x1\n", true),
+        ("7 8 0\n", true),
+        ("7 7 2 schedule+0x1 vfs_read+0x1\n", false),
+    ] {
+        let machine = machine();
+        machine.run(Fate::Lives, || Command::Enforce(INTEGRITY).execute()).done().unwrap();
+        std::fs::write(machine.at(std::path::Path::new("/tasks")), tasks).unwrap();
+        let ended = machine.run(Fate::Lives, || Command::Seal.execute());
+        assert_eq!(matches!(ended, Ended::Waits), waits, "{tasks}");
+    }
+}
+
+#[test]
 fn whoever_adds_at_any_call_keeps_nobody_from_adding_and_takes_nothing_away() {
     for (before, after) in [(INTEGRITY, CONFIDENTIALITY), (HOLDING, HOLDING_MORE)] {
         let machine = machine();

@@ -1,51 +1,140 @@
 /*!
-Who is at a setting since before the program was there that holds it.
+Who is writing a setting since before the program was there that holds it.
 
 The kernel asks that program when a write begins. One that began before can be held up, by a lock for instance, and set the value when it
-goes on. The kernel counts who is at any file of a table of settings: so a setting is read while a program sees that count. Where it is
-this process alone, whoever comes later is asked about.
+goes on. So every task of the machine is looked at once after the program was attached, by the functions that it is in. Whoever is seen
+elsewhere once is asked about from then on.
+
+The kernel shows nothing of a task that runs on another processor at that moment. So the look is repeated on each processor in turn: what ran there
+then runs no more.
 */
-use std::{io, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use crate::{Error, patience::Patience, sys::fs};
+use crate::{
+    Error, foreign,
+    patience::Patience,
+    sys::{self, fs},
+};
 
-/// Waits until nobody is at these settings any more who was there before. `seen` is [`stockade_common::Seen::access`].
-pub(super) fn none_from_before<'a>(
-    settings: impl Iterator<Item = &'a str>,
-    seen: &dyn Fn() -> Result<u64, Error>,
-) -> Result<(), Error> {
-    for name in settings {
-        let path = Path::new("/proc/sys").join(name);
-        let mut patience = Patience::new();
-        loop {
-            let before = seen()? >> 32;
-            match fs::read(&path) {
-                // Not on this kernel, or no longer there: a device that has gone.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                // The value may not be to be had; that it was asked for is enough.
-                Ok(_) | Err(_) => {}
-            }
-            let now = seen()?;
-            // One that is being read is counted as this process.
-            if now >> 32 > before && now & u64::from(u32::MAX) <= 1 {
-                break;
-            }
-            if !patience.wait() {
-                return Err(Error::Request(if now >> 32 > before {
-                    format!(
-                        "not sealed: somebody has been reading or writing a setting in the table of {} since before it was held, for {} s, and could change it \
-                         after the seal: end that process (its stack in /proc/PID/stack names proc_sys_call_handler) and seal again",
-                        path.display(),
-                        patience.seconds()
-                    )
-                } else {
-                    format!(
-                        "not sealed: {} cannot be read, so nobody can tell whether somebody is writing it: take it out of [settings]",
-                        path.display()
-                    )
-                }));
-            }
+/// What the functions begin with by which files below /proc/sys are read and written (fs/proc/proc_sysctl.c).
+const AT_SETTING: &str = " proc_sys_";
+
+/// How many functions the kernel tells of a task.
+const LIMIT: &str = "/proc/sys/kernel/perf_event_max_stack";
+const ENOUGH: u32 = 127;
+
+/// A task: process and thread.
+type Task = (u32, u32);
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    AtSetting,
+    Elsewhere,
+    /// The kernel does not say where.
+    Running,
+}
+
+/// Waits until nobody is at a setting any more who was there before. `list` lists all tasks, as stockade-ebpf's `tasks.rs` says.
+pub(super) fn none_from_before(list: &dyn Fn() -> Result<Vec<u8>, Error>) -> Result<(), Error> {
+    let mut left: Option<BTreeSet<Task>> = None;
+    let mut patience = Patience::new();
+    let processors = sys::EachProcessor::new();
+    loop {
+        tells_enough()?;
+        let text = list()?;
+        let now = parse(&String::from_utf8_lossy(&text))?;
+        let before = left.unwrap_or_else(|| now.iter().map(|(task, _)| *task).collect());
+        let waits: Vec<_> = now
+            .into_iter()
+            .filter(|(task, place)| *place != Place::Elsewhere && before.contains(task))
+            .collect();
+        let Some(&(task, place)) =
+            waits.iter().find(|(_, place)| *place == Place::AtSetting).or(waits.first())
+        else {
+            return Ok(());
+        };
+        if !patience.wait() {
+            return Err(Error::Request(describe(task, place, patience.seconds())));
         }
+        left = Some(waits.into_iter().map(|(task, _)| task).collect());
+        processors.next();
     }
-    Ok(())
+}
+
+/// A shorter list could end before the function that matters.
+fn tells_enough() -> Result<(), Error> {
+    let most = fs::read_to_string(LIMIT).map_err(|e| Error::io(format!("read {LIMIT}"), e))?;
+    if most.trim().parse().is_ok_and(|most: u32| most >= ENOUGH) {
+        return Ok(());
+    }
+    Err(Error::Request(format!(
+        "not sealed: kernel.perf_event_max_stack is {}, too low to tell whether somebody is writing a setting: sysctl \
+         kernel.perf_event_max_stack={ENOUGH}",
+        most.trim()
+    )))
+}
+
+fn describe((process, _): Task, place: Place, seconds: u64) -> String {
+    let who = format!("{} ({process})", foreign::comm(&Path::new("/proc").join(process.to_string())));
+    if place == Place::AtSetting {
+        format!(
+            "not sealed: {who} has been reading or writing a file below /proc/sys for {seconds} s, since before settings were held, and could change one \
+             after the seal: end it and seal again"
+        )
+    } else {
+        format!(
+            "not sealed: {who} has been running for {seconds} s without a pause, so nobody can tell whether it is writing a setting since before settings \
+             were held: end it and seal again"
+        )
+    }
+}
+
+/// Lines of process, thread, how many functions, and these.
+fn parse(text: &str) -> Result<Vec<(Task, Place)>, Error> {
+    let broken = |line: &str| Error::Object(format!("a list of tasks with the line {line:?}"));
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let tasks = lines.map(|line| {
+        let mut words = line.split(' ');
+        let mut number = || words.next()?.parse::<i64>().ok();
+        let (Some(process), Some(thread), Some(count)) = (number(), number(), number()) else {
+            return Err(broken(line));
+        };
+        let task = (u32::try_from(process), u32::try_from(thread));
+        let (Ok(process), Ok(thread)) = task else { return Err(broken(line)) };
+        let place = match count {
+            // There may be more.
+            count if count > i64::from(ENOUGH) => Place::Running,
+            _ if line.contains(AT_SETTING) => Place::AtSetting,
+            1.. => Place::Elsewhere,
+            _ => Place::Running,
+        };
+        Ok(((process, thread), place))
+    });
+    tasks.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, parse};
+
+    #[test]
+    fn where_a_task_is_is_told_by_its_functions() {
+        let text = "\n1 1 3 __schedule+0x2e schedule+0x5d do_wait+0x60\n7 9 2 mutex_lock+0x1 \
+                    proc_sys_call_handler+0x1c9\n7 7 2 schedule+0x5d proc_sys_write+0x13\n8 8 0\n9 9 -14\n10 10 128 schedule+0x5d\n";
+        let places: Vec<_> =
+            parse(text).unwrap().into_iter().map(|((_, thread), place)| (thread, place)).collect();
+        assert_eq!(
+            places,
+            [
+                (1, Place::Elsewhere),
+                (9, Place::AtSetting),
+                (7, Place::AtSetting),
+                (8, Place::Running),
+                (9, Place::Running),
+                (10, Place::Running)
+            ]
+        );
+        assert!(parse("1 1").is_err() && parse("a 1 0").is_err());
+    }
 }

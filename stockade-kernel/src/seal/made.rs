@@ -134,11 +134,12 @@ impl Made {
         Ok(Keeper { link, program: self.seal.keeper })
     }
 
-    /// Waits until nobody is at one of these settings who was there before they were held.
-    pub fn waits_for_access<'a>(&self, settings: impl Iterator<Item = &'a str>) -> Result<(), Error> {
-        let _link = sys::attach(self.programs[&Duty::SeeAccess].as_fd())
-            .map_err(|e| Error::bpf("attaching the program that sees who is at a setting", e))?;
-        access::none_from_before(settings, &|| self.seen().map(|seen| seen.access))
+    /// Waits until nobody is at a setting who was there before they were held.
+    pub fn waits_for_access(&self) -> Result<(), Error> {
+        access::none_from_before(&|| {
+            sys::iterate(self.programs[&Duty::ListTasks].as_fd())
+                .map_err(|e| Error::bpf("listing the tasks of this machine", e))
+        })
     }
 
     /// What the guards saw.

@@ -24,6 +24,37 @@ pub fn processors() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(_, error)| error)
 }
 
+/// This thread, on one processor after the other. It may go back to where it was once this is dropped.
+pub struct EachProcessor {
+    before: rustix::thread::CpuSet,
+    at: std::cell::Cell<usize>,
+}
+
+impl EachProcessor {
+    pub fn new() -> Self {
+        let before =
+            rustix::thread::sched_getaffinity(None).unwrap_or_else(|_| rustix::thread::CpuSet::new());
+        Self { before, at: std::cell::Cell::new(0) }
+    }
+
+    /// Moves it to the next one of those that it may run on. Where the kernel refuses that it stays where it is.
+    pub fn next(&self) {
+        let all = 0..rustix::thread::CpuSet::MAX_CPU;
+        let allowed: Vec<usize> = all.filter(|&cpu| self.before.is_set(cpu)).collect();
+        let Some(&cpu) = allowed.get(self.at.get() % allowed.len().max(1)) else { return };
+        self.at.set(self.at.get() + 1);
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(cpu);
+        let _ = rustix::thread::sched_setaffinity(None, &one);
+    }
+}
+
+impl Drop for EachProcessor {
+    fn drop(&mut self) {
+        let _ = rustix::thread::sched_setaffinity(None, &self.before);
+    }
+}
+
 /// The effective user id.
 pub fn effective_user() -> u32 {
     #[cfg(test)]

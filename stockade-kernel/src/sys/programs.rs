@@ -3,13 +3,13 @@ Programs: loaded, attached, kept by a name.
 */
 use std::{
     ffi::CStr,
-    io,
-    os::fd::{BorrowedFd, OwnedFd},
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::bpf_insn;
 
-use super::{Target, address, bpf, fd_number, owned};
+use super::{BPF_TRACE_ITER, Target, address, bpf, fd_number, owned};
 
 const BPF_BTF_LOAD: i64 = 18;
 const BPF_PROG_LOAD: i64 = 5;
@@ -17,6 +17,7 @@ const BPF_OBJ_PIN: i64 = 6;
 const BPF_OBJ_GET: i64 = 7;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
 const BPF_LINK_CREATE: i64 = 28;
+const BPF_ITER_CREATE: i64 = 33;
 /// The verifier gives up when a signal is waiting, such as the one that lets a stopped process go on.
 const LOAD_TRIES: u32 = 5;
 
@@ -149,6 +150,43 @@ pub fn attach_to_cgroup(
         flags: 0,
     };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Runs a program for each object of its kind, and reads what it writes. 5.8 and later.
+pub fn iterate(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    #[repr(C)]
+    struct LinkAttr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        info: u64,
+        info_len: u32,
+        pad: u32,
+    }
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        flags: u32,
+    }
+    let mut attr = LinkAttr {
+        prog_fd: fd_number(program),
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        info: 0,
+        info_len: 0,
+        pad: 0,
+    };
+    let link = bpf(BPF_LINK_CREATE, &mut attr).map(owned)?;
+    let file = bpf(BPF_ITER_CREATE, &mut Attr { link_fd: fd_number(link.as_fd()), flags: 0 }).map(owned)?;
+    let mut written = Vec::new();
+    #[cfg(test)]
+    if let Some(tasks) = super::fake::tasks() {
+        return Ok(tasks);
+    }
+    std::fs::File::from(file).read_to_end(&mut written)?;
+    Ok(written)
 }
 
 #[repr(C)]

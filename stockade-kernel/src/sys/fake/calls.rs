@@ -93,6 +93,7 @@ pub(super) fn kind(command: i64, attr: *mut u8) -> (Kind, String) {
         26 => (Kind::UpdateBatch, String::new()),
         27 => (Kind::DeleteBatch, String::new()),
         28 => (Kind::LinkCreate, String::new()),
+        33 => (Kind::Iterate, String::new()),
         command if command == i64::from(COMMAND) => (Kind::Add, String::new()),
         other => panic!("bpf(2) command {other} is not modelled"),
     }
@@ -131,6 +132,8 @@ impl Kernel {
             17 => self.attach(attr),
             18 => Ok(self.make(super::objects::What::Types).into()),
             28 => self.link_create(attr),
+            // A file, which is none of the objects that have ids.
+            33 => Ok(self.make(super::objects::What::Types).into()),
             command if command == i64::from(COMMAND) => Err(self.answers(attr)),
             other => panic!("bpf(2) command {other} is not modelled"),
         }

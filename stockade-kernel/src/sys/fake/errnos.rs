@@ -21,6 +21,7 @@ pub(super) fn of(kind: Kind) -> &'static [i32] {
         Kind::Load => &[EPERM, ENOMEM, EINVAL, EACCES, libc::E2BIG, ENOSPC, EMFILE, EAGAIN],
         Kind::LoadTypes => &[EPERM, ENOMEM, EINVAL, EMFILE],
         Kind::Attach | Kind::LinkCreate => &[EPERM, ENOMEM, EINVAL, EBUSY, libc::E2BIG, EMFILE],
+        Kind::Iterate => &[EPERM, ENOMEM, EMFILE],
         Kind::CgroupAttach => &[EPERM, ENOMEM, EINVAL, EBUSY, ENOSPC, libc::E2BIG],
         Kind::CgroupDetach => &[EPERM, ENOMEM],
         // EPERM says that whoever asks may not, and then nothing is claimed.

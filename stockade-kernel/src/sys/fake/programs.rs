@@ -13,6 +13,7 @@ use crate::{
     duty::Duty,
     object::{self, ADDED, SEAL, SEEN},
     seal::first_guard,
+    sys,
     tables::bytes,
 };
 
@@ -60,17 +61,6 @@ impl Kernel {
         let found: Vec<(u32, Added)> = ours.map(|guard| self.written(guard, ADDED)).collect();
         for (map, added) in found.into_iter().filter(|(_, added)| added.closed == 0) {
             self.write_down(map, &Added { closed: 1, ..added });
-        }
-    }
-
-    /// This process reads or writes a setting.
-    pub(super) fn accesses(&mut self) {
-        let watchers = self.linked().filter_map(|(_, program)| self.program(program));
-        let watchers = watchers.filter(|program| program.name == Duty::SeeAccess.shown());
-        let found: Vec<(u32, Seen)> = watchers.map(|watcher| self.written(watcher, SEEN)).collect();
-        for (map, mut seen) in found {
-            seen.access = ((seen.access >> 32) + 1) << 32 | 1;
-            self.write_down(map, &seen);
         }
     }
 
@@ -197,7 +187,10 @@ impl Kernel {
 
     pub(super) fn link_create(&mut self, attr: Attributes) -> Result<i64, i32> {
         let program = self.find(attr.word(0))?;
-        self.program(program).ok_or(libc::EINVAL)?;
+        let attach_type = self.program(program).ok_or(libc::EINVAL)?.attach_type;
+        if attach_type == sys::BPF_TRACE_ITER {
+            return Ok(self.make(What::Link { program, attach_type, cgroup: 0 }).into());
+        }
         self.expect_cgroup(attr.word(4))?;
         let cgroup = crate::cgroups::ROOT_ID;
         Ok(self.make(What::Link { program, attach_type: attr.word(8), cgroup }).into())
