@@ -64,7 +64,7 @@ fn before(_: &Guest) -> Result<()> {
     for step in BEFORE {
         enforce_and_kill(step)?;
         // Once a sealed program decides, what it refuses is told where nobody reads before the commit.
-        if !["sealed-heard", "alone"].contains(&step) {
+        if !["settings-held", "sealed-heard", "alone"].contains(&step) {
             watching::dd("/dev/mem")?;
             let seen = watching::of_dd()?;
             ensure!(seen.iter().any(|e| e["reason"] == "dev-mem"), "killed at {step}: watch shows {seen:?}");
