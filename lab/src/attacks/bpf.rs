@@ -289,17 +289,20 @@ fn info(object: &OwnedFd) -> io::Result<[u32; 32]> {
     Ok(info)
 }
 
+/// The name that a program was loaded under.
+pub(crate) fn program_name(program: &OwnedFd) -> io::Result<String> {
+    Ok(name(&info(program)?[16..20]))
+}
+
+fn name(words: &[u32]) -> String {
+    let name: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
 /// What a map is.
 pub(super) fn map_info(map: &OwnedFd) -> io::Result<MapInfo> {
     let info = info(map)?;
-    let name: Vec<u8> =
-        info[6..10].iter().flat_map(|word| word.to_ne_bytes()).take_while(|b| *b != 0).collect();
-    Ok(MapInfo {
-        key: info[2] as usize,
-        value: info[3] as usize,
-        entries: info[4],
-        name: String::from_utf8_lossy(&name).into_owned(),
-    })
+    Ok(MapInfo { key: info[2] as usize, value: info[3] as usize, entries: info[4], name: name(&info[6..10]) })
 }
 
 /// Reads a value of so many bytes.
