@@ -117,7 +117,7 @@ pub(super) fn none_but(
             };
             // What is let through is a descriptor.
             let counted = if refused { witness.counted(&known)? } else { Counted::More };
-            if counted == Counted::Known {
+            if counted == Counted::Known || counted == Counted::NotSince && is_gone(&known)? {
                 break;
             }
             if !patience.wait() {
@@ -126,6 +126,12 @@ pub(super) fn none_but(
         }
     }
     Ok(None)
+}
+
+/// Whether it is a map that is no longer there: the programs that used it alone have ended, such as those that root can end.
+fn is_gone(known: &Known) -> Result<bool, Error> {
+    let next = || sys::next_map(known.id - 1).map_err(|e| Error::io("list the BPF maps", e));
+    Ok(is_map(known) && next()? != Some(known.id))
 }
 
 fn is_map(known: &Known) -> bool {

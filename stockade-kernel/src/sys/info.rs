@@ -11,6 +11,7 @@ use aya_obj::generated::{bpf_insn, bpf_prog_info};
 use super::{address, bpf, fd_number, owned};
 
 const BPF_PROG_GET_NEXT_ID: i64 = 11;
+const BPF_MAP_GET_NEXT_ID: i64 = 12;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;
 pub(super) const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 const BPF_TASK_FD_QUERY: i64 = 20;
@@ -65,6 +66,11 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
 /// The lowest id of a loaded program above this one.
 pub fn next_program(after: u32) -> io::Result<Option<u32>> {
     next_id(BPF_PROG_GET_NEXT_ID, after)
+}
+
+/// The lowest id of a map above this one. Since 4.13.
+pub fn next_map(after: u32) -> io::Result<Option<u32>> {
+    next_id(BPF_MAP_GET_NEXT_ID, after)
 }
 
 /// The lowest id of a link above this one. Since 5.8.
