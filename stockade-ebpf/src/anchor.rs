@@ -19,7 +19,8 @@ use stockade_common::{
 use crate::{
     decide::{Here, words_in_force},
     label,
-    report::report,
+    report::{Who, report},
+    task::Task,
 };
 
 const GOES_ON: i32 = 1;
@@ -83,11 +84,12 @@ fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> 
 #[inline(never)]
 fn refuse(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
+    let who = Who::is(Task::current());
     // SAFETY: points into the policy.
     let words = unsafe { &*words };
     let verdict = if words.deny >> reason & 1 != 0 { Verdict::Refused } else { Verdict::Audited };
     let sealed = words.watched_anywhere >> reason & 1 != 0;
-    together(reason, words, sealed.then_some(Decision { verdict, place: NO_PLACE, shape: 0 }))
+    together(reason, words, sealed.then_some(Decision { verdict, place: NO_PLACE, shape: 0 }), |_| who)
 }
 
 #[inline(never)]
@@ -97,12 +99,12 @@ fn refuse_whole(reason: u32, words: *const Words) -> i32 {
     let words = unsafe { &*words };
     let bit = 1u64 << reason;
     let sealed = if words.watched_anywhere & bit == 0 { None } else { decide(words, reason, bit, &Here) };
-    together(reason, words, sealed)
+    together(reason, words, sealed, Who::is)
 }
 
 /// What was sealed and what was added decide together: either refuses.
 #[inline(always)]
-fn together(reason: u32, words: &Words, sealed: Option<Decision>) -> i32 {
+fn together(reason: u32, words: &Words, sealed: Option<Decision>, who: impl FnOnce(Task) -> Who) -> i32 {
     let bit = 1u64 << reason;
     // SAFETY: points into what was added, whose words are aligned and changed by atomic instructions only.
     let (watched, deny, quiet) = unsafe {
@@ -120,7 +122,7 @@ fn together(reason: u32, words: &Words, sealed: Option<Decision>) -> i32 {
     } else {
         return GOES_ON;
     };
-    report(reason, decision, (words.quiet | quiet) & bit != 0);
+    report(reason, decision, (words.quiet | quiet) & bit != 0, who);
     if matches!(decision.verdict, Verdict::Refused) { REFUSED } else { GOES_ON }
 }
 

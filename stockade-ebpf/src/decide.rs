@@ -25,7 +25,7 @@ use stockade_common::{
     decide::{Ask, Decision, World, decide},
 };
 
-use crate::{label, place, report::report, task::Task};
+use crate::{label, place, report::{Who, report}, task::Task};
 
 const EPERM: i32 = 1;
 
@@ -86,7 +86,7 @@ pub fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
     // SAFETY: points into the policy.
     let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
     let verdict = if deny & bit != 0 { Verdict::Refused } else { Verdict::Audited };
-    report(reason, Decision { verdict, place: NO_PLACE, shape: 0 }, quiet & bit != 0);
+    report(reason, Decision { verdict, place: NO_PLACE, shape: 0 }, quiet & bit != 0, Who::is);
     if deny & bit != 0 { -EPERM } else { 0 }
 }
 
@@ -98,7 +98,7 @@ pub fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     // SAFETY: points into the policy.
     let words = unsafe { &*words };
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
-    report(reason, decision, words.quiet & bit != 0);
+    report(reason, decision, words.quiet & bit != 0, Who::is);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
 }
 

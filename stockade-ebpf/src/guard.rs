@@ -127,28 +127,26 @@ fn write_down(slot: u32, number: u64, references: u64, users: u64) {
 /// `bpf_prog(prog)`: a process is about to get a descriptor of a program, by loading it or by finding it.
 #[lsm_cgroup(hook = "bpf_prog")]
 pub fn guard_programs(ctx: LsmContext) -> i32 {
+    let number = next_number();
     let program: *const u8 = ctx.arg(0);
-    // SAFETY: loads through BTF pointers read zero instead of faulting.
-    let (kind, attach_type) = unsafe {
-        (*field::<u32>(program, &GUARD_OFFSETS.kind), *field::<u32>(program, &GUARD_OFFSETS.attach_type))
+    // SAFETY: loads through BTF pointers read zero instead of faulting. All at once, before the ways part: for each load of a pointer, and on each
+    // way that leads to it, the verifier searches all types of the kernel by name.
+    let (kind, attach_type, hook, id, references) = unsafe {
+        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+        (
+            *field::<u32>(program, &GUARD_OFFSETS.kind),
+            *field::<u32>(program, &GUARD_OFFSETS.attach_type),
+            *field::<u32>(more, &GUARD_OFFSETS.hook),
+            *field::<u32>(more, &GUARD_OFFSETS.id),
+            *field::<u64>(more, &GUARD_OFFSETS.program_references),
+        )
     };
     // Most are of no such kind, on whatever hook.
     if !kinds::reaches_us(kind, attach_type, Hook::Dialogue, 0) {
         return GOES_ON;
     }
-    let number = next_number();
-    // SAFETY: loads through BTF pointers read zero instead of faulting.
-    let (hook, id) = unsafe {
-        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
-        (*field::<u32>(more, &GUARD_OFFSETS.hook), *field::<u32>(more, &GUARD_OFFSETS.id))
-    };
     let slot = slot_of(id);
     if slot != 0 {
-        // SAFETY: loads through BTF pointers read zero instead of faulting.
-        let references = unsafe {
-            let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
-            *field::<u64>(more, &GUARD_OFFSETS.program_references)
-        };
         write_down(slot - 1, number, references, 0);
         // The keeper is none of those that stay, and gives itself to nobody.
         return if is_closed() { hidden() } else { GOES_ON };
@@ -189,11 +187,14 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
 /// The slot of a program of the seal, counted from 1; 0 for any other. Not inlined, as [`is_ours`].
 #[inline(never)]
 fn slot_of(id: u32) -> u32 {
+    // Places that are not used have 0, which is no program's.
+    if id == 0 {
+        return 0;
+    }
     let mut at = 0;
     while at < HELD_MAX {
         // SAFETY: points into the seal; the bound is the array's.
-        let ours = unsafe { read_volatile(addr_of!((*seal()).programs[at])) };
-        if ours != 0 && ours == id {
+        if unsafe { read_volatile(addr_of!((*seal()).programs[at])) } == id {
             return at as u32 + 1;
         }
         at += 1;
@@ -272,7 +273,10 @@ pub fn guard_files(ctx: LsmContext) -> i32 {
             }
             let told = Write { name: &kept.name, value: &[0; 8], length: 0, hold: SettingRule::FREEZE };
             let audited = kept.audit != 0;
-            report_write(&told, if audited { Verdict::Audited } else { Verdict::Refused });
+            report_write(
+                &told,
+                if audited { Verdict::Audited } else { Verdict::Refused },
+            );
             return if audited { GOES_ON } else { REFUSED };
         }
         at += 1;

@@ -18,7 +18,7 @@ use stockade_common::{
     Verdict, counter_index, decide::Decision,
 };
 
-use crate::task::Task;
+use crate::task::{FileId, Task};
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
@@ -26,8 +26,23 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BUFFER_BYTES, 0);
 
+/// Who asks, as far as it takes loads of pointers. To be looked up before the ways part: for each such load, and on each way that leads to it, the
+/// verifier searches all types of the kernel by name.
+#[derive(Clone, Copy)]
+pub struct Who {
+    exe: FileId,
+    uid: u32,
+}
+
+impl Who {
+    #[inline(always)]
+    pub fn is(task: Task) -> Self {
+        Self { exe: task.executable(), uid: task.uid() }
+    }
+}
+
 #[inline(always)]
-pub fn report(reason: u32, decision: Decision, quiet: bool) {
+pub fn report(reason: u32, decision: Decision, quiet: bool, who: impl FnOnce(Task) -> Who) {
     count(counter_index(reason, decision.verdict));
     if quiet {
         return;
@@ -39,7 +54,7 @@ pub fn report(reason: u32, decision: Decision, quiet: bool) {
     // SAFETY: `event` is the reserved entry.
     unsafe {
         let event = entry.as_mut_ptr();
-        tell_who(event);
+        tell_who(event, who);
         (*event).reason = reason;
         (*event).verdict = decision.verdict as u32;
         // Both in one store where they are constants.
@@ -75,7 +90,7 @@ pub fn report_write(write: &Write<'_>, verdict: Verdict) {
     // SAFETY: `told` is the reserved entry, aligned to eight bytes as the fields written here are in it.
     unsafe {
         let told = entry.as_mut_ptr();
-        tell_who(addr_of_mut!((*told).event));
+        tell_who(addr_of_mut!((*told).event), Who::is);
         (*told).event.reason = NO_REASON;
         (*told).event.verdict = verdict as u32;
         addr_of_mut!((*told).event.place).cast::<u64>().write(0);
@@ -90,19 +105,19 @@ pub fn report_write(write: &Write<'_>, verdict: Verdict) {
 /// Fills in who asks, where and when. Field by field, straight into the buffer: a whole event built first would be
 /// copied byte by byte.
 #[inline(always)]
-unsafe fn tell_who(event: *mut Event) {
+unsafe fn tell_who(event: *mut Event, who: impl FnOnce(Task) -> Who) {
     // Calls first: they clobber the registers that the loads then keep.
     // SAFETY: the caller's, which has reserved the entry.
     unsafe {
         (*event).boot_ns = bpf_ktime_get_boot_ns();
         (*event).cgroup = bpf_get_current_cgroup_id();
         let task = Task::current();
-        let exe = task.executable();
-        (*event).exe_inode = exe.inode;
-        (*event).exe_device = exe.device;
+        let who = who(task);
+        (*event).exe_inode = who.exe.inode;
+        (*event).exe_device = who.exe.device;
         (*event).pid = task.pid();
         (*event).tgid = task.tgid();
-        (*event).uid = task.uid();
+        (*event).uid = who.uid;
         // The entry is aligned to eight bytes, and so is this field in it.
         addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }
