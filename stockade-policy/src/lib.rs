@@ -43,6 +43,7 @@ mod settings_page;
 pub mod show;
 pub mod source;
 pub mod trust;
+pub mod trusted;
 pub mod unit;
 pub mod unit_files;
 pub mod when;
