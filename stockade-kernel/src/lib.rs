@@ -26,6 +26,7 @@ foreign      programs of others that a seal keeps out
 links        what links say of programs that a guard of another's hides
 trust        programs of others that a seal lets in
 instructions programs of a few instructions, written down by hand
+kept_out     programs of others that a seal would keep out, to be recorded
 kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
 read_back    what is in force
@@ -56,6 +57,7 @@ pub mod foreign;
 pub mod host;
 mod instructions;
 mod kept_files;
+pub mod kept_out;
 pub mod labels;
 pub mod lift;
 mod links;

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod document;
 pub mod files;
 pub mod finder;
+pub mod fragment;
 pub mod interpret;
 pub mod laxer;
 pub mod learn;

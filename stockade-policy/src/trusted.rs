@@ -40,11 +40,16 @@ impl TrustedProgram {
     /// Kind and hook in words: `lsm on file_open`.
     #[must_use]
     pub fn target(&self) -> String {
-        let kind = self.kind.value.word();
-        match self.hook.as_ref().map(|hook| &hook.value) {
-            Some(hook) => format!("{kind} on {hook}"),
-            None => kind.to_owned(),
-        }
+        target(self.kind.value, self.hook.as_ref().map(|hook| &hook.value))
+    }
+}
+
+/// Kind and hook in words.
+#[must_use]
+pub fn target(kind: ProgramKind, hook: Option<&ProgramHook>) -> String {
+    match hook {
+        Some(hook) => format!("{} on {hook}", kind.word()),
+        None => kind.word().to_owned(),
     }
 }
 
