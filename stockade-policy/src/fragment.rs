@@ -74,28 +74,21 @@ pub fn record(existing: Option<&Source>, loaded: &[LoadedProgram], at: &str) -> 
         }
         let wanted = if program.name.is_empty() { "without a name" } else { &program.name };
         let comment = format!("{at}; {}", stockade_text::harmless(&program.about));
-        match alike.into_iter().find(|&at| entries[at].name() == wanted) {
-            Some(found) => {
-                new_tags.push(wanted.to_owned());
-                match &mut entries[found] {
-                    Entry::There(there) => {
-                        let first = there.tags.first().expect("a trusted program has a tag").origin.span.0;
-                        inserted.push((first as usize, format!("\"{}\", # {comment}\n    ", program.tag)));
-                        there.tags.push(Said::at(program.tag, "recorded"));
-                    }
-                    Entry::New { tags, .. } => tags.push((program.tag, comment)),
-                }
+        let Some(found) = alike.into_iter().find(|&at| entries[at].name() == wanted) else {
+            let name = free_name(&entries, wanted, program);
+            new_programs.push(name.clone());
+            let (kind, hook, tags) = (program.kind, program.hook.clone(), vec![(program.tag, comment)]);
+            entries.push(Entry::New { name, kind, hook, tags });
+            continue;
+        };
+        new_tags.push(wanted.to_owned());
+        match &mut entries[found] {
+            Entry::There(there) => {
+                let first = there.tags.first().expect("a trusted program has a tag").origin.span.0;
+                inserted.push((first as usize, format!("\"{}\", # {comment}\n    ", program.tag)));
+                there.tags.push(Said::at(program.tag, "recorded"));
             }
-            None => {
-                let name = free_name(&entries, wanted, program);
-                new_programs.push(name.clone());
-                entries.push(Entry::New {
-                    name,
-                    kind: program.kind,
-                    hook: program.hook.clone(),
-                    tags: vec![(program.tag, comment)],
-                });
-            }
+            Entry::New { tags, .. } => tags.push((program.tag, comment)),
         }
     }
     inserted.sort_by_key(|(place, _)| std::cmp::Reverse(*place));

@@ -55,32 +55,32 @@ impl Reader<'_> {
         let why = table
             .get("why")
             .and_then(|value| self.sentence("why", value, "why = \"RestrictFileSystems= of systemd 257\""));
-        Some(TrustedProgram { name: name?, kind: kind?, hook: hook??, tags: tags?, why })
+        Some(TrustedProgram { name: name?, kind: kind?, hook: hook?.ok()?, tags: tags?, why })
     }
 
-    /// The hook of a program of this kind; the outer option is none after a mistake.
-    fn program_hook(&mut self, table: &Table, kind: ProgramKind) -> Option<Option<Said<ProgramHook>>> {
+    /// The hook of a program of this kind; an error after a mistake, which is reported.
+    fn program_hook(&mut self, table: &Table, kind: ProgramKind) -> Result<Option<Said<ProgramHook>>, ()> {
         match kind {
             ProgramKind::CgroupSysctl => {
                 if !table.has("hook") {
-                    return Some(None);
+                    return Ok(None);
                 }
                 let problem = self.wrong(
                     "a program of kind \"cgroup-sysctl\" has no hook: a cgroup asks it for sysctls",
                     &table.key("hook"),
                 );
                 self.report(problem.help("remove `hook`"));
-                None
+                Err(())
             }
             ProgramKind::Ext => {
-                let value = self.demand(table, "hook", EXT_HOOK)?;
-                self.hook_number(value).map(Some)
+                let value = self.demand(table, "hook", EXT_HOOK).ok_or(())?;
+                self.hook_number(value).map(Some).ok_or(())
             }
             ProgramKind::Lsm | ProgramKind::ModifyReturn => {
                 let example =
                     if kind == ProgramKind::Lsm { HOOK } else { "hook = \"security_inode_getattr\"" };
-                let value = self.demand(table, "hook", example)?;
-                self.hook_name(value, kind, example).map(Some)
+                let value = self.demand(table, "hook", example).ok_or(())?;
+                self.hook_name(value, kind, example).map(Some).ok_or(())
             }
         }
     }
