@@ -132,6 +132,8 @@ impl Links {
 
 /// The sentence on a program of which a guard refuses a descriptor, as far as it can be seen which guard that is. `a_guard` is `a guard`, or
 /// `another guard` where it is none of ours.
+#[cold]
+#[inline(never)]
 pub(crate) fn refused_by(a_guard: &str, links: &Links) -> String {
     let guards = links.guards_in_words();
     let who = if guards.is_empty() { String::new() } else { format!(" ({guards})") };

@@ -114,6 +114,7 @@ pub struct Programs {
 ///
 /// # Errors
 /// When the kernel does not list programs or does not show where its functions are.
+#[inline(never)]
 pub fn look(known: Option<u32>) -> io::Result<Programs> {
     let mut programs = Programs::default();
     let mut helpers = None;
