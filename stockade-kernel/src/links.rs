@@ -2,10 +2,7 @@
 What links say of the programs that they attach. A guard on BPF programs can refuse a descriptor of a program and not the one of
 its link, and the link tells kind and hook.
 */
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd,
-};
+use std::os::fd::AsFd;
 
 use stockade_common::{
     Seal,
@@ -102,31 +99,30 @@ impl Links {
         self.nature(program).is_some_and(|nature| !nature.reaches(seal))
     }
 
-    /// The guards of others on BPF programs: LSM programs that links attach to the hooks `bpf_prog` and `bpf`.
-    fn guards(&self) -> BTreeSet<u32> {
+    /// The guards of others on BPF programs, LSM programs that links attach to the hooks `bpf_prog` and `bpf`, in words; empty where none
+    /// can be seen.
+    fn guards_in_words(&self) -> String {
         let hooks = ["bpf_lsm_bpf_prog", "bpf_lsm_bpf"].map(|name| (btf::FUNC, name));
-        let hooks: Vec<u32> = btf::ids(&hooks).unwrap_or_default().into_iter().flatten().collect();
-        let is_guard = |link: &&LinkInfo| {
-            let nature = Nature::of(link);
-            nature.kind == Some(kinds::LSM) && nature.hook.is_some_and(|hook| hooks.contains(&hook))
-        };
-        self.0.iter().filter(is_guard).map(|link| link.program).collect()
-    }
-
-    /// The same in words; empty where none can be seen.
-    pub fn guards_in_words(&self) -> String {
-        let mut by_program: BTreeMap<u32, String> = BTreeMap::new();
-        for id in self.guards() {
-            let name = programs::name(id).filter(|name| !name.is_empty());
-            by_program.insert(
-                id,
-                match name {
-                    Some(name) => format!("{name} (program {id})"),
-                    None => format!("program {id}, whose name it refuses as well"),
-                },
-            );
+        let hooks = btf::ids(&hooks).unwrap_or_default();
+        let mut seen: Vec<u32> = Vec::new();
+        let mut words = String::new();
+        for link in &self.0 {
+            let (id, nature) = (link.program, Nature::of(link));
+            let is_guard =
+                nature.kind == Some(kinds::LSM) && nature.hook.is_some() && hooks.contains(&nature.hook);
+            if !is_guard || seen.contains(&id) {
+                continue;
+            }
+            if !seen.is_empty() {
+                words.push_str(", ");
+            }
+            seen.push(id);
+            match programs::name(id) {
+                Some(name) if !name.is_empty() => words += &format!("{name} (program {id})"),
+                _ => words += &format!("program {id}, whose name it refuses as well"),
+            }
         }
-        by_program.into_values().collect::<Vec<_>>().join(", ")
+        words
     }
 }
 

@@ -35,7 +35,6 @@ use stockade_common::{Seal, SettingRule, Slot, kinds};
 use stockade_policy::{
     compile::{CompiledSetting, bit},
     model::{Digest, Exception, Policy, Said},
-    trusted::TrustedProgram,
 };
 use stockade_reasons::Level;
 
@@ -212,9 +211,7 @@ pub struct Done {
     pub trusted: Vec<Foreign>,
     /// Ids of loaded programs that were trusted and that another guard keeps from being looked at.
     pub trusted_by_id: Vec<u32>,
-    /// What the policy trusts, whether it is loaded or not.
-    pub trusted_by_policy: Vec<TrustedProgram>,
-    /// What of it no program can be attached to on this kernel: name and hook.
+    /// Programs that the policy trusts and that no hook of this kernel can have: name and hook.
     pub trusted_without_hook: Vec<(String, String)>,
     /// What is left open.
     pub open: Vec<Open>,
@@ -374,7 +371,6 @@ pub fn seal<T>(
         sealed_boot_ns,
         trusted: trust.named,
         trusted_by_id: trust.by_id,
-        trusted_by_policy: trust.by_policy,
         trusted_without_hook: trust.without_hook,
         open,
         started_before,

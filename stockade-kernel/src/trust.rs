@@ -1,8 +1,6 @@
 /*!
 Programs of others that a seal lets in: by the policy, before they are loaded, or by the command that seals.
 */
-use std::collections::HashMap;
-
 use stockade_common::{KnownProgram, Seal, TRUSTED_MAX, kinds};
 use stockade_policy::{
     model::Policy,
@@ -25,8 +23,6 @@ pub(crate) struct Trust {
     pub named: Vec<Foreign>,
     /// Loaded programs that the command names by id, and that another guard keeps from being looked at.
     pub by_id: Vec<u32>,
-    /// What the policy names.
-    pub by_policy: Vec<TrustedProgram>,
     /// Trusted programs that cannot be loaded on this kernel: name and hook.
     pub without_hook: Vec<(String, String)>,
     /// All of that as the guard compares it.
@@ -39,19 +35,21 @@ impl Trust {
     /// # Errors
     /// [`Error::Request`] for a word that names no loaded program of such a kind, and for more than a seal has room for.
     pub fn look(policy: &Policy, names: &[String], others: &Others) -> Result<Self, Error> {
-        let mut trust = Self { by_policy: policy.seal.trusted.clone(), ..Self::default() };
-        let hooks = hooks(&trust.by_policy)?;
+        let mut trust = Self::default();
+        let hooks = hooks(&policy.seal.trusted)?;
         for program in &policy.seal.trusted {
             let hook = match program.hook.as_ref().map(|said| &said.value) {
                 None => 0,
                 Some(ProgramHook::Number(number)) => *number,
                 Some(ProgramHook::Name(name)) => {
                     let function = program.kind.value.kernel_function(name);
-                    let Some(id) = function.and_then(|function| hooks.get(&function).copied()) else {
+                    let Some((_, id)) =
+                        function.and_then(|function| hooks.iter().find(|(name, _)| *name == function))
+                    else {
                         trust.without_hook.push((program.name.value.clone(), name.clone()));
                         continue;
                     };
-                    id
+                    *id
                 }
             };
             for tag in &program.tags {
@@ -107,7 +105,7 @@ fn kind(kind: ProgramKind) -> u32 {
 }
 
 /// BTF ids of the functions behind the hooks of these programs, as far as this kernel has them.
-fn hooks(trusted: &[TrustedProgram]) -> Result<HashMap<String, u32>, Error> {
+fn hooks(trusted: &[TrustedProgram]) -> Result<Vec<(String, u32)>, Error> {
     let functions: Vec<String> = trusted
         .iter()
         .filter_map(|program| match program.hook.as_ref().map(|said| &said.value)? {
@@ -116,7 +114,7 @@ fn hooks(trusted: &[TrustedProgram]) -> Result<HashMap<String, u32>, Error> {
         })
         .collect();
     if functions.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let wanted: Vec<_> = functions.iter().map(|function| (btf::FUNC, function.as_str())).collect();
     let ids = btf::ids(&wanted)?;

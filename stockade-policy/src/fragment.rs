@@ -6,7 +6,6 @@ use std::fmt::Write;
 
 use crate::{
     document::Document,
-    model::Said,
     problem::Problems,
     quote::quoted,
     read::read,
@@ -63,10 +62,9 @@ pub fn record(existing: Option<&Source>, loaded: &[LoadedProgram], at: &str) -> 
         None => (HEADING.to_owned(), Vec::new()),
     };
     let at = stockade_text::harmless(at);
-    let mut entries: Vec<Entry> = there.into_iter().map(Entry::There).collect();
+    let mut entries: Vec<Entry> =
+        there.into_iter().map(|program| Entry::There { program, tags: Vec::new() }).collect();
     let (mut new_programs, mut new_tags) = (Vec::new(), Vec::new());
-    // Where something is written between two bytes of the text that is there.
-    let mut inserted: Vec<(usize, String)> = Vec::new();
     for program in loaded {
         let alike: Vec<usize> = (0..entries.len()).filter(|&at| entries[at].is_alike(program)).collect();
         if alike.iter().any(|&at| entries[at].has(program.tag)) {
@@ -82,18 +80,17 @@ pub fn record(existing: Option<&Source>, loaded: &[LoadedProgram], at: &str) -> 
             continue;
         };
         new_tags.push(wanted.to_owned());
-        match &mut entries[found] {
-            Entry::There(there) => {
-                let first = there.tags.first().expect("a trusted program has a tag").origin.span.0;
-                inserted.push((first as usize, format!("\"{}\", # {comment}\n    ", program.tag)));
-                there.tags.push(Said::at(program.tag, "recorded"));
-            }
-            Entry::New { tags, .. } => tags.push((program.tag, comment)),
-        }
+        let (Entry::There { tags, .. } | Entry::New { tags, .. }) = &mut entries[found];
+        tags.push((program.tag, comment));
     }
-    inserted.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
-    for (place, words) in inserted {
-        text.insert_str(place, &words);
+    // From the end, so that places before it stay where they are.
+    for entry in entries.iter().rev() {
+        if let Entry::There { program, tags } = entry {
+            let first = program.tags.first().expect("a trusted program has a tag").origin.span.0 as usize;
+            for (tag, comment) in tags {
+                text.insert_str(first, &format!("\"{tag}\", # {comment}\n    "));
+            }
+        }
     }
     if !text.ends_with('\n') {
         text.push('\n');
@@ -113,31 +110,35 @@ pub fn record(existing: Option<&Source>, loaded: &[LoadedProgram], at: &str) -> 
 
 /// An entry of the file.
 enum Entry {
-    There(TrustedProgram),
+    There { program: TrustedProgram, tags: Vec<(ProgramTag, String)> },
     New { name: String, kind: ProgramKind, hook: Option<ProgramHook>, tags: Vec<(ProgramTag, String)> },
 }
 
 impl Entry {
     fn name(&self) -> &str {
         match self {
-            Self::There(program) => &program.name.value,
+            Self::There { program, .. } => &program.name.value,
             Self::New { name, .. } => name,
         }
     }
 
     fn is_alike(&self, program: &LoadedProgram) -> bool {
         let (kind, hook) = match self {
-            Self::There(there) => (there.kind.value, there.hook.as_ref().map(|said| &said.value)),
+            Self::There { program, .. } => {
+                (program.kind.value, program.hook.as_ref().map(|said| &said.value))
+            }
             Self::New { kind, hook, .. } => (*kind, hook.as_ref()),
         };
         (kind, hook) == (program.kind, program.hook.as_ref())
     }
 
     fn has(&self, tag: ProgramTag) -> bool {
-        match self {
-            Self::There(program) => program.tags.iter().any(|said| said.value == tag),
-            Self::New { tags, .. } => tags.iter().any(|(there, _)| *there == tag),
-        }
+        let (Self::There { tags, .. } | Self::New { tags, .. }) = self;
+        let was_there = match self {
+            Self::There { program, .. } => program.tags.iter().any(|said| said.value == tag),
+            Self::New { .. } => false,
+        };
+        was_there || tags.iter().any(|(added, _)| *added == tag)
     }
 }
 
@@ -267,7 +268,7 @@ tags = [
         let wrong = Source::new("trust.toml", "levle = 1\n");
         assert!(record(Some(&wrong), &[], "").unwrap_err().to_string().contains("levle"));
         let many: Vec<_> = (0..33).map(|tag| lsm("agent", "bpf", tag)).collect();
-        assert!(record(None, &many, "").unwrap_err().to_string().contains("33 tags"));
+        assert!(record(None, &many, "").unwrap_err().to_string().contains("room for: 32"));
         let inline = Source::new("trust.toml", "seal = { pcr = 13 }\n");
         assert!(record(Some(&inline), &many[..1], "").is_err());
     }

@@ -1,7 +1,7 @@
 /*!
 `[[seal.trust]]`: programs of others that a seal lets in, known by tag, kind and hook before they are loaded.
 */
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use stockade_common::TRUSTED_MAX;
@@ -129,22 +129,26 @@ impl fmt::Display for ProgramTag {
 
 /// The mistake of a policy that trusts more programs than a seal has room for, at the first that has none.
 pub(crate) fn too_many(trusted: &[TrustedProgram]) -> Option<Problem> {
-    let tag_origins = |program: &TrustedProgram| -> Vec<Origin> {
-        program.tags.iter().map(|tag| tag.origin.clone()).collect()
-    };
-    let mut seen = BTreeSet::new();
-    let mut first_without_room = None;
+    let mut seen: Vec<Identity<'_>> = Vec::new();
     for program in trusted {
-        for (identity, origin) in program.identities().zip(tag_origins(program)) {
-            if seen.insert(identity) && seen.len() == TRUSTED_MAX + 1 {
-                first_without_room = Some(origin);
+        for (identity, tag) in program.identities().zip(&program.tags) {
+            if seen.contains(&identity) {
+                continue;
             }
+            if seen.len() == TRUSTED_MAX {
+                return Some(no_room(tag.origin.clone()));
+            }
+            seen.push(identity);
         }
     }
-    let what = format!("the policy trusts {} tags, and a seal has room for {TRUSTED_MAX}", seen.len());
-    first_without_room.map(|origin| {
-        Problem::new(what, origin).label("this one has no room").help(
-            "remove the tags of kernels and versions that do not run any more: those of the running one are listed by: stockade trust record",
-        )
-    })
+    None
+}
+
+/// The mistake at a tag for which a seal has no room.
+pub(crate) fn no_room(origin: Origin) -> Problem {
+    let what =
+        format!("the policy trusts more programs than a seal has room for: {TRUSTED_MAX} different tags");
+    Problem::new(what, origin).label("this one has no room").help(
+        "remove the tags of kernels and versions that do not run any more: those of the running one are listed by: stockade trust record",
+    )
 }

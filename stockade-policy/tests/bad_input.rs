@@ -471,10 +471,15 @@ fn more_trusted_tags_than_a_seal_has_room_for() {
         )
     };
     let room = read(&Source::new("policy.toml", entry("p", 0..32))).expect("there is room");
-    one(&entry("p", 0..33), "37:1", "the policy trusts 33 tags, and a seal has room for 32", "trust record");
+    one(
+        &entry("p", 0..33),
+        "37:1",
+        "more programs than a seal has room for: 32 different tags",
+        "trust record",
+    );
     let more = read(&Source::new("more.toml", entry("q", 31..40))).expect("there is room");
     let found = stockade_policy::merge::merge([room.clone(), more]).expect_err("together there is not");
-    assert!(found[0].what.contains("40 tags") && found[0].at.line == 6, "{found:?}");
+    assert!(found[0].what.contains("room for: 32") && found[0].at.line == 6, "{found:?}");
     // The same tag twice takes one place.
     let same = read(&Source::new("same.toml", entry("q", 31..32))).expect("there is room");
     stockade_policy::merge::merge([room, same]).expect("there is room");

@@ -68,7 +68,7 @@ fn what_the_policy_trusts_is_let_in_after_the_seal_and_nothing_else() {
     let (_, tag) = id_and_tag(&machine, &load(&machine, lsm, 7));
     enforce(&machine, &trusting("kind = \"lsm\"\nhook = \"locked_down\"", &tag));
     let done = seal(&machine, &[]).unwrap();
-    assert_eq!(done.trusted_by_policy.len(), 1);
+    assert_eq!(done.policy.seal.trusted.len(), 1);
     assert!(done.problems.is_empty() && done.trusted_without_hook.is_empty(), "{:?}", done.problems);
     let agent = load(&machine, lsm, 7);
     assert!(problems(&machine).is_empty(), "{:?}", problems(&machine));

@@ -1,16 +1,17 @@
 /*!
 `[[seal.trust]]`: a program of another's that a seal lets in.
 */
+use stockade_common::TRUSTED_MAX;
 use toml::de::DeValue;
 
 use super::{
     Reader,
-    fields::{Once, Table, Value, printable},
+    fields::{Table, Value, printable},
 };
 use crate::{
-    model::Said,
+    model::{Origin, Said},
     problem::Problem,
-    trusted::{ProgramHook, ProgramKind, ProgramTag, TrustedProgram, too_many},
+    trusted::{Identity, ProgramHook, ProgramKind, ProgramTag, TrustedProgram, no_room},
 };
 
 /// The keys of a trusted program.
@@ -31,19 +32,27 @@ impl Reader<'_> {
         let tables = self.headed_tables(seal, "trust", "[[seal.trust]]", "a trusted program");
         self.unique_names(&tables, "trusted program");
         let trusted: Vec<_> = tables.iter().filter_map(|table| self.trusted_program(table)).collect();
-        let mut once = Once::new();
-        for program in &trusted {
-            for (tag, (_, kind, hook)) in program.tags.iter().zip(program.identities()) {
-                once.check(self, (tag.value, kind, hook.cloned()), &tag.origin, || {
+        self.told_apart(&trusted);
+        trusted
+    }
+
+    /// Reports tags that come twice, and the first for which a seal has no room.
+    fn told_apart(&mut self, trusted: &[TrustedProgram]) {
+        let mut seen: Vec<(Identity<'_>, &Origin)> = Vec::new();
+        for program in trusted {
+            for (tag, identity) in program.tags.iter().zip(program.identities()) {
+                if let Some((_, first)) = seen.iter().find(|(there, _)| *there == identity) {
                     let what = format!("the tag {} of kind {} is trusted twice", tag.value, program.target());
-                    (what, "keep one of the two")
-                });
+                    let problem = Problem::new(what, tag.origin.clone()).label("again here");
+                    self.report(problem.also((*first).clone(), "first here").help("keep one of the two"));
+                } else if seen.len() == TRUSTED_MAX {
+                    self.report(no_room(tag.origin.clone()));
+                    return;
+                } else {
+                    seen.push((identity, &tag.origin));
+                }
             }
         }
-        if let Some(problem) = too_many(&trusted) {
-            self.report(problem);
-        }
-        trusted
     }
 
     fn trusted_program(&mut self, table: &Table) -> Option<TrustedProgram> {

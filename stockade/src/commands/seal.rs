@@ -130,7 +130,7 @@ fn report(done: &Done) -> Report {
             .map(|program| format!("{} {} {}", program.id, program.name, program.tag_words()))
             .chain(done.trusted_by_id.iter().map(u32::to_string))
             .collect(),
-        trusted_by_policy: done.trusted_by_policy.iter().map(by_policy).collect(),
+        trusted_by_policy: done.policy.seal.trusted.iter().map(by_policy).collect(),
         left_open: done.open.iter().map(ToString::to_string).collect(),
         hooks: done.hooks.iter().map(ToString::to_string).collect(),
         recorded: Vec::new(),

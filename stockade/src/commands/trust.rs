@@ -101,7 +101,9 @@ pub fn run(flags: &flags::Trust, json: bool) -> Result<Exit> {
 
 /// The kernel and the day, for the comment on a tag.
 fn at() -> String {
-    format!("Linux {}, {}", host::kernel_release(), Timestamp::now().strftime("%F"))
+    // The date of a timestamp in UTC is what stands before its T.
+    let now = Timestamp::now().to_string();
+    format!("Linux {}, {}", host::kernel_release(), now.split('T').next().unwrap_or_default())
 }
 
 /// The file that programs are added to, where it is there.
