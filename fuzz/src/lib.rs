@@ -35,6 +35,7 @@ pub fn policy_is_checked_and_compiled(bytes: &[u8]) {
         now,
         files: &*EMPTY,
         cgroups: &|_| Some(Vec::new()),
+        function: &|_| Some(false),
         setting: &|_| Now::Absent,
     };
     for finding in check(&policy, &machine).findings {

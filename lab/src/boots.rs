@@ -135,6 +135,10 @@ boots! {
     SealedKilled "sealed-killed" GENERIC;
     /// As [`Boot::Sealed`], for a seal beside programs of others.
     SealedTrusting "sealed-trusting" GENERIC;
+    /// As [`Boot::Sealed`], for a policy that trusts programs of others before they are loaded.
+    SealedTrustingPolicy "sealed-trust-policy" GENERIC;
+    /// As [`Boot::Sealed`], beside programs that a guard of another's hides.
+    SealedHidden "sealed-hidden" GENERIC;
     /// As [`Boot::Sealed`], for a policy with exceptions by program.
     SealedPrograms "sealed-programs" GENERIC;
     /// As [`Boot::Sealed`], for a policy with scopes.

@@ -177,6 +177,41 @@ pub fn function(name: &str) -> Result<Option<u32>, Error> {
     Ok(ids(&[(FUNC, name)])?[0])
 }
 
+/// Names of the running kernel's functions with these BTF ids; none where an id is that of no function.
+pub(crate) fn function_names(wanted: &[u32]) -> Result<Vec<Option<String>>, Error> {
+    let last = wanted.iter().copied().max().unwrap_or_default();
+    let mut names = vec![None; wanted.len()];
+    if last == 0 {
+        return Ok(names);
+    }
+    of_running_kernel(|source, length| {
+        let mut blob = Blob::new(source, length)?;
+        let mut id = 1;
+        // Types have no index: each begins where the one before ends.
+        while id <= last && blob.reaches(id)? {
+            if wanted.contains(&id) {
+                let ty = blob.type_by_id(id)?;
+                if ty.kind == FUNC {
+                    let name = String::from_utf8_lossy(blob.string(ty.name)?).into_owned();
+                    for (at, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted == id) {
+                        names[at] = Some(name.clone());
+                    }
+                }
+            }
+            id += 1;
+        }
+        Ok(names)
+    })
+}
+
+/// Byte offset of a member of a structure of the running kernel.
+///
+/// # Errors
+/// [`Error::NoBtf`] without BTF, [`Error::BadBtf`] when it cannot be read.
+pub fn offset(owner: &str, member: &str) -> Result<Option<u32>, Error> {
+    Ok(ids_and_offsets(&[], &[(owner, member)])?.1[0])
+}
+
 /// BTF ids of these functions and type names of the running kernel, in one look.
 pub(crate) fn ids(wanted: &[(u32, &str)]) -> Result<Vec<Option<u32>>, Error> {
     Ok(ids_and_offsets(wanted, &[])?.0)

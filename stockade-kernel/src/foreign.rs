@@ -3,12 +3,15 @@ Programs of others that could stand between a question and the answer of a seale
 */
 use std::{os::fd::BorrowedFd, path::Path};
 
-use stockade_common::{KnownProgram, kinds};
+use stockade_common::{KnownProgram, Seal, kinds};
 use stockade_text::harmless;
 
 use crate::{
-    Error, programs,
+    Error,
+    links::{Links, refused_by},
+    programs,
     sys::{self, fs, held},
+    trust::Trust,
 };
 
 /// A loaded program of another's.
@@ -24,8 +27,12 @@ pub struct Foreign {
     pub tag: [u8; 8],
     /// User who loaded it.
     pub uid: u32,
-    number: u32,
-    hook: u32,
+    /// Its type: one of `enum bpf_prog_type`.
+    pub(crate) number: u32,
+    /// What it is attached to: a BTF id; 0 for none.
+    pub(crate) hook: u32,
+    /// The id of the type information that the hook is of; 0 for none.
+    types: u32,
 }
 
 impl Foreign {
@@ -40,12 +47,17 @@ impl Foreign {
         KnownProgram { tag: u64::from_ne_bytes(self.tag), kind: self.number, hook: self.hook }
     }
 
+    /// Whether the hook is the kernel's own, not a module's or another program's. The kernel's types are the first that have an id.
+    pub(crate) fn is_on_kernel(&self) -> bool {
+        self.types == 1
+    }
+
     /// Whether an administrator means it: by id or by tag.
     fn is_named(&self, name: &str) -> bool {
         self.id.to_string() == name || self.tag_words() == name
     }
 
-    fn of(info: &aya_obj::generated::bpf_prog_info) -> Self {
+    pub(crate) fn of(info: &aya_obj::generated::bpf_prog_info) -> Self {
         Self {
             id: info.id,
             name: programs::text(&info.name.map(libc::c_char::cast_unsigned)),
@@ -54,65 +66,92 @@ impl Foreign {
             uid: info.created_by_uid,
             number: info.type_,
             hook: info.attach_btf_id,
+            types: info.attach_btf_obj_id,
         }
     }
 }
 
-/// Every loaded program that could be of a kind that reaches ours: whether a tracing program modifies what a function returns
-/// the kernel does not tell.
-fn candidates() -> Result<Vec<Foreign>, Error> {
-    let failed = |e| Error::io("list the loaded BPF programs", e);
-    let mut found = Vec::new();
-    let mut id = 0;
-    while let Some(next) = sys::next_program(id).map_err(failed)? {
-        id = next;
-        let Some((_, info)) = held::program(id).map_err(failed)? else { continue };
-        if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, kinds::Hook::Dialogue, 0) {
-            found.push(Foreign::of(&info));
-        }
-    }
-    Ok(found)
+/// The loaded programs of others, as far as they can reach ours or are hidden.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// Those of a kind that could reach ours: whether a tracing program modifies what a function returns the kernel does not tell.
+    pub seen: Vec<Foreign>,
+    /// Ids of those that a guard of another's gives no descriptor of, so that kind and tag are not known.
+    pub hidden: Vec<u32>,
 }
 
-/// The programs that an administrator wants kept, each named by id or by tag.
-pub(crate) fn trusted(named: &[String]) -> Result<Vec<Foreign>, Error> {
-    if named.is_empty() {
-        return Ok(Vec::new());
+impl Others {
+    /// Looks at all of them. No guard of ours on programs may be attached: what is refused then, another guard refuses.
+    pub fn look() -> Result<Self, Error> {
+        let failed = |e| Error::io("list the loaded BPF programs", e);
+        let mut others = Self::default();
+        let mut id = 0;
+        while let Some(next) = sys::next_program(id).map_err(failed)? {
+            id = next;
+            let info = match held::program(id) {
+                Ok(Some((_, info))) => info,
+                Ok(None) => continue,
+                Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                    others.hidden.push(id);
+                    continue;
+                }
+                Err(e) => return Err(Error::io(format!("look at the BPF program {id}"), e)),
+            };
+            if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, kinds::Hook::Dialogue, 0) {
+                others.seen.push(Foreign::of(&info));
+            }
+        }
+        Ok(others)
     }
-    let there = candidates()?;
-    let find = |name: &String| {
-        let found = there.iter().find(|program| program.is_named(name));
+
+    /// The program that an administrator means, by id or by tag.
+    pub fn named(&self, name: &str) -> Result<Foreign, Error> {
+        let found = self.seen.iter().find(|program| program.is_named(name));
         found.cloned().ok_or_else(|| {
-            let list: Vec<_> = there.iter().map(|p| format!("{} ({})", p.id, p.name)).collect();
-            Error::Request(format!(
+            let list: Vec<_> = self.seen.iter().map(|p| format!("{} ({})", p.id, p.name)).collect();
+            let mut words = format!(
                 "--trust {name}: no loaded program of a kind that a seal keeps out has this id or tag; there are: {}",
                 if list.is_empty() { "none".to_owned() } else { list.join(", ") }
-            ))
+            );
+            if !self.hidden.is_empty() {
+                let ids: Vec<_> = self.hidden.iter().map(u32::to_string).collect();
+                words += &format!(
+                    "; another guard on BPF programs hides {}, of which no tag is known: name them by id",
+                    ids.join(", ")
+                );
+            }
+            Error::Request(words)
         })
-    };
-    named.iter().map(find).collect()
+    }
+
+    /// Programs of others that are asked for sysctls, apart from those that are trusted.
+    pub fn asked_for_sysctls(&self, trust: &Trust, ours: &[u32]) -> Vec<Foreign> {
+        let asked = self.seen.iter().filter(|program| {
+            program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trust.has(program)
+        });
+        asked.cloned().collect()
+    }
 }
 
-/// Programs of others that are asked for sysctls, apart from those that an administrator trusts.
-pub(crate) fn asked_for_sysctls(trust: &[String], ours: &[u32]) -> Result<Vec<Foreign>, Error> {
-    let trusted = |program: &Foreign| trust.iter().any(|name| program.is_named(name));
-    let mut found = candidates()?;
-    found.retain(|program| {
-        program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trusted(program)
-    });
-    Ok(found)
-}
-
-/// Fails when a program is loaded that could reach ours, apart from these. The guard on programs has to be attached: what
-/// it keeps this process from opening is what counts, since it sees what the kernel does not tell.
-pub(crate) fn none_but(trusted: &[Foreign], ours: &[u32]) -> Result<(), Error> {
+/// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. The guard on programs has to
+/// be attached: what it keeps this process from opening is what counts, since it sees what the kernel does not tell. `others` was
+/// looked at before: what was hidden then, another guard refuses, and it counts unless its link proves that it cannot reach ours.
+pub(crate) fn none_but(trust: &Trust, others: &Others, seal: &Seal, ours: &[u32]) -> Result<(), Error> {
     let failed = |e| Error::io("list the loaded BPF programs", e);
+    let mut links = None;
     let mut refused = Vec::new();
     let mut id = 0;
     while let Some(next) = sys::next_program(id).map_err(failed)? {
         id = next;
-        let known = ours.contains(&id) || trusted.iter().any(|foreign| foreign.id == id);
-        if !known && sys::program_by_id(id).is_err_and(|e| e.raw_os_error() == Some(libc::EPERM)) {
+        let known = ours.contains(&id)
+            || trust.by_id.contains(&id)
+            || trust.named.iter().any(|foreign| foreign.id == id);
+        if known || sys::program_by_id(id).err().and_then(|e| e.raw_os_error()) != Some(libc::EPERM) {
+            continue;
+        }
+        let harmless =
+            others.hidden.contains(&id) && links.get_or_insert_with(Links::look).prove_harmless(id, seal);
+        if !harmless {
             refused.push(id);
         }
     }
@@ -124,18 +163,19 @@ pub(crate) fn describe(ids: &[u32]) -> String {
     let mut text = String::new();
     let holds = programs::holds(ids, &[Path::new(crate::pins::BPFFS).to_owned()]);
     for &id in ids {
-        let Ok(Some((_, info))) = held::program(id) else { continue };
-        let foreign = Foreign::of(&info);
-        let mut by: Vec<String> = holds
-            .iter()
-            .filter(|(program, _)| *program == id)
-            .map(|(_, hold)| match hold {
-                programs::Hold::Link(link) => format!("link {link}"),
-                programs::Hold::Pin(path) => harmless(path.as_os_str().as_encoded_bytes()),
-            })
-            .collect();
-        by.extend(holders("prog_id", id).into_iter().map(|(pid, comm)| format!("{comm} ({pid})")));
-        let by = if by.is_empty() { "nobody that can be seen".to_owned() } else { by.join(", ") };
+        let by = held_by(id, &holds);
+        let foreign = match held::program(id) {
+            Ok(Some((_, info))) => Foreign::of(&info),
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                text += &format!(
+                    "\n  program {id}: {}, so that its kind and tag are not known; held by {by}; to keep the one that is loaded now: \
+                     --trust {id}",
+                    refused_by("another guard", &Links::look()),
+                );
+                continue;
+            }
+            _ => continue,
+        };
         text += &format!(
             "\n  {id} {} ({}), loaded by user {}, held by {by}; to keep it: --trust {} or --trust {id}",
             if foreign.name.is_empty() { "without a name" } else { &foreign.name },
@@ -145,6 +185,20 @@ pub(crate) fn describe(ids: &[u32]) -> String {
         );
     }
     text
+}
+
+/// Who holds a program, in words.
+pub(crate) fn held_by(id: u32, holds: &[(u32, programs::Hold)]) -> String {
+    let mut by: Vec<String> = holds
+        .iter()
+        .filter(|(program, _)| *program == id)
+        .map(|(_, hold)| match hold {
+            programs::Hold::Link(link) => format!("link {link}"),
+            programs::Hold::Pin(path) => harmless(path.as_os_str().as_encoded_bytes()),
+        })
+        .collect();
+    by.extend(holders("prog_id", id).into_iter().map(|(pid, comm)| format!("{comm} ({pid})")));
+    if by.is_empty() { "nobody that can be seen".to_owned() } else { by.join(", ") }
 }
 
 /// Processes other than this one with a descriptor of the BPF object with this id.

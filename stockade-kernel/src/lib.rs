@@ -23,7 +23,10 @@ anchor       what the root cgroup holds: a seal
 seal         the steps to it, what is added to it, and the proof that it holds
 sealed       a seal, as it says itself what it is
 foreign      programs of others that a seal keeps out
+links        what links say of programs that a guard of another's hides
+trust        programs of others that a seal lets in
 instructions programs of a few instructions, written down by hand
+kept_out     programs of others that a seal would keep out, to be recorded
 kept_files   files of other security modules that a seal keeps from being written
 lift         the way back
 read_back    what is in force
@@ -54,8 +57,10 @@ pub mod foreign;
 pub mod host;
 mod instructions;
 mod kept_files;
+pub mod kept_out;
 pub mod labels;
 pub mod lift;
+mod links;
 pub mod measure;
 pub mod notices;
 mod object;
@@ -73,6 +78,7 @@ mod slots;
 mod sys;
 mod tables;
 pub mod trial;
+mod trust;
 
 pub use error::Error;
 pub use object::digest as object_digest;

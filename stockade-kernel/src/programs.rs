@@ -18,7 +18,10 @@ use std::{
 
 use aya_obj::generated::bpf_insn;
 
-use crate::sys;
+use crate::{
+    links::{Links, refused_by},
+    sys,
+};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 const CALL_BASE: &str = "__bpf_call_base";
@@ -111,9 +114,11 @@ pub struct Programs {
 ///
 /// # Errors
 /// When the kernel does not list programs or does not show where its functions are.
+#[inline(never)]
 pub fn look(known: Option<u32>) -> io::Result<Programs> {
     let mut programs = Programs::default();
     let mut helpers = None;
+    let mut refused = None;
     let mut id = 0;
     while let Some(next) = sys::next_program(id)? {
         id = next;
@@ -124,6 +129,11 @@ pub fn look(known: Option<u32>) -> io::Result<Programs> {
             Ok(answer) => answer,
             // Unloaded meanwhile.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                let why = refused.get_or_insert_with(|| refused_by("a guard", &Links::look()));
+                programs.hidden.push((id, why.clone()));
+                continue;
+            }
             Err(e) => {
                 programs.hidden.push((id, e.to_string()));
                 continue;
@@ -239,6 +249,13 @@ fn symbol(line: &[u8]) -> Option<(u64, &str)> {
 
 pub(crate) fn kind(number: u32) -> String {
     TYPES.get(number as usize).map_or_else(|| format!("type {number}"), ToString::to_string)
+}
+
+/// The name of a loaded program, fit to print; none where it cannot be looked at.
+pub(crate) fn name(id: u32) -> Option<String> {
+    let program = sys::program_by_id(id).ok()?;
+    let info = sys::program_info(program.as_fd(), &mut []).ok()?;
+    Some(text(&info.name.map(libc::c_char::cast_unsigned)))
 }
 
 pub(crate) fn text(name: &[u8]) -> String {

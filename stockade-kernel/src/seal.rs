@@ -53,7 +53,7 @@ use crate::{
     description::{self, Description},
     duty::{Duty, Sealing},
     enforce::{Machine, step},
-    foreign::{self, Foreign},
+    foreign::{self, Foreign, Others},
     host, instructions, kept_files,
     pins::{self, Lock, Pinned},
     read_back::reason_id,
@@ -61,12 +61,13 @@ use crate::{
     sealed::Sealed,
     selftest::SelfTest,
     sys::fs,
+    trust::Trust,
 };
 
 /// What to keep beside the seal, and what to do without.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Foreign programs that stay: by id, or by tag in sixteen digits.
+    /// Foreign programs that stay, beside those that the policy names: by id, or by tag in sixteen digits.
     pub trust: Vec<String>,
     /// Seal although this kernel or this policy leaves something open.
     pub best_effort: bool,
@@ -208,6 +209,10 @@ pub struct Done {
     pub sealed_boot_ns: u64,
     /// Foreign programs that were trusted.
     pub trusted: Vec<Foreign>,
+    /// Ids of loaded programs that were trusted and that another guard keeps from being looked at.
+    pub trusted_by_id: Vec<u32>,
+    /// Programs that the policy trusts and that no hook of this kernel can have: name and hook.
+    pub trusted_without_hook: Vec<(String, String)>,
     /// What is left open.
     pub open: Vec<Open>,
     /// Programs that are started already and excepted only when started anew: process id and path.
@@ -251,8 +256,9 @@ pub fn seal<T>(
         return Err(Error::Request(format!("not sealed:\n  - {}", obstacles.join("\n  - "))));
     }
     let mut ready = Ready::new(&machine.types, policy, auto)?;
-    let trusted = foreign::trusted(&options.trust)?;
-    let sysctl = foreign::asked_for_sysctls(&options.trust, &ours_in_pins())?;
+    let others = Others::look()?;
+    let trust = Trust::look(&ready.description.policy, &options.trust, &others)?;
+    let sysctl = others.asked_for_sysctls(&trust, &ours_in_pins());
     let open = left_open(&ready, &machine.types, &sysctl, options)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
@@ -280,7 +286,7 @@ pub fn seal<T>(
     let set = Set {
         generation: next_generation()?,
         open: &open,
-        trusted: &trusted,
+        trusted: &trust.known,
         files: &files,
         flags,
         staying: &sysctl,
@@ -298,7 +304,7 @@ pub fn seal<T>(
         let keeper = made.keep(&root, &sealing)?;
         let known: Vec<u32> =
             ours_in_pins().into_iter().chain(sysctl.iter().map(|program| program.id)).collect();
-        foreign::none_but(&trusted, &known)?;
+        foreign::none_but(&trust, &others, &made.seal, &known)?;
         for &duty in &duties {
             made.attach(&root, duty)?;
             step("sealed-attached");
@@ -363,7 +369,9 @@ pub fn seal<T>(
         auto,
         policy: ready.description.policy,
         sealed_boot_ns,
-        trusted,
+        trusted: trust.named,
+        trusted_by_id: trust.by_id,
+        trusted_without_hook: trust.without_hook,
         open,
         started_before,
         effective_after,

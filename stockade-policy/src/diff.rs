@@ -2,7 +2,7 @@
 What it would change to put one policy in the place of another: by meaning, not by line.
 
 Verdicts of reasons are those of the host, outside all scopes and without exceptions, and are compared with Secure Boot
-on and off, since `auto` depends on it. Scopes, exceptions and accepted findings are compared by name.
+on and off, since `auto` depends on it. Scopes, exceptions, trusted programs and accepted findings are compared by name.
 */
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,6 +11,7 @@ use stockade_reasons::{Level, Reason};
 
 use crate::{
     model::{Accepted, Exception, Hold, Mode, Policy, Reasons, Said, Scope, Verdict},
+    trusted::TrustedProgram,
     words::Word,
 };
 
@@ -36,6 +37,8 @@ pub enum About {
     Scope(String),
     /// The exception of this name.
     Exception(String),
+    /// The trusted program of this name.
+    Trusted(String),
     /// The accepted finding of this code, and the name it is about.
     Accepted(String),
 }
@@ -113,6 +116,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Difference {
     settings(&mut changes, old, new);
     named(&mut changes, &old.scopes, &new.scopes);
     named(&mut changes, &old.exceptions, &new.exceptions);
+    named(&mut changes, &old.seal.trusted, &new.seal.trusted);
     named(&mut changes, &old.accepted, &new.accepted);
     Difference { changes, verdicts: verdicts(old, new) }
 }
@@ -267,6 +271,31 @@ impl Named for Exception {
     }
 }
 
+impl Named for TrustedProgram {
+    fn about(&self) -> About {
+        About::Trusted(self.name.value.clone())
+    }
+
+    fn fields(&self) -> Fields {
+        // In which order they are listed means nothing.
+        let tags: BTreeSet<_> = self.tags.iter().map(|tag| tag.value.to_string()).collect();
+        let mut fields = vec![word_of("kind", &self.kind)];
+        fields.extend(self.hook.iter().map(|hook| ("hook".to_owned(), hook.value.to_string())));
+        fields.push(("tags".to_owned(), tags.into_iter().collect::<Vec<_>>().join(", ")));
+        fields.extend(self.why.iter().map(|why| ("why".to_owned(), why.value.clone())));
+        fields
+    }
+
+    fn adding(&self) -> Effect {
+        Effect::Laxer
+    }
+
+    fn summary(&self) -> String {
+        let fields = self.fields().into_iter().filter(|(key, _)| key != "why");
+        fields.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Named for Accepted {
     fn about(&self) -> About {
         let about = self.about.as_ref().map(|about| format!(" about {}", about.value));
@@ -355,6 +384,34 @@ mod tests {
         let read = |text: &str| read(&Source::new("f", text)).unwrap();
         let seal = merge::merge(files.map(read)).unwrap().seal;
         assert_eq!((seal.pcr.unwrap().value, seal.require_tpm.value), (13, true));
+    }
+
+    #[test]
+    fn trusted_programs_are_told_by_name() {
+        let trust = |tags: &str| {
+            format!("[[seal.trust]]\nname = \"p\"\nkind = \"lsm\"\nhook = \"bpf\"\ntags = [{tags}]\n")
+        };
+        let (one, both) = ("\"1111111111111111\"", "\"2222222222222222\", \"1111111111111111\"");
+        let changes = between("", &trust(one)).changes;
+        assert_eq!(changes[0].about, About::Trusted("p".into()));
+        assert_eq!(changes[0].to.as_deref(), Some("kind lsm, hook bpf, tags 1111111111111111"));
+        assert_eq!((changes.len(), changes[0].effect), (1, Effect::Laxer));
+        let changes = between(&trust(one), &trust(both)).changes;
+        assert_eq!((changes[0].key.as_deref(), changes.len()), (Some("tags"), 1));
+        assert!(between(&trust(both), &trust("\"1111111111111111\", \"2222222222222222\"")).is_empty());
+    }
+
+    #[test]
+    fn a_later_file_replaces_a_trusted_program_of_the_same_name() {
+        let trust = |name: &str, tag: char| {
+            let tag = tag.to_string().repeat(16);
+            format!("[[seal.trust]]\nname = \"{name}\"\nkind = \"lsm\"\nhook = \"bpf\"\ntags = [\"{tag}\"]\n")
+        };
+        let read = |text: String| read(&Source::new("f", text)).unwrap();
+        let files = [trust("a", '1'), trust("b", '2'), trust("a", '3')];
+        let trusted = merge::merge(files.map(read)).unwrap().seal.trusted;
+        let told: Vec<_> = trusted.iter().map(|p| format!("{} {}", p.name.value, p.tags[0].value)).collect();
+        assert_eq!(told, ["a 3333333333333333", "b 2222222222222222"]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 /*!
 What one file says. Unlike a [`Policy`](crate::model::Policy) it need not say everything.
 */
-use crate::model::{Accepted, Exception, LevelChoice, Mode, Reasons, Said, Scope, Settings, Unknown};
+use crate::{
+    model::{Accepted, Exception, LevelChoice, Mode, Reasons, Said, Scope, Settings, Unknown},
+    trusted::TrustedProgram,
+};
 
 /// One file of a policy, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +25,17 @@ pub struct Document {
     pub exceptions: Vec<Exception>,
     /// `[[accept]]`
     pub accepted: Vec<Accepted>,
-    /// `pcr` under `[seal]`
-    pub seal_pcr: Option<Said<u8>>,
-    /// `require-tpm` under `[seal]`
-    pub seal_require_tpm: Option<Said<bool>>,
+    /// `[seal]`
+    pub seal: SealTable,
+}
+
+/// What one file says under `[seal]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealTable {
+    /// `pcr`
+    pub pcr: Option<Said<u8>>,
+    /// `require-tpm`
+    pub require_tpm: Option<Said<bool>>,
+    /// `[[seal.trust]]`
+    pub trusted: Vec<TrustedProgram>,
 }

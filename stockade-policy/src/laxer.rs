@@ -12,6 +12,7 @@ use crate::{
     diff::{About, Change, Effect, When, diff},
     model::{Policy, Unknown, Verdict},
     settings,
+    trusted::TrustedProgram,
     words::Word,
 };
 
@@ -60,6 +61,12 @@ fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
             let free = |reason: &str| old.scopes.is_empty() && !watches(old, reason);
             !added.is_some_and(|exception| exception.reasons.iter().all(|reason| free(&reason.value)))
         }
+        // What it does not trust any more stays trusted until reboot.
+        About::Trusted(name) => {
+            let before: Vec<_> = old.seal.trusted.iter().flat_map(TrustedProgram::identities).collect();
+            let mut after = new.seal.trusted.iter().filter(|program| program.name.value == *name);
+            after.any(|program| program.identities().any(|identity| !before.contains(&identity)))
+        }
         // When it ends and why it is there changes nothing for the better or is looked at by people only.
         About::Exception(_) => change.key.as_deref() != Some("why"),
         About::Scope(_) => true,
@@ -80,6 +87,7 @@ fn words(change: &Change) -> String {
         About::Host => "the host".to_owned(),
         About::Scope(name) => format!("the scope {name}"),
         About::Exception(name) => format!("the exception {name}"),
+        About::Trusted(name) => format!("the trusted program {name}"),
         About::Accepted(name) => format!("the accepted finding {name}"),
     };
     match (&change.key, &change.from, &change.to) {
@@ -117,6 +125,20 @@ mod tests {
         let with = format!("level = \"confidentiality\"\n{EXCEPTION}");
         assert!(between(&with, "level = \"confidentiality\"\n").is_empty(), "an exception fewer");
         assert!(between(integrity, &with).is_empty(), "excepted from what nobody was held up by");
+    }
+
+    #[test]
+    fn a_program_that_was_not_trusted_when_sealing_is_laxer() {
+        let trust = |name: &str, tags: &str| {
+            format!("[[seal.trust]]\nname = \"{name}\"\nkind = \"lsm\"\nhook = \"bpf\"\ntags = [{tags}]\n")
+        };
+        let (one, both) = ("\"1111111111111111\"", "\"1111111111111111\", \"2222222222222222\"");
+        assert_eq!(between("", &trust("p", one)), ["the trusted program p is new"]);
+        assert!(between(&trust("p", both), &trust("p", one)).is_empty(), "a tag fewer");
+        assert!(between(&trust("p", both), &trust("q", one)).is_empty(), "another name");
+        assert!(between(&trust("p", one), "").is_empty());
+        let words = between(&trust("p", one), &trust("p", both));
+        assert!(words[0].starts_with("the trusted program p: tags is 1111111111111111, 2222"), "{words:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ From files to one policy: later ones override by name, lists add up.
 | a scope or an exception | replaces the whole one of the same name |
 | an accepted finding | adds to the list |
 | `pcr`, `require-tpm` under `[seal]` | replaces it |
+| a program under `[[seal.trust]]` | replaces the whole one of the same name |
 */
 use std::collections::HashMap;
 
@@ -16,6 +17,7 @@ use crate::{
     document::Document,
     model::{Exception, LevelChoice, Place, Policy, Said, Scope},
     problem::Problem,
+    trusted::{TrustedProgram, too_many},
 };
 
 /// Where what no file says comes from.
@@ -24,10 +26,11 @@ pub const DEFAULT: &str = "default";
 /// One policy of files in their order.
 ///
 /// # Errors
-/// With what is right in each file and wrong together: two scopes at the same place.
+/// With what is right in each file and wrong together: two scopes at the same place, more trusted programs than a seal has room
+/// for.
 pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Vec<Problem>> {
     let mut policy = Policy::level(LevelChoice::Auto, DEFAULT);
-    let (mut scopes, mut exceptions) = (Named::new(), Named::new());
+    let (mut scopes, mut exceptions, mut trusted) = (Named::new(), Named::new(), Named::new());
     for document in documents {
         replace(&mut policy.level, document.level);
         replace(&mut policy.mode, document.mode);
@@ -40,10 +43,15 @@ pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Ve
             .into_iter()
             .for_each(|exception| exceptions.put(&mut policy.exceptions, exception, name_of_exception));
         policy.accepted.extend(document.accepted);
-        policy.seal.pcr = document.seal_pcr.or(policy.seal.pcr);
-        replace(&mut policy.seal.require_tpm, document.seal_require_tpm);
+        let seal = document.seal;
+        policy.seal.pcr = seal.pcr.or(policy.seal.pcr);
+        replace(&mut policy.seal.require_tpm, seal.require_tpm);
+        seal.trusted
+            .into_iter()
+            .for_each(|program| trusted.put(&mut policy.seal.trusted, program, name_of_program));
     }
-    let problems = same_places(&policy.scopes);
+    let mut problems = same_places(&policy.scopes);
+    problems.extend(too_many(&policy.seal.trusted));
     if problems.is_empty() { Ok(policy) } else { Err(problems) }
 }
 
@@ -59,6 +67,10 @@ fn name_of_scope(scope: &Scope) -> &str {
 
 fn name_of_exception(exception: &Exception) -> &str {
     &exception.name.value
+}
+
+fn name_of_program(program: &TrustedProgram) -> &str {
+    &program.name.value
 }
 
 /// Where in a list each name is.

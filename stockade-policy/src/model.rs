@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stockade_reasons::{Level, Reason};
 
+use crate::trusted::TrustedProgram;
+
 /// Where something was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
@@ -137,17 +139,19 @@ pub struct Policy {
     pub exceptions: Vec<Exception>,
     /// Findings of the check that were looked at and accepted.
     pub accepted: Vec<Accepted>,
-    /// How a seal is recorded.
+    /// How a seal is recorded, and what it lets in.
     pub seal: Seal,
 }
 
-/// `[seal]`: how it is recorded that a policy was sealed.
+/// `[seal]`: how it is recorded that a policy was sealed, and which programs of others a seal lets in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     /// The TPM's register that the record is measured into, none where nobody said one. One of [`Seal::PCRS`].
     pub pcr: Option<Said<u8>>,
     /// Whether nothing is sealed where no TPM takes the record.
     pub require_tpm: Said<bool>,
+    /// Programs of others that may stay and may be loaded. Names are unique.
+    pub trusted: Vec<TrustedProgram>,
 }
 
 impl Seal {
@@ -157,7 +161,7 @@ impl Seal {
     /// What holds where nothing is said.
     #[must_use]
     pub fn unsaid(place: &str) -> Self {
-        Self { pcr: None, require_tpm: Said::at(false, place) }
+        Self { pcr: None, require_tpm: Said::at(false, place), trusted: Vec::new() }
     }
 }
 

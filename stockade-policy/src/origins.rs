@@ -1,7 +1,10 @@
 /*!
 A policy without where its values were said: two policies that mean the same are then equal.
 */
-use crate::model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope, Seal, Settings};
+use crate::{
+    model::{Accepted, Exception, Origin, Policy, Reasons, Said, Scope, Seal, Settings},
+    trusted::TrustedProgram,
+};
 
 impl<T> Said<T> {
     fn bare(self) -> Self {
@@ -34,7 +37,11 @@ impl Policy {
             scopes: self.scopes.into_iter().map(Scope::without_origins).collect(),
             exceptions: self.exceptions.into_iter().map(Exception::without_origins).collect(),
             accepted: self.accepted.into_iter().map(Accepted::without_origins).collect(),
-            seal: Seal { pcr: bare(self.seal.pcr), require_tpm: self.seal.require_tpm.bare() },
+            seal: Seal {
+                pcr: bare(self.seal.pcr),
+                require_tpm: self.seal.require_tpm.bare(),
+                trusted: self.seal.trusted.into_iter().map(TrustedProgram::without_origins).collect(),
+            },
         }
     }
 }
@@ -70,6 +77,20 @@ impl Exception {
             why: bare(self.why),
             granted: self.granted,
             ends_boot_ns: self.ends_boot_ns,
+        }
+    }
+}
+
+impl TrustedProgram {
+    /// The same program, said nowhere.
+    #[must_use]
+    pub fn without_origins(self) -> Self {
+        Self {
+            name: self.name.bare(),
+            kind: self.kind.bare(),
+            hook: bare(self.hook),
+            tags: self.tags.into_iter().map(Said::bare).collect(),
+            why: bare(self.why),
         }
     }
 }

@@ -146,7 +146,7 @@ struct Accept {
     why: String,
 }
 
-/// How it is recorded that a policy was sealed
+/// How it is recorded that a policy was sealed, and which programs of others a seal lets in
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename_all = "kebab-case")]
 struct Seal {
@@ -156,6 +156,28 @@ struct Seal {
     /// Whether nothing is sealed where no TPM takes the record
     #[schemars(default)]
     require_tpm: bool,
+    /// BPF programs of others that may stay and may be loaded later
+    trust: Option<Vec<Trust>>,
+}
+
+/// A BPF program of another's that a seal lets in
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Trust {
+    /// Its name, for readers
+    #[schemars(length(min = 1, max = 100))]
+    name: String,
+    /// Its kind
+    #[schemars(schema_with = "words::<crate::trusted::ProgramKind>")]
+    kind: String,
+    /// lsm: the hook's name. modify-return: the function's name. ext: the number of the function in type information. cgroup-sysctl: none
+    #[schemars(schema_with = "hook", default)]
+    hook: Option<String>,
+    /// Its tags, as bpftool prints them: one for each version and kernel
+    #[schemars(schema_with = "tags")]
+    tags: Vec<String>,
+    /// Why, for whoever reads the policy
+    why: Option<String>,
 }
 
 fn version(_: &mut SchemaGenerator) -> Schema {
@@ -179,6 +201,22 @@ fn reasons(generator: &mut SchemaGenerator) -> Schema {
     });
     let each: serde_json::Map<String, Value> = each.collect();
     json_schema!({ "type": "object", "properties": each, "additionalProperties": false })
+}
+
+fn hook(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [
+        { "type": "string", "pattern": "^[A-Za-z0-9_]{1,128}$" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX }
+    ] })
+}
+
+fn tags(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "pattern": "^[0-9A-Fa-f]{16}$" },
+        "minItems": 1,
+        "uniqueItems": true
+    })
 }
 
 fn frozen(_: &mut SchemaGenerator) -> Schema {
@@ -243,6 +281,7 @@ fn the_schema_for_editors_is_that_of_the_reader() {
         ("Exception", keys::EXCEPTION),
         ("Accept", keys::ACCEPT),
         ("Seal", keys::SEAL),
+        ("Trust", keys::TRUST),
     ] {
         let mut there = keys(&schema["$defs"][name]);
         there.sort();
@@ -253,6 +292,7 @@ fn the_schema_for_editors_is_that_of_the_reader() {
     assert_eq!(needed(&schema["$defs"]["Scope"]), ["name"]);
     assert_eq!(needed(&schema["$defs"]["Exception"]), ["name", "reasons"]);
     assert_eq!(needed(&schema["$defs"]["Accept"]), ["code", "why"]);
+    assert_eq!(needed(&schema["$defs"]["Trust"]), ["name", "kind", "tags"]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/policy.schema.json");
     let text = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
     if std::env::var_os("STOCKADE_BLESS").is_some() {

@@ -8,6 +8,7 @@ use crate::{
     model::{Accepted, Digest, Exception, Hold, Origin, Place, Policy, Reasons, Said, Scope, Seal, Settings},
     quote::quoted,
     settings,
+    trusted::{ProgramHook, ProgramTag, TrustedProgram},
     words::Word,
 };
 
@@ -98,11 +99,34 @@ fn accepted(out: &mut String, a: &Accepted) {
     text(out, "why", &a.why);
 }
 
-/// Nothing where nothing would be recorded beyond logs.
+/// Without the keys of the record where nothing would be recorded beyond logs.
 fn seal(out: &mut String, seal: &Seal) {
-    if seal.pcr.is_none() && !seal.require_tpm.value {
-        return;
+    if seal.pcr.is_some() || seal.require_tpm.value {
+        record(out, seal);
     }
+    seal.trusted.iter().for_each(|program| out.push_str(&trusted(program)));
+}
+
+/// One trusted program as a table of its own: what to paste into a policy.
+#[must_use]
+pub fn trusted(program: &TrustedProgram) -> String {
+    let mut out = "\n[[seal.trust]]\n".to_owned();
+    text(&mut out, "name", &program.name);
+    word(&mut out, "kind", &program.kind);
+    if let Some(hook) = &program.hook {
+        let value = match &hook.value {
+            ProgramHook::Name(name) => quoted(name),
+            ProgramHook::Number(number) => number.to_string(),
+        };
+        line(&mut out, "hook", &value, &hook.origin);
+    }
+    let tag = |tag: &Said<ProgramTag>| Said { value: tag.value.to_string(), origin: tag.origin.clone() };
+    list(&mut out, "tags", &program.tags.iter().map(tag).collect::<Vec<_>>());
+    program.why.iter().for_each(|why| text(&mut out, "why", why));
+    out
+}
+
+fn record(out: &mut String, seal: &Seal) {
     out.push_str("\n[seal]\n");
     if let Some(pcr) = &seal.pcr {
         line(out, "pcr", &pcr.value.to_string(), &pcr.origin);

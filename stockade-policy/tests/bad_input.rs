@@ -417,6 +417,74 @@ fn accepted_findings() {
     one(&exception("exe = \"/a\"\nwhy = \"\\u001b[2J\""), "5:7", "control characters", "");
 }
 
+fn trusted(rest: &str) -> String {
+    format!("[[seal.trust]]\nname = \"p\"\n{rest}\n")
+}
+
+#[test]
+fn trusted_programs() {
+    const TAGS: &str = "tags = [\"1111111111111111\"]";
+    let lsm = |rest: &str| trusted(&format!("kind = \"lsm\"\n{rest}"));
+    one("[seal]\ntrust = [\"1\"]\n", "2:10", "`trust` is a table, and this is a string", "[[seal.trust]]");
+    one("[seal.trust]\nname = \"p\"\n", "1:1", "several tables `trust`", "write [[seal.trust]]");
+    one("[seal]\ntrust = 1\n", "2:9", "`trust` is a table, and this is an integer", "[[seal.trust]]");
+    one(&trusted(&format!("tag = 1\nkind = \"cgroup-sysctl\"\n{TAGS}")), "3:1", "no key `tag`", "`tags`");
+    one(
+        &trusted(&format!("hook = \"bpf\"\n{TAGS}")),
+        "1:1",
+        "a trusted program needs `kind`",
+        "kind = \"lsm\"",
+    );
+    let kinds = "`kind` cannot be \"lsm-cgroup\": it is lsm, modify-return, ext or cgroup-sysctl";
+    one(&trusted(&format!("kind = \"lsm-cgroup\"\nhook = \"bpf\"\n{TAGS}")), "3:8", kinds, "");
+    one(&lsm("hook = \"bpf\""), "1:1", "a trusted program needs `tags`", "tags = [");
+    one(&lsm("hook = \"bpf\"\ntags = []"), "5:8", "`tags` is empty", "stockade trust record");
+    one(&lsm("hook = \"bpf\"\ntags = [\"11111111111111\"]"), "5:9", "16 hexadecimal digits", "bpftool");
+    one(&lsm("hook = \"bpf\"\ntags = [\"+111111111111111\"]"), "5:9", "16 hexadecimal digits", "bpftool");
+    one(&lsm("hook = \"bpf\"\ntags = [17]"), "5:9", "a list of strings", "tags = [");
+    one(&lsm(TAGS), "1:1", "a trusted program needs `hook`", "hook = \"file_open\"");
+    one(&lsm(&format!("hook = 12\n{TAGS}")), "4:8", "`hook` is a string", "file_open");
+    one(&lsm(&format!("hook = \"file open\"\n{TAGS}")), "4:8", "the kernel has no such name", "file_open");
+    one(&lsm(&format!("hook = \"bpf_lsm_bpf\"\n{TAGS}")), "4:8", "the hook's name alone", "hook = \"bpf\"");
+    one(&trusted(&format!("kind = \"modify-return\"\n{TAGS}")), "1:1", "needs `hook`", "security_");
+    one(
+        &trusted(&format!("kind = \"ext\"\nhook = \"f\"\n{TAGS}")),
+        "4:8",
+        "a number where `kind` is \"ext\"",
+        "12",
+    );
+    one(&trusted(&format!("kind = \"ext\"\nhook = 0\n{TAGS}")), "4:8", "1 to 4294967295", "trust record");
+    one(&trusted(&format!("kind = \"cgroup-sysctl\"\nhook = \"a\"\n{TAGS}")), "4:1", "has no hook", "remove");
+    let twice = "\"1111111111111111\", \"1111111111111111\"";
+    one(&lsm(&format!("hook = \"bpf\"\ntags = [{twice}]")), "5:29", "lsm on bpf is trusted twice", "one of");
+    let two = lsm(&format!("hook = \"bpf\"\n{TAGS}")).repeat(2);
+    assert_eq!(problems(&two).list.len(), 2, "the name and the tag");
+}
+
+#[test]
+fn more_trusted_tags_than_a_seal_has_room_for() {
+    let entry = |name: &str, tags: std::ops::Range<u32>| {
+        let tags: Vec<_> = tags.map(|tag| format!("\"{tag:016x}\"")).collect();
+        format!(
+            "[[seal.trust]]\nname = \"{name}\"\nkind = \"cgroup-sysctl\"\ntags = [\n{},\n]\n",
+            tags.join(",\n")
+        )
+    };
+    let room = read(&Source::new("policy.toml", entry("p", 0..32))).expect("there is room");
+    one(
+        &entry("p", 0..33),
+        "37:1",
+        "more programs than a seal has room for: 32 different tags",
+        "trust record",
+    );
+    let more = read(&Source::new("more.toml", entry("q", 31..40))).expect("there is room");
+    let found = stockade_policy::merge::merge([room.clone(), more]).expect_err("together there is not");
+    assert!(found[0].what.contains("room for: 32") && found[0].at.line == 6, "{found:?}");
+    // The same tag twice takes one place.
+    let same = read(&Source::new("same.toml", entry("q", 31..32))).expect("there is room");
+    stockade_policy::merge::merge([room, same]).expect("there is room");
+}
+
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_lines() {
     let text = "levle = \"auto\"\nmode = \"enforced\"\n[reasons]\nhibernate = \"alow\"\n\

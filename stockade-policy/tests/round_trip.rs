@@ -74,6 +74,27 @@ why = "looked at too"
 [seal]
 pcr = 13
 require-tpm = true
+
+[[seal.trust]]
+name = "restrict_filesystems"
+kind = "lsm"
+hook = "file_open"
+tags = [
+    "6CBD744a7dc19c8d", # 6.12
+    "00bd744a7dc19c8d",
+]
+why = "systemd"
+
+[[seal.trust]]
+name = "dispatcher"
+kind = "ext"
+hook = 0x0c
+tags = ["1111111111111111"]
+
+[[seal.trust]]
+name = "networkd"
+kind = "cgroup-sysctl"
+tags = ["2222222222222222"]
 "#;
 
 fn policy(text: &str) -> Option<Policy> {
@@ -107,6 +128,9 @@ fn everything_the_language_has_is_shown() {
         "uid = 16 # from policy.toml:42",
         "inherit = false # default",
         "pcr = 13 # from policy.toml:69",
+        "hook = \"file_open\" # from policy.toml:75",
+        "    \"00bd744a7dc19c8d\", # from policy.toml:78",
+        "hook = 12 # from policy.toml:85",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
     }

@@ -317,7 +317,11 @@ mod tests {
     }
 
     fn seal(pcr: Option<u8>, require_tpm: bool) -> Seal {
-        Seal { pcr: pcr.map(|pcr| Said::at(pcr, "test")), require_tpm: Said::at(require_tpm, "test") }
+        Seal {
+            pcr: pcr.map(|pcr| Said::at(pcr, "test")),
+            require_tpm: Said::at(require_tpm, "test"),
+            trusted: Vec::new(),
+        }
     }
 
     fn sealed(policy: &Policy, left_open: usize) -> Sealed<'_> {

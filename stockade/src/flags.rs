@@ -71,6 +71,8 @@ pub enum Command {
     /// Where it is sealed at boot by stockade-seal.service, the kernel command line
     /// systemd.mask=stockade-seal.service boots once without.
     Seal(Seal),
+    /// Record which programs of others a seal has to let in
+    Trust(Trust),
     /// Show what is enforced here, by whom, and what was refused
     ///
     /// On a sealed machine it tries each time whether the seal holds: a request and a write to a setting of its own are refused
@@ -206,12 +208,46 @@ pub struct Lift {
     pub force: bool,
 }
 
+/// `stockade trust`
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// What to do
+    #[command(subcommand)]
+    pub command: TrustCommand,
+}
+
+/// The commands of `stockade trust`.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Print a policy with every loaded program of others that a seal would keep out
+    ///
+    /// Each program becomes a table [[seal.trust]] with its kind, hook and tag, and with who loaded and who holds it as a comment. A seal
+    /// of a policy that has it lets the program in, whether it is loaded before the seal or after. Nothing is trusted by recording it:
+    /// what an attacker loaded is recorded as well. The file says what to check before it is put into /etc/stockade/policy.d.
+    ///
+    /// A tag can be another one with another kernel, and after an update of what loads the program. With --output, tags are added to the
+    /// entries of a file that is there, so run it once with each kernel.
+    ///
+    /// Needs root, and a machine that is not sealed. Changes nothing in the kernel. Exit status 1 when a program could not be recorded,
+    /// each of which is named.
+    Record(TrustRecord),
+}
+
+/// `stockade trust record`
+#[derive(Debug, Args)]
+pub struct TrustRecord {
+    /// Write the policy to this file, whole or not at all. What is in it stays, and programs and tags that it lacks are added
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// `stockade seal`
 #[derive(Debug, Args)]
 pub struct Seal {
     /// Keep this BPF program of another's, which could answer for the seal: by its id or its tag, as `bpftool prog` shows them
     /// (repeatable). The id is another one after each boot; the tag stays until the program is updated. The same program
-    /// may be loaded again later, by anybody
+    /// may be loaded again later, by anybody. A program that another guard keeps from being looked at is kept by id alone, and cannot be
+    /// loaded again. What is to be let in at every boot belongs into the policy: `stockade trust record`
     #[arg(long, value_name = "ID|TAG")]
     pub trust: Vec<String>,
     /// Seal although something is left open: reasons of the integrity level that the policy lets through; exceptions to them for whom

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Grant(f) => commands::grant::run(&f, json),
         Command::Lift(f) => commands::lift::run(&f, json),
         Command::Seal(f) => commands::seal::run(&f, json),
+        Command::Trust(f) => commands::trust::run(&f, json),
         Command::Status => commands::status::run(json),
         Command::Probe(f) => commands::probe::run(&f, json),
         Command::Residual => commands::residual::run(json),

@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn the_page_describes_every_key() {
         let page = super::policy_page();
-        for key in [keys::TOP, keys::SETTINGS, keys::SCOPE, keys::EXCEPTION, keys::ACCEPT].concat() {
+        for key in
+            [keys::TOP, keys::SETTINGS, keys::SCOPE, keys::EXCEPTION, keys::ACCEPT, keys::SEAL, keys::TRUST]
+                .concat()
+        {
             let escaped = key.replace('-', "\\-");
             let described = [
                 format!("\\fB{escaped}\\fR"),

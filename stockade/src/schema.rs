@@ -10,9 +10,10 @@ use crate::{commands, output};
 
 #[test]
 fn the_schemas_in_docs_are_those_of_the_program() {
-    let schemas: [(&str, Schema); 21] = [
+    let schemas: [(&str, Schema); 22] = [
         ("enforce", schema_for!(commands::enforce::Report)),
         ("seal", schema_for!(commands::seal::Report)),
+        ("trust-record", schema_for!(commands::trust::Report)),
         ("lift", schema_for!(commands::lift::Report)),
         ("status", schema_for!(commands::status::Report)),
         ("probe", schema_for!(commands::probe::Report)),

@@ -108,6 +108,7 @@ fn completions_and_man_pages_know_every_command() {
         "watch",
         "check-host",
         "seal-record",
+        "trust",
         "explain",
         "policy",
     ];

@@ -43,6 +43,7 @@ const PLACES: &[(&str, &str, Fate)] = &[
         "a process that has a file open",
         HarmlessIn("stockade-kernel/src/foreign.rs"),
     ),
+    ("stockade/src/commands/trust.rs", "the name of a file that was asked for", Harmless),
     ("stockade-kernel/src/object.rs", "the verifier's log", HarmlessIn(OUTPUT)),
     ("stockade-kernel/src/btf.rs", "names of types", HarmlessIn(OUTPUT)),
     ("stockade-kernel/src/cgroups.rs", "cgroups, which are looked up", NotPrinted),

@@ -18,6 +18,7 @@ mod failing;
 mod killed;
 mod sealed;
 mod stories;
+mod trusted;
 mod whole;
 
 use std::{

@@ -10,8 +10,8 @@ use std::{
 };
 
 use stockade_common::{
-    Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, Policy as KernelPolicy, STAYING_MAX, Seal,
-    Seen, Slot, TRUSTED_MAX,
+    Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, KnownProgram, Policy as KernelPolicy,
+    STAYING_MAX, Seal, Seen, Slot,
 };
 
 use super::{
@@ -37,7 +37,8 @@ pub struct Set<'a> {
     /// Number of the policy.
     pub generation: u64,
     pub open: &'a [Open],
-    pub trusted: &'a [Foreign],
+    /// What the guard on programs lets in.
+    pub trusted: &'a [KnownProgram],
     pub files: &'a [(PathBuf, KeptFile)],
     /// Bits of [`Seal::flags`] beyond what is left open.
     pub flags: u32,
@@ -294,10 +295,8 @@ fn seal(
     let keeper = programs.get(&Duty::GuardMaking).and_then(|program| foreign::id(program.as_fd()));
     seal.keeper = keeper.ok_or_else(|| full("a program without an id"))?;
     seal.dialogue_hook = sealing.target(Duty::GuardCalls).hook();
-    for (at, program) in set.trusted.iter().map(Foreign::known).enumerate() {
-        *seal.trusted.get_mut(at).ok_or_else(|| {
-            Error::Request(format!("more programs are trusted than a seal can name: {TRUSTED_MAX}"))
-        })? = program;
+    for (at, program) in set.trusted.iter().enumerate() {
+        *seal.trusted.get_mut(at).ok_or_else(|| full("the trusted programs"))? = *program;
     }
     for (at, program) in set.staying.iter().enumerate() {
         *seal.staying.get_mut(at).ok_or_else(|| {

@@ -13,10 +13,12 @@ use crate::{
     description::{self, Description},
     duty::Duty,
     host, instructions,
+    links::Links,
     ready::Ready,
     sealed::Sealed,
     selftest::{self, SelfTest},
     sys::{self, fs, held},
+    trust,
 };
 
 /// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted
@@ -148,7 +150,15 @@ fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<Strin
             before.push(id);
         }
     }
-    before.retain(|&id| !sealed.is_staying(id));
+    let trusted = |id| sealed.is_staying(id) || trust::is_by_id(&sealed.seal, id);
+    // All that were there when the guard was attached were looked at. What was loaded since the guard let pass, so that
+    // another guard refuses it now; the kernel gives out ids in rising order.
+    let newest = sealed.seal.programs.into_iter().max().unwrap_or_default();
+    before.retain(|&id| id < newest && !trusted(id));
+    if !before.is_empty() {
+        let links = Links::look();
+        before.retain(|&id| !links.prove_harmless(id, &sealed.seal));
+    }
     if !before.is_empty() {
         problems.push(format!(
             "programs are loaded that the guard would have kept out, so they were there before it: {before:?}"

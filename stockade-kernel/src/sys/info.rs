@@ -20,12 +20,16 @@ const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
 /// What the kernel says of a link.
 pub struct LinkInfo {
+    /// One of the constants of `enum bpf_link_type`.
+    pub kind: u32,
     /// The link's id.
     pub id: u32,
     /// The id of the program it attaches.
     pub program: u32,
-    /// How it is attached: one of the constants of `enum bpf_attach_type`.
+    /// How it is attached: one of the constants of `enum bpf_attach_type`. Not that of a link to a cgroup.
     pub attach_type: u32,
+    /// Of a tracing link, the BTF id of what the program is attached to; of a link to a cgroup, how it is attached.
+    pub target: u32,
     /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
     pub cgroup: u64,
 }
@@ -43,7 +47,14 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     let cgroup = u64::from(info[4]) | u64::from(info[5]) << 32;
-    Ok(LinkInfo { id: info[1], program: info[2], attach_type: info[4], cgroup })
+    Ok(LinkInfo {
+        kind: info[0],
+        id: info[1],
+        program: info[2],
+        attach_type: info[4],
+        target: info[6],
+        cgroup,
+    })
 }
 
 #[repr(C)]

@@ -27,6 +27,8 @@ pub struct Machine<'a> {
     pub files: &'a dyn Files,
     /// Paths of the cgroups that a place names right now.
     pub cgroups: &'a dyn Fn(&Place) -> Option<Vec<String>>,
+    /// Whether its kernel has a function of this name that BPF programs can be attached to.
+    pub function: &'a dyn Fn(&str) -> Option<bool>,
     /// The value of a setting, by the kernel's name.
     pub setting: &'a dyn Fn(&str) -> Now,
 }

@@ -14,7 +14,7 @@ to blame. It changes nothing and refuses nothing: what to do about a finding is 
 | `settings.rs` | 3, where they are about settings |
 | `time.rs` | 4: what has ended or will |
 | `accept.rs` | 5: what was looked at and accepted |
-| `seal.rs` | 6: how a seal is recorded |
+| `seal.rs` | 6: how a seal is recorded, and what it trusts |
 | `code.rs`, `page.rs` | the codes of `codes.toml`, and their pages in docs/checks |
 | `places.rs` | how places in the cgroup tree lie to each other |
 | `verdicts.rs` | what becomes of each reason, on the host and in each scope |

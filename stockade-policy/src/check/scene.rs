@@ -132,6 +132,7 @@ pub fn machine() -> Machine<'static> {
         now: "2026-11-01T00:00:00Z".parse().unwrap(),
         files: &Scenery,
         cgroups: &|place| Some(Cgroups::of(CGROUPS).named_by(place)),
+        function: &|name| Some(["bpf_lsm_file_open", "security_inode_getattr"].contains(&name)),
         setting: &|name| {
             let found = SETTINGS.iter().find(|(known, _)| *known == name);
             found.map_or(Now::Absent, |(_, value)| Now::Is((*value).to_owned()))

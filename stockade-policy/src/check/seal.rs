@@ -1,7 +1,8 @@
 /*!
-How a seal is recorded: where others measure as well, and where nothing may be recorded at all.
+How a seal is recorded: where others measure as well, and where nothing may be recorded at all. Which programs it trusts.
 */
 use super::{About, Case, Finding, Report, code};
+use crate::{trusted::ProgramHook, words::nearest};
 
 /// Who else measures into a register of the operating system's, and when.
 struct User {
@@ -34,6 +35,48 @@ const USERS: [User; 7] = [
 ];
 
 pub(super) fn argue(case: &Case<'_>, report: &mut Report) {
+    record(case, report);
+    trusted_hooks(case, report);
+}
+
+/// Hooks and functions that this kernel lacks: no program can be attached there.
+fn trusted_hooks(case: &Case<'_>, report: &mut Report) {
+    for program in &case.policy.seal.trusted {
+        let Some(hook) = &program.hook else { continue };
+        let ProgramHook::Name(name) = &hook.value else { continue };
+        let Some(function) = program.kind.value.kernel_function(name) else { continue };
+        match (case.machine.function)(&function) {
+            Some(true) => {}
+            None => report
+                .unseen
+                .push("the hooks of the kernel: whether trusted programs fit it is not told".into()),
+            Some(false) => {
+                let about = About::Key(format!("seal.trust.{}", program.name.value));
+                let message = format!("this kernel has no hook {name}: no program can be attached there");
+                let finding = Finding::new(&code::TRUSTED_HOOK_ABSENT, about, &hook.origin, message);
+                report.findings.push(match nearest(name, HOOKS.iter().copied()) {
+                    Some(near) if near != name => finding.label(format!("did you mean {near}?")),
+                    _ => finding,
+                });
+            }
+        }
+    }
+}
+
+/// Hooks on which programs of a seal are.
+const HOOKS: [&str; 9] = [
+    "locked_down",
+    "bpf",
+    "bpf_prog",
+    "bpf_map",
+    "file_open",
+    "bprm_committed_creds",
+    "task_alloc",
+    "ptrace_access_check",
+    "ptrace_traceme",
+];
+
+fn record(case: &Case<'_>, report: &mut Report) {
     let (pcr, require) = (&case.policy.seal.pcr, &case.policy.seal.require_tpm);
     let about = |key: &str| About::Key(format!("seal.{key}"));
     let finding = match pcr {

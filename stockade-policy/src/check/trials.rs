@@ -130,20 +130,23 @@ fn what_is_not_known_is_named_and_not_argued_about() {
         auto: None,
         reasons: None,
         cgroups: &|_| None,
+        function: &|_| None,
         setting: &|_| Now::Unknown,
         ..machine()
     };
     let report = check(
         &policy(
-            "[reasons]\nxmon-wr = \"deny\"\nhibernation = \"audit\"\n[[exception]]\nname = \"e\"\nreasons = [\"efi-test\"]\nexe = \"/root/secret\"\ncgroup = \"/gone\"\n",
+            "[reasons]\nxmon-wr = \"deny\"\nhibernation = \"audit\"\n[[exception]]\nname = \"e\"\nreasons = [\"efi-test\"]\nexe = \"/root/secret\"\ncgroup = \"/gone\"\n[[seal.trust]]\nname = \"p\"\nkind = \"lsm\"\nhook = \"bpf\"\ntags = [\"1111111111111111\"]\n",
         ),
         &dark,
     );
-    for code in ["SP201", "SP301", "SP302", "SP303"] {
+    for code in ["SP201", "SP301", "SP302", "SP303", "SP604"] {
         silent(&report, code);
     }
     only(&report, "SP001");
-    for word in ["lockdown", "reasons", "Secure Boot", "cgroups", "/root/secret: /root: permission denied"] {
+    for word in
+        ["hooks", "lockdown", "reasons", "Secure Boot", "cgroups", "/root/secret: /root: permission denied"]
+    {
         assert!(report.unseen.iter().any(|line| line.contains(word)), "{word}: {:?}", report.unseen);
     }
 }

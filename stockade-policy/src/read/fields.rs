@@ -157,15 +157,25 @@ impl Reader<'_> {
         key: &str,
         called: &'static str,
     ) -> Vec<Table<'t, 'd>> {
-        let Some(value) = top.fields.get(key) else { return Vec::new() };
-        let heading = format!("[[{key}]]");
+        self.headed_tables(top, key, &format!("[[{key}]]"), called)
+    }
+
+    /// The tables of a key, which stand under this heading.
+    pub(super) fn headed_tables<'t, 'd>(
+        &mut self,
+        above: &Table<'t, 'd>,
+        key: &str,
+        heading: &str,
+        called: &'static str,
+    ) -> Vec<Table<'t, 'd>> {
+        let Some(value) = above.fields.get(key) else { return Vec::new() };
         let mut tables = Vec::new();
         match value.get_ref() {
             DeValue::Array(list) => {
                 for entry in list {
                     match entry.get_ref() {
                         DeValue::Table(fields) => tables.push(Table { fields, at: entry.span(), called }),
-                        _ => self.wrong_type(key, "a table", entry, &heading),
+                        _ => self.wrong_type(key, "a table", entry, heading),
                     }
                 }
             }
@@ -176,7 +186,7 @@ impl Reader<'_> {
                 );
                 self.report(problem.help(format!("write {heading}")));
             }
-            _ => self.wrong_type(key, "a table", value, &heading),
+            _ => self.wrong_type(key, "a table", value, heading),
         }
         tables
     }

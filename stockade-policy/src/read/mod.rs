@@ -12,7 +12,7 @@ Strings become types here and nowhere else. Reading goes on after a mistake, so 
 | `syntax.rs` | TOML itself: its errors, in our words |
 | `fields.rs` | taking values of one type out of a table; unknown keys |
 | `table.rs` | the top of the file |
-| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs`, `seal.rs` | one kind of table each |
+| `scope.rs`, `exception.rs`, `accept.rs`, `reasons.rs`, `settings.rs`, `seal.rs`, `trusted.rs` | one kind of table each |
 | `place.rs`, `cgroup.rs`, `unit.rs` | where a scope or exception is |
 | `waivers.rs` | the other kind of file: waivers of the assessment |
 | `exe.rs`, `digest.rs`, `expiry.rs`, `name.rs` | one kind of value each |
@@ -32,6 +32,7 @@ mod seal;
 mod settings;
 mod syntax;
 mod table;
+mod trusted;
 mod unit;
 mod waivers;
 
@@ -50,7 +51,7 @@ use crate::{
 pub mod keys {
     pub use super::{
         accept::KEYS as ACCEPT, exception::KEYS as EXCEPTION, scope::KEYS as SCOPE, seal::KEYS as SEAL,
-        settings::KEYS as SETTINGS, table::KEYS as TOP,
+        settings::KEYS as SETTINGS, table::KEYS as TOP, trusted::KEYS as TRUST,
     };
 }
 

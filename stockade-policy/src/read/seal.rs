@@ -1,5 +1,5 @@
 /*!
-`[seal]`: how it is recorded that a policy was sealed.
+`[seal]`: how it is recorded that a policy was sealed, and which programs of others a seal lets in.
 */
 use toml::de::DeValue;
 
@@ -7,27 +7,30 @@ use super::{
     Reader,
     fields::{Table, Value},
 };
-use crate::model::{Said, Seal};
+use crate::{
+    document::SealTable,
+    model::{Said, Seal},
+};
 
 /// The keys of `[seal]`.
-pub const KEYS: &[&str] = &["pcr", "require-tpm"];
+pub const KEYS: &[&str] = &["pcr", "require-tpm", "trust"];
 
 const HEADING: &str = "[seal] and below it: pcr = 13";
 const PCR: &str = "pcr = 13";
 
 impl Reader<'_> {
-    /// `pcr` and `require-tpm`.
-    pub(super) fn seal(&mut self, top: &Table) -> (Option<Said<u8>>, Option<Said<bool>>) {
-        let Some(value) = top.get("seal") else { return (None, None) };
+    /// The table `[seal]`.
+    pub(super) fn seal(&mut self, top: &Table) -> SealTable {
+        let Some(value) = top.get("seal") else { return SealTable::default() };
         let DeValue::Table(fields) = value.get_ref() else {
             self.wrong_type("seal", "a table", value, HEADING);
-            return (None, None);
+            return SealTable::default();
         };
         let table = Table { fields, at: value.span(), called: "[seal]" };
         self.only_known_keys(&table, KEYS);
         let pcr = table.get("pcr").and_then(|value| self.pcr(value));
         let require_tpm = table.get("require-tpm").and_then(|value| self.boolean("require-tpm", value));
-        (pcr, require_tpm)
+        SealTable { pcr, require_tpm, trusted: self.trusted(&table) }
     }
 
     fn pcr(&mut self, value: &Value) -> Option<Said<u8>> {

@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         return Document::default();
     }
     reader.only_known_keys(&top, KEYS);
-    let (seal_pcr, seal_require_tpm) = reader.seal(&top);
+    let seal = reader.seal(&top);
     Document {
         level: reader.word(&top, "level"),
         mode: reader.word(&top, "mode"),
@@ -43,8 +43,7 @@ pub(super) fn read(reader: &mut Reader, fields: &DeTable) -> Document {
         scopes: reader.scopes(&top),
         exceptions: reader.exceptions(&top),
         accepted: reader.accepted(&top),
-        seal_pcr,
-        seal_require_tpm,
+        seal,
     }
 }
 

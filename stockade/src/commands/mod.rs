@@ -24,6 +24,7 @@ pub mod residual;
 pub mod seal;
 pub mod seal_record;
 pub mod status;
+pub mod trust;
 pub mod version;
 pub mod watch;
 

@@ -11,7 +11,10 @@ use stockade_kernel::{
     enforce::SelfTest,
     seal::{Done, Options, seal},
 };
-use stockade_policy::model::{Clock, Exception};
+use stockade_policy::{
+    model::{Clock, Exception},
+    trusted::TrustedProgram,
+};
 use stockade_reasons::Level;
 
 use super::record;
@@ -36,8 +39,10 @@ pub struct Report {
     pub proven_by: Option<String>,
     /// Exceptions and grants that are sealed with it
     pub exceptions: Vec<String>,
-    /// Foreign programs that were trusted: id, name and tag
+    /// Foreign programs that were trusted by --trust: id, name and tag; the id alone of one that another guard hides
     pub trusted: Vec<String>,
+    /// What the policy trusts, loaded or not: name, kind, hook and tags
+    pub trusted_by_policy: Vec<String>,
     /// What is left open
     pub left_open: Vec<String>,
     /// Kernel hooks at which programs are held by the root cgroup
@@ -82,6 +87,17 @@ fn report(done: &Done) -> Report {
         })
         .collect();
     notices.extend(done.problems.iter().map(|problem| format!("the seal does not hold: {problem}")));
+    notices.extend(done.trusted_by_id.iter().map(|id| {
+        format!(
+            "program {id} is trusted as it is loaded now: another guard keeps its kind and tag from being looked at, and none of its kind \
+             and tag can be loaded again"
+        )
+    }));
+    notices.extend(done.trusted_without_hook.iter().map(|(name, hook)| {
+        format!(
+            "{name} is trusted on {hook}, which this kernel does not have: no program can be attached there"
+        )
+    }));
     if done.slot.audit == 1 {
         notices.push("the level is audited and not enforced: only what is refused by name is refused".into());
     }
@@ -112,12 +128,19 @@ fn report(done: &Done) -> Report {
             .trusted
             .iter()
             .map(|program| format!("{} {} {}", program.id, program.name, program.tag_words()))
+            .chain(done.trusted_by_id.iter().map(u32::to_string))
             .collect(),
+        trusted_by_policy: done.policy.seal.trusted.iter().map(by_policy).collect(),
         left_open: done.open.iter().map(ToString::to_string).collect(),
         hooks: done.hooks.iter().map(ToString::to_string).collect(),
         recorded: Vec::new(),
         notices,
     }
+}
+
+fn by_policy(program: &TrustedProgram) -> String {
+    let tags: Vec<_> = program.tags.iter().map(|tag| tag.value.to_string()).collect();
+    format!("{}: {}, {}", program.name.value, program.target(), tags.join(" "))
 }
 
 fn text(report: &Report) -> String {
@@ -137,7 +160,11 @@ fn text(report: &Report) -> String {
                 .to_owned(),
         }
     );
-    for (title, list) in [("excepted", &report.exceptions), ("trusted", &report.trusted)] {
+    for (title, list) in [
+        ("excepted", &report.exceptions),
+        ("trusted", &report.trusted),
+        ("trusted by the policy", &report.trusted_by_policy),
+    ] {
         if !list.is_empty() {
             let _ = writeln!(out, "  {title}: {}", list.join(", "));
         }

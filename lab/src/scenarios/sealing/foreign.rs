@@ -25,6 +25,8 @@ pub(super) enum Kind {
     CgroupSysctl,
     /// Looks at a function and changes nothing.
     Fentry,
+    /// An LSM program that gives out no descriptor of the program whose id is its number.
+    Guard,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::ModifyReturn => (26, 26, "security_locked_down", b"lab_modify", 0),
             Self::CgroupSysctl => (23, 18, "", b"lab_sysctl", 1),
             Self::Fentry => (26, 24, "security_locked_down", b"lab_fentry", 0),
+            Self::Guard => (29, 27, "bpf_lsm_bpf_prog", b"lab_guard", 0),
         }
     }
 
@@ -48,7 +51,7 @@ impl Kind {
     /// Its type in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup => "LSM",
+            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup | Self::Guard => "LSM",
             Self::ModifyReturn | Self::Fentry => "tracing",
             Self::CgroupSysctl => "cgroup sysctl",
         }
@@ -99,12 +102,16 @@ impl Foreign {
             name => btf::function(name)?.with_context(|| format!("this kernel has no {name}"))?,
         };
         let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
-        let program = [set(1, number.into()), set(0, answer), 0x95];
+        let program = if kind == Kind::Guard {
+            guard(number)?
+        } else {
+            vec![set(1, number.into()), set(0, answer), 0x95]
+        };
         let mut prog_name = [0; 16];
         prog_name[..name.len()].copy_from_slice(name);
         let attr = Attr {
             prog_type,
-            insn_cnt: 3,
+            insn_cnt: program.len().try_into().expect("a few instructions"),
             insns: program.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
             log: [0; 2],
@@ -158,6 +165,31 @@ impl Foreign {
         let attr = [number_of(cgroup.as_fd()), number_of(self.program.as_fd()), LSM_CGROUP, flags];
         bpf(call, &attr).map(drop)
     }
+}
+
+/// Instructions of a guard on the hook `bpf_prog`: EPERM for the program with this id, 0 for every other.
+fn guard(id: u32) -> Result<Vec<u64>> {
+    let offset = |owner, member| {
+        btf::offset(owner, member)?.with_context(|| format!("this kernel has no {owner}.{member}"))
+    };
+    let (aux, aux_id) = (offset("bpf_prog", "aux")?, offset("bpf_prog_aux", "id")?);
+    let load = |size: u64, (to, from): (u64, u64), offset: u32| {
+        size | to << 8 | from << 12 | u64::from(offset) << 16
+    };
+    const EIGHT_BYTES: u64 = 0x79;
+    const FOUR_BYTES: u64 = 0x61;
+    // r0 = 0; unless r1 == id, skip one instruction; r0 = -EPERM.
+    let set_r0 = |value: i32| u64::from(value.cast_unsigned()) << 32 | 0xb7;
+    let skip_unless = u64::from(id) << 32 | 1 << 16 | 1 << 8 | 0x55;
+    Ok(vec![
+        load(EIGHT_BYTES, (1, 1), 0),
+        load(EIGHT_BYTES, (1, 1), aux),
+        load(FOUR_BYTES, (1, 1), aux_id),
+        set_r0(0),
+        skip_unless,
+        set_r0(-libc::EPERM),
+        0x95,
+    ])
 }
 
 const PROG_LOAD: i64 = 5;

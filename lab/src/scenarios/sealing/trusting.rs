@@ -1,6 +1,12 @@
-//! A seal beside programs of others that an administrator trusts.
+//! A seal beside programs of others that an administrator trusts: by command, by the policy, and by id where a guard of another's hides
+//! them.
 
-use std::{fs::File, io};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::process::CommandExt,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,7 +19,7 @@ use stockade_kernel::host;
 
 use crate::{
     guest::Guest,
-    program::stockade,
+    program::{run, stockade},
     scenario::{Boot, Depends, Scenario},
 };
 
@@ -24,6 +30,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::SealedTrusting,
         depends: Depends::Series,
         run: trusting,
+    },
+    Scenario {
+        name: "seal: what the policy trusts is let in after the seal",
+        boot: Boot::SealedTrustingPolicy,
+        depends: Depends::Series,
+        run: trusting_policy,
+    },
+    Scenario {
+        name: "seal: a program that another guard hides is named and trusted by id",
+        boot: Boot::SealedHidden,
+        depends: Depends::Series,
+        run: hidden,
     },
 ];
 
@@ -76,6 +94,133 @@ fn trusting(_: &Guest) -> Result<()> {
     // What is attached to the root stays there.
     let gone = beside.detach_from(&root);
     ensure!(gone.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied), "{gone:?}");
+    ensure!(!mem_opens(), "/dev/mem opens");
+    Ok(())
+}
+
+fn refused(kind: Kind, number: u32) -> Result<()> {
+    let answer = Foreign::try_load(kind, number)?;
+    ensure!(
+        answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied),
+        "{kind:?} {number}: {answer:?}"
+    );
+    Ok(())
+}
+
+fn trusting_policy(_: &Guest) -> Result<()> {
+    const TRUST: &str = "/run/trust.toml";
+    lift_all()?;
+    let record = ["trust", "record", "--output", TRUST];
+    let mut nobody = Command::new("/bin/stockade");
+    run(nobody.args(record).uid(65534).gid(65534))?.exits(2)?.says("run this as root")?;
+    stockade(&["trust", "record"])?
+        .exits(0)?
+        .says("No program of others is loaded that a seal would keep out")?;
+
+    // Two versions of an agent, one after the other, as under two kernels.
+    let agent = Foreign::load(Kind::LsmCgroup, 31)?;
+    let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
+    let program = &report["programs"][0];
+    ensure!(
+        program["name"] == "lab_lsm_cgroup"
+            && program["kind"] == "lsm"
+            && program["hook"] == "locked_down"
+            && program["tag"] == agent.tag.as_str()
+            && program["about"].as_str().is_some_and(|about| about.starts_with("loaded by user 0, held by ")),
+        "{report:#}"
+    );
+    drop(agent);
+    let agent = Foreign::load(Kind::LsmCgroup, 32)?;
+    let sysctl = Foreign::load(Kind::CgroupSysctl, 33)?;
+    let answer = stockade(&record)?.exits(0)?;
+    says_all(answer, &["another tag: lab_lsm_cgroup", "new: lab_sysctl"])?;
+    let tags = [agent.tag.clone(), sysctl.tag.clone()];
+    drop((agent, sysctl));
+    let text = fs::read_to_string(TRUST)?;
+    ensure!(
+        tags.iter().all(|tag| text.contains(tag)) && text.matches("[[seal.trust]]").count() == 2,
+        "{text}"
+    );
+    stockade(&["trust", "record", "--output", "/run/no-such-folder/trust.toml"])?
+        .exits(2)?
+        .says("/run/no-such-folder/trust.toml")?;
+
+    let level = "/run/level.toml";
+    fs::write(level, "level = \"integrity\"\n")?;
+    stockade(&["enforce", "--policy", level, "--policy", TRUST])?.exits(0)?;
+    let answer = stockade(&["seal"])?.exits(0)?;
+    says_all(
+        answer,
+        &["trusted by the policy: lab_lsm_cgroup: lsm on locked_down", "lab_sysctl: cgroup-sysctl"],
+    )?;
+    verified(1)?;
+    stockade(&["trust", "record"])?.exits(2)?.says("sealed until it is rebooted")?;
+
+    // None was loaded when it was sealed.
+    let there = [
+        Foreign::load(Kind::LsmCgroup, 31)?,
+        Foreign::load(Kind::LsmCgroup, 32)?,
+        Foreign::load(Kind::CgroupSysctl, 33)?,
+    ];
+    there[0].attach_to(&File::open("/sys/fs/cgroup")?).context("attach to the root cgroup")?;
+    refused(Kind::LsmCgroup, 33)?;
+    refused(Kind::CgroupSysctl, 31)?;
+    ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
+    verified(1)?;
+    // Nobody is trusted later.
+    fs::write(TRUST, text.replace(&tags[0], "1111111111111111"))?;
+    stockade(&["enforce", "--policy", level, "--policy", TRUST])?
+        .exits(2)?
+        .says("the trusted program lab_lsm_cgroup: tags is ")?;
+    Ok(())
+}
+
+fn hidden(_: &Guest) -> Result<()> {
+    lift_all()?;
+    let unknown = Foreign::load(Kind::LsmCgroup, 41)?;
+    let proven = Foreign::load(Kind::LsmElsewhere, 42)?;
+    let _proven_link = proven.attach()?;
+    let guard = Foreign::load(Kind::Guard, unknown.id)?;
+    let other_guard = Foreign::load(Kind::Guard, proven.id)?;
+    let _guard_links = [guard.attach()?, other_guard.attach()?];
+
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    stockade(&["status"])?.exits(0)?;
+    let answer = stockade(&["residual"])?;
+    ensure!(
+        (answer.out.clone() + &answer.err).contains("a guard on BPF programs (lab_guard (program "),
+        "{} {}",
+        answer.out,
+        answer.err
+    );
+    let id = unknown.id.to_string();
+    let guards = format!("(lab_guard (program {}), lab_guard (program {}))", guard.id, other_guard.id);
+    let said = format!("program {id}: another guard on BPF programs {guards} refuses to let it be looked at");
+    stockade(&["trust", "record"])?.exits(1)?.says(&format!("Not recorded: {said}"))?;
+    let answer = stockade(&["seal"])?.exits(2)?;
+    ensure!(!answer.err.contains(&format!("program {}:", proven.id)), "{}", answer.err);
+    let holder = format!("({})", std::process::id());
+    says_all(answer, &[said, holder, format!("--trust {id}")])?;
+    enforced_unsealed()?;
+    stockade(&["seal", "--trust", &unknown.tag])?.exits(2)?.says("name them by id")?;
+
+    let mut trust = vec!["seal", "--json", "--trust", &id];
+    // On its hook is a guard of the seal. Since 6.12 it can only refuse more.
+    if !host::is_at_least(6, 12) {
+        trust.extend(["--trust", &guard.tag, "--trust", &other_guard.tag]);
+    }
+    let report = stockade(&trust)?.exits(0)?.json()?;
+    ensure!(texts(&report["trusted"]).contains(&id.as_str()), "{report:#}");
+    ensure!(report["verified"] == true, "{report:#}");
+    verified(1)?;
+    refused(Kind::LsmCgroup, 41)?;
+    let sealed = verified(1)?;
+    // What is hidden after the seal is let in by it and no fault of it.
+    let later = Foreign::load(Kind::LsmElsewhere, 43)?;
+    if host::is_at_least(6, 12) {
+        let _link = Foreign::load(Kind::Guard, later.id)?.attach()?;
+        verified(1).with_context(|| format!("before: {sealed:#}"))?;
+    }
     ensure!(!mem_opens(), "/dev/mem opens");
     Ok(())
 }

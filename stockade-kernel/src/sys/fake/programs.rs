@@ -17,6 +17,9 @@ use crate::{
     tables::bytes,
 };
 
+const TRACING_LINK: u32 = 2;
+const CGROUP_LINK: u32 = 3;
+
 impl Kernel {
     /// The programs for a duty that the root cgroup holds.
     pub(super) fn guards(&self, duty: Duty) -> impl Iterator<Item = &Program> {
@@ -79,6 +82,9 @@ impl Kernel {
 
     /// A process is about to get a descriptor of a program.
     fn guard_program(&mut self, id: u32, program: &Program) -> Result<(), i32> {
+        if self.hidden_by_others.contains(&id) {
+            return Err(libc::EPERM);
+        }
         let keepers = self.linked().filter_map(|(_, id)| self.program(id));
         let is_keeper = |program: &&Program| program.name == Duty::GuardMaking.shown();
         let kept = |seal: Seal| id != 0 && (seal.keeper == id || seal.programs.contains(&id));
@@ -281,8 +287,10 @@ impl Kernel {
             What::Link { program, attach_type, cgroup } => {
                 let mut words = [0u32; 32];
                 (words[1], words[2]) = (id, *program);
+                let hook = self.program(*program).map_or(0, |program| program.hook);
+                words[0] = if *cgroup == 0 { TRACING_LINK } else { CGROUP_LINK };
                 if *cgroup == 0 {
-                    words[4] = *attach_type;
+                    (words[4], words[6]) = (*attach_type, hook);
                 } else {
                     (words[4], words[6]) = (u32::try_from(*cgroup).expect("the root's"), *attach_type);
                 }
@@ -292,7 +300,8 @@ impl Kernel {
                 // SAFETY: the caller asks for a program with room for what is said of one.
                 let info = unsafe { &mut *(attr.long(8) as usize as *mut bpf_prog_info) };
                 (info.id, info.type_, info.tag) = (id, program.kind, program.tag);
-                (info.attach_btf_id, info.created_by_uid) = (program.hook, 0);
+                (info.attach_btf_id, info.attach_btf_obj_id) = (program.hook, u32::from(program.hook != 0));
+                info.created_by_uid = 0;
                 info.name = program.name.map(u8::cast_signed);
                 (info.xlated_prog_len, info.xlated_prog_insns) = (0, 0);
                 let room = info.nr_map_ids as usize;

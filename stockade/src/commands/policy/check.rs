@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
-    btf::KernelTypes,
+    btf::{self, KernelTypes},
     host::{self, SecureBoot},
 };
 use stockade_policy::{
@@ -130,6 +130,7 @@ fn argue(loaded: &Loaded, image: Option<&Path>) -> Result<check::Report> {
         now: Timestamp::now(),
         files: &files,
         cgroups: &|place: &Place| cgroups.as_ref().map(|cgroups| cgroups.named_by(place)),
+        function: &|name: &str| if this { btf::function(name).ok().map(|id| id.is_some()) } else { None },
         setting: &|name: &str| if this { setting(name) } else { Now::Unknown },
     };
     Ok(check::check(&loaded.policy, &machine))

@@ -48,7 +48,7 @@ pub struct Verdict {
 /// Something that is said otherwise.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Change {
-    /// host, scope, exception or accepted
+    /// host, scope, exception, trusted (a program under `[[seal.trust]]`) or accepted
     pub about: String,
     /// Its name; null for the host
     pub name: Option<String>,
@@ -105,6 +105,7 @@ fn change(change: diff::Change) -> Change {
         About::Host => ("host", None),
         About::Scope(name) => ("scope", Some(name)),
         About::Exception(name) => ("exception", Some(name)),
+        About::Trusted(name) => ("trusted", Some(name)),
         About::Accepted(name) => ("accepted", Some(name)),
     };
     let (key, from, to, effect) = (change.key, change.from, change.to, effect(change.effect).into());

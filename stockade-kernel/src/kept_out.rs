@@ -1,0 +1,146 @@
+/*!
+The loaded programs of others that a seal would keep out: what `stockade trust record` records. Nothing is changed and nothing attached.
+
+A seal has its own guard say which programs reach it. Here none is attached, so that the kind of attachment is taken from links and from
+the root cgroup. Where these do not tell, a program counts as one that reaches a seal.
+*/
+use std::path::Path;
+
+use stockade_common::{
+    Seal,
+    kinds::{self, Hook},
+};
+use stockade_policy::{
+    fragment::LoadedProgram,
+    trusted::{ProgramHook, ProgramKind, ProgramTag},
+};
+
+use crate::{
+    Error,
+    anchor::{self, Found, Root},
+    btf::{self, KernelTypes},
+    duty::{Duty, Sealing},
+    foreign::{Foreign, Others, held_by},
+    host, instructions,
+    links::{Links, on, refused_by},
+    object, pins, programs,
+    seal::first_guard,
+};
+
+/// The loaded programs of others that a seal would keep out.
+#[derive(Debug, Default)]
+pub struct KeptOut {
+    /// What can be recorded.
+    pub programs: Vec<(u32, LoadedProgram)>,
+    /// What cannot: id and why.
+    pub not_recorded: Vec<(u32, String)>,
+}
+
+/// Looks at every loaded program. Needs root and the kernel that a seal needs.
+///
+/// # Errors
+/// [`Error::NoPrivilege`] without root, [`Error::Sealed`] on a sealed machine, where the guard shows no program that it keeps out.
+pub fn look() -> Result<KeptOut, Error> {
+    if !host::is_root() {
+        return Err(Error::no_privilege("looking at the BPF programs of others"));
+    }
+    if !host::is_at_least(6, 0) {
+        return Err(Error::Request(
+            "this kernel is older than 6.0: it cannot be sealed, and does not tell which hook a program is attached to".into(),
+        ));
+    }
+    if let Found::Sealed(_) = anchor::look()? {
+        return Err(Error::Sealed {
+            what: "recording which programs to trust",
+            instead: "what a seal keeps out is not loaded any more: run it after the next boot, before the machine is sealed"
+                .into(),
+        });
+    }
+    let sealing = Sealing::look()?;
+    let mut seal = Seal { dialogue_hook: sealing.target(Duty::GuardCalls).hook(), ..Seal::NONE };
+    for (hook, duty) in seal.hooks.iter_mut().zip(Duty::SEALED) {
+        *hook = sealing.target(duty).hook();
+    }
+    if instructions::is_bounded(&KernelTypes::of_running_kernel()?)? {
+        seal.flags |= Seal::BOUNDED;
+    }
+    let (others, links) = (Others::look()?, Links::look());
+    let of_cgroup = Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP)).unwrap_or_default();
+    let mut found = KeptOut::default();
+    let mut kept = Vec::new();
+    for program in others.seen.into_iter().filter(|program| !is_ours(program)) {
+        let attach_type = match links.nature(program.id) {
+            Some(nature) => Some(nature.attach_type),
+            None => of_cgroup.contains(&program.id).then_some(kinds::ATTACH_LSM_CGROUP),
+        };
+        match reaches(&program, attach_type, &seal) {
+            Some(true) => kept.push(program),
+            Some(false) => {}
+            None => found.not_recorded.push((
+                program.id,
+                format!(
+                    "{}: no link attaches this tracing program, so that it cannot be told whether it modifies what a function returns",
+                    program.name
+                ),
+            )),
+        }
+    }
+    let hidden = others.hidden.into_iter().filter(|&id| !links.prove_harmless(id, &seal));
+    let refused = hidden.map(|id| (id, refused_by("another guard", &links)));
+    found.not_recorded.extend(refused.collect::<Vec<_>>());
+    record(kept, &mut found)?;
+    Ok(found)
+}
+
+/// Whether it is one of Stockade's: what is in force, or what a command left behind that was killed.
+fn is_ours(program: &Foreign) -> bool {
+    let pinned = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
+    let mut pinned = pinned.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program));
+    let tagged = || object::tags().is_ok_and(|tags| tags.iter().any(|(_, tag)| *tag == program.tag));
+    let first_guard = programs::text(&first_guard::NAME);
+    pinned.any(|id| id == program.id) || tagged() || program.name == first_guard
+}
+
+/// Whether a program could answer in the place of a seal's; none where that cannot be told.
+fn reaches(program: &Foreign, attach_type: Option<u32>, seal: &Seal) -> Option<bool> {
+    let hook = on(seal, program.hook);
+    match program.number {
+        kinds::TRACING => attach_type.map(|attach_type| attach_type == kinds::ATTACH_MODIFY_RETURN),
+        kinds::LSM => Some(match attach_type {
+            Some(attach_type) => kinds::reaches_us(kinds::LSM, attach_type, hook, seal.flags),
+            None => hook != Hook::Another,
+        }),
+        _ => Some(true),
+    }
+}
+
+/// Adds them, with their hooks by name.
+fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
+    let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
+    let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
+    let names = btf::function_names(&hooks)?;
+    let holds = programs::holds(&ids, &[Path::new(pins::BPFFS).to_owned()]);
+    for (program, function) in kept.into_iter().zip(names) {
+        let (kind, hook) = match (program.number, function) {
+            (kinds::EXT, _) => (ProgramKind::Ext, Some(ProgramHook::Number(program.hook))),
+            (kinds::CGROUP_SYSCTL, _) => (ProgramKind::CgroupSysctl, None),
+            (kinds::LSM, Some(function)) if function.starts_with("bpf_lsm_") => {
+                let name = function.trim_start_matches("bpf_lsm_").to_owned();
+                (ProgramKind::Lsm, Some(ProgramHook::Name(name)))
+            }
+            (kinds::TRACING, Some(function)) if program.is_on_kernel() => {
+                (ProgramKind::ModifyReturn, Some(ProgramHook::Name(function)))
+            }
+            _ => {
+                let why =
+                    format!("{}: what it is attached to has no name in the kernel's types", program.name);
+                found.not_recorded.push((program.id, why));
+                continue;
+            }
+        };
+        let about = format!("loaded by user {}, held by {}", program.uid, held_by(program.id, &holds));
+        let tag = ProgramTag(program.tag);
+        found.programs.push((program.id, LoadedProgram { name: program.name, kind, hook, tag, about }));
+    }
+    Ok(())
+}

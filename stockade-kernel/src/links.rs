@@ -1,0 +1,137 @@
+/*!
+What links say of the programs that they attach. A guard on BPF programs can refuse a descriptor of a program and not the one of
+its link, and the link tells kind and hook.
+*/
+use std::os::fd::AsFd;
+
+use stockade_common::{
+    Seal,
+    kinds::{self, Hook},
+};
+
+use crate::{
+    btf, programs,
+    sys::{self, LinkInfo},
+};
+
+/// `BPF_LINK_TYPE_TRACING`: attaches LSM programs, programs on functions, and those that replace a function of another program.
+const TRACING_LINK: u32 = 2;
+/// `BPF_LINK_TYPE_CGROUP`
+const CGROUP_LINK: u32 = 3;
+
+/// Every link that this process may look at.
+pub(crate) struct Links(Vec<LinkInfo>);
+
+/// What a program is, as a link tells it. Both are decided when a program is loaded, and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nature {
+    /// Of the kinds that can reach ours: one of `enum bpf_prog_type`. None for another kind.
+    pub kind: Option<u32>,
+    /// One of `enum bpf_attach_type`.
+    pub attach_type: u32,
+    /// The BTF id of what it is attached to; none where the link does not tell.
+    pub hook: Option<u32>,
+}
+
+impl Nature {
+    fn of(link: &LinkInfo) -> Self {
+        match link.kind {
+            TRACING_LINK => {
+                let kind = match link.attach_type {
+                    kinds::ATTACH_LSM => kinds::LSM,
+                    // Such a program has no attach type.
+                    0 => kinds::EXT,
+                    _ => kinds::TRACING,
+                };
+                Self { kind: Some(kind), attach_type: link.attach_type, hook: Some(link.target) }
+            }
+            CGROUP_LINK => {
+                let kind = match link.target {
+                    kinds::ATTACH_CGROUP_SYSCTL => Some(kinds::CGROUP_SYSCTL),
+                    kinds::ATTACH_LSM_CGROUP => Some(kinds::LSM),
+                    _ => None,
+                };
+                Self { kind, attach_type: link.target, hook: None }
+            }
+            // The kernel attaches none of the kinds that can reach ours by other links.
+            _ => Self { kind: None, attach_type: 0, hook: None },
+        }
+    }
+
+    /// Whether such a program could answer in the place of one of this seal's. Where the hook is not told, as if it was the worst.
+    fn reaches(self, seal: &Seal) -> bool {
+        let Some(kind) = self.kind else { return false };
+        let hook = self.hook.map_or(Hook::Dialogue, |hook| on(seal, hook));
+        kinds::reaches_us(kind, self.attach_type, hook, seal.flags)
+    }
+}
+
+/// Whose hook this is.
+pub(crate) fn on(seal: &Seal, hook: u32) -> Hook {
+    if hook == seal.dialogue_hook {
+        Hook::Dialogue
+    } else if seal.hooks.contains(&hook) {
+        Hook::Ours
+    } else {
+        Hook::Another
+    }
+}
+
+impl Links {
+    /// Looks at all of them. What cannot be asked is left out: nothing is concluded from a link that is missing.
+    pub fn look() -> Self {
+        let mut links = Vec::new();
+        let mut id = 0;
+        while let Ok(Some(next)) = sys::next_link(id) {
+            id = next;
+            links.extend(sys::link_by_id(id).and_then(|link| sys::link_info(link.as_fd())));
+        }
+        Self(links)
+    }
+
+    /// What a program is, where a link attaches it.
+    pub fn nature(&self, program: u32) -> Option<Nature> {
+        self.0.iter().find(|link| link.program == program).map(Nature::of)
+    }
+
+    /// Whether a link proves that a program cannot answer in the place of one of this seal's.
+    pub fn prove_harmless(&self, program: u32, seal: &Seal) -> bool {
+        self.nature(program).is_some_and(|nature| !nature.reaches(seal))
+    }
+
+    /// The guards of others on BPF programs, LSM programs that links attach to the hooks `bpf_prog` and `bpf`, in words; empty where none
+    /// can be seen.
+    fn guards_in_words(&self) -> String {
+        let hooks = ["bpf_lsm_bpf_prog", "bpf_lsm_bpf"].map(|name| (btf::FUNC, name));
+        let hooks = btf::ids(&hooks).unwrap_or_default();
+        let mut seen: Vec<u32> = Vec::new();
+        let mut words = String::new();
+        for link in &self.0 {
+            let (id, nature) = (link.program, Nature::of(link));
+            let is_guard =
+                nature.kind == Some(kinds::LSM) && nature.hook.is_some() && hooks.contains(&nature.hook);
+            if !is_guard || seen.contains(&id) {
+                continue;
+            }
+            if !seen.is_empty() {
+                words.push_str(", ");
+            }
+            seen.push(id);
+            match programs::name(id) {
+                Some(name) if !name.is_empty() => words += &format!("{name} (program {id})"),
+                _ => words += &format!("program {id}, whose name it refuses as well"),
+            }
+        }
+        words
+    }
+}
+
+/// The sentence on a program of which a guard refuses a descriptor, as far as it can be seen which guard that is. `a_guard` is `a guard`, or
+/// `another guard` where it is none of ours.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused_by(a_guard: &str, links: &Links) -> String {
+    let guards = links.guards_in_words();
+    let who = if guards.is_empty() { String::new() } else { format!(" ({guards})") };
+    format!("{a_guard} on BPF programs{who} refuses to let it be looked at")
+}
