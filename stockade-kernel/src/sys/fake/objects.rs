@@ -90,6 +90,8 @@ pub(crate) struct Kernel {
     pub under_way: Vec<(u32, Words, Table)>,
     /// Moves with every change that a decision could see.
     pub changes: u64,
+    /// Reasons for which this kernel does not ask its security modules: requests go through.
+    pub unasked: BTreeSet<u32>,
 }
 
 impl Kernel {
@@ -103,6 +105,7 @@ impl Kernel {
             lockdown_hook,
             under_way: Vec::new(),
             changes: 0,
+            unasked: BTreeSet::new(),
         }
     }
 
@@ -122,6 +125,7 @@ impl Kernel {
         let mut copy = Self {
             newest: self.newest,
             root_cgroup: self.root_cgroup.clone(),
+            unasked: self.unasked.clone(),
             ..Self::new(root, self.lockdown_hook)
         };
         let moved: Vec<(u64, u64)> = ids(self).into_iter().zip(ids(&copy)).collect();
