@@ -11,6 +11,7 @@ What this kernel really defends: each defence is asked for, tried where that is 
 | `mandatory.rs` | which module for mandatory access control decides here |
 | `runner.rs` | every check in a child of its own, with a limit |
 | `child.rs` | children: of the runner, and of checks that try what could end a process |
+| `proof.rs` | the doors of stockade-probe, for the proof of a seal |
 | `nobody.rs` | what a child of a check gives up to be like every user |
 
 A check reports each of its findings once. What it did not report when it ended, died or was stopped is unknown, with the reason: the
@@ -36,6 +37,7 @@ mod mandatory;
 mod modprobe;
 pub mod nobody;
 pub mod processes;
+pub mod proof;
 pub mod runner;
 pub mod system;
 pub mod text;

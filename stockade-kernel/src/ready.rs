@@ -1,7 +1,7 @@
 /*!
 A policy made ready for this machine: compiled, its programs looked up, described; and which programs of ours it needs.
 */
-use stockade_common::Slot;
+use stockade_common::{Sets, Slot};
 use stockade_policy::{
     compile::{CompileError, Tables, compile},
     finder::Finder,
@@ -112,9 +112,17 @@ impl Ready {
 
     /// What is watched where this process is.
     pub fn watched_here(&self) -> u64 {
-        let finder = Finder::new(&self.tables.places);
-        let here = cgroups::own().and_then(|path| finder.nearest(&path));
-        here.map_or(self.slot.words.watched, |sets| sets.watched)
+        self.here().map_or(self.slot.words.watched, |sets| sets.watched)
+    }
+
+    /// What is refused where this process is, exceptions aside.
+    pub fn refused_here(&self) -> u64 {
+        self.here().map_or(self.slot.words.deny, |sets| sets.deny)
+    }
+
+    /// What the place decides that this process is in.
+    fn here(&self) -> Option<Sets> {
+        Finder::new(&self.tables.places).nearest(&cgroups::own()?)
     }
 
     /// Writes tables and description under this generation.

@@ -38,7 +38,10 @@ use stockade_policy::{
 };
 use stockade_reasons::Level;
 
-pub use proof::problems;
+pub use proof::{
+    prove,
+    reasons::{Cause, Conclusion, Knock, Knocked, Proof, Untried},
+};
 pub(crate) use {addition::add, proof::proof};
 
 use self::{

@@ -44,7 +44,12 @@ fn failed(error: std::io::Error) -> Error {
 
 /// One of the things that a seal tells. `T` is plain data, for which any bytes are a value.
 fn read<T: Copy, K>(what: u32, key: &K) -> Result<Option<T>, Error> {
-    let Some(bytes) = told(what, key, size_of::<T>()).map_err(failed)? else { return Ok(None) };
+    read_at(what, key, 0)
+}
+
+/// A part of one of the things that a seal tells, which begins at this byte.
+fn read_at<T: Copy, K>(what: u32, key: &K, at: usize) -> Result<Option<T>, Error> {
+    let Some(bytes) = told(what, key, at..at + size_of::<T>()).map_err(failed)? else { return Ok(None) };
     assert_eq!(bytes.len(), size_of::<T>(), "as many as were asked for");
     // SAFETY: of its size, and the caller asks for plain data.
     Ok(Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }))
@@ -99,6 +104,16 @@ impl Sealed {
             Some(Answer::Nothing) => Ok(Counted::NotSince),
             other => Err(Error::Object(format!("the seal answers {other:?} to what it saw"))),
         }
+    }
+
+    /// How many requests the seal has decided that it does not simply allow. Each byte is asked for: two readings are equal
+    /// where the seal decided nothing in between, and tell no more than that where it did.
+    ///
+    /// # Errors
+    /// Whatever keeps from asking, and [`Error::Request`] where the seal does not answer.
+    pub fn heard() -> Result<u64, Error> {
+        read_at(dialogue::ADDED, &(), std::mem::offset_of!(Added, heard))?
+            .ok_or_else(|| Error::Request("the seal does not answer any more".into()))
     }
 
     /// The policy that was sealed.

@@ -49,7 +49,7 @@ pub(crate) fn run(
     let mut native_first = false;
     for (enum_name, knock) in DOORS {
         let Some(number) = types.number(enum_name) else { continue };
-        if native == Level::Confidentiality || (native == Level::Integrity && types.is_integrity(number)) {
+        if is_refused_natively(types, number, native) {
             native_first = true;
             continue;
         }
@@ -86,6 +86,11 @@ pub(crate) fn run(
         return Ok(SelfTest::Passed { reason: id.into() });
     }
     Ok(if native_first { SelfTest::NativeRefusesFirst } else { SelfTest::NothingToTest })
+}
+
+/// Whether the kernel's own lockdown refuses a reason, so that no program is asked for it.
+pub(crate) fn is_refused_natively(types: &KernelTypes, number: u32, native: Level) -> bool {
+    native == Level::Confidentiality || native == Level::Integrity && types.is_integrity(number)
 }
 
 /// What a program has counted.

@@ -11,11 +11,14 @@ pub(crate) fn open(path: &Path) -> Outcome {
     Outcome::from_result(&format!("open {}", path.display()), File::open(path))
 }
 
-/// Writes a value to an attribute in one write. The caller has just read that value from it.
-pub(crate) fn write_back(path: &Path, value: &str) -> Outcome {
-    let written =
-        OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
-    Outcome::from_result(&format!("write {}", path.display()), written)
+/// Writes a word to an attribute that takes no such value. For attributes where lockdown is asked before the value is looked at: EPERM
+/// is a refusal, EINVAL comes after the check, and the attribute keeps its value.
+pub(crate) fn write_nonsense(path: &Path) -> Outcome {
+    let tried = format!("write {}", path.display());
+    match OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(b"stockade-probe")) {
+        Ok(()) => Outcome::failed(format!("{tried}: the kernel takes any word")),
+        Err(error) => Outcome::from_error_past(&tried, &error, libc::EINVAL),
+    }
 }
 
 /// The trimmed text of a file; none if it cannot be read.

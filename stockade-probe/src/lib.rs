@@ -49,11 +49,21 @@ pub struct Door {
     probe: Probe,
 }
 
+/// What an attempt at a door changes where nothing refuses it. The proof of a seal tries the doors without an effect alone: it runs often,
+/// beside anything else that happens on the machine, and where the seal is broken nothing refuses.
+#[derive(Debug)]
+enum Effect {
+    /// Nothing: the argument for it.
+    None(&'static str),
+    /// This.
+    Some(&'static str),
+}
+
 /// What there is to do at a door.
 #[derive(Debug)]
 enum Probe {
     /// Run this in a child process, which must be root and hold this capability.
-    Run(Option<Capability>, fn() -> Outcome),
+    Run(Option<Capability>, fn() -> Outcome, Effect),
     /// Never try: here is why.
     Never(&'static str),
     /// Never try, and say that the door is absent where this path is missing.
@@ -80,22 +90,48 @@ const TABLE: &[Door] = &[
         "load an empty unsigned module",
         Some(privilege::SYS_MODULE),
         modules::load_zeros,
+        Effect::None("zeros are no ELF file, so nothing is loaded whoever lets them through"),
     ),
-    run("dev-mem", "open /dev/mem", Some(privilege::SYS_RAWIO), memory::open_mem),
-    run("dev-mem", "open /dev/port", Some(privilege::SYS_RAWIO), memory::open_port),
-    run("efi-test", "open /dev/efi_test", Some(privilege::SYS_ADMIN), efi::open_test),
-    run("kexec", "kexec_load with invalid flags", Some(privilege::SYS_BOOT), kexec::load_nothing),
-    run("hibernation", "write the current mode to /sys/power/disk", None, power::write_mode),
+    run("dev-mem", "open /dev/mem", Some(privilege::SYS_RAWIO), memory::open_mem, Effect::None(OPENED)),
+    run("dev-mem", "open /dev/port", Some(privilege::SYS_RAWIO), memory::open_port, Effect::None(OPENED)),
+    run("efi-test", "open /dev/efi_test", Some(privilege::SYS_ADMIN), efi::open_test, Effect::None(OPENED)),
+    run(
+        "kexec",
+        "kexec_load with invalid flags",
+        Some(privilege::SYS_BOOT),
+        kexec::load_nothing,
+        Effect::None("the kernel rejects the flags before it looks at an image"),
+    ),
+    run(
+        "hibernation",
+        "write an unknown mode to /sys/power/disk",
+        None,
+        power::write_no_mode,
+        Effect::None("the kernel rejects the word and keeps its mode"),
+    ),
     run(
         "pci-access",
         "write a vendor id back to PCI config space",
         Some(privilege::SYS_ADMIN),
         pci::write_vendor,
+        Effect::Some("it writes to a register of a device, and wakes a device that is suspended"),
     ),
-    run("pci-access", "ioctl PCIIOC_CONTROLLER", None, pci::ask_controller),
-    run("ioport", "ioperm of port 0x80", Some(privilege::SYS_RAWIO), ports::ioperm),
-    run("ioport", "iopl level 3", Some(privilege::SYS_RAWIO), ports::iopl),
-    run("msr", "zero-length write to /dev/cpu/0/msr", Some(privilege::SYS_RAWIO), ports::write_msr),
+    run(
+        "pci-access",
+        "ioctl PCIIOC_CONTROLLER",
+        None,
+        pci::ask_controller,
+        Effect::None("the command asks for a number that the kernel has in memory"),
+    ),
+    run("ioport", "ioperm of port 0x80", Some(privilege::SYS_RAWIO), ports::ioperm, Effect::None(GRANTED)),
+    run("ioport", "iopl level 3", Some(privilege::SYS_RAWIO), ports::iopl, Effect::None(GRANTED)),
+    run(
+        "msr",
+        "zero-length write to /dev/cpu/0/msr",
+        Some(privilege::SYS_RAWIO),
+        ports::write_msr,
+        Effect::None("no byte is written, so no register is"),
+    ),
     Door {
         reason: "acpi-tables",
         name: "install an ACPI table",
@@ -128,15 +164,29 @@ const TABLE: &[Door] = &[
         "give a serial port an impossible interrupt",
         Some(privilege::SYS_ADMIN),
         serial::set_irq,
+        Effect::Some("opening a serial port raises its modem lines for a moment"),
     ),
-    run("module-parameters", "write share_irqs of 8250 back", None, modules::write_share_irqs),
+    run(
+        "module-parameters",
+        "write a word to share_irqs of 8250",
+        None,
+        modules::write_share_irqs,
+        Effect::None("the parameter is a number, so the kernel rejects the word and keeps the value"),
+    ),
     never("mmiotrace", "trace memory-mapped I/O", "only the kernel's own test module comes here"),
-    run("debugfs", "open sched/verbose in debugfs", Some(privilege::SYS_ADMIN), tracing::open_debugfs),
+    run(
+        "debugfs",
+        "open sched/verbose in debugfs",
+        Some(privilege::SYS_ADMIN),
+        tracing::open_debugfs,
+        Effect::None(OPENED),
+    ),
     run(
         "debugfs",
         "set the mode of a debugfs file to what it is",
         Some(privilege::SYS_ADMIN),
         tracing::chmod_debugfs,
+        Effect::Some("the file gets a new change time"),
     ),
     Door {
         reason: "xmon-wr",
@@ -148,6 +198,7 @@ const TABLE: &[Door] = &[
         "load a program with bpf_probe_write_user",
         Some(privilege::SYS_ADMIN),
         bpf::write_user,
+        Effect::None(LOADED),
     ),
     never("dbg-write-kernel", "write kernel memory through kgdb", DEBUGGER),
     Door {
@@ -168,25 +219,55 @@ const TABLE: &[Door] = &[
             why: "it is asked once, when the driver starts, and nothing can ask it again",
         },
     },
-    run("kcore", "open /proc/kcore", Some(privilege::SYS_RAWIO), memory::open_kcore),
-    run("kprobes", "perf event on a kprobe of vfs_fsync", Some(privilege::SYS_ADMIN), perf::kprobe),
+    run("kcore", "open /proc/kcore", Some(privilege::SYS_RAWIO), memory::open_kcore, Effect::None(OPENED)),
+    run(
+        "kprobes",
+        "perf event on a kprobe where no code is",
+        Some(privilege::SYS_ADMIN),
+        perf::kprobe,
+        Effect::None("the kernel rejects the address, so no kprobe is placed"),
+    ),
     run(
         "bpf-read-kernel",
         "load a program with bpf_probe_read_kernel",
         Some(privilege::SYS_ADMIN),
         bpf::read_kernel,
+        Effect::None(LOADED),
     ),
     never("dbg-read-kernel", "read kernel memory through kgdb", DEBUGGER),
-    run("perf", "perf event that samples interrupted registers", Some(privilege::SYS_ADMIN), perf::registers),
-    run("tracefs", "open tracing_on in tracefs", Some(privilege::SYS_ADMIN), tracing::open_tracefs),
+    run(
+        "perf",
+        "perf event that samples interrupted registers",
+        Some(privilege::SYS_ADMIN),
+        perf::registers,
+        Effect::None("the event is disabled and of the probe's own process, and closed at once"),
+    ),
+    run(
+        "tracefs",
+        "open tracing_on in tracefs",
+        Some(privilege::SYS_ADMIN),
+        tracing::open_tracefs,
+        Effect::None(OPENED),
+    ),
     Door {
         reason: "xmon-rw",
         name: "read and write through xmon",
         probe: Probe::NeverWhere { path: XMON, absent: XMON_ABSENT, why: DEBUGGER },
     },
-    run("xfrm-secret", "read the key of an IPsec association", Some(privilege::NET_ADMIN), network::read_sa),
+    run(
+        "xfrm-secret",
+        "read the key of an IPsec association",
+        Some(privilege::NET_ADMIN),
+        network::read_sa,
+        Effect::Some(
+            "a network namespace and an IPsec association are made, which can load a cipher's module",
+        ),
+    ),
 ];
 
+const OPENED: &str = "the file is opened read-only and closed; nothing is read, and opening loads no module";
+const GRANTED: &str = "the right is the probe's own process's, which ends without using it";
+const LOADED: &str = "the program is attached to nothing, so it never runs, and is closed at once";
 const DEBUGGER: &str = "the kernel debugger stops every CPU and waits at its console";
 const XMON: &str = "/proc/powerpc";
 const XMON_ABSENT: &str = "only powerpc kernels have the xmon debugger";
@@ -196,8 +277,9 @@ const fn run(
     name: &'static str,
     needs: Option<Capability>,
     probe: fn() -> Outcome,
+    effect: Effect,
 ) -> Door {
-    Door { reason, name, probe: Probe::Run(needs, probe) }
+    Door { reason, name, probe: Probe::Run(needs, probe, effect) }
 }
 
 const fn never(reason: &'static str, name: &'static str, why: &'static str) -> Door {
@@ -221,7 +303,50 @@ pub fn knock_all() -> Vec<Finding> {
     TABLE.iter().map(Door::knock).collect()
 }
 
+/// The name of the process that knocks for the proof of a seal, in events and in /proc: 15 bytes at most. It proves nothing, since
+/// every process may give itself this name.
+pub const PROOF_COMM: &str = "stockade-proof";
+
+/// Tries one reason for the proof of a seal: the first of its doors that is there and that can be tried without an effect, also where
+/// nothing refuses. [`Answer::Absent`] says that there is none here, [`Answer::Never`] that each has an effect. None for an id that
+/// has no door.
+#[must_use]
+pub fn knock_without_effect(reason_id: &str) -> Option<Finding> {
+    let mut last = None;
+    for door in doors_of(reason_id) {
+        let found = door.without_effect();
+        match found.answer {
+            Answer::Absent(_) => last = Some(found),
+            Answer::Never(_) => last = last.or(Some(found)),
+            _ => return Some(found),
+        }
+    }
+    last
+}
+
 impl Door {
+    /// Why an attempt at this door changes nothing, also where nothing refuses it; none where it would, and where it is never tried.
+    #[must_use]
+    pub fn without_effect_because(&self) -> Option<&'static str> {
+        match self.probe {
+            Probe::Run(_, _, Effect::None(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Tries this door if that has no effect.
+    fn without_effect(&self) -> Finding {
+        let Outcome { answer, errno } = match &self.probe {
+            Probe::Run(needs, probe, Effect::None(_)) => self::knock(*needs, || {
+                name_process();
+                probe()
+            }),
+            Probe::Run(.., Effect::Some(what)) => Outcome::never(what),
+            Probe::Never(_) | Probe::NeverWhere { .. } => return self.knock(),
+        };
+        Finding { reason: self.reason, door: self.name, answer, errno }
+    }
+
     /// Tries this door once.
     ///
     /// The probe runs in a forked child, so what it opens, mounts or is granted ends with it. The child is killed when it
@@ -230,10 +355,7 @@ impl Door {
     #[must_use]
     pub fn knock(&self) -> Finding {
         let Outcome { answer, errno } = match &self.probe {
-            Probe::Run(needs, probe) => match privilege::lacking(*needs) {
-                Some(what) => Outcome::needs_root(what),
-                None => child::run(LIMIT, probe),
-            },
+            Probe::Run(needs, probe, _) => self::knock(*needs, probe),
             Probe::Never(why) => Outcome::never(why),
             Probe::NeverWhere { path, absent, why } => {
                 if Path::new(path).exists() {
@@ -245,6 +367,21 @@ impl Door {
         };
         Finding { reason: self.reason, door: self.name, answer, errno }
     }
+}
+
+/// Runs a probe in a child, if the caller may.
+fn knock(needs: Option<Capability>, probe: impl FnOnce() -> Outcome) -> Outcome {
+    match privilege::lacking(needs) {
+        Some(what) => Outcome::needs_root(what),
+        None => child::run(LIMIT, probe),
+    }
+}
+
+/// Gives this process the name of those that knock for a proof.
+fn name_process() {
+    let name = std::ffi::CString::new(PROOF_COMM).expect("it has no zero byte");
+    // SAFETY: reads a terminated string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 #[cfg(test)]
@@ -287,6 +424,30 @@ mod tests {
             let reason = stockade_reasons::by_id(door.reason).expect("a test above says so");
             assert_eq!(runs, matches!(reason.probe, stockade_reasons::Probe::How(_)), "{}", door.name);
         }
+    }
+
+    #[test]
+    fn a_proof_tries_what_has_no_effect_and_nothing_else() {
+        for door in doors() {
+            if door.without_effect_because().is_some() {
+                continue;
+            }
+            let answer = door.without_effect().answer;
+            assert!(matches!(answer, Answer::Never(_) | Answer::Absent(_)), "{}: {answer:?}", door.name);
+        }
+        assert!(matches!(knock_without_effect("tiocsserial").unwrap().answer, Answer::Never(_)));
+        assert!(matches!(knock_without_effect("xfrm-secret").unwrap().answer, Answer::Never(_)));
+        assert_eq!(knock_without_effect("no-such-reason"), None);
+    }
+
+    #[test]
+    fn the_process_that_knocks_for_a_proof_has_a_name_of_its_own() {
+        assert!(PROOF_COMM.len() <= 15, "the kernel keeps 15 bytes");
+        let named = child::run(LIMIT, || {
+            name_process();
+            Outcome::absent(file::text("/proc/self/comm").unwrap_or_default())
+        });
+        assert_eq!(named.answer, Answer::Absent(PROOF_COMM.into()));
     }
 
     #[test]

@@ -30,16 +30,13 @@ pub(crate) fn load_zeros() -> Outcome {
     }
 }
 
-/// Writes the value of 8250's `share_irqs` back. It is one of the parameters declared with
-/// `module_param_hw`, for which `param_check_unsafe()` in `kernel/params.c` asks; writing the value it has
-/// changes nothing. EPERM has no other cause for a file that root may write.
+/// Writes a word to 8250's `share_irqs`, which is a number. It is one of the parameters declared with `module_param_hw`, for which
+/// `param_check_unsafe()` in `kernel/params.c` asks before the value is read: EPERM is a refusal and has no other cause for a file that
+/// root may write; EINVAL comes after the check, and the parameter keeps its value.
 pub(crate) fn write_share_irqs() -> Outcome {
-    let found = ["8250", "8250_core"].into_iter().find_map(|module| {
-        let path = format!("/sys/module/{module}/parameters/share_irqs");
-        file::text(&path).map(|value| (path, value))
-    });
-    match found {
-        Some((path, value)) => file::write_back(Path::new(&path), &value),
+    let paths = ["8250", "8250_core"].map(|module| format!("/sys/module/{module}/parameters/share_irqs"));
+    match paths.iter().map(Path::new).find(|path| path.exists()) {
+        Some(path) => file::write_nonsense(path),
         None => Outcome::absent("this kernel has no 8250 serial driver, whose parameter is the probe"),
     }
 }

@@ -42,18 +42,25 @@ const PERF_TYPE_SOFTWARE: u32 = 1;
 const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
 const PERF_SAMPLE_REGS_INTR: u64 = 1 << 18;
 
-/// Opens a disabled perf event on a kprobe of `vfs_fsync`, for this child alone, and closes it; the probe
-/// goes with it. `__register_trace_kprobe()` in `kernel/trace/trace_kprobe.c` asks.
+/// An address of user space, where no kernel code is.
+const NO_CODE: u64 = 1;
+
+/// Asks for a disabled perf event on a kprobe at an address where no code is. `__register_trace_kprobe()` in
+/// `kernel/trace/trace_kprobe.c` asks: EPERM is a refusal; ENOENT or EINVAL is what `register_kprobe()` says of the address after that,
+/// and no kprobe is placed.
 pub(crate) fn kprobe() -> Outcome {
     let Some(kind) =
         file::text("/sys/bus/event_source/devices/kprobe/type").and_then(|kind| kind.parse().ok())
     else {
         return Outcome::absent("this kernel offers no kprobes to perf");
     };
-    let function = c"vfs_fsync";
-    let attr =
-        Attr { kind, size: SIZE, flags: DISABLED, config1: function.as_ptr() as u64, ..Attr::default() };
-    Outcome::from_result("perf event on a kprobe of vfs_fsync", open(&attr))
+    let attr = Attr { kind, size: SIZE, flags: DISABLED, config2: NO_CODE, ..Attr::default() };
+    let tried = "perf event on a kprobe where no code is";
+    match open(&attr) {
+        Ok(_) => Outcome::failed(format!("{tried}: the kernel placed it")),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Outcome::free().with(&error),
+        Err(error) => Outcome::from_error_past(tried, &error, libc::EINVAL),
+    }
 }
 
 /// Opens a disabled software clock event, for this child alone, that would sample one register of the
@@ -76,7 +83,7 @@ pub(crate) fn registers() -> Outcome {
 /// Opens an event on the calling process, on any CPU.
 fn open(attr: &Attr) -> io::Result<OwnedFd> {
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    // SAFETY: the kernel reads `size` bytes of `attr`, and a terminated name where `config1` points to one.
+    // SAFETY: the kernel reads `size` bytes of `attr`, which points at nothing.
     let fd = check(unsafe {
         libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(attr), 0, -1, -1, PERF_FLAG_FD_CLOEXEC)
     })?;

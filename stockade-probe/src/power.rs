@@ -7,35 +7,23 @@ use crate::file;
 
 const DISK: &str = "/sys/power/disk";
 
-/// Writes the current hibernation mode back to /sys/power/disk, which changes nothing; what would
-/// hibernate, `disk` in /sys/power/state, is never written. `disk_store()` in `kernel/power/hibernate.c`
-/// asks and answers EPERM; `disk_show()` asks too and shows `[disabled]`.
+/// Writes a word to /sys/power/disk that is no mode of hibernation. `disk_store()` in `kernel/power/hibernate.c` asks first: EPERM
+/// is a refusal; EINVAL comes after the check, and the mode stays as it is. `disk` is never written to /sys/power/state, which would
+/// hibernate.
 ///
-/// The kernel shows the same `[disabled]` for `nohibernate` on the command line, which is looked for, and
+/// The kernel answers the same EPERM for `nohibernate` on the command line, which is looked for, and
 /// while secret memory (`memfd_secret`) or volatile CXL memory is in use, which cannot be told apart.
-pub(crate) fn write_mode() -> Outcome {
-    let Some(modes) = file::text(DISK) else {
+pub(crate) fn write_no_mode() -> Outcome {
+    if !Path::new(DISK).exists() {
         return Outcome::absent("this kernel has no /sys/power/disk: hibernation is not built in");
-    };
-    let Some(current) = current_mode(&modes) else {
-        return Outcome::failed(format!("{DISK} shows no current mode: {modes}"));
-    };
-    let outcome = if current == "disabled" {
-        Outcome::refused(libc::EPERM)
-    } else {
-        file::write_back(Path::new(DISK), current)
-    };
+    }
+    let outcome = file::write_nonsense(Path::new(DISK));
     if outcome.answer == crate::Answer::Refused
         && file::text("/proc/cmdline").is_some_and(|line| turned_off(&line))
     {
         return Outcome::absent("hibernation is turned off on the kernel command line");
     }
     outcome
-}
-
-/// The mode in brackets.
-fn current_mode(modes: &str) -> Option<&str> {
-    modes.split_whitespace().find_map(|mode| mode.strip_prefix('[')?.strip_suffix(']'))
 }
 
 fn turned_off(command_line: &str) -> bool {
@@ -45,13 +33,6 @@ fn turned_off(command_line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_current_mode_is_the_one_in_brackets() {
-        assert_eq!(current_mode("platform [shutdown] reboot suspend test_resume"), Some("shutdown"));
-        assert_eq!(current_mode("[disabled]"), Some("disabled"));
-        assert_eq!(current_mode(""), None);
-    }
 
     #[test]
     fn the_command_line_can_turn_hibernation_off() {

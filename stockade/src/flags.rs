@@ -75,11 +75,13 @@ pub enum Command {
     Trust(Trust),
     /// Show what is enforced here, by whom, and what was refused
     ///
-    /// On a sealed machine it tries each time whether the seal holds: a request and a write to a setting of its own are refused
-    /// and counted as any other.
+    /// On a sealed machine it tries each time whether the seal holds. "verified" means that every refused reason which can be tried
+    /// without an effect was tried in this call and refused by the seal, and that its guards hold; reasons that were not tried are
+    /// listed with the cause. These requests, one for each reason, and a write to a setting are refused, counted and shown by watch as
+    /// any other; their process is called stockade-proof.
     ///
     /// Exit status 1 when Stockade enforces nothing, when the kernel does not run its program (kernel.ftrace_enabled is 0), and when
-    /// something is sealed and the seal could not be proven.
+    /// something is sealed and does not hold; 2 when it is sealed and no reason could be tried.
     Status,
     /// Try every door harmlessly and say which are refused, by whom
     ///

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use stockade_lab::{
     report::Counts,
-    systems::{self, RELEASES, play::Session},
+    systems::{self, RELEASES, Release, boots::Boots, play::Session},
 };
 
 use crate::{setup, workspace};
@@ -26,6 +26,10 @@ pub struct Flags {
     /// Make the roots anew instead of taking them from the cache
     #[arg(long)]
     pub refresh: bool,
+    /// Boot a system so many times that is sealed by its unit, and count the boots that end sealed, in place of the steps; in
+    /// debian-13 unless --on says otherwise
+    #[arg(long, value_name = "N", conflicts_with_all = ["only", "list"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub boots: Option<u64>,
     /// List the steps, with --only those that it names, and stop
     #[arg(long)]
     pub list: bool,
@@ -40,10 +44,14 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let made = concat!("package/stockade_", env!("CARGO_PKG_VERSION"), "_amd64.deb");
-    let counts = match &flags.package {
-        Some(package) => play(flags, package)?,
-        None => play(flags, &workspace::target_folder().join(made))?,
-    };
+    let made = workspace::target_folder().join(made);
+    let package = flags.package.as_ref().unwrap_or(&made);
+    if let Some(times) = flags.boots {
+        let boots = boots(flags, package, usize::try_from(times)?)?;
+        println!("{boots}");
+        return Ok(boots.are_sealed());
+    }
+    let counts = play(flags, package)?;
     println!("{counts}");
     Ok(counts.failed == 0)
 }
@@ -63,15 +71,34 @@ fn named(flags: &Flags) -> anyhow::Result<Vec<&'static str>> {
 /// Plays this package and counts.
 pub fn play(flags: &Flags, package: &Path) -> anyhow::Result<Counts> {
     named(flags)?;
+    let releases = needed(flags, package, "")?;
+    session(flags, package, &releases)?.play()
+}
+
+/// Boots systems with this package so many times, and counts how the boots came out.
+pub fn boots(flags: &Flags, package: &Path, times: usize) -> anyhow::Result<Boots> {
+    let releases = needed(flags, package, BOOTED)?;
+    session(flags, package, &releases)?.boots(times)
+}
+
+/// The system that is booted many times where none is named.
+const BOOTED: &str = "debian-13";
+
+/// Demands what every run needs, and returns the releases that are asked for: all, or the usual one, where none is named.
+fn needed(flags: &Flags, package: &Path, usual: &str) -> anyhow::Result<Vec<Release>> {
     anyhow::ensure!(
         package.is_file(),
         "there is no package {}; `cargo xtask package` makes it, and --package names another",
         package.display()
     );
     setup::need(&[setup::LAB, setup::SYSTEMS])?;
-    let named = |id: &str| flags.on.is_empty() || flags.on.iter().any(|on| on == id);
-    let releases: Vec<_> = RELEASES.into_iter().filter(|release| named(release.id)).collect();
+    let named = |id: &str| {
+        if flags.on.is_empty() { usual.is_empty() || usual == id } else { flags.on.iter().any(|on| on == id) }
+    };
+    Ok(RELEASES.into_iter().filter(|release| named(release.id)).collect())
+}
+
+fn session<'a>(flags: &'a Flags, package: &'a Path, releases: &'a [Release]) -> anyhow::Result<Session<'a>> {
     let folder = workspace::lab_folder()?.join("systems");
-    Session { releases: &releases, only: flags.only.as_deref(), package, refresh: flags.refresh, folder }
-        .play()
+    Ok(Session { releases, only: flags.only.as_deref(), package, refresh: flags.refresh, folder })
 }

@@ -15,6 +15,7 @@ Real systems: Debian as it is installed, with its own systemd, kernel, initrd an
 A boot is the costly part, so that all scenarios of a system are one story: its steps build on each other, and each prints
 its own line.
 */
+pub mod boots;
 pub mod packages;
 pub mod play;
 pub mod root;

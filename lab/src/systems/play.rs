@@ -20,7 +20,7 @@ use super::{
 use crate::{protocol::Outcome, report::Counts};
 
 /// Systems at a time: emulation is bound by the processor.
-const GUESTS: usize = 2;
+pub(super) const GUESTS: usize = 2;
 
 /// A run of the story: the systems, the steps and the package.
 #[derive(Clone, Debug)]
@@ -46,14 +46,7 @@ pub fn names() -> Vec<&'static str> {
 impl Session<'_> {
     /// Plays everything, printing a line for each step. A root that cannot be made is a failure.
     pub fn play(&self) -> anyhow::Result<Counts> {
-        // Two runs would write to each other's disks.
-        fs::create_dir_all(&self.folder)
-            .with_context(|| format!("making the folder {}", self.folder.display()))?;
-        let lock = self.folder.join(".lock");
-        let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
-        lock.try_lock().with_context(|| {
-            format!("{} is in use: another run of the systems has to end before", self.folder.display())
-        })?;
+        let _lock = self.lock()?;
         let packages = packages::write(self.package, &self.folder.join("packages"))?;
         let left = Mutex::new(self.releases.iter().copied());
         let total = Mutex::new(Counts::default());
@@ -70,6 +63,18 @@ impl Session<'_> {
             }
         });
         Ok(total.into_inner().expect("no thread panics while counting"))
+    }
+
+    /// Takes the folder: two runs would write to each other's disks.
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("making the folder {}", self.folder.display()))?;
+        let lock = self.folder.join(".lock");
+        let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
+        lock.try_lock().with_context(|| {
+            format!("{} is in use: another run of the systems has to end before", self.folder.display())
+        })?;
+        Ok(lock)
     }
 
     /// The steps that are asked for, and those before them that they need.

@@ -2,7 +2,7 @@
 The root of a system, made by mmdebstrap from the machine's own package source, and kept in the cache.
 
 Everything in it is Debian's, but for four files: the agent and its unit, /etc/fstab, and a machine id that says that the
-first boot is still to come. A run that is killed leaves a folder without the file `complete`, or a temporary one beside it;
+first boot is still to come. The package of its systemd lies in /srv/archive, since guests have no network and a story installs it again. A run that is killed leaves a folder without the file `complete`, or a temporary one beside it;
 the next run replaces the one and removes the other. A folder whose files no longer have the sizes that `complete` notes is
 replaced too.
 */
@@ -19,7 +19,7 @@ use super::Release;
 use crate::{cache, debian, tool};
 
 /// Raised when the roots that are in caches are no longer what this file makes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Beside what `minbase` and these depend on: a small server.
 const PACKAGES: [&str; 20] = [
@@ -44,6 +44,10 @@ const PACKAGES: [&str; 20] = [
     "procps",
     "polkitd",
 ];
+
+/// Keeps the package of systemd in the root, of the version that is installed: run by mmdebstrap's shell with the root as its argument.
+const KEEP_SYSTEMD: &str =
+    "mkdir -p \"$1/srv/archive\" && chroot \"$1\" sh -c 'cd /srv/archive && apt-get download -qq systemd'";
 
 /// The size of the disk in bytes, most of which is a hole.
 const SIZE: u64 = 2 << 30;
@@ -217,6 +221,7 @@ fn bootstrap(
 ) -> anyhow::Result<()> {
     mmdebstrap.args(["--variant=minbase", "--format=tar"]);
     mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    mmdebstrap.arg(format!("--customize-hook={KEEP_SYSTEMD}"));
     told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
 }
 

@@ -3,7 +3,7 @@ The story that every system plays, in steps. Each step starts from the state tha
 
 ```text
 boot 1   install by apt
-boot 2   enforced at boot ─ units beside it ─ upgrade by apt ─ soft-reboot ─ seal
+boot 2   enforced at boot ─ units beside it ─ upgrade by apt ─ soft-reboot ─ seal ─ systemd and the package by apt while sealed
 boot 3   systemd.mask=
 ```
 */
@@ -83,6 +83,12 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "AppArmor confines the program and denied it nothing", play: apparmor, ..STEP },
     Step { name: "stockade-seal.service seals beside the system's own systemd", play: seal, ..STEP },
+    Step { name: "while sealed, apt installs systemd again, and both go on", play: sealed_systemd, ..STEP },
+    Step {
+        name: "while sealed, apt installs, removes and purges the package, and nothing in force changes",
+        play: sealed_package,
+        ..STEP
+    },
     Step { name: "a boot with systemd.mask=stockade.service has no policy in force", play: mask, ..STEP },
 ];
 
@@ -114,8 +120,7 @@ impl<'a> Story<'a> {
     /// Waits until the boot has finished, and fails where a unit did.
     fn finished(&mut self) -> anyhow::Result<()> {
         let state = self.system.run("systemctl is-system-running --wait")?;
-        let failed = self.system.must("systemctl --failed --no-legend --plain --no-pager")?;
-        ensure!(failed.trim().is_empty(), "units failed:\n{failed}");
+        self.no_unit_failed()?;
         ensure!(state.text.trim() == "running", "systemctl is-system-running said {state}");
         Ok(())
     }
@@ -135,6 +140,48 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    /// Seals integrity by the unit, unless that was done in this boot.
+    fn seal(&mut self) -> anyhow::Result<()> {
+        let status = self.system.run("stockade status")?;
+        if status.text.lines().any(is_sealed) {
+            return Ok(());
+        }
+        // Sealing scopes takes --best-effort where the kernel cannot keep their pins.
+        self.system.must(
+            "echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl reload stockade.service",
+        )?;
+        let started = self.system.run("systemctl start stockade-seal.service")?;
+        let said = self
+            .system
+            .must("journalctl --sync; journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
+        ensure!(started.status == 0, "stockade-seal.service failed:\n{said}");
+        self.is_sealed("stockade")
+    }
+
+    /// Fails unless this program verifies the seal, and the kernel refuses what was sealed.
+    fn is_sealed(&mut self, program: &str) -> anyhow::Result<()> {
+        let status = self.system.run(&format!("{program} status"))?;
+        let verified = status.status == 0 && status.text.lines().any(is_sealed);
+        ensure!(verified, "{program} status ended with {status}");
+        let opened = self.system.run("dd if=/dev/mem of=/dev/null bs=64 count=1")?;
+        ensure!(opened.text.contains("Operation not permitted"), "reading /dev/mem ended with {opened}");
+        Ok(())
+    }
+
+    fn no_unit_failed(&mut self) -> anyhow::Result<()> {
+        let failed = self.system.must("systemctl --failed --no-legend --plain --no-pager")?;
+        ensure!(failed.trim().is_empty(), "units failed:\n{failed}");
+        Ok(())
+    }
+
+    /// Fails unless systemd restricts the file systems of a unit, where it can.
+    fn restricts_file_systems(&mut self) -> anyhow::Result<()> {
+        if self.system.run("systemctl --version | grep -q +BPF_FRAMEWORK")?.status == 0 {
+            differs(self, "RestrictFileSystems=~tracefs", "head -c1 /sys/kernel/tracing/README >/dev/null")?;
+        }
+        Ok(())
+    }
+
     fn errors(&mut self) -> anyhow::Result<Vec<String>> {
         let text = self.system.must("journalctl --sync; journalctl -b -p err -o cat --no-pager -q")?;
         Ok(text.lines().map(str::to_owned).collect())
@@ -149,16 +196,21 @@ impl<'a> Story<'a> {
     }
 }
 
-fn install(story: &mut Story<'_>) -> anyhow::Result<String> {
-    story.system.boot("")?;
-    story.finished()?;
-    story.known_errors = story.errors()?;
-    let system = &mut story.system;
+/// Installs the package by apt, from the disk with packages.
+pub(super) fn install_package(system: &mut System<'_>) -> anyhow::Result<()> {
     system.must(
         "mount -o ro /dev/vdb /srv/packages && rm -f /etc/apt/sources.list /etc/apt/sources.list.d/* && \
          echo 'deb [trusted=yes] file:/srv/packages/old ./' > /etc/apt/sources.list.d/lab.list && apt-get update",
     )?;
-    system.must("DEBIAN_FRONTEND=noninteractive apt-get install -y stockade")?;
+    system.must("DEBIAN_FRONTEND=noninteractive apt-get install -y stockade").map(drop)
+}
+
+fn install(story: &mut Story<'_>) -> anyhow::Result<String> {
+    story.system.boot("")?;
+    story.finished()?;
+    story.known_errors = story.errors()?;
+    install_package(&mut story.system)?;
+    let system = &mut story.system;
     let version = system.must("dpkg-query -W -f '${Version}' stockade")?;
     ensure!(version.trim() == story.packages.version, "dpkg-query says that {version} is installed");
     let enabled = system.run("systemctl is-enabled stockade.service stockade-seal.service")?;
@@ -314,37 +366,70 @@ fn apparmor(story: &mut Story<'_>) -> anyhow::Result<String> {
 }
 
 fn seal(story: &mut Story<'_>) -> anyhow::Result<String> {
-    // Sealing scopes takes --best-effort where the kernel cannot keep their pins.
-    story.system.must(
-        "echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl reload stockade.service",
-    )?;
-    let started = story.system.run("systemctl start stockade-seal.service")?;
-    let said = story
-        .system
-        .must("journalctl --sync; journalctl -b -u stockade-seal.service -o cat --no-pager -q")?;
-    ensure!(started.status == 0, "stockade-seal.service failed:\n{said}");
-    let status = story.system.run("stockade status")?;
-    ensure!(status.status == 0 && status.text.lines().any(is_sealed), "stockade status ended with {status}");
+    story.seal()?;
     let lifted = story.system.run("stockade lift")?;
     ensure!(lifted.status != 0, "stockade lift ended with {lifted}");
     // systemd's own BPF program goes on restricting file systems, also after systemd has loaded it again.
-    let uses_bpf = story.system.run("systemctl --version | grep -q +BPF_FRAMEWORK")?.status == 0;
-    for reexecuted in [false, true] {
-        if reexecuted {
-            story.system.must("systemctl daemon-reexec")?;
-        }
-        if uses_bpf {
-            let read = "head -c1 /sys/kernel/tracing/README >/dev/null";
-            differs(story, "RestrictFileSystems=~tracefs", read)?;
-        }
+    story.restricts_file_systems()?;
+    story.system.must("systemctl daemon-reexec")?;
+    story.restricts_file_systems()?;
+    story.no_unit_failed()?;
+    Ok(String::new())
+}
+
+fn sealed_systemd(story: &mut Story<'_>) -> anyhow::Result<String> {
+    story.seal()?;
+    let system = &mut story.system;
+    let version = "dpkg-query -W -f '${Version}' systemd";
+    let before = system.must(version)?;
+    let said = system
+        .must("DEBIAN_FRONTEND=noninteractive apt-get install --reinstall -y /srv/archive/systemd_*.deb")?;
+    ensure!(said.contains("Setting up systemd ("), "apt-get did not install systemd again: {said}");
+    let state = system.must("dpkg-query -W -f '${Status}' systemd")?;
+    let after = system.must(version)?;
+    ensure!(state == "install ok installed\n" || state == "install ok installed", "systemd is {state}");
+    ensure!(before == after, "systemd was {before} and is {after}");
+    story.restricts_file_systems()?;
+    story.no_unit_failed()?;
+    story.is_sealed("stockade")?;
+    Ok(format!("systemd {}", after.trim()))
+}
+
+/// Where a copy of the program lies that removing the package does not take away.
+const COPY: &str = "/root/stockade-copy";
+
+fn sealed_package(story: &mut Story<'_>) -> anyhow::Result<String> {
+    story.seal()?;
+    let system = &mut story.system;
+    system.must(&format!(
+        "cp /usr/bin/stockade {COPY}; mountpoint -q /srv/packages || mount -o ro /dev/vdb /srv/packages; apt-get update"
+    ))?;
+    let apt = |what: &str| format!("DEBIAN_FRONTEND=noninteractive apt-get {what} stockade");
+    let stays = "stays in force until the next boot";
+    for (what, says) in [
+        ("install --reinstall -y", Some(stays)),
+        ("remove -y", Some(stays)),
+        ("purge -y", None),
+        ("install -y", None),
+        ("purge -y", Some(stays)),
+    ] {
+        let said = story.system.must(&apt(what))?;
+        let told = says.is_none_or(|says| said.contains(says) && said.contains("sealed"));
+        ensure!(told, "`apt-get {what}` does not say what stays: {said}");
+        story.is_sealed(COPY)?;
+        story.no_unit_failed()?;
     }
-    let failed = story.system.must("systemctl --failed --no-legend --plain")?;
-    ensure!(failed.trim().is_empty(), "units failed:\n{failed}");
+    let gone = story.system.run("command -v stockade")?;
+    ensure!(gone.status != 0, "the purged package left {gone}");
+    // For what follows: installed, with its policy, and enabled.
+    story.system.must(&apt("install -y"))?;
+    story.system.must("mkdir -p /etc/stockade && echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl enable stockade.service")?;
+    story.is_sealed("stockade")?;
     Ok(String::new())
 }
 
 /// Whether this line of `stockade status` says that the seal was verified.
-fn is_sealed(line: &str) -> bool {
+pub(super) fn is_sealed(line: &str) -> bool {
     let said = line.trim().strip_prefix("sealed ").map(str::trim_start);
     said.is_some_and(|said| said.starts_with("yes, verified"))
 }

@@ -40,6 +40,8 @@ pub struct System<'a> {
     packages: &'a Repository,
     /// The copy of the root's disk that this guest writes to.
     disk: PathBuf,
+    /// Whether the disk is another guest's, and what this one writes is thrown away when it goes off.
+    is_overlay: bool,
     console: PathBuf,
     running: Option<Running>,
     boots: Vec<String>,
@@ -91,6 +93,25 @@ impl<'a> System<'a> {
             root,
             packages,
             disk,
+            is_overlay: false,
+            console,
+            running: None,
+            boots: Vec::new(),
+            commands: 0,
+            spent: 0.0,
+            last: 0.0,
+        })
+    }
+
+    /// Another guest on the disk of this one, which is off: what it writes goes to an overlay that is thrown away when it goes off.
+    pub fn overlay(&self, console: PathBuf) -> anyhow::Result<Self> {
+        ensure!(self.running.is_none(), "the guest writes to its disk");
+        File::create(&console).with_context(|| format!("creating {}", console.display()))?;
+        Ok(Self {
+            root: self.root,
+            packages: self.packages,
+            disk: self.disk.clone(),
+            is_overlay: true,
             console,
             running: None,
             boots: Vec::new(),
@@ -126,7 +147,9 @@ impl<'a> System<'a> {
         qemu.args(["-icount", "shift=0,sleep=off", "-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.arg("-no-reboot").arg("-kernel").arg(&self.root.kernel).arg("-initrd").arg(&self.root.initrd);
         qemu.arg("-append").arg(format!("{CMDLINE} {cmdline}"));
-        qemu.arg("-drive").arg(format!("if=virtio,format=raw,cache=unsafe,file={}", value(&self.disk)));
+        let snapshot = if self.is_overlay { "on" } else { "off" };
+        let disk = value(&self.disk);
+        qemu.arg("-drive").arg(format!("if=virtio,format=raw,cache=unsafe,snapshot={snapshot},file={disk}"));
         let packages = value(&self.packages.disk);
         qemu.arg("-drive").arg(format!("if=virtio,format=raw,readonly=on,file={packages}"));
         qemu.arg("-chardev").arg(format!("file,id=console,append=on,path={}", value(&self.console)));
@@ -230,6 +253,12 @@ impl<'a> System<'a> {
         Ok(())
     }
 
+    /// Takes its power away.
+    pub fn end(&mut self) {
+        self.spent = self.processor_seconds();
+        self.running = None;
+    }
+
     /// Restarts its userspace alone, and waits until the agent greets again.
     pub fn soft_reboot(&mut self) -> anyhow::Result<()> {
         self.send("systemctl --no-block soft-reboot")?;
@@ -286,7 +315,9 @@ impl<'a> System<'a> {
 impl Drop for System<'_> {
     fn drop(&mut self) {
         self.running = None;
-        let _ = fs::remove_file(&self.disk);
+        if !self.is_overlay {
+            let _ = fs::remove_file(&self.disk);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod residual;
 
 use std::time::Duration;
 
-use stockade_kernel::seal;
+use stockade_kernel::seal::{self, Conclusion, Proof};
 use stockade_probe::limit::Limit;
 use stockade_reasons::Level;
 
@@ -203,29 +203,39 @@ fn sealed(in_force: &InForce) -> Finding {
         return Finding::new(ID, Verdict::Fail, How::Read, found)
             .seen("/proc/sys/kernel/ftrace_enabled", "0");
     }
-    let problems = in_force.types.as_ref().map(seal::problems);
-    match problems {
-        Some(Ok(problems)) => proven(ID, &problems, left_open),
+    match in_force.types.as_ref().map(|types| seal::prove(types, &crate::proof::knock)) {
+        Some(Ok(proof)) => proven(ID, &proof, left_open),
         Some(Err(error)) => Finding::unknown(ID, How::Tried, format!("the seal could not be tried: {error}")),
         None => Finding::unknown(ID, How::Tried, "the seal could not be tried without this kernel's types"),
     }
 }
 
-fn proven(id: &'static str, problems: &[String], left_open: &[String]) -> Finding {
-    let finding = if !problems.is_empty() {
-        Finding::new(id, Verdict::Fail, How::Tried, "Stockade is sealed, but the seal does not hold")
-    } else if left_open.is_empty() {
-        Finding::new(id, Verdict::Pass, How::Tried, "sealed until reboot, proven by trying")
-    } else {
-        Finding::new(
+fn proven(id: &'static str, proof: &Proof, left_open: &[String]) -> Finding {
+    let finding = match proof.conclusion() {
+        Conclusion::NotVerified => {
+            Finding::new(id, Verdict::Fail, How::Tried, "Stockade is sealed, but the seal does not hold")
+        }
+        Conclusion::Unknown => Finding::unknown(
+            id,
+            How::Tried,
+            "sealed until reboot, and no reason that it refuses could be tried",
+        ),
+        Conclusion::Verified if left_open.is_empty() => {
+            Finding::new(id, Verdict::Pass, How::Tried, "sealed until reboot, proven by trying")
+        }
+        Conclusion::Verified => Finding::new(
             id,
             Verdict::Warn,
             How::Tried,
             "sealed until reboot, proven by trying, with gaps left open on purpose",
-        )
-        .seen("left open by the seal", few(left_open))
+        ),
     };
-    problems.iter().fold(finding, |finding, problem| finding.seen("a trial of the seal", problem))
+    let finding =
+        if left_open.is_empty() { finding } else { finding.seen("left open by the seal", few(left_open)) };
+    let untried: Vec<String> = proof.untried.iter().map(|untried| untried.reason.clone()).collect();
+    let finding = finding.seen("reasons tried and refused", few(&proof.refused));
+    let finding = if untried.is_empty() { finding } else { finding.seen("reasons not tried", few(&untried)) };
+    proof.problems.iter().fold(finding, |finding, problem| finding.seen("a trial of the seal", problem))
 }
 
 #[cfg(test)]
@@ -333,8 +343,12 @@ mod tests {
         assert_eq!(sealed(&silent).verdict, Verdict::Fail);
         let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };
         assert_eq!(sealed(&hidden).verdict, Verdict::Unknown);
-        assert_eq!(proven("lockdown.sealed", &[], &[]).verdict, Verdict::Pass);
-        assert_eq!(proven("lockdown.sealed", &[], &["new-cgroups".into()]).verdict, Verdict::Warn);
-        assert_eq!(proven("lockdown.sealed", &["a guard is gone".into()], &[]).verdict, Verdict::Fail);
+        let proven = |proof: &Proof, open: &[String]| proven("lockdown.sealed", proof, open).verdict;
+        let tried = Proof { refused: vec!["msr".into()], ..Proof::default() };
+        assert_eq!(proven(&tried, &[]), Verdict::Pass);
+        assert_eq!(proven(&tried, &["new-cgroups".into()]), Verdict::Warn);
+        assert_eq!(proven(&Proof::default(), &[]), Verdict::Unknown, "no reason was tried");
+        let broken = Proof { problems: vec!["a guard is gone".into()], ..tried };
+        assert_eq!(proven(&broken, &[]), Verdict::Fail);
     }
 }

@@ -10,12 +10,14 @@ Commands played on a model of the kernel (`sys/fake`): killed before every call,
 | `failing.rs` | each errno of the list at every call, and starvation from every call on |
 | `beside.rs` | another command at every call |
 | `sealed.rs` | what the guards of a seal refuse, and foreign programs |
+| `proof.rs` | what the proof of a seal says of each reason |
 
 The lab plays one of each on real kernels, which shows that the model is right.
 */
 mod beside;
 mod failing;
 mod killed;
+mod proof;
 mod sealed;
 mod stories;
 mod trusted;

@@ -1,16 +1,19 @@
 /*!
-The proof that a seal holds, by trying.
+The proof that a seal holds, by trying: its guards here, the reasons in `proof/reasons.rs`.
 */
+pub(super) mod reasons;
+
 use stockade_common::kinds;
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
+use self::reasons::{Knock, Proof};
 use super::{made, ours_in_pins, references};
 use crate::{
     Error,
     anchor::{self, Found, Root},
     btf::KernelTypes,
-    description::{self, Description},
+    description,
     duty::Duty,
     host, instructions,
     links::Links,
@@ -21,20 +24,35 @@ use crate::{
     trust,
 };
 
-/// What is wrong with the seal, proven by trying; nothing when it holds. One of the doors is knocked at: a refusal that is counted
-/// and told as any other. Everything else that is tried has no effect even where no guard is.
+/// Tries what the seal claims: that its guards hold, and that it refuses every reason that its policies refuse to this process, as far as
+/// `knock` can try it. Each refusal is counted and told as any other. Whatever else is tried has no effect even where no guard is.
 ///
 /// # Errors
 /// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
-pub fn problems(types: &KernelTypes) -> Result<Vec<String>, Error> {
-    match anchor::look()? {
-        // What a command left pinned that was killed right after the commit decides the same once more.
-        Found::Sealed(sealed) => Ok(problems_of(&sealed, types, host::native_lockdown()?, &ours_in_pins())),
-        _ => Err(Error::Request("nothing is sealed".into())),
-    }
+pub fn prove(types: &KernelTypes, knock: Knock<'_>) -> Result<Proof, Error> {
+    let Found::Sealed(sealed) = anchor::look()? else {
+        return Err(Error::Request("nothing is sealed".into()));
+    };
+    let native = host::native_lockdown()?;
+    // What a command left pinned that was killed right after the commit decides the same once more.
+    let mut problems = guard_problems(&sealed, types, &ours_in_pins());
+    let mut proof = reasons::try_all(&sealed, types, native, knock).unwrap_or_else(|error| {
+        problems.push(error.to_string());
+        Proof::default()
+    });
+    problems.append(&mut proof.problems);
+    Ok(Proof { problems, ..proof })
 }
 
+/// What is wrong with the seal right after it was made: its guards are tried, and one door.
 pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, going: &[u32]) -> Vec<String> {
+    let mut problems = guard_problems(sealed, types, going);
+    problems.extend(proof(sealed, types, native).err().map(|error| error.to_string()));
+    problems
+}
+
+/// What is wrong with what keeps the seal in force.
+fn guard_problems(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<String> {
     let mut problems = Vec::new();
     if host::tracing_is_off() {
         problems
@@ -61,10 +79,6 @@ pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, g
     }
     if sealed.seal.sealed_boot_ns > host::boot_ns() {
         problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
-    }
-    match proof(sealed, types, native) {
-        Ok(_) => {}
-        Err(error) => problems.push(error.to_string()),
     }
     problems
 }
@@ -167,17 +181,19 @@ fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<Strin
     problems
 }
 
+/// The sealed policy, where it has places: which of them decides for this process is not to be read from the tables any more.
+fn ready(sealed: &Sealed, types: &KernelTypes) -> Result<Option<Ready>, Error> {
+    if sealed.slot().words.places == 0 {
+        return Ok(None);
+    }
+    let description = sealed.description().ok_or_else(description::lost_for_good)?;
+    Ready::new(types, description.policy, description.auto.into()).map(Some)
+}
+
 /// Knocks, and asks the seal whether it heard it.
 pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Result<SelfTest, Error> {
     let slot = sealed.slot();
-    let watched = if slot.words.places == 0 {
-        slot.words.watched
-    } else {
-        // Which place decides for this process is not to be read from the tables any more.
-        let description =
-            Description::read(slot.words.generation, slot.digest).ok_or_else(description::lost_for_good)?;
-        Ready::new(types, description.policy, description.auto.into())?.watched_here()
-    };
+    let watched = ready(sealed, types)?.map_or(slot.words.watched, |ready| ready.watched_here());
     let refuses = sealed.added.deny
         | if slot.words.places == 0 && slot.words.excepted == 0 { slot.words.deny } else { 0 };
     let heard = |number: u32| {

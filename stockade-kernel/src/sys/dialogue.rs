@@ -2,7 +2,7 @@
 The dialogue with a seal, as [`stockade_common::dialogue`] describes it: calls of bpf(2) that always fail, whose errno is the
 answer of the seal's own guard.
 */
-use std::io;
+use std::{io, ops::Range};
 
 use stockade_common::dialogue::{BYTE, COMMAND, DONE, NO_ROOM, NOT_ROOT, NOTHING, Question, UNREADABLE};
 
@@ -51,18 +51,18 @@ fn answered(error: io::Error) -> io::Result<Option<Answer>> {
     }))
 }
 
-/// So many bytes of one of the things that a seal tells; `None` where there is no seal, or no such thing. `key` says of which.
-pub fn told<K>(what: u32, key: &K, length: usize) -> io::Result<Option<Vec<u8>>> {
+/// These bytes of one of the things that a seal tells; `None` where there is no seal, or no such thing. `key` says of which.
+pub fn told<K>(what: u32, key: &K, range: Range<usize>) -> io::Result<Option<Vec<u8>>> {
     #[cfg(test)]
-    if let Some(told) = super::fake::told(what, address(std::ptr::from_ref(key)), length) {
+    if let Some(told) = super::fake::told(what, address(std::ptr::from_ref(key)), range.clone()) {
         return told;
     }
-    let length = u32::try_from(length).expect("a few kilobytes");
+    let offset = |at| u32::try_from(at).expect("a few kilobytes");
     let mut bytes = Vec::new();
-    for at in 0..length {
+    for at in offset(range.start)..offset(range.end) {
         match ask(what, at, key)? {
             Some(Answer::Byte(byte)) => bytes.push(byte),
-            _ if at == 0 => return Ok(None),
+            _ if bytes.is_empty() => return Ok(None),
             other => return Err(io::Error::other(format!("the seal answers {other:?} in the middle"))),
         }
     }

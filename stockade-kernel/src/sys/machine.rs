@@ -65,6 +65,16 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The real user id, which exceptions by user go by.
+pub fn real_user() -> u32 {
+    #[cfg(test)]
+    if fake::is_there() {
+        return 0;
+    }
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::getuid() }
+}
+
 /// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.
 pub fn is_mounted(path: &Path, magic: i64) -> bool {
     #[cfg(test)]

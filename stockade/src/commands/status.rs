@@ -1,7 +1,7 @@
 /*!
 `stockade status`: what is enforced here, by whom, and what came of it.
 */
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -79,9 +79,11 @@ pub struct InForce {
 /// A seal.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Seal {
-    /// Whether it was proven, by trying, that it holds
+    /// Whether the proof came to `verified`
     pub verified: bool,
-    /// What is wrong where it does not
+    /// What was tried in this call, and what it came to
+    pub proof: Proof,
+    /// What is wrong where it does not hold
     pub problems: Vec<String>,
     /// Seconds since it was sealed
     pub sealed_seconds_ago: u64,
@@ -89,6 +91,128 @@ pub struct Seal {
     pub policies: usize,
     /// What it leaves open
     pub left_open: Vec<String>,
+}
+
+/// What was tried of a seal.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Proof {
+    /// What it came to
+    pub conclusion: Conclusion,
+    /// Reasons that were tried in this call and that the seal refused
+    pub refused: Vec<String>,
+    /// Reasons that the policy refuses and that were not tried
+    pub not_tried: Vec<NotTried>,
+}
+
+/// What a proof comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conclusion {
+    /// Every refused reason that could be tried was tried and refused by the seal, and its guards hold
+    Verified,
+    /// Something does not hold: see problems
+    NotVerified,
+    /// No refused reason could be tried
+    Unknown,
+}
+
+/// A reason that was not tried.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NotTried {
+    /// The reason's id
+    pub reason: String,
+    /// Why it was not tried
+    pub cause: Cause,
+    /// The same in words, about this machine
+    pub detail: String,
+}
+
+/// Why a reason was not tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// This machine has no way to ask for it: no such device, or a kernel that was built without it
+    Absent,
+    /// Each attempt has an effect where nothing refuses it
+    HasEffect,
+    /// The kernel's own lockdown refuses it first
+    NativeRefusesFirst,
+    /// Something else refuses it before lockdown is asked
+    RefusedBefore,
+    /// The policy lets this process through: by a scope that it is in, or by an exception
+    LetThroughHere,
+    /// The attempt went wrong
+    Failed,
+}
+
+impl Cause {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Absent => "not on this machine",
+            Self::HasEffect => "no attempt without an effect",
+            Self::NativeRefusesFirst => "native lockdown refuses first",
+            Self::RefusedBefore => "refused before lockdown is asked",
+            Self::LetThroughHere => "the policy lets this process through",
+            Self::Failed => "the attempt went wrong",
+        }
+    }
+}
+
+impl From<seal::Cause> for Cause {
+    fn from(cause: seal::Cause) -> Self {
+        match cause {
+            seal::Cause::Absent => Self::Absent,
+            seal::Cause::HasEffect => Self::HasEffect,
+            seal::Cause::NativeRefusesFirst => Self::NativeRefusesFirst,
+            seal::Cause::RefusedBefore => Self::RefusedBefore,
+            seal::Cause::LetThroughHere => Self::LetThroughHere,
+            seal::Cause::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<seal::Proof> for Proof {
+    fn from(proof: seal::Proof) -> Self {
+        Self {
+            conclusion: match proof.conclusion() {
+                seal::Conclusion::Verified => Conclusion::Verified,
+                seal::Conclusion::NotVerified => Conclusion::NotVerified,
+                seal::Conclusion::Unknown => Conclusion::Unknown,
+            },
+            refused: proof.refused,
+            not_tried: proof
+                .untried
+                .into_iter()
+                .map(|it| NotTried { reason: it.reason, cause: it.cause.into(), detail: it.detail })
+                .collect(),
+        }
+    }
+}
+
+impl Proof {
+    /// In two lines at most.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.refused.is_empty() {
+            let all = self.refused.len() + self.not_tried.len();
+            lines.push(format!(
+                "{} of {all} refused reasons tried now, and refused by the seal",
+                self.refused.len()
+            ));
+        }
+        let mut by_cause: BTreeMap<Cause, Vec<&str>> = BTreeMap::new();
+        for untried in &self.not_tried {
+            by_cause.entry(untried.cause).or_default().push(&untried.reason);
+        }
+        if !by_cause.is_empty() {
+            let groups: Vec<_> = by_cause
+                .iter()
+                .map(|(cause, reasons)| format!("{} ({})", reasons.join(", "), cause.words()))
+                .collect();
+            lines.push(format!("not tried: {}", groups.join("; ")));
+        }
+        lines
+    }
 }
 
 /// Kernel security settings that the policy holds.
@@ -180,10 +304,12 @@ pub fn run(json: bool) -> Result<Exit> {
     let native = host::native_lockdown()?;
     let state = read_back(&types)?;
     // Trying is a request like any other: the counters are read before.
-    let problems = match &state {
-        Some(state) if state.sealed.is_some() => seal::problems(&types)?,
-        _ => Vec::new(),
+    let proof = match &state {
+        Some(state) if state.sealed.is_some() => seal::prove(&types, &stockade_assess::proof::knock)?,
+        _ => seal::Proof::default(),
     };
+    let problems = proof.problems.clone();
+    let proof = Proof::from(proof);
     let stockade = state.map(|state| InForce {
         level: super::level_of(state.slot.level).to_string(),
         audit: state.slot.audit == 1,
@@ -191,8 +317,9 @@ pub fn run(json: bool) -> Result<Exit> {
         attachment: super::attachment(state.attachment).into(),
         skipped: state.skipped,
         sealed: state.sealed.as_ref().map(|sealed| Seal {
-            verified: problems.is_empty(),
             problems,
+            verified: proof.conclusion == Conclusion::Verified,
+            proof,
             sealed_seconds_ago: host::boot_ns().saturating_sub(sealed.boot_ns) / 1_000_000_000,
             policies: sealed.policies,
             left_open: sealed.open.iter().map(ToString::to_string).collect(),
@@ -249,8 +376,17 @@ pub fn run(json: bool) -> Result<Exit> {
     } else {
         output::text(&text(&report))?;
     }
-    let holds = |s: &InForce| s.in_effect && s.sealed.as_ref().is_none_or(|seal| seal.verified);
-    Ok(if report.stockade.as_ref().is_some_and(holds) { Exit::Done } else { Exit::No })
+    Ok(exit(report.stockade.as_ref()))
+}
+
+/// What does not hold settles the question; that nothing could be tried leaves it open.
+fn exit(stockade: Option<&InForce>) -> Exit {
+    let Some(stockade) = stockade.filter(|stockade| stockade.in_effect) else { return Exit::No };
+    match stockade.sealed.as_ref().map(|seal| seal.proof.conclusion) {
+        None | Some(Conclusion::Verified) => Exit::Done,
+        Some(Conclusion::NotVerified) => Exit::No,
+        Some(Conclusion::Unknown) => Exit::Unknown,
+    }
 }
 
 fn described<T>(state: &read_back::InForce, list: impl FnOnce(&Policy) -> Vec<T>) -> Vec<T> {
@@ -343,10 +479,13 @@ fn sealed(seal: Option<&Seal>) -> String {
         2 => ", one policy added since".into(),
         n => format!(", {} policies added since", n - 1),
     };
-    if seal.verified {
-        format!("yes, verified: until reboot, since {} s{added}", seal.sealed_seconds_ago)
-    } else {
-        format!("NOT VERIFIED, sealed {} s ago{added}: see the warnings", seal.sealed_seconds_ago)
+    let ago = seal.sealed_seconds_ago;
+    match seal.proof.conclusion {
+        Conclusion::Verified => format!("yes, verified: until reboot, since {ago} s{added}"),
+        Conclusion::NotVerified => format!("NOT VERIFIED, sealed {ago} s ago{added}: see the warnings"),
+        Conclusion::Unknown => {
+            format!("yes, unknown whether it holds: no reason could be tried; sealed {ago} s ago{added}")
+        }
     }
 }
 
@@ -378,6 +517,9 @@ fn text(report: &Report) -> String {
                 s.link_id.map_or_else(String::new, |link| format!(", link {link}"))
             );
             let _ = writeln!(out, "  sealed         {}", sealed(s.sealed.as_ref()));
+            for line in s.sealed.iter().flat_map(|seal| seal.proof.lines()) {
+                let _ = writeln!(out, "  proof          {line}");
+            }
             for open in s.sealed.iter().flat_map(|seal| &seal.left_open) {
                 let _ = writeln!(out, "  left open      {open}");
             }
@@ -474,6 +616,48 @@ mod tests {
         assert_eq!(set.seconds_left, Some(540));
         let text = line("9999-01-01T00:00:00Z", "2027-01-01T00:00:00Z", None);
         assert_eq!((text.ends, text.seconds_left), (None, None), "in centuries");
+    }
+
+    fn proof(conclusion: Conclusion) -> Proof {
+        let untried = |reason: &str, cause| NotTried { reason: reason.into(), cause, detail: "why".into() };
+        Proof {
+            conclusion,
+            refused: vec!["dev-mem".into(), "kexec".into()],
+            not_tried: vec![
+                untried("tiocsserial", Cause::HasEffect),
+                untried("efi-test", Cause::Absent),
+                untried("msr", Cause::Absent),
+            ],
+        }
+    }
+
+    #[test]
+    fn what_was_tried_is_told_in_two_lines() {
+        assert_eq!(
+            proof(Conclusion::Verified).lines(),
+            [
+                "2 of 5 refused reasons tried now, and refused by the seal",
+                "not tried: efi-test, msr (not on this machine); tiocsserial (no attempt without an effect)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_seal_is_called_verified_by_its_proof_alone() {
+        let line = |conclusion| {
+            sealed(Some(&Seal {
+                verified: conclusion == Conclusion::Verified,
+                proof: proof(conclusion),
+                problems: Vec::new(),
+                sealed_seconds_ago: 3,
+                policies: 1,
+                left_open: Vec::new(),
+            }))
+        };
+        assert_eq!(line(Conclusion::Verified), "yes, verified: until reboot, since 3 s");
+        for conclusion in [Conclusion::NotVerified, Conclusion::Unknown] {
+            assert!(!line(conclusion).contains("yes, verified"), "{}", line(conclusion));
+        }
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl Run<'_> {
             self.step("dist --reproducible", dist::reproducible);
             self.step("fuzz", || fuzz::run(&fuzz::Flags::a_minute()));
             self.step("reboots", || lab::reboots(&lab::Flags::default(), 20));
+            self.step("boots of a system", || {
+                let boots = systems::boots(&systems::Flags::default(), &package::deb()?, 3)?;
+                println!("{boots}");
+                Ok(boots.are_sealed())
+            });
         }
     }
 

@@ -101,12 +101,15 @@ fn sealed(types: &KernelTypes, subjects: &mut [Subject]) -> Result<()> {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     println!("| seal, until it is in force | {} |", report["effective_after_ms"]);
     println!("| seal, until it is proven and recorded | {took} |");
-    command("status, with its proof", &["status"], 0)?;
+    command("status, with its proof of what is not allowed", &["status"], 0)?;
+    let allowed = measure_all(subjects, None)?;
+    enforce(&["confidentiality"])?;
+    command("status, with its proof of every reason", &["status"], 0)?;
+    command("status, once more", &["status"], 0)?;
     println!();
     print_head("sealed: instructions per call (over the floor)", subjects);
     print_row("an empty program, held by the root cgroup: the floor", &floor, None);
-    print_row("Sealed, confidentiality, these allowed", &measure_all(subjects, None)?, Some(&floor));
-    enforce(&["confidentiality"])?;
+    print_row("Sealed, confidentiality, these allowed", &allowed, Some(&floor));
     let mut reader = Reader::open()?;
     let refused = measure_all(subjects, Some(&mut reader))?;
     print_row("Sealed, refused by a policy added later, event read by a live reader", &refused, Some(&floor));

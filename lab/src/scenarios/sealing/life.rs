@@ -155,23 +155,30 @@ fn laxer(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// How often a reason was refused.
-pub(super) fn refusals(reason: &str) -> Result<u64> {
+/// How often a reason was refused until a call of `status` began, and until it ended: the proof of the seal tries each reason once.
+pub(super) struct Refusals {
+    pub before: u64,
+    pub after: u64,
+}
+
+pub(super) fn refusals(reason: &str) -> Result<Refusals> {
     let now = in_force()?;
     let counters = now["counters"].as_array().cloned().unwrap_or_default();
     let counter = counters.iter().find(|counter| counter["reason"] == reason);
-    Ok(counter.and_then(|counter| counter["refused"].as_u64()).unwrap_or_default())
+    let before = counter.and_then(|counter| counter["refused"].as_u64()).unwrap_or_default();
+    let tried = texts(&now["sealed"]["proof"]["refused"]).contains(&reason);
+    Ok(Refusals { before, after: before + u64::from(tried) })
 }
 
 /// A request is told once and counted once.
 fn goes_on(_: &Guest) -> Result<()> {
     seal_once(&["integrity"])?;
     while !watching::of_dd()?.is_empty() {}
-    let before = refusals("dev-mem")?;
+    let before = refusals("dev-mem")?.after;
     for _ in 0..3 {
         watching::dd("/dev/mem")?;
     }
-    let counted = refusals("dev-mem")? - before;
+    let counted = refusals("dev-mem")?.before - before;
     let seen = watching::of_dd()?;
     ensure!(counted == 3 && seen.len() == 3, "3 requests, {counted} counted, {} told: {seen:?}", seen.len());
     let of_stockade = |e: &serde_json::Value| e["verdict"] == "refused" && e["by"] == "stockade";

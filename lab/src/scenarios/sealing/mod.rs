@@ -21,6 +21,7 @@ mod killed;
 mod life;
 mod namespaces;
 mod programs;
+mod proof;
 mod refusals;
 mod scopes;
 mod settings;
@@ -37,6 +38,7 @@ pub(super) fn all() -> Vec<Scenario> {
         earlier::SCENARIOS,
         namespaces::BEFORE,
         life::SCENARIOS,
+        proof::SCENARIOS,
         stacked::SCENARIOS,
         namespaces::AFTER,
         programs::SCENARIOS,

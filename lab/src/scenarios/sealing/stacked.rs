@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::{
-    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy::expect, policy::opens, says_all, seal_once,
-    texts, verified,
+    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy::expect, policy::opens, proof::all_tried,
+    says_all, seal_once, texts, verified,
 };
 use crate::{
     guest::Guest,
@@ -63,6 +63,8 @@ fn add_two() -> Result<()> {
     expect(&mut opens(BUSYBOX, VERBOSE), true, "what nobody refuses yet")?;
     let status = verified(2)?;
     ensure!(texts(&status["stockade"]["refused"]).contains(&"kcore"), "{status:#}");
+    // The one reason that the addition alone refuses is tried, beside those that were sealed.
+    all_tried(&status, &["dev-mem", "kcore"])?;
     stockade(&["status"])?.exits(0)?.says("one policy added since")?;
     // What was sealed first is laxer now.
     stockade(&["enforce", "integrity"])?.exits(2)?.says("allow instead of deny: kcore\n")?;
@@ -71,7 +73,7 @@ fn add_two() -> Result<()> {
     says_all(answer, &["In force: confidentiality, added to what is sealed", "Sealed: lasts until reboot"])?;
     expect(&mut opens(BUSYBOX, VERBOSE), false, "a process after the second addition")?;
     expect(&mut opens(BUSYBOX, "/dev/mem"), false, "what was refused from the start")?;
-    verified(3)?;
+    all_tried(&verified(3)?, &["dev-mem", "kcore", "tracefs", "perf"])?;
     stockade(&["status"])?.exits(0)?.says("2 policies added since")?;
     stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?.says("Already in force")?;
@@ -86,12 +88,11 @@ fn once(_: &Guest) -> Result<()> {
     ensure!(!kcore_opens() && !mem_opens(), "not confidentiality");
     for (file, reason) in [("/dev/mem", "dev-mem"), ("/proc/kcore", "kcore")] {
         while !watching::of_dd()?.is_empty() {}
-        let before = refusals(reason)?;
+        let before = refusals(reason)?.after;
         watching::dd(file)?;
         watching::dd(file)?;
-        let counted = refusals(reason)? - before;
+        let counted = refusals(reason)?.before - before;
         let seen = watching::of_dd()?;
-        // Status knocks at a door itself, which is another one.
         ensure!(counted == 2 && seen.len() == 2, "2 requests, {counted} counted, told: {seen:?}");
         ensure!(seen.iter().all(|e| e["reason"] == reason), "{seen:?}");
     }

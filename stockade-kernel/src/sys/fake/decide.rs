@@ -152,7 +152,10 @@ impl Kernel {
 
     /// This process asks: whether it is refused. What is decided is counted.
     pub fn asks(&mut self, reason: u32) -> bool {
-        let own = Requester::default();
+        if self.unasked.contains(&reason) {
+            return false;
+        }
+        let own = self.own();
         let mut counted = Vec::new();
         let (mut refused, mut heard) = (false, 0);
         for (_, program) in self.deciders() {
@@ -174,6 +177,14 @@ impl Kernel {
             cells[0] += 1;
         }
         refused
+    }
+
+    /// The process that plays: the program is not known for an exception, and its cgroup is what its file says.
+    fn own(&self) -> Requester {
+        let file = self.at(std::path::Path::new("/proc/self/cgroup"));
+        let caged = std::fs::read_to_string(file).is_ok_and(|text| text.starts_with("0::/cage"));
+        let cgroups = if caged { self.cgroup_ids()[..1].to_vec() } else { Vec::new() };
+        Requester { cgroups, ..Requester::default() }
     }
 
     /// The one who asks, as this machine has them.

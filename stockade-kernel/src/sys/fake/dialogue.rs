@@ -1,6 +1,8 @@
 /*!
 The dialogue with a seal: as stockade-ebpf's `dialogue.rs`.
 */
+use std::ops::Range;
+
 use stockade_common::{
     Added, Counted, Exception, Known, Seen, SettingKey, SettingRule,
     dialogue::{
@@ -40,8 +42,8 @@ impl Kernel {
     }
 
     /// What a seal tells of one thing.
-    pub(super) fn tells(&self, what: u32, key: u64, length: usize) -> Option<Vec<u8>> {
-        let mut told = match what {
+    pub(super) fn tells(&self, what: u32, key: u64, range: Range<usize>) -> Option<Vec<u8>> {
+        let told = match what {
             SEAL => self.value(object::SEAL),
             POLICY => self.value(MAPS[0].0),
             ADDED => self.value(object::ADDED),
@@ -49,9 +51,7 @@ impl Kernel {
             EXCEPTION => self.entry("EXCEPTIONS", &from(key, size_of::<stockade_common::ExceptionKey>())),
             _ => None,
         }?;
-        assert!(told.len() >= length);
-        told.truncate(length);
-        Some(told)
+        Some(told[range].to_vec())
     }
 
     /// The errno that answers a question which adds.

@@ -36,6 +36,7 @@ mod programs;
 use std::{
     cell::RefCell,
     io,
+    ops::Range,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
@@ -344,12 +345,12 @@ pub(crate) fn bpf(command: i64, attr: *mut u8) -> Option<io::Result<i64>> {
 }
 
 /// What a seal tells: all of it by one call here, where there is one for each byte.
-pub(crate) fn told(what: u32, key: u64, length: usize) -> Option<io::Result<Option<Vec<u8>>>> {
+pub(crate) fn told(what: u32, key: u64, range: Range<usize>) -> Option<io::Result<Option<Vec<u8>>>> {
     let machine = machine()?;
     Some(passes(Kind::Told, "").map(|()| {
         let mut kernel = machine.kernel();
         kernel.closes();
-        kernel.tells(what, key, length)
+        kernel.tells(what, key, range)
     }))
 }
 

@@ -92,6 +92,8 @@ pub(crate) struct Kernel {
     pub changes: u64,
     /// Ids of programs that a guard of another's gives no descriptor of.
     pub hidden_by_others: BTreeSet<u32>,
+    /// Reasons for which this kernel does not ask its security modules: requests go through.
+    pub unasked: BTreeSet<u32>,
 }
 
 impl Kernel {
@@ -106,6 +108,7 @@ impl Kernel {
             under_way: Vec::new(),
             changes: 0,
             hidden_by_others: BTreeSet::new(),
+            unasked: BTreeSet::new(),
         }
     }
 
@@ -126,6 +129,7 @@ impl Kernel {
             newest: self.newest,
             root_cgroup: self.root_cgroup.clone(),
             hidden_by_others: self.hidden_by_others.clone(),
+            unasked: self.unasked.clone(),
             ..Self::new(root, self.lockdown_hook)
         };
         let moved: Vec<(u64, u64)> = ids(self).into_iter().zip(ids(&copy)).collect();

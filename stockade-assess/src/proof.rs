@@ -1,0 +1,35 @@
+/*!
+The doors of stockade-probe, as the proof of a seal knocks at them.
+*/
+use stockade_kernel::seal::{Cause, Knocked};
+use stockade_probe::{Answer, knock_without_effect};
+
+/// Tries a reason, given by its id, at a door without an effect.
+#[must_use]
+pub fn knock(reason: &str) -> Knocked {
+    let Some(found) = knock_without_effect(reason) else {
+        return Knocked::NotTried(Cause::Absent, "this version of Stockade knows no way to try it".into());
+    };
+    match found.answer {
+        Answer::Refused => Knocked::Refused,
+        Answer::Free => Knocked::LetThrough,
+        Answer::Absent(why) => Knocked::NotTried(Cause::Absent, why),
+        Answer::Never(why) => Knocked::NotTried(Cause::HasEffect, why.into()),
+        Answer::RefusedElsewhere(why) => Knocked::NotTried(Cause::RefusedBefore, why),
+        Answer::NeedsRoot(why) | Answer::Failed(why) => Knocked::NotTried(Cause::Failed, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_cannot_be_tried_is_told_with_its_cause() {
+        assert!(
+            matches!(knock("tiocsserial"), Knocked::NotTried(Cause::HasEffect, why) if why.contains("modem"))
+        );
+        assert!(matches!(knock("no-such-reason"), Knocked::NotTried(Cause::Absent, _)));
+        assert!(matches!(knock("mmiotrace"), Knocked::NotTried(Cause::HasEffect, _)));
+    }
+}
