@@ -214,8 +214,8 @@ impl Known {
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    #[expect(clippy::cast_possible_truncation, reason = "the numbers begin anew after 2^32")]
     pub const fn compare(&self, counts: u64, since: u64) -> Counted {
-        // The numbers begin anew after 2^32.
         let after = ((counts >> 32) as u32).wrapping_sub(since as u32);
         if after == 0 || after > u32::MAX / 2 {
             return Counted::NotSince;

@@ -55,7 +55,7 @@ pub struct Made {
     /// Attachments that are not the root cgroup's.
     pub beside: Vec<(Duty, OwnedFd)>,
     /// How many programs use each map, those included that are there only while the seal is made.
-    map_programs: HashMap<u32, u32>,
+    map_programs: MapPrograms,
     pub seal: Seal,
 }
 
@@ -199,13 +199,16 @@ fn not_alone(shared: &Shared) -> Error {
     Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe()))
 }
 
-/// How many programs use each map, by its id: of all that are loaded, and of those that stay.
+/// How many programs use each map, by its id.
+type MapPrograms = HashMap<u32, u32>;
+
+/// Of all programs that are loaded, and of those that stay.
 fn users_of_maps(
     programs: &HashMap<Duty, OwnedFd>,
     beside: &[(Duty, OwnedFd)],
-) -> Result<(HashMap<u32, u32>, HashMap<u32, u32>), Error> {
+) -> Result<(MapPrograms, MapPrograms), Error> {
     let failed = |e| Error::io("ask for the maps of a program", e);
-    let (mut all, mut staying) = (HashMap::new(), HashMap::new());
+    let (mut all, mut staying) = (MapPrograms::new(), MapPrograms::new());
     let mut count = |maps: Vec<u32>, stays: bool| {
         for map in maps {
             *all.entry(map).or_insert(0) += 1;
@@ -257,7 +260,7 @@ fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Er
 fn seal(
     object: &Object,
     programs: &HashMap<Duty, OwnedFd>,
-    map_programs: &HashMap<u32, u32>,
+    map_programs: &MapPrograms,
     sealing: &Sealing,
     set: &Set<'_>,
 ) -> Result<Seal, Error> {

@@ -66,10 +66,10 @@ fn opener() -> (Arc<AtomicBool>, thread::JoinHandle<Vec<OwnedFd>>) {
 fn program(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    let (over, opener) = opener();
+    let (over, thread) = opener();
     let answer = stockade(&["seal"])?;
     over.store(true, Ordering::Relaxed);
-    let opened = opener.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+    let opened = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
     ensure!(!opened.is_empty(), "nothing was opened: {}{}", answer.out, answer.err);
     answer
         .exits(2)?

@@ -169,6 +169,8 @@ impl Foreign {
 
 /// Instructions of a guard on the hook `bpf_prog`: EPERM for the program with this id, 0 for every other.
 fn guard(id: u32) -> Result<Vec<u64>> {
+    const EIGHT_BYTES: u64 = 0x79;
+    const FOUR_BYTES: u64 = 0x61;
     let offset = |owner, member| {
         btf::offset(owner, member)?.with_context(|| format!("this kernel has no {owner}.{member}"))
     };
@@ -176,8 +178,6 @@ fn guard(id: u32) -> Result<Vec<u64>> {
     let load = |size: u64, (to, from): (u64, u64), offset: u32| {
         size | to << 8 | from << 12 | u64::from(offset) << 16
     };
-    const EIGHT_BYTES: u64 = 0x79;
-    const FOUR_BYTES: u64 = 0x61;
     // r0 = 0; unless r1 == id, skip one instruction; r0 = -EPERM.
     let set_r0 = |value: i32| u64::from(value.cast_unsigned()) << 32 | 0xb7;
     let skip_unless = u64::from(id) << 32 | 1 << 16 | 1 << 8 | 0x55;
