@@ -17,7 +17,7 @@ pub const TRUSTED_MAX: usize = 32;
 pub struct KnownProgram {
     /// Its tag, as the kernel has the bytes.
     pub tag: u64,
-    /// Its kind: one of `enum bpf_prog_type`.
+    /// Its kind: one of `enum bpf_prog_type`. A number that is none of them stands for a program that could not be looked at, and lets nothing in.
     pub kind: u32,
     /// What it is attached to: a BTF id; 0 for kinds that have none.
     pub hook: u32,

@@ -54,7 +54,7 @@ pub struct Made {
     programs: HashMap<Duty, OwnedFd>,
     /// Attachments that are not the root cgroup's.
     pub beside: Vec<(Duty, OwnedFd)>,
-    /// How many programs use each map, those included that are there only while the seal is made.
+    /// How many programs use each map at the commit.
     map_programs: MapPrograms,
     pub seal: Seal,
 }
@@ -202,7 +202,7 @@ fn not_alone(shared: &Shared) -> Error {
 /// How many programs use each map, by its id.
 type MapPrograms = HashMap<u32, u32>;
 
-/// Of all programs that are loaded, and of those that stay.
+/// Of the programs that are loaded at the commit, and of those that stay.
 fn users_of_maps(
     programs: &HashMap<Duty, OwnedFd>,
     beside: &[(Duty, OwnedFd)],
@@ -217,7 +217,8 @@ fn users_of_maps(
             }
         }
     };
-    for (duty, program) in programs {
+    // The list of tasks is not looked at any more when references are counted.
+    for (duty, program) in programs.iter().filter(|(duty, _)| **duty != Duty::ListTasks) {
         count(sys::program_maps(program.as_fd()).map_err(failed)?, !Duty::MAKING.contains(duty));
     }
     for (_, link) in beside {
