@@ -106,12 +106,25 @@ fn parse(text: &str) -> Result<Vec<(Task, Place)>, Error> {
             // There may be more.
             count if count > i64::from(ENOUGH) => Place::Running,
             _ if line.contains(AT_SETTING) => Place::AtSetting,
+            1.. if ends_early(line) => Place::Running,
             1.. => Place::Elsewhere,
             _ => Place::Running,
         };
         Ok(((process, thread), place))
     });
     tasks.collect()
+}
+
+/// Whether the kernel may have lost the way in code that was generated at run time, before it came to where the task entered the kernel.
+fn ends_early(line: &str) -> bool {
+    const GENERATED: [&str; 4] = ["0x", "bpf_prog_", "bpf_trampoline_", "ftrace_trampoline"];
+    // x86-64 and arm64: system calls, interrupts and exceptions, and what a new task begins with.
+    const ENTRIES: [&str; 5] = ["entry_", "asm_", "ret_from_fork", "el0", "ret_to_user"];
+    let begins = |name: &str, with: &[&str]| with.iter().any(|begin| name.starts_with(begin));
+    // Behind a name stands the module that it is of.
+    let names = line.split(' ').skip(3).filter(|name| !name.starts_with('['));
+    names.clone().any(|name| begins(name, &GENERATED))
+        && !names.last().is_some_and(|last| begins(last, &ENTRIES))
 }
 
 #[cfg(test)]
@@ -136,5 +149,12 @@ mod tests {
             ]
         );
         assert!(parse("1 1").is_err() && parse("a 1 0").is_err());
+        let place = |frames: &str| parse(&format!("1 1 3 {frames}")).unwrap()[0].1;
+        assert_eq!(place("schedule+0x1 bpf_prog_0123_x+0x2 vfs_write+0x3 [ext4]"), Place::Running);
+        assert_eq!(place("schedule+0x1 0xffffffffc0001234"), Place::Running);
+        assert_eq!(
+            place("schedule+0x1 bpf_prog_0123_x+0x2 entry_SYSCALL_64_after_hwframe+0x6e"),
+            Place::Elsewhere
+        );
     }
 }
