@@ -153,7 +153,7 @@ mod tests {
                 Session { releases, only: Some(only), package, refresh: false, folder: PathBuf::new() };
             session.steps().map(|step| step.name).collect::<Vec<_>>()
         };
-        assert_eq!(named("apt installs"), &names()[..1]);
+        assert_eq!(named("apt installs the package, and nothing"), &names()[..1]);
         assert_eq!(named("once enabled"), &names()[..2]);
         assert_eq!(named("soft-reboot").len(), 3);
         assert_eq!(named(""), names());
