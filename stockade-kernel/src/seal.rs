@@ -305,8 +305,11 @@ pub fn seal<T>(
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
         let keeper = made.keep(&root, &sealing)?;
-        let known: Vec<u32> =
-            ours_in_pins().into_iter().chain(sysctl.iter().map(|program| program.id)).collect();
+        let known: Vec<u32> = ours_in_pins()
+            .into_iter()
+            .chain(made.ids())
+            .chain(sysctl.iter().map(|program| program.id))
+            .collect();
         foreign::none_but(&trust, &others, &made.seal, &known)?;
         for &duty in &duties {
             made.attach(&root, duty)?;

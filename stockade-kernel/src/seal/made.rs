@@ -231,6 +231,11 @@ fn users_of_maps(
 }
 
 impl Made {
+    /// Ids of its programs, those included that are there only while it is made.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.programs.values().filter_map(|program| foreign::id(program.as_fd()))
+    }
+
     /// Has the root cgroup hold the program for a duty.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))
