@@ -27,6 +27,16 @@ enum Boot {
     Failed(String),
 }
 
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sealed => f.write_str("sealed and verified, no unit failed"),
+            Self::Unsealed(said) => write!(f, "UNSEALED: {said}"),
+            Self::Failed(units) => write!(f, "sealed, and units FAILED: {units}"),
+        }
+    }
+}
+
 /// How the boots came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Boots {
@@ -112,12 +122,10 @@ impl Session<'_> {
         let boots_of = |mut guest: System<'_>| {
             loop {
                 let Some(number) = left.lock().expect("no thread panics with it").next() else { break };
+                let before = guest.processor_seconds();
                 let boot = boot(&mut guest).unwrap_or_else(|error| Boot::Unsealed(format!("{error:#}")));
-                match &boot {
-                    Boot::Sealed => {}
-                    Boot::Unsealed(said) => println!("boot {number} ended unsealed: {said}"),
-                    Boot::Failed(units) => println!("boot {number} has failed units: {units}"),
-                }
+                let used = guest.processor_seconds() - before;
+                println!("boot {number} of {times}: {boot}, {used:.0} processor s");
                 boots.lock().expect("no thread panics while counting").add(&boot);
             }
         };
