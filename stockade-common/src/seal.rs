@@ -149,20 +149,21 @@ impl Added {
         Self { watched: 0, deny: 0, quiet: 0, heard: 0, count: 0, closed: 0, told: Slot::EMPTY };
 }
 
-/// What the guards of a seal saw. Nothing is decided by it: whoever makes the seal or asks about it learns how many others have a reference.
+/// Reference counts of the programs and maps of a seal, written by its guards each time a process asks for a descriptor. No decision depends
+/// on them: `seal` and `status` compare them with the references that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seen {
-    /// How often somebody asked for a program or a map. Each gets the next number before anything is counted, so that what was counted
-    /// with a later number than some other moment's was counted after it.
+    /// How many requests for a descriptor the guards have seen. A guard increments it before it reads a reference count, and stores
+    /// the new number with the count: a count with a higher number than the one at some moment was read after that moment.
     pub asked: u64,
-    /// What was counted when somebody asked last: of each of [`Seal::programs`], of [`Seal::keeper`], and of each of [`Seal::maps`]. The number
-    /// in the upper half; how many references there were, and how many of those are descriptors of a map, in the quarters
-    /// below.
+    /// The last count of each of [`Seal::programs`], of [`Seal::keeper`] and of each of [`Seal::maps`], in this order: bits 32 to 63 are the
+    /// number of the request, bits 16 to 31 the references (`refcnt`), bits 0 to 15 those of user space (a map's `usercnt`).
     pub counts: [u64; Known::SLOTS],
-    /// The number from which on somebody wants to know: see [`dialogue::FORGET`].
+    /// For each slot, the number of the request before which counts are ignored: set by [`dialogue::FORGET`].
     pub since: [u64; Known::SLOTS],
-    /// Inode number of the kept file that somebody opened for reading, twice that; 1 more where it was open for writing.
+    /// Of the file in [`Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if some process had it
+    /// open for writing.
     pub file: u64,
 }
 
@@ -170,7 +171,7 @@ impl Seen {
     /// Nothing yet.
     pub const NONE: Self = Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0 };
 
-    /// A word of [`Seen::counts`]. What is more than fits is as much as fits.
+    /// An element of [`Seen::counts`]. Counts above 65,535 are stored as 65,535.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -190,17 +191,17 @@ impl Default for Seen {
 /// The largest number in a quarter of a word.
 const QUARTER: u64 = 0xffff;
 
-/// How many references to something are known.
+/// How many references to a program or a map of a seal are accounted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Known {
-    /// Where it is counted: a place in [`Seen::counts`].
+    /// Index in [`Seen::counts`].
     pub slot: u32,
-    /// Its id. For whoever asks: what is counted goes by the slot.
+    /// Id of the program or map. User space opens it by this id; the guards use the slot alone.
     pub id: u32,
-    /// How many references, whoever asks included.
+    /// References, including the one that opening it takes.
     pub references: u32,
-    /// Of a map: how many of them are descriptors.
+    /// Of a map: references of user space (`usercnt`), including the one that opening it takes.
     pub users: u32,
 }
 
@@ -210,7 +211,7 @@ impl Known {
     /// How many slots there are.
     pub const SLOTS: usize = HELD_MAX + 1 + KEPT_MAPS_MAX;
 
-    /// What was counted after this number.
+    /// Compares an element of [`Seen::counts`], if it was stored by a request after number `since`.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -227,14 +228,14 @@ impl Known {
     }
 }
 
-/// What was seen of something.
+/// Result of comparing a count with the references that are accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// No more references than are known.
+    /// There are no more references than are accounted for.
     Known,
-    /// More.
+    /// There are more.
     More,
-    /// Nobody has asked since.
+    /// No request has stored a count since.
     NotSince,
 }
 
@@ -272,10 +273,10 @@ pub mod dialogue {
     pub const HOLD: u32 = 7;
     /// Ends an exception: `from` points at [`Revoked`].
     pub const REVOKE: u32 = 8;
-    /// Whether the guards saw no more references to something than are known: `from` points at [`crate::Known`]. Answered by
-    /// [`DONE`], [`NO_ROOM`] where there are more, [`NOTHING`] where nobody has asked for it since [`FORGET`].
+    /// Compares the last reference count of a program or map with [`crate::Known`], which `from` points at. Answered by
+    /// [`DONE`] if there are no more references, [`NO_ROOM`] if there are more, [`NOTHING`] if none was counted since [`FORGET`].
     pub const SEEN: u32 = 9;
-    /// What was counted until now of something is of no interest any more: `from` points at [`crate::Known`].
+    /// Discards the last reference count of the program or map in [`crate::Known`], which `from` points at.
     pub const FORGET: u32 = 10;
 
     /// An answer that is a byte, which is added to it.

@@ -36,7 +36,7 @@ static mut SEAL: Seal = Seal::NONE;
 #[unsafe(no_mangle)]
 static mut ADDED: Added = Added::NONE;
 
-/// What the guards saw.
+/// Reference counts, written by the guards.
 #[unsafe(link_section = ".data.seen")]
 #[unsafe(no_mangle)]
 static mut SEEN: Seen = Seen::NONE;

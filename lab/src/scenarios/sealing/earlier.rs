@@ -1,4 +1,5 @@
-//! Whoever was there first: a descriptor of a part of the seal, or a write to a setting, from before the guard on its way was there.
+//! Processes that hold a descriptor of a program of the seal, or are in a write to a sysctl, since before the guard that would refuse it was
+//! attached.
 
 use std::{
     fs::OpenOptions,
