@@ -24,19 +24,26 @@ fi
 if [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload >/dev/null 2>&1 || :
 
-    if status=$(stockade status --json 2>/dev/null); then
-        level=$(printf '%s\n' "$status" | sed -n 's/.*"level": *"\([a-z]*\)".*/\1/p' | head -n 1)
-        if printf '%s\n' "$status" | grep -q '"sealed": *null'; then
+    # The exit status also tells warnings and a seal that could not be proven: what counts here is what is in force.
+    status=$(stockade status --json 2>&1) || :
+    level=$(printf '%s\n' "$status" | sed -n 's/.*"level": *"\([a-z]*\)".*/\1/p' | head -n 1)
+    case "$status" in
+        *'"stockade": {'*'"sealed": null'*)
             echo "A policy is in force (${level:-unknown level}). It stays in force as it is."
             if systemctl --quiet is-active stockade.service 2>/dev/null; then
                 echo "The new program applies the policy at the next boot, or with: systemctl reload stockade.service"
             else
                 echo "The new program applies the policy of the system with: stockade enforce"
             fi
-        else
+            ;;
+        *'"stockade": {'*)
             echo "A policy is in force (${level:-unknown level}, sealed). It stays in force until the next boot."
             echo "The new program applies the policy at the next boot."
-        fi
-    fi
+            ;;
+        *'sealed, by another version'*)
+            echo "A policy is in force, sealed by another version of Stockade. It stays in force until the next boot."
+            echo "The new program applies the policy at the next boot, and cannot read what is sealed until then."
+            ;;
+    esac
 fi
 exit 0

@@ -10,12 +10,17 @@ if [ -n "${DPKG_ROOT:-}" ]; then
     exit 0
 fi
 
-if [ -d /run/systemd/system ] && status=$(stockade status --json 2>/dev/null); then
-    if printf '%s\n' "$status" | grep -q '"sealed": *null'; then
-        echo "A policy is in force. Removing the package does not lift it: it stays in force until the next boot."
-        echo "To lift it, run 'stockade lift' before removing the package, or reboot afterwards."
-    else
-        echo "A sealed policy is in force. It stays in force until the next boot; nothing can lift it before."
-    fi
+if [ -d /run/systemd/system ]; then
+    # The exit status also tells warnings and a seal that could not be proven: what counts here is what is in force.
+    status=$(stockade status --json 2>&1) || :
+    case "$status" in
+        *'"stockade": {'*'"sealed": null'*)
+            echo "A policy is in force. Removing the package does not lift it: it stays in force until the next boot."
+            echo "To lift it, run 'stockade lift' before removing the package, or reboot afterwards."
+            ;;
+        *'"stockade": {'* | *'sealed, by another version'*)
+            echo "A sealed policy is in force. It stays in force until the next boot; nothing can lift it before."
+            ;;
+    esac
 fi
 exit 0

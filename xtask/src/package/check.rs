@@ -354,6 +354,64 @@ mod tests {
         assert!(in_force["sealed"]["anyOf"].as_array().unwrap().iter().any(|kind| kind["type"] == "null"));
     }
 
+    /// What a maintainer script prints while `stockade status --json` prints this and ends with this exit status.
+    fn printed(script: &str, argument: &str, status: &str, code: u8) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let folder =
+            std::env::temp_dir().join(format!("stockade-script-{}-{script}-{code}", std::process::id()));
+        std::fs::create_dir_all(folder.join("bin")).unwrap();
+        let program = |name: &str, text: &str| {
+            let path = folder.join("bin").join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        program("stockade", &format!("cat <<'E'\n{status}\nE\nexit {code}"));
+        program("systemctl", "exit 1");
+        let text =
+            std::fs::read_to_string(crate::workspace::root().join("packaging/scripts").join(script)).unwrap();
+        // A machine that systemd has booted has this folder.
+        let text = text.replace("/run/systemd/system", folder.to_str().unwrap());
+        let path = std::env::var("PATH").unwrap();
+        let output = tool::command("sh")
+            .args(["-c", &text, script, argument])
+            .env("PATH", format!("{}:{path}", folder.join("bin").display()))
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn maintainer_scripts_say_what_stays_whatever_the_exit_status_of_status() {
+        const SEALED: &str =
+            "{\n  \"stockade\": {\n    \"level\": \"integrity\",\n    \"sealed\": {}\n  }\n}";
+        const UNSEALED: &str =
+            "{\n  \"stockade\": {\n    \"level\": \"integrity\",\n    \"sealed\": null\n  }\n}";
+        for (script, argument) in [("postinst.sh", "configure"), ("prerm.sh", "remove")] {
+            for code in [0, 1, 2] {
+                let sealed = printed(script, argument, SEALED, code);
+                assert!(
+                    sealed.contains("sealed") && sealed.contains("until the next boot"),
+                    "{script} {code}: {sealed}"
+                );
+                let unsealed = printed(script, argument, UNSEALED, code);
+                assert!(
+                    unsealed.contains("in force") && !unsealed.contains("sealed"),
+                    "{script} {code}: {unsealed}"
+                );
+            }
+            let other = printed(
+                script,
+                argument,
+                "stockade: this machine is sealed, by another version of Stockade",
+                2,
+            );
+            assert!(other.contains("sealed") && other.contains("until the next boot"), "{script}: {other}");
+            assert_eq!(printed(script, argument, "{\n  \"stockade\": null\n}", 1), "", "{script}");
+        }
+    }
+
     #[test]
     fn no_maintainer_script_changes_anything_in_force() {
         assert_eq!(scripts().unwrap(), Vec::<String>::new());
