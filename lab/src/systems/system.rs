@@ -88,30 +88,28 @@ impl<'a> System<'a> {
         let (disk, console) = (folder.join(format!("{id}.disk")), folder.join(format!("{id}.console")));
         tool::output(tool::command("cp").arg("--sparse=always").arg(&root.disk).arg(&disk))
             .with_context(|| format!("copying the root of {id}; a full disk is the usual cause"))?;
-        File::create(&console).with_context(|| format!("creating {}", console.display()))?;
-        Ok(Self {
-            root,
-            packages,
-            disk,
-            is_overlay: false,
-            console,
-            running: None,
-            boots: Vec::new(),
-            commands: 0,
-            spent: 0.0,
-            last: 0.0,
-        })
+        Self::powered_off(root, packages, disk, false, console)
     }
 
     /// Another guest on the disk of this one, which is off: what it writes goes to an overlay that is thrown away when it goes off.
     pub fn overlay(&self, console: PathBuf) -> anyhow::Result<Self> {
         ensure!(self.running.is_none(), "the guest writes to its disk");
+        Self::powered_off(self.root, self.packages, self.disk.clone(), true, console)
+    }
+
+    fn powered_off(
+        root: &'a Root,
+        packages: &'a Repository,
+        disk: PathBuf,
+        is_overlay: bool,
+        console: PathBuf,
+    ) -> anyhow::Result<Self> {
         File::create(&console).with_context(|| format!("creating {}", console.display()))?;
         Ok(Self {
-            root: self.root,
-            packages: self.packages,
-            disk: self.disk.clone(),
-            is_overlay: true,
+            root,
+            packages,
+            disk,
+            is_overlay,
             console,
             running: None,
             boots: Vec::new(),

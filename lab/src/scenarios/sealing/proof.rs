@@ -1,4 +1,4 @@
-//! What `status` proves of a seal: it tries every reason that it can.
+//! `status` on a sealed machine tries every refused reason that can be tried without an effect, and reports the others as not tried.
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub(super) fn all_tried(status: &Value, wanted: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What every kernel of the lab can be asked for, by level.
+/// Reasons that can be tried without an effect on every kernel of the lab, by level.
 const OF_INTEGRITY: [&str; 5] = ["module-signature", "kexec", "ioport", "debugfs", "bpf-write-user"];
 const OF_CONFIDENTIALITY: [&str; 5] = ["kcore", "kprobes", "bpf-read-kernel", "perf", "tracefs"];
 

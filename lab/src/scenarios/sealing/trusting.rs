@@ -167,7 +167,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     refused(Kind::CgroupSysctl, 31)?;
     ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
     verified(1)?;
-    // Nobody is trusted later.
+    // A policy that trusts another tag is laxer than the sealed one, and cannot be added.
     fs::write(TRUST, text.replace(&tags[0], "1111111111111111"))?;
     stockade(&["enforce", "--policy", level, "--policy", TRUST])?
         .exits(2)?
@@ -215,7 +215,7 @@ fn hidden(_: &Guest) -> Result<()> {
     verified(1)?;
     refused(Kind::LsmCgroup, 41)?;
     let sealed = verified(1)?;
-    // What is hidden after the seal is let in by it and no fault of it.
+    // A program that another guard hides after the seal has passed the seal's own guard: status still says verified.
     let later = Foreign::load(Kind::LsmElsewhere, 43)?;
     if host::is_at_least(6, 12) {
         let _link = Foreign::load(Kind::Guard, later.id)?.attach()?;
