@@ -10,7 +10,7 @@ settings  cgroup_sysctl                                 for policies that hold s
 anchor    locked_down and the hooks of labels           the same, sealed
 guard     bpf, bpf_prog, bpf_map, file_open             keeps others from what is sealed
 dialogue  bpf                                           tells what is sealed, and adds to it
-tasks     an iterator                                   lists where every task is, while a seal is made
+lists     iterators over tasks and programs             what `seal` has to know of the machine
 ```
 */
 #![no_std]
@@ -27,11 +27,11 @@ mod dialogue;
 mod guard;
 mod harmless;
 mod label;
+mod lists;
 mod place;
 mod report;
 mod settings;
 mod task;
-mod tasks;
 
 /// The verifier lets only GPL-compatible programs call the helpers that events need.
 #[unsafe(link_section = "license")]

@@ -55,6 +55,8 @@ pub(crate) enum Duty {
     GuardMaking,
     /// Lists where every task of the machine is, while a seal is made.
     ListTasks,
+    /// Lists every loaded program, while a seal is made.
+    ListPrograms,
 }
 
 impl Duty {
@@ -80,8 +82,10 @@ impl Duty {
         Self::GuardCalls,
     ];
 
-    /// What is there while a seal is made, held by links of the command that makes it.
-    pub const MAKING: [Self; 2] = [Self::GuardMaking, Self::ListTasks];
+    /// What is loaded while a seal is made, and held by the command that makes it.
+    pub const MAKING: [Self; 3] = [Self::GuardMaking, Self::ListTasks, Self::ListPrograms];
+    /// BPF iterators.
+    pub const LISTS: [Self; 2] = [Self::ListTasks, Self::ListPrograms];
 
     /// The program's name in the object.
     pub fn program(self) -> &'static str {
@@ -107,6 +111,7 @@ impl Duty {
             Self::GuardCalls => "guard_calls",
             Self::GuardMaking => "guard_making",
             Self::ListTasks => "list_tasks",
+            Self::ListPrograms => "list_programs",
         }
     }
 
@@ -154,6 +159,7 @@ impl Duty {
             Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
             Self::ListTasks => (btf::FUNC, "bpf_iter_task"),
+            Self::ListPrograms => (btf::FUNC, "bpf_iter_bpf_prog"),
             Self::Settings => return None,
         })
     }
@@ -216,7 +222,7 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            let lists = duty == Duty::ListTasks;
+            let lists = Duty::LISTS.contains(&duty);
             Ok((duty, if lists { sys::Target::iterator(id) } else { sys::Target::lsm_of_cgroup(id) }))
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;

@@ -8,7 +8,7 @@ use stockade_text::harmless;
 
 use crate::{
     Error,
-    links::{Links, refused_by},
+    links::{self, Links, refused_by},
     programs,
     sys::{self, fs, held},
     trust::Trust,
@@ -133,31 +133,53 @@ impl Others {
     }
 }
 
-/// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. The guard on programs has to
-/// be attached: what it keeps this process from opening is what counts, since it sees what the kernel does not tell. `others` was
-/// looked at before: what was hidden then, another guard refuses, and it counts unless its link proves that it cannot reach ours.
-pub(crate) fn none_but(trust: &Trust, others: &Others, seal: &Seal, ours: &[u32]) -> Result<(), Error> {
-    let failed = |e| Error::io("list the loaded BPF programs", e);
-    let mut links = None;
-    let mut refused = Vec::new();
-    let mut id = 0;
-    while let Some(next) = sys::next_program(id).map_err(failed)? {
-        id = next;
-        let known = ours.contains(&id)
-            || trust.by_id.contains(&id)
-            || trust.named.iter().any(|foreign| foreign.id == id);
-        // Another guard can say what it likes, also that there is no such program. What is gone is not listed any more.
-        let is_there = || sys::next_program(id - 1).is_ok_and(|next| next == Some(id));
-        if known || sys::program_by_id(id).is_ok() || !is_there() {
-            continue;
-        }
-        let harmless =
-            others.hidden.contains(&id) && links.get_or_insert_with(Links::look).prove_harmless(id, seal);
-        if !harmless {
-            refused.push(id);
-        }
+/// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. `list` is what stockade-ebpf's
+/// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
+/// be attached, so that none comes later.
+pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &[u32]) -> Result<(), Error> {
+    let loaded = parse(list)?;
+    let missing = seal.programs.iter().find(|&&id| id != 0 && !loaded.iter().any(|program| program.id == id));
+    if let Some(id) = missing {
+        return Err(Error::Object(format!("a list of all BPF programs without {id}, which is loaded")));
     }
+    let is_known = |id: &u32| {
+        ours.contains(id) || trust.by_id.contains(id) || trust.named.iter().any(|foreign| foreign.id == *id)
+    };
+    let reaches = |program: &&Loaded| {
+        kinds::reaches_us(
+            program.known.kind,
+            program.attach_type,
+            links::on(seal, program.known.hook),
+            seal.flags,
+        ) && !seal.trusted.contains(&program.known)
+    };
+    let refused: Vec<u32> =
+        loaded.iter().filter(reaches).map(|program| program.id).filter(|id| !is_known(id)).collect();
     if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
+}
+
+/// A loaded program, as the kernel's own table has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Loaded {
+    id: u32,
+    attach_type: u32,
+    known: KnownProgram,
+}
+
+/// Lines of id, type, attach type, hook and tag.
+fn parse(list: &str) -> Result<Vec<Loaded>, Error> {
+    let lines = list.lines().filter(|line| !line.is_empty());
+    let programs = lines.map(|line| {
+        let words: Vec<u64> = line.split(' ').map_while(|word| word.parse().ok()).collect();
+        let small = |at: usize| words.get(at).and_then(|&word| u32::try_from(word).ok());
+        match (small(0), small(1), small(2), small(3), words.get(4)) {
+            (Some(id), Some(kind), Some(attach_type), Some(hook), Some(&tag)) => {
+                Ok(Loaded { id, attach_type, known: KnownProgram { tag, kind, hook } })
+            }
+            _ => Err(Error::Object(format!("a list of BPF programs with the line {line:?}"))),
+        }
+    });
+    programs.collect()
 }
 
 /// In words what [`Error::Foreign`] is about. The guard has to be gone again.
@@ -176,7 +198,13 @@ pub(crate) fn describe(ids: &[u32]) -> String {
                 );
                 continue;
             }
-            _ => continue,
+            _ => {
+                text += &format!(
+                    "\n  program {id}: it is loaded, and bpf(2) says that there is none: a program on the hook `bpf` or `bpf_prog` hides it; held by {by}; \
+                     reboot, and find out what loads both"
+                );
+                continue;
+            }
         };
         text += &format!(
             "\n  {id} {} ({}), loaded by user {}, held by {by}; to keep it: --trust {} or --trust {id}",

@@ -310,7 +310,7 @@ pub fn seal<T>(
             .chain(made.ids())
             .chain(sysctl.iter().map(|program| program.id))
             .collect();
-        foreign::none_but(&trust, &others, &made.seal, &known)?;
+        foreign::none_but(&made.list(Duty::ListPrograms)?, &trust, &made.seal, &known)?;
         for &duty in &duties {
             made.attach(&root, duty)?;
             step("sealed-attached");
@@ -348,8 +348,6 @@ pub fn seal<T>(
     let sealed_boot_ns = made.seal.sealed_boot_ns;
     let effective_after = begin.elapsed();
     step("committed");
-    // The kernel takes a moment to forget them once their pins are gone.
-    let before_us = ours_in_pins();
     for (duty, _) in &made.beside {
         pins::waiting_takes_over(*duty)?;
     }
@@ -362,7 +360,7 @@ pub fn seal<T>(
     drop(keeper);
     // There is no way back: what is wrong now is told and not undone.
     let mut problems = match anchor::look()? {
-        Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native, &before_us),
+        Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native),
         _ => vec!["the seal does not answer any more".to_owned()],
     };
     if !kept {

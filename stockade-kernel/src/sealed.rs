@@ -183,11 +183,6 @@ impl Sealed {
         [Duty::Sealed, Duty::SealedWhole].into_iter().find_map(|duty| self.program(duty)).unwrap_or(0)
     }
 
-    /// Whether a program of another's was asked for sysctls before, and stays.
-    pub fn is_staying(&self, program: u32) -> bool {
-        self.seal.staying.contains(&program)
-    }
-
     /// How a setting is held.
     pub fn rule(&self, name: &str) -> Result<Option<SettingRule>, Error> {
         let Some(key) = SettingKey::new(self.slot().words.generation, name) else { return Ok(None) };

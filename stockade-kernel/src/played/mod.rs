@@ -61,7 +61,7 @@ const REASONS: [&str; 11] = [
 ];
 
 /// Functions and type names that programs hang on. The first is the hook for lockdown.
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 13] = [
     "bpf_lsm_locked_down",
     "bpf_lsm_bprm_committed_creds",
     "bpf_lsm_task_alloc",
@@ -72,6 +72,7 @@ const FUNCTIONS: [&str; 12] = [
     "bpf_lsm_file_open",
     "bpf_lsm_bpf",
     "bpf_iter_task",
+    "bpf_iter_bpf_prog",
     "btf_trace_cgroup_mkdir",
     "btf_trace_cgroup_release",
 ];

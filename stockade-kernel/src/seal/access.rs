@@ -35,15 +35,14 @@ enum Place {
     Running,
 }
 
-/// Waits until nobody is at a setting any more who was there before. `list` lists all tasks, as stockade-ebpf's `tasks.rs` says.
-pub(super) fn none_from_before(list: &dyn Fn() -> Result<Vec<u8>, Error>) -> Result<(), Error> {
+/// Waits until nobody is at a setting any more who was there before. `list` lists all tasks, as stockade-ebpf's `lists.rs` says.
+pub(super) fn none_from_before(list: &dyn Fn() -> Result<String, Error>) -> Result<(), Error> {
     let mut left: Option<BTreeSet<Task>> = None;
     let mut patience = Patience::new();
     let processors = sys::EachProcessor::new();
     loop {
         tells_enough()?;
-        let text = list()?;
-        let now = parse(&String::from_utf8_lossy(&text))?;
+        let now = parse(&list()?)?;
         let before = left.unwrap_or_else(|| now.iter().map(|(task, _)| *task).collect());
         let waits: Vec<_> = now
             .into_iter()

@@ -137,9 +137,17 @@ impl Made {
 
     /// Waits until nobody is at a setting who was there before they were held.
     pub fn waits_for_access(&self) -> Result<(), Error> {
-        access::none_from_before(&|| {
-            sys::iterate(self.programs[&Duty::ListTasks].as_fd())
-                .map_err(|e| Error::bpf("listing the tasks of this machine", e))
+        access::none_from_before(&|| self.list(Duty::ListTasks))
+    }
+
+    /// What a BPF iterator writes, without its last line.
+    pub fn list(&self, duty: Duty) -> Result<String, Error> {
+        let written = sys::iterate(self.programs[&duty].as_fd())
+            .map_err(|e| Error::bpf("listing what is on this machine by a BPF iterator", e))?;
+        let written = String::from_utf8_lossy(&written);
+        let list = written.trim_end().strip_suffix("\nend").map(str::to_owned);
+        list.ok_or_else(|| {
+            Error::Request("not sealed: a list that the kernel makes was cut short: another BPF program changes what this process reads".into())
         })
     }
 
@@ -217,8 +225,8 @@ fn users_of_maps(
             }
         }
     };
-    // The list of tasks is not looked at any more when references are counted.
-    for (duty, program) in programs.iter().filter(|(duty, _)| **duty != Duty::ListTasks) {
+    // The iterators are not there any more when references are counted.
+    for (duty, program) in programs.iter().filter(|(duty, _)| !Duty::LISTS.contains(duty)) {
         count(sys::program_maps(program.as_fd()).map_err(failed)?, !Duty::MAKING.contains(duty));
     }
     for (_, link) in beside {

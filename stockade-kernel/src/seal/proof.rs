@@ -3,20 +3,19 @@ The proof that a seal holds, by trying: its guards here, the reasons in `proof/r
 */
 pub(super) mod reasons;
 
-use stockade_common::kinds;
+use stockade_common::{KnownProgram, kinds};
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
 use self::reasons::{Knock, Proof};
-use super::{made, ours_in_pins, references};
+use super::{made, references};
 use crate::{
     Error,
     anchor::{self, Found, Root},
     btf::KernelTypes,
     description,
     duty::Duty,
-    host, instructions,
-    links::Links,
+    host, instructions, links,
     ready::Ready,
     sealed::Sealed,
     selftest::{self, SelfTest},
@@ -35,7 +34,7 @@ pub fn prove(types: &KernelTypes, knock: Knock<'_>) -> Result<Proof, Error> {
     };
     let native = host::native_lockdown()?;
     // What a command left pinned that was killed right after the commit decides the same once more.
-    let mut problems = guard_problems(&sealed, types, &ours_in_pins());
+    let mut problems = guard_problems(&sealed, types);
     let mut proof = reasons::try_all(&sealed, types, native, knock).unwrap_or_else(|error| {
         problems.push(error.to_string());
         Proof::default()
@@ -45,14 +44,14 @@ pub fn prove(types: &KernelTypes, knock: Knock<'_>) -> Result<Proof, Error> {
 }
 
 /// What is wrong with the seal right after it was made: its guards are tried, and one door.
-pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level, going: &[u32]) -> Vec<String> {
-    let mut problems = guard_problems(sealed, types, going);
+pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<String> {
+    let mut problems = guard_problems(sealed, types);
     problems.extend(proof(sealed, types, native).err().map(|error| error.to_string()));
     problems
 }
 
 /// What is wrong with what keeps the seal in force.
-fn guard_problems(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<String> {
+fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     let mut problems = Vec::new();
     if host::tracing_is_off() {
         problems
@@ -64,7 +63,7 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<St
         }
     }
     problems.extend(not_held(sealed));
-    problems.extend(let_through(sealed, types, going));
+    problems.extend(let_through(sealed, types));
     // Where nothing holds it, what is not 0 turns it on, as it is.
     match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
@@ -113,11 +112,28 @@ fn not_held(sealed: &Sealed) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let lsm = there.iter().find(|(kind, _)| *kind == kinds::ATTACH_LSM_CGROUP);
+    for &id in lsm.into_iter().flat_map(|(_, programs)| programs) {
+        if !sealed.seal.programs.contains(&id) && !is_harmless(sealed, id) {
+            problems.push(format!(
+                "the root cgroup holds program {id} of another's beside those of the seal, and it could change their answers"
+            ));
+        }
+    }
     problems
 }
 
+/// Whether a program of another's that the root cgroup holds is on another hook than those of the seal, or is trusted.
+fn is_harmless(sealed: &Sealed, id: u32) -> bool {
+    let Ok(Some((_, info))) = held::program(id) else { return trust::is_by_id(&sealed.seal, id) };
+    let known =
+        KnownProgram { tag: u64::from_ne_bytes(info.tag), kind: info.type_, hook: info.attach_btf_id };
+    links::on(&sealed.seal, info.attach_btf_id) == kinds::Hook::Another
+        || sealed.seal.trusted.contains(&known)
+}
+
 /// What the guards do not refuse.
-fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<String> {
+fn let_through(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     let mut problems = Vec::new();
     let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
     // Of a descriptor that is none the kernel says EBADF, unless the guard answers first.
@@ -148,35 +164,6 @@ fn let_through(sealed: &Sealed, types: &KernelTypes, going: &[u32]) -> Vec<Strin
             Ok(shared) => problems.extend(shared.map(|shared| shared.describe())),
             Err(error) => problems.push(error.to_string()),
         }
-    }
-    // What the guard keeps us from opening, and is not ours, was there before it.
-    let (mut id, mut before) = (0, Vec::new());
-    loop {
-        match sys::next_program(id) {
-            Ok(None) => break,
-            Ok(Some(next)) => id = next,
-            Err(error) => {
-                problems.push(format!("the loaded BPF programs cannot be listed: {error}"));
-                break;
-            }
-        }
-        if !going.contains(&id) && refused(sys::program_by_id(id).map(drop)) {
-            before.push(id);
-        }
-    }
-    let trusted = |id| sealed.is_staying(id) || trust::is_by_id(&sealed.seal, id);
-    // All that were there when the guard was attached were looked at. What was loaded since the guard let pass, so that
-    // another guard refuses it now; the kernel gives out ids in rising order.
-    let newest = sealed.seal.programs.into_iter().max().unwrap_or_default();
-    before.retain(|&id| id < newest && !trusted(id));
-    if !before.is_empty() {
-        let links = Links::look();
-        before.retain(|&id| !links.prove_harmless(id, &sealed.seal));
-    }
-    if !before.is_empty() {
-        problems.push(format!(
-            "programs are loaded that the guard would have kept out, so they were there before it: {before:?}"
-        ));
     }
     problems
 }

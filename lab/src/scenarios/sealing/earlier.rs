@@ -16,7 +16,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{as_before, enforced_unsealed, lift_all, would_seal};
+use super::{
+    as_before, enforced_unsealed,
+    foreign::{Foreign, Kind},
+    lift_all, would_seal,
+};
 use crate::{
     attacks::bpf::{self, What},
     guest::Guest,
@@ -30,6 +34,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Sealed,
         depends: Depends::Series,
         run: program,
+    },
+    Scenario {
+        name: "seal: a program of which another says that there is none is noticed",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: denied,
     },
     Scenario {
         name: "seal: whoever has been at a setting since before is waited for",
@@ -78,6 +88,24 @@ fn program(_: &Guest) -> Result<()> {
         .says(&format!("({})", std::process::id()))?;
     enforced_unsealed()?;
     drop(opened);
+    would_seal(&[])?;
+    as_before()
+}
+
+fn denied(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    let program = Foreign::load(Kind::LsmCgroup, 51)?;
+    let denier = Foreign::load(Kind::Denier, program.id)?;
+    let attached = denier.attach()?;
+    ensure!(bpf::by_id(What::Program, program.id).is_err(), "it can be opened");
+    // Also where the program that hides it is trusted.
+    for trust in [&[][..], &["--trust", &denier.tag]] {
+        let answer = stockade(&[&["seal"], trust].concat())?.exits(2)?;
+        answer.says(&format!("program {}: it is loaded, and bpf(2) says that there is none", program.id))?;
+        enforced_unsealed()?;
+    }
+    drop((attached, denier, program));
     would_seal(&[])?;
     as_before()
 }

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Fentry,
     /// An LSM program that gives out no descriptor of the program whose id is its number.
     Guard,
+    /// Of the security module, on the hook of bpf(2): answers ENOENT to whoever opens a program by this id.
+    Denier,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Self::CgroupSysctl => (23, 18, "", b"lab_sysctl", 1),
             Self::Fentry => (26, 24, "security_locked_down", b"lab_fentry", 0),
             Self::Guard => (29, 27, "bpf_lsm_bpf_prog", b"lab_guard", 0),
+            Self::Denier => (29, 27, "bpf_lsm_bpf", b"lab_denier", 0),
         }
     }
 
@@ -51,7 +54,7 @@ impl Kind {
     /// Its type in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup | Self::Guard => "LSM",
+            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup | Self::Guard | Self::Denier => "LSM",
             Self::ModifyReturn | Self::Fentry => "tracing",
             Self::CgroupSysctl => "cgroup sysctl",
         }
@@ -102,10 +105,10 @@ impl Foreign {
             name => btf::function(name)?.with_context(|| format!("this kernel has no {name}"))?,
         };
         let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
-        let program = if kind == Kind::Guard {
-            guard(number)?
-        } else {
-            vec![set(1, number.into()), set(0, answer), 0x95]
+        let program = match kind {
+            Kind::Guard => guard(number)?,
+            Kind::Denier => denier(number),
+            _ => vec![set(1, number.into()), set(0, answer), 0x95],
         };
         let mut prog_name = [0; 16];
         prog_name[..name.len()].copy_from_slice(name);
@@ -190,6 +193,25 @@ fn guard(id: u32) -> Result<Vec<u64>> {
         set_r0(-libc::EPERM),
         0x95,
     ])
+}
+
+/// Instructions of a program on the hook `bpf`: ENOENT for BPF_PROG_GET_FD_BY_ID with this id, 0 for everything else.
+fn denier(id: u32) -> Vec<u64> {
+    const PROG_GET_FD_BY_ID: u32 = 13;
+    let immediate = |code: u64, register: u64, value: u32| u64::from(value) << 32 | register << 8 | code;
+    let load = |size: u64, to: u64, from: u64, offset: u64| size | to << 8 | from << 12 | offset << 16;
+    let skip_unless = |register: u64, value: u32, count: u64| immediate(0x55, register, value) | count << 16;
+    vec![
+        // The command, and the attributes, whose first word is the id.
+        load(0x79, 2, 1, 0),
+        load(0x79, 3, 1, 8),
+        load(0x61, 3, 3, 0),
+        immediate(0xb7, 0, 0),
+        skip_unless(2, PROG_GET_FD_BY_ID, 2),
+        skip_unless(3, id, 1),
+        immediate(0xb7, 0, (-libc::ENOENT).cast_unsigned()),
+        0x95,
+    ]
 }
 
 const PROG_LOAD: i64 = 5;

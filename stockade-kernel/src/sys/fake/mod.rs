@@ -47,7 +47,7 @@ use std::{
 };
 
 pub(crate) use self::{decide::Table, objects::Kernel};
-use crate::executables::Executable;
+use crate::{duty::Duty, executables::Executable};
 
 /// How many processors the machine has.
 pub(crate) const PROCESSORS: usize = 2;
@@ -380,11 +380,18 @@ pub(crate) fn grace_period() -> Option<io::Result<()>> {
     Some(passes(Kind::GracePeriod, "").map(|()| machine.kernel().grace_period()))
 }
 
-/// What an iterator over tasks writes: each of them sleeps, but for those that a file of the machine's names.
-pub(crate) fn tasks() -> Option<Vec<u8>> {
+/// What an iterator writes. Tasks sleep, but for those that a file of the machine's names.
+pub(crate) fn list(program: u32) -> Option<String> {
     let machine = machine()?;
-    let others = std::fs::read_to_string(machine.at(Path::new("/tasks"))).unwrap_or_default();
-    Some(format!("\n1 1 2 __schedule+0x2e schedule+0x5d\n{others}").into_bytes())
+    let kernel = machine.kernel();
+    let program = kernel.find(program).ok().and_then(|id| kernel.program(id))?;
+    let list = if program.name == Duty::ListTasks.shown() {
+        let others = std::fs::read_to_string(machine.at(Path::new("/tasks"))).unwrap_or_default();
+        format!("\n1 1 2 __schedule+0x2e schedule+0x5d\n{others}")
+    } else {
+        kernel.list_programs()
+    };
+    Some(format!("{list}\nend\n"))
 }
 
 /// A descriptor of a process.

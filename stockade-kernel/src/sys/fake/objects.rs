@@ -92,6 +92,8 @@ pub(crate) struct Kernel {
     pub changes: u64,
     /// Ids of programs that a guard of another's gives no descriptor of.
     pub hidden_by_others: BTreeSet<u32>,
+    /// Ids of programs of which a program of another's on bpf(2) says that there are none.
+    pub denied_by_others: BTreeSet<u32>,
     /// Reasons for which this kernel does not ask its security modules: requests go through.
     pub unasked: BTreeSet<u32>,
 }
@@ -108,6 +110,7 @@ impl Kernel {
             under_way: Vec::new(),
             changes: 0,
             hidden_by_others: BTreeSet::new(),
+            denied_by_others: BTreeSet::new(),
             unasked: BTreeSet::new(),
         }
     }
@@ -129,6 +132,7 @@ impl Kernel {
             newest: self.newest,
             root_cgroup: self.root_cgroup.clone(),
             hidden_by_others: self.hidden_by_others.clone(),
+            denied_by_others: self.denied_by_others.clone(),
             unasked: self.unasked.clone(),
             ..Self::new(root, self.lockdown_hook)
         };
@@ -225,6 +229,18 @@ impl Kernel {
     pub fn programs_named(&self, name: [u8; 16]) -> Vec<u32> {
         let is_it = |object: &Object| matches!(&object.what, What::Program(program) if program.name == name);
         self.objects.iter().filter(|(_, object)| is_it(object)).map(|(id, _)| *id).collect()
+    }
+
+    /// Every program as an iterator lists it.
+    pub fn list_programs(&self) -> String {
+        let line = |(id, object): (&u32, &Object)| match &object.what {
+            What::Program(program) => {
+                let tag = u64::from_ne_bytes(program.tag);
+                Some(format!("\n{id} {} {} {} {tag}", program.kind, program.attach_type, program.hook))
+            }
+            _ => None,
+        };
+        self.objects.iter().filter_map(line).collect()
     }
 
     /// Ids of the programs that a seal has, or will have.

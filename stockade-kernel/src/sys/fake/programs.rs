@@ -147,6 +147,9 @@ impl Kernel {
 
     /// Opens an object for a process.
     pub(super) fn open(&mut self, id: u32) -> Result<i64, i32> {
+        if self.denied_by_others.contains(&id) {
+            return Err(libc::ENOENT);
+        }
         match &self.objects.get(&id).ok_or(libc::ENOENT)?.what {
             What::Program(program) => {
                 let program = program.clone();
@@ -262,7 +265,9 @@ impl Kernel {
 
     pub(super) fn next_id(&mut self, attr: Attributes, is_it: impl Fn(&What) -> bool) -> Result<i64, i32> {
         let mut after = self.objects.range(attr.word(0).saturating_add(1)..);
-        let (id, _) = after.find(|(_, object)| is_it(&object.what)).ok_or(libc::ENOENT)?;
+        let (id, _) = after
+            .find(|(id, object)| is_it(&object.what) && !self.denied_by_others.contains(id))
+            .ok_or(libc::ENOENT)?;
         attr.set(4, *id);
         Ok(0)
     }

@@ -1,11 +1,17 @@
 /*!
-Lists every task with the functions that it is in, as text: a line for each, with process, thread, how many functions there are, and their names.
+BPF iterators: `seal` reads what they write, as text, one line for each object, and a line `end`.
 
-An iterator: the command that makes a seal reads what it writes. The kernel shows nothing of a task that is running on another processor.
+```text
+list_tasks       process, thread, number of functions on its kernel stack, their names; none for a task that is running on another processor
+list_programs    id, type, attach type, BTF id of the hook, tag as a number
+```
+
+The kernel walks its own tables here. A program on the hook `bpf` can change what bpf(2) answers about another program, and not what an
+iterator sees; one that cuts a read short leaves out the last line.
 */
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
-    helpers::generated::{bpf_get_task_stack, bpf_seq_printf},
+    helpers::generated::{bpf_get_task_stack, bpf_seq_printf, bpf_seq_write},
     macros::fentry,
     programs::FEntryContext,
 };
@@ -14,7 +20,10 @@ use core::{
     ptr::{addr_of, addr_of_mut},
 };
 
-use crate::task::Task;
+use crate::{
+    guard::GUARD_OFFSETS,
+    task::{Task, field},
+};
 
 /// As many functions as the kernel tells of by itself, and one more: kernel.perf_event_max_stack.
 const FRAMES_MAX: usize = 128;
@@ -29,11 +38,18 @@ static TASK_LINE: [u8; 11] = *b"\n%u %u %ld\0";
 #[unsafe(no_mangle)]
 static FRAME: [u8; 5] = *b" %pB\0";
 
+#[unsafe(no_mangle)]
+static PROGRAM_LINE: [u8; 18] = *b"\n%u %u %u %u %llu\0";
+
+#[unsafe(no_mangle)]
+static END: [u8; 5] = *b"\nend\n";
+
 /// `bpf_iter_task(meta, task)`: one of them, or null behind the last.
 #[fentry(function = "bpf_iter_task")]
 pub fn list_tasks(ctx: FEntryContext) -> i32 {
     let (meta, task): (*const *mut seq_file, *mut task_struct) = (ctx.arg(0), ctx.arg(1));
     if task.is_null() {
+        end(meta);
         return 0;
     }
     let here = Task::from_argument(task.cast());
@@ -56,6 +72,36 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
         }
     }
     0
+}
+
+/// `bpf_iter_bpf_prog(meta, prog)`: one loaded program, or null behind the last.
+#[fentry(function = "bpf_iter_bpf_prog")]
+pub fn list_programs(ctx: FEntryContext) -> i32 {
+    let (meta, program): (*const *mut seq_file, *const u8) = (ctx.arg(0), ctx.arg(1));
+    if program.is_null() {
+        end(meta);
+        return 0;
+    }
+    // SAFETY: loads through BTF pointers read zero instead of faulting; the file is the first field. The tag need not be aligned to eight bytes.
+    unsafe {
+        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
+        let tag: *const u32 = field(program, &GUARD_OFFSETS.tag);
+        let line = [
+            *field::<u32>(more, &GUARD_OFFSETS.id) as u64,
+            *field::<u32>(program, &GUARD_OFFSETS.kind) as u64,
+            *field::<u32>(program, &GUARD_OFFSETS.attach_type) as u64,
+            *field::<u32>(more, &GUARD_OFFSETS.hook) as u64,
+            *tag as u64 | (*tag.add(1) as u64) << 32,
+        ];
+        print(*meta, &raw const PROGRAM_LINE, &line);
+    }
+    0
+}
+
+#[inline(always)]
+fn end(meta: *const *mut seq_file) {
+    // SAFETY: the file is the first field of what the kernel handed out; the text has the size told.
+    unsafe { bpf_seq_write(*meta, (&raw const END).cast(), size_of_val(&END) as u32) };
 }
 
 /// # Safety
