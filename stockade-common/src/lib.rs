@@ -12,6 +12,7 @@ pub mod decide;
 mod event;
 mod offsets;
 mod policy;
+mod references;
 mod seal;
 mod settings;
 
@@ -25,9 +26,10 @@ pub use policy::{
     NAME_PART_MAX, NO_PLACE, NamePart, PATH_MAX, PATHS_MAX, PATTERNS, PathKey, Pattern, Policy, Program,
     ProgramKey, ReasonSet, Sets, Slot, Until, UntilKey, Words,
 };
+pub use references::{Counted, Known, Seen};
 pub use seal::{
-    Added, Counted, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KeptFile, Known, KnownProgram,
-    STAYING_MAX, Seal, Seen, TRUSTED_MAX, dialogue, kinds,
+    Added, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KeptFile, KnownProgram, STAYING_MAX, Seal,
+    TRUSTED_MAX, dialogue, kinds,
 };
 pub use settings::{
     SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,

@@ -22,22 +22,20 @@ mod access;
 mod addition;
 pub(crate) mod first_guard;
 mod made;
+mod open;
 mod proof;
 mod references;
 
 use std::{
-    fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use stockade_common::{Seal, SettingRule, Slot, kinds};
-use stockade_policy::{
-    compile::{CompiledSetting, bit},
-    model::{Digest, Exception, Policy, Said},
-};
+use stockade_policy::{compile::CompiledSetting, model::Policy};
 use stockade_reasons::Level;
 
+pub use open::Open;
 pub use proof::{
     prove,
     reasons::{Cause, Conclusion, Knock, Knocked, Proof, Untried},
@@ -47,6 +45,7 @@ pub(crate) use {addition::add, proof::proof};
 use self::{
     first_guard::FirstGuard,
     made::{Keeper, Made, Set},
+    open::left_open,
     proof::problems_of,
 };
 use crate::{
@@ -59,9 +58,7 @@ use crate::{
     foreign::{self, Foreign, Others},
     host, instructions, kept_files,
     pins::{self, Lock, Pinned},
-    read_back::reason_id,
     ready::Ready,
-    sealed::Sealed,
     selftest::SelfTest,
     sys::fs,
     trust::Trust,
@@ -74,129 +71,6 @@ pub struct Options {
     pub trust: Vec<String>,
     /// Seal although this kernel or this policy leaves something open.
     pub best_effort: bool,
-}
-
-/// What the seal does not close: told as long as it lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Open {
-    /// Root can end the attachments that give new cgroups their places.
-    NewCgroups,
-    /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
-    Sysctl(Vec<String>),
-    /// These exceptions let integrity reasons through, and root can be whom they are for: by moving into a unit or a cgroup, by becoming
-    /// a user, or by passing for a program whose content nothing binds.
-    Exceptions(Vec<String>),
-    /// These exceptions end, and root can put that off: by keeping the kernel from counting time.
-    Ends(Vec<String>),
-    /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
-    Reasons(Vec<String>),
-}
-
-impl Open {
-    /// In a word or two, for a record: `new-cgroups`, or the reasons.
-    #[must_use]
-    pub fn word(&self) -> String {
-        match self {
-            Self::NewCgroups => "new-cgroups".into(),
-            Self::Sysctl(programs) => format!("sysctl-programs {}", programs.join(" ")),
-            Self::Exceptions(names) => format!("exceptions {}", names.join(" ")),
-            Self::Ends(names) => format!("ends {}", names.join(" ")),
-            Self::Reasons(reasons) => reasons.join(" "),
-        }
-    }
-
-    /// What a seal leaves open.
-    pub(crate) fn of_seal(sealed: &Sealed, types: &KernelTypes) -> Vec<Self> {
-        let mut slot = sealed.slot();
-        slot.words.deny |= sealed.added.deny;
-        let mut open = Self::of(&slot, sealed.seal.flags & Seal::NEW_CGROUPS != 0, types);
-        let staying: Vec<_> = sealed.seal.staying.iter().filter(|id| **id != 0).map(u32::to_string).collect();
-        if !staying.is_empty() {
-            open.push(Self::Sysctl(staying));
-        }
-        if let Some(description) = sealed.description() {
-            open.extend(Self::exceptions(&description.policy, types));
-            open.extend(Self::ends(&description.policy));
-        }
-        open
-    }
-
-    /// Those of the exceptions of a policy that end.
-    fn ends(policy: &Policy) -> Option<Self> {
-        let now = host::now();
-        let end = policy.exceptions.iter().filter(|exception| exception.ends(now) != u64::MAX);
-        let names: Vec<_> = end.map(|exception| exception.name.value.clone()).collect();
-        (!names.is_empty()).then_some(Self::Ends(names))
-    }
-
-    /// Those of the exceptions of a policy that void the level.
-    fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
-        let binds = |exception: &Exception| {
-            exception.exe.is_some()
-                && matches!(exception.digest.as_ref().map(|said| &said.value), Some(Digest::Verity(_)))
-                && types.compares_digests()
-        };
-        let is_integrity = |reason: &Said<String>| {
-            let number =
-                stockade_reasons::by_id(&reason.value).and_then(|reason| types.number(reason.enum_name));
-            number.is_some_and(|number| types.is_integrity(number))
-        };
-        let voids = |exception: &&Exception| !binds(exception) && exception.reasons.iter().any(is_integrity);
-        let names: Vec<_> =
-            policy.exceptions.iter().filter(voids).map(|exception| exception.name.value.clone()).collect();
-        (!names.is_empty()).then_some(Self::Exceptions(names))
-    }
-
-    /// What a policy with this slot leaves open once it is sealed.
-    fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
-        let mut open = Vec::new();
-        let reasons = types.reasons.iter().map(|reason| reason.number);
-        let free: Vec<_> = reasons
-            .filter(|&number| types.is_integrity(number) && slot.words.deny & bit(number) == 0)
-            .map(|number| reason_id(types, number))
-            .collect();
-        if !free.is_empty() {
-            open.push(Self::Reasons(free));
-        }
-        if new_cgroups {
-            open.push(Self::NewCgroups);
-        }
-        open
-    }
-}
-
-impl fmt::Display for Open {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NewCgroups => f.write_str(
-                "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
-                 what surrounds such a cgroup then decides for it",
-            ),
-            Self::Sysctl(programs) => write!(
-                f,
-                "programs of others that are asked for sysctls stay as they are ({}); whoever loaded them, systemd-networkd for \
-                 instance, cannot do so again before the next boot, also not when it is restarted",
-                programs.join(", ")
-            ),
-            Self::Exceptions(names) => write!(
-                f,
-                "root can be whom these exceptions are for, and change the kernel by what they let through: {} (an exception by \
-                 program binds root only with digest = \"verity:…\")",
-                names.join(", ")
-            ),
-            Self::Ends(names) => write!(
-                f,
-                "root can put off when these exceptions end, by keeping the kernel from counting time: {} (`stockade grant --revoke` ends a grant at \
-                 once)",
-                names.join(", ")
-            ),
-            Self::Reasons(reasons) => write!(
-                f,
-                "root can change the kernel, and with it the seal, by what is not refused: {}",
-                reasons.join(", ")
-            ),
-        }
-    }
 }
 
 /// What [`seal`] did.
@@ -500,31 +374,6 @@ fn keeper_is_there(keeper: &Keeper) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Request("not sealed: while this went on, somebody ended one of its guards".into()))
-}
-
-fn left_open(
-    ready: &Ready,
-    types: &KernelTypes,
-    sysctl: &[Foreign],
-    options: &Options,
-) -> Result<Vec<Open>, Error> {
-    let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
-    open.extend(Open::exceptions(&ready.description.policy, types));
-    open.extend(Open::ends(&ready.description.policy));
-    if !sysctl.is_empty() {
-        open.push(Open::Sysctl(
-            sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),
-        ));
-    }
-    if options.best_effort || open.is_empty() {
-        return Ok(open);
-    }
-    let list: Vec<_> = open.iter().map(ToString::to_string).collect();
-    Err(Error::Request(format!(
-        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
-         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
-        list.join("\n  - ")
-    )))
 }
 
 /// Ids of the programs behind our pins, which the seal takes over from.

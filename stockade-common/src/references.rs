@@ -1,0 +1,94 @@
+/*!
+Reference counts of the programs and maps of a seal: the value of the map `.data.seen`, which its guards write, and how a count is compared.
+*/
+use crate::{HELD_MAX, KEPT_MAPS_MAX};
+
+/// Reference counts of the programs and maps of a seal, written by its guards each time a process asks for a descriptor. No decision depends
+/// on them: `seal` and `status` compare them with the references that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seen {
+    /// How many requests for a descriptor the guards have seen. A guard increments it before it reads a reference count, and stores
+    /// the new number with the count: a count with a higher number than the one at some moment was read after that moment.
+    pub asked: u64,
+    /// The last count of each of [`crate::Seal::programs`], of [`crate::Seal::keeper`] and of each of [`crate::Seal::maps`], in this order: bits 32 to 63 are the
+    /// number of the request, bits 16 to 31 the references (`refcnt`), bits 0 to 15 those of user space (a map's `usercnt`).
+    pub counts: [u64; Known::SLOTS],
+    /// For each slot, the number of the request before which counts are ignored: set by [`crate::dialogue::FORGET`].
+    pub since: [u64; Known::SLOTS],
+    /// Of the file in [`crate::Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if some process had it
+    /// open for writing.
+    pub file: u64,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub const NONE: Self = Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0 };
+
+    /// An element of [`Seen::counts`]. Counts above 65,535 are stored as 65,535.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    pub const fn count(number: u64, references: u64, users: u64) -> u64 {
+        let references = if references > QUARTER { QUARTER } else { references };
+        let users = if users > QUARTER { QUARTER } else { users };
+        number << 32 | references << 16 | users
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// The largest number in a quarter of a word.
+const QUARTER: u64 = 0xffff;
+
+/// How many references to a program or a map of a seal are accounted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Known {
+    /// Index in [`Seen::counts`].
+    pub slot: u32,
+    /// Id of the program or map. User space opens it by this id; the guards use the slot alone.
+    pub id: u32,
+    /// References, including the one that opening it takes.
+    pub references: u32,
+    /// Of a map: references of user space (`usercnt`), including the one that opening it takes.
+    pub users: u32,
+}
+
+impl Known {
+    /// The slot of [`crate::Seal::keeper`]. Those of programs come before it, those of maps after it.
+    pub const KEEPER: usize = HELD_MAX;
+    /// How many slots there are.
+    pub const SLOTS: usize = HELD_MAX + 1 + KEPT_MAPS_MAX;
+
+    /// Compares an element of [`Seen::counts`], if it was stored by a request after number `since`.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    #[expect(clippy::cast_possible_truncation, reason = "the numbers begin anew after 2^32")]
+    pub const fn compare(&self, counts: u64, since: u64) -> Counted {
+        let after = ((counts >> 32) as u32).wrapping_sub(since as u32);
+        if after == 0 || after > u32::MAX / 2 {
+            return Counted::NotSince;
+        }
+        if (counts >> 16) & QUARTER > self.references as u64 || counts & QUARTER > self.users as u64 {
+            return Counted::More;
+        }
+        Counted::Known
+    }
+}
+
+/// Result of comparing a count with the references that are accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// There are no more references than are accounted for.
+    Known,
+    /// There are more.
+    More,
+    /// No request has stored a count since.
+    NotSince,
+}
