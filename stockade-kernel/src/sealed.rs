@@ -225,9 +225,6 @@ impl Sealed {
 fn done(answer: std::io::Result<Option<Answer>>, what: &str) -> Result<(), Error> {
     match answer.map_err(failed)? {
         Some(Answer::Done) => Ok(()),
-        Some(Answer::NoRoom) => Err(Error::Request(format!(
-            "{what} cannot be added to the seal: it is held otherwise already, or the kernel's table is full"
-        ))),
         other => Err(Error::Object(format!("the seal answers {other:?} to {what}"))),
     }
 }
@@ -242,11 +239,14 @@ pub(crate) fn add_reasons(new: &Added) -> Result<(), Error> {
     done(add(dialogue::ADD, new), "reasons")
 }
 
-/// Has the seal hold one more setting.
-pub(crate) fn add_setting(generation: u64, setting: &CompiledSetting) -> Result<(), Error> {
+/// Has the seal hold one more setting. False where it is held otherwise already, or the kernel's table is full.
+pub(crate) fn add_setting(generation: u64, setting: &CompiledSetting) -> Result<bool, Error> {
     let key = SettingKey::new(generation, &setting.name)
         .ok_or_else(|| Error::Request(format!("{} is too long for the kernel's table", setting.name)))?;
-    done(add(dialogue::HOLD, &NewSetting { key, rule: setting.rule }), &setting.name)
+    match add(dialogue::HOLD, &NewSetting { key, rule: setting.rule }).map_err(failed)? {
+        Some(Answer::NoRoom) => Ok(false),
+        answer => done(Ok(answer), &setting.name).map(|()| true),
+    }
 }
 
 /// Ends an exception, or a part of it.

@@ -265,6 +265,36 @@ fn whoever_is_at_a_setting_since_before_or_may_be_keeps_it_from_being_made() {
 }
 
 #[test]
+fn a_rule_that_somebody_else_has_added_leaves_no_more_out_than_its_own_setting() {
+    const RATCHET: &str = "level = \"confidentiality\"\n[settings]\nratchet = [\"kernel.dmesg_restrict\"]\nfreeze = [\"kernel.modprobe\"]\n";
+    let machine = machine();
+    let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
+    play(Command::Enforce(INTEGRITY)).unwrap();
+    play(Command::Seal).unwrap();
+    let alone = machine.copy();
+    alone.run(Fate::Lives, || Command::Enforce(CONFIDENTIALITY).execute()).done().unwrap();
+    machine
+        .run(Fate::Lives, || {
+            let seal = Sealed::ask().unwrap().unwrap();
+            let rule = SettingRule {
+                hold: SettingRule::RATCHET,
+                kind: SettingRule::LOWER,
+                ..SettingRule::default()
+            };
+            let setting = CompiledSetting { name: "kernel/dmesg_restrict".into(), rule, named: false };
+            assert!(crate::sealed::add_setting(seal.slot().words.generation, &setting).unwrap());
+        })
+        .done();
+    match play(Command::Enforce(RATCHET)) {
+        Err(Error::Request(words)) => assert!(words.contains("except for kernel.dmesg_restrict"), "{words}"),
+        other => panic!("{other:?}"),
+    }
+    let there = machine.kernel().table();
+    assert_eq!(there.refused, alone.kernel().table().refused);
+    assert!(there.settings.contains("kernel/modprobe"), "{:?}", there.settings);
+}
+
+#[test]
 fn whoever_adds_at_any_call_keeps_nobody_from_adding_and_takes_nothing_away() {
     for (before, after) in [(INTEGRITY, CONFIDENTIALITY), (HOLDING, HOLDING_MORE)] {
         let machine = machine();

@@ -51,8 +51,12 @@ pub(crate) fn add(
         return Ok((false, proof(sealed, &machine.types, machine.native)?));
     }
     ready.describe(sealed.slot().words.generation + 1 + sealed.added.count)?;
+    let mut left_out = Vec::new();
     for setting in &addition.settings {
-        sealed::add_setting(sealed.slot().words.generation, setting)?;
+        // Anybody who is root may have added another rule for it: no reason to leave the rest of the policy out.
+        if !sealed::add_setting(sealed.slot().words.generation, setting)? {
+            left_out.push(settings::dotted(&setting.name));
+        }
         step("setting-added");
     }
     for revoked in &addition.revoked {
@@ -63,6 +67,13 @@ pub(crate) fn add(
     addition.reasons.told = ready.slot;
     sealed::add_reasons(&addition.reasons)?;
     step("added");
+    if !left_out.is_empty() {
+        return Err(Error::Request(format!(
+            "the policy was added to the seal, except for {}: somebody has added another rule for it, or the kernel's table is full; \
+             freeze it instead (`[settings] freeze`), which takes the place of any rule",
+            left_out.join(", ")
+        )));
+    }
     let now = Sealed::ask()?.ok_or_else(|| Error::Request("the seal does not answer any more".into()))?;
     let proof = proof(&now, &machine.types, machine.native)?;
     // What is told is what is in force, with what was sealed and added before.
