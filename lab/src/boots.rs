@@ -173,7 +173,9 @@ boots! {
     Programs "programs" WITH_PROGRAMS;
     /// The same with AppArmor, as distributed, and its tools.
     AppArmor "app-armor" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
-    /// The same with SELinux enforcing, before any policy is loaded.
+    /// The same, for a seal.
+    AppArmorSealed "app-armor-sealed" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
+    /// With Debian's programs and SELinux enforcing, before any policy is loaded.
     Selinux "selinux" Facts { cmdline: "security=selinux enforcing=1", ..WITH_PROGRAMS };
     /// As distributed, on a machine with a TPM 2.0.
     Tpm "tpm" Facts { tpm: true, packaged: true, ..GENERIC };

@@ -76,7 +76,7 @@ pub fn failure(error: &anyhow::Error, as_json: bool) {
     if as_json {
         let problems = wrong.map(|(_, problems)| mistakes(problems)).unwrap_or_default();
         // Nobody is left to tell when this fails.
-        let _ = json(&Failure { error: format!("{error:#}"), problems });
+        let _ = json(&Failure { error: said(error), problems });
     }
     match wrong {
         Some((what_has, problems)) => {
@@ -85,8 +85,22 @@ pub fn failure(error: &anyhow::Error, as_json: bool) {
             let mistakes = if count == 1 { "1 mistake".into() } else { format!("{count} mistakes") };
             eprintln!("{}\nstockade: {what_has} {mistakes}; nothing was done", problems.render(colour));
         }
-        None => eprintln!("{}", harmless_lines(&format!("stockade: {error:#}"))),
+        None => eprintln!("{}", harmless_lines(&format!("stockade: {}", said(error)))),
     }
+}
+
+/// An error with its causes. A cause that the error before it tells already is not said again.
+fn said(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 fn mistakes(problems: &Problems) -> Vec<Mistake> {
@@ -102,6 +116,36 @@ fn mistakes(problems: &Problems) -> Vec<Mistake> {
 
 #[cfg(test)]
 mod tests {
+    use std::{error::Error, fmt, io};
+
+    use anyhow::Context;
+
+    /// An error whose message ends with its cause.
+    #[derive(Debug)]
+    struct Read(io::Error);
+
+    impl fmt::Display for Read {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "read FILE: {}", self.0)
+        }
+    }
+
+    impl Error for Read {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let refused = Read(io::Error::from_raw_os_error(libc::EACCES));
+        let error = Err::<(), _>(refused).context("the policy is left as it was").unwrap_err();
+        let said = "the policy is left as it was: read FILE: Permission denied (os error 13)";
+        assert_eq!(super::said(&error), said);
+        let error = anyhow::anyhow!("first").context("second");
+        assert_eq!(super::said(&error), "second: first");
+    }
+
     #[test]
     fn a_name_cannot_forge_a_line() {
         assert_eq!(super::harmless("a\nLockdown: b\u{1b}[2J\u{202e}"), "a?Lockdown: b?[2J?");

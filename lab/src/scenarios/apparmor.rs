@@ -24,6 +24,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("the AppArmor profile refuses what it leaves out", left_out),
     scenario("what AppArmor refuses is not called Stockade's", attributed),
     scenario("AppArmor and Stockade each refuse their own", both),
+    Scenario {
+        boot: Boot::AppArmorSealed,
+        ..scenario(
+            "Stockade seals, proves the seal and adds to it under its AppArmor profile without a denial",
+            sealed,
+        )
+    },
 ];
 
 const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario {
@@ -104,6 +111,35 @@ fn confined(_: &Guest) -> Result<()> {
     let log = log()?;
     ensure!(denials(&log).is_empty(), "{}", denials(&log).join("\n"));
     Ok(())
+}
+
+fn sealed(_: &Guest) -> Result<()> {
+    install()?;
+    log()?;
+    confined_stockade(&["enforce", "integrity"])?.exits(0)?;
+    confined_stockade(&["seal"])?.exits(0)?;
+    let verified = |reasons: usize| -> Result<()> {
+        let (inside, outside) = (tried(CONFINED)?, tried("/bin/stockade")?);
+        ensure!(inside == outside, "confined: {inside:?}\nunconfined: {outside:?}");
+        ensure!(inside.len() > reasons, "only {inside:?} were tried");
+        Ok(())
+    };
+    verified(4)?;
+    confined_stockade(&["enforce", "confidentiality"])?.exits(0)?;
+    verified(9)?;
+    confined_stockade(&["lift"])?.exits(2)?.says("sealed")?;
+    let log = log()?;
+    ensure!(denials(&log).is_empty(), "{}", denials(&log).join("\n"));
+    Ok(())
+}
+
+/// The reasons that this copy of the program tries to prove a seal.
+fn tried(program: &str) -> Result<Vec<String>> {
+    let status = run(Command::new(program).args(["status", "--json"]))?.exits(0)?.json()?;
+    let proof = &status["stockade"]["sealed"]["proof"];
+    ensure!(proof["conclusion"] == "verified", "{proof:#}");
+    let refused = proof["refused"].as_array().context("the proof lists what was refused")?;
+    Ok(refused.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 /// Applies a policy from files from inside the profile, with a scope, an exception and a grant.

@@ -137,6 +137,15 @@ impl<'a> Story<'a> {
         // Not by its own account alone.
         let opened = self.system.run("dd if=/dev/mem of=/dev/null bs=64 count=1")?;
         ensure!(opened.text.contains("Operation not permitted"), "reading /dev/mem ended with {opened}");
+        self.nothing_denied()
+    }
+
+    /// Fails if AppArmor refused our program anything since the boot.
+    fn nothing_denied(&mut self) -> anyhow::Result<()> {
+        let denied = self.system.run(
+            "journalctl --sync; journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
+        )?;
+        ensure!(denied.text.trim().is_empty(), "AppArmor denied:\n{}", denied.text);
         Ok(())
     }
 
@@ -358,10 +367,7 @@ fn apparmor(story: &mut Story<'_>) -> anyhow::Result<String> {
         confined.text.contains("profile stockade confines"),
         "stockade assess --quick ended with {confined}"
     );
-    let denied = story.system.run(
-        "journalctl --sync; journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
-    )?;
-    ensure!(denied.text.trim().is_empty(), "AppArmor denied:\n{}", denied.text);
+    story.nothing_denied()?;
     Ok(String::new())
 }
 
