@@ -222,8 +222,12 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            let lists = Duty::LISTS.contains(&duty);
-            Ok((duty, if lists { sys::Target::iterator(id) } else { sys::Target::lsm_of_cgroup(id) }))
+            let target = match duty {
+                Duty::GuardMaking => sys::Target::lsm(id),
+                Duty::ListTasks | Duty::ListPrograms => sys::Target::iterator(id),
+                _ => sys::Target::lsm_of_cgroup(id),
+            };
+            Ok((duty, target))
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })

@@ -178,7 +178,7 @@ pub fn seal<T>(
         first.detach(&root)?;
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
-        let keeper = made.keep(&root, &sealing)?;
+        let keeper = made.keep()?;
         let known: Vec<u32> = ours_in_pins()
             .into_iter()
             .chain(made.ids())
@@ -202,7 +202,6 @@ pub fn seal<T>(
             step("sealed-pinned");
         }
         made.is_alone()?;
-        keeper_is_there(&keeper)?;
         step("alone");
         is_asked_last(&root, &made)?;
         made.attach(&root, Duty::GuardCalls)?;
@@ -230,18 +229,12 @@ pub fn seal<T>(
     let started_before = made.started_before(&ready)?;
     drop(made);
     // By now the seal gives nobody a descriptor of its programs itself.
-    let kept = keeper.is_there()?;
     drop(keeper);
     // There is no way back: what is wrong now is told and not undone.
-    let mut problems = match anchor::look()? {
+    let problems = match anchor::look()? {
         Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native),
         _ => vec!["the seal does not answer any more".to_owned()],
     };
-    if !kept {
-        problems.push(
-            "while the seal was made, somebody ended the guard that gives nobody a descriptor of its programs".to_owned(),
-        );
-    }
     let done = Done {
         slot: ready.slot,
         auto,
@@ -366,14 +359,6 @@ fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
          `bpftool cgroup show` on its mount point tells; seal again"
             .into(),
     ))
-}
-
-/// Fails where somebody has ended the guard that gives nobody a descriptor of the programs.
-fn keeper_is_there(keeper: &Keeper) -> Result<(), Error> {
-    if keeper.is_there()? {
-        return Ok(());
-    }
-    Err(Error::Request("not sealed: while this went on, somebody ended one of its guards".into()))
 }
 
 /// Ids of the programs behind our pins, which the seal takes over from.

@@ -59,21 +59,9 @@ pub struct Made {
     pub seal: Seal,
 }
 
-/// What keeps everybody from opening the programs of a seal, for as long as this command lives.
-pub struct Keeper {
-    link: OwnedFd,
-    /// The id of its program.
-    program: u32,
-}
-
-impl Keeper {
-    /// Whether it has been there all the time: a link that was detached once stays so.
-    pub fn is_there(&self) -> Result<bool, Error> {
-        let info = sys::link_info(self.link.as_fd())
-            .map_err(|e| Error::io("ask for the guard of the programs that are made", e))?;
-        Ok(info.program == self.program && info.cgroup != 0)
-    }
-}
+/// What keeps everybody from opening the programs of a seal, for as long as this command lives. Nobody can detach what this link holds, or
+/// put another program in its place.
+pub struct Keeper(#[expect(dead_code, reason = "held, not used")] OwnedFd);
 
 impl Made {
     /// Loads the programs for these duties and makes their maps.
@@ -128,11 +116,9 @@ impl Made {
     }
 
     /// From now on nobody gets a descriptor of any program of the seal.
-    pub fn keep(&self, root: &Root, sealing: &Sealing) -> Result<Keeper, Error> {
-        let target = sealing.target(Duty::GuardMaking);
-        let link = sys::attach_to_cgroup(self.programs[&Duty::GuardMaking].as_fd(), root.as_fd(), target)
-            .map_err(|e| cannot_attach(Duty::GuardMaking.hook_name(), e))?;
-        Ok(Keeper { link, program: self.seal.keeper })
+    pub fn keep(&self) -> Result<Keeper, Error> {
+        let link = sys::attach(self.programs[&Duty::GuardMaking].as_fd());
+        link.map(Keeper).map_err(|e| Error::bpf("attaching the guard of the programs that are made", e))
     }
 
     /// Waits until nobody is at a setting who was there before they were held.
