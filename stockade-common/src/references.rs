@@ -19,11 +19,17 @@ pub struct Seen {
     /// Of the file in [`crate::Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if some process had it
     /// open for writing.
     pub file: u64,
+    /// The process that makes the seal: the BPF iterators list something for this one alone.
+    pub lister: u64,
+    /// The number of the request at which an iterator came to its end for that process. A link holds an iterator, and whoever opens the link can put
+    /// another program in its place: then this stays as it was.
+    pub listed: u64,
 }
 
 impl Seen {
     /// Nothing yet.
-    pub const NONE: Self = Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0 };
+    pub const NONE: Self =
+        Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0, lister: 0, listed: 0 };
 
     /// An element of [`Seen::counts`]. Counts above 65,535 are stored as 65,535.
     #[must_use]

@@ -114,7 +114,7 @@ pub fn guard_making(ctx: LsmContext) -> i32 {
 
 /// The number of this look.
 #[inline(always)]
-fn next_number() -> u64 {
+pub fn next_number() -> u64 {
     // SAFETY: points into what was seen; an aligned word, only ever changed in this way.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*seen()).asked), 1) + 1 }
 }

@@ -7,21 +7,23 @@ list_programs    id, type, attach type, BTF id of the hook, tag as a number
 ```
 
 The kernel walks its own tables here. A program on the hook `bpf` can change what bpf(2) answers about another program, and not what an
-iterator sees; one that cuts a read short leaves out the last line.
+iterator sees; one that cuts a read short leaves out the last line. Where somebody puts an iterator of his own into the link, ours does
+not write down that it came to the end. For any other process they list nothing: there is one place for the functions of a task.
 */
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
-    helpers::generated::{bpf_get_task_stack, bpf_seq_printf, bpf_seq_write},
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_task_stack, bpf_seq_printf, bpf_seq_write},
     macros::fentry,
     programs::FEntryContext,
 };
 use core::{
     ffi::c_void,
-    ptr::{addr_of, addr_of_mut},
+    ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 
 use crate::{
-    guard::GUARD_OFFSETS,
+    anchor::seen,
+    guard::{GUARD_OFFSETS, next_number},
     task::{Task, field},
 };
 
@@ -48,6 +50,9 @@ static END: [u8; 5] = *b"\nend\n";
 #[fentry(function = "bpf_iter_task")]
 pub fn list_tasks(ctx: FEntryContext) -> i32 {
     let (meta, task): (*const *mut seq_file, *mut task_struct) = (ctx.arg(0), ctx.arg(1));
+    if !is_for_us() {
+        return 0;
+    }
     if task.is_null() {
         end(meta);
         return 0;
@@ -78,6 +83,9 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
 #[fentry(function = "bpf_iter_bpf_prog")]
 pub fn list_programs(ctx: FEntryContext) -> i32 {
     let (meta, program): (*const *mut seq_file, *const u8) = (ctx.arg(0), ctx.arg(1));
+    if !is_for_us() {
+        return 0;
+    }
     if program.is_null() {
         end(meta);
         return 0;
@@ -102,6 +110,15 @@ pub fn list_programs(ctx: FEntryContext) -> i32 {
 fn end(meta: *const *mut seq_file) {
     // SAFETY: the file is the first field of what the kernel handed out; the text has the size told.
     unsafe { bpf_seq_write(*meta, (&raw const END).cast(), size_of_val(&END) as u32) };
+    // SAFETY: points into what was seen; an aligned word.
+    unsafe { write_volatile(addr_of_mut!((*seen()).listed), next_number()) };
+}
+
+/// Whether the process that makes the seal reads this.
+#[inline(always)]
+fn is_for_us() -> bool {
+    // SAFETY: points into what was seen. The helper reads nothing of ours.
+    unsafe { read_volatile(addr_of!((*seen()).lister)) == bpf_get_current_pid_tgid() >> 32 }
 }
 
 /// # Safety

@@ -3,7 +3,7 @@ What a seal is worth on the model: there is no way back, what is laxer is refuse
 is in already is named and nothing is sealed.
 */
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
@@ -247,6 +247,27 @@ fn whoever_has_a_program_of_the_seal_at_any_call_keeps_it_from_being_made() {
         assert_eq!(now, before, "call {at}");
     }
     assert!(kept > 10 && made > 10, "{kept} of {calls} calls, {made} made");
+}
+
+#[test]
+fn whoever_puts_an_iterator_in_the_place_of_ours_keeps_the_seal_from_being_made() {
+    let machine = machine();
+    machine.run(Fate::Lives, || Command::Enforce(INTEGRITY).execute()).done().unwrap();
+    let before = State::of(&machine);
+    let _hidden = foreign(&machine);
+    let forge = || {
+        sys::load(&[EXIT], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::iterator(HOOK), None, &mut [])
+    };
+    let forger = machine.run(Fate::Lives, forge).done().unwrap();
+    let id = machine.run(Fate::Lives, || sys::program_info(forger.as_fd(), &mut []).unwrap().id).done();
+    let replaced = Cell::new(0);
+    let replaces = |_: usize, _: Kind| replaced.set(replaced.get() + machine.kernel().replace_iterators(id));
+    match machine.run_beside(replaces, || Command::Seal.execute()).done() {
+        Err(Error::Request(words)) => assert!(words.contains("in the place of one that lists"), "{words}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(replaced.get() > 0);
+    assert_eq!(State::of(&machine), before);
 }
 
 #[test]

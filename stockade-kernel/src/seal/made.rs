@@ -80,6 +80,9 @@ impl Made {
             .map_err(|e| Error::bpf("writing the policy", e))?;
         sys::update(object.map(ADDED)?, &0u32, &Added::NONE)
             .map_err(|e| Error::bpf("writing what is added", e))?;
+        let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
+        sys::update(object.map(SEEN)?, &0u32, &seen)
+            .map_err(|e| Error::bpf("writing who makes the seal", e))?;
 
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&Duty::MAKING) {
@@ -128,8 +131,14 @@ impl Made {
 
     /// What a BPF iterator writes, without its last line.
     pub fn list(&self, duty: Duty) -> Result<String, Error> {
+        let before = self.seen()?.listed;
         let written = sys::iterate(self.programs[&duty].as_fd())
             .map_err(|e| Error::bpf("listing what is on this machine by a BPF iterator", e))?;
+        if self.seen()?.listed == before {
+            return Err(Error::Request(
+                "not sealed: while this went on, somebody put another BPF program in the place of one that lists what is on this machine: seal again".into(),
+            ));
+        }
         let written = String::from_utf8_lossy(&written);
         let list = written.trim_end().strip_suffix("\nend").map(str::to_owned);
         list.ok_or_else(|| {

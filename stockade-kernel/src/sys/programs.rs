@@ -182,7 +182,7 @@ pub fn iterate(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let file = bpf(BPF_ITER_CREATE, &mut Attr { link_fd: fd_number(link.as_fd()), flags: 0 }).map(owned)?;
     let mut written = Vec::new();
     #[cfg(test)]
-    if let Some(list) = super::fake::list(fd_number(program)) {
+    if let Some(list) = super::fake::list(fd_number(file.as_fd())) {
         return Ok(list.into_bytes());
     }
     std::fs::File::from(file).read_to_end(&mut written)?;

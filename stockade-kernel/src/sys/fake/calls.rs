@@ -131,8 +131,8 @@ impl Kernel {
             15 => self.info(attr),
             16 => self.cgroup_query(attr),
             17 => self.attach(attr),
-            // The file of an iterator has no id, as types have none that matters here.
-            18 | 33 => Ok(self.make(super::objects::What::Types).into()),
+            18 => Ok(self.make(super::objects::What::Types).into()),
+            33 => self.iterator(attr),
             28 => self.link_create(attr),
             command if command == i64::from(COMMAND) => Err(self.answers(attr)),
             other => panic!("bpf(2) command {other} is not modelled"),

@@ -314,7 +314,7 @@ impl Kernel {
                         self.program(*program).map_or_else(String::new, |p| text(&p.name))
                     ));
                 }
-                What::Types => all.push("types".into()),
+                What::Types | What::Iterator { .. } => all.push("types".into()),
                 What::Process(_) | What::RootCgroup => {}
             }
         }

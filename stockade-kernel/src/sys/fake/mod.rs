@@ -47,7 +47,7 @@ use std::{
 };
 
 pub(crate) use self::{decide::Table, objects::Kernel};
-use crate::{duty::Duty, executables::Executable};
+use crate::executables::Executable;
 
 /// How many processors the machine has.
 pub(crate) const PROCESSORS: usize = 2;
@@ -381,17 +381,10 @@ pub(crate) fn grace_period() -> Option<io::Result<()>> {
 }
 
 /// What an iterator writes. Tasks sleep, but for those that a file of the machine's names.
-pub(crate) fn list(program: u32) -> Option<String> {
+pub(crate) fn list(file: u32) -> Option<String> {
     let machine = machine()?;
-    let kernel = machine.kernel();
-    let program = kernel.find(program).ok().and_then(|id| kernel.program(id))?;
-    let list = if program.name == Duty::ListTasks.shown() {
-        let others = std::fs::read_to_string(machine.at(Path::new("/tasks"))).unwrap_or_default();
-        format!("\n1 1 2 __schedule+0x2e schedule+0x5d\n{others}")
-    } else {
-        kernel.list_programs()
-    };
-    Some(format!("{list}\nend\n"))
+    let others = std::fs::read_to_string(machine.at(Path::new("/tasks"))).unwrap_or_default();
+    machine.kernel().read_iterator(file, &format!("\n1 1 2 __schedule+0x2e schedule+0x5d\n{others}"))
 }
 
 /// A descriptor of a process.

@@ -48,8 +48,16 @@ pub(crate) struct Program {
 pub(crate) enum What {
     Map(Map),
     Program(Program),
-    Link { program: u32, attach_type: u32, cgroup: u64 },
+    Link {
+        program: u32,
+        attach_type: u32,
+        cgroup: u64,
+    },
     Types,
+    /// The file of an iterator.
+    Iterator {
+        program: u32,
+    },
     Process(u32),
     RootCgroup,
 }
@@ -231,10 +239,12 @@ impl Kernel {
         self.objects.iter().filter(|(_, object)| is_it(object)).map(|(id, _)| *id).collect()
     }
 
-    /// Every program as an iterator lists it.
-    pub fn list_programs(&self) -> String {
+    /// Every program as an iterator lists it: one of another's leaves out its like.
+    pub fn list_programs(&self, by: u32) -> String {
+        let name = |id: u32| self.program(id).map(|program| program.name);
+        let leaves_out = name(by).filter(|name| Duty::ListPrograms.shown() != *name);
         let line = |(id, object): (&u32, &Object)| match &object.what {
-            What::Program(program) => {
+            What::Program(program) if leaves_out != Some(program.name) => {
                 let tag = u64::from_ne_bytes(program.tag);
                 Some(format!("\n{id} {} {} {} {tag}", program.kind, program.attach_type, program.hook))
             }
@@ -275,7 +285,7 @@ impl Kernel {
         while let Some(id) = left.pop() {
             if held.insert(id) {
                 match self.objects.get(&id).map(|object| &object.what) {
-                    Some(What::Link { program, .. }) => left.push(*program),
+                    Some(What::Link { program, .. } | What::Iterator { program }) => left.push(*program),
                     Some(What::Program(program)) => left.extend(&program.maps),
                     _ => {}
                 }

@@ -72,7 +72,7 @@ impl Kernel {
         let descriptors = self.descriptors(id) + 1;
         let by_programs = self.objects.values().filter(|object| match &object.what {
             What::Program(program) => program.maps.contains(&id),
-            What::Link { program, .. } => *program == id,
+            What::Link { program, .. } | What::Iterator { program } => *program == id,
             _ => false,
         });
         let attached = self.root_cgroup.iter().filter(|(_, program)| *program == id);
@@ -203,6 +203,41 @@ impl Kernel {
         self.expect_cgroup(attr.word(4))?;
         let cgroup = crate::cgroups::ROOT_ID;
         Ok(self.make(What::Link { program, attach_type: attr.word(8), cgroup }).into())
+    }
+
+    /// The file keeps the program that its link has now.
+    pub(super) fn iterator(&mut self, attr: Attributes) -> Result<i64, i32> {
+        match self.objects[&self.find(attr.word(0))?].what {
+            What::Link { program, attach_type: sys::BPF_TRACE_ITER, .. } => {
+                Ok(self.make(What::Iterator { program }).into())
+            }
+            _ => Err(libc::EINVAL),
+        }
+    }
+
+    /// Somebody puts a program of his own into the link of each iterator. It lists what ours would, but for one program.
+    pub fn replace_iterators(&mut self, by: u32) -> usize {
+        let links = self.objects.values_mut().filter_map(|object| match &mut object.what {
+            What::Link { program, attach_type: sys::BPF_TRACE_ITER, .. } => Some(program),
+            _ => None,
+        });
+        links.map(|program| *program = by).count()
+    }
+
+    /// What reading the file of an iterator gives, and what its program writes down.
+    pub(super) fn read_iterator(&mut self, file: u32, tasks: &str) -> Option<String> {
+        let What::Iterator { program: id } = self.objects[&self.find(file).ok()?].what else { return None };
+        let program = self.program(id)?.clone();
+        if Duty::LISTS.iter().any(|duty| duty.shown() == program.name) {
+            let (map, mut seen): (_, Seen) = self.written(&program, SEEN);
+            seen.asked += 1;
+            seen.listed = seen.asked;
+            assert_eq!(seen.lister, u64::from(std::process::id()));
+            self.write_down(map, &seen);
+        }
+        let list =
+            if program.name == Duty::ListTasks.shown() { tasks.to_owned() } else { self.list_programs(id) };
+        Some(format!("{list}\nend\n"))
     }
 
     fn expect_cgroup(&self, fd: u32) -> Result<(), i32> {
