@@ -15,14 +15,25 @@ use crate::guest::Guest;
 pub enum Depends {
     /// On our user side alone. One kernel is enough.
     UserSide,
-    /// On the kernel's series. The tests play it on the newest one alone: it shows a limit of the product and not a promise, or
-    /// needs a boot of its own for each answer.
+    /// On the kernel's series, but what could differ has not between the supported ones, or is shown by another scenario; or it shows a limit of the
+    /// product and not a promise, or needs a boot of its own for each answer. The tests play it on the newest series alone.
     NewestSeries,
-    /// On the kernel's series: what the verifier lets pass, which hooks there are. The generic flavour of each series is enough; the
-    /// tests play it on the oldest and on the newest.
+    /// On the kernel's series: what the verifier lets pass, which hooks there are, what an answer is worth. The generic flavour of each series is
+    /// enough; the tests play it on the oldest and on the newest.
     Series,
     /// On the flavour, too: drivers and options differ. Every kernel plays it.
     Flavour,
+}
+
+impl fmt::Display for Depends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::UserSide => "user-side",
+            Self::NewestSeries => "newest-series",
+            Self::Series => "series",
+            Self::Flavour => "flavour",
+        })
+    }
 }
 
 /// One story played in a guest: given a guest booted so, when root does this, then that.

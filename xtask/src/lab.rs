@@ -77,7 +77,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
         programs::build()?;
         let only = flags.only.as_deref().unwrap_or_default();
         for scenario in programs::scenarios()?.iter().filter(|scenario| scenario.name.contains(only)) {
-            println!("{:<22} {}", scenario.boot, scenario.name);
+            println!("{:<22} {:<14} {}", scenario.boot, scenario.depends, scenario.name);
         }
         return Ok(true);
     }

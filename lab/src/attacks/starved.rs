@@ -111,7 +111,8 @@ fn starve(limits: &[u64], what: libc::__rlimit_resource_t, name: &str) -> Result
 }
 
 fn descriptors(_: &Guest) -> Result<()> {
-    let limits: Vec<u64> = (3..=14).collect();
+    // The tests of stockade-kernel have every call of the command fail so.
+    let limits: Vec<u64> = (3..=14).step_by(4).collect();
     starve(&limits, libc::RLIMIT_NOFILE, "descriptors")
 }
 

@@ -51,7 +51,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a program that cannot be proven is not left behind",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: unproven,
     },
     Scenario {

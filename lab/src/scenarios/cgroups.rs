@@ -29,13 +29,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "with both cgroup versions events name the v2 cgroup",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: hybrid,
     },
     Scenario {
         name: "with cgroup v1 alone events name no cgroup",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: legacy,
     },
 ];

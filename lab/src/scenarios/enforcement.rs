@@ -71,7 +71,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "nothing is refused once lift has returned",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: lift_is_done,
     },
     Scenario { name: "auto without EFI is none", boot: Boot::Plain, depends: Depends::UserSide, run: auto },

@@ -36,26 +36,26 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "what the weaker attachment skips is counted",
         boot: Boot::NoBpfLsm,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: skipped,
     },
     // Last: native lockdown only goes up.
     Scenario {
         name: "the weaker attachment beside native lockdown",
         boot: Boot::NoBpfLsm,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: beside_native,
     },
     Scenario {
         name: "audited by the weaker attachment and refused by native is one line",
         boot: Boot::NoBpfLsm,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: one_line,
     },
     Scenario {
         name: "followed, what native refuses after the weaker attachment is one line each",
         boot: Boot::NoBpfLsm,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: one_line_each,
     },
 ];

@@ -31,13 +31,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a storm on two processors loses no event uncounted",
         boot: Boot::TwoProcessors,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: storm,
     },
     Scenario {
         name: "events that nobody reads are lost and counted",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: lost,
     },
     Scenario {

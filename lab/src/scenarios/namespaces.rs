@@ -24,13 +24,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "root of a user namespace is refused as root is",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: refused,
     },
     Scenario {
         name: "events of a container name the machine's user",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: user,
     },
     Scenario {

@@ -27,13 +27,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "native raised over Stockade's integrity: the stricter refuses, and each is named",
         boot: Boot::RaisedOverIntegrity,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: over_integrity,
     },
     Scenario {
         name: "native raised over Stockade's confidentiality: the stricter refuses, and each is named",
         boot: Boot::RaisedOverConfidentiality,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: over_confidentiality,
     },
 ];

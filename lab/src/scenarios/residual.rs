@@ -38,37 +38,37 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "residue: an open /dev/mem is found whatever its path",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: dev_mem,
     },
     Scenario {
         name: "residue: an open /dev/port is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: dev_port,
     },
     Scenario {
         name: "residue: an open /dev/snapshot is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: snapshot,
     },
     Scenario {
         name: "residue: a mapped /dev/mem is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: dev_mem_mapped,
     },
     Scenario {
         name: "residue: an open kcore is found, also of an unmounted proc",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: kcore,
     },
     Scenario {
         name: "residue: open files of debugfs are found if lockdown would refuse them",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: debugfs,
     },
     Scenario {
@@ -80,25 +80,25 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "residue: an open file of tracefs is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: tracefs,
     },
     Scenario {
         name: "residue: mapped registers of a PCI device are found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: bar,
     },
     Scenario {
         name: "residue: a kprobe set through tracefs is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: kprobe,
     },
     Scenario {
         name: "residue: a uprobe is found, or said to be hidden",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: uprobe,
     },
     Scenario {
@@ -110,7 +110,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "residue: a kernel loaded for kexec is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: kexec,
     },
     Scenario {
@@ -122,7 +122,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "residue: a BPF program that writes user memory is found",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: bpf_write,
     },
     Scenario {
@@ -147,19 +147,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "residue: an unsigned module is found, loaded and gone",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: module,
     },
     Scenario {
         name: "residue: what native integrity lets through is told apart",
         boot: Boot::NativeIntegrity,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: native,
     },
     Scenario {
         name: "residue: native confidentiality from the start leaves nothing",
         boot: Boot::NativeConfidentiality,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: native_nothing,
     },
 ];

@@ -23,43 +23,43 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the firmware refuses an image without a signature",
         boot: Boot::Unsigned,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: must_not_boot,
     },
     Scenario {
         name: "the firmware refuses a signed image with one bit changed",
         boot: Boot::Altered,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: must_not_boot,
     },
     Scenario {
         name: "the image that is refused unsigned boots with Secure Boot off",
         boot: Boot::Efi,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: boots_without,
     },
     Scenario {
         name: "with Secure Boot off auto is none",
         boot: Boot::Efi,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: auto_is_none,
     },
     Scenario {
         name: "integrity shuts its doors on an EFI machine too",
         boot: Boot::Efi,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: integrity,
     },
     Scenario {
         name: "under Secure Boot auto is integrity",
         boot: Boot::SecureBoot,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: auto_is_integrity,
     },
     Scenario {
         name: "under Secure Boot probe tells native, Stockade and others apart",
         boot: Boot::SecureBoot,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: who,
     },
     Scenario {
@@ -71,13 +71,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "under Secure Boot assess leaves what IMA measured as it is",
         boot: Boot::SecureBoot,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: nothing_measured,
     },
     Scenario {
         name: "where the firmware's variables cannot be read auto refuses to guess",
         boot: Boot::SecureBoot,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: unreadable,
     },
 ];

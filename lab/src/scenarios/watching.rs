@@ -24,7 +24,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the kernel's own line reaches the kernel log",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: kernel_log,
     },
     Scenario {
@@ -42,7 +42,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "watch follows enforcement that is started anew",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: anew,
     },
     Scenario {
@@ -54,7 +54,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "watch shows what native lockdown refuses, each once",
         boot: Boot::NativeIntegrity,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: native,
     },
 ];

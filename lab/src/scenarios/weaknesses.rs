@@ -22,13 +22,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "weakness: a policy written through bpf(2) counts, and status shows it",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: write_maps,
     },
     Scenario {
         name: "weakness: without its BPF file system enforcement ends, and status says so",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: unmount,
     },
 ];

@@ -24,13 +24,13 @@ pub(in crate::scenarios) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "assess leaves nothing behind",
         boot: Boot::AssessedTwice,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: nothing_left,
     },
     Scenario {
         name: "assess leaves nothing behind when it is killed",
         boot: Boot::AssessedTwice,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: killed,
     },
 ];

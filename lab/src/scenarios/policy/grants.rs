@@ -18,7 +18,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "setting the clock moves no grant's end",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: clock,
     },
     Scenario {
@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a slowed clock lengthens a grant no more than is told",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: slowed_clock,
     },
     Scenario {

@@ -26,7 +26,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "scopes tighten, and loosen where they say so",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: nested,
     },
     Scenario {
@@ -38,13 +38,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "places work with the weaker attachment too",
         boot: Boot::NoBpfLsm,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: scope,
     },
     Scenario {
         name: "policies load under native confidentiality",
         boot: Boot::NativeConfidentiality,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: under_native,
     },
 ];

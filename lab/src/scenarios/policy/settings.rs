@@ -37,13 +37,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "odd spellings do not change a setting that is held",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: values::spellings,
     },
     Scenario {
         name: "a frozen setting survives any bytes",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: values::any_bytes,
     },
     Scenario {
@@ -55,7 +55,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "user namespaces have settings of their own that are held",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: per_namespace,
     },
     Scenario {
@@ -67,13 +67,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "settings with other ways are called held by name only",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: name_only,
     },
     Scenario {
         name: "audited settings let writes through",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: audited,
     },
     Scenario {
@@ -91,7 +91,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the default settings go with the level",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: default,
     },
     Scenario {
@@ -115,7 +115,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "settings are held under native confidentiality",
         boot: Boot::NativeConfidentiality,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: frozen,
     },
 ];

@@ -27,7 +27,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a program replaced on disk is excepted no more",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: replaced,
     },
     Scenario {
@@ -45,19 +45,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the link to the executable excepts nobody",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: disguised,
     },
     Scenario {
         name: "an exception can demand a user beside a program",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: user,
     },
     Scenario {
         name: "an exception ends when it says so",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: expires,
     },
     Scenario {
@@ -69,7 +69,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a program executed while no program was excepted has no exception later",
         boot: Boot::Plain,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: meanwhile,
     },
     Scenario {

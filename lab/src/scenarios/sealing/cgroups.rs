@@ -19,19 +19,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: with both cgroup versions it succeeds",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: hybrid,
     },
     Scenario {
         name: "seal: with cgroup v2 mounted over it succeeds",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: covered,
     },
     Scenario {
         name: "seal: with cgroup v2 mounted elsewhere alone it succeeds",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: elsewhere,
     },
     // From here on sealed.

@@ -25,7 +25,7 @@ pub(super) const AFTER: &[Scenario] = &[
     Scenario {
         name: "seal: it holds for containers and in other cgroups",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: holds,
     },
     Scenario {

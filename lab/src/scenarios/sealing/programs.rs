@@ -38,19 +38,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: what was granted before it ends by itself",
         boot: Boot::SealedPrograms,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: ends,
     },
     Scenario {
         name: "seal: a grant can be revoked and no other made",
         boot: Boot::SealedPrograms,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: revoked,
     },
     Scenario {
         name: "seal: a sealed exception can be taken away",
         boot: Boot::SealedPrograms,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: taken_away,
     },
 ];

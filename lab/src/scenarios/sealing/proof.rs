@@ -21,7 +21,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: what status tries is counted and told, by a process of its own name",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: told,
     },
     Scenario {

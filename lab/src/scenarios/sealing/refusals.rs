@@ -39,13 +39,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: tracing switched off is named",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: tracing_off,
     },
     Scenario {
         name: "seal: a kernel loaded for kexec is named",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: kexec,
     },
     Scenario {
@@ -69,7 +69,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: an attached foreign program is named",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: attached,
     },
     Scenario {
@@ -87,7 +87,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: programs that reach nothing are nobody's business",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: others,
     },
     Scenario {

@@ -19,7 +19,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: a policy with scopes needs best effort",
         boot: Boot::SealedScopes,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: refused,
     },
     // From here on sealed.
@@ -32,7 +32,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: without the pins only new cgroups are left out",
         boot: Boot::SealedScopes,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: unpinned,
     },
 ];

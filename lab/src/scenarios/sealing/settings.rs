@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: whoever has a file open that it would keep is named",
         boot: Boot::SealedSettings,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: held_open,
     },
     // From here on sealed.

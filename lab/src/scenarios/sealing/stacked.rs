@@ -26,7 +26,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: what one policy refuses the others do not tell again",
         boot: Boot::Sealed,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: once,
     },
 ];

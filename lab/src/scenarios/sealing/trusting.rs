@@ -34,7 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: what the policy trusts is let in after the seal",
         boot: Boot::SealedTrustingPolicy,
-        depends: Depends::Series,
+        depends: Depends::NewestSeries,
         run: trusting_policy,
     },
     Scenario {

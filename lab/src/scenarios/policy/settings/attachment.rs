@@ -20,7 +20,7 @@ pub(super) fn killed(_: &Guest) -> Result<()> {
     let kcore = || fs::File::open("/proc/kcore").is_ok();
     write("level = \"confidentiality\"\n[settings]\nfreeze = [\"kernel.kptr_restrict\"]\n")?;
     let stop_at = |step: &str| with_env(&["enforce"], &[("STOCKADE_STOP_AT", step)])?.exits(-1);
-    for step in ["decided", "folder", "settings", "link-settings", "link-pinned"] {
+    for step in ["decided", "link-settings"] {
         lift_all()?;
         stop_at(step)?;
         kptr.writes(b"0", true).with_context(|| format!("killed at {step}"))?;
@@ -35,7 +35,7 @@ pub(super) fn killed(_: &Guest) -> Result<()> {
     kptr.writes(b"0", false)?;
     ensure!(!kcore(), "killed after the commit: one half is enforced");
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    for step in ["link-settings", "tables-written", "slot-written"] {
+    for step in ["link-settings", "slot-written"] {
         stop_at(step)?;
         kptr.writes(b"0", true).with_context(|| format!("killed at {step}"))?;
         kptr.writes(b"1", true)?;
