@@ -11,7 +11,7 @@ pub struct Seen {
     /// How many requests for a descriptor the guards have seen. A guard increments it before it reads a reference count, and stores
     /// the new number with the count: a count with a higher number than the one at some moment was read after that moment.
     pub asked: u64,
-    /// The last count of each of [`crate::Seal::programs`], of [`crate::Seal::keeper`] and of each of [`crate::Seal::maps`], in this order: bits 32 to 63 are the
+    /// The last count of each of [`crate::Seal::programs`] and of each of [`crate::Seal::maps`], in this order: bits 32 to 63 are the
     /// number of the request, bits 16 to 31 the references (`refcnt`), bits 0 to 15 those of user space (a map's `usercnt`).
     pub counts: [u64; Known::SLOTS],
     /// For each slot, the number of the request before which counts are ignored: set by [`crate::dialogue::FORGET`].
@@ -66,10 +66,10 @@ pub struct Known {
 }
 
 impl Known {
-    /// The slot of [`crate::Seal::keeper`]. Those of programs come before it, those of maps after it.
-    pub const KEEPER: usize = HELD_MAX;
+    /// The slot of the first map. Those of programs come before it.
+    pub const MAPS: usize = HELD_MAX;
     /// How many slots there are.
-    pub const SLOTS: usize = HELD_MAX + 1 + KEPT_MAPS_MAX;
+    pub const SLOTS: usize = Self::MAPS + KEPT_MAPS_MAX;
 
     /// Compares an element of [`Seen::counts`], if it was stored by a request after number `since`.
     #[must_use]

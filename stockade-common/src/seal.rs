@@ -17,7 +17,7 @@ pub const TRUSTED_MAX: usize = 32;
 pub struct KnownProgram {
     /// Its tag, as the kernel has the bytes.
     pub tag: u64,
-    /// Its kind: one of `enum bpf_prog_type`. A number that is none of them stands for a program that could not be looked at, and lets nothing in.
+    /// Its kind, see [`kinds::of`]. A number that is none of them stands for a program that could not be looked at, and lets nothing in.
     pub kind: u32,
     /// What it is attached to: a BTF id; 0 for kinds that have none.
     pub hook: u32,
@@ -83,8 +83,8 @@ pub struct Seal {
     pub map_programs: [u32; KEPT_MAPS_MAX],
     /// The hook on which the dialogue is answered: the BTF id of `bpf`.
     pub dialogue_hook: u32,
-    /// Id of the program that gave nobody a descriptor of the others while the seal was made.
-    pub keeper: u32,
+    /// Always 0.
+    pub pad: u32,
     /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
@@ -116,7 +116,7 @@ impl Seal {
         hooks: [0; HELD_MAX],
         map_programs: [0; KEPT_MAPS_MAX],
         dialogue_hook: 0,
-        keeper: 0,
+        pad: 0,
         staying: [0; STAYING_MAX],
         trusted: [KnownProgram::NONE; TRUSTED_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
@@ -258,11 +258,13 @@ pub struct GuardOffsets {
     pub program_references: u32,
     /// `inode.i_writecount`
     pub inode_writers: u32,
+    /// `task_struct.exit_state`
+    pub exit_state: u32,
 }
 
 impl GuardOffsets {
     /// Structure and field behind each word, in the order in which they lie.
-    pub const FIELDS: [(&'static str, &'static str); 15] = [
+    pub const FIELDS: [(&'static str, &'static str); 16] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
         ("bpf_prog", "tag"),
@@ -278,18 +280,19 @@ impl GuardOffsets {
         ("user_namespace", "level"),
         ("bpf_prog_aux", "refcnt"),
         ("inode", "i_writecount"),
+        ("task_struct", "exit_state"),
     ];
 
     /// Every offset is 0: what the compiled programs have until they are loaded.
-    pub const NONE: Self = Self::from_words([0; 15]);
+    pub const NONE: Self = Self::from_words([0; 16]);
 
     /// Offsets in the order of [`Self::FIELDS`].
     #[must_use]
-    pub const fn from_words(words: [u32; 15]) -> Self {
+    pub const fn from_words(words: [u32; 16]) -> Self {
         let [kind, attach_type, tag, more, hook, id, map_id, map_references, map_users, file_mode, ..] =
             words;
-        let [.., cred_capabilities, cred_namespace, namespace_level, _, _] = words;
-        let [.., program_references, inode_writers] = words;
+        let [.., cred_capabilities, cred_namespace, namespace_level, _, _, _] = words;
+        let [.., program_references, inode_writers, exit_state] = words;
         Self {
             kind,
             attach_type,
@@ -306,12 +309,13 @@ impl GuardOffsets {
             namespace_level,
             program_references,
             inode_writers,
+            exit_state,
         }
     }
 
     /// The words in order, as they lie in the program.
     #[must_use]
-    pub const fn words(self) -> [u32; 15] {
+    pub const fn words(self) -> [u32; 16] {
         [
             self.kind,
             self.attach_type,
@@ -328,6 +332,7 @@ impl GuardOffsets {
             self.namespace_level,
             self.program_references,
             self.inode_writers,
+            self.exit_state,
         ]
     }
 }
@@ -362,6 +367,15 @@ pub mod kinds {
         Ours,
         /// [`Seal::dialogue_hook`].
         Dialogue,
+    }
+
+    /// A kind of programs: one of `enum bpf_prog_type`, with one of `enum bpf_attach_type` in the upper 16 bits for a program of the security
+    /// modules. What a program that a cgroup holds returns for yes, of another one callers take for an answer.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
+    pub const fn of(kind: u32, attach_type: u32) -> u32 {
+        if kind == LSM { kind | attach_type << 16 } else { kind }
     }
 
     /// Whether a program of this kind could answer in the place of a sealed one.

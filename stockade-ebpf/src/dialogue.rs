@@ -144,19 +144,24 @@ fn hold(from: *const c_void) -> u32 {
     if new.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
         return NOTHING;
     }
-    const ANY: u64 = 0;
     const NO_EXIST: u64 = 1;
     // A frozen setting is as strict as can be, and may take the place of any rule.
     let frozen = new.rule.hold == SettingRule::FREEZE && new.rule.audit == 0;
-    // SAFETY: entries are not removed.
-    if let Some(there) = unsafe { SETTINGS.get(&new.key) } {
-        let there_frozen = there.hold == SettingRule::FREEZE && there.audit == 0;
+    let Some(there) = SETTINGS.get_ptr_mut(&new.key) else {
+        let inserted = SETTINGS.insert(&new.key, &new.rule, NO_EXIST);
+        return if inserted.is_ok() { DONE } else { NO_ROOM };
+    };
+    // SAFETY: entries are neither removed nor replaced: the kernel would give the memory of a replaced one to the next at once, and a write that is
+    // being decided would be measured by the rule of another setting. An entry becomes stricter where it is, word by word.
+    unsafe {
+        let there_frozen = (*there).hold == SettingRule::FREEZE && (*there).audit == 0;
         if there_frozen || !frozen {
             return NO_ROOM;
         }
+        addr_of_mut!((*there).hold).write_volatile(SettingRule::FREEZE);
+        addr_of_mut!((*there).audit).write_volatile(0);
     }
-    let inserted = SETTINGS.insert(&new.key, &new.rule, if frozen { ANY } else { NO_EXIST });
-    if inserted.is_ok() { DONE } else { NO_ROOM }
+    DONE
 }
 
 #[inline(always)]

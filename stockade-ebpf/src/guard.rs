@@ -14,7 +14,7 @@ The last two also write down what they saw: how many references there were to wh
 before the guard on its way was there, and goes on afterwards, needs a reference that it had before. Where there is none but
 those that are known, no such call can do anything.
 */
-use aya_ebpf::{helpers::generated::bpf_set_retval, macros::{lsm, lsm_cgroup}, programs::LsmContext};
+use aya_ebpf::{helpers::generated::bpf_set_retval, macros::lsm_cgroup, programs::LsmContext};
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
@@ -33,7 +33,6 @@ use crate::{
 
 const GOES_ON: i32 = 1;
 const REFUSED: i32 = 0;
-const ENOENT: i32 = 2;
 
 /// Written by the loader.
 #[unsafe(no_mangle)]
@@ -86,30 +85,10 @@ fn is_closed() -> bool {
 /// maps goes on with the next.
 #[inline(always)]
 fn hidden() -> i32 {
+    const ENOENT: i32 = 2;
     // SAFETY: sets what the call returns.
     unsafe { bpf_set_retval(-ENOENT) };
     REFUSED
-}
-
-/// `bpf_prog(prog)`, held by a link of the command that makes the seal, for as long as the programs can still be taken off: nobody gets a
-/// descriptor of any of them, or of this one. Not held by the root cgroup: another program can be put in the place of one that a
-/// cgroup's link holds, and be taken away again.
-#[lsm(hook = "bpf_prog")]
-pub fn guard_making(ctx: LsmContext) -> i32 {
-    let number = next_number();
-    let program: *const u8 = ctx.arg(0);
-    // SAFETY: loads through BTF pointers read zero instead of faulting.
-    let (id, references) = unsafe {
-        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
-        (*field::<u32>(more, &GUARD_OFFSETS.id), *field::<u64>(more, &GUARD_OFFSETS.program_references))
-    };
-    let slot = slot_of(id);
-    if slot == 0 {
-        return 0;
-    }
-    // Whichever of the two guards is asked first writes down what it sees.
-    write_down(slot - 1, number, references, 0);
-    -ENOENT
 }
 
 /// The number of this look.
@@ -156,7 +135,6 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     let slot = slot_of(id);
     if slot != 0 {
         write_down(slot - 1, number, references, 0);
-        // The keeper is none of those that stay, and gives itself to nobody.
         return if is_closed() { hidden() } else { GOES_ON };
     }
     // SAFETY: points into the seal.
@@ -184,7 +162,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         if known.kind == 0 {
             break;
         }
-        if known.tag == tag && known.kind == kind && known.hook == hook {
+        if known.tag == tag && known.kind == kinds::of(kind, attach_type) && known.hook == hook {
             return GOES_ON;
         }
         at += 1;
@@ -207,8 +185,7 @@ fn slot_of(id: u32) -> u32 {
         }
         at += 1;
     }
-    // SAFETY: points into the seal.
-    if unsafe { read_volatile(addr_of!((*seal()).keeper)) } == id { Known::KEEPER as u32 + 1 } else { 0 }
+    0
 }
 
 /// 1 where a program of the seal is on this hook, otherwise 0. Not inlined: it leaves the loop at the first that is, and the
@@ -246,7 +223,7 @@ pub fn guard_maps(ctx: LsmContext) -> i32 {
                     *field::<u64>(map, &GUARD_OFFSETS.map_users),
                 )
             };
-            write_down((Known::KEEPER + 1 + at) as u32, number, references, users);
+            write_down((Known::MAPS + at) as u32, number, references, users);
             return hidden();
         }
         at += 1;

@@ -2,7 +2,8 @@
 BPF iterators: `seal` reads what they write, as text, one line for each object, and a line `end`.
 
 ```text
-list_tasks       process, thread, number of functions on its kernel stack, their names; none for a task that is running on another processor
+list_tasks       process, thread, number of functions on its kernel stack, their names; none for a task that is running on another processor;
+                 not those that have ended
 list_programs    id, type, attach type, BTF id of the hook, tag as a number
 ```
 
@@ -55,6 +56,10 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
     }
     if task.is_null() {
         end(meta);
+        return 0;
+    }
+    // SAFETY: loads through BTF pointers read zero instead of faulting.
+    if unsafe { *field::<u32>(task.cast(), &GUARD_OFFSETS.exit_state) } != 0 {
         return 0;
     }
     let here = Task::from_argument(task.cast());

@@ -31,7 +31,6 @@ use crate::{
     cgroups::ROOT_ID,
     duty::Duty,
     host, object, pins,
-    seal::first_guard,
     sealed::Sealed,
     sys::{self, fs, held},
 };
@@ -100,12 +99,12 @@ impl Root {
                     program => program.map_err(failed)?,
                 };
                 let info = sys::program_info(program.as_fd(), &mut []).map_err(failed)?;
-                let name = info.name.map(libc::c_char::cast_unsigned);
-                if name == Duty::GuardCalls.shown() {
+                let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
+                // By the tag: anybody can give a program its name.
+                if duty == Some(Duty::GuardCalls) {
                     return Err(Error::SealedByOther);
                 }
-                let ours = known.iter().any(|(_, tag)| *tag == info.tag) || name == first_guard::NAME;
-                if ours {
+                if duty.is_some() {
                     found.push(Leftover { id, kind, program });
                 }
             }

@@ -51,8 +51,6 @@ pub(crate) enum Duty {
     GuardFiles,
     /// Keeps our programs on the root cgroup.
     GuardCalls,
-    /// Keeps everybody from opening the programs of a seal while it is made.
-    GuardMaking,
     /// Lists where every task of the machine is, while a seal is made.
     ListTasks,
     /// Lists every loaded program, while a seal is made.
@@ -67,6 +65,18 @@ impl Duty {
     /// The same, held by the root cgroup.
     pub const SEALED_LABELS: [Self; 4] =
         [Self::SealedLabel, Self::SealedHandOn, Self::SealedTraced, Self::SealedTraceMe];
+    /// All that pins can hold.
+    pub const PINNED: [Self; 9] = [
+        Self::Decide,
+        Self::DecideWhole,
+        Self::Settings,
+        Self::PlaceNew,
+        Self::ForgetPlace,
+        Self::Label,
+        Self::HandOn,
+        Self::Traced,
+        Self::TraceMe,
+    ];
     /// All that the root cgroup can hold without a link.
     pub const SEALED: [Self; 11] = [
         Self::Settings,
@@ -82,9 +92,7 @@ impl Duty {
         Self::GuardCalls,
     ];
 
-    /// What is loaded while a seal is made, and held by the command that makes it.
-    pub const MAKING: [Self; 3] = [Self::GuardMaking, Self::ListTasks, Self::ListPrograms];
-    /// BPF iterators.
+    /// BPF iterators, loaded while a seal is made.
     pub const LISTS: [Self; 2] = [Self::ListTasks, Self::ListPrograms];
 
     /// The program's name in the object.
@@ -109,7 +117,6 @@ impl Duty {
             Self::GuardMaps => "guard_maps",
             Self::GuardFiles => "guard_files",
             Self::GuardCalls => "guard_calls",
-            Self::GuardMaking => "guard_making",
             Self::ListTasks => "list_tasks",
             Self::ListPrograms => "list_programs",
         }
@@ -154,7 +161,7 @@ impl Duty {
             Self::HandOn | Self::SealedHandOn => (btf::FUNC, "bpf_lsm_task_alloc"),
             Self::Traced | Self::SealedTraced => (btf::FUNC, "bpf_lsm_ptrace_access_check"),
             Self::TraceMe | Self::SealedTraceMe => (btf::FUNC, "bpf_lsm_ptrace_traceme"),
-            Self::GuardPrograms | Self::GuardMaking => (btf::FUNC, "bpf_lsm_bpf_prog"),
+            Self::GuardPrograms => (btf::FUNC, "bpf_lsm_bpf_prog"),
             Self::GuardMaps => (btf::FUNC, "bpf_lsm_bpf_map"),
             Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
@@ -169,7 +176,7 @@ impl Duty {
         let name = match self {
             Self::Decide => return *PROGRAM_NAMES[0],
             Self::DecideWhole => return *PROGRAM_NAMES[1],
-            held if Self::SEALED.contains(&held) || Self::MAKING.contains(&held) => {
+            held if Self::SEALED.contains(&held) || Self::LISTS.contains(&held) => {
                 format!("st_{}", held.program())
             }
             linked => format!("st{}", linked.pin()["link".len()..].replace('-', "_")),
@@ -212,7 +219,7 @@ impl Sealing {
     /// # Errors
     /// [`Error::TooOld`] where the kernel lacks one.
     pub fn look() -> Result<Self, Error> {
-        let duties = || Duty::SEALED.into_iter().chain(Duty::MAKING);
+        let duties = || Duty::SEALED.into_iter().chain(Duty::LISTS);
         let hooks: Vec<_> = duties().filter_map(Duty::hook).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
         let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
@@ -222,12 +229,8 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            let target = match duty {
-                Duty::GuardMaking => sys::Target::lsm(id),
-                Duty::ListTasks | Duty::ListPrograms => sys::Target::iterator(id),
-                _ => sys::Target::lsm_of_cgroup(id),
-            };
-            Ok((duty, target))
+            let lists = Duty::LISTS.contains(&duty);
+            Ok((duty, if lists { sys::Target::iterator(id) } else { sys::Target::lsm_of_cgroup(id) }))
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })

@@ -8,8 +8,10 @@ use stockade_text::harmless;
 
 use crate::{
     Error,
+    anchor::Root,
+    duty::{Duty, Sealing},
     links::{self, Links, refused_by},
-    programs,
+    object, programs,
     sys::{self, fs, held},
     trust::Trust,
 };
@@ -42,9 +44,21 @@ impl Foreign {
         format!("{:016x}", u64::from_be_bytes(self.tag))
     }
 
-    /// How guards know it. For another hook the same instructions are another program.
-    pub(crate) fn known(&self) -> KnownProgram {
-        KnownProgram { tag: u64::from_ne_bytes(self.tag), kind: self.number, hook: self.hook }
+    /// How guards know it. For another hook, or attached in another way, the same instructions are another program.
+    pub(crate) fn known(&self, attach_type: u32) -> KnownProgram {
+        let kind = kinds::of(self.number, attach_type);
+        KnownProgram { tag: u64::from_ne_bytes(self.tag), kind, hook: self.hook }
+    }
+
+    /// How it is attached: what the kernel tells of links and of the root cgroup, and of no other program.
+    pub(crate) fn how_attached(&self) -> Option<u32> {
+        if self.number != kinds::LSM {
+            return Some(0);
+        }
+        let of_root =
+            || Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP)).unwrap_or_default();
+        let by_link = Links::look().nature(self.id).map(|nature| nature.attach_type);
+        by_link.or_else(|| of_root().contains(&self.id).then_some(kinds::ATTACH_LSM_CGROUP))
     }
 
     /// Whether the hook is the kernel's own, not a module's or another program's. The kernel's types are the first that have an id.
@@ -127,7 +141,9 @@ impl Others {
     /// Programs of others that are asked for sysctls, apart from those that are trusted.
     pub fn asked_for_sysctls(&self, trust: &Trust, ours: &[u32]) -> Vec<Foreign> {
         let asked = self.seen.iter().filter(|program| {
-            program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trust.has(program)
+            program.number == kinds::CGROUP_SYSCTL
+                && !ours.contains(&program.id)
+                && !trust.has_sysctl(program)
         });
         asked.cloned().collect()
     }
@@ -136,32 +152,68 @@ impl Others {
 /// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. `list` is what stockade-ebpf's
 /// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
 /// be attached, so that none comes later.
-pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &[u32]) -> Result<(), Error> {
+pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &Ours) -> Result<(), Error> {
     let loaded = parse(list)?;
     let missing = seal.programs.iter().find(|&&id| id != 0 && !loaded.iter().any(|program| program.id == id));
     if let Some(id) = missing {
         return Err(Error::Object(format!("a list of all BPF programs without {id}, which is loaded")));
     }
-    let is_known = |id: &u32| {
-        ours.contains(id) || trust.by_id.contains(id) || trust.named.iter().any(|foreign| foreign.id == *id)
+    let is_known = |program: &&Loaded| {
+        ours.has(program)
+            || trust.by_id.contains(&program.id)
+            || trust.named.iter().any(|foreign| foreign.id == program.id)
     };
     let reaches = |program: &&Loaded| {
-        kinds::reaches_us(
-            program.known.kind,
-            program.attach_type,
-            links::on(seal, program.known.hook),
-            seal.flags,
-        ) && !seal.trusted.contains(&program.known)
+        kinds::reaches_us(program.kind, program.attach_type, links::on(seal, program.known.hook), seal.flags)
+            && !seal.trusted.contains(&program.known)
     };
-    let refused: Vec<u32> =
-        loaded.iter().filter(reaches).map(|program| program.id).filter(|id| !is_known(id)).collect();
+    let refused = loaded.iter().filter(reaches).filter(|program| !is_known(program));
+    let refused: Vec<u32> = refused.map(|program| program.id).collect();
     if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
+}
+
+/// Programs that are no others'.
+pub(crate) struct Ours {
+    /// Ids of those of the seal, and of those that stay beside it.
+    pub ids: Vec<u32>,
+    /// Ids of those behind our pins: root can pin others there.
+    pub pinned: Vec<u32>,
+    /// What those behind our pins are. With maps of root's making they can refuse more, and let nothing through.
+    pub enforcing: Vec<KnownProgram>,
+}
+
+impl Ours {
+    /// The programs that pins hold and that could reach a seal's.
+    pub fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
+        let tags = object::tags().map_err(|e| Error::io("read the built-in kernel program", e))?;
+        let known = tags.iter().filter_map(|(duty, tag)| {
+            let (twin, attach_type) = match duty {
+                Duty::Decide | Duty::DecideWhole => (Duty::Sealed, kinds::ATTACH_LSM),
+                Duty::Label => (Duty::SealedLabel, kinds::ATTACH_LSM),
+                Duty::HandOn => (Duty::SealedHandOn, kinds::ATTACH_LSM),
+                Duty::Traced => (Duty::SealedTraced, kinds::ATTACH_LSM),
+                Duty::TraceMe => (Duty::SealedTraceMe, kinds::ATTACH_LSM),
+                Duty::Settings => (Duty::Settings, kinds::ATTACH_CGROUP_SYSCTL),
+                _ => return None,
+            };
+            let target = sealing.target(twin);
+            let tag = u64::from_ne_bytes(*tag);
+            Some(KnownProgram { tag, kind: kinds::of(target.kind(), attach_type), hook: target.hook() })
+        });
+        Ok(known.collect())
+    }
+
+    fn has(&self, program: &Loaded) -> bool {
+        self.ids.contains(&program.id)
+            || self.pinned.contains(&program.id) && self.enforcing.contains(&program.known)
+    }
 }
 
 /// A loaded program, as the kernel's own table has it.
 #[derive(Debug, PartialEq, Eq)]
 struct Loaded {
     id: u32,
+    kind: u32,
     attach_type: u32,
     known: KnownProgram,
 }
@@ -173,9 +225,12 @@ fn parse(list: &str) -> Result<Vec<Loaded>, Error> {
         let words: Vec<u64> = line.split(' ').map_while(|word| word.parse().ok()).collect();
         let small = |at: usize| words.get(at).and_then(|&word| u32::try_from(word).ok());
         match (small(0), small(1), small(2), small(3), words.get(4)) {
-            (Some(id), Some(kind), Some(attach_type), Some(hook), Some(&tag)) => {
-                Ok(Loaded { id, attach_type, known: KnownProgram { tag, kind, hook } })
-            }
+            (Some(id), Some(kind), Some(attach_type), Some(hook), Some(&tag)) => Ok(Loaded {
+                id,
+                kind,
+                attach_type,
+                known: KnownProgram { tag, kind: kinds::of(kind, attach_type), hook },
+            }),
             _ => Err(Error::Object(format!("a list of BPF programs with the line {line:?}"))),
         }
     });
@@ -186,7 +241,14 @@ fn parse(list: &str) -> Result<Vec<Loaded>, Error> {
 pub(crate) fn describe(ids: &[u32]) -> String {
     let mut text = String::new();
     let holds = programs::holds(ids, &[Path::new(crate::pins::BPFFS).to_owned()]);
+    let pinned = crate::pins::programs();
     for &id in ids {
+        if pinned.contains(&id) {
+            text += &format!(
+                "\n  program {id} is pinned where Stockade pins its own, and is none of this version's: end it with `stockade lift`, and apply the policy again"
+            );
+            continue;
+        }
         let by = held_by(id, &holds);
         let foreign = match held::program(id) {
             Ok(Some((_, info))) => Foreign::of(&info),

@@ -42,7 +42,11 @@ fn load_constants(target: sys::Target, constants: &[i32]) -> io::Result<OwnedFd>
     let mut instructions: Vec<_> =
         constants.iter().map(|&constant| instruction(SET, (0, 0), 0, constant)).collect();
     instructions.push(EXIT);
-    sys::load(&instructions, c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, &mut [])
+    load_named_floor(&instructions, target, &mut [])
+}
+
+fn load_named_floor(instructions: &[bpf_insn], target: sys::Target, log: &mut [u8]) -> io::Result<OwnedFd> {
+    sys::load(instructions, c"GPL", b"floor\0\0\0\0\0\0\0\0\0\0\0", target, None, log)
 }
 
 /// Whether the verifier bounds what a program on a hook of the security modules returns: 6.12 and later. Found out by loading one
@@ -51,5 +55,9 @@ pub(crate) fn is_bounded(types: &KernelTypes) -> Result<bool, Error> {
     let Some(hook) = types.hook else { return Ok(false) };
     let harmless = load_constant(sys::Target::lsm(hook), 0);
     harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
-    Ok(load_constant(sys::Target::lsm(hook), 1).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)))
+    // A program of another's on the hook `bpf` could refuse the call. The verifier says why it does.
+    let mut log = vec![0; 4096];
+    let refused = load_named_floor(&[instruction(SET, (0, 0), 0, 1), EXIT], sys::Target::lsm(hook), &mut log)
+        .is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
+    Ok(refused && String::from_utf8_lossy(&log).contains("should have been in"))
 }

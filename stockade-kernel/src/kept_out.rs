@@ -24,7 +24,6 @@ use crate::{
     host, instructions,
     links::{Links, on, refused_by},
     object, pins, programs,
-    seal::first_guard,
 };
 
 /// The loaded programs of others that a seal would keep out.
@@ -74,7 +73,7 @@ pub fn look() -> Result<KeptOut, Error> {
             None => of_cgroup.contains(&program.id).then_some(kinds::ATTACH_LSM_CGROUP),
         };
         match reaches(&program, attach_type, &seal) {
-            Some(true) => kept.push(program),
+            Some(true) => kept.push((program, attach_type)),
             Some(false) => {}
             None => found.not_recorded.push((
                 program.id,
@@ -94,11 +93,8 @@ pub fn look() -> Result<KeptOut, Error> {
 
 /// Whether it is one of Stockade's: what is in force, or what a command left behind that was killed.
 fn is_ours(program: &Foreign) -> bool {
-    let pinned = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
-    let mut pinned = pinned.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program));
     let tagged = || object::tags().is_ok_and(|tags| tags.iter().any(|(_, tag)| *tag == program.tag));
-    let first_guard = programs::text(&first_guard::NAME);
-    pinned.any(|id| id == program.id) || tagged() || program.name == first_guard
+    pins::programs().contains(&program.id) || tagged()
 }
 
 /// Whether a program could answer in the place of a seal's; none where that cannot be told.
@@ -115,18 +111,29 @@ fn reaches(program: &Foreign, attach_type: Option<u32>, seal: &Seal) -> Option<b
 }
 
 /// Adds them, with their hooks by name.
-fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
-    let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
-    let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
+fn record(kept: Vec<(Foreign, Option<u32>)>, found: &mut KeptOut) -> Result<(), Error> {
+    let ids: Vec<u32> = kept.iter().map(|(program, _)| program.id).collect();
+    let hooks: Vec<u32> = kept.iter().map(|(program, _)| program.hook).collect();
     let names = btf::function_names(&hooks)?;
     let holds = programs::holds(&ids, &[Path::new(pins::BPFFS).to_owned()]);
-    for (program, function) in kept.into_iter().zip(names) {
+    for ((program, attach_type), function) in kept.into_iter().zip(names) {
         let (kind, hook) = match (program.number, function) {
             (kinds::EXT, _) => (ProgramKind::Ext, Some(ProgramHook::Number(program.hook))),
             (kinds::CGROUP_SYSCTL, _) => (ProgramKind::CgroupSysctl, None),
             (kinds::LSM, Some(function)) if function.starts_with("bpf_lsm_") => {
                 let name = function.trim_start_matches("bpf_lsm_").to_owned();
-                (ProgramKind::Lsm, Some(ProgramHook::Name(name)))
+                match attach_type {
+                    Some(kinds::ATTACH_LSM) => (ProgramKind::Lsm, Some(ProgramHook::Name(name))),
+                    Some(kinds::ATTACH_LSM_CGROUP) => (ProgramKind::LsmCgroup, Some(ProgramHook::Name(name))),
+                    _ => {
+                        let why = format!(
+                            "{}: nothing attaches it, so that it cannot be told how it would be",
+                            program.name
+                        );
+                        found.not_recorded.push((program.id, why));
+                        continue;
+                    }
+                }
             }
             (kinds::TRACING, Some(function)) if program.is_on_kernel() => {
                 (ProgramKind::ModifyReturn, Some(ProgramHook::Name(function)))

@@ -185,8 +185,7 @@ impl Object {
     }
 }
 
-/// Tags that the kernel gives to those of our programs which the root cgroup can hold: of SHA-1, and of SHA-256 as kernels
-/// since 6.18 make them.
+/// Tags that the kernel gives to our programs, but those that only list: of SHA-1, and of SHA-256 as kernels since 6.18 make them.
 pub(crate) fn tags() -> io::Result<&'static [(Duty, [u8; 8])]> {
     static TAGS: OnceLock<Vec<(Duty, [u8; 8])>> = OnceLock::new();
     if let Some(tags) = TAGS.get() {
@@ -206,7 +205,7 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
         .map_err(|e| broken(&e))?;
     elf.relocate_calls(&text).map_err(|e| broken(&e))?;
     let mut tags = Vec::new();
-    for duty in Duty::SEALED {
+    for duty in Duty::SEALED.into_iter().chain(Duty::PINNED) {
         let program = elf.programs.get(duty.program()).ok_or_else(|| io::Error::other(duty.program()))?;
         let instructions = &elf.functions[&program.function_key()].instructions;
         tags.extend([false, true].map(|sha256| (duty, tag(instructions, sha256))));

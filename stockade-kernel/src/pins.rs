@@ -188,6 +188,11 @@ pub(crate) fn works(duty: Duty) -> bool {
     has(duty) && (duty != Duty::Settings || attached())
 }
 
+/// Ids of the programs behind the pins.
+pub(crate) fn programs() -> Vec<u32> {
+    Duty::PINNED.into_iter().filter_map(|duty| link_info_of(duty).map(|link| link.program)).collect()
+}
+
 /// What the kernel says of the pinned link for a duty.
 pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
     let link = sys::open_pin(&c_path(duty.pin())).ok()?;
@@ -297,12 +302,18 @@ pub(crate) fn remove() -> Result<(), Error> {
 /// The same, apart from these pins.
 pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     gone(fs::remove_file(path(LINK)), &path(LINK))?;
+    let mut folders = false;
     if let Ok(entries) = fs::read_dir(FOLDER) {
         for entry in entries.flatten().filter(|e| !kept.iter().any(|name| e.file_name() == *name)) {
+            // Somebody else's folder keeps no pin of ours there, and is left where it is not empty.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders |= fs::remove_dir(entry.path()).is_err();
+                continue;
+            }
             gone(fs::remove_file(entry.path()), &entry.path())?;
         }
     }
-    if kept.is_empty() { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
+    if kept.is_empty() && !folders { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
 }
 
 /// Where the sealed link for a duty waits until the seal is closed.

@@ -20,7 +20,7 @@ descriptor, no further program and no further map is needed, and so nobody has t
 */
 mod access;
 mod addition;
-pub(crate) mod first_guard;
+pub(crate) mod first_guards;
 mod made;
 mod open;
 mod proof;
@@ -43,8 +43,7 @@ pub use proof::{
 pub(crate) use {addition::add, proof::proof};
 
 use self::{
-    first_guard::FirstGuard,
-    made::{Keeper, Made, Set},
+    made::{Made, Set},
     open::left_open,
     proof::problems_of,
 };
@@ -55,8 +54,8 @@ use crate::{
     description::{self, Description},
     duty::{Duty, Sealing},
     enforce::{Machine, step},
-    foreign::{self, Foreign, Others},
-    host, instructions, kept_files,
+    foreign::{self, Foreign, Others, Ours},
+    host, kept_files,
     pins::{self, Lock, Pinned},
     ready::Ready,
     selftest::SelfTest,
@@ -135,7 +134,7 @@ pub fn seal<T>(
     let mut ready = Ready::new(&machine.types, policy, auto)?;
     let others = Others::look()?;
     let trust = Trust::look(&ready.description.policy, &options.trust, &others)?;
-    let sysctl = others.asked_for_sysctls(&trust, &ours_in_pins());
+    let sysctl = others.asked_for_sysctls(&trust, &pins::programs());
     let open = left_open(&ready, &machine.types, &sysctl, options)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
@@ -156,10 +155,7 @@ pub fn seal<T>(
     }
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
-    let mut flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
-    if instructions::is_bounded(&machine.types)? {
-        flags |= Seal::BOUNDED;
-    }
+    let flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
     let set = Set {
         generation: next_generation()?,
         open: &open,
@@ -168,31 +164,31 @@ pub fn seal<T>(
         flags,
         staying: &sysctl,
     };
-    let attached = (|| -> Result<(Made, Keeper, SelfTest), Error> {
-        let first = FirstGuard::attach(&root, sealing.target(Duty::GuardMaps), &sealing.offsets)?;
-        step("first-guard-attached");
+    let attached = (|| -> Result<(Made, SelfTest), Error> {
         let mut made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
         step("sealed-loaded");
         made.attach(&root, Duty::GuardMaps)?;
         step("maps-guarded");
-        first.detach(&root)?;
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
-        let keeper = made.keep()?;
-        let known: Vec<u32> = ours_in_pins()
-            .into_iter()
-            .chain(made.ids())
-            .chain(sysctl.iter().map(|program| program.id))
-            .collect();
-        foreign::none_but(&made.list(Duty::ListPrograms)?, &trust, &made.seal, &known)?;
+        let ours = Ours {
+            ids: made.ids().chain(sysctl.iter().map(|program| program.id)).collect(),
+            pinned: pins::programs(),
+            enforcing: Ours::enforcing(&sealing)?,
+        };
+        foreign::none_but(&made.list(Duty::ListPrograms)?, &trust, &made.seal, &ours)?;
         for &duty in &duties {
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
         made.no_writer_of(&files)?;
         made.waits_for_access()?;
+        // Looked at before. Now nobody can change it any more.
         if host::tracing_is_off() {
             return Err(Error::Request(TRACING_IS_OFF.into()));
+        }
+        if kernel_is_loaded() {
+            return Err(Error::Request(format!("not sealed: {KERNEL_IS_LOADED}")));
         }
         step("settings-held");
         let heard = made.self_test(&machine, ready.watched_here())?;
@@ -205,9 +201,9 @@ pub fn seal<T>(
         step("alone");
         is_asked_last(&root, &made)?;
         made.attach(&root, Duty::GuardCalls)?;
-        Ok((made, keeper, heard))
+        Ok((made, heard))
     })();
-    let (made, keeper, self_test) = attached.or_else(|error| {
+    let (made, self_test) = attached.or_else(|error| {
         anchor::tidy_up()?;
         keep_described();
         Err(match error {
@@ -221,20 +217,25 @@ pub fn seal<T>(
     let sealed_boot_ns = made.seal.sealed_boot_ns;
     let effective_after = begin.elapsed();
     step("committed");
-    for (duty, _) in &made.beside {
-        pins::waiting_takes_over(*duty)?;
-    }
-    pins::remove_all_but(&open_pins(&open))?;
-    description::keep_only(&[ready.slot.words.generation]);
-    let started_before = made.started_before(&ready)?;
-    drop(made);
-    // By now the seal gives nobody a descriptor of its programs itself.
-    drop(keeper);
     // There is no way back: what is wrong now is told and not undone.
-    let problems = match anchor::look()? {
-        Found::Sealed(sealed) => problems_of(&sealed, &machine.types, machine.native),
-        _ => vec!["the seal does not answer any more".to_owned()],
-    };
+    let mut problems = Vec::new();
+    for (duty, _) in &made.beside {
+        problems.extend(pins::waiting_takes_over(*duty).err().map(|e| e.to_string()));
+    }
+    problems
+        .extend(pins::remove_all_but(&open_pins(&open)).err().map(|e| format!("a pin is left over: {e}")));
+    description::keep_only(&[ready.slot.words.generation]);
+    let started_before = made.started_before(&ready).unwrap_or_else(|e| {
+        problems.push(format!("which processes ran an excepted program before is not known: {e}"));
+        Vec::new()
+    });
+    // By now the seal gives nobody a descriptor of its programs and maps itself.
+    drop(made);
+    match anchor::look() {
+        Ok(Found::Sealed(sealed)) => problems.extend(problems_of(&sealed, &machine.types, machine.native)),
+        Ok(_) => problems.push("the seal does not answer any more".to_owned()),
+        Err(e) => problems.push(format!("the seal cannot be asked: {e}")),
+    }
     let done = Done {
         slot: ready.slot,
         auto,
@@ -292,6 +293,15 @@ pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
 const TRACING_IS_OFF: &str =
     "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1";
 
+const KERNEL_IS_LOADED: &str = "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it";
+
+fn kernel_is_loaded() -> bool {
+    // The second name since 6.18.
+    ["/sys/kernel/kexec_loaded", "/sys/kernel/kexec/loaded"]
+        .iter()
+        .any(|path| fs::read_to_string(path).is_ok_and(|loaded| loaded.trim() == "1"))
+}
+
 /// Whatever the policy says, it stays on.
 fn hold_tracing(ready: &mut Ready) {
     ready.tables.settings.retain(|setting| setting.name != TRACING);
@@ -328,11 +338,8 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
     if host::tracing_is_off() {
         obstacles.push(TRACING_IS_OFF.to_owned());
     }
-    if fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
-        obstacles.push(
-            "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it"
-                .to_owned(),
-        );
+    if kernel_is_loaded() {
+        obstacles.push(KERNEL_IS_LOADED.to_owned());
     }
     if host::in_pid_namespace() {
         obstacles.push(
@@ -359,12 +366,6 @@ fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
          `bpftool cgroup show` on its mount point tells; seal again"
             .into(),
     ))
-}
-
-/// Ids of the programs behind our pins, which the seal takes over from.
-fn ours_in_pins() -> Vec<u32> {
-    let all = [Duty::Decide, Duty::Settings].into_iter().chain(Duty::PLACES).chain(Duty::LABELS);
-    all.filter_map(|duty| pins::link_info_of(duty).map(|link| link.program)).collect()
 }
 
 /// Pins that stay, for what is left open.

@@ -76,9 +76,20 @@ impl Target {
         Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_ITER, function }
     }
 
+    /// The packets of one socket. 3.19 and later.
+    pub fn socket_filter() -> Self {
+        const SOCKET_FILTER: u32 = 1;
+        Self { program_type: SOCKET_FILTER, attach_type: 0, function: 0 }
+    }
+
     /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.
     pub fn cgroup_sysctl() -> Self {
         Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
+    }
+
+    /// The program's type: one of `enum bpf_prog_type`.
+    pub fn kind(self) -> u32 {
+        self.program_type
     }
 
     /// What it is attached to: a BTF id, 0 for none.

@@ -63,7 +63,11 @@ impl Trust {
                 trust.add(KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 });
             } else {
                 let program = others.named(name)?;
-                trust.add(program.known());
+                trust.add(match program.how_attached() {
+                    Some(attach_type) => program.known(attach_type),
+                    // Nothing like it can be loaded.
+                    None => KnownProgram { tag: program.id.into(), kind: BY_ID, hook: 0 },
+                });
                 trust.named.push(program);
             }
         }
@@ -83,9 +87,9 @@ impl Trust {
         }
     }
 
-    /// Whether it lets a program in.
-    pub fn has(&self, program: &Foreign) -> bool {
-        self.known.contains(&program.known())
+    /// Whether it lets a program in that is asked for sysctls.
+    pub fn has_sysctl(&self, program: &Foreign) -> bool {
+        self.known.contains(&program.known(kinds::ATTACH_CGROUP_SYSCTL))
     }
 }
 
@@ -97,7 +101,8 @@ pub(crate) fn is_by_id(seal: &Seal, id: u32) -> bool {
 /// The kernel's number of a kind.
 fn kind(kind: ProgramKind) -> u32 {
     match kind {
-        ProgramKind::Lsm => kinds::LSM,
+        ProgramKind::Lsm => kinds::of(kinds::LSM, kinds::ATTACH_LSM),
+        ProgramKind::LsmCgroup => kinds::of(kinds::LSM, kinds::ATTACH_LSM_CGROUP),
         ProgramKind::ModifyReturn => kinds::TRACING,
         ProgramKind::Ext => kinds::EXT,
         ProgramKind::CgroupSysctl => kinds::CGROUP_SYSCTL,

@@ -170,7 +170,7 @@ struct Trust {
     /// Its kind
     #[schemars(schema_with = "words::<crate::trusted::ProgramKind>")]
     kind: String,
-    /// lsm: the hook's name. modify-return: the function's name. ext: the number of the function in type information. cgroup-sysctl: none
+    /// lsm and lsm-cgroup: the hook's name. modify-return: the function's name. ext: the number of the function in type information. cgroup-sysctl: none
     #[schemars(schema_with = "hook", default)]
     hook: Option<String>,
     /// Its tags, as bpftool prints them: one for each version and kernel

@@ -53,13 +53,14 @@ pub fn target(kind: ProgramKind, hook: Option<&ProgramHook>) -> String {
     }
 }
 
-/// Kinds of programs that could answer in the place of a sealed one. A seal does not tell an LSM program that a link attaches
-/// from one that a cgroup holds.
+/// Kinds of programs that could answer in the place of a sealed one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProgramKind {
-    /// LSM, attached by a link or held by a cgroup.
+    /// LSM, attached by a link.
     Lsm,
+    /// LSM, held by a cgroup.
+    LsmCgroup,
     /// Tracing, modifies what a function of the kernel returns.
     ModifyReturn,
     /// Takes the place of a function of another BPF program.
@@ -71,6 +72,7 @@ pub enum ProgramKind {
 impl Word for ProgramKind {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("lsm", Self::Lsm),
+        ("lsm-cgroup", Self::LsmCgroup),
         ("modify-return", Self::ModifyReturn),
         ("ext", Self::Ext),
         ("cgroup-sysctl", Self::CgroupSysctl),
@@ -82,7 +84,7 @@ impl ProgramKind {
     #[must_use]
     pub fn kernel_function(self, hook: &str) -> Option<String> {
         match self {
-            Self::Lsm => Some(format!("bpf_lsm_{hook}")),
+            Self::Lsm | Self::LsmCgroup => Some(format!("bpf_lsm_{hook}")),
             Self::ModifyReturn => Some(hook.to_owned()),
             Self::Ext | Self::CgroupSysctl => None,
         }

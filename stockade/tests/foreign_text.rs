@@ -54,6 +54,7 @@ const PLACES: &[(&str, &str, Fate)] = &[
         HarmlessIn("stockade-kernel/src/foreign.rs"),
     ),
     ("stockade/src/commands/trust.rs", "the name of a file that was asked for", Harmless),
+    ("stockade-kernel/src/instructions.rs", "the verifier's log, which is compared", NotPrinted),
     ("stockade-kernel/src/object.rs", "the verifier's log", HarmlessIn(OUTPUT)),
     ("stockade-kernel/src/btf.rs", "names of types", HarmlessIn(OUTPUT)),
     ("stockade-kernel/src/cgroups.rs", "cgroups, which are looked up", NotPrinted),

@@ -74,7 +74,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 /// The root of the cgroup hierarchy, from its mount and from another one.
-fn roots() -> Result<Vec<OwnedFd>> {
+pub(super) fn roots() -> Result<Vec<OwnedFd>> {
     let undo = Undo("umount -l /tmp/cgroups; rmdir /tmp/cgroups");
     shell("mkdir -p /tmp/cgroups && mount -t cgroup2 none /tmp/cgroups")?.exits(0)?;
     let roots = [ROOT, "/tmp/cgroups"].map(|path| File::open(path).map(OwnedFd::from));

@@ -18,6 +18,7 @@ use stockade_common::{
 
 use super::{
     Attack, Later, Pins, Tried,
+    anchors::roots,
     bpf::{self, What},
     maps::empty_policies,
 };
@@ -28,6 +29,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         "open every map by its id again and again while the seal is made, and empty by these descriptors what is a policy",
         Pins::Falls,
         catch,
+    ),
+    Attack::prepared(
+        "catch-the-programs-of-a-seal",
+        "open every program and every link by its id again and again while the seal is made, detach the links, put programs of root's into them, and \
+         take the programs off the root cgroup by these descriptors",
+        Pins::Holds,
+        catch_programs,
     ),
     Attack::new(
         "add-nothing-by-the-dialogue",
@@ -110,6 +118,49 @@ fn catch() -> Result<Later> {
         let caught = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
         println!("{} maps caught", caught.len());
         empty_policies(caught)
+    }))
+}
+
+/// The same for programs and links.
+fn catch_programs() -> Result<Later> {
+    let before =
+        [What::Program, What::Link].map(|what| (what, bpf::ids(what).into_iter().max().unwrap_or(0)));
+    let of_ours = bpf::load_for(bpf::LSM, "bpf_lsm_inode_rename", 0)?.context("load a program of root's")?;
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let thread = thread::spawn(move || {
+        let (mut newest, mut caught) = (before, Vec::new());
+        while !seen.load(Ordering::Relaxed) {
+            for (what, newest) in &mut newest {
+                for id in bpf::ids(*what).into_iter().filter(|id| id > newest).collect::<Vec<_>>() {
+                    let Ok(object) = bpf::by_id(*what, id) else { continue };
+                    *newest = id;
+                    if *what == What::Link {
+                        let _ = bpf::update_link(&object, &of_ours);
+                        let _ = bpf::detach(&object);
+                    } else {
+                        caught.push(object);
+                    }
+                }
+            }
+        }
+        caught
+    });
+    Ok(Box::new(move || {
+        over.store(true, Ordering::Relaxed);
+        let caught = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+        let names: Vec<_> = caught.iter().filter_map(|program| bpf::program_name(program).ok()).collect();
+        println!("caught: {}", names.join(", "));
+        let mut off = 0;
+        for root in roots()? {
+            for (program, kind) in
+                caught.iter().flat_map(|program| [(program, bpf::LSM_CGROUP), (program, bpf::SYSCTL)])
+            {
+                off += usize::from(bpf::detach_from(&root, Some(program), kind).is_ok());
+            }
+        }
+        Ok(if off == 0 { Tried::refused("nothing was taken off")? } else { Tried::through()? }
+            .holding(caught))
     }))
 }
 

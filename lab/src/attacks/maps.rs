@@ -89,15 +89,15 @@ pub(super) const ATTACKS: &[Attack] = &[
         "change-maps-by-a-program",
         "load a program of a kind that stays allowed, which changes a map that decisions read",
         Pins::Holds,
-        // Places are read where a policy has some only: the next one.
-        || changed_by_a_program(&["COUNTS", "DESK", "CGROUPS"]),
+        // Places are read where a policy has some only: the next one. By `st_newest` a seal learns the newest id before it is made.
+        || changed_by_a_program(&["COUNTS", "DESK", "CGROUPS", "st_newest"]),
     )
     .refused_when_sealed(),
     Attack::new(
         "change-places-by-a-program",
         "the same where a policy with exceptions is in force",
         Pins::Holds,
-        || changed_by_a_program(&["COUNTS", "DESK"]),
+        || changed_by_a_program(&["COUNTS", "DESK", "st_newest"]),
     )
     .under(Setting::Exceptions)
     .refused_when_sealed(),

@@ -1,5 +1,5 @@
 /*!
-Who is writing a setting since before the program was there that holds it.
+Who is writing a setting, or loading a kernel for kexec, since before the programs were there that refuse it.
 
 The kernel asks that program when a write begins. One that began before can be held up, by a lock for instance, and set the value when it
 goes on. So every task of the machine is looked at once after the program was attached, by the functions that it is in. Whoever is seen
@@ -19,6 +19,9 @@ use crate::{
 /// What the functions begin with by which files below /proc/sys are read and written (fs/proc/proc_sysctl.c).
 const AT_SETTING: &str = " proc_sys_";
 
+/// The same of the system calls that load a kernel (kernel/kexec.c, kernel/kexec_file.c), and of what they call for long.
+const AT_KEXEC: [&str; 3] = ["sys_kexec_", " do_kexec_load+", " kimage_"];
+
 /// How many functions the kernel tells of a task.
 const LIMIT: &str = "/proc/sys/kernel/perf_event_max_stack";
 const ENOUGH: u32 = 127;
@@ -30,6 +33,7 @@ type Task = (u32, u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     AtSetting,
+    AtKexec,
     Elsewhere,
     /// The kernel does not say where.
     Running,
@@ -48,8 +52,7 @@ pub(super) fn none_from_before(list: &dyn Fn() -> Result<String, Error>) -> Resu
             .into_iter()
             .filter(|(task, place)| *place != Place::Elsewhere && before.contains(task))
             .collect();
-        let Some(&(task, place)) =
-            waits.iter().find(|(_, place)| *place == Place::AtSetting).or(waits.first())
+        let Some(&(task, place)) = waits.iter().find(|(_, place)| *place != Place::Running).or(waits.first())
         else {
             return Ok(());
         };
@@ -76,16 +79,19 @@ fn tells_enough() -> Result<(), Error> {
 
 fn describe((process, _): Task, place: Place, seconds: u64) -> String {
     let who = format!("{} ({process})", foreign::comm(&Path::new("/proc").join(process.to_string())));
-    if place == Place::AtSetting {
-        format!(
+    match place {
+        Place::AtSetting => format!(
             "not sealed: {who} has been reading or writing a file below /proc/sys for {seconds} s, since before settings were held, and could change one \
              after the seal: end it and seal again"
-        )
-    } else {
-        format!(
+        ),
+        Place::AtKexec => format!(
+            "not sealed: {who} has been loading a kernel for kexec for {seconds} s, since before that was refused, and could finish after the seal: end it \
+             and seal again"
+        ),
+        Place::Elsewhere | Place::Running => format!(
             "not sealed: {who} has been running for {seconds} s without a pause, so nobody can tell whether it is writing a setting since before settings \
              were held: end it and seal again"
-        )
+        ),
     }
 }
 
@@ -105,6 +111,7 @@ fn parse(text: &str) -> Result<Vec<(Task, Place)>, Error> {
             // There may be more.
             count if count > i64::from(ENOUGH) => Place::Running,
             _ if line.contains(AT_SETTING) => Place::AtSetting,
+            _ if AT_KEXEC.iter().any(|function| line.contains(function)) => Place::AtKexec,
             1.. if ends_early(line) => Place::Running,
             1.. => Place::Elsewhere,
             _ => Place::Running,

@@ -16,15 +16,16 @@ use stockade_common::{
 
 use super::{
     Open, access,
+    first_guards::FirstGuard,
     references::{self, Shared},
 };
 use crate::{
     Error,
     anchor::Root,
     duty::{Duty, Sealing},
-    enforce::Machine,
+    enforce::{Machine, step},
     foreign::{self, Foreign},
-    host,
+    host, instructions,
     object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN},
     ready::Ready,
     selftest::{self, SelfTest},
@@ -54,14 +55,12 @@ pub struct Made {
     programs: HashMap<Duty, OwnedFd>,
     /// Attachments that are not the root cgroup's.
     pub beside: Vec<(Duty, OwnedFd)>,
-    /// How many programs use each map at the commit.
+    /// How many programs that stay use each map.
     map_programs: MapPrograms,
+    /// What keeps maps and programs from everybody else, until the seal's own guards are there for good.
+    first: [FirstGuard; 2],
     pub seal: Seal,
 }
-
-/// What keeps everybody from opening the programs of a seal, for as long as this command lives. Nobody can detach what this link holds, or
-/// put another program in its place.
-pub struct Keeper(#[expect(dead_code, reason = "held, not used")] OwnedFd);
 
 impl Made {
     /// Loads the programs for these duties and makes their maps.
@@ -72,6 +71,8 @@ impl Made {
         sealing: &Sealing,
         set: &Set<'_>,
     ) -> Result<Self, Error> {
+        let of_maps = FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?;
+        step("first-guard-attached");
         let object = Object::open_sealing(&machine.types, sealing.offsets)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
@@ -84,19 +85,22 @@ impl Made {
         sys::update(object.map(SEEN)?, &0u32, &seen)
             .map_err(|e| Error::bpf("writing who makes the seal", e))?;
 
-        let mut programs = HashMap::new();
-        for &duty in duties.iter().chain(&Duty::MAKING) {
-            programs.insert(duty, object.load(duty, sealing.target(duty))?);
-        }
         let mut beside = Vec::new();
         if set.open.contains(&Open::NewCgroups) {
-            // The old attachments fill the old tables, for as long as those decide: these fill the new ones.
+            // The old attachments fill the old tables, for as long as those decide: these fill the new ones. Root can end them anyway.
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
+        }
+        let of_programs = FirstGuard::of_programs(sealing.target(Duty::GuardPrograms), &sealing.offsets)?;
+        // Once nobody gets hold of the program that is tried.
+        let bounded = if instructions::is_bounded(&machine.types)? { Seal::BOUNDED } else { 0 };
+        let mut programs = HashMap::new();
+        for &duty in duties.iter().chain(&Duty::LISTS) {
+            programs.insert(duty, object.load(duty, sealing.target(duty))?);
         }
         maps.place(&ready.tables.places, set.generation)?;
 
-        let (map_programs, staying) = users_of_maps(&programs, &beside)?;
-        let seal = seal(&object, &programs, &staying, sealing, set)?;
+        let map_programs = users_of_maps(&programs, &beside)?;
+        let seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
@@ -108,7 +112,7 @@ impl Made {
         if crate::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
-        Ok(Self { object, maps, policy, programs, beside, map_programs, seal })
+        Ok(Self { object, maps, policy, programs, beside, map_programs, first: [of_maps, of_programs], seal })
     }
 
     /// Reads back what is decided by. To be called when nobody else has a reference to a map.
@@ -116,12 +120,6 @@ impl Made {
         self.maps.check()?;
         check_value(&self.object, MAPS[0].0, &self.policy)?;
         check_value(&self.object, SEAL, &self.seal)
-    }
-
-    /// From now on nobody gets a descriptor of any program of the seal.
-    pub fn keep(&self) -> Result<Keeper, Error> {
-        let link = sys::attach(self.programs[&Duty::GuardMaking].as_fd());
-        link.map(Keeper).map_err(|e| Error::bpf("attaching the guard of the programs that are made", e))
     }
 
     /// Waits until nobody is at a setting who was there before they were held.
@@ -193,9 +191,8 @@ impl references::Witness for Witness<'_> {
 
 /// What a seal is known to hold on to by itself, once nobody has a descriptor of anything of it.
 pub(super) fn known(seal: &Seal) -> impl Iterator<Item = Known> {
-    let programs = references::of_programs(seal).filter(|known| known.slot as usize != Known::KEEPER);
     let users = seal.map_programs;
-    programs.chain(references::of_maps(seal, move |at, _| users[at], 0))
+    references::of_programs(seal).chain(references::of_maps(seal, move |at, _| users[at], 0))
 }
 
 fn not_alone(shared: &Shared) -> Error {
@@ -205,38 +202,32 @@ fn not_alone(shared: &Shared) -> Error {
 /// How many programs use each map, by its id.
 type MapPrograms = HashMap<u32, u32>;
 
-/// Of the programs that are loaded at the commit, and of those that stay.
+/// Of the programs that stay.
 fn users_of_maps(
     programs: &HashMap<Duty, OwnedFd>,
     beside: &[(Duty, OwnedFd)],
-) -> Result<(MapPrograms, MapPrograms), Error> {
+) -> Result<MapPrograms, Error> {
     let failed = |e| Error::io("ask for the maps of a program", e);
-    let (mut all, mut staying) = (MapPrograms::new(), MapPrograms::new());
-    let mut count = |maps: Vec<u32>, stays: bool| {
-        for map in maps {
-            *all.entry(map).or_insert(0) += 1;
-            if stays {
-                *staying.entry(map).or_insert(0) += 1;
-            }
-        }
-    };
+    let mut users = MapPrograms::new();
+    let mut count = |maps: Vec<u32>| maps.into_iter().for_each(|map| *users.entry(map).or_insert(0) += 1);
     // The iterators are not there any more when references are counted.
-    for (duty, program) in programs.iter().filter(|(duty, _)| !Duty::LISTS.contains(duty)) {
-        count(sys::program_maps(program.as_fd()).map_err(failed)?, !Duty::MAKING.contains(duty));
+    for (_, program) in programs.iter().filter(|(duty, _)| !Duty::LISTS.contains(duty)) {
+        count(sys::program_maps(program.as_fd()).map_err(failed)?);
     }
     for (_, link) in beside {
         let info = sys::link_info(link.as_fd()).map_err(failed)?;
         if let Some((program, _)) = held::program(info.program).map_err(failed)? {
-            count(sys::program_maps(program.as_fd()).map_err(failed)?, true);
+            count(sys::program_maps(program.as_fd()).map_err(failed)?);
         }
     }
-    Ok((all, staying))
+    Ok(users)
 }
 
 impl Made {
     /// Ids of its programs, those included that are there only while it is made.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
-        self.programs.values().filter_map(|program| foreign::id(program.as_fd()))
+        let first = self.first.iter().filter_map(FirstGuard::id);
+        first.chain(self.programs.values().filter_map(|program| foreign::id(program.as_fd())))
     }
 
     /// Has the root cgroup hold the program for a duty.
@@ -272,6 +263,7 @@ fn seal(
     map_programs: &MapPrograms,
     sealing: &Sealing,
     set: &Set<'_>,
+    bounded: u32,
 ) -> Result<Seal, Error> {
     let boot_id = host::boot_id();
     if boot_id == [0; 16] {
@@ -281,7 +273,8 @@ fn seal(
     }
     let new_cgroups = if set.open.contains(&Open::NewCgroups) { Seal::NEW_CGROUPS } else { 0 };
     let sealed_boot_ns = host::boot_ns();
-    let mut seal = Seal { flags: set.flags | new_cgroups, sealed_boot_ns, boot_id, ..Seal::NONE };
+    let flags = bounded | set.flags | new_cgroups;
+    let mut seal = Seal { flags, sealed_boot_ns, boot_id, ..Seal::NONE };
     let full = |what: &str| Error::Object(format!("a seal has no room for {what}"));
     let mut kept = 0;
     for (name, map) in object.maps() {
@@ -304,8 +297,6 @@ fn seal(
             seal.hooks[at] = sealing.target(duty).hook();
         }
     }
-    let keeper = programs.get(&Duty::GuardMaking).and_then(|program| foreign::id(program.as_fd()));
-    seal.keeper = keeper.ok_or_else(|| full("a program without an id"))?;
     seal.dialogue_hook = sealing.target(Duty::GuardCalls).hook();
     for (at, program) in set.trusted.iter().enumerate() {
         *seal.trusted.get_mut(at).ok_or_else(|| full("the trusted programs"))? = *program;
@@ -326,6 +317,10 @@ fn seal(
 /// The error where a program cannot be attached to the root cgroup.
 pub(super) fn cannot_attach(hook: &str, error: io::Error) -> Error {
     match error.raw_os_error() {
+        Some(libc::EPERM) => Error::Request(format!(
+            "not sealed: attaching {hook} to the root cgroup is refused: a program of another's is attached there alone, without letting others in \
+             beside it; `bpftool cgroup tree` lists it; end it, and seal again"
+        )),
         Some(libc::EINVAL) => Error::TooOld("programs of security modules that a cgroup holds, which came with 6.0"),
         Some(libc::ENOSPC) => Error::Request(
             "the kernel lets cgroups use ten hooks of security modules in all, and others use too many of them: \

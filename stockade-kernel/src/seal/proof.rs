@@ -126,8 +126,8 @@ fn not_held(sealed: &Sealed) -> Vec<String> {
 /// Whether a program of another's that the root cgroup holds is on another hook than those of the seal, or is trusted.
 fn is_harmless(sealed: &Sealed, id: u32) -> bool {
     let Ok(Some((_, info))) = held::program(id) else { return trust::is_by_id(&sealed.seal, id) };
-    let known =
-        KnownProgram { tag: u64::from_ne_bytes(info.tag), kind: info.type_, hook: info.attach_btf_id };
+    let kind = kinds::of(info.type_, kinds::ATTACH_LSM_CGROUP);
+    let known = KnownProgram { tag: u64::from_ne_bytes(info.tag), kind, hook: info.attach_btf_id };
     links::on(&sealed.seal, info.attach_btf_id) == kinds::Hook::Another
         || sealed.seal.trusted.contains(&known)
 }

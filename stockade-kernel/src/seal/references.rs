@@ -39,11 +39,9 @@ impl Witness for Asked {
     }
 }
 
-/// What is known of the programs of a seal, and of the one that keeps them while it is made: what attaches each has a reference, and whoever asks.
+/// What is known of the programs of a seal: what attaches each has a reference, and whoever asks.
 pub(super) fn of_programs(seal: &Seal) -> impl Iterator<Item = Known> {
-    // The keeper first: once nobody else has it, nobody gets at the others any more.
-    let keeper = (Known::KEEPER, seal.keeper);
-    let programs = [keeper].into_iter().chain(seal.programs.into_iter().enumerate());
+    let programs = seal.programs.into_iter().enumerate();
     programs.filter(|(_, id)| *id != 0).map(|(slot, id)| Known {
         slot: number(slot),
         id,
@@ -63,7 +61,7 @@ pub(super) fn of_maps(
     maps.filter_map(move |(at, id)| {
         let programs = programs(at, id);
         let users = ours + 1;
-        let slot = number(Known::KEEPER + 1 + at);
+        let slot = number(Known::MAPS + at);
         // What nobody uses is gone.
         (programs + ours != 0).then_some(Known { slot, id, references: users + programs, users })
     })
@@ -135,7 +133,7 @@ fn is_gone(known: &Known) -> Result<bool, Error> {
 }
 
 fn is_map(known: &Known) -> bool {
-    known.slot as usize > Known::KEEPER
+    known.slot as usize >= Known::MAPS
 }
 
 /// Whether a guard does not give something out.

@@ -85,9 +85,12 @@ impl Reader<'_> {
                 let value = self.demand(table, "hook", EXT_HOOK).ok_or(())?;
                 self.hook_number(value).map(Some).ok_or(())
             }
-            ProgramKind::Lsm | ProgramKind::ModifyReturn => {
-                let example =
-                    if kind == ProgramKind::Lsm { HOOK } else { "hook = \"security_inode_getattr\"" };
+            ProgramKind::Lsm | ProgramKind::LsmCgroup | ProgramKind::ModifyReturn => {
+                let example = if kind == ProgramKind::ModifyReturn {
+                    "hook = \"security_inode_getattr\""
+                } else {
+                    HOOK
+                };
                 let value = self.demand(table, "hook", example).ok_or(())?;
                 self.hook_name(value, kind, example).map(Some).ok_or(())
             }
@@ -116,7 +119,7 @@ impl Reader<'_> {
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let wrong = if name.is_empty() || name.len() > LONGEST_HOOK || !plain(name) {
             format!("`hook` cannot be \"{}\": the kernel has no such name", printable(name))
-        } else if kind == ProgramKind::Lsm
+        } else if kind != ProgramKind::ModifyReturn
             && let Some(rest) = ["bpf_lsm_", "security_"].iter().find_map(|start| name.strip_prefix(start))
         {
             let problem =

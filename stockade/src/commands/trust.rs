@@ -52,7 +52,7 @@ pub struct Program {
     pub id: u32,
     /// The name it was loaded under
     pub name: String,
-    /// lsm, modify-return, ext or cgroup-sysctl
+    /// lsm, lsm-cgroup, modify-return, ext or cgroup-sysctl
     pub kind: String,
     /// What it is attached to; null for cgroup-sysctl
     pub hook: Option<String>,

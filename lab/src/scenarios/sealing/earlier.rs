@@ -1,16 +1,11 @@
-//! Processes that hold a descriptor of a program of the seal, or are in a write to a sysctl, since before the guard that would refuse it was
+//! Programs that were loaded before, and hide, and processes that are in a write to a sysctl since before the program that would refuse it was
 //! attached.
 
 use std::{
     fs::OpenOptions,
     io::{self, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    ptr, thread,
     time::Duration,
 };
 
@@ -30,12 +25,6 @@ use crate::{
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "seal: whoever has a program of it from before is named, and nothing is sealed",
-        boot: Boot::Sealed,
-        depends: Depends::Series,
-        run: program,
-    },
-    Scenario {
         name: "seal: a program of which another says that there is none is noticed",
         boot: Boot::Sealed,
         depends: Depends::Series,
@@ -48,49 +37,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: setting,
     },
 ];
-
-/// Opens every program but the first guard that is loaded from now on, until it is told that it is over.
-fn opener() -> (Arc<AtomicBool>, thread::JoinHandle<Vec<OwnedFd>>) {
-    let before = bpf::ids(What::Program);
-    let over = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&over);
-    let thread = thread::spawn(move || {
-        let (mut there, mut opened) = (before, Vec::new());
-        while !seen.load(Ordering::Relaxed) {
-            for id in bpf::ids(What::Program) {
-                if !there.contains(&id)
-                    && let Ok(program) = bpf::by_id(What::Program, id)
-                {
-                    there.push(id);
-                    // The first guard is not there any more when it is looked who could answer in the place of the seal's.
-                    if bpf::program_name(&program).is_ok_and(|name| name != "st_first_guard") {
-                        opened.push(program);
-                    }
-                }
-            }
-        }
-        opened
-    });
-    (over, thread)
-}
-
-fn program(_: &Guest) -> Result<()> {
-    lift_all()?;
-    stockade(&["enforce", "integrity"])?.exits(0)?;
-    let (over, thread) = opener();
-    let answer = stockade(&["seal"])?;
-    over.store(true, Ordering::Relaxed);
-    let opened = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
-    ensure!(!opened.is_empty(), "nothing was opened: {}{}", answer.out, answer.err);
-    answer
-        .exits(2)?
-        .says("not sealed: somebody else has a reference to program")?
-        .says(&format!("({})", std::process::id()))?;
-    enforced_unsealed()?;
-    drop(opened);
-    would_seal(&[])?;
-    as_before()
-}
 
 fn denied(_: &Guest) -> Result<()> {
     lift_all()?;

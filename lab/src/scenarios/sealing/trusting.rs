@@ -118,23 +118,30 @@ fn trusting_policy(_: &Guest) -> Result<()> {
         .says("No program of others is loaded that a seal would keep out")?;
 
     // Two versions of an agent, one after the other, as under two kernels.
+    let root = File::open("/sys/fs/cgroup")?;
     let agent = Foreign::load(Kind::LsmCgroup, 31)?;
+    // How it would be attached nobody can tell.
+    stockade(&record)?.exits(1)?.says("nothing attaches it")?;
+    agent.attach_to(&root)?;
     let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
     let program = &report["programs"][0];
     ensure!(
         program["name"] == "lab_lsm_cgroup"
-            && program["kind"] == "lsm"
+            && program["kind"] == "lsm-cgroup"
             && program["hook"] == "locked_down"
             && program["tag"] == agent.tag.as_str()
             && program["about"].as_str().is_some_and(|about| about.starts_with("loaded by user 0, held by ")),
         "{report:#}"
     );
+    agent.detach_from(&root)?;
     drop(agent);
     let agent = Foreign::load(Kind::LsmCgroup, 32)?;
+    agent.attach_to(&root)?;
     let sysctl = Foreign::load(Kind::CgroupSysctl, 33)?;
     let answer = stockade(&record)?.exits(0)?;
     says_all(answer, &["another tag: lab_lsm_cgroup", "new: lab_sysctl"])?;
     let tags = [agent.tag.clone(), sysctl.tag.clone()];
+    agent.detach_from(&root)?;
     drop((agent, sysctl));
     let text = fs::read_to_string(TRUST)?;
     ensure!(
@@ -151,7 +158,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     let answer = stockade(&["seal"])?.exits(0)?;
     says_all(
         answer,
-        &["trusted by the policy: lab_lsm_cgroup: lsm on locked_down", "lab_sysctl: cgroup-sysctl"],
+        &["trusted by the policy: lab_lsm_cgroup: lsm-cgroup on locked_down", "lab_sysctl: cgroup-sysctl"],
     )?;
     verified(1)?;
     stockade(&["trust", "record"])?.exits(2)?.says("sealed until it is rebooted")?;

@@ -39,7 +39,7 @@ pub(crate) struct Program {
     pub name: [u8; 16],
     pub tag: [u8; 8],
     pub maps: Vec<u32>,
-    /// Of the first guard: the id of the newest map that it does not keep.
+    /// Of a first guard: the id of the newest map or program that it does not keep.
     pub newest: u32,
 }
 

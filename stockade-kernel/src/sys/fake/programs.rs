@@ -12,7 +12,7 @@ use super::{
 use crate::{
     duty::Duty,
     object::{self, ADDED, SEAL, SEEN},
-    seal::first_guard,
+    seal::first_guards,
     sys,
     tables::bytes,
 };
@@ -24,7 +24,8 @@ impl Kernel {
     /// The programs for a duty that the root cgroup holds.
     pub(super) fn guards(&self, duty: Duty) -> impl Iterator<Item = &Program> {
         let programs = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id));
-        programs.filter(move |program| program.name == duty.shown())
+        // Anybody can give a program this name.
+        programs.filter(move |program| program.name == duty.shown() && !program.maps.is_empty())
     }
 
     fn seal_of(&self, guard: &Program) -> Seal {
@@ -80,31 +81,35 @@ impl Kernel {
         (descriptors + others as u64, descriptors)
     }
 
+    /// The newest object that a first guard does not keep.
+    fn first_guard(&self, name: [u8; 16]) -> Option<u32> {
+        let programs = self.linked().filter_map(|(_, id)| self.program(id));
+        programs.filter(|program| program.name == name).map(|program| program.newest).next()
+    }
+
     /// A process is about to get a descriptor of a program.
     fn guard_program(&mut self, id: u32, program: &Program) -> Result<(), i32> {
         if self.hidden_by_others.contains(&id) {
             return Err(libc::EPERM);
         }
-        let keepers = self.linked().filter_map(|(_, id)| self.program(id));
-        let is_keeper = |program: &&Program| program.name == Duty::GuardMaking.shown();
-        let kept = |seal: Seal| id != 0 && (seal.keeper == id || seal.programs.contains(&id));
-        let is_kept = keepers.filter(is_keeper).any(|keeper| kept(self.seal_of(keeper)));
+        let is_kept = self.first_guard(first_guards::OF_PROGRAMS).is_some_and(|newest| id > newest);
         if id != 0 {
             let (references, _) = self.references(id);
             self.see(Duty::GuardPrograms, |seal, seen| {
                 seen.asked += 1;
-                let keeper = (Known::KEEPER, seal.keeper);
-                let mut all = seal.programs.into_iter().enumerate().chain([keeper]);
-                if let Some((slot, _)) = all.find(|(_, program)| *program == id) {
+                if let Some((slot, _)) =
+                    seal.programs.into_iter().enumerate().find(|(_, program)| *program == id)
+                {
                     seen.counts[slot] = Seen::count(seen.asked, references, 0);
                 }
             });
         }
         let tag = u64::from_ne_bytes(program.tag);
         let trusted = |known: &KnownProgram| {
-            known.kind != 0 && known.tag == tag && known.kind == program.kind && known.hook == program.hook
+            let kind = kinds::of(program.kind, program.attach_type);
+            known.kind != 0 && known.tag == tag && known.kind == kind && known.hook == program.hook
         };
-        let mut answer = if is_kept { Err(libc::ENOENT) } else { Ok(()) };
+        let mut answer = if is_kept { Err(libc::EPERM) } else { Ok(()) };
         for guard in self.guards(Duty::GuardPrograms) {
             let seal = self.seal_of(guard);
             if id != 0 && seal.programs.contains(&id) {
@@ -133,16 +138,15 @@ impl Kernel {
         self.see(Duty::GuardMaps, |seal, seen| {
             seen.asked += 1;
             if let Some(at) = seal.maps.iter().position(|map| *map == id) {
-                seen.counts[Known::KEEPER + 1 + at] = Seen::count(seen.asked, references, users);
+                seen.counts[Known::MAPS + at] = Seen::count(seen.asked, references, users);
             }
         });
-        let is_first = |program: &&Program| program.name == first_guard::NAME;
-        let first = self.root_cgroup.iter().filter_map(|(_, id)| self.program(*id)).find(is_first);
+        let first = self.first_guard(first_guards::OF_MAPS);
         let kept = self.guards(Duty::GuardMaps).any(|guard| self.seal_of(guard).maps.contains(&id));
         if kept {
             return Err(libc::ENOENT);
         }
-        if first.is_some_and(|first| id > first.newest) { Err(libc::EPERM) } else { Ok(()) }
+        if first.is_some_and(|newest| id > newest) { Err(libc::EPERM) } else { Ok(()) }
     }
 
     /// Opens an object for a process.
@@ -181,8 +185,8 @@ impl Kernel {
             name: attr.array(48),
             tag: object::tag(instructions, false),
             maps,
-            // Where the first guard has it.
-            newest: instructions.get(3).map_or(0, |instruction| instruction.imm.cast_unsigned()),
+            // Where a first guard has it.
+            newest: instructions.iter().find(|i| i.code == 0xb6).map_or(0, |i| i.imm.cast_unsigned()),
         };
         self.guard_program(0, &program)?;
         Ok(self.make(What::Program(program)).into())
