@@ -435,8 +435,8 @@ fn trusted_programs() {
         "a trusted program needs `kind`",
         "kind = \"lsm\"",
     );
-    let kinds = "`kind` cannot be \"lsm-cgroup\": it is lsm, modify-return, ext or cgroup-sysctl";
-    one(&trusted(&format!("kind = \"lsm-cgroup\"\nhook = \"bpf\"\n{TAGS}")), "3:8", kinds, "");
+    let kinds = "`kind` cannot be \"lsm_cgroup\": it is lsm, lsm-cgroup, modify-return, ext or cgroup-sysctl";
+    one(&trusted(&format!("kind = \"lsm_cgroup\"\nhook = \"bpf\"\n{TAGS}")), "3:8", kinds, "");
     one(&lsm("hook = \"bpf\""), "1:1", "a trusted program needs `tags`", "tags = [");
     one(&lsm("hook = \"bpf\"\ntags = []"), "5:8", "`tags` is empty", "stockade trust record");
     one(&lsm("hook = \"bpf\"\ntags = [\"11111111111111\"]"), "5:9", "16 hexadecimal digits", "bpftool");
