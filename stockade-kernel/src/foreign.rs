@@ -153,32 +153,37 @@ impl Others {
 /// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
 /// be attached, so that none comes later.
 pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &Ours) -> Result<(), Error> {
+    let is_named = |id: u32| trust.named.iter().any(|foreign| foreign.id == id);
+    let refused = strangers(list, seal, ours, &|id| trust.by_id.contains(&id) || is_named(id))?;
+    if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
+}
+
+/// Programs in the list that could reach a seal's, apart from those that it trusts.
+pub(crate) fn strangers(
+    list: &str,
+    seal: &Seal,
+    ours: &Ours,
+    is_trusted: &dyn Fn(u32) -> bool,
+) -> Result<Vec<u32>, Error> {
     let loaded = parse(list)?;
     let missing = seal.programs.iter().find(|&&id| id != 0 && !loaded.iter().any(|program| program.id == id));
     if let Some(id) = missing {
         return Err(Error::Object(format!("a list of all BPF programs without {id}, which is loaded")));
     }
-    let is_known = |program: &&Loaded| {
-        ours.has(program)
-            || trust.by_id.contains(&program.id)
-            || trust.named.iter().any(|foreign| foreign.id == program.id)
-    };
     let reaches = |program: &&Loaded| {
         kinds::reaches_us(program.kind, program.attach_type, links::on(seal, program.known.hook), seal.flags)
             && !seal.trusted.contains(&program.known)
     };
-    let refused = loaded.iter().filter(reaches).filter(|program| !is_known(program));
-    let refused: Vec<u32> = refused.map(|program| program.id).collect();
-    if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
+    let strangers = loaded.iter().filter(reaches).filter(|program| !ours.has(program));
+    Ok(strangers.map(|program| program.id).filter(|id| !is_trusted(*id)).collect())
 }
 
 /// Programs that are no others'.
 pub(crate) struct Ours {
     /// Ids of those of the seal, and of those that stay beside it.
     pub ids: Vec<u32>,
-    /// Ids of those behind our pins: root can pin others there.
-    pub pinned: Vec<u32>,
-    /// What those behind our pins are. With maps of root's making they can refuse more, and let nothing through.
+    /// What those that enforce are while nothing is sealed. Wherever they are, and with whatever maps of root's making, they can refuse more, and
+    /// let nothing through.
     pub enforcing: Vec<KnownProgram>,
 }
 
@@ -204,8 +209,7 @@ impl Ours {
     }
 
     fn has(&self, program: &Loaded) -> bool {
-        self.ids.contains(&program.id)
-            || self.pinned.contains(&program.id) && self.enforcing.contains(&program.known)
+        self.ids.contains(&program.id) || self.enforcing.contains(&program.known)
     }
 }
 

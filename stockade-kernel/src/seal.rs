@@ -21,6 +21,7 @@ descriptor, no further program and no further map is needed, and so nobody has t
 mod access;
 mod addition;
 pub(crate) mod first_guards;
+mod lists;
 mod made;
 mod open;
 mod proof;
@@ -173,7 +174,6 @@ pub fn seal<T>(
         step("guard-attached");
         let ours = Ours {
             ids: made.ids().chain(sysctl.iter().map(|program| program.id)).collect(),
-            pinned: pins::programs(),
             enforcing: Ours::enforcing(&sealing)?,
         };
         foreign::none_but(&made.list(Duty::ListPrograms)?, &trust, &made.seal, &ours)?;

@@ -49,7 +49,7 @@ const PLACES: &[(&str, &str, Fate)] = &[
         HarmlessIn("stockade-kernel/src/foreign.rs"),
     ),
     (
-        "stockade-kernel/src/seal/made.rs",
+        "stockade-kernel/src/seal/lists.rs",
         "lists that BPF iterators write",
         HarmlessIn("stockade-kernel/src/foreign.rs"),
     ),

@@ -17,6 +17,7 @@ use stockade_common::{
 use super::{
     Open, access,
     first_guards::FirstGuard,
+    lists,
     references::{self, Shared},
 };
 use crate::{
@@ -81,9 +82,7 @@ impl Made {
             .map_err(|e| Error::bpf("writing the policy", e))?;
         sys::update(object.map(ADDED)?, &0u32, &Added::NONE)
             .map_err(|e| Error::bpf("writing what is added", e))?;
-        let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
-        sys::update(object.map(SEEN)?, &0u32, &seen)
-            .map_err(|e| Error::bpf("writing who makes the seal", e))?;
+        lists::are_for_us(&object)?;
 
         let mut beside = Vec::new();
         if set.open.contains(&Open::NewCgroups) {
@@ -129,26 +128,12 @@ impl Made {
 
     /// What a BPF iterator writes, without its last line.
     pub fn list(&self, duty: Duty) -> Result<String, Error> {
-        let before = self.seen()?.listed;
-        let written = sys::iterate(self.programs[&duty].as_fd())
-            .map_err(|e| Error::bpf("listing what is on this machine by a BPF iterator", e))?;
-        if self.seen()?.listed == before {
-            return Err(Error::Request(
-                "not sealed: while this went on, somebody put another BPF program in the place of one that lists what is on this machine: seal again".into(),
-            ));
-        }
-        let written = String::from_utf8_lossy(&written);
-        let list = written.trim_end().strip_suffix("\nend").map(str::to_owned);
-        list.ok_or_else(|| {
-            Error::Request("not sealed: a list that the kernel makes was cut short: another BPF program changes what this process reads".into())
-        })
+        lists::read(&self.object, self.programs[&duty].as_fd())
     }
 
     /// What the guards saw.
     fn seen(&self) -> Result<Seen, Error> {
-        let seen = sys::lookup(self.object.map(SEEN)?, &0u32);
-        let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
-        seen.ok_or_else(|| Error::Object("a map without a value".into()))
+        lists::seen(&self.object)
     }
 
     /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is

@@ -8,7 +8,7 @@ use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
 use self::reasons::{Knock, Proof};
-use super::{made, references};
+use super::{lists, made, references};
 use crate::{
     Error,
     anchor::{self, Found, Root},
@@ -63,6 +63,14 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         }
     }
     problems.extend(not_held(sealed));
+    match lists::strangers(sealed, types) {
+        Ok(strangers) => problems.extend(strangers.into_iter().map(|id| {
+            format!(
+                "program {id} of another's is loaded, and could answer in the place of the seal's: `bpftool prog show id {id}` tells what it is"
+            )
+        })),
+        Err(error) => problems.push(format!("whether other programs could answer in the place of the seal's cannot be told: {error}")),
+    }
     problems.extend(let_through(sealed, types));
     // Where nothing holds it, what is not 0 turns it on, as it is.
     match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {

@@ -1,0 +1,69 @@
+/*!
+Lists that BPF iterators write: the tasks of the machine, and its loaded programs.
+*/
+use std::os::fd::{AsFd, BorrowedFd};
+
+use stockade_common::Seen;
+
+use crate::{
+    Error,
+    btf::KernelTypes,
+    duty::{Duty, Sealing},
+    foreign::{self, Ours},
+    object::{Object, SEEN},
+    patience::Patience,
+    sealed::Sealed,
+    sys, trust,
+};
+
+/// Has the iterators list something for this process.
+pub(super) fn are_for_us(object: &Object) -> Result<(), Error> {
+    let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
+    sys::update(object.map(SEEN)?, &0u32, &seen).map_err(|e| Error::bpf("writing who reads the lists", e))
+}
+
+/// What a BPF iterator writes, without its last line.
+pub(super) fn read(object: &Object, iterator: BorrowedFd<'_>) -> Result<String, Error> {
+    let before = seen(object)?.listed;
+    let written = sys::iterate(iterator)
+        .map_err(|e| Error::bpf("listing what is on this machine by a BPF iterator", e))?;
+    if seen(object)?.listed == before {
+        return Err(Error::Request(
+            "somebody put another BPF program in the place of one that lists what is on this machine, while it did: try again".into(),
+        ));
+    }
+    let written = String::from_utf8_lossy(&written);
+    let list = written.trim_end().strip_suffix("\nend").map(str::to_owned);
+    list.ok_or_else(|| {
+        Error::Request(
+            "a list that the kernel makes was cut short: another BPF program changes what this process reads"
+                .into(),
+        )
+    })
+}
+
+/// What the guards and the iterators wrote down.
+pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
+    let seen = sys::lookup(object.map(SEEN)?, &0u32);
+    let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
+    seen.ok_or_else(|| Error::Object("a map without a value".into()))
+}
+
+/// Loaded programs that could answer in the place of a seal's, and are not trusted. What has just been let go of is gone after a while.
+pub(super) fn strangers(sealed: &Sealed, types: &KernelTypes) -> Result<Vec<u32>, Error> {
+    let sealing = Sealing::look()?;
+    let object = Object::open_sealing(types, sealing.offsets)?;
+    are_for_us(&object)?;
+    let iterator = object.load(Duty::ListPrograms, sealing.target(Duty::ListPrograms))?;
+    let seal = &sealed.seal;
+    let ids = seal.programs.into_iter().chain(seal.staying).filter(|id| *id != 0).collect();
+    let ours = Ours { ids, enforcing: Ours::enforcing(&sealing)? };
+    let mut patience = Patience::new();
+    loop {
+        let list = read(&object, iterator.as_fd())?;
+        let strangers = foreign::strangers(&list, seal, &ours, &|id| trust::is_by_id(seal, id))?;
+        if strangers.is_empty() || !patience.wait() {
+            return Ok(strangers);
+        }
+    }
+}
