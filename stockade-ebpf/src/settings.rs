@@ -66,7 +66,7 @@ fn write(access: *mut bpf_sysctl) -> i32 {
         // Longer than any that can be held.
         return ALLOW;
     }
-    // SAFETY: filled above. Entries of a policy in force are not written.
+    // SAFETY: filled above. Entries of a policy in force are neither removed nor replaced, and become stricter alone.
     let Some(rule) = (unsafe { SETTINGS.get(&*key) }) else { return ALLOW };
 
     let mut now: MaybeUninit<SettingText> = MaybeUninit::uninit();

@@ -124,7 +124,7 @@ impl Root {
 }
 
 /// Ids of the programs that links attach.
-fn programs_with_links() -> io::Result<Vec<u32>> {
+pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
     let mut programs = Vec::new();
     let mut id = 0;
     while let Some(next) = sys::next_link(id)? {

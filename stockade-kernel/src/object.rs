@@ -108,7 +108,10 @@ impl Object {
             let fd = match there.remove(&name) {
                 Some(fd) => fd,
                 None if name == LABELS.0 => {
-                    task_storage().map_err(|e| Error::bpf("creating a BPF map for labels", e))?
+                    insist(task_storage).map_err(|e| Error::bpf("creating a BPF map for labels", e))?
+                }
+                None if sealing.is_some() => {
+                    insist(|| sys::create(&name, &map)).map_err(|e| Error::bpf("creating a BPF map", e))?
                 }
                 None => sys::create(&name, &map).map_err(|e| Error::bpf("creating a BPF map", e))?,
             };
@@ -211,6 +214,20 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
         tags.extend([false, true].map(|sha256| (duty, tag(instructions, sha256))));
     }
     Ok(tags)
+}
+
+/// How often something is made anew that a first guard of a seal refused to its maker.
+pub(crate) const TRIES: u32 = 32;
+
+/// As `first_guards::insist` says.
+fn insist<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        match make() {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+            answer => return answer,
+        }
+    }
+    make()
 }
 
 /// Whether looking a label up finds nothing where another lookup is under way on the processor. Since 6.2 only making and deleting

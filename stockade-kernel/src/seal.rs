@@ -200,6 +200,9 @@ pub fn seal<T>(
         made.is_alone()?;
         step("alone");
         is_asked_last(&root, &made)?;
+        if let Some(problem) = proof::linked(&made.seal) {
+            return Err(Error::Request(format!("not sealed: {problem}")));
+        }
         made.attach(&root, Duty::GuardCalls)?;
         Ok((made, heard))
     })();

@@ -273,6 +273,73 @@ fn whoever_puts_an_iterator_in_the_place_of_ours_keeps_the_seal_from_being_made(
 }
 
 #[test]
+fn what_is_pinned_in_the_place_of_ours_is_named() {
+    let machine = machine();
+    let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
+    play(Command::Enforce(INTEGRITY)).unwrap();
+    let before = State::of(&machine);
+    let program = foreign(&machine);
+    let pinned = machine.run(Fate::Lives, || {
+        let link = sys::attach(program.as_fd()).unwrap();
+        sys::pin(link.as_fd(), c"/sys/fs/bpf/stockade/link-label")
+    });
+    pinned.done().unwrap();
+    match play(Command::Seal) {
+        Err(Error::Foreign { words, .. }) => assert!(words.contains("is none of this version's"), "{words}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(State::of(&machine), before);
+}
+
+#[test]
+fn a_folder_among_the_pins_is_in_nobodys_way() {
+    let machine = machine();
+    let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
+    play(Command::Enforce(INTEGRITY)).unwrap();
+    std::fs::create_dir_all(machine.at(std::path::Path::new("/sys/fs/bpf/stockade/folder/more"))).unwrap();
+    play(Command::Seal).unwrap();
+    assert_eq!(State::of(&machine).told.map(|(.., policies)| policies), Some(1));
+}
+
+#[test]
+fn a_kernel_that_is_loaded_for_kexec_meanwhile_keeps_the_seal_from_being_made() {
+    let machine = machine();
+    machine.run(Fate::Lives, || Command::Enforce(INTEGRITY).execute()).done().unwrap();
+    let before = State::of(&machine);
+    let loads = |_: usize, _: Kind| {
+        if !machine.kernel().sealed_programs().is_empty() {
+            let path = machine.at(std::path::Path::new("/sys/kernel/kexec_loaded"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "1\n").unwrap();
+        }
+    };
+    match machine.run_beside(loads, || Command::Seal.execute()).done() {
+        Err(Error::Request(words)) => assert!(words.contains("loaded for kexec"), "{words}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(State::of(&machine), before);
+}
+
+#[test]
+fn a_trusted_program_is_let_in_as_it_was_attached_and_in_no_other_way() {
+    let machine = machine();
+    let load = |target: sys::Target| {
+        let name = b"trusted\0\0\0\0\0\0\0\0\0";
+        machine.run(Fate::Lives, || sys::load(&[EXIT], c"GPL", name, target, None, &mut [])).done()
+    };
+    machine.run(Fate::Lives, || Command::Enforce(INTEGRITY).execute()).done().unwrap();
+    let program = load(sys::Target::lsm(HOOK)).unwrap();
+    let link = machine.run(Fate::Lives, || sys::attach(program.as_fd())).done().unwrap();
+    let id = machine.run(Fate::Lives, || sys::program_info(program.as_fd(), &mut []).unwrap().id).done();
+    let options = || seal::Options { trust: vec![id.to_string()], best_effort: true };
+    machine.run(Fate::Lives, || seal::seal(&options(), |_| Ok(())).map(drop)).done().unwrap();
+    drop((link, program));
+    load(sys::Target::lsm(HOOK)).unwrap();
+    load(sys::Target::lsm_of_cgroup(HOOK)).unwrap_err();
+    load(sys::Target::lsm(HOOK + 1)).unwrap();
+}
+
+#[test]
 fn whoever_is_at_a_setting_since_before_or_may_be_keeps_it_from_being_made() {
     for (tasks, waits) in [
         ("7 7 2 mutex_lock+0x1 proc_sys_call_handler+0x1\n", true),

@@ -17,6 +17,7 @@ use stockade_common::GuardOffsets;
 use crate::{
     Error, foreign,
     instructions::{self, EXIT, SET, instruction},
+    object,
     sys::{self, held},
 };
 
@@ -59,6 +60,18 @@ impl FirstGuard {
     pub fn id(&self) -> Option<u32> {
         foreign::id(self.program.as_fd())
     }
+}
+
+/// Tries to make something until it is there. Whoever opens it by its number in the moment before its maker has a descriptor is a second
+/// reference, for which these guards refuse the maker.
+pub(super) fn insist<T>(make: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 0..object::TRIES {
+        match make() {
+            Err(Error::NoPrivilege { .. }) => {}
+            answer => return answer,
+        }
+    }
+    make()
 }
 
 /// The kernel counts up to the largest signed number and then begins anew: what is made now would not have a higher id.

@@ -16,7 +16,7 @@ use stockade_common::{
 
 use super::{
     Open, access,
-    first_guards::FirstGuard,
+    first_guards::{FirstGuard, insist},
     lists,
     references::{self, Shared},
 };
@@ -89,12 +89,13 @@ impl Made {
             // The old attachments fill the old tables, for as long as those decide: these fill the new ones. Root can end them anyway.
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
-        let of_programs = FirstGuard::of_programs(sealing.target(Duty::GuardPrograms), &sealing.offsets)?;
+        let hook = sealing.target(Duty::GuardPrograms);
+        let of_programs = insist(|| FirstGuard::of_programs(hook, &sealing.offsets))?;
         // Once nobody gets hold of the program that is tried.
-        let bounded = if instructions::is_bounded(&machine.types)? { Seal::BOUNDED } else { 0 };
+        let bounded = if insist(|| instructions::is_bounded(&machine.types))? { Seal::BOUNDED } else { 0 };
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&Duty::LISTS) {
-            programs.insert(duty, object.load(duty, sealing.target(duty))?);
+            programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
         }
         maps.place(&ready.tables.places, set.generation)?;
 
@@ -145,13 +146,15 @@ impl Made {
     /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
     /// known. Then what is decided by is read back.
     pub fn is_alone(&mut self) -> Result<(), Error> {
+        let passing = Duty::LISTS.map(|duty| self.programs.get(&duty).and_then(|p| foreign::id(p.as_fd())));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
         let programs = references::of_programs(&self.seal);
         let maps =
             references::of_maps(&self.seal, |_, id| self.map_programs.get(&id).copied().unwrap_or(0), 1);
         let shared =
             references::none_but(programs.chain(maps), &Witness { made: self, since: Cell::new(0) })?;
-        shared.map_or(Ok(()), |shared| Err(not_alone(&shared)))?;
+        let passing: Vec<u32> = passing.into_iter().flatten().collect();
+        shared.map_or(Ok(()), |shared| Err(not_alone(&shared, &passing)))?;
         self.check()
     }
 }
@@ -180,8 +183,8 @@ pub(super) fn known(seal: &Seal) -> impl Iterator<Item = Known> {
     references::of_programs(seal).chain(references::of_maps(seal, move |at, _| users[at], 0))
 }
 
-fn not_alone(shared: &Shared) -> Error {
-    Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe()))
+fn not_alone(shared: &Shared, passing: &[u32]) -> Error {
+    Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe(passing)))
 }
 
 /// How many programs use each map, by its id.

@@ -3,7 +3,7 @@ The proof that a seal holds, by trying: its guards here, the reasons in `proof/r
 */
 pub(super) mod reasons;
 
-use stockade_common::{KnownProgram, kinds};
+use stockade_common::{KnownProgram, Seal, kinds};
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
@@ -63,6 +63,7 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         }
     }
     problems.extend(not_held(sealed));
+    problems.extend(linked(&sealed.seal));
     match lists::strangers(sealed, types) {
         Ok(strangers) => problems.extend(strangers.into_iter().map(|id| {
             format!(
@@ -88,6 +89,16 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
     }
     problems
+}
+
+/// A link that holds a program of the seal: whoever has the link can let go of it, and with it of the program.
+pub(super) fn linked(seal: &Seal) -> Option<String> {
+    let linked = match anchor::programs_with_links() {
+        Ok(linked) => linked,
+        Err(error) => return Some(format!("the links of BPF programs cannot be listed: {error}")),
+    };
+    let id = linked.into_iter().find(|id| *id != 0 && seal.programs.contains(id))?;
+    Some(format!("a link holds program {id} of the seal, and whoever has that link can take the program off"))
 }
 
 /// Programs of the seal that the root cgroup does not hold.
@@ -169,7 +180,7 @@ fn let_through(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     }
     if problems.is_empty() {
         match references::none_but(made::known(&sealed.seal), &references::Asked) {
-            Ok(shared) => problems.extend(shared.map(|shared| shared.describe())),
+            Ok(shared) => problems.extend(shared.map(|shared| shared.describe(&[]))),
             Err(error) => problems.push(error.to_string()),
         }
     }

@@ -79,8 +79,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// In words, with who it is.
-    pub fn describe(&self) -> String {
+    /// In words, with who it is. These programs use maps of the seal too, and do not stay.
+    pub fn describe(&self, passing: &[u32]) -> String {
         let id = self.known.id;
         let (what, field) = if is_map(&self.known) { ("map", "map_id") } else { ("program", "prog_id") };
         if !self.seen {
@@ -88,7 +88,11 @@ impl Shared {
                 "how many references there are to {what} {id} of the seal cannot be told: another guard refuses it before that of the seal is asked"
             );
         }
-        let by = foreign::holders(field, id);
+        let mut by = foreign::holders(field, id);
+        if is_map(&self.known) {
+            // A program that uses it, or a link that holds that one.
+            by.extend(passing.iter().flat_map(|program| foreign::holders("prog_id", *program)));
+        }
         let by: Vec<_> = by.into_iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
         let by = if by.is_empty() { "nobody that can be seen".to_owned() } else { by.join(", ") };
         format!(
