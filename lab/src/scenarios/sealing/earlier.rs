@@ -5,6 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    process::Command,
     ptr, thread,
     time::Duration,
 };
