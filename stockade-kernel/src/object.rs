@@ -74,19 +74,25 @@ pub(crate) struct Object {
 impl Object {
     /// Makes the maps, apart from those that are there already.
     pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
-        Self::open_with(types, None, there)
+        Self::open_with(types, None, there, || Ok(())).map(|(object, ())| object)
     }
 
-    /// The same for a seal, whose own programs write some of the maps.
-    pub fn open_sealing(types: &KernelTypes, offsets: GuardOffsets) -> Result<Self, Error> {
-        Self::open_with(types, Some(offsets), HashMap::new())
+    /// The same for a seal, whose own programs write some of the maps. Maps that anybody may open are made first; `guard` is called before
+    /// the others are.
+    pub fn open_sealing<T>(
+        types: &KernelTypes,
+        offsets: GuardOffsets,
+        guard: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<(Self, T), Error> {
+        Self::open_with(types, Some(offsets), HashMap::new(), guard)
     }
 
-    fn open_with(
+    fn open_with<T>(
         types: &KernelTypes,
         sealing: Option<GuardOffsets>,
         mut there: HashMap<String, OwnedFd>,
-    ) -> Result<Self, Error> {
+        guard: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<(Self, T), Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
         let programs = sealing.unwrap_or_default();
@@ -101,9 +107,18 @@ impl Object {
         ]))
         .map_err(|e| broken(&e))?;
 
+        let (shown, kept): (Vec<_>, Vec<_>) =
+            elf.maps.drain().partition(|(name, _)| SHOWN.contains(&name.as_str()));
         let mut maps = HashMap::new();
+        for (name, map) in &shown {
+            if !there.contains_key(name) {
+                let fd = sys::create(name, map).map_err(|e| Error::bpf("creating a BPF map", e))?;
+                there.insert(name.clone(), fd);
+            }
+        }
+        let guard = guard()?;
         let mut plan = Vec::new();
-        for (name, mut map) in elf.maps.drain() {
+        for (name, mut map) in shown.into_iter().chain(kept) {
             who_writes(&name, &mut map, sealing.is_some());
             let fd = match there.remove(&name) {
                 Some(fd) => fd,
@@ -126,7 +141,7 @@ impl Object {
         elf.relocate_maps(plan.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
             .map_err(|e| broken(&e))?;
         elf.relocate_calls(&text).map_err(|e| broken(&e))?;
-        Ok(Self { elf, maps })
+        Ok((Self { elf, maps }, guard))
     }
 
     /// Every map, by its name in the object.

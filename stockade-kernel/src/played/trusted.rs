@@ -81,7 +81,7 @@ fn what_the_policy_trusts_is_let_in_after_the_seal_and_nothing_else() {
 fn what_the_policy_trusts_stays_where_it_is_loaded_before_the_seal() {
     for (target, kind) in [
         (sys::Target::lsm(HOOK), "kind = \"lsm\"\nhook = \"locked_down\""),
-        (sys::Target::lsm_of_cgroup(DIALOGUE_HOOK), "kind = \"lsm\"\nhook = \"bpf\""),
+        (sys::Target::lsm_of_cgroup(DIALOGUE_HOOK), "kind = \"lsm-cgroup\"\nhook = \"bpf\""),
         (sys::Target::cgroup_sysctl(), "kind = \"cgroup-sysctl\""),
     ] {
         let machine = machine();

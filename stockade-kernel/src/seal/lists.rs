@@ -52,7 +52,7 @@ pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
 /// Loaded programs that could answer in the place of a seal's, and are not trusted. What has just been let go of is gone after a while.
 pub(super) fn strangers(sealed: &Sealed, types: &KernelTypes) -> Result<Vec<u32>, Error> {
     let sealing = Sealing::look()?;
-    let object = Object::open_sealing(types, sealing.offsets)?;
+    let (object, ()) = Object::open_sealing(types, sealing.offsets, || Ok(()))?;
     are_for_us(&object)?;
     let iterator = object.load(Duty::ListPrograms, sealing.target(Duty::ListPrograms))?;
     let seal = &sealed.seal;

@@ -72,9 +72,12 @@ impl Made {
         sealing: &Sealing,
         set: &Set<'_>,
     ) -> Result<Self, Error> {
-        let of_maps = FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?;
-        step("first-guard-attached");
-        let object = Object::open_sealing(&machine.types, sealing.offsets)?;
+        let guard = || {
+            let guard = FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?;
+            step("first-guard-attached");
+            Ok(guard)
+        };
+        let (object, of_maps) = Object::open_sealing(&machine.types, sealing.offsets, guard)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
