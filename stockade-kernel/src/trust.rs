@@ -93,9 +93,14 @@ impl Trust {
     }
 }
 
+/// How a seal knows the one program with this id.
+pub(crate) fn by_id(id: u32) -> KnownProgram {
+    KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 }
+}
+
 /// Whether a seal trusts the one program with this id.
 pub(crate) fn is_by_id(seal: &Seal, id: u32) -> bool {
-    seal.trusted.contains(&KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 })
+    seal.trusted.contains(&by_id(id))
 }
 
 /// The kernel's number of a kind.

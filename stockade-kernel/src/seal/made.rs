@@ -32,6 +32,7 @@ use crate::{
     selftest::{self, SelfTest},
     sys::{self, held},
     tables::{self, Maps, meddled},
+    trust,
 };
 
 /// What is known of the seal to be made.
@@ -103,7 +104,12 @@ impl Made {
         maps.place(&ready.tables.places, set.generation)?;
 
         let map_programs = users_of_maps(&programs, &beside)?;
-        let seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
+        let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
+        // Whoever opened a first guard before it was attached keeps it loaded, attached to nothing: `status` does not take it for another's.
+        let free = seal.trusted.iter_mut().skip(set.trusted.len());
+        for (known, id) in free.zip([&of_maps, &of_programs].into_iter().filter_map(FirstGuard::id)) {
+            *known = trust::by_id(id);
+        }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
