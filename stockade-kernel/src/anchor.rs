@@ -30,7 +30,9 @@ use crate::{
     Error,
     cgroups::ROOT_ID,
     duty::Duty,
-    host, object, pins,
+    host, object,
+    patience::Patience,
+    pins,
     sealed::Sealed,
     sys::{self, fs, held},
 };
@@ -129,9 +131,19 @@ pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
     let mut id = 0;
     while let Some(next) = sys::next_link(id)? {
         id = next;
-        // It may have ended meanwhile.
-        if let Ok(info) = sys::link_by_id(id).and_then(|link| sys::link_info(link.as_fd())) {
-            programs.push(info.program);
+        let mut patience = Patience::new();
+        let info = loop {
+            match sys::link_by_id(id).and_then(|link| sys::link_info(link.as_fd())) {
+                // The kernel has listed the link and is still creating it.
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && patience.wait() => {}
+                info => break info,
+            }
+        };
+        match info {
+            Ok(info) => programs.push(info.program),
+            // The link was closed since it was listed.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(programs)

@@ -50,15 +50,8 @@ impl Foreign {
         KnownProgram { tag: u64::from_ne_bytes(self.tag), kind, hook: self.hook }
     }
 
-    /// How it is attached: what the kernel tells of links and of the root cgroup, and of no other program.
-    pub(crate) fn how_attached(&self) -> Option<u32> {
-        if self.number != kinds::LSM {
-            return Some(0);
-        }
-        let of_root =
-            || Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP)).unwrap_or_default();
-        let by_link = Links::look().nature(self.id).map(|nature| nature.attach_type);
-        by_link.or_else(|| of_root().contains(&self.id).then_some(kinds::ATTACH_LSM_CGROUP))
+    pub(crate) fn is_lsm(&self) -> bool {
+        self.number == kinds::LSM
     }
 
     /// Whether the hook is the kernel's own, not a module's or another program's. The kernel's types are the first that have an id.
@@ -149,6 +142,25 @@ impl Others {
     }
 }
 
+/// How programs are attached, by links and to the root cgroup.
+pub(crate) struct Attachments {
+    pub links: Links,
+    of_root: Vec<u32>,
+}
+
+impl Attachments {
+    pub fn look() -> Self {
+        let of_root = Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP));
+        Self { links: Links::look(), of_root: of_root.unwrap_or_default() }
+    }
+
+    /// The attach type of a program: one of `enum bpf_attach_type`. `None` if neither a link nor the root cgroup attaches it.
+    pub fn attach_type(&self, program: u32) -> Option<u32> {
+        let by_link = self.links.nature(program).map(|nature| nature.attach_type);
+        by_link.or_else(|| self.of_root.contains(&program).then_some(kinds::ATTACH_LSM_CGROUP))
+    }
+}
+
 /// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. `list` is what stockade-ebpf's
 /// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
 /// be attached, so that none comes later.
@@ -182,13 +194,13 @@ pub(crate) fn strangers(
 pub(crate) struct Ours {
     /// Ids of those of the seal, and of those that stay beside it.
     pub ids: Vec<u32>,
-    /// What those that enforce are while nothing is sealed. Wherever they are, and with whatever maps of root's making, they can refuse more, and
-    /// let nothing through.
+    /// The programs with which Stockade enforces without a seal, by their tags. Any process with CAP_BPF can load them with maps of its own; they can
+    /// then refuse more requests, and cannot allow one that the seal refuses.
     pub enforcing: Vec<KnownProgram>,
 }
 
 impl Ours {
-    /// The programs that pins hold and that could reach a seal's.
+    /// Lists the programs that Stockade pins and that are attached to hooks of a seal.
     pub fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
         let tags = object::tags().map_err(|e| Error::io("read the built-in kernel program", e))?;
         let known = tags.iter().filter_map(|(duty, tag)| {

@@ -17,12 +17,12 @@ use stockade_policy::{
 
 use crate::{
     Error,
-    anchor::{self, Found, Root},
+    anchor::{self, Found},
     btf::{self, KernelTypes},
     duty::{Duty, Sealing},
-    foreign::{Foreign, Others, held_by},
+    foreign::{Attachments, Foreign, Others, held_by},
     host, instructions,
-    links::{Links, on, refused_by},
+    links::{on, refused_by},
     object, pins, programs,
 };
 
@@ -63,15 +63,12 @@ pub fn look() -> Result<KeptOut, Error> {
     if instructions::is_bounded(&KernelTypes::of_running_kernel()?)? {
         seal.flags |= Seal::BOUNDED;
     }
-    let (others, links) = (Others::look()?, Links::look());
-    let of_cgroup = Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP)).unwrap_or_default();
+    let (others, attachments) = (Others::look()?, Attachments::look());
+    let links = &attachments.links;
     let mut found = KeptOut::default();
     let mut kept = Vec::new();
     for program in others.seen.into_iter().filter(|program| !is_ours(program)) {
-        let attach_type = match links.nature(program.id) {
-            Some(nature) => Some(nature.attach_type),
-            None => of_cgroup.contains(&program.id).then_some(kinds::ATTACH_LSM_CGROUP),
-        };
+        let attach_type = attachments.attach_type(program.id);
         match reaches(&program, attach_type, &seal) {
             Some(true) => kept.push((program, attach_type)),
             Some(false) => {}
@@ -85,7 +82,7 @@ pub fn look() -> Result<KeptOut, Error> {
         }
     }
     let hidden = others.hidden.into_iter().filter(|&id| !links.prove_harmless(id, &seal));
-    let refused = hidden.map(|id| (id, refused_by("another guard", &links)));
+    let refused = hidden.map(|id| (id, refused_by("another guard", links)));
     found.not_recorded.extend(refused.collect::<Vec<_>>());
     record(kept, &mut found)?;
     Ok(found)
@@ -127,7 +124,7 @@ fn record(kept: Vec<(Foreign, Option<u32>)>, found: &mut KeptOut) -> Result<(), 
                     Some(kinds::ATTACH_LSM_CGROUP) => (ProgramKind::LsmCgroup, Some(ProgramHook::Name(name))),
                     _ => {
                         let why = format!(
-                            "{}: nothing attaches it, so that it cannot be told how it would be",
+                            "{}: this LSM program is attached to nothing, and its attach type is needed: attach it, and record again",
                             program.name
                         );
                         found.not_recorded.push((program.id, why));

@@ -74,25 +74,25 @@ pub(crate) struct Object {
 impl Object {
     /// Makes the maps, apart from those that are there already.
     pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
-        Self::open_with(types, None, there, || Ok(())).map(|(object, ())| object)
+        Self::open_with(types, None, there, &mut || Ok(()))
     }
 
-    /// The same for a seal, whose own programs write some of the maps. Maps that anybody may open are made first; `guard` is called before
-    /// the others are.
-    pub fn open_sealing<T>(
+    /// Opens the object for a seal, whose programs write some of the maps. Creates the maps of [`SHOWN`], which any process may open, calls
+    /// `attach_guard`, and creates the others.
+    pub fn open_sealing(
         types: &KernelTypes,
         offsets: GuardOffsets,
-        guard: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<(Self, T), Error> {
-        Self::open_with(types, Some(offsets), HashMap::new(), guard)
+        attach_guard: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        Self::open_with(types, Some(offsets), HashMap::new(), attach_guard)
     }
 
-    fn open_with<T>(
+    fn open_with(
         types: &KernelTypes,
         sealing: Option<GuardOffsets>,
         mut there: HashMap<String, OwnedFd>,
-        guard: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<(Self, T), Error> {
+        attach_guard: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
         let programs = sealing.unwrap_or_default();
@@ -116,18 +116,16 @@ impl Object {
                 there.insert(name.clone(), fd);
             }
         }
-        let guard = guard()?;
+        attach_guard()?;
         let mut plan = Vec::new();
         for (name, mut map) in shown.into_iter().chain(kept) {
             who_writes(&name, &mut map, sealing.is_some());
             let fd = match there.remove(&name) {
                 Some(fd) => fd,
-                None if name == LABELS.0 => {
-                    insist(task_storage).map_err(|e| Error::bpf("creating a BPF map for labels", e))?
-                }
-                None if sealing.is_some() => {
-                    insist(|| sys::create(&name, &map)).map_err(|e| Error::bpf("creating a BPF map", e))?
-                }
+                None if name == LABELS.0 => create_despite_openers(task_storage, is_eperm)
+                    .map_err(|e| Error::bpf("creating a BPF map for labels", e))?,
+                None if sealing.is_some() => create_despite_openers(|| sys::create(&name, &map), is_eperm)
+                    .map_err(|e| Error::bpf("creating a BPF map", e))?,
                 None => sys::create(&name, &map).map_err(|e| Error::bpf("creating a BPF map", e))?,
             };
             if map.section_kind() == EbpfSectionKind::Rodata {
@@ -141,7 +139,7 @@ impl Object {
         elf.relocate_maps(plan.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
             .map_err(|e| broken(&e))?;
         elf.relocate_calls(&text).map_err(|e| broken(&e))?;
-        Ok((Self { elf, maps }, guard))
+        Ok(Self { elf, maps })
     }
 
     /// Every map, by its name in the object.
@@ -231,18 +229,23 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
     Ok(tags)
 }
 
-/// How often something is made anew that a first guard of a seal refused to its maker.
-pub(crate) const TRIES: u32 = 32;
-
-/// As `first_guards::insist` says.
-fn insist<T>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    for _ in 0..TRIES {
-        match make() {
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+/// Creates a map or loads a program, again where that is refused, at most 33 times. Another process that opens the object by its id before this
+/// process has a descriptor adds a reference, and the first guards of a seal then refuse it to this process.
+pub(crate) fn create_despite_openers<T, E>(
+    create: impl Fn() -> Result<T, E>,
+    is_refused: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for _ in 0..32 {
+        match create() {
+            Err(error) if is_refused(&error) => {}
             answer => return answer,
         }
     }
-    make()
+    create()
+}
+
+fn is_eperm(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
 }
 
 /// Whether looking a label up finds nothing where another lookup is under way on the processor. Since 6.2 only making and deleting

@@ -232,9 +232,11 @@ pub fn seal<T>(
         problems.push(format!("which processes ran an excepted program before is not known: {e}"));
         Vec::new()
     });
-    // By now the seal gives nobody a descriptor of its programs and maps itself.
+    // The seal refuses descriptors of its programs from the first call of bpf(2) after the commit on: here at the latest. Only then the first
+    // guards may go.
+    let found = anchor::look();
     drop(made);
-    match anchor::look() {
+    match found {
         Ok(Found::Sealed(sealed)) => problems.extend(problems_of(&sealed, &machine.types, machine.native)),
         Ok(_) => problems.push("the seal does not answer any more".to_owned()),
         Err(e) => problems.push(format!("the seal cannot be asked: {e}")),

@@ -9,7 +9,7 @@ use stockade_policy::{
 
 use crate::{
     Error, btf,
-    foreign::{Foreign, Others},
+    foreign::{Attachments, Foreign, Others},
 };
 
 /// The kind in a [`KnownProgram`] that stands for one program, by its id in place of the tag. No program has this kind, so that the
@@ -57,16 +57,18 @@ impl Trust {
                 trust.add(KnownProgram { tag, kind: kind(program.kind.value), hook });
             }
         }
+        let attachments = Attachments::look();
         for name in names {
             if let Some(id) = name.parse().ok().filter(|id| others.hidden.contains(id)) {
                 trust.by_id.push(id);
-                trust.add(KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 });
+                trust.add(by_id(id));
             } else {
                 let program = others.named(name)?;
-                trust.add(match program.how_attached() {
+                trust.add(match attachments.attach_type(program.id) {
                     Some(attach_type) => program.known(attach_type),
-                    // Nothing like it can be loaded.
-                    None => KnownProgram { tag: program.id.into(), kind: BY_ID, hook: 0 },
+                    // The attach type is part of what the guard compares. Without one, no program with these instructions can be loaded later.
+                    None if program.is_lsm() => by_id(program.id),
+                    None => program.known(0),
                 });
                 trust.named.push(program);
             }
@@ -93,7 +95,7 @@ impl Trust {
     }
 }
 
-/// How a seal knows the one program with this id.
+/// The entry of [`Seal::trusted`] for the one loaded program with this id.
 pub(crate) fn by_id(id: u32) -> KnownProgram {
     KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 }
 }

@@ -1,5 +1,5 @@
 /*!
-Who is writing a setting, or loading a kernel for kexec, since before the programs were there that refuse it.
+Waits for system calls that began before the seal's programs were attached: writes to sysctls, and kexec_load(2) and kexec_file_load(2).
 
 The kernel asks that program when a write begins. One that began before can be held up, by a lock for instance, and set the value when it
 goes on. So every task of the machine is looked at once after the program was attached, by the functions that it is in. Whoever is seen
@@ -19,7 +19,7 @@ use crate::{
 /// What the functions begin with by which files below /proc/sys are read and written (fs/proc/proc_sysctl.c).
 const AT_SETTING: &str = " proc_sys_";
 
-/// The same of the system calls that load a kernel (kernel/kexec.c, kernel/kexec_file.c), and of what they call for long.
+/// Functions of kexec_load(2) and kexec_file_load(2) (kernel/kexec.c, kernel/kexec_file.c), as a stack trace shows them.
 const AT_KEXEC: [&str; 3] = ["sys_kexec_", " do_kexec_load+", " kimage_"];
 
 /// How many functions the kernel tells of a task.

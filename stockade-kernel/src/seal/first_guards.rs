@@ -1,13 +1,15 @@
 /*!
-The guards that are there before the first map and the first program of a seal are made.
+LSM programs that protect the maps and programs of a seal while it is made.
 
-From their attachment on nobody gets a descriptor of a map or a program that is made later, by whatever way, but whoever makes it: that
-process is the only one that knows it at that moment, and there is no other reference to it. So nobody can have kept a descriptor from the time
-before the commit, from which on the seal's own guards refuse them.
+`seal` attaches one to the hook `bpf_map` before it creates the first map that the seal decides by, and one to `bpf_prog` before it loads the first program
+of the seal. From then on, a process gets a descriptor of a newer map or program only if it creates it: the object then has a single reference.
+They stay attached until the commit, from which on the seal's own guards refuse these descriptors.
 
-They are held by links of the command that makes the seal: these know neither detach nor update, as links to a cgroup do, and go with the
-command when it is killed. They must not have a map themselves, not even for their constants, and are short: the instructions are written
-down here, with the numbers that they need in them.
+BPF links hold them, which support neither BPF_LINK_DETACH nor BPF_LINK_UPDATE for LSM programs, and which the kernel closes when the command is killed.
+Another process could write to a map, so they have none: the instructions are written here, with the ids and offsets as immediates.
+
+A program that is attached to the same hook later, or that modifies the return value of `security_bpf_map` or `security_bpf_prog`, can bypass them before
+`seal` has listed the loaded programs: SECURITY.md, "What is left open".
 */
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -62,23 +64,17 @@ impl FirstGuard {
     }
 }
 
-/// Tries to make something until it is there. Whoever opens it by its number in the moment before its maker has a descriptor is a second
-/// reference, for which these guards refuse the maker.
-pub(super) fn insist<T>(make: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-    for _ in 0..object::TRIES {
-        match make() {
-            Err(Error::NoPrivilege { .. }) => {}
-            answer => return answer,
-        }
-    }
-    make()
+/// Creates something as [`object::create_despite_openers`] does.
+pub(super) fn insist<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    object::create_despite_openers(create, |error| matches!(error, Error::NoPrivilege { .. }))
 }
 
-/// The kernel counts up to the largest signed number and then begins anew: what is made now would not have a higher id.
+/// Fails for an id above 2^30. Ids of BPF objects rise to 2^31 - 1 and start again at 1: after that, a map or program of the seal would have
+/// a lower id than the guards compare it with. Nobody creates 2^30 objects while one seal is made.
 fn still_counts(id: u32) -> Result<u32, Error> {
-    if id > i32::MAX as u32 - 10_000 {
+    if id > 1 << 30 {
         return Err(Error::Request(
-            "not sealed: this kernel has used up its ids of BPF maps or programs: reboot".into(),
+            "not sealed: this kernel has used up more than half of its ids of BPF maps or programs: reboot, and seal again".into(),
         ));
     }
     Ok(id)

@@ -16,13 +16,16 @@ use crate::{
     sys, trust,
 };
 
-/// Has the iterators list something for this process.
+/// Makes this process the one for which the iterators write a list.
 pub(super) fn are_for_us(object: &Object) -> Result<(), Error> {
     let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
     sys::update(object.map(SEEN)?, &0u32, &seen).map_err(|e| Error::bpf("writing who reads the lists", e))
 }
 
-/// What a BPF iterator writes, without its last line.
+/// Runs a BPF iterator and returns its output without the last line.
+///
+/// # Errors
+/// [`Error::Request`] if the output came from another program, or is cut short.
 pub(super) fn read(object: &Object, iterator: BorrowedFd<'_>) -> Result<String, Error> {
     let before = seen(object)?.listed;
     let written = sys::iterate(iterator)
@@ -42,17 +45,18 @@ pub(super) fn read(object: &Object, iterator: BorrowedFd<'_>) -> Result<String, 
     })
 }
 
-/// What the guards and the iterators wrote down.
+/// Reads the map in which guards and iterators store what they saw.
 pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
     let seen = sys::lookup(object.map(SEEN)?, &0u32);
     let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
     seen.ok_or_else(|| Error::Object("a map without a value".into()))
 }
 
-/// Loaded programs that could answer in the place of a seal's, and are not trusted. What has just been let go of is gone after a while.
+/// Returns the ids of loaded programs that could bypass the seal's and are not trusted. Waits for programs to go that were released
+/// a moment ago.
 pub(super) fn strangers(sealed: &Sealed, types: &KernelTypes) -> Result<Vec<u32>, Error> {
     let sealing = Sealing::look()?;
-    let (object, ()) = Object::open_sealing(types, sealing.offsets, || Ok(()))?;
+    let object = Object::open_sealing(types, sealing.offsets, &mut || Ok(()))?;
     are_for_us(&object)?;
     let iterator = object.load(Duty::ListPrograms, sealing.target(Duty::ListPrograms))?;
     let seal = &sealed.seal;

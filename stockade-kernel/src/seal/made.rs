@@ -57,10 +57,10 @@ pub struct Made {
     programs: HashMap<Duty, OwnedFd>,
     /// Attachments that are not the root cgroup's.
     pub beside: Vec<(Duty, OwnedFd)>,
-    /// How many programs that stay use each map.
+    /// How many programs of the seal use each map.
     map_programs: MapPrograms,
-    /// What keeps maps and programs from everybody else, until the seal's own guards are there for good.
-    first: [FirstGuard; 2],
+    /// The guards that refuse other processes a descriptor of the seal's maps and programs until the commit.
+    first: Vec<FirstGuard>,
     pub seal: Seal,
 }
 
@@ -73,12 +73,13 @@ impl Made {
         sealing: &Sealing,
         set: &Set<'_>,
     ) -> Result<Self, Error> {
-        let guard = || {
-            let guard = FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?;
+        let mut first = Vec::new();
+        let mut attach_guard = || {
+            first.push(FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?);
             step("first-guard-attached");
-            Ok(guard)
+            Ok(())
         };
-        let (object, of_maps) = Object::open_sealing(&machine.types, sealing.offsets, guard)?;
+        let object = Object::open_sealing(&machine.types, sealing.offsets, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
@@ -94,8 +95,8 @@ impl Made {
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
         let hook = sealing.target(Duty::GuardPrograms);
-        let of_programs = insist(|| FirstGuard::of_programs(hook, &sealing.offsets))?;
-        // Once nobody gets hold of the program that is tried.
+        first.push(insist(|| FirstGuard::of_programs(hook, &sealing.offsets))?);
+        // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
         let bounded = if insist(|| instructions::is_bounded(&machine.types))? { Seal::BOUNDED } else { 0 };
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&Duty::LISTS) {
@@ -105,9 +106,9 @@ impl Made {
 
         let map_programs = users_of_maps(&programs, &beside)?;
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
-        // Whoever opened a first guard before it was attached keeps it loaded, attached to nothing: `status` does not take it for another's.
+        // A process that opened the first guards before they were attached can keep them loaded. `status` must not report them as programs of others.
         let free = seal.trusted.iter_mut().skip(set.trusted.len());
-        for (known, id) in free.zip([&of_maps, &of_programs].into_iter().filter_map(FirstGuard::id)) {
+        for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id)) {
             *known = trust::by_id(id);
         }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
@@ -121,7 +122,7 @@ impl Made {
         if crate::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
-        Ok(Self { object, maps, policy, programs, beside, map_programs, first: [of_maps, of_programs], seal })
+        Ok(Self { object, maps, policy, programs, beside, map_programs, first, seal })
     }
 
     /// Reads back what is decided by. To be called when nobody else has a reference to a map.
@@ -136,7 +137,7 @@ impl Made {
         access::none_from_before(&|| self.list(Duty::ListTasks))
     }
 
-    /// What a BPF iterator writes, without its last line.
+    /// Runs a BPF iterator of the seal, see [`lists::read`].
     pub fn list(&self, duty: Duty) -> Result<String, Error> {
         lists::read(&self.object, self.programs[&duty].as_fd())
     }
@@ -315,8 +316,8 @@ fn seal(
 pub(super) fn cannot_attach(hook: &str, error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::Request(format!(
-            "not sealed: attaching {hook} to the root cgroup is refused: a program of another's is attached there alone, without letting others in \
-             beside it; `bpftool cgroup tree` lists it; end it, and seal again"
+            "not sealed: the kernel refuses to attach an LSM_CGROUP program for {hook} to the root cgroup (EPERM): either another program is attached there \
+             without BPF_F_ALLOW_MULTI, which `bpftool cgroup tree` lists, or another security module refuses it; detach that program, and seal again"
         )),
         Some(libc::EINVAL) => Error::TooOld("programs of security modules that a cgroup holds, which came with 6.0"),
         Some(libc::ENOSPC) => Error::Request(
