@@ -173,7 +173,7 @@ boots! {
     Programs "programs" WITH_PROGRAMS;
     /// The same with AppArmor, as distributed, and its tools.
     AppArmor "app-armor" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
-    /// The same, for a seal.
+    /// With AppArmor and Debian's programs, for a scenario that seals the guest.
     AppArmorSealed "app-armor-sealed" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
     /// With Debian's programs and SELinux enforcing, before any policy is loaded.
     Selinux "selinux" Facts { cmdline: "security=selinux enforcing=1", ..WITH_PROGRAMS };

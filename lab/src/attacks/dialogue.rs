@@ -121,7 +121,8 @@ fn catch() -> Result<Later> {
     }))
 }
 
-/// The same for programs and links.
+/// Opens the programs and links that are created from now on, tries to detach and update each link, and later to detach each program from
+/// the root cgroup.
 fn catch_programs() -> Result<Later> {
     let before =
         [What::Program, What::Link].map(|what| (what, bpf::ids(what).into_iter().max().unwrap_or(0)));

@@ -186,7 +186,7 @@ fn killed(_: &Guest) -> Result<()> {
     write(LAX)?;
     kill_at(step)?;
     strict(step)?;
-    // What was left behind does not get in the way.
+    // The killed command's leftovers do not keep the next `enforce` from applying a policy.
     apply(STRICT)?;
     strict(step)?;
     write(LAX)?;

@@ -112,7 +112,7 @@ fn setting(_: &Guest) -> Result<()> {
     // Zeros are no number.
     let wrote = writer.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
     ensure!(wrote.is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)), "zeros were taken for a number");
-    // Whoever has ended and is not waited for is nowhere.
+    // A zombie, which has no kernel stack, does not block the seal.
     let mut ended = Command::new("/bin/busybox").arg("true").spawn()?;
     thread::sleep(Duration::from_millis(200));
     would_seal(&[])?;

@@ -17,8 +17,12 @@ pub(super) enum Kind {
     Lsm,
     /// An LSM program on a hook to which a seal attaches nothing.
     LsmElsewhere,
-    /// The same, for a cgroup to hold.
+    /// An LSM_CGROUP program on the hook that decides.
     LsmCgroup,
+    /// The instructions of [`Kind::LsmCgroup`] as an LSM program for a link.
+    LsmCgroupForLink,
+    /// An LSM_CGROUP program on the hook `bpf_map`.
+    LsmCgroupOfMaps,
     /// Changes what the function returns that asks all security modules.
     ModifyReturn,
     /// Is asked for sysctls.
@@ -38,6 +42,8 @@ impl Kind {
             Self::Lsm => (29, 27, "bpf_lsm_locked_down", b"lab_lsm", 0),
             Self::LsmElsewhere => (29, 27, "bpf_lsm_inode_permission", b"lab_elsewhere", 0),
             Self::LsmCgroup => (29, LSM_CGROUP, "bpf_lsm_locked_down", b"lab_lsm_cgroup", 1),
+            Self::LsmCgroupForLink => (29, 27, "bpf_lsm_locked_down", b"lab_for_link", 1),
+            Self::LsmCgroupOfMaps => (29, LSM_CGROUP, "bpf_lsm_bpf_map", b"lab_of_maps", 1),
             Self::ModifyReturn => (26, 26, "security_locked_down", b"lab_modify", 0),
             Self::CgroupSysctl => (23, 18, "", b"lab_sysctl", 1),
             Self::Fentry => (26, 24, "security_locked_down", b"lab_fentry", 0),
@@ -54,7 +60,13 @@ impl Kind {
     /// Its type in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Lsm | Self::LsmElsewhere | Self::LsmCgroup | Self::Guard | Self::Denier => "LSM",
+            Self::Lsm
+            | Self::LsmElsewhere
+            | Self::LsmCgroup
+            | Self::LsmCgroupForLink
+            | Self::LsmCgroupOfMaps
+            | Self::Guard
+            | Self::Denier => "LSM",
             Self::ModifyReturn | Self::Fentry => "tracing",
             Self::CgroupSysctl => "cgroup sysctl",
         }
@@ -157,6 +169,11 @@ impl Foreign {
     pub fn attach_to(&self, cgroup: &File) -> io::Result<()> {
         const ALLOW_MULTI: u32 = 2;
         self.at_cgroup(PROG_ATTACH, cgroup, ALLOW_MULTI)
+    }
+
+    /// Attaches it to this cgroup without BPF_F_ALLOW_MULTI: no other program can be attached there for the same hook.
+    pub fn attach_alone_to(&self, cgroup: &File) -> io::Result<()> {
+        self.at_cgroup(PROG_ATTACH, cgroup, 0)
     }
 
     /// Has this cgroup let go of it.

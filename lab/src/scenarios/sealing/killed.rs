@@ -41,8 +41,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// In order.
-/// Three of the steps: the tests of stockade-kernel play a kill at every call.
+/// Three of the steps of `seal`, in order. The tests of stockade-kernel kill the command at every call.
 const BEFORE: [&str; 3] = ["first-guard-attached", "sealed-attached", "alone"];
 
 fn enforce_and_kill(step: &str) -> Result<()> {

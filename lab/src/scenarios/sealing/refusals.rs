@@ -238,6 +238,12 @@ fn attached(_: &Guest) -> Result<()> {
         enforced_unsealed()?;
         drop(link);
     }
+    let root = fs::File::open("/sys/fs/cgroup")?;
+    let alone = Foreign::load(Kind::LsmCgroupOfMaps, 3)?;
+    alone.attach_alone_to(&root)?;
+    refused(&["LSM_CGROUP program for bpf_map", "without BPF_F_ALLOW_MULTI"])?;
+    alone.detach_from(&root)?;
+    drop(alone);
     would_seal(&[])?;
     as_before()
 }

@@ -34,7 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "seal: what the policy trusts is let in after the seal",
         boot: Boot::SealedTrustingPolicy,
-        depends: Depends::NewestSeries,
+        depends: Depends::Series,
         run: trusting_policy,
     },
     Scenario {
@@ -120,8 +120,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     // Two versions of an agent, one after the other, as under two kernels.
     let root = File::open("/sys/fs/cgroup")?;
     let agent = Foreign::load(Kind::LsmCgroup, 31)?;
-    // How it would be attached nobody can tell.
-    stockade(&record)?.exits(1)?.says("nothing attaches it")?;
+    stockade(&record)?.exits(1)?.says("this LSM program is attached to nothing")?;
     agent.attach_to(&root)?;
     let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
     let program = &report["programs"][0];
@@ -172,6 +171,11 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     there[0].attach_to(&File::open("/sys/fs/cgroup")?).context("attach to the root cgroup")?;
     refused(Kind::LsmCgroup, 33)?;
     refused(Kind::CgroupSysctl, 31)?;
+    // The same instructions and the same hook, to be attached by a link, where 1 allows a request before 6.12.
+    ensure!(
+        Foreign::try_load(Kind::LsmCgroupForLink, 31)?.is_err(),
+        "a trusted program is loaded for a link"
+    );
     ensure!(!mem_opens() && kcore_opens(), "what is refused is not what integrity refuses");
     verified(1)?;
     // A policy that trusts another tag is laxer than the sealed one, and cannot be added.
