@@ -1,19 +1,23 @@
 /*!
 Programs of others that could stand between a question and the answer of a sealed one, and who holds what.
 */
-use std::{os::fd::BorrowedFd, path::Path};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use stockade_common::{KnownProgram, Seal, kinds};
 use stockade_text::harmless;
 
 use crate::{
     Error,
-    anchor::Root,
     duty::{Duty, Sealing},
     links::{self, Links, refused_by},
-    object, programs,
+    object,
+    patience::Patience,
+    programs,
     sys::{self, fs, held},
-    trust::Trust,
+    trust::{self, Trust},
 };
 
 /// A loaded program of another's.
@@ -33,6 +37,8 @@ pub struct Foreign {
     pub(crate) number: u32,
     /// What it is attached to: a BTF id; 0 for none.
     pub(crate) hook: u32,
+    /// How it is attached: one of `enum bpf_attach_type`. None for a tracing program that no link attaches, and where another guard refuses to tell.
+    pub(crate) attach_type: Option<u32>,
     /// The id of the type information that the hook is of; 0 for none.
     types: u32,
 }
@@ -44,14 +50,25 @@ impl Foreign {
         format!("{:016x}", u64::from_be_bytes(self.tag))
     }
 
-    /// How guards know it. For another hook, or attached in another way, the same instructions are another program.
-    pub(crate) fn known(&self, attach_type: u32) -> KnownProgram {
-        let kind = kinds::of(self.number, attach_type);
-        KnownProgram { tag: u64::from_ne_bytes(self.tag), kind, hook: self.hook }
+    /// How guards know it. For another hook, or attached in another way, the same instructions are another program. None for an LSM program of
+    /// which the attach type is not known.
+    pub(crate) fn known(&self) -> Option<KnownProgram> {
+        let kind = match (self.number, self.attach_type) {
+            (kinds::LSM, None) => return None,
+            (number, attach_type) => kinds::of(number, attach_type.unwrap_or_default()),
+        };
+        Some(KnownProgram { tag: u64::from_ne_bytes(self.tag), kind, hook: self.hook })
     }
 
-    pub(crate) fn is_lsm(&self) -> bool {
-        self.number == kinds::LSM
+    /// Whether it could answer in the place of a program of this seal. A tracing program that no link attaches calls nothing.
+    pub(crate) fn reaches(&self, seal: &Seal) -> bool {
+        let hook = links::on(seal, self.hook);
+        match (self.number, self.attach_type) {
+            (kinds::LSM, None) => hook != kinds::Hook::Another,
+            (number, attach_type) => {
+                kinds::reaches_us(number, attach_type.unwrap_or_default(), hook, seal.flags)
+            }
+        }
     }
 
     /// Whether the hook is the kernel's own, not a module's or another program's. The kernel's types are the first that have an id.
@@ -73,31 +90,49 @@ impl Foreign {
             uid: info.created_by_uid,
             number: info.type_,
             hook: info.attach_btf_id,
+            attach_type: None,
             types: info.attach_btf_obj_id,
         }
     }
 }
 
-/// The loaded programs of others, as far as they can reach ours or are hidden.
+/// The loaded programs of others, as far as they can reach ours or are hidden: by bpf(2).
 #[derive(Debug, Default)]
 pub(crate) struct Others {
     /// Those of a kind that could reach ours: whether a tracing program modifies what a function returns the kernel does not tell.
     pub seen: Vec<Foreign>,
     /// Ids of those that a guard of another's gives no descriptor of, so that kind and tag are not known.
     pub hidden: Vec<u32>,
+    /// Ids that the kernel lists, and then says that there is no such program: a program of another's answers in its place.
+    pub denied: Vec<u32>,
+    /// Ids of all, in rising order.
+    pub listed: Vec<u32>,
+    pub links: Links,
 }
 
 impl Others {
-    /// Looks at all of them. No guard of ours on programs may be attached: what is refused then, another guard refuses.
-    pub fn look() -> Result<Self, Error> {
+    /// Looks at all of them but these, of which our own guard gives no descriptor.
+    ///
+    /// A program of another's on the hook `bpf` or `bpf_prog` can have bpf(2) fail, and nothing more: then a program is hidden or denied, or the
+    /// list ends early. What is loaded while this goes on has a higher id than everything before.
+    pub fn look_beside(ours: &[u32]) -> Result<Self, Error> {
         let failed = |e| Error::io("list the loaded BPF programs", e);
-        let mut others = Self::default();
+        let mut others = Self { links: Links::look(), ..Self::default() };
         let mut id = 0;
         while let Some(next) = sys::next_program(id).map_err(failed)? {
             id = next;
-            let info = match held::program(id) {
-                Ok(Some((_, info))) => info,
-                Ok(None) => continue,
+            others.listed.push(id);
+            if ours.contains(&id) {
+                continue;
+            }
+            let (program, info) = match held::program(id) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    if sys::next_program(id - 1).map_err(failed)? == Some(id) {
+                        others.denied.push(id);
+                    }
+                    continue;
+                }
                 Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
                     others.hidden.push(id);
                     continue;
@@ -105,10 +140,23 @@ impl Others {
                 Err(e) => return Err(Error::io(format!("look at the BPF program {id}"), e)),
             };
             if kinds::reaches_us(info.type_, kinds::ATTACH_MODIFY_RETURN, kinds::Hook::Dialogue, 0) {
-                others.seen.push(Foreign::of(&info));
+                let attach_type = match info.type_ {
+                    kinds::LSM => held::is_for_cgroups(program.as_fd()).ok().map(|is_for_cgroups| {
+                        if is_for_cgroups { kinds::ATTACH_LSM_CGROUP } else { kinds::ATTACH_LSM }
+                    }),
+                    kinds::TRACING => others.links.nature(id).map(|nature| nature.attach_type),
+                    kinds::CGROUP_SYSCTL => Some(kinds::ATTACH_CGROUP_SYSCTL),
+                    _ => Some(0),
+                };
+                others.seen.push(Foreign { attach_type, ..Foreign::of(&info) });
             }
         }
         Ok(others)
+    }
+
+    /// Looks at all of them.
+    pub fn look() -> Result<Self, Error> {
+        Self::look_beside(&[])
     }
 
     /// The program that an administrator means, by id or by tag.
@@ -134,30 +182,9 @@ impl Others {
     /// Programs of others that are asked for sysctls, apart from those that are trusted.
     pub fn asked_for_sysctls(&self, trust: &Trust, ours: &[u32]) -> Vec<Foreign> {
         let asked = self.seen.iter().filter(|program| {
-            program.number == kinds::CGROUP_SYSCTL
-                && !ours.contains(&program.id)
-                && !trust.has_sysctl(program)
+            program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trust.has(program)
         });
         asked.cloned().collect()
-    }
-}
-
-/// How programs are attached, by links and to the root cgroup.
-pub(crate) struct Attachments {
-    pub links: Links,
-    of_root: Vec<u32>,
-}
-
-impl Attachments {
-    pub fn look() -> Self {
-        let of_root = Root::open().and_then(|root| root.programs(kinds::ATTACH_LSM_CGROUP));
-        Self { links: Links::look(), of_root: of_root.unwrap_or_default() }
-    }
-
-    /// The attach type of a program: one of `enum bpf_attach_type`. `None` if neither a link nor the root cgroup attaches it.
-    pub fn attach_type(&self, program: u32) -> Option<u32> {
-        let by_link = self.links.nature(program).map(|nature| nature.attach_type);
-        by_link.or_else(|| self.of_root.contains(&program).then_some(kinds::ATTACH_LSM_CGROUP))
     }
 }
 
@@ -165,8 +192,7 @@ impl Attachments {
 /// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
 /// be attached, so that none comes later.
 pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &Ours) -> Result<(), Error> {
-    let is_named = |id: u32| trust.named.iter().any(|foreign| foreign.id == id);
-    let refused = strangers(list, seal, ours, &|id| trust.by_id.contains(&id) || is_named(id))?;
+    let refused = strangers(list, seal, ours, &|id| trust.is_named(id))?;
     if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
 }
 
@@ -188,6 +214,36 @@ pub(crate) fn strangers(
     };
     let strangers = loaded.iter().filter(reaches).filter(|program| !ours.has(program));
     Ok(strangers.map(|program| program.id).filter(|id| !is_trusted(*id)).collect())
+}
+
+/// Ids of loaded programs that could answer in the place of those of a seal, and are not trusted: by bpf(2), since any process can write to the maps
+/// of an iterator that is not part of the seal. Waits for programs to go that were released a moment ago.
+///
+/// Whoever loads a program past the guard needs another one that was there before: of what is loaded later only that counts which is seen.
+pub(crate) fn strangers_beside(seal: &Seal) -> Result<Vec<u32>, Error> {
+    let ours: Vec<u32> = seal.programs.into_iter().chain(seal.staying).filter(|id| *id != 0).collect();
+    let newest = seal.programs.into_iter().max().unwrap_or_default();
+    let enforcing = Ours::enforcing(&Sealing::look()?)?;
+    let is_known = |program: &Foreign| {
+        program.known().is_some_and(|known| enforcing.contains(&known) || seal.trusted.contains(&known))
+    };
+    let mut patience = Patience::new();
+    loop {
+        let others = Others::look_beside(&ours)?;
+        if seal.programs.iter().any(|id| *id != 0 && !others.listed.contains(id)) {
+            return Err(Error::Request(
+                "another BPF program keeps the kernel from listing all loaded programs".into(),
+            ));
+        }
+        let seen = others.seen.iter().filter(|program| program.reaches(seal) && !is_known(program));
+        let unknown = others.hidden.iter().chain(&others.denied).copied();
+        let unknown = unknown.filter(|id| *id <= newest && !others.links.prove_harmless(*id, seal));
+        let strangers: Vec<u32> =
+            seen.map(|program| program.id).chain(unknown).filter(|id| !trust::is_by_id(seal, *id)).collect();
+        if strangers.is_empty() || !patience.wait() {
+            return Ok(strangers);
+        }
+    }
 }
 
 /// Programs that are no others'.
@@ -258,6 +314,7 @@ pub(crate) fn describe(ids: &[u32]) -> String {
     let mut text = String::new();
     let holds = programs::holds(ids, &[Path::new(crate::pins::BPFFS).to_owned()]);
     let pinned = crate::pins::programs();
+    let links = Links::look();
     for &id in ids {
         if pinned.contains(&id) {
             text += &format!(
@@ -272,7 +329,7 @@ pub(crate) fn describe(ids: &[u32]) -> String {
                 text += &format!(
                     "\n  program {id}: {}, so that its kind and tag are not known; held by {by}; to keep the one that is loaded now: \
                      --trust {id}",
-                    refused_by("another guard", &Links::look()),
+                    refused_by("another guard", &links),
                 );
                 continue;
             }
@@ -284,10 +341,16 @@ pub(crate) fn describe(ids: &[u32]) -> String {
                 continue;
             }
         };
+        let attached = foreign.number != kinds::TRACING || links.nature(id).is_some();
         text += &format!(
-            "\n  {id} {} ({}), loaded by user {}, held by {by}; to keep it: --trust {} or --trust {id}",
+            "\n  {id} {} ({}{}), loaded by user {}, held by {by}; to keep it: --trust {} or --trust {id}",
             if foreign.name.is_empty() { "without a name" } else { &foreign.name },
             foreign.kind,
+            if attached {
+                ""
+            } else {
+                "; attached by no link, so that it cannot be told whether it modifies what a function returns"
+            },
             foreign.uid,
             foreign.tag_words(),
         );

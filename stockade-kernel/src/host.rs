@@ -258,6 +258,13 @@ pub fn in_container() -> bool {
     fs::read_link("/proc/self/ns/user").is_ok_and(|link| link != Path::new(INITIAL_USER_NAMESPACE))
 }
 
+/// Whether another process traces this one.
+pub(crate) fn is_traced() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_none_or(|tracer| tracer.trim() != "0")
+}
+
 /// Whether this process is in another pid namespace than the machine's own, and so sees its own processes alone.
 #[must_use]
 pub fn in_pid_namespace() -> bool {

@@ -1,15 +1,12 @@
 /*!
 The loaded programs of others that a seal would keep out: what `stockade trust record` records. Nothing is changed and nothing attached.
 
-A seal has its own guard say which programs reach it. Here none is attached, so that the kind of attachment is taken from links and from
-the root cgroup. Where these do not tell, a program counts as one that reaches a seal.
+A seal has its own guard say which programs reach it. Here none is attached, so that whether a tracing program modifies what a function returns is
+taken from the link that attaches it.
 */
 use std::path::Path;
 
-use stockade_common::{
-    Seal,
-    kinds::{self, Hook},
-};
+use stockade_common::{Seal, kinds};
 use stockade_policy::{
     fragment::LoadedProgram,
     trusted::{ProgramHook, ProgramKind, ProgramTag},
@@ -20,9 +17,9 @@ use crate::{
     anchor::{self, Found},
     btf::{self, KernelTypes},
     duty::{Duty, Sealing},
-    foreign::{Attachments, Foreign, Others, held_by},
+    foreign::{Foreign, Others, held_by},
     host, instructions,
-    links::{on, refused_by},
+    links::refused_by,
     object, pins, programs,
 };
 
@@ -63,22 +60,21 @@ pub fn look() -> Result<KeptOut, Error> {
     if instructions::is_bounded(&KernelTypes::of_running_kernel()?)? {
         seal.flags |= Seal::BOUNDED;
     }
-    let (others, attachments) = (Others::look()?, Attachments::look());
-    let links = &attachments.links;
+    let others = Others::look()?;
+    let links = &others.links;
     let mut found = KeptOut::default();
     let mut kept = Vec::new();
     for program in others.seen.into_iter().filter(|program| !is_ours(program)) {
-        let attach_type = attachments.attach_type(program.id);
-        match reaches(&program, attach_type, &seal) {
-            Some(true) => kept.push((program, attach_type)),
-            Some(false) => {}
-            None => found.not_recorded.push((
+        if program.number == kinds::TRACING && program.attach_type.is_none() {
+            found.not_recorded.push((
                 program.id,
                 format!(
                     "{}: no link attaches this tracing program, so that it cannot be told whether it modifies what a function returns",
                     program.name
                 ),
-            )),
+            ));
+        } else if program.reaches(&seal) {
+            kept.push(program);
         }
     }
     let hidden = others.hidden.into_iter().filter(|&id| !links.prove_harmless(id, &seal));
@@ -94,37 +90,24 @@ fn is_ours(program: &Foreign) -> bool {
     pins::programs().contains(&program.id) || tagged()
 }
 
-/// Whether a program could answer in the place of a seal's; none where that cannot be told.
-fn reaches(program: &Foreign, attach_type: Option<u32>, seal: &Seal) -> Option<bool> {
-    let hook = on(seal, program.hook);
-    match program.number {
-        kinds::TRACING => attach_type.map(|attach_type| attach_type == kinds::ATTACH_MODIFY_RETURN),
-        kinds::LSM => Some(match attach_type {
-            Some(attach_type) => kinds::reaches_us(kinds::LSM, attach_type, hook, seal.flags),
-            None => hook != Hook::Another,
-        }),
-        _ => Some(true),
-    }
-}
-
 /// Adds them, with their hooks by name.
-fn record(kept: Vec<(Foreign, Option<u32>)>, found: &mut KeptOut) -> Result<(), Error> {
-    let ids: Vec<u32> = kept.iter().map(|(program, _)| program.id).collect();
-    let hooks: Vec<u32> = kept.iter().map(|(program, _)| program.hook).collect();
+fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
+    let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
+    let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
     let names = btf::function_names(&hooks)?;
     let holds = programs::holds(&ids, &[Path::new(pins::BPFFS).to_owned()]);
-    for ((program, attach_type), function) in kept.into_iter().zip(names) {
+    for (program, function) in kept.into_iter().zip(names) {
         let (kind, hook) = match (program.number, function) {
             (kinds::EXT, _) => (ProgramKind::Ext, Some(ProgramHook::Number(program.hook))),
             (kinds::CGROUP_SYSCTL, _) => (ProgramKind::CgroupSysctl, None),
             (kinds::LSM, Some(function)) if function.starts_with("bpf_lsm_") => {
                 let name = function.trim_start_matches("bpf_lsm_").to_owned();
-                match attach_type {
+                match program.attach_type {
                     Some(kinds::ATTACH_LSM) => (ProgramKind::Lsm, Some(ProgramHook::Name(name))),
                     Some(kinds::ATTACH_LSM_CGROUP) => (ProgramKind::LsmCgroup, Some(ProgramHook::Name(name))),
                     _ => {
                         let why = format!(
-                            "{}: this LSM program is attached to nothing, and its attach type is needed: attach it, and record again",
+                            "{}: how this LSM program is attached cannot be asked: another guard refuses it",
                             program.name
                         );
                         found.not_recorded.push((program.id, why));

@@ -20,6 +20,7 @@ const TRACING_LINK: u32 = 2;
 const CGROUP_LINK: u32 = 3;
 
 /// Every link that this process may look at.
+#[derive(Debug, Default)]
 pub(crate) struct Links(Vec<LinkInfo>);
 
 /// What a program is, as a link tells it. Both are decided when a program is loaded, and never change.

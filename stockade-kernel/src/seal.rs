@@ -3,15 +3,14 @@ The steps to a seal, and the proof that it holds.
 
 ```text
 1 look: nothing that would make the seal worth nothing
-2 attach the first guard: nobody gets a descriptor of a map that is made from now on
+2 attach the first guards: nobody gets a descriptor of a program or a map that is made from now on; look that no program can bypass them
 3 load every program, write every map and freeze it
-4 attach the guard that knows the maps, and take the first one off
+4 attach the guard that knows the maps
 5 attach the guard that keeps foreign programs out, then look for those that are in already
 6 attach what decides, and prove that it does; wait for whoever was at a setting before it was held
-7 by a link, which ends with this process, keep everybody from opening the programs; let go of them, and wait until there is no
-  reference to any program or map but those that are known; read the maps back
+7 let go of the programs, and wait until there is no reference to any program or map but those that are known; read the maps back
 8 attach the guard that keeps all of them there: the commit
-9 prove that the guards hold, and once more that there are no other references; let go of the pins
+9 let the first guards go; prove that the guards hold, and once more that there are no other references; let go of the pins
 ```
 
 Steps 6 and 7 are about calls that began before the guard on their way was there, see references.rs and access.rs. A kill before the
@@ -160,7 +159,7 @@ pub fn seal<T>(
     let set = Set {
         generation: next_generation()?,
         open: &open,
-        trusted: &trust.known,
+        trust: &trust,
         files: &files,
         flags,
         staying: &sysctl,

@@ -9,7 +9,7 @@ use stockade_policy::{
 
 use crate::{
     Error, btf,
-    foreign::{Attachments, Foreign, Others},
+    foreign::{Foreign, Others},
 };
 
 /// The kind in a [`KnownProgram`] that stands for one program, by its id in place of the tag. No program has this kind, so that the
@@ -57,19 +57,13 @@ impl Trust {
                 trust.add(KnownProgram { tag, kind: kind(program.kind.value), hook });
             }
         }
-        let attachments = Attachments::look();
         for name in names {
             if let Some(id) = name.parse().ok().filter(|id| others.hidden.contains(id)) {
                 trust.by_id.push(id);
                 trust.add(by_id(id));
             } else {
                 let program = others.named(name)?;
-                trust.add(match attachments.attach_type(program.id) {
-                    Some(attach_type) => program.known(attach_type),
-                    // The attach type is part of what the guard compares. Without one, no program with these instructions can be loaded later.
-                    None if program.is_lsm() => by_id(program.id),
-                    None => program.known(0),
-                });
+                trust.add(program.known().unwrap_or_else(|| by_id(program.id)));
                 trust.named.push(program);
             }
         }
@@ -89,9 +83,14 @@ impl Trust {
         }
     }
 
-    /// Whether it lets a program in that is asked for sysctls.
-    pub fn has_sysctl(&self, program: &Foreign) -> bool {
-        self.known.contains(&program.known(kinds::ATTACH_CGROUP_SYSCTL))
+    /// Whether it lets a program in.
+    pub fn has(&self, program: &Foreign) -> bool {
+        program.known().is_some_and(|known| self.known.contains(&known)) || self.is_named(program.id)
+    }
+
+    /// Whether an administrator named it to the command that seals.
+    pub fn is_named(&self, id: u32) -> bool {
+        self.by_id.contains(&id) || self.named.iter().any(|foreign| foreign.id == id)
     }
 }
 

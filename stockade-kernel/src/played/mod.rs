@@ -118,6 +118,7 @@ fn machine() -> Arc<Machine> {
         ("/proc/sys/kernel/osrelease", b"6.12.0\n"),
         ("/proc/sys/kernel/ftrace_enabled", b"1\n"),
         ("/proc/sys/kernel/perf_event_max_stack", b"127\n"),
+        ("/proc/self/status", b"TracerPid:\t0\n"),
         ("/proc/sys/kernel/random/boot_id", b"01234567-89ab-cdef-0123-456789abcdef\n"),
         ("/proc/self/cgroup", b"0::/\n"),
         ("/proc/1/", b""),

@@ -264,7 +264,9 @@ fn whoever_puts_an_iterator_in_the_place_of_ours_keeps_the_seal_from_being_made(
     let id = machine.run(Fate::Lives, || sys::program_info(forger.as_fd(), &mut []).unwrap().id).done();
     let replaced = Cell::new(0);
     let meddles = |_: usize, _: Kind| replaced.set(replaced.get() + machine.kernel().replace_iterators(id));
-    match machine.run_beside(meddles, || Command::Seal.execute()).done() {
+    // No link attaches it before that, so that it has to be trusted.
+    let options = || seal::Options { trust: vec![id.to_string()], best_effort: true };
+    match machine.run_beside(meddles, || seal::seal(&options(), |_| Ok(())).map(drop)).done() {
         Err(Error::Request(words)) => assert!(words.contains("in the place of one that lists"), "{words}"),
         other => panic!("{other:?}"),
     }

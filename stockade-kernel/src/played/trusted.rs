@@ -250,11 +250,15 @@ fn a_hidden_program_is_trusted_by_id_and_no_other_of_its_tag() {
 
 #[test]
 fn a_hidden_program_that_cannot_reach_the_seal_is_in_nobody_s_way() {
-    let (machine, program, _) = with_hidden(sys::Target::lsm(HOOK_OF_OTHERS));
+    let (machine, program, id) = with_hidden(sys::Target::lsm(HOOK_OF_OTHERS));
+    let answer = seal(&machine, &[]);
+    let is_told = matches!(&answer, Err(Error::Foreign { programs, .. }) if *programs == [id]);
+    assert!(is_told, "its link alone tells that it cannot: {answer:?}");
+    let link = machine.run(Fate::Lives, || sys::attach(program.as_fd())).done().unwrap();
     let done = seal(&machine, &[]).unwrap();
     assert!(done.problems.is_empty(), "{:?}", done.problems);
     assert!(problems(&machine).is_empty(), "{:?}", problems(&machine));
-    drop(program);
+    drop((program, link));
 }
 
 #[test]

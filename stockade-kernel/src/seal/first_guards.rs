@@ -1,31 +1,46 @@
 /*!
-LSM programs that protect the maps and programs of a seal while it is made.
+LSM programs that protect a seal while it is made.
 
-`seal` attaches one to the hook `bpf_map` before it creates the first map that the seal decides by, and one to `bpf_prog` before it loads the first program
-of the seal. From then on, a process gets a descriptor of a newer map or program only if it creates it: the object then has a single reference.
-They stay attached until the commit, from which on the seal's own guards refuse these descriptors.
+```text
+bpf_prog               a newer program is given out only to this process and to the one that loads it; only this one loads any that could bypass these guards
+ptrace_access_check    nobody traces this process, reads its memory or takes its descriptors
+bpf_map                a newer map is given out only to the process that creates it
+```
+
+`seal` attaches them in this order, before it creates the first map that the seal decides by and loads the first program of it. What is being created has
+a single reference. They stay attached until the commit, from which on the seal's own guards refuse these descriptors.
 
 BPF links hold them, which support neither BPF_LINK_DETACH nor BPF_LINK_UPDATE for LSM programs, and which the kernel closes when the command is killed.
 Another process could write to a map, so they have none: the instructions are written here, with the ids and offsets as immediates.
 
-A program that is attached to the same hook later, or that modifies the return value of `security_bpf_map` or `security_bpf_prog`, can bypass them before
-`seal` has listed the loaded programs: SECURITY.md, "What is left open".
+A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first is attached nobody else can load one, and
+[`none_before`] looks whether one is loaded already. It asks bpf(2) and no iterator: another program can have bpf(2) fail, which is noticed, and
+cannot have it say anything else. One that was loaded and is gone can have loaded others, which have a higher id: a list in rising order, to its end, has whichever is still there.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya_obj::generated::bpf_insn;
-use stockade_common::GuardOffsets;
+use stockade_common::{GuardOffsets, kinds};
 
 use crate::{
-    Error, foreign,
+    Error,
+    duty::{Duty, Sealing},
+    foreign::{self, Foreign, Others, Ours},
+    host,
     instructions::{self, EXIT, SET, instruction},
+    links::Nature,
     object,
     sys::{self, held},
+    trust::Trust,
 };
 
 /// The names that they are loaded under.
 pub(crate) const OF_MAPS: [u8; 16] = *b"st_first_maps\0\0\0";
 pub(crate) const OF_PROGRAMS: [u8; 16] = *b"st_first_progs\0\0";
+const OF_COMMAND: [u8; 16] = *b"st_first_self\0\0\0";
+
+/// The hooks that they are attached to.
+const HOOKS: [Duty; 3] = [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps];
 
 /// A guard, attached for as long as this lives.
 pub(super) struct FirstGuard {
@@ -35,19 +50,28 @@ pub(super) struct FirstGuard {
 
 impl FirstGuard {
     /// Keeps the maps that are made from now on.
-    pub fn of_maps(hook: sys::Target, offsets: &GuardOffsets) -> Result<Self, Error> {
+    pub fn of_maps(sealing: &Sealing) -> Result<Self, Error> {
         let map = sys::create_array("st_newest").map_err(|e| Error::bpf("creating a BPF map", e))?;
         let newest = held::map_info(map.as_fd()).map_err(|e| Error::io("ask for a map's id", e))?.id;
-        Self::attach(&of_maps(still_counts(newest)?, offsets)?, &OF_MAPS, hook)
+        let instructions = of_maps(still_counts(newest)?, &sealing.offsets)?;
+        insist(|| Self::attach(&instructions, &OF_MAPS, sealing.target(Duty::GuardMaps)))
     }
 
-    /// Keeps the programs that are loaded from now on.
-    pub fn of_programs(hook: sys::Target, offsets: &GuardOffsets) -> Result<Self, Error> {
+    /// Keeps the programs that are loaded from now on, and those out that could bypass one of these guards.
+    pub fn of_programs(sealing: &Sealing) -> Result<Self, Error> {
         // Of a kind that reaches nothing: whoever gets hold of it keeps nothing from being sealed.
         let program = instructions::load_constant(sys::Target::socket_filter(), 0)
             .map_err(|e| Error::bpf("loading a program that does nothing", e))?;
         let newest = foreign::id(program.as_fd()).unwrap_or(u32::MAX);
-        Self::attach(&of_programs(still_counts(newest)?, offsets)?, &OF_PROGRAMS, hook)
+        let hooks = HOOKS.map(|duty| sealing.target(duty).hook());
+        let instructions = of_programs(still_counts(newest)?, &hooks, &sealing.offsets)?;
+        Self::attach(&instructions, &OF_PROGRAMS, sealing.target(Duty::GuardPrograms))
+    }
+
+    /// Keeps everybody from this process. `task_tgid` is the offset of `task_struct.tgid`.
+    pub fn of_command(sealing: &Sealing, task_tgid: u32) -> Result<Self, Error> {
+        let instructions = of_command(task_tgid)?;
+        insist(|| Self::attach(&instructions, &OF_COMMAND, sealing.target(Duty::SealedTraced)))
     }
 
     fn attach(instructions: &[bpf_insn], name: &[u8; 16], hook: sys::Target) -> Result<Self, Error> {
@@ -62,6 +86,57 @@ impl FirstGuard {
     pub fn id(&self) -> Option<u32> {
         foreign::id(self.program.as_fd())
     }
+}
+
+/// Fails where a program is loaded that could bypass these guards, or one that cannot be looked at and could be such a program. To be called when all of
+/// them are attached.
+pub(super) fn none_before(
+    guards: &[FirstGuard],
+    sealing: &Sealing,
+    is_bounded: bool,
+    trust: &Trust,
+) -> Result<(), Error> {
+    let ours: Vec<u32> = guards.iter().filter_map(FirstGuard::id).collect();
+    let others = Others::look_beside(&ours)?;
+    if !ours.iter().all(|id| others.listed.contains(id)) {
+        return Err(Error::Request(
+            "not sealed: another BPF program keeps the kernel from listing all loaded programs: `bpftool prog` lists them up to this one".into(),
+        ));
+    }
+    if host::is_traced() {
+        return Err(Error::Request("not sealed: another process traces this one, and could change what is sealed: seal without a debugger".into()));
+    }
+    let hooks = HOOKS.map(|duty| sealing.target(duty).hook());
+    let bypasses = |kind: u32, attach_type: Option<u32>, hook: Option<u32>| match kind {
+        kinds::TRACING => attach_type.is_none_or(|attach_type| attach_type == kinds::ATTACH_MODIFY_RETURN),
+        kinds::LSM => {
+            hook.is_none_or(|hook| hooks.contains(&hook))
+                && !(is_bounded && attach_type == Some(kinds::ATTACH_LSM))
+        }
+        _ => false,
+    };
+    let enforcing = Ours::enforcing(sealing)?;
+    let seen = |program: &&Foreign| {
+        bypasses(program.number, program.attach_type, Some(program.hook))
+            && !trust.has(program)
+            && !program.known().is_some_and(|known| enforcing.contains(&known))
+    };
+    let hidden = |id: &&u32| {
+        let nature = others.links.nature(**id);
+        let is_known = |nature: Nature| {
+            nature.kind.is_none_or(|kind| !bypasses(kind, Some(nature.attach_type), nature.hook))
+        };
+        !nature.is_some_and(is_known) && !trust.is_named(**id)
+    };
+    let programs: Vec<u32> = others
+        .seen
+        .iter()
+        .filter(seen)
+        .map(|program| program.id)
+        .chain(others.hidden.iter().filter(hidden).copied())
+        .chain(others.denied.iter().copied())
+        .collect();
+    if programs.is_empty() { Ok(()) } else { Err(Error::Foreign { programs, words: String::new() }) }
 }
 
 /// Creates something as [`object::create_despite_openers`] does.
@@ -82,54 +157,115 @@ fn still_counts(id: u32) -> Result<u32, Error> {
 
 const LOAD_WORD: u8 = 0x61;
 const LOAD_LONG: u8 = 0x79;
+const JUMP: u8 = 0x05;
 const JUMP_IF_AT_MOST: u8 = 0xb6;
 const JUMP_IF: u8 = 0x15;
 const JUMP_UNLESS: u8 = 0x55;
+const JUMP_IF_ANY_BIT: u8 = 0x45;
+const CALL: u8 = 0x85;
+const SHIFT_RIGHT: u8 = 0x77;
 
-/// Registers.
+/// `BPF_FUNC_get_current_pid_tgid`
+const WHO_ASKS: i32 = 14;
+
+/// `PTRACE_MODE_ATTACH`: for tracing, memory and descriptors. Reading what /proc tells of a process is no such thing.
+const ATTACHES: i32 = 2;
+
+/// Registers. Calls overwrite all but the last two.
 const ANSWER: u8 = 0;
 const OBJECT: u8 = 1;
 const SEEN: u8 = 2;
+const HOW: u8 = 3;
+const PROGRAM: u8 = 6;
+const MORE: u8 = 7;
 
 fn load(code: u8, to: u8, from: u8, offset: u32) -> Result<bpf_insn, Error> {
     let offset = i16::try_from(offset)
-        .map_err(|_| Error::TooOld("fields of bpf_map and bpf_prog near their beginning"))?;
+        .map_err(|_| Error::TooOld("fields of bpf_map, bpf_prog and task_struct near their beginning"))?;
     Ok(instruction(code, (to, from), offset, 0))
+}
+
+/// A jump of the instruction with one number to that with another, which compares a register with a number.
+const fn jump((at, to): (i16, i16), code: u8, register: u8, with: i32) -> bpf_insn {
+    instruction(code, (register, 0), to - at - 1, with)
 }
 
 const GOES_ON: bpf_insn = instruction(SET, (ANSWER, 0), 0, 0);
 const REFUSES: bpf_insn = instruction(SET, (ANSWER, 0), 0, -libc::EPERM);
 
+fn this_process() -> i32 {
+    std::process::id().cast_signed()
+}
+
 /// `bpf_map(map, mode)`.
 fn of_maps(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
+    const REFUSED: i16 = 8;
+    const END: i16 = 9;
     Ok(vec![
         instruction(LOAD_LONG, (OBJECT, OBJECT), 0, 0),
         load(LOAD_WORD, SEEN, OBJECT, offsets.map_id)?,
         GOES_ON,
         // An older map.
-        instruction(JUMP_IF_AT_MOST, (SEEN, 0), 5, newest.cast_signed()),
+        jump((3, END), JUMP_IF_AT_MOST, SEEN, newest.cast_signed()),
         load(LOAD_LONG, SEEN, OBJECT, offsets.map_references)?,
-        instruction(JUMP_UNLESS, (SEEN, 0), 2, 1),
+        jump((5, REFUSED), JUMP_UNLESS, SEEN, 1),
         load(LOAD_LONG, SEEN, OBJECT, offsets.map_users)?,
         // One reference, one user: it is being made.
-        instruction(JUMP_IF, (SEEN, 0), 1, 1),
+        jump((7, END), JUMP_IF, SEEN, 1),
         REFUSES,
         EXIT,
     ])
 }
 
 /// `bpf_prog(prog)`.
-fn of_programs(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
+fn of_programs(newest: u32, hooks: &[u32; 3], offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
+    // By number, from 0.
+    const LSM: i16 = 15;
+    const ALLOWED: i16 = 20;
+    const END: i16 = 21;
+    const REFUSED: i16 = 22;
     Ok(vec![
-        instruction(LOAD_LONG, (OBJECT, OBJECT), 0, 0),
-        load(LOAD_LONG, OBJECT, OBJECT, offsets.more)?,
-        load(LOAD_WORD, SEEN, OBJECT, offsets.id)?,
+        instruction(LOAD_LONG, (PROGRAM, OBJECT), 0, 0),
+        load(LOAD_LONG, MORE, PROGRAM, offsets.more)?,
+        load(LOAD_WORD, SEEN, MORE, offsets.id)?,
         GOES_ON,
         // An older program.
-        instruction(JUMP_IF_AT_MOST, (SEEN, 0), 3, newest.cast_signed()),
-        load(LOAD_LONG, SEEN, OBJECT, offsets.program_references)?,
+        jump((4, END), JUMP_IF_AT_MOST, SEEN, newest.cast_signed()),
+        instruction(CALL, (0, 0), 0, WHO_ASKS),
+        instruction(SHIFT_RIGHT, (ANSWER, 0), 0, 32),
+        jump((7, ALLOWED), JUMP_IF, ANSWER, this_process()),
+        load(LOAD_LONG, SEEN, MORE, offsets.program_references)?,
         // One reference: it is being loaded.
-        instruction(JUMP_IF, (SEEN, 0), 1, 1),
+        jump((9, REFUSED), JUMP_UNLESS, SEEN, 1),
+        load(LOAD_WORD, SEEN, PROGRAM, offsets.kind)?,
+        load(LOAD_WORD, HOW, PROGRAM, offsets.attach_type)?,
+        jump((12, LSM), JUMP_UNLESS, SEEN, kinds::TRACING.cast_signed()),
+        jump((13, REFUSED), JUMP_IF, HOW, kinds::ATTACH_MODIFY_RETURN.cast_signed()),
+        jump((14, ALLOWED), JUMP, 0, 0),
+        jump((15, ALLOWED), JUMP_UNLESS, SEEN, kinds::LSM.cast_signed()),
+        // On the hook of one of these guards it could bypass it.
+        load(LOAD_WORD, SEEN, MORE, offsets.hook)?,
+        jump((17, REFUSED), JUMP_IF, SEEN, hooks[0].cast_signed()),
+        jump((18, REFUSED), JUMP_IF, SEEN, hooks[1].cast_signed()),
+        jump((19, REFUSED), JUMP_IF, SEEN, hooks[2].cast_signed()),
+        GOES_ON,
+        EXIT,
+        REFUSES,
+        EXIT,
+    ])
+}
+
+/// `ptrace_access_check(child, mode)`: the kernel does not ask about a process that looks at itself.
+fn of_command(task_tgid: u32) -> Result<Vec<bpf_insn>, Error> {
+    const END: i16 = 6;
+    Ok(vec![
+        instruction(LOAD_WORD, (HOW, OBJECT), 8, 0),
+        instruction(LOAD_LONG, (OBJECT, OBJECT), 0, 0),
+        load(LOAD_WORD, SEEN, OBJECT, task_tgid)?,
+        GOES_ON,
+        jump((4, END), JUMP_UNLESS, SEEN, this_process()),
+        jump((5, 7), JUMP_IF_ANY_BIT, HOW, ATTACHES),
+        EXIT,
         REFUSES,
         EXIT,
     ])

@@ -1,19 +1,14 @@
 /*!
 Lists that BPF iterators write: the tasks of the machine, and its loaded programs.
 */
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use stockade_common::Seen;
 
 use crate::{
     Error,
-    btf::KernelTypes,
-    duty::{Duty, Sealing},
-    foreign::{self, Ours},
     object::{Object, SEEN},
-    patience::Patience,
-    sealed::Sealed,
-    sys, trust,
+    sys,
 };
 
 /// Makes this process the one for which the iterators write a list.
@@ -50,24 +45,4 @@ pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
     let seen = sys::lookup(object.map(SEEN)?, &0u32);
     let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
     seen.ok_or_else(|| Error::Object("a map without a value".into()))
-}
-
-/// Returns the ids of loaded programs that could bypass the seal's and are not trusted. Waits for programs to go that were released
-/// a moment ago.
-pub(super) fn strangers(sealed: &Sealed, types: &KernelTypes) -> Result<Vec<u32>, Error> {
-    let sealing = Sealing::look()?;
-    let object = Object::open_sealing(types, sealing.offsets, &mut || Ok(()))?;
-    are_for_us(&object)?;
-    let iterator = object.load(Duty::ListPrograms, sealing.target(Duty::ListPrograms))?;
-    let seal = &sealed.seal;
-    let ids = seal.programs.into_iter().chain(seal.staying).filter(|id| *id != 0).collect();
-    let ours = Ours { ids, enforcing: Ours::enforcing(&sealing)? };
-    let mut patience = Patience::new();
-    loop {
-        let list = read(&object, iterator.as_fd())?;
-        let strangers = foreign::strangers(&list, seal, &ours, &|id| trust::is_by_id(seal, id))?;
-        if strangers.is_empty() || !patience.wait() {
-            return Ok(strangers);
-        }
-    }
 }

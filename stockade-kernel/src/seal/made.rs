@@ -10,13 +10,13 @@ use std::{
 };
 
 use stockade_common::{
-    Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, KnownProgram, Policy as KernelPolicy,
-    STAYING_MAX, Seal, Seen, Slot,
+    Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, Policy as KernelPolicy, STAYING_MAX, Seal,
+    Seen, Slot,
 };
 
 use super::{
     Open, access,
-    first_guards::{FirstGuard, insist},
+    first_guards::{self, FirstGuard, insist},
     lists,
     references::{self, Shared},
 };
@@ -32,7 +32,7 @@ use crate::{
     selftest::{self, SelfTest},
     sys::{self, held},
     tables::{self, Maps, meddled},
-    trust,
+    trust::{self, Trust},
 };
 
 /// What is known of the seal to be made.
@@ -41,7 +41,7 @@ pub struct Set<'a> {
     pub generation: u64,
     pub open: &'a [Open],
     /// What the guard on programs lets in.
-    pub trusted: &'a [KnownProgram],
+    pub trust: &'a Trust,
     pub files: &'a [(PathBuf, KeptFile)],
     /// Bits of [`Seal::flags`] beyond what is left open.
     pub flags: u32,
@@ -73,11 +73,14 @@ impl Made {
         sealing: &Sealing,
         set: &Set<'_>,
     ) -> Result<Self, Error> {
-        let mut first = Vec::new();
+        let task_tgid = machine.types.known_offsets().task_tgid;
+        let mut first = vec![FirstGuard::of_programs(sealing)?, FirstGuard::of_command(sealing, task_tgid)?];
+        // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
+        let is_bounded = insist(|| instructions::is_bounded(&machine.types))?;
         let mut attach_guard = || {
-            first.push(FirstGuard::of_maps(sealing.target(Duty::GuardMaps), &sealing.offsets)?);
+            first.push(FirstGuard::of_maps(sealing)?);
             step("first-guard-attached");
-            Ok(())
+            first_guards::none_before(&first, sealing, is_bounded, set.trust)
         };
         let object = Object::open_sealing(&machine.types, sealing.offsets, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
@@ -94,10 +97,6 @@ impl Made {
             // The old attachments fill the old tables, for as long as those decide: these fill the new ones. Root can end them anyway.
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
-        let hook = sealing.target(Duty::GuardPrograms);
-        first.push(insist(|| FirstGuard::of_programs(hook, &sealing.offsets))?);
-        // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
-        let bounded = if insist(|| instructions::is_bounded(&machine.types))? { Seal::BOUNDED } else { 0 };
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&Duty::LISTS) {
             programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
@@ -105,9 +104,10 @@ impl Made {
         maps.place(&ready.tables.places, set.generation)?;
 
         let map_programs = users_of_maps(&programs, &beside)?;
+        let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
         // A process that opened the first guards before they were attached can keep them loaded. `status` must not report them as programs of others.
-        let free = seal.trusted.iter_mut().skip(set.trusted.len());
+        let free = seal.trusted.iter_mut().skip(set.trust.known.len());
         for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id)) {
             *known = trust::by_id(id);
         }
@@ -184,6 +184,10 @@ impl references::Witness for Witness<'_> {
     fn counted(&self, known: &Known) -> Result<Counted, Error> {
         let seen = self.made.seen()?;
         Ok(known.compare(seen.counts[known.slot as usize], self.since.get()))
+    }
+
+    fn is_making(&self) -> bool {
+        true
     }
 }
 
@@ -296,7 +300,7 @@ fn seal(
         }
     }
     seal.dialogue_hook = sealing.target(Duty::GuardCalls).hook();
-    for (at, program) in set.trusted.iter().enumerate() {
+    for (at, program) in set.trust.known.iter().enumerate() {
         *seal.trusted.get_mut(at).ok_or_else(|| full("the trusted programs"))? = *program;
     }
     for (at, program) in set.staying.iter().enumerate() {

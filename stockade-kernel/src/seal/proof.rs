@@ -8,14 +8,14 @@ use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
 use self::reasons::{Knock, Proof};
-use super::{lists, made, references};
+use super::{made, references};
 use crate::{
     Error,
     anchor::{self, Found, Root},
     btf::KernelTypes,
     description,
     duty::Duty,
-    host, instructions, links,
+    foreign, host, instructions, links,
     ready::Ready,
     sealed::Sealed,
     selftest::{self, SelfTest},
@@ -64,7 +64,7 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     }
     problems.extend(not_held(sealed));
     problems.extend(linked(&sealed.seal));
-    match lists::strangers(sealed, types) {
+    match foreign::strangers_beside(&sealed.seal) {
         Ok(strangers) => problems.extend(strangers.into_iter().map(|id| {
             format!(
                 "program {id} of another's is loaded, and could answer in the place of the seal's: `bpftool prog show id {id}` tells what it is"

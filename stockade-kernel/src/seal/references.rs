@@ -24,6 +24,8 @@ pub(super) trait Witness {
     fn forget(&self, known: &Known) -> Result<(), Error>;
     /// What was counted of it since.
     fn counted(&self, known: &Known) -> Result<Counted, Error>;
+    /// Whether this process makes the seal, and gets programs of it that nobody else gets.
+    fn is_making(&self) -> bool;
 }
 
 /// The seal itself.
@@ -36,6 +38,10 @@ impl Witness for Asked {
 
     fn counted(&self, known: &Known) -> Result<Counted, Error> {
         Sealed::counted(known)
+    }
+
+    fn is_making(&self) -> bool {
+        false
     }
 }
 
@@ -117,8 +123,9 @@ pub(super) fn none_but(
             } else {
                 is_refusal(&sys::program_by_id(known.id))
             };
-            // What is let through is a descriptor.
-            let counted = if refused { witness.counted(&known)? } else { Counted::More };
+            // What is let through is a descriptor, and whoever it is can have one.
+            let is_ours_alone = witness.is_making() && !is_map(&known);
+            let counted = if refused || is_ours_alone { witness.counted(&known)? } else { Counted::More };
             if counted == Counted::Known || counted == Counted::NotSince && is_gone(&known)? {
                 break;
             }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya_obj::generated::bpf_prog_info;
+use stockade_common::kinds;
 
 use super::{
     address, bpf, fd_number,
@@ -57,6 +58,22 @@ pub fn detach_from_cgroup(
         attach_flags: 0,
     };
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
+}
+
+/// Whether an LSM program is one that only cgroups attach (`BPF_LSM_CGROUP`). The information on a program does not tell. Asks for it to be
+/// attached to a descriptor that is none: the kernel compares the attach type first, and attaches nothing.
+pub fn is_for_cgroups(program: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut attr = AttachAttr {
+        target_fd: u32::MAX,
+        attach_bpf_fd: fd_number(program),
+        attach_type: kinds::ATTACH_LSM_CGROUP,
+        attach_flags: BPF_F_ALLOW_MULTI,
+    };
+    match bpf(BPF_PROG_ATTACH, &mut attr) {
+        Err(e) if e.raw_os_error() == Some(libc::EBADF) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        answer => answer.map(|_| true),
+    }
 }
 
 /// Asks for a program to be detached from a descriptor that is none: what the kernel answers tells whether it looked at the

@@ -19,6 +19,7 @@ const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
 /// What the kernel says of a link.
+#[derive(Debug)]
 pub struct LinkInfo {
     /// One of the constants of `enum bpf_link_type`.
     pub kind: u32,

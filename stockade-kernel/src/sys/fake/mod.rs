@@ -245,9 +245,11 @@ impl Machine {
         let process =
             Process { machine: Arc::clone(self), fate, before, account: Account::default(), slept: 0 };
         let previous = CURRENT.replace(Some(process));
+        let is_other = std::mem::replace(&mut self.kernel().is_other, previous.is_some());
         // Unwinding closes its descriptors, as the kernel does for a process that is killed, and does nothing else.
         let answer = catch_unwind(AssertUnwindSafe(command));
         let process = CURRENT.replace(previous).expect("set above");
+        self.kernel().is_other = is_other;
         *self.last.lock().unwrap() = process.account;
         drop(process.before);
         match answer {

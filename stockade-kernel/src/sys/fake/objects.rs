@@ -96,6 +96,8 @@ pub(crate) struct Kernel {
     pub lockdown_hook: u32,
     /// Decisions that began with these words and are still under way, and what they have to come to.
     pub under_way: Vec<(u32, Words, Table)>,
+    /// Whether somebody else calls while a command is running.
+    pub is_other: bool,
     /// Moves with every change that a decision could see.
     pub changes: u64,
     /// Ids of programs that a guard of another's gives no descriptor of.
@@ -116,6 +118,7 @@ impl Kernel {
             pins: None,
             lockdown_hook,
             under_way: Vec::new(),
+            is_other: false,
             changes: 0,
             hidden_by_others: BTreeSet::new(),
             denied_by_others: BTreeSet::new(),

@@ -87,12 +87,25 @@ impl Kernel {
         programs.filter(|program| program.name == name).map(|program| program.newest).next()
     }
 
+    /// Whether a program is of those that nobody else loads once the first guards are there.
+    fn bypasses_first_guards(&self, program: &Program) -> bool {
+        match program.kind {
+            kinds::TRACING => program.attach_type == kinds::ATTACH_MODIFY_RETURN,
+            // ptrace_access_check, bpf_prog and bpf_map.
+            kinds::LSM => [3, 5, 6].map(|number| self.lockdown_hook + number).contains(&program.hook),
+            _ => false,
+        }
+    }
+
     /// A process is about to get a descriptor of a program.
     fn guard_program(&mut self, id: u32, program: &Program) -> Result<(), i32> {
         if self.hidden_by_others.contains(&id) {
             return Err(libc::EPERM);
         }
-        let is_kept = self.first_guard(first_guards::OF_PROGRAMS).is_some_and(|newest| id > newest);
+        let is_kept = self.is_other
+            && self
+                .first_guard(first_guards::OF_PROGRAMS)
+                .is_some_and(|newest| id > newest || id == 0 && self.bypasses_first_guards(program));
         if id != 0 {
             let (references, _) = self.references(id);
             self.see(Duty::GuardPrograms, |seal, seen| {
@@ -264,12 +277,13 @@ impl Kernel {
 
     pub(super) fn cgroup_attach(&mut self, attr: Attributes) -> Result<i64, i32> {
         self.guard_call(false, attr)?;
-        self.expect_cgroup(attr.word(0))?;
         let program = self.find(attr.word(4))?;
         let there = (attr.word(8), program);
-        if self.program(program).ok_or(libc::EINVAL)?.attach_type != there.0
-            || self.root_cgroup.contains(&there)
-        {
+        if self.program(program).ok_or(libc::EINVAL)?.attach_type != there.0 {
+            return Err(libc::EINVAL);
+        }
+        self.expect_cgroup(attr.word(0))?;
+        if self.root_cgroup.contains(&there) {
             return Err(libc::EINVAL);
         }
         self.root_cgroup.push(there);
