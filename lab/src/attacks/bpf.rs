@@ -41,7 +41,7 @@ const MAP_CREATE: i32 = 0;
 
 /// Kinds of programs, with how they are attached (`enum bpf_prog_type`, `enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     program: u32,
     pub(super) attach: u32,
 }
@@ -50,10 +50,10 @@ pub(super) const SOCKET_FILTER: Kind = Kind { program: 1, attach: 0 };
 pub(super) const SYSCTL: Kind = Kind { program: 23, attach: 18 };
 pub(super) const FENTRY: Kind = Kind { program: 26, attach: 24 };
 pub(super) const FEXIT: Kind = Kind { program: 26, attach: 25 };
-pub(super) const MODIFY_RETURN: Kind = Kind { program: 26, attach: 26 };
+pub(crate) const MODIFY_RETURN: Kind = Kind { program: 26, attach: 26 };
 pub(super) const EXTENSION: Kind = Kind { program: 28, attach: 0 };
 pub(super) const LSM: Kind = Kind { program: 29, attach: 27 };
-pub(super) const LSM_CGROUP: Kind = Kind { program: 29, attach: 43 };
+pub(crate) const LSM_CGROUP: Kind = Kind { program: 29, attach: 43 };
 
 /// `r0 = value; exit`.
 pub(super) fn returns(value: u32) -> Vec<u64> {
@@ -114,18 +114,18 @@ pub(super) fn load(kind: Kind, instructions: &[u64], extra: &Extra<'_>) -> io::R
 }
 
 /// Loads a program for a function of the kernel.
-pub(super) fn load_for(kind: Kind, function: &str, returned: u32) -> Result<io::Result<OwnedFd>> {
+pub(crate) fn load_for(kind: Kind, function: &str, returned: u32) -> Result<io::Result<OwnedFd>> {
     let id = btf::function(function)?.with_context(|| format!("this kernel has no function {function}"))?;
     Ok(load(kind, &returns(returned), &Extra { function: id, ..Extra::default() }))
 }
 
 /// Attaches a tracing, LSM or extension program by a link.
-pub(super) fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
+pub(crate) fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     opens(RAW_TRACEPOINT_OPEN, &[0, low(program)])
 }
 
 /// The same by the younger command.
-pub(super) fn link(program: &OwnedFd, target: Option<&OwnedFd>, kind: Kind) -> io::Result<OwnedFd> {
+pub(crate) fn link(program: &OwnedFd, target: Option<&OwnedFd>, kind: Kind) -> io::Result<OwnedFd> {
     opens(LINK_CREATE, &[low(program) | target.map_or(0, high), u64::from(kind.attach), 0, 0])
 }
 
@@ -275,11 +275,11 @@ pub(crate) fn by_id(what: What, id: u32) -> io::Result<OwnedFd> {
 
 /// What the kernel tells of a map.
 #[derive(Clone, Debug)]
-pub(super) struct MapInfo {
+pub(crate) struct MapInfo {
     pub(super) key: usize,
     pub(super) value: usize,
     pub(super) entries: u32,
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 fn info(object: &OwnedFd) -> io::Result<[u32; 32]> {
@@ -300,7 +300,7 @@ fn name(words: &[u32]) -> String {
 }
 
 /// What a map is.
-pub(super) fn map_info(map: &OwnedFd) -> io::Result<MapInfo> {
+pub(crate) fn map_info(map: &OwnedFd) -> io::Result<MapInfo> {
     let info = info(map)?;
     Ok(MapInfo { key: info[2] as usize, value: info[3] as usize, entries: info[4], name: name(&info[6..10]) })
 }

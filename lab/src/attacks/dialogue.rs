@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +21,7 @@ use super::{
     Attack, Later, Pins, Tried,
     anchors::roots,
     bpf::{self, What},
+    calls::descriptor,
     maps::empty_policies,
 };
 
@@ -36,6 +38,12 @@ pub(super) const ATTACKS: &[Attack] = &[
          take the programs off the root cgroup by these descriptors",
         Pins::Holds,
         catch_programs,
+    ),
+    Attack::prepared(
+        "take-the-descriptors-of-the-command-that-seals",
+        "take every BPF map and program from the command that seals by pidfd_getfd, again and again while it runs, and empty what is a policy",
+        Pins::Holds,
+        take_from_the_command,
     ),
     Attack::new(
         "add-nothing-by-the-dialogue",
@@ -162,6 +170,55 @@ fn catch_programs() -> Result<Later> {
         }
         Ok(if off == 0 { Tried::refused("nothing was taken off")? } else { Tried::through()? }
             .holding(caught))
+    }))
+}
+
+/// The process that runs `stockade seal`.
+fn command_that_seals() -> Option<i32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0);
+        (words.next()?.ends_with(b"stockade") && words.next()? == b"seal").then_some(pid)
+    })
+}
+
+/// Takes descriptors from the command that seals until that has ended. Whatever is no map and no program is given back at once: a lock would be
+/// kept by it.
+fn take_from_the_command() -> Result<Later> {
+    ensure!(command_that_seals().is_none(), "a command seals already");
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let thread = thread::spawn(move || {
+        let (mut taken, mut looks) = (Vec::new(), 0_u32);
+        while !seen.load(Ordering::Relaxed) {
+            let Some(pid) = command_that_seals() else {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            };
+            // SAFETY: takes numbers only.
+            let Ok(process) = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) else {
+                continue;
+            };
+            looks += 1;
+            for fd in 3..128 {
+                // SAFETY: takes numbers only.
+                let answer =
+                    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) });
+                match answer {
+                    Ok(got) if bpf::map_info(&got).is_ok() => taken.push(got),
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => break,
+                    _ => {}
+                }
+            }
+        }
+        (taken, looks)
+    });
+    Ok(Box::new(move || {
+        over.store(true, Ordering::Relaxed);
+        let (taken, looks) = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
+        println!("{looks} looks, {} maps and programs taken", taken.len());
+        empty_policies(taken)
     }))
 }
 

@@ -2,11 +2,16 @@
 //! attached.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::Command,
-    ptr, thread,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -32,6 +37,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: denied,
     },
     Scenario {
+        name: "seal: who answers before its first guards gets nothing, by whatever way and however briefly",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: in_front,
+    },
+    Scenario {
         name: "seal: whoever has been at a setting since before is waited for",
         boot: Boot::Sealed,
         depends: Depends::Series,
@@ -54,6 +65,94 @@ fn denied(_: &Guest) -> Result<()> {
     }
     drop((attached, denier, program));
     would_seal(&[])?;
+    as_before()
+}
+
+/// How a program can answer before an LSM program on the same hook.
+#[derive(Clone, Copy)]
+struct InFront {
+    kind: bpf::Kind,
+    function: &'static str,
+    returned: u32,
+}
+
+const IN_FRONT: &[InFront] = &[
+    InFront { kind: bpf::MODIFY_RETURN, function: "security_bpf_map", returned: 0 },
+    InFront { kind: bpf::LSM_CGROUP, function: "bpf_lsm_bpf_map", returned: 1 },
+    InFront { kind: bpf::MODIFY_RETURN, function: "security_bpf_prog", returned: 0 },
+];
+
+const IN_FRONT_CGROUP: &str = "/sys/fs/cgroup/in-front";
+
+/// Maps that everybody may open.
+const SHOWN: &[&str] = &["COUNTS", "EVENTS", "st_newest"];
+
+impl InFront {
+    /// Loads it and attaches it, where that is not refused.
+    fn load(self) -> Result<Option<[OwnedFd; 2]>> {
+        let Ok(program) = bpf::load_for(self.kind, self.function, self.returned)? else { return Ok(None) };
+        let link = if self.kind == bpf::LSM_CGROUP {
+            fs::create_dir_all(IN_FRONT_CGROUP)?;
+            // Such a program is asked about what processes of the cgroup do.
+            fs::write(format!("{IN_FRONT_CGROUP}/cgroup.procs"), "0")?;
+            bpf::link(&program, Some(&File::open(IN_FRONT_CGROUP)?.into()), self.kind)
+        } else {
+            bpf::attach(&program)
+        };
+        Ok(link.ok().map(|link| [link, program]))
+    }
+
+    /// Has it there, opens every newer map, and lets go of it as soon as it has one that nobody should have: a list that is read afterwards does not have
+    /// the program. What it could open, by name; none where it could not even be loaded.
+    fn meddle(self, over: &AtomicBool, ready: &AtomicBool) -> Result<Option<Vec<String>>> {
+        let mut newest = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
+        let mut held = self.load()?;
+        ready.store(true, Ordering::Relaxed);
+        let mut was_loaded = false;
+        let mut caught = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            was_loaded |= held.is_some();
+            for id in bpf::ids(What::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
+                let Ok(map) = bpf::by_id(What::Map, id) else { continue };
+                newest = id;
+                let name = bpf::map_info(&map)?.name;
+                if !SHOWN.contains(&name.as_str()) {
+                    held = None;
+                }
+                caught.push(name);
+            }
+            if caught.is_empty() && held.is_none() {
+                held = self.load()?;
+            }
+        }
+        Ok(was_loaded.then_some(caught))
+    }
+}
+
+fn in_front(_: &Guest) -> Result<()> {
+    for &way in IN_FRONT {
+        let function = way.function;
+        lift_all()?;
+        stockade(&["enforce", "integrity"])?.exits(0)?;
+        let [over, ready] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let seen = (Arc::clone(&over), Arc::clone(&ready));
+        let thread = thread::spawn(move || way.meddle(&seen.0, &seen.1));
+        while !ready.load(Ordering::Relaxed) && !thread.is_finished() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let answer = stockade(&["seal"]);
+        over.store(true, Ordering::Relaxed);
+        let caught = thread.join().map_err(|_| anyhow::anyhow!("the thread died"))??;
+        let caught = caught.with_context(|| format!("no program on {function} can be loaded"))?;
+        ensure!(
+            caught.iter().all(|name| SHOWN.contains(&name.as_str())),
+            "by a program on {function} root got {caught:?}"
+        );
+        answer?.exits(2)?.says("to keep it: --trust")?;
+        enforced_unsealed()?;
+    }
+    fs::write("/sys/fs/cgroup/cgroup.procs", "0")?;
+    fs::remove_dir(IN_FRONT_CGROUP)?;
     as_before()
 }
 

@@ -119,9 +119,8 @@ fn trusting_policy(_: &Guest) -> Result<()> {
 
     // Two versions of an agent, one after the other, as under two kernels.
     let root = File::open("/sys/fs/cgroup")?;
+    // The first is attached to nothing: how it can be is known all the same.
     let agent = Foreign::load(Kind::LsmCgroup, 31)?;
-    stockade(&record)?.exits(1)?.says("this LSM program is attached to nothing")?;
-    agent.attach_to(&root)?;
     let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
     let program = &report["programs"][0];
     ensure!(
@@ -132,7 +131,6 @@ fn trusting_policy(_: &Guest) -> Result<()> {
             && program["about"].as_str().is_some_and(|about| about.starts_with("loaded by user 0, held by ")),
         "{report:#}"
     );
-    agent.detach_from(&root)?;
     drop(agent);
     let agent = Foreign::load(Kind::LsmCgroup, 32)?;
     agent.attach_to(&root)?;
