@@ -23,6 +23,7 @@ use super::{
     bpf::{self, What},
     calls::descriptor,
     maps::empty_policies,
+    prepared,
 };
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -101,7 +102,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// Descriptors of the maps that are made from now on, as many as can be had until the seal is there.
+/// Descriptors of the maps that are made from now on, as many as can be had until the seal is there. Afterwards nobody gets any, and the attacks that are
+/// played before this one has its turn need the processor.
 fn catch() -> Result<Later> {
     let before = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
     // Those that are there already are caught too.
@@ -111,7 +113,7 @@ fn catch() -> Result<Later> {
     let seen = Arc::clone(&over);
     let thread = thread::spawn(move || {
         let mut newest = before;
-        while !seen.load(Ordering::Relaxed) {
+        while !seen.load(Ordering::Relaxed) && !prepared::is_sealed() {
             for id in bpf::ids(What::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
                 if let Ok(map) = bpf::by_id(What::Map, id) {
                     newest = newest.max(id);
@@ -139,7 +141,7 @@ fn catch_programs() -> Result<Later> {
     let seen = Arc::clone(&over);
     let thread = thread::spawn(move || {
         let (mut newest, mut caught) = (before, Vec::new());
-        while !seen.load(Ordering::Relaxed) {
+        while !seen.load(Ordering::Relaxed) && !prepared::is_sealed() {
             for (what, newest) in &mut newest {
                 for id in bpf::ids(*what).into_iter().filter(|id| id > newest).collect::<Vec<_>>() {
                     let Ok(object) = bpf::by_id(*what, id) else { continue };
@@ -191,7 +193,7 @@ fn take_from_the_command() -> Result<Later> {
     let seen = Arc::clone(&over);
     let thread = thread::spawn(move || {
         let (mut taken, mut looks) = (Vec::new(), 0_u32);
-        while !seen.load(Ordering::Relaxed) {
+        while !seen.load(Ordering::Relaxed) && !prepared::is_sealed() {
             let Some(pid) = command_that_seals() else {
                 thread::sleep(Duration::from_millis(1));
                 continue;
