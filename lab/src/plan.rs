@@ -136,7 +136,7 @@ fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) 
             of_series.into_values().collect()
         }
         // Kernels are listed oldest first.
-        Depends::NewestSeries => {
+        Depends::NewestSeries | Depends::FullTest => {
             let generic = able.iter().rev().find(|at| firmware::suits(&kernels[**at]));
             generic.or(able.last()).copied().into_iter().collect()
         }

@@ -15,6 +15,9 @@ use crate::guest::Guest;
 pub enum Depends {
     /// On our user side alone. One kernel is enough.
     UserSide,
+    /// On nothing that decides whether a change may land: another scenario shows the same way of the product, or the outcome without it shows neither that an attack
+    /// works nor that it fails. Played by `cargo xtask test --all` and by name.
+    FullTest,
     /// On the kernel's series, but what could differ has not between the supported ones, or is shown by another scenario; or it shows a limit of the
     /// product and not a promise, or needs a boot of its own for each answer. The tests play it on the newest series alone.
     NewestSeries,
@@ -29,6 +32,7 @@ impl fmt::Display for Depends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::UserSide => "user-side",
+            Self::FullTest => "full-test",
             Self::NewestSeries => "newest-series",
             Self::Series => "series",
             Self::Flavour => "flavour",

@@ -1,7 +1,7 @@
 /*!
 `cargo xtask lab`: the scenarios, on real kernels.
 */
-use std::{path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -9,9 +9,10 @@ use stockade_lab::{
     conformance::Matrix,
     kernels::{self, Kernel},
     plan::Extent,
+    protocol::Listed,
     reboots,
     report::{Counts, Played, Session},
-    scenario::Depends,
+    scenario::{Boot, Depends},
 };
 
 use crate::{programs, setup, workspace};
@@ -175,6 +176,7 @@ pub fn play(flags: &Flags) -> anyhow::Result<Played> {
     if let Some(depends) = flags.depends {
         scenarios.retain(|s| s.depends <= depends);
     }
+    let left_out = if flags.for_tests { left_out(&mut scenarios) } else { Counts::default() };
     let (kernels, missing) = find_kernels(flags)?;
     let mut played = Session {
         kernels: &kernels,
@@ -185,7 +187,26 @@ pub fn play(flags: &Flags) -> anyhow::Result<Played> {
     }
     .play()?;
     played.counts += missing;
+    played.counts += left_out;
     Ok(played)
+}
+
+/// Takes out what only the full test plays, and says so.
+fn left_out(scenarios: &mut Vec<Listed>) -> Counts {
+    let mut of_boots: BTreeMap<Boot, usize> = BTreeMap::new();
+    scenarios.retain(|scenario| {
+        let stays = scenario.depends != Depends::FullTest;
+        if !stays {
+            *of_boots.entry(scenario.boot).or_default() += 1;
+        }
+        stays
+    });
+    for (boot, count) in &of_boots {
+        println!(
+            "skip {boot:<22} {count} scenarios\n     another scenario of these tests shows the same; `cargo xtask test --all` plays them"
+        );
+    }
+    Counts { skipped: of_boots.values().sum(), ..Counts::default() }
 }
 
 /// Where the tests play the scenarios: the oldest kernel, the newest, and one between with the drivers of a cloud. The matrix

@@ -29,7 +29,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the firmware refuses a signed image with one bit changed",
         boot: Boot::Altered,
-        depends: Depends::NewestSeries,
+        depends: Depends::FullTest,
         run: must_not_boot,
     },
     Scenario {

@@ -143,8 +143,7 @@ impl Run<'_> {
         }
         let all = self.flags.all;
         self.step("bpf", || if all { bpf::run(&bpf::Flags { check: true }) } else { bpf::is_committed() });
-        self.lab();
-        self.beside();
+        self.guests();
         if all {
             self.step("package", package::check);
             self.step("dist --reproducible", dist::reproducible);
@@ -158,8 +157,8 @@ impl Run<'_> {
         }
     }
 
-    /// A whole system is one guest on one processor for minutes; what counts instructions plays beside it.
-    fn beside(&mut self) {
+    /// A whole system is one guest on one processor for minutes: everything else plays beside it.
+    fn guests(&mut self) {
         let on = if self.flags.all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
         let flags = systems::Flags { on, ..systems::Flags::default() };
         let wanted = self.affects(|change| change.lab == Lab::Everything || change.package);
@@ -179,6 +178,7 @@ impl Run<'_> {
                         (package.and_then(|package| systems::play(&flags, &package)), begin.elapsed())
                     })
                 });
+            self.lab();
             if let Some(saw) = conformance {
                 self.step("conformance", || lab::conformance(true));
                 self.has_played("conformance", &saw, self.last);
