@@ -114,10 +114,22 @@ fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-fn owned(answer: i64) -> OwnedFd {
-    let fd = i32::try_from(answer).expect("the kernel's descriptors fit an int");
+/// A call that creates a descriptor.
+///
+/// A BPF program of another's on a hook of this call can answer with any number in the kernel's place, and so with a descriptor that this process has already, which
+/// would then be closed as if it was the new one. The kernel takes the lowest number that is free.
+fn creates<T>(command: i64, attr: &mut T) -> io::Result<OwnedFd> {
+    let free = machine::lowest_free_descriptor()?;
+    let answer = bpf(command, attr)?;
+    let fd = i32::try_from(answer).map_err(io::Error::other)?;
+    let is_new = |free| machine::is_descriptor(fd) && (fd == free || machine::is_descriptor(free));
+    if !free.is_none_or(is_new) {
+        return Err(io::Error::other(
+            "bpf(2) answered with a descriptor that is not new: another BPF program answers in the kernel's place",
+        ));
+    }
     // SAFETY: a descriptor the kernel has just made for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn address<T: ?Sized>(pointer: *const T) -> u64 {

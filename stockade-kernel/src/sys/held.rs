@@ -11,10 +11,9 @@ use aya_obj::generated::bpf_prog_info;
 use stockade_common::kinds;
 
 use super::{
-    address, bpf, fd_number,
+    address, bpf, creates, fd_number,
     info::{BPF_OBJ_GET_INFO_BY_FD, IdAttr, InfoAttr},
     maps::{BPF_MAP_LOOKUP_ELEM, ElementAttr, pages},
-    owned,
 };
 
 const BPF_PROG_ATTACH: i64 = 8;
@@ -122,7 +121,7 @@ pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Opens a map for reading.
 pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
-    bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+    creates(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
 /// What the kernel says of a map.

@@ -8,7 +8,7 @@ use std::{
 
 use aya_obj::generated::{bpf_insn, bpf_prog_info};
 
-use super::{address, bpf, fd_number, owned};
+use super::{address, bpf, creates, fd_number};
 
 const BPF_PROG_GET_NEXT_ID: i64 = 11;
 const BPF_MAP_GET_NEXT_ID: i64 = 12;
@@ -72,7 +72,7 @@ pub fn program_exists(id: u32) -> bool {
 
 /// Opens a loaded program.
 pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+    creates(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
 /// The lowest id of a loaded program above this one.
@@ -101,7 +101,7 @@ fn next_id(command: i64, after: u32) -> io::Result<Option<u32>> {
 
 /// Opens a link. Since 5.8.
 pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
-    bpf(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 }).map(owned)
+    creates(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
 /// Asks what is known of a loaded program, and for as many of its translated instructions as fit. How many

@@ -55,6 +55,28 @@ impl Drop for EachProcessor {
     }
 }
 
+/// The number that the kernel gives to the next descriptor of this process. None in tests, which make descriptors side by side.
+pub(super) fn lowest_free_descriptor() -> io::Result<Option<i32>> {
+    #[cfg(test)]
+    if fake::is_there() {
+        return Ok(None);
+    }
+    // SAFETY: takes numbers only. Rust's runtime has opened 0 to 2 where they were closed.
+    let free = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
+    if free < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: made above, and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(free) });
+    Ok(Some(free))
+}
+
+/// Whether this number is a descriptor: another thread has taken it meanwhile.
+pub(super) fn is_descriptor(fd: i32) -> bool {
+    // SAFETY: takes numbers only.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
 /// The effective user id.
 pub fn effective_user() -> u32 {
     #[cfg(test)]

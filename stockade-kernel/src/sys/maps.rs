@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::{address, bpf, fd_number, held, owned, programs::load_types};
+use super::{address, bpf, creates, fd_number, held, programs::load_types};
 
 const BPF_MAP_CREATE: i64 = 0;
 pub(super) const BPF_MAP_LOOKUP_ELEM: i64 = 1;
@@ -85,7 +85,7 @@ pub fn create(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
     for (to, byte) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
         *to = byte;
     }
-    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+    creates(BPF_MAP_CREATE, &mut attr)
 }
 
 /// Makes an array of one number.
@@ -95,7 +95,7 @@ pub fn create_array(name: &str) -> io::Result<OwnedFd> {
     for (to, byte) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
         *to = byte;
     }
-    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+    creates(BPF_MAP_CREATE, &mut attr)
 }
 
 /// Makes a map that keeps a value with each task, described by these types: the kernel wants to know them.
@@ -118,7 +118,7 @@ pub fn create_task_storage(
         btf_value_type_id: value_type,
         ..CreateAttr::default()
     };
-    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+    creates(BPF_MAP_CREATE, &mut attr)
 }
 
 /// Waits until every program that runs now, sleeping ones aside, has ended: the kernel does so when a map in
@@ -126,7 +126,7 @@ pub fn create_task_storage(
 pub fn wait_for_programs() -> io::Result<()> {
     let array =
         CreateAttr { map_type: ARRAY, key_size: 4, value_size: 4, max_entries: 1, ..CreateAttr::default() };
-    let inner = bpf(BPF_MAP_CREATE, &mut CreateAttr { ..array }).map(owned)?;
+    let inner = creates(BPF_MAP_CREATE, &mut CreateAttr { ..array })?;
     let mut outer = CreateAttr {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
         key_size: 4,
@@ -135,7 +135,7 @@ pub fn wait_for_programs() -> io::Result<()> {
         inner_map_fd: fd_number(inner.as_fd()),
         ..CreateAttr::default()
     };
-    let outer = bpf(BPF_MAP_CREATE, &mut outer).map(owned)?;
+    let outer = creates(BPF_MAP_CREATE, &mut outer)?;
     update(outer.as_fd(), &0u32, &fd_number(inner.as_fd()))
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use aya_obj::generated::bpf_insn;
 
-use super::{BPF_TRACE_ITER, Target, address, bpf, fd_number, owned};
+use super::{BPF_TRACE_ITER, Target, address, bpf, creates, fd_number};
 
 const BPF_BTF_LOAD: i64 = 18;
 const BPF_PROG_LOAD: i64 = 5;
@@ -42,7 +42,7 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
         btf_log_level: 0,
         pad: 0,
     };
-    bpf(BPF_BTF_LOAD, &mut attr).map(owned)
+    creates(BPF_BTF_LOAD, &mut attr)
 }
 
 /// What the kernel wants to know of a program's functions where one of them is called back.
@@ -110,9 +110,9 @@ pub fn load(
     };
     let mut tries = 0..LOAD_TRIES;
     loop {
-        match bpf(BPF_PROG_LOAD, &mut attr) {
+        match creates(BPF_PROG_LOAD, &mut attr) {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries.next().is_some() => {}
-            answer => return answer.map(owned),
+            answer => return answer,
         }
     }
 }
@@ -126,7 +126,7 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         prog_fd: u32,
         pad: u32,
     }
-    bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 }).map(owned)
+    creates(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 })
 }
 
 /// Attaches a loaded program to a cgroup, beside others; the attachment lives as long as the link returned or a pin of
@@ -149,7 +149,7 @@ pub fn attach_to_cgroup(
         attach_type: target.attach_type,
         flags: 0,
     };
-    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+    creates(BPF_LINK_CREATE, &mut attr)
 }
 
 /// Runs a program for each object of its kind, and reads what it writes. 5.8 and later.
@@ -178,8 +178,8 @@ pub fn iterate(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
         info_len: 0,
         pad: 0,
     };
-    let link = bpf(BPF_LINK_CREATE, &mut attr).map(owned)?;
-    let file = bpf(BPF_ITER_CREATE, &mut Attr { link_fd: fd_number(link.as_fd()), flags: 0 }).map(owned)?;
+    let link = creates(BPF_LINK_CREATE, &mut attr)?;
+    let file = creates(BPF_ITER_CREATE, &mut Attr { link_fd: fd_number(link.as_fd()), flags: 0 })?;
     let mut written = Vec::new();
     #[cfg(test)]
     if let Some(list) = super::fake::list(fd_number(file.as_fd())) {
@@ -205,5 +205,5 @@ pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
 /// Opens what a pin names.
 pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
     let mut attr = PathAttr { pathname: address(path.as_ptr()), bpf_fd: 0, file_flags: 0 };
-    bpf(BPF_OBJ_GET, &mut attr).map(owned)
+    creates(BPF_OBJ_GET, &mut attr)
 }

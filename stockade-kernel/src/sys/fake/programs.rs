@@ -91,8 +91,9 @@ impl Kernel {
     fn bypasses_first_guards(&self, program: &Program) -> bool {
         match program.kind {
             kinds::TRACING => program.attach_type == kinds::ATTACH_MODIFY_RETURN,
-            // ptrace_access_check, bpf_prog and bpf_map.
-            kinds::LSM => [3, 5, 6].map(|number| self.lockdown_hook + number).contains(&program.hook),
+            kinds::EXT => true,
+            // ptrace_access_check, bpf_prog, bpf_map and bpf.
+            kinds::LSM => [3, 5, 6, 8].map(|number| self.lockdown_hook + number).contains(&program.hook),
             _ => false,
         }
     }
