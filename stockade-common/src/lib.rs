@@ -28,8 +28,8 @@ pub use policy::{
 };
 pub use references::{Counted, Known, Seen};
 pub use seal::{
-    Added, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KeptFile, KnownProgram, STAYING_MAX, Seal,
-    TRUSTED_MAX, dialogue, kinds,
+    Added, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, KeptFile, KnownProgram,
+    STAYING_MAX, Seal, TRUSTED_MAX, dialogue, kinds,
 };
 pub use settings::{
     SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,
@@ -39,7 +39,7 @@ pub use settings::{
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 
 /// Version of every layout in this crate.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// Bit for reasons whose number does not fit the sets. Kernels up to 7.3 have about thirty.
 pub const LAST_BIT: u32 = 63;

@@ -10,6 +10,9 @@ use crate::{ReasonSet, Slot};
 /// Most programs that an administrator trusts.
 pub const TRUSTED_MAX: usize = 32;
 
+/// Most entries of [`Seal::trusted`]: beside those of an administrator, programs of Stockade's that are there while a seal is made, by their ids.
+pub const KNOWN_MAX: usize = TRUSTED_MAX + 10;
+
 /// A program that may be loaded although it is of a kind that could answer for a sealed one. Its instructions alone do not
 /// make it harmless: what lets through at one hook may answer in the place of everybody else at another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +91,7 @@ pub struct Seal {
     /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
-    pub trusted: [KnownProgram; TRUSTED_MAX],
+    pub trusted: [KnownProgram; KNOWN_MAX],
     /// Files that nobody may open for writing.
     pub files: [KeptFile; KEPT_FILES_MAX],
 }
@@ -118,7 +121,7 @@ impl Seal {
         dialogue_hook: 0,
         pad: 0,
         staying: [0; STAYING_MAX],
-        trusted: [KnownProgram::NONE; TRUSTED_MAX],
+        trusted: [KnownProgram::NONE; KNOWN_MAX],
         files: [KeptFile::NONE; KEPT_FILES_MAX],
     };
 }
@@ -402,7 +405,7 @@ const _: () = assert!(
     size_of::<Seal>()
         == 40
             + 4 * (2 * KEPT_MAPS_MAX + 2 + 2 * HELD_MAX + 2 + STAYING_MAX)
-            + 16 * TRUSTED_MAX
+            + 16 * KNOWN_MAX
             + size_of::<KeptFile>() * KEPT_FILES_MAX
 );
 const _: () = assert!(size_of::<Added>() == 48 + size_of::<Slot>());

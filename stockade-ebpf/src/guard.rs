@@ -20,7 +20,7 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, Known, Seal, Seen, SettingRule, TRUSTED_MAX, Verdict, dialogue,
+    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, Known, Seal, Seen, SettingRule, Verdict, dialogue,
     kinds::{self, Hook},
 };
 
@@ -156,7 +156,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         *words as u64 | (*words.add(1) as u64) << 32
     };
     let mut at = 0;
-    while at < TRUSTED_MAX {
+    while at < KNOWN_MAX {
         // SAFETY: points into the seal; the bound is the array's.
         let known = unsafe { &*addr_of!((*seal()).trusted[at]) };
         if known.kind == 0 {

@@ -12,6 +12,7 @@ use stockade_text::harmless;
 use crate::{
     Error,
     duty::{Duty, Sealing},
+    instructions,
     links::{self, Links, refused_by},
     object,
     patience::Patience,
@@ -113,22 +114,15 @@ pub(crate) struct Others {
 impl Others {
     /// Looks at all of them but these, of which our own guard gives no descriptor.
     ///
-    /// A program of another's on the hook `bpf` or `bpf_prog` can have bpf(2) fail, and nothing more: then a program is hidden or denied, or the
-    /// list ends early. What is loaded while this goes on has a higher id than everything before.
-    pub fn look_beside(ours: &[u32]) -> Result<Self, Error> {
-        let failed = |e| Error::io("list the loaded BPF programs", e);
-        let mut others = Self { links: Links::look(), ..Self::default() };
-        let mut id = 0;
-        while let Some(next) = sys::next_program(id).map_err(failed)? {
-            id = next;
-            others.listed.push(id);
-            if ours.contains(&id) {
-                continue;
-            }
+    /// A program of another's on the hook `bpf` or `bpf_prog` can have bpf(2) fail, and nothing more: then a program is hidden or denied, or the list ends early.
+    fn look_beside(ours: &[u32]) -> Result<Self, Error> {
+        let mut others = Self { links: Links::look(), listed: loaded()?, ..Self::default() };
+        for id in others.listed.iter().copied().filter(|id| !ours.contains(id)) {
             let (program, info) = match held::program(id) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    if sys::next_program(id - 1).map_err(failed)? == Some(id) {
+                    // It has ended only if there is another one in its place. Behind the last one nothing tells.
+                    if next(id - 1)?.is_none_or(|other| other <= id) {
                         others.denied.push(id);
                     }
                     continue;
@@ -152,6 +146,32 @@ impl Others {
             }
         }
         Ok(others)
+    }
+
+    /// Looks until nothing was loaded and nothing let go of meanwhile. Only then whatever made a call fail was there when it was looked at itself, and its own look it can
+    /// have fail as well, but not tell otherwise.
+    pub fn look_quietly(ours: &[u32]) -> Result<Self, Error> {
+        let failed = |e| Error::bpf("loading a program that does nothing", e);
+        let mark = || instructions::load_constant(sys::Target::socket_filter(), 0).map_err(failed);
+        let mut patience = Patience::new();
+        loop {
+            let before = mark()?;
+            let first = id(before.as_fd()).unwrap_or_default();
+            let others = Self::look_beside(&[ours, &[first]].concat())?;
+            let listed = loaded()?;
+            let last = id(mark()?.as_fd());
+            // Ids are given out in order.
+            if last == first.checked_add(1) && listed == others.listed && listed.contains(&first) {
+                return Ok(others);
+            }
+            if !patience.wait() {
+                return Err(Error::Request(format!(
+                    "the loaded BPF programs cannot be listed: for {} s, programs have been loaded and unloaded all the time, or one keeps the kernel from \
+                     listing them: `bpftool prog` tells, try again",
+                    patience.seconds()
+                )));
+            }
+        }
     }
 
     /// Looks at all of them.
@@ -216,28 +236,35 @@ pub(crate) fn strangers(
     Ok(strangers.map(|program| program.id).filter(|id| !is_trusted(*id)).collect())
 }
 
+/// The lowest id of a loaded program above this one.
+fn next(after: u32) -> Result<Option<u32>, Error> {
+    sys::next_program(after).map_err(|e| Error::io("list the loaded BPF programs", e))
+}
+
+/// Ids of all loaded programs, in rising order.
+fn loaded() -> Result<Vec<u32>, Error> {
+    let mut ids = Vec::new();
+    while let Some(id) = next(ids.last().copied().unwrap_or_default())? {
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
 /// Ids of loaded programs that could answer in the place of those of a seal, and are not trusted: by bpf(2), since any process can write to the maps
-/// of an iterator that is not part of the seal. Waits for programs to go that were released a moment ago.
-///
-/// Whoever loads a program past the guard needs another one that was there before: of what is loaded later only that counts which is seen.
-pub(crate) fn strangers_beside(seal: &Seal) -> Result<Vec<u32>, Error> {
+/// of an iterator that is not part of the seal. Waits for programs to go that were released a moment ago. The seal's guard on programs has to be attached: what it gives
+/// no descriptor of, whoever it is, is one of these or trusted.
+pub(crate) fn strangers_beside(seal: &Seal, sealing: &Sealing) -> Result<Vec<u32>, Error> {
     let ours: Vec<u32> = seal.programs.into_iter().chain(seal.staying).filter(|id| *id != 0).collect();
-    let newest = seal.programs.into_iter().max().unwrap_or_default();
-    let enforcing = Ours::enforcing(&Sealing::look()?)?;
+    let enforcing = Ours::enforcing(sealing)?;
     let is_known = |program: &Foreign| {
         program.known().is_some_and(|known| enforcing.contains(&known) || seal.trusted.contains(&known))
     };
     let mut patience = Patience::new();
     loop {
-        let others = Others::look_beside(&ours)?;
-        if seal.programs.iter().any(|id| *id != 0 && !others.listed.contains(id)) {
-            return Err(Error::Request(
-                "another BPF program keeps the kernel from listing all loaded programs".into(),
-            ));
-        }
+        let others = Others::look_quietly(&ours)?;
         let seen = others.seen.iter().filter(|program| program.reaches(seal) && !is_known(program));
         let unknown = others.hidden.iter().chain(&others.denied).copied();
-        let unknown = unknown.filter(|id| *id <= newest && !others.links.prove_harmless(*id, seal));
+        let unknown = unknown.filter(|id| !others.links.prove_harmless(*id, seal));
         let strangers: Vec<u32> =
             seen.map(|program| program.id).chain(unknown).filter(|id| !trust::is_by_id(seal, *id)).collect();
         if strangers.is_empty() || !patience.wait() {

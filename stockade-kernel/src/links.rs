@@ -102,7 +102,7 @@ impl Links {
 
     /// The guards of others on BPF programs, LSM programs that links attach to the hooks `bpf_prog` and `bpf`, in words; empty where none
     /// can be seen.
-    fn guards_in_words(&self) -> String {
+    pub(crate) fn guards_in_words(&self) -> String {
         let hooks = ["bpf_lsm_bpf_prog", "bpf_lsm_bpf"].map(|name| (btf::FUNC, name));
         let hooks = btf::ids(&hooks).unwrap_or_default();
         let mut seen: Vec<u32> = Vec::new();

@@ -202,6 +202,11 @@ pub fn seal<T>(
         if let Some(problem) = proof::linked(&made.seal) {
             return Err(Error::Request(format!("not sealed: {problem}")));
         }
+        // Nobody can take the guard on programs off for a moment any more, to load one.
+        let programs = foreign::strangers_beside(&made.seal, &sealing)?;
+        if !programs.is_empty() {
+            return Err(Error::Foreign { programs, words: String::new() });
+        }
         made.attach(&root, Duty::GuardCalls)?;
         Ok((made, heard))
     })();

@@ -280,8 +280,10 @@ fn what_another_guard_hides_after_the_seal_is_no_fault_of_it() {
     seal(&machine, &[]).unwrap();
     let program = load(&machine, sys::Target::lsm(HOOK_OF_OTHERS), 7);
     let (id, _) = id_and_tag(&machine, &program);
+    let link = machine.run(Fate::Lives, || sys::attach(program.as_fd())).done().unwrap();
     machine.kernel().hidden_by_others.insert(id);
     assert!(problems(&machine).is_empty(), "{:?}", problems(&machine));
+    drop(link);
 }
 
 #[test]

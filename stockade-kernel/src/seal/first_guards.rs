@@ -15,7 +15,7 @@ Another process could write to a map, so they have none: the instructions are wr
 
 A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first is attached nobody else can load one, and
 [`none_before`] looks whether one is loaded already. It asks bpf(2) and no iterator: another program can have bpf(2) fail, which is noticed, and
-cannot have it say anything else. One that was loaded and is gone can have loaded others, which have a higher id: a list in rising order, to its end, has whichever is still there.
+cannot have it say anything else. See [`Others::look_quietly`] for one that is gone before it is looked at itself.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -28,7 +28,7 @@ use crate::{
     foreign::{self, Foreign, Others, Ours},
     host,
     instructions::{self, EXIT, SET, instruction},
-    links::Nature,
+    links::{Links, Nature},
     object,
     sys::{self, held},
     trust::Trust,
@@ -39,8 +39,8 @@ pub(crate) const OF_MAPS: [u8; 16] = *b"st_first_maps\0\0\0";
 pub(crate) const OF_PROGRAMS: [u8; 16] = *b"st_first_progs\0\0";
 const OF_COMMAND: [u8; 16] = *b"st_first_self\0\0\0";
 
-/// The hooks that they are attached to.
-const HOOKS: [Duty; 3] = [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps];
+/// The hooks that they are attached to, and that of bpf(2) itself, on which a program can have a look fail.
+const HOOKS: [Duty; 4] = [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps, Duty::GuardCalls];
 
 /// A guard, attached for as long as this lives.
 pub(super) struct FirstGuard {
@@ -88,31 +88,30 @@ impl FirstGuard {
     }
 }
 
-/// Fails where a program is loaded that could bypass these guards, or one that cannot be looked at and could be such a program. To be called when all of
+/// Ids of the programs with which Stockade enforces without a seal. Fails where a program is loaded that could bypass these guards, or one that cannot be looked at and could be such a program. To be called when all of
 /// them are attached.
 pub(super) fn none_before(
     guards: &[FirstGuard],
     sealing: &Sealing,
     is_bounded: bool,
     trust: &Trust,
-) -> Result<(), Error> {
+) -> Result<Vec<u32>, Error> {
     let ours: Vec<u32> = guards.iter().filter_map(FirstGuard::id).collect();
-    let others = Others::look_beside(&ours)?;
-    if !ours.iter().all(|id| others.listed.contains(id)) {
-        return Err(Error::Request(
-            "not sealed: another BPF program keeps the kernel from listing all loaded programs: `bpftool prog` lists them up to this one".into(),
-        ));
-    }
+    let others = Others::look_quietly(&ours)?;
     if host::is_traced() {
         return Err(Error::Request("not sealed: another process traces this one, and could change what is sealed: seal without a debugger".into()));
     }
     let hooks = HOOKS.map(|duty| sealing.target(duty).hook());
+    let dialogue = sealing.target(Duty::GuardCalls).hook();
     let bypasses = |kind: u32, attach_type: Option<u32>, hook: Option<u32>| match kind {
         kinds::TRACING => attach_type.is_none_or(|attach_type| attach_type == kinds::ATTACH_MODIFY_RETURN),
         kinds::LSM => {
-            hook.is_none_or(|hook| hooks.contains(&hook))
-                && !(is_bounded && attach_type == Some(kinds::ATTACH_LSM))
+            let is_bounded = is_bounded && attach_type == Some(kinds::ATTACH_LSM);
+            // What can only refuse keeps others from nothing but from asking.
+            hook.is_none_or(|hook| hooks.contains(&hook) && !(is_bounded && hook != dialogue))
         }
+        // In the place of one that is bounded it is not.
+        kinds::EXT => true,
         _ => false,
     };
     let enforcing = Ours::enforcing(sealing)?;
@@ -136,7 +135,28 @@ pub(super) fn none_before(
         .chain(others.hidden.iter().filter(hidden).copied())
         .chain(others.denied.iter().copied())
         .collect();
-    if programs.is_empty() { Ok(()) } else { Err(Error::Foreign { programs, words: String::new() }) }
+    if !programs.is_empty() {
+        return Err(Error::Foreign { programs, words: String::new() });
+    }
+    let is_enforcing = |program: &&Foreign| program.known().is_some_and(|known| enforcing.contains(&known));
+    Ok(others.seen.iter().filter(is_enforcing).map(|program| program.id).collect())
+}
+
+/// Says more of an error where a guard cannot be loaded or attached although this process may.
+pub(super) fn explained(error: Error) -> Error {
+    if !matches!(error, Error::NoPrivilege { .. }) || !host::is_root() {
+        return error;
+    }
+    let guards = Links::look().guards_in_words();
+    Error::Request(if guards.is_empty() {
+        "not sealed: the kernel refuses to load or attach the guards that a seal begins with (EPERM), although this process is root: another security module does, \
+         or a BPF program on the hook bpf or bpf_prog that cannot be seen".into()
+    } else {
+        format!(
+            "not sealed: the kernel refuses to load or attach the guards that a seal begins with (EPERM), although this process is root: probably another guard on BPF \
+             programs does ({guards}): `bpftool link` lists what holds it; end it, and seal again"
+        )
+    })
 }
 
 /// Creates something as [`object::create_despite_openers`] does.
@@ -218,12 +238,12 @@ fn of_maps(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> 
 }
 
 /// `bpf_prog(prog)`.
-fn of_programs(newest: u32, hooks: &[u32; 3], offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
+fn of_programs(newest: u32, hooks: &[u32; 4], offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> {
     // By number, from 0.
     const LSM: i16 = 15;
-    const ALLOWED: i16 = 20;
-    const END: i16 = 21;
-    const REFUSED: i16 = 22;
+    const ALLOWED: i16 = 22;
+    const END: i16 = 23;
+    const REFUSED: i16 = 24;
     Ok(vec![
         instruction(LOAD_LONG, (PROGRAM, OBJECT), 0, 0),
         load(LOAD_LONG, MORE, PROGRAM, offsets.more)?,
@@ -242,12 +262,14 @@ fn of_programs(newest: u32, hooks: &[u32; 3], offsets: &GuardOffsets) -> Result<
         jump((12, LSM), JUMP_UNLESS, SEEN, kinds::TRACING.cast_signed()),
         jump((13, REFUSED), JUMP_IF, HOW, kinds::ATTACH_MODIFY_RETURN.cast_signed()),
         jump((14, ALLOWED), JUMP, 0, 0),
-        jump((15, ALLOWED), JUMP_UNLESS, SEEN, kinds::LSM.cast_signed()),
+        jump((15, REFUSED), JUMP_IF, SEEN, kinds::EXT.cast_signed()),
+        jump((16, ALLOWED), JUMP_UNLESS, SEEN, kinds::LSM.cast_signed()),
         // On the hook of one of these guards it could bypass it.
         load(LOAD_WORD, SEEN, MORE, offsets.hook)?,
-        jump((17, REFUSED), JUMP_IF, SEEN, hooks[0].cast_signed()),
-        jump((18, REFUSED), JUMP_IF, SEEN, hooks[1].cast_signed()),
-        jump((19, REFUSED), JUMP_IF, SEEN, hooks[2].cast_signed()),
+        jump((18, REFUSED), JUMP_IF, SEEN, hooks[0].cast_signed()),
+        jump((19, REFUSED), JUMP_IF, SEEN, hooks[1].cast_signed()),
+        jump((20, REFUSED), JUMP_IF, SEEN, hooks[2].cast_signed()),
+        jump((21, REFUSED), JUMP_IF, SEEN, hooks[3].cast_signed()),
         GOES_ON,
         EXIT,
         REFUSES,

@@ -74,13 +74,16 @@ impl Made {
         set: &Set<'_>,
     ) -> Result<Self, Error> {
         let task_tgid = machine.types.known_offsets().task_tgid;
-        let mut first = vec![FirstGuard::of_programs(sealing)?, FirstGuard::of_command(sealing, task_tgid)?];
+        let mut first = vec![FirstGuard::of_programs(sealing).map_err(first_guards::explained)?];
+        first.push(FirstGuard::of_command(sealing, task_tgid).map_err(first_guards::explained)?);
         // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
         let is_bounded = insist(|| instructions::is_bounded(&machine.types))?;
+        let mut enforcing = Vec::new();
         let mut attach_guard = || {
-            first.push(FirstGuard::of_maps(sealing)?);
+            first.push(FirstGuard::of_maps(sealing).map_err(first_guards::explained)?);
             step("first-guard-attached");
-            first_guards::none_before(&first, sealing, is_bounded, set.trust)
+            enforcing = first_guards::none_before(&first, sealing, is_bounded, set.trust)?;
+            Ok(())
         };
         let object = Object::open_sealing(&machine.types, sealing.offsets, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
@@ -106,9 +109,10 @@ impl Made {
         let map_programs = users_of_maps(&programs, &beside)?;
         let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
-        // A process that opened the first guards before they were attached can keep them loaded. `status` must not report them as programs of others.
+        // A process that opened the first guards before they were attached can keep them loaded, and what enforces now stays until the commit. Neither is a program of
+        // others, and the guard on programs lets nobody see what it is.
         let free = seal.trusted.iter_mut().skip(set.trust.known.len());
-        for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id)) {
+        for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(enforcing)) {
             *known = trust::by_id(id);
         }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;

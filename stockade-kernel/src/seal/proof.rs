@@ -14,7 +14,7 @@ use crate::{
     anchor::{self, Found, Root},
     btf::KernelTypes,
     description,
-    duty::Duty,
+    duty::{Duty, Sealing},
     foreign, host, instructions, links,
     ready::Ready,
     sealed::Sealed,
@@ -64,10 +64,11 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     }
     problems.extend(not_held(sealed));
     problems.extend(linked(&sealed.seal));
-    match foreign::strangers_beside(&sealed.seal) {
+    match Sealing::look().and_then(|sealing| foreign::strangers_beside(&sealed.seal, &sealing)) {
         Ok(strangers) => problems.extend(strangers.into_iter().map(|id| {
             format!(
-                "program {id} of another's is loaded, and could answer in the place of the seal's: `bpftool prog show id {id}` tells what it is"
+                "program {id} of another's is loaded, and could answer in the place of the seal's, or a guard refuses to let it be looked at and no link tells what it is: \
+                 `bpftool prog show id {id}`"
             )
         })),
         Err(error) => problems.push(format!("whether other programs could answer in the place of the seal's cannot be told: {error}")),
