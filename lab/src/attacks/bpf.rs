@@ -119,6 +119,15 @@ pub(crate) fn load_for(kind: Kind, function: &str, returned: u32) -> Result<io::
     Ok(load(kind, &returns(returned), &Extra { function: id, ..Extra::default() }))
 }
 
+/// Loads a program for a function of the kernel that has the hook return a number of its own.
+pub(crate) fn load_answering(function: &str, answer: u32) -> Result<io::Result<OwnedFd>> {
+    const SET_RETVAL: u64 = 187;
+    let Some(id) = btf::function(function)? else { return Ok(Err(io::ErrorKind::NotFound.into())) };
+    // r1 = answer; call; r0 = 1; exit.
+    let program = [u64::from(answer) << 32 | 1 << 8 | 0xb7, SET_RETVAL << 32 | 0x85, 1 << 32 | 0xb7, 0x95];
+    Ok(load(LSM_CGROUP, &program, &Extra { function: id, ..Extra::default() }))
+}
+
 /// Attaches a tracing, LSM or extension program by a link.
 pub(crate) fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     opens(RAW_TRACEPOINT_OPEN, &[0, low(program)])

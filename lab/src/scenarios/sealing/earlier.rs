@@ -26,7 +26,7 @@ use crate::{
     attacks::bpf::{self, What},
     guest::Guest,
     program::stockade,
-    scenario::{Boot, Depends, Scenario},
+    scenario::{Boot, Depends, Scenario, Skip},
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -41,6 +41,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         boot: Boot::Sealed,
         depends: Depends::Series,
         run: in_front,
+    },
+    Scenario {
+        name: "seal: an answer in the kernel's place is not taken for a new descriptor",
+        boot: Boot::Sealed,
+        depends: Depends::Series,
+        run: answered,
     },
     Scenario {
         name: "seal: whoever has been at a setting since before is waited for",
@@ -87,15 +93,24 @@ const IN_FRONT_CGROUP: &str = "/sys/fs/cgroup/in-front";
 /// Maps that everybody may open.
 const SHOWN: &[&str] = &["COUNTS", "EVENTS", "st_newest"];
 
+/// Enters a cgroup, about whose processes a program is asked that it holds.
+fn enter_cgroup() -> Result<OwnedFd> {
+    fs::create_dir_all(IN_FRONT_CGROUP)?;
+    fs::write(format!("{IN_FRONT_CGROUP}/cgroup.procs"), "0")?;
+    Ok(File::open(IN_FRONT_CGROUP)?.into())
+}
+
+fn leave_cgroup() -> Result<()> {
+    fs::write("/sys/fs/cgroup/cgroup.procs", "0")?;
+    Ok(fs::remove_dir(IN_FRONT_CGROUP)?)
+}
+
 impl InFront {
     /// Loads it and attaches it, where that is not refused.
     fn load(self) -> Result<Option<[OwnedFd; 2]>> {
         let Ok(program) = bpf::load_for(self.kind, self.function, self.returned)? else { return Ok(None) };
         let link = if self.kind == bpf::LSM_CGROUP {
-            fs::create_dir_all(IN_FRONT_CGROUP)?;
-            // Such a program is asked about what processes of the cgroup do.
-            fs::write(format!("{IN_FRONT_CGROUP}/cgroup.procs"), "0")?;
-            bpf::link(&program, Some(&File::open(IN_FRONT_CGROUP)?.into()), self.kind)
+            bpf::link(&program, Some(&enter_cgroup()?), self.kind)
         } else {
             bpf::attach(&program)
         };
@@ -151,8 +166,28 @@ fn in_front(_: &Guest) -> Result<()> {
         answer?.exits(2)?.says("to keep it: --trust")?;
         enforced_unsealed()?;
     }
-    fs::write("/sys/fs/cgroup/cgroup.procs", "0")?;
-    fs::remove_dir(IN_FRONT_CGROUP)?;
+    leave_cgroup()?;
+    as_before()
+}
+
+/// A program on the way of each load has bpf(2) return the number of a descriptor that the command has already.
+fn answered(_: &Guest) -> Result<()> {
+    lift_all()?;
+    stockade(&["enforce", "integrity"])?.exits(0)?;
+    // Those with alloc until 6.9.
+    let mut program = Err(io::ErrorKind::NotFound.into());
+    for hook in ["bpf_prog_load", "bpf_map_create", "bpf_prog_alloc_security", "bpf_map_alloc_security"] {
+        if program.is_err() {
+            program = bpf::load_answering(&format!("bpf_lsm_{hook}"), 2)?;
+        }
+    }
+    let program = program.map_err(|_| Skip("this kernel lets no program of a cgroup answer there".into()))?;
+    let link = bpf::link(&program, Some(&enter_cgroup()?), bpf::LSM_CGROUP)?;
+    stockade(&["seal"])?.exits(2)?.says("answered with a descriptor that is not new")?;
+    drop((link, program));
+    leave_cgroup()?;
+    enforced_unsealed()?;
+    would_seal(&[])?;
     as_before()
 }
 

@@ -228,6 +228,10 @@ fn hidden(_: &Guest) -> Result<()> {
     let later = Foreign::load(Kind::LsmElsewhere, 43)?;
     if host::is_at_least(6, 12) {
         let _link = Foreign::load(Kind::Guard, later.id)?.attach()?;
+        // What hides and is attached by nothing could have been loaded past the seal's guard, which would not let it be looked at either.
+        let answer = stockade(&["status"])?.exits(1)?;
+        answer.says(&format!("program {} of another's is loaded", later.id))?;
+        let _attached = later.attach()?;
         verified(1).with_context(|| format!("before: {sealed:#}"))?;
     }
     ensure!(!mem_opens(), "/dev/mem opens");
