@@ -3,7 +3,7 @@ What each program of ours is for, what it is attached to, and what it is called 
 */
 use std::collections::HashMap;
 
-use stockade_common::{GuardOffsets, kinds};
+use stockade_common::{GuardOffsets, Seal, kinds};
 
 use crate::{Error, btf, sys};
 
@@ -234,6 +234,16 @@ impl Sealing {
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
+    }
+
+    /// A seal that uses every hook that one can use: whatever cannot answer in the place of its programs is in no seal's way.
+    pub fn on_every_hook(&self, is_bounded: bool) -> Seal {
+        let flags = if is_bounded { Seal::BOUNDED } else { 0 };
+        let mut seal = Seal { flags, dialogue_hook: self.target(Duty::GuardCalls).hook(), ..Seal::NONE };
+        for (hook, duty) in seal.hooks.iter_mut().zip(Duty::SEALED) {
+            *hook = self.target(duty).hook();
+        }
+        seal
     }
 
     /// Where the program for a duty is attached.

@@ -6,7 +6,7 @@ taken from the link that attaches it.
 */
 use std::path::Path;
 
-use stockade_common::{Seal, kinds};
+use stockade_common::kinds;
 use stockade_policy::{
     fragment::LoadedProgram,
     trusted::{ProgramHook, ProgramKind, ProgramTag},
@@ -16,7 +16,7 @@ use crate::{
     Error,
     anchor::{self, Found},
     btf::{self, KernelTypes},
-    duty::{Duty, Sealing},
+    duty::Sealing,
     foreign::{Foreign, Others, held_by},
     host, instructions,
     links::refused_by,
@@ -53,13 +53,7 @@ pub fn look() -> Result<KeptOut, Error> {
         });
     }
     let sealing = Sealing::look()?;
-    let mut seal = Seal { dialogue_hook: sealing.target(Duty::GuardCalls).hook(), ..Seal::NONE };
-    for (hook, duty) in seal.hooks.iter_mut().zip(Duty::SEALED) {
-        *hook = sealing.target(duty).hook();
-    }
-    if instructions::is_bounded(&KernelTypes::of_running_kernel()?)? {
-        seal.flags |= Seal::BOUNDED;
-    }
+    let seal = sealing.on_every_hook(instructions::is_bounded(&KernelTypes::of_running_kernel()?)?);
     let others = Others::look()?;
     let links = &others.links;
     let mut found = KeptOut::default();

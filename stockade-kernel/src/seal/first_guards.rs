@@ -115,11 +115,9 @@ pub(super) fn none_before(
         _ => false,
     };
     let enforcing = Ours::enforcing(sealing)?;
-    let seen = |program: &&Foreign| {
-        bypasses(program.number, program.attach_type, Some(program.hook))
-            && !trust.has(program)
-            && !program.known().is_some_and(|known| enforcing.contains(&known))
-    };
+    let is_enforcing = |program: &&Foreign| program.known().is_some_and(|known| enforcing.contains(&known));
+    let strangers = || others.seen.iter().filter(|program| !trust.has(program) && !is_enforcing(program));
+    let seen = |program: &&Foreign| bypasses(program.number, program.attach_type, Some(program.hook));
     let hidden = |id: &&u32| {
         let nature = others.links.nature(**id);
         let is_known = |nature: Nature| {
@@ -127,18 +125,18 @@ pub(super) fn none_before(
         };
         !nature.is_some_and(is_known) && !trust.is_named(**id)
     };
-    let programs: Vec<u32> = others
-        .seen
-        .iter()
-        .filter(seen)
-        .map(|program| program.id)
-        .chain(others.hidden.iter().filter(hidden).copied())
-        .chain(others.denied.iter().copied())
-        .collect();
+    let unknown = others.hidden.iter().filter(hidden).chain(&others.denied).copied();
+    let mut programs: Vec<u32> = strangers().filter(seen).map(|program| program.id).chain(unknown).collect();
     if !programs.is_empty() {
+        // Those that would be named next, too: whoever has to end one wants to hear of all.
+        let seal = sealing.on_every_hook(is_bounded);
+        let next = strangers().filter(|program| {
+            !seen(program) && program.number != kinds::CGROUP_SYSCTL && program.reaches(&seal)
+        });
+        programs.extend(next.map(|program| program.id));
+        programs.sort_unstable();
         return Err(Error::Foreign { programs, words: String::new() });
     }
-    let is_enforcing = |program: &&Foreign| program.known().is_some_and(|known| enforcing.contains(&known));
     Ok(others.seen.iter().filter(is_enforcing).map(|program| program.id).collect())
 }
 

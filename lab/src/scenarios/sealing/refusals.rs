@@ -191,7 +191,8 @@ fn reaching() -> Vec<Kind> {
 /// What has to be said of it.
 fn account(kind: Kind, program: &Foreign) -> [String; 5] {
     [
-        format!("{} {} ({})", program.id, kind.name(), kind.words()),
+        // A tracing program that nothing attaches is told with why it is in the way.
+        format!("{} {} ({}", program.id, kind.name(), kind.words()),
         "loaded by user 0".into(),
         format!("({})", std::process::id()),
         format!("--trust {} or", program.tag),
@@ -241,7 +242,11 @@ fn attached(_: &Guest) -> Result<()> {
     let root = fs::File::open("/sys/fs/cgroup")?;
     let alone = Foreign::load(Kind::LsmCgroupOfMaps, 3)?;
     alone.attach_alone_to(&root)?;
-    refused(&["LSM_CGROUP program for bpf_map", "without BPF_F_ALLOW_MULTI"])?;
+    // It could answer before a guard, and where that is trusted the guard cannot be attached beside it.
+    refused(&[&format!("{} lab_of_maps (LSM)", alone.id)])?;
+    let trusted = stockade(&["seal", "--trust", &alone.tag])?.exits(2)?;
+    says_all(trusted, &["LSM_CGROUP program for bpf_map", "without BPF_F_ALLOW_MULTI"])?;
+    enforced_unsealed()?;
     alone.detach_from(&root)?;
     drop(alone);
     would_seal(&[])?;
