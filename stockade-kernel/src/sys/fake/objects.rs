@@ -88,6 +88,7 @@ pub(crate) struct Kernel {
     root: PathBuf,
     pub objects: BTreeMap<u32, Object>,
     newest: u32,
+    newest_file: u32,
     /// By kind of attachment and program, in the order of attachment.
     pub root_cgroup: Vec<(u32, u32)>,
     /// Objects that pins name; none where files have changed since.
@@ -114,6 +115,7 @@ impl Kernel {
             root,
             objects: BTreeMap::new(),
             newest: 0,
+            newest_file: 1 << 31,
             root_cgroup: Vec::new(),
             pins: None,
             lockdown_hook,
@@ -141,6 +143,7 @@ impl Kernel {
         let ids = |kernel: &Self| kernel.cgroup_ids();
         let mut copy = Self {
             newest: self.newest,
+            newest_file: self.newest_file,
             root_cgroup: self.root_cgroup.clone(),
             hidden_by_others: self.hidden_by_others.clone(),
             denied_by_others: self.denied_by_others.clone(),
@@ -173,8 +176,12 @@ impl Kernel {
     /// Makes an object, and the first descriptor of it.
     pub fn make(&mut self, what: What) -> i32 {
         let (end, other) = End::new();
-        self.newest += 1;
-        self.objects.insert(self.newest, Object { what, ends: vec![end] });
+        // What is open as a file has no id that anybody is told.
+        let is_file =
+            matches!(what, What::Types | What::Iterator { .. } | What::Process(_) | What::RootCgroup);
+        let newest = if is_file { &mut self.newest_file } else { &mut self.newest };
+        *newest += 1;
+        self.objects.insert(*newest, Object { what, ends: vec![end] });
         self.changes += 1;
         other.into_raw_fd()
     }
