@@ -2,7 +2,10 @@
 Programs of a few instructions, written down by hand: what a seal needs before it has a map, what it tries, and the floor of the
 benchmark.
 */
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use aya_obj::generated::{__BindgenBitfieldUnit, bpf_insn};
 
@@ -52,12 +55,18 @@ fn load_named_floor(instructions: &[bpf_insn], target: sys::Target, log: &mut [u
 /// Whether the verifier bounds what a program on a hook of the security modules returns: 6.12 and later. Found out by loading one
 /// that returns what no hook may.
 pub(crate) fn is_bounded(types: &KernelTypes) -> Result<bool, Error> {
-    let Some(hook) = types.hook else { return Ok(false) };
+    try_bounds(types).map(|(is_bounded, _)| is_bounded)
+}
+
+/// The same, with the id of the program that was loaded for it: another process can keep it from being unloaded.
+pub(crate) fn try_bounds(types: &KernelTypes) -> Result<(bool, Option<u32>), Error> {
+    let Some(hook) = types.hook else { return Ok((false, None)) };
     let harmless = load_constant(sys::Target::lsm(hook), 0);
-    harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
+    let harmless = harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
+    let id = crate::foreign::id(harmless.as_fd());
     // A program of another's on the hook `bpf` could refuse the call. The verifier says why it does.
     let mut log = vec![0; 4096];
     let refused = load_named_floor(&[instruction(SET, (0, 0), 0, 1), EXIT], sys::Target::lsm(hook), &mut log)
         .is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
-    Ok(refused && String::from_utf8_lossy(&log).contains("should have been in"))
+    Ok((refused && String::from_utf8_lossy(&log).contains("should have been in"), id))
 }

@@ -77,7 +77,7 @@ impl Made {
         let mut first = vec![FirstGuard::of_programs(sealing).map_err(first_guards::explained)?];
         first.push(FirstGuard::of_command(sealing, task_tgid).map_err(first_guards::explained)?);
         // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
-        let is_bounded = insist(|| instructions::is_bounded(&machine.types))?;
+        let (is_bounded, tried) = insist(|| instructions::try_bounds(&machine.types))?;
         let mut enforcing = Vec::new();
         let mut attach_guard = || {
             first.push(FirstGuard::of_maps(sealing).map_err(first_guards::explained)?);
@@ -109,10 +109,9 @@ impl Made {
         let map_programs = users_of_maps(&programs, &beside)?;
         let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
-        // A process that opened the first guards before they were attached can keep them loaded, and what enforces now stays until the commit. Neither is a program of
-        // others, and the guard on programs lets nobody see what it is.
+        // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is a program of others, and the guard on programs lets nobody see what it is.
         let free = seal.trusted.iter_mut().skip(set.trust.known.len());
-        for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(enforcing)) {
+        for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(tried).chain(enforcing)) {
             *known = trust::by_id(id);
         }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
