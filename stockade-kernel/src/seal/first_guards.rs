@@ -88,8 +88,11 @@ impl FirstGuard {
     }
 }
 
-/// Ids of the programs with which Stockade enforces without a seal. Fails where a program is loaded that could bypass these guards, or one that cannot be looked at and could be such a program. To be called when all of
-/// them are attached.
+/// Looks whether a program is loaded that could bypass these guards, once all of them are attached. Returns the ids of the programs with which Stockade
+/// enforces without a seal.
+///
+/// # Errors
+/// [`Error::Foreign`] for each such program, and for each that cannot be looked at where no link tells that it is none.
 pub(super) fn none_before(
     guards: &[FirstGuard],
     sealing: &Sealing,
