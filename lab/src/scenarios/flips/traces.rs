@@ -198,7 +198,7 @@ fn settled(before: &Moment) -> Result<()> {
     loop {
         bury_orphans();
         let same = demand_the_same(before, &now()?);
-        if same.is_ok() || begin.elapsed() > Duration::from_secs(2) {
+        if same.is_ok() || begin.elapsed() > Duration::from_secs(10) {
             return same;
         }
         sleep(Duration::from_millis(50));
