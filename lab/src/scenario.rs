@@ -15,8 +15,8 @@ use crate::guest::Guest;
 pub enum Depends {
     /// On our user side alone. One kernel is enough.
     UserSide,
-    /// On nothing that decides whether a change may land: another scenario shows the same way of the product, or the outcome without it shows neither that an attack
-    /// works nor that it fails. Played by `cargo xtask test --all` and by name.
+    /// On nothing that another scenario of the tests does not show as well. Only `cargo xtask test --all` plays it, on every kernel, and
+    /// `cargo xtask lab --only`, on the newest.
     FullTest,
     /// On the kernel's series, but what could differ has not between the supported ones, or is shown by another scenario; or it shows a limit of the
     /// product and not a promise, or needs a boot of its own for each answer. The tests play it on the newest series alone.

@@ -202,7 +202,7 @@ pub fn seal<T>(
         if let Some(problem) = proof::linked(&made.seal) {
             return Err(Error::Request(format!("not sealed: {problem}")));
         }
-        // Nobody can take the guard on programs off for a moment any more, to load one.
+        // From here on root cannot detach the guard on programs, load a program and attach the guard again, so that this list is final.
         let programs = foreign::strangers_beside(&made.seal, &sealing)?;
         if !programs.is_empty() {
             return Err(Error::Foreign { programs, words: String::new() });

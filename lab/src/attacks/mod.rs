@@ -254,8 +254,8 @@ pub fn all() -> Vec<Attack> {
     by_theme().flat_map(|(_, attacks)| attacks.to_vec()).collect()
 }
 
-/// Each theme, and on what a seal's answer to it depends. Pins and mounts do not hold a seal, and a setting is held as often as the kernel asks, however it is spelled: there
-/// one kernel shows it for all. What the verifier, the hooks and the order of attachments decide differs between series.
+/// The attacks by theme, each with the part of a kernel that its outcome depends on. A seal needs no pin and no mount, and the sysctl program sees a write
+/// however it is spelled: the newest series shows these for all. The verifier, the hooks and the order of attachments differ between series.
 fn by_theme() -> impl Iterator<Item = (Depends, &'static [Attack])> {
     [
         (Depends::NewestSeries, pins::ATTACKS),
@@ -294,7 +294,7 @@ pub fn scenarios() -> &'static [Scenario] {
         };
         // That root can end what pins hold is said in SECURITY.md; that a seal holds is a promise.
         let on_pins = by_theme().flat_map(|(_, attacks)| attacks).map(|attack| {
-            // What fails without a seal, too, does not show that the attack is one.
+            // An attack that fails against pins as well proves nothing about the seal.
             let depends =
                 if attack.pins_only == Pins::Holds { Depends::FullTest } else { Depends::NewestSeries };
             scenario(PINS_ONLY, false, depends, play::pins_only as fn(&_) -> _, attack)

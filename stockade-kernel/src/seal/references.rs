@@ -24,7 +24,7 @@ pub(super) trait Witness {
     fn forget(&self, known: &Known) -> Result<(), Error>;
     /// What was counted of it since.
     fn counted(&self, known: &Known) -> Result<Counted, Error>;
-    /// Whether this process makes the seal, and gets programs of it that nobody else gets.
+    /// Whether this process makes the seal, so that the first guard on programs exempts it.
     fn is_making(&self) -> bool;
 }
 
@@ -123,9 +123,9 @@ pub(super) fn none_but(
             } else {
                 is_refusal(&sys::program_by_id(known.id))
             };
-            // What is let through is a descriptor, and whoever it is can have one.
-            let is_ours_alone = witness.is_making() && !is_map(&known);
-            let counted = if refused || is_ours_alone { witness.counted(&known)? } else { Counted::More };
+            // A guard that does not refuse this process refuses nobody. While the seal is made, the first guard on programs exempts this process alone.
+            let is_exempt = witness.is_making() && !is_map(&known);
+            let counted = if refused || is_exempt { witness.counted(&known)? } else { Counted::More };
             if counted == Counted::Known || counted == Counted::NotSince && is_gone(&known)? {
                 break;
             }

@@ -21,8 +21,8 @@ pub(super) mod traces;
 /// Where a guest keeps what was found before the next change.
 const BEFORE: &str = "/run/assessed";
 
-/// The boots that every run of the tests plays: what the others are compared with, and those that differ in what a kernel tells of itself. The rest differ in
-/// one word of the command line, which stockade-assess reads by the same code.
+/// Boots that every run of the tests plays: the bases of the comparisons, and one boot for each source that stockade-assess reads. The other boots
+/// differ in another word of the kernel command line, which the same code reads.
 const IN_TESTS: &[Boot] = &[
     Boot::Assessed,
     Boot::AssessedNoKaslr,

@@ -192,7 +192,7 @@ fn bury_orphans() {
     while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Demands that the system is as it was within two seconds: what children leave to the kernel to do takes an instant.
+/// Demands that the system is as it was within ten seconds. A child that is killed in a system call ends only when the call returns.
 fn settled(before: &Moment) -> Result<()> {
     let begin = Instant::now();
     loop {

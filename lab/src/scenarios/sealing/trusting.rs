@@ -119,7 +119,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
 
     // Two versions of an agent, one after the other, as under two kernels.
     let root = File::open("/sys/fs/cgroup")?;
-    // The first is attached to nothing: how it can be is known all the same.
+    // Not attached: the kernel tells the expected attach type all the same.
     let agent = Foreign::load(Kind::LsmCgroup, 31)?;
     let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
     let program = &report["programs"][0];
@@ -169,7 +169,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     there[0].attach_to(&File::open("/sys/fs/cgroup")?).context("attach to the root cgroup")?;
     refused(Kind::LsmCgroup, 33)?;
     refused(Kind::CgroupSysctl, 31)?;
-    // The same instructions and the same hook, to be attached by a link, where 1 allows a request before 6.12.
+    // The trusted instructions as BPF_LSM_MAC instead of BPF_LSM_CGROUP: before 6.12 their return value 1 would allow the request.
     ensure!(
         Foreign::try_load(Kind::LsmCgroupForLink, 31)?.is_err(),
         "a trusted program is loaded for a link"
@@ -228,7 +228,7 @@ fn hidden(_: &Guest) -> Result<()> {
     let later = Foreign::load(Kind::LsmElsewhere, 43)?;
     if host::is_at_least(6, 12) {
         let _link = Foreign::load(Kind::Guard, later.id)?.attach()?;
-        // What hides and is attached by nothing could have been loaded past the seal's guard, which would not let it be looked at either.
+        // status cannot rule out that a hidden program without a link bypassed the seal's guard on programs.
         let answer = stockade(&["status"])?.exits(1)?;
         answer.says(&format!("program {} of another's is loaded", later.id))?;
         let _attached = later.attach()?;

@@ -176,7 +176,7 @@ impl Kernel {
     /// Makes an object, and the first descriptor of it.
     pub fn make(&mut self, what: What) -> i32 {
         let (end, other) = End::new();
-        // What is open as a file has no id that anybody is told.
+        // BTF objects, iterators, pidfds and the root cgroup have no id in the tables of programs, maps and links.
         let is_file =
             matches!(what, What::Types | What::Iterator { .. } | What::Process(_) | What::RootCgroup);
         let newest = if is_file { &mut self.newest_file } else { &mut self.newest };
