@@ -1,15 +1,13 @@
 /*!
-BPF iterators: `seal` reads what they write, as text, one line for each object, and a line `end`.
+The BPF iterator over tasks: `seal` reads what it writes, as text, one line for each task, and a line `end`.
 
 ```text
 list_tasks       process, thread, number of functions on its kernel stack, their names; none for a task that is running on another processor;
                  not those that have ended
-list_programs    id, type, attach type, BTF id of the hook, tag as a number
 ```
 
-The kernel walks its own tables here. A program on the hook `bpf` can change what bpf(2) answers about another program, and not what an
-iterator sees; one that cuts a read short leaves out the last line. Where somebody puts an iterator of his own into the link, ours does
-not write down that it came to the end. For any other process they list nothing: there is one place for the functions of a task.
+Another process can put its own program into the iterator's link. Ours stores in a map of the seal that it came to the end. It lists nothing for another
+process, since there is one array for the functions of a task.
 */
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
@@ -40,9 +38,6 @@ static TASK_LINE: [u8; 11] = *b"\n%u %u %ld\0";
 
 #[unsafe(no_mangle)]
 static FRAME: [u8; 5] = *b" %pB\0";
-
-#[unsafe(no_mangle)]
-static PROGRAM_LINE: [u8; 18] = *b"\n%u %u %u %u %llu\0";
 
 #[unsafe(no_mangle)]
 static END: [u8; 5] = *b"\nend\n";
@@ -80,33 +75,6 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
             print(file, &raw const FRAME, &*addr_of!((*frames)[at]).cast::<[u64; 1]>());
             at += 1;
         }
-    }
-    0
-}
-
-/// `bpf_iter_bpf_prog(meta, prog)`: one loaded program, or null behind the last.
-#[fentry(function = "bpf_iter_bpf_prog")]
-pub fn list_programs(ctx: FEntryContext) -> i32 {
-    let (meta, program): (*const *mut seq_file, *const u8) = (ctx.arg(0), ctx.arg(1));
-    if !is_for_us() {
-        return 0;
-    }
-    if program.is_null() {
-        end(meta);
-        return 0;
-    }
-    // SAFETY: loads through BTF pointers read zero instead of faulting; the file is the first field. The tag need not be aligned to eight bytes.
-    unsafe {
-        let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
-        let tag: *const u32 = field(program, &GUARD_OFFSETS.tag);
-        let line = [
-            *field::<u32>(more, &GUARD_OFFSETS.id) as u64,
-            *field::<u32>(program, &GUARD_OFFSETS.kind) as u64,
-            *field::<u32>(program, &GUARD_OFFSETS.attach_type) as u64,
-            *field::<u32>(more, &GUARD_OFFSETS.hook) as u64,
-            *tag as u64 | (*tag.add(1) as u64) << 32,
-        ];
-        print(*meta, &raw const PROGRAM_LINE, &line);
     }
     0
 }

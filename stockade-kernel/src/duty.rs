@@ -53,8 +53,6 @@ pub(crate) enum Duty {
     GuardCalls,
     /// Lists where every task of the machine is, while a seal is made.
     ListTasks,
-    /// Lists every loaded program, while a seal is made.
-    ListPrograms,
 }
 
 impl Duty {
@@ -92,9 +90,6 @@ impl Duty {
         Self::GuardCalls,
     ];
 
-    /// BPF iterators, loaded while a seal is made.
-    pub const LISTS: [Self; 2] = [Self::ListTasks, Self::ListPrograms];
-
     /// The program's name in the object.
     pub fn program(self) -> &'static str {
         match self {
@@ -118,7 +113,6 @@ impl Duty {
             Self::GuardFiles => "guard_files",
             Self::GuardCalls => "guard_calls",
             Self::ListTasks => "list_tasks",
-            Self::ListPrograms => "list_programs",
         }
     }
 
@@ -166,7 +160,6 @@ impl Duty {
             Self::GuardFiles => (btf::FUNC, "bpf_lsm_file_open"),
             Self::GuardCalls => (btf::FUNC, "bpf_lsm_bpf"),
             Self::ListTasks => (btf::FUNC, "bpf_iter_task"),
-            Self::ListPrograms => (btf::FUNC, "bpf_iter_bpf_prog"),
             Self::Settings => return None,
         })
     }
@@ -176,7 +169,7 @@ impl Duty {
         let name = match self {
             Self::Decide => return *PROGRAM_NAMES[0],
             Self::DecideWhole => return *PROGRAM_NAMES[1],
-            held if Self::SEALED.contains(&held) || Self::LISTS.contains(&held) => {
+            held if Self::SEALED.contains(&held) || held == Self::ListTasks => {
                 format!("st_{}", held.program())
             }
             linked => format!("st{}", linked.pin()["link".len()..].replace('-', "_")),
@@ -219,7 +212,7 @@ impl Sealing {
     /// # Errors
     /// [`Error::TooOld`] where the kernel lacks one.
     pub fn look() -> Result<Self, Error> {
-        let duties = || Duty::SEALED.into_iter().chain(Duty::LISTS);
+        let duties = || Duty::SEALED.into_iter().chain([Duty::ListTasks]);
         let hooks: Vec<_> = duties().filter_map(Duty::hook).collect();
         let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
         let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
@@ -229,18 +222,25 @@ impl Sealing {
         let target = |duty: Duty| {
             let Some((_, name)) = duty.hook() else { return Ok((duty, sys::Target::cgroup_sysctl())) };
             let id = found.next().flatten().ok_or(Error::TooOld(name))?;
-            let lists = Duty::LISTS.contains(&duty);
-            Ok((duty, if lists { sys::Target::iterator(id) } else { sys::Target::lsm_of_cgroup(id) }))
+            Ok((
+                duty,
+                if duty == Duty::ListTasks {
+                    sys::Target::iterator(id)
+                } else {
+                    sys::Target::lsm_of_cgroup(id)
+                },
+            ))
         };
         let targets = duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
     }
 
-    /// A seal that uses every hook that one can use: whatever cannot answer in the place of its programs is in no seal's way.
-    pub fn on_every_hook(&self, is_bounded: bool) -> Seal {
+    /// The hooks and flags of a seal that has the programs for these duties.
+    pub fn seal_on(&self, duties: &[Duty], is_bounded: bool) -> Seal {
         let flags = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = Seal { flags, dialogue_hook: self.target(Duty::GuardCalls).hook(), ..Seal::NONE };
-        for (hook, duty) in seal.hooks.iter_mut().zip(Duty::SEALED) {
+        for (hook, duty) in seal.hooks.iter_mut().zip(Duty::SEALED).filter(|(_, duty)| duties.contains(duty))
+        {
             *hook = self.target(duty).hook();
         }
         seal

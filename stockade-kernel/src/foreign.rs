@@ -97,7 +97,9 @@ impl Foreign {
     }
 }
 
-/// The loaded programs of others, as far as they can reach ours or are hidden: by bpf(2).
+/// The loaded programs of others that could bypass ours, or that cannot be looked at, as bpf(2) tells.
+///
+/// A BPF program on the hook `bpf` or `bpf_prog` can make a call of bpf(2) fail. It cannot change what a successful call returns.
 #[derive(Debug, Default)]
 pub(crate) struct Others {
     /// Those of a kind that could reach ours: whether a tracing program modifies what a function returns the kernel does not tell.
@@ -106,22 +108,21 @@ pub(crate) struct Others {
     pub hidden: Vec<u32>,
     /// Ids that the kernel lists, and then says that there is no such program: a program of another's answers in its place.
     pub denied: Vec<u32>,
-    /// Ids of all, in rising order.
-    pub listed: Vec<u32>,
+    /// Ids of all loaded programs, in ascending order.
+    listed: Vec<u32>,
+    /// The links, which tell attach type and hook of a program that cannot be opened.
     pub links: Links,
 }
 
 impl Others {
-    /// Looks at all of them but these, of which our own guard gives no descriptor.
-    ///
-    /// A program of another's on the hook `bpf` or `bpf_prog` can have bpf(2) fail, and nothing more: then a program is hidden or denied, or the list ends early.
+    /// Looks at every loaded program but these.
     fn look_beside(ours: &[u32]) -> Result<Self, Error> {
         let mut others = Self { links: Links::look(), listed: loaded()?, ..Self::default() };
         for id in others.listed.iter().copied().filter(|id| !ours.contains(id)) {
             let (program, info) = match held::program(id) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    // It has ended only if there is another one in its place. Behind the last one nothing tells.
+                    // It was unloaded if the next id is another one. At the end of the list ENOENT proves nothing.
                     if next(id - 1)?.is_none_or(|other| other <= id) {
                         others.denied.push(id);
                     }
@@ -148,8 +149,8 @@ impl Others {
         Ok(others)
     }
 
-    /// Looks until nothing was loaded and nothing let go of meanwhile. Only then whatever made a call fail was there when it was looked at itself, and its own look it can
-    /// have fail as well, but not tell otherwise.
+    /// Repeats the look until no program was loaded or unloaded during it. A program that made a call about another one fail is then still loaded when it is
+    /// looked at itself, and is seen, hidden or denied.
     pub fn look_quietly(ours: &[u32]) -> Result<Self, Error> {
         let failed = |e| Error::bpf("loading a program that does nothing", e);
         let mark = || instructions::load_constant(sys::Target::socket_filter(), 0).map_err(failed);
@@ -160,7 +161,7 @@ impl Others {
             let others = Self::look_beside(&[ours, &[first]].concat())?;
             let listed = loaded()?;
             let last = id(mark()?.as_fd());
-            // Ids are given out in order.
+            // The kernel allocates ids in ascending order.
             if last == first.checked_add(1) && listed == others.listed && listed.contains(&first) {
                 return Ok(others);
             }
@@ -174,9 +175,22 @@ impl Others {
         }
     }
 
-    /// Looks at all of them.
+    /// Looks at every loaded program.
     pub fn look() -> Result<Self, Error> {
         Self::look_beside(&[])
+    }
+
+    /// Returns the ids of those that could bypass the programs of a seal: seen and not known, or not to be looked at where no link proves them harmless.
+    pub fn strangers(
+        &self,
+        seal: &Seal,
+        is_known: &dyn Fn(&Foreign) -> bool,
+        is_known_id: &dyn Fn(u32) -> bool,
+    ) -> Vec<u32> {
+        let seen = self.seen.iter().filter(|program| program.reaches(seal) && !is_known(program));
+        let unknown = self.hidden.iter().chain(&self.denied).copied();
+        let unknown = unknown.filter(|id| !self.links.prove_harmless(*id, seal));
+        seen.map(|program| program.id).chain(unknown).filter(|id| !is_known_id(*id)).collect()
     }
 
     /// The program that an administrator means, by id or by tag.
@@ -208,34 +222,6 @@ impl Others {
     }
 }
 
-/// Fails when a program is loaded that could reach ours, apart from those that are trusted and these. `list` is what stockade-ebpf's
-/// `lists.rs` writes of all programs: what bpf(2) says of them, a program of another's on its hook can change. The guard on programs has to
-/// be attached, so that none comes later.
-pub(crate) fn none_but(list: &str, trust: &Trust, seal: &Seal, ours: &Ours) -> Result<(), Error> {
-    let refused = strangers(list, seal, ours, &|id| trust.is_named(id))?;
-    if refused.is_empty() { Ok(()) } else { Err(Error::Foreign { programs: refused, words: String::new() }) }
-}
-
-/// Programs in the list that could reach a seal's, apart from those that it trusts.
-pub(crate) fn strangers(
-    list: &str,
-    seal: &Seal,
-    ours: &Ours,
-    is_trusted: &dyn Fn(u32) -> bool,
-) -> Result<Vec<u32>, Error> {
-    let loaded = parse(list)?;
-    let missing = seal.programs.iter().find(|&&id| id != 0 && !loaded.iter().any(|program| program.id == id));
-    if let Some(id) = missing {
-        return Err(Error::Object(format!("a list of all BPF programs without {id}, which is loaded")));
-    }
-    let reaches = |program: &&Loaded| {
-        kinds::reaches_us(program.kind, program.attach_type, links::on(seal, program.known.hook), seal.flags)
-            && !seal.trusted.contains(&program.known)
-    };
-    let strangers = loaded.iter().filter(reaches).filter(|program| !ours.has(program));
-    Ok(strangers.map(|program| program.id).filter(|id| !is_trusted(*id)).collect())
-}
-
 /// The lowest id of a loaded program above this one.
 fn next(after: u32) -> Result<Option<u32>, Error> {
     sys::next_program(after).map_err(|e| Error::io("list the loaded BPF programs", e))
@@ -250,90 +236,43 @@ fn loaded() -> Result<Vec<u32>, Error> {
     Ok(ids)
 }
 
-/// Ids of loaded programs that could answer in the place of those of a seal, and are not trusted: by bpf(2), since any process can write to the maps
-/// of an iterator that is not part of the seal. Waits for programs to go that were released a moment ago. The seal's guard on programs has to be attached: what it gives
-/// no descriptor of, whoever it is, is one of these or trusted.
+/// Returns the ids of loaded programs that could bypass those of a seal and that it does not trust. The seal's guard on programs has to be attached: it refuses a
+/// descriptor of each such program, which is then hidden. Waits for programs to be unloaded that were released a moment ago.
 pub(crate) fn strangers_beside(seal: &Seal, sealing: &Sealing) -> Result<Vec<u32>, Error> {
     let ours: Vec<u32> = seal.programs.into_iter().chain(seal.staying).filter(|id| *id != 0).collect();
-    let enforcing = Ours::enforcing(sealing)?;
+    let enforcing = enforcing(sealing)?;
     let is_known = |program: &Foreign| {
         program.known().is_some_and(|known| enforcing.contains(&known) || seal.trusted.contains(&known))
     };
     let mut patience = Patience::new();
     loop {
         let others = Others::look_quietly(&ours)?;
-        let seen = others.seen.iter().filter(|program| program.reaches(seal) && !is_known(program));
-        let unknown = others.hidden.iter().chain(&others.denied).copied();
-        let unknown = unknown.filter(|id| !others.links.prove_harmless(*id, seal));
-        let strangers: Vec<u32> =
-            seen.map(|program| program.id).chain(unknown).filter(|id| !trust::is_by_id(seal, *id)).collect();
+        let strangers = others.strangers(seal, &is_known, &|id| trust::is_by_id(seal, id));
         if strangers.is_empty() || !patience.wait() {
             return Ok(strangers);
         }
     }
 }
 
-/// Programs that are no others'.
-pub(crate) struct Ours {
-    /// Ids of those of the seal, and of those that stay beside it.
-    pub ids: Vec<u32>,
-    /// The programs with which Stockade enforces without a seal, by their tags. Any process with CAP_BPF can load them with maps of its own; they can
-    /// then refuse more requests, and cannot allow one that the seal refuses.
-    pub enforcing: Vec<KnownProgram>,
-}
-
-impl Ours {
-    /// Lists the programs that Stockade pins and that are attached to hooks of a seal.
-    pub fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
-        let tags = object::tags().map_err(|e| Error::io("read the built-in kernel program", e))?;
-        let known = tags.iter().filter_map(|(duty, tag)| {
-            let (twin, attach_type) = match duty {
-                Duty::Decide | Duty::DecideWhole => (Duty::Sealed, kinds::ATTACH_LSM),
-                Duty::Label => (Duty::SealedLabel, kinds::ATTACH_LSM),
-                Duty::HandOn => (Duty::SealedHandOn, kinds::ATTACH_LSM),
-                Duty::Traced => (Duty::SealedTraced, kinds::ATTACH_LSM),
-                Duty::TraceMe => (Duty::SealedTraceMe, kinds::ATTACH_LSM),
-                Duty::Settings => (Duty::Settings, kinds::ATTACH_CGROUP_SYSCTL),
-                _ => return None,
-            };
-            let target = sealing.target(twin);
-            let tag = u64::from_ne_bytes(*tag);
-            Some(KnownProgram { tag, kind: kinds::of(target.kind(), attach_type), hook: target.hook() })
-        });
-        Ok(known.collect())
-    }
-
-    fn has(&self, program: &Loaded) -> bool {
-        self.ids.contains(&program.id) || self.enforcing.contains(&program.known)
-    }
-}
-
-/// A loaded program, as the kernel's own table has it.
-#[derive(Debug, PartialEq, Eq)]
-struct Loaded {
-    id: u32,
-    kind: u32,
-    attach_type: u32,
-    known: KnownProgram,
-}
-
-/// Lines of id, type, attach type, hook and tag.
-fn parse(list: &str) -> Result<Vec<Loaded>, Error> {
-    let lines = list.lines().filter(|line| !line.is_empty());
-    let programs = lines.map(|line| {
-        let words: Vec<u64> = line.split(' ').map_while(|word| word.parse().ok()).collect();
-        let small = |at: usize| words.get(at).and_then(|&word| u32::try_from(word).ok());
-        match (small(0), small(1), small(2), small(3), words.get(4)) {
-            (Some(id), Some(kind), Some(attach_type), Some(hook), Some(&tag)) => Ok(Loaded {
-                id,
-                kind,
-                attach_type,
-                known: KnownProgram { tag, kind: kinds::of(kind, attach_type), hook },
-            }),
-            _ => Err(Error::Object(format!("a list of BPF programs with the line {line:?}"))),
-        }
+/// Lists the programs that Stockade pins and that are attached to hooks of a seal. Any process with CAP_BPF can load them with maps of its own; they can then
+/// refuse more requests, and cannot allow one that the seal refuses.
+pub(crate) fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
+    let tags = object::tags().map_err(|e| Error::io("read the built-in kernel program", e))?;
+    let known = tags.iter().filter_map(|(duty, tag)| {
+        let (twin, attach_type) = match duty {
+            Duty::Decide | Duty::DecideWhole => (Duty::Sealed, kinds::ATTACH_LSM),
+            Duty::Label => (Duty::SealedLabel, kinds::ATTACH_LSM),
+            Duty::HandOn => (Duty::SealedHandOn, kinds::ATTACH_LSM),
+            Duty::Traced => (Duty::SealedTraced, kinds::ATTACH_LSM),
+            Duty::TraceMe => (Duty::SealedTraceMe, kinds::ATTACH_LSM),
+            Duty::Settings => (Duty::Settings, kinds::ATTACH_CGROUP_SYSCTL),
+            _ => return None,
+        };
+        let target = sealing.target(twin);
+        let tag = u64::from_ne_bytes(*tag);
+        Some(KnownProgram { tag, kind: kinds::of(target.kind(), attach_type), hook: target.hook() })
     });
-    programs.collect()
+    Ok(known.collect())
 }
 
 /// In words what [`Error::Foreign`] is about. The guard has to be gone again.

@@ -16,7 +16,7 @@ use crate::{
     Error,
     anchor::{self, Found},
     btf::{self, KernelTypes},
-    duty::Sealing,
+    duty::{Duty, Sealing},
     foreign::{Foreign, Others, held_by},
     host, instructions,
     links::refused_by,
@@ -53,7 +53,7 @@ pub fn look() -> Result<KeptOut, Error> {
         });
     }
     let sealing = Sealing::look()?;
-    let seal = sealing.on_every_hook(instructions::is_bounded(&KernelTypes::of_running_kernel()?)?);
+    let seal = sealing.seal_on(&Duty::SEALED, instructions::is_bounded(&KernelTypes::of_running_kernel()?)?);
     let others = Others::look()?;
     let links = &others.links;
     let mut found = KeptOut::default();

@@ -6,9 +6,10 @@ The steps to a seal, and the proof that it holds.
 2 attach the first guards: nobody gets a descriptor of a program or a map that is made from now on; look that no program can bypass them
 3 load every program, write every map and freeze it
 4 attach the guard that knows the maps
-5 attach the guard that keeps foreign programs out, then look for those that are in already
+5 attach the guard that refuses other programs
 6 attach what decides, and prove that it does; wait for whoever was at a setting before it was held
-7 let go of the programs, and wait until there is no reference to any program or map but those that are known; read the maps back
+7 let go of the programs, and wait until there is no reference to any program or map but those that are known; read the maps back; look at
+  the loaded programs once more
 8 attach the guard that keeps all of them there: the commit
 9 let the first guards go; prove that the guards hold, and once more that there are no other references; let go of the pins
 ```
@@ -54,7 +55,7 @@ use crate::{
     description::{self, Description},
     duty::{Duty, Sealing},
     enforce::{Machine, step},
-    foreign::{self, Foreign, Others, Ours},
+    foreign::{self, Foreign, Others},
     host, kept_files,
     pins::{self, Lock, Pinned},
     ready::Ready,
@@ -171,11 +172,6 @@ pub fn seal<T>(
         step("maps-guarded");
         made.attach(&root, Duty::GuardPrograms)?;
         step("guard-attached");
-        let ours = Ours {
-            ids: made.ids().chain(sysctl.iter().map(|program| program.id)).collect(),
-            enforcing: Ours::enforcing(&sealing)?,
-        };
-        foreign::none_but(&made.list(Duty::ListPrograms)?, &trust, &made.seal, &ours)?;
         for &duty in &duties {
             made.attach(&root, duty)?;
             step("sealed-attached");

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     btf::KernelTypes,
     seal::{self, Cause, Conclusion, Knocked, Proof},
-    sys::fake::{self, Fate, Machine},
+    sys::fake::{self, Ended, Fate, Machine},
 };
 
 /// The reasons of the machine, by level.
@@ -34,6 +34,12 @@ fn proven_by(machine: &Arc<Machine>, knock: &dyn Fn(&str) -> Knocked) -> Proof {
 
 pub(super) fn proven(machine: &Arc<Machine>) -> Proof {
     proven_by(machine, &knock)
+}
+
+/// Whether the proof waits for a program to be unloaded. On a kernel it names the program when its patience ends.
+pub(super) fn proof_waits(machine: &Arc<Machine>) -> bool {
+    let prove = || seal::prove(&KernelTypes::of_running_kernel()?, &knock);
+    matches!(machine.run(Fate::Lives, prove), Ended::Waits)
 }
 
 /// A machine on which these policies are in force: the first is sealed, the others are added.

@@ -256,7 +256,6 @@ fn whoever_puts_an_iterator_in_the_place_of_ours_keeps_the_seal_from_being_made(
     let machine = machine();
     machine.run(Fate::Lives, || Command::Enforce(INTEGRITY).execute()).done().unwrap();
     let before = State::of(&machine);
-    let _hidden = foreign(&machine);
     let forge = || {
         sys::load(&[EXIT], c"GPL", b"foreign\0\0\0\0\0\0\0\0\0", sys::Target::iterator(HOOK), None, &mut [])
     };
@@ -267,7 +266,9 @@ fn whoever_puts_an_iterator_in_the_place_of_ours_keeps_the_seal_from_being_made(
     // No link attaches it before that, so that it has to be trusted.
     let options = || seal::Options { trust: vec![id.to_string()], best_effort: true };
     match machine.run_beside(meddles, || seal::seal(&options(), |_| Ok(())).map(drop)).done() {
-        Err(Error::Request(words)) => assert!(words.contains("in the place of one that lists"), "{words}"),
+        Err(Error::Request(words)) => {
+            assert!(words.contains("replaced the BPF program that lists the tasks"), "{words}");
+        }
         other => panic!("{other:?}"),
     }
     assert!(replaced.get() > 0);

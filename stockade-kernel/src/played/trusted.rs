@@ -202,8 +202,7 @@ fn a_program_of_another_s_beside_those_of_the_seal_is_told() {
     machine.kernel().root_cgroup.push((stockade_common::kinds::ATTACH_LSM_CGROUP, id));
     assert!(problems(&machine).is_empty(), "on another hook it is nobody's business");
     machine.kernel().denied_by_others.insert(id);
-    let found = problems(&machine);
-    assert!(found.len() == 1 && found[0].contains(&format!("holds program {id} of another's")), "{found:?}");
+    assert!(super::proof::proof_waits(&machine), "a program that hides can be one that bypasses the seal");
 }
 
 #[test]

@@ -13,23 +13,22 @@ a single reference. They stay attached until the commit, from which on the seal'
 BPF links hold them, which support neither BPF_LINK_DETACH nor BPF_LINK_UPDATE for LSM programs, and which the kernel closes when the command is killed.
 Another process could write to a map, so they have none: the instructions are written here, with the ids and offsets as immediates.
 
-A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first is attached nobody else can load one, and
-[`none_before`] looks whether one is loaded already. It asks bpf(2) and no iterator: another program can have bpf(2) fail, which is noticed, and
-cannot have it say anything else. See [`Others::look_quietly`] for one that is gone before it is looked at itself.
+A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first guard is attached no other process can load one, and
+[`none_before`] looks whether one is loaded already. It calls bpf(2) and uses no BPF iterator, since root could write to the iterator's map.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya_obj::generated::bpf_insn;
-use stockade_common::{GuardOffsets, kinds};
+use stockade_common::{GuardOffsets, Seal, kinds};
 
 use crate::{
     Error,
     duty::{Duty, Sealing},
-    foreign::{self, Foreign, Others, Ours},
+    foreign::{self, Foreign, Others},
     host,
     instructions::{self, EXIT, SET, instruction},
-    links::{Links, Nature},
-    object,
+    links::Links,
+    object, pins,
     sys::{self, held},
     trust::Trust,
 };
@@ -39,8 +38,9 @@ pub(crate) const OF_MAPS: [u8; 16] = *b"st_first_maps\0\0\0";
 pub(crate) const OF_PROGRAMS: [u8; 16] = *b"st_first_progs\0\0";
 const OF_COMMAND: [u8; 16] = *b"st_first_self\0\0\0";
 
-/// The hooks that they are attached to, and that of bpf(2) itself, on which a program can have a look fail.
-const HOOKS: [Duty; 4] = [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps, Duty::GuardCalls];
+/// Their hooks, and the hook `bpf`, on which a program can make bpf(2) fail.
+pub(super) const HOOKS: [Duty; 4] =
+    [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps, Duty::GuardCalls];
 
 /// A guard, attached for as long as this lives.
 pub(super) struct FirstGuard {
@@ -88,59 +88,38 @@ impl FirstGuard {
     }
 }
 
-/// Looks whether a program is loaded that could bypass these guards, once all of them are attached. Returns the ids of the programs with which Stockade
-/// enforces without a seal.
+/// Looks whether a program is loaded that could bypass these guards or the programs of the seal, once all guards are attached. `seal` tells the hooks and flags of the
+/// seal to be made. Returns the ids of the programs with which Stockade enforces now.
 ///
 /// # Errors
-/// [`Error::Foreign`] for each such program, and for each that cannot be looked at where no link tells that it is none.
+/// [`Error::Foreign`] for each such program, and for each that cannot be looked at where no link proves it harmless.
 pub(super) fn none_before(
     guards: &[FirstGuard],
+    seal: &Seal,
     sealing: &Sealing,
-    is_bounded: bool,
     trust: &Trust,
+    staying: &[Foreign],
 ) -> Result<Vec<u32>, Error> {
     let ours: Vec<u32> = guards.iter().filter_map(FirstGuard::id).collect();
-    let others = Others::look_quietly(&ours)?;
+    let mut others = Others::look_quietly(&ours)?;
     if host::is_traced() {
         return Err(Error::Request("not sealed: another process traces this one, and could change what is sealed: seal without a debugger".into()));
     }
-    let hooks = HOOKS.map(|duty| sealing.target(duty).hook());
-    let dialogue = sealing.target(Duty::GuardCalls).hook();
-    let bypasses = |kind: u32, attach_type: Option<u32>, hook: Option<u32>| match kind {
-        kinds::TRACING => attach_type.is_none_or(|attach_type| attach_type == kinds::ATTACH_MODIFY_RETURN),
-        kinds::LSM => {
-            let is_bounded = is_bounded && attach_type == Some(kinds::ATTACH_LSM);
-            // What can only refuse keeps others from nothing but from asking.
-            hook.is_none_or(|hook| hooks.contains(&hook) && !(is_bounded && hook != dialogue))
-        }
-        // In the place of one that is bounded it is not.
-        kinds::EXT => true,
-        _ => false,
-    };
-    let enforcing = Ours::enforcing(sealing)?;
-    let is_enforcing = |program: &&Foreign| program.known().is_some_and(|known| enforcing.contains(&known));
-    let strangers = || others.seen.iter().filter(|program| !trust.has(program) && !is_enforcing(program));
-    let seen = |program: &&Foreign| bypasses(program.number, program.attach_type, Some(program.hook));
-    let hidden = |id: &&u32| {
-        let nature = others.links.nature(**id);
-        let is_known = |nature: Nature| {
-            nature.kind.is_none_or(|kind| !bypasses(kind, Some(nature.attach_type), nature.hook))
-        };
-        !nature.is_some_and(is_known) && !trust.is_named(**id)
-    };
-    let unknown = others.hidden.iter().filter(hidden).chain(&others.denied).copied();
-    let mut programs: Vec<u32> = strangers().filter(seen).map(|program| program.id).chain(unknown).collect();
+    for program in others.seen.iter_mut().filter(|program| program.number == kinds::TRACING) {
+        // Nothing tells whether a tracing program without a link is for BPF_MODIFY_RETURN. It can be attached later.
+        program.attach_type.get_or_insert(kinds::ATTACH_MODIFY_RETURN);
+    }
+    let known = foreign::enforcing(sealing)?;
+    let is_enforcing = |program: &Foreign| program.known().is_some_and(|program| known.contains(&program));
+    let stays = |id: u32| staying.iter().any(|program| program.id == id) || trust.is_named(id);
+    let programs = others.strangers(seal, &|program| trust.has(program) || is_enforcing(program), &stays);
     if !programs.is_empty() {
-        // Those that would be named next, too: whoever has to end one wants to hear of all.
-        let seal = sealing.on_every_hook(is_bounded);
-        let next = strangers().filter(|program| {
-            !seen(program) && program.number != kinds::CGROUP_SYSCTL && program.reaches(&seal)
-        });
-        programs.extend(next.map(|program| program.id));
-        programs.sort_unstable();
         return Err(Error::Foreign { programs, words: String::new() });
     }
-    Ok(others.seen.iter().filter(is_enforcing).map(|program| program.id).collect())
+    // A copy that root loaded is no part of what enforces.
+    let pinned = pins::programs();
+    let enforcing = others.seen.iter().filter(|program| is_enforcing(program)).map(|program| program.id);
+    Ok(enforcing.filter(|id| pinned.contains(id)).collect())
 }
 
 /// Says more of an error where a guard cannot be loaded or attached although this process may.

@@ -1,5 +1,5 @@
 /*!
-Lists that BPF iterators write: the tasks of the machine, and its loaded programs.
+The list of tasks that a BPF iterator writes.
 */
 use std::os::fd::BorrowedFd;
 
@@ -11,10 +11,11 @@ use crate::{
     sys,
 };
 
-/// Makes this process the one for which the iterators write a list.
+/// Makes this process the one for which the iterator writes a list.
 pub(super) fn are_for_us(object: &Object) -> Result<(), Error> {
     let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
-    sys::update(object.map(SEEN)?, &0u32, &seen).map_err(|e| Error::bpf("writing who reads the lists", e))
+    sys::update(object.map(SEEN)?, &0u32, &seen)
+        .map_err(|e| Error::bpf("writing which process reads the list of tasks", e))
 }
 
 /// Runs a BPF iterator and returns its output without the last line.
@@ -23,24 +24,22 @@ pub(super) fn are_for_us(object: &Object) -> Result<(), Error> {
 /// [`Error::Request`] if the output came from another program, or is cut short.
 pub(super) fn read(object: &Object, iterator: BorrowedFd<'_>) -> Result<String, Error> {
     let before = seen(object)?.listed;
-    let written = sys::iterate(iterator)
-        .map_err(|e| Error::bpf("listing what is on this machine by a BPF iterator", e))?;
+    let written = sys::iterate(iterator).map_err(|e| Error::bpf("listing the tasks by a BPF iterator", e))?;
     if seen(object)?.listed == before {
         return Err(Error::Request(
-            "somebody put another BPF program in the place of one that lists what is on this machine, while it did: try again".into(),
+            "not sealed: another process replaced the BPF program that lists the tasks (BPF_LINK_UPDATE): seal again".into(),
         ));
     }
     let written = String::from_utf8_lossy(&written);
     let list = written.trim_end().strip_suffix("\nend").map(str::to_owned);
     list.ok_or_else(|| {
         Error::Request(
-            "a list that the kernel makes was cut short: another BPF program changes what this process reads"
-                .into(),
+            "not sealed: the list of tasks was cut short: another BPF program makes reads of this process fail".into(),
         )
     })
 }
 
-/// Reads the map in which guards and iterators store what they saw.
+/// Reads the map in which the guards and the iterator store what they saw.
 pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
     let seen = sys::lookup(object.map(SEEN)?, &0u32);
     let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;

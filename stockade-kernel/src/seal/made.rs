@@ -60,7 +60,7 @@ pub struct Made {
     /// How many programs of the seal use each map.
     map_programs: MapPrograms,
     /// The guards that refuse other processes a descriptor of the seal's maps and programs until the commit.
-    first: Vec<FirstGuard>,
+    _first: Vec<FirstGuard>,
     pub seal: Seal,
 }
 
@@ -82,7 +82,9 @@ impl Made {
         let mut attach_guard = || {
             first.push(FirstGuard::of_maps(sealing).map_err(first_guards::explained)?);
             step("first-guard-attached");
-            enforcing = first_guards::none_before(&first, sealing, is_bounded, set.trust)?;
+            let hooks = [duties, &first_guards::HOOKS].concat();
+            let seal = sealing.seal_on(&hooks, is_bounded);
+            enforcing = first_guards::none_before(&first, &seal, sealing, set.trust, set.staying)?;
             Ok(())
         };
         let object = Object::open_sealing(&machine.types, sealing.offsets, &mut attach_guard)?;
@@ -101,7 +103,7 @@ impl Made {
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
         let mut programs = HashMap::new();
-        for &duty in duties.iter().chain(&Duty::LISTS) {
+        for &duty in duties.iter().chain(&[Duty::ListTasks]) {
             programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
         }
         maps.place(&ready.tables.places, set.generation)?;
@@ -125,7 +127,7 @@ impl Made {
         if crate::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
-        Ok(Self { object, maps, policy, programs, beside, map_programs, first, seal })
+        Ok(Self { object, maps, policy, programs, beside, map_programs, _first: first, seal })
     }
 
     /// Reads back what is decided by. To be called when nobody else has a reference to a map.
@@ -137,12 +139,7 @@ impl Made {
 
     /// Waits until nobody is at a setting who was there before they were held.
     pub fn waits_for_access(&self) -> Result<(), Error> {
-        access::none_from_before(&|| self.list(Duty::ListTasks))
-    }
-
-    /// Runs a BPF iterator of the seal, see [`lists::read`].
-    pub fn list(&self, duty: Duty) -> Result<String, Error> {
-        lists::read(&self.object, self.programs[&duty].as_fd())
+        access::none_from_before(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
     }
 
     /// What the guards saw.
@@ -159,15 +156,14 @@ impl Made {
     /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
     /// known. Then what is decided by is read back.
     pub fn is_alone(&mut self) -> Result<(), Error> {
-        let passing = Duty::LISTS.map(|duty| self.programs.get(&duty).and_then(|p| foreign::id(p.as_fd())));
+        let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| foreign::id(program.as_fd()));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
         let programs = references::of_programs(&self.seal);
         let maps =
             references::of_maps(&self.seal, |_, id| self.map_programs.get(&id).copied().unwrap_or(0), 1);
         let shared =
             references::none_but(programs.chain(maps), &Witness { made: self, since: Cell::new(0) })?;
-        let passing: Vec<u32> = passing.into_iter().flatten().collect();
-        shared.map_or(Ok(()), |shared| Err(not_alone(&shared, &passing)))?;
+        shared.map_or(Ok(()), |shared| Err(not_alone(&shared, iterator.as_slice())))?;
         self.check()
     }
 }
@@ -215,8 +211,8 @@ fn users_of_maps(
     let failed = |e| Error::io("ask for the maps of a program", e);
     let mut users = MapPrograms::new();
     let mut count = |maps: Vec<u32>| maps.into_iter().for_each(|map| *users.entry(map).or_insert(0) += 1);
-    // The iterators are not there any more when references are counted.
-    for (_, program) in programs.iter().filter(|(duty, _)| !Duty::LISTS.contains(duty)) {
+    // The iterator is not there any more when references are counted.
+    for (_, program) in programs.iter().filter(|(duty, _)| **duty != Duty::ListTasks) {
         count(sys::program_maps(program.as_fd()).map_err(failed)?);
     }
     for (_, link) in beside {
@@ -229,12 +225,6 @@ fn users_of_maps(
 }
 
 impl Made {
-    /// Ids of its programs, those included that are there only while it is made.
-    pub fn ids(&self) -> impl Iterator<Item = u32> {
-        let first = self.first.iter().filter_map(FirstGuard::id);
-        first.chain(self.programs.values().filter_map(|program| foreign::id(program.as_fd())))
-    }
-
     /// Has the root cgroup hold the program for a duty.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))

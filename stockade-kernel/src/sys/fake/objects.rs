@@ -249,20 +249,6 @@ impl Kernel {
         self.objects.iter().filter(|(_, object)| is_it(object)).map(|(id, _)| *id).collect()
     }
 
-    /// Every program as an iterator lists it: one of another's leaves out its like.
-    pub fn list_programs(&self, by: u32) -> String {
-        let name = |id: u32| self.program(id).map(|program| program.name);
-        let leaves_out = name(by).filter(|name| Duty::ListPrograms.shown() != *name);
-        let line = |(id, object): (&u32, &Object)| match &object.what {
-            What::Program(program) if leaves_out != Some(program.name) => {
-                let tag = u64::from_ne_bytes(program.tag);
-                Some(format!("\n{id} {} {} {} {tag}", program.kind, program.attach_type, program.hook))
-            }
-            _ => None,
-        };
-        self.objects.iter().filter_map(line).collect()
-    }
-
     /// Ids of the programs that a seal has, or will have.
     pub fn sealed_programs(&self) -> Vec<u32> {
         Duty::SEALED.into_iter().flat_map(|duty| self.programs_named(duty.shown())).collect()

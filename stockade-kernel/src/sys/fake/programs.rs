@@ -233,7 +233,7 @@ impl Kernel {
         }
     }
 
-    /// Somebody puts a program of his own into the link of each iterator. It lists what ours would, but for one program.
+    /// Another process puts its own program into the link of each iterator.
     pub fn replace_iterators(&mut self, by: u32) -> usize {
         let links = self.objects.values_mut().filter_map(|object| match &mut object.what {
             What::Link { program, attach_type: sys::BPF_TRACE_ITER, .. } => Some(program),
@@ -246,16 +246,14 @@ impl Kernel {
     pub(super) fn read_iterator(&mut self, file: u32, tasks: &str) -> Option<String> {
         let What::Iterator { program: id } = self.objects[&self.find(file).ok()?].what else { return None };
         let program = self.program(id)?.clone();
-        if Duty::LISTS.iter().any(|duty| duty.shown() == program.name) {
+        if program.name == Duty::ListTasks.shown() {
             let (map, mut seen): (_, Seen) = self.written(&program, SEEN);
             seen.asked += 1;
             seen.listed = seen.asked;
             assert_eq!(seen.lister, u64::from(std::process::id()));
             self.write_down(map, &seen);
         }
-        let list =
-            if program.name == Duty::ListTasks.shown() { tasks.to_owned() } else { self.list_programs(id) };
-        Some(format!("{list}\nend\n"))
+        Some(format!("{tasks}\nend\n"))
     }
 
     fn expect_cgroup(&self, fd: u32) -> Result<(), i32> {
@@ -319,9 +317,7 @@ impl Kernel {
 
     pub(super) fn next_id(&mut self, attr: Attributes, is_it: impl Fn(&What) -> bool) -> Result<i64, i32> {
         let mut after = self.objects.range(attr.word(0).saturating_add(1)..);
-        let (id, _) = after
-            .find(|(id, object)| is_it(&object.what) && !self.denied_by_others.contains(id))
-            .ok_or(libc::ENOENT)?;
+        let (id, _) = after.find(|(_, object)| is_it(&object.what)).ok_or(libc::ENOENT)?;
         attr.set(4, *id);
         Ok(0)
     }
