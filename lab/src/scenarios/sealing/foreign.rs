@@ -31,8 +31,10 @@ pub(super) enum Kind {
     Fentry,
     /// An LSM program that gives out no descriptor of the program whose id is its number.
     Guard,
-    /// Of the security module, on the hook of bpf(2): answers ENOENT to whoever opens a program by this id.
+    /// An LSM program on the hook `bpf`: ENOENT for BPF_PROG_GET_FD_BY_ID with this id.
     Denier,
+    /// An LSM program on the hook `bpf`: EPERM for BPF_LINK_GET_FD_BY_ID with this id.
+    LinkGuard,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             Self::Fentry => (26, 24, "security_locked_down", b"lab_fentry", 0),
             Self::Guard => (29, 27, "bpf_lsm_bpf_prog", b"lab_guard", 0),
             Self::Denier => (29, 27, "bpf_lsm_bpf", b"lab_denier", 0),
+            Self::LinkGuard => (29, 27, "bpf_lsm_bpf", b"lab_link_guard", 0),
         }
     }
 
@@ -66,7 +69,8 @@ impl Kind {
             | Self::LsmCgroupForLink
             | Self::LsmCgroupOfMaps
             | Self::Guard
-            | Self::Denier => "LSM",
+            | Self::Denier
+            | Self::LinkGuard => "LSM",
             Self::ModifyReturn | Self::Fentry => "tracing",
             Self::CgroupSysctl => "cgroup sysctl",
         }
@@ -119,7 +123,8 @@ impl Foreign {
         let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
         let program = match kind {
             Kind::Guard => guard(number)?,
-            Kind::Denier => denier(number),
+            Kind::Denier => fails_for(PROG_GET_FD_BY_ID, number, libc::ENOENT),
+            Kind::LinkGuard => fails_for(LINK_GET_FD_BY_ID, number, libc::EPERM),
             _ => vec![set(1, number.into()), set(0, answer), 0x95],
         };
         let mut prog_name = [0; 16];
@@ -157,6 +162,15 @@ impl Foreign {
     pub fn attach(&self) -> Result<OwnedFd> {
         let attr = [0, u64::from(number_of(self.program.as_fd()))];
         bpf(RAW_TRACEPOINT_OPEN, &attr).map(owned).context("attach a program")
+    }
+
+    /// The id of a link.
+    pub fn link_id(link: &OwnedFd) -> Result<u32> {
+        // struct bpf_link_info: type, id.
+        let mut info = [0u32; 4];
+        let ask = [u64::from(number_of(link.as_fd())) | 16 << 32, info.as_mut_ptr() as u64];
+        bpf(OBJ_GET_INFO_BY_FD, &ask).context("ask what the kernel knows of a link")?;
+        Ok(info[1])
     }
 
     /// Pins it.
@@ -212,9 +226,8 @@ fn guard(id: u32) -> Result<Vec<u64>> {
     ])
 }
 
-/// Instructions of a program on the hook `bpf`: ENOENT for BPF_PROG_GET_FD_BY_ID with this id, 0 for everything else.
-fn denier(id: u32) -> Vec<u64> {
-    const PROG_GET_FD_BY_ID: u32 = 13;
+/// Instructions of a program on the hook `bpf`: this errno for this command with this id, 0 for everything else.
+fn fails_for(command: u32, id: u32, errno: i32) -> Vec<u64> {
     let immediate = |code: u64, register: u64, value: u32| u64::from(value) << 32 | register << 8 | code;
     let load = |size: u64, to: u64, from: u64, offset: u64| size | to << 8 | from << 12 | offset << 16;
     let skip_unless = |register: u64, value: u32, count: u64| immediate(0x55, register, value) | count << 16;
@@ -224,12 +237,15 @@ fn denier(id: u32) -> Vec<u64> {
         load(0x79, 3, 1, 8),
         load(0x61, 3, 3, 0),
         immediate(0xb7, 0, 0),
-        skip_unless(2, PROG_GET_FD_BY_ID, 2),
+        skip_unless(2, command, 2),
         skip_unless(3, id, 1),
-        immediate(0xb7, 0, (-libc::ENOENT).cast_unsigned()),
+        immediate(0xb7, 0, (-errno).cast_unsigned()),
         0x95,
     ]
 }
+
+const PROG_GET_FD_BY_ID: u32 = 13;
+const LINK_GET_FD_BY_ID: u32 = 30;
 
 const PROG_LOAD: i64 = 5;
 const OBJ_PIN: i64 = 6;

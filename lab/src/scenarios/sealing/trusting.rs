@@ -191,7 +191,7 @@ fn hidden(_: &Guest) -> Result<()> {
     let _proven_link = proven.attach()?;
     let guard = Foreign::load(Kind::Guard, unknown.id)?;
     let other_guard = Foreign::load(Kind::Guard, proven.id)?;
-    let _guard_links = [guard.attach()?, other_guard.attach()?];
+    let guard_links = [guard.attach()?, other_guard.attach()?];
 
     stockade(&["enforce", "integrity"])?.exits(0)?;
     stockade(&["status"])?.exits(0)?;
@@ -213,7 +213,14 @@ fn hidden(_: &Guest) -> Result<()> {
     enforced_unsealed()?;
     stockade(&["seal", "--trust", &unknown.tag])?.exits(2)?.says("name them by id")?;
 
-    let mut trust = vec!["seal", "--json", "--trust", &id];
+    // systemd 262 hides the links of its guards as well.
+    let link_guard = Foreign::load(Kind::LinkGuard, Foreign::link_id(&guard_links[0])?)?;
+    let _link_guard_link = link_guard.attach()?;
+    stockade(&["seal", "--trust", &id])?
+        .exits(2)?
+        .says(&format!("{} lab_link_guard (LSM)", link_guard.id))?;
+
+    let mut trust = vec!["seal", "--json", "--trust", &id, "--trust", &link_guard.tag];
     // On its hook is a guard of the seal. Since 6.12 it can only refuse more.
     if !host::is_at_least(6, 12) {
         trust.extend(["--trust", &guard.tag, "--trust", &other_guard.tag]);
