@@ -121,7 +121,8 @@ impl KernelTypes {
         let mut found = Found::NOTHING;
         let mut id = 1;
         while !found.everything() && blob.reaches(id)? {
-            found.look(id, &mut blob)?;
+            let ty = blob.type_by_id(id)?;
+            found.look(id, &ty, &mut blob)?;
             id += 1;
         }
         found.finish()
@@ -227,31 +228,95 @@ pub(crate) fn ids_and_offsets(
 ) -> Result<(Found32, Found32), Error> {
     of_running_kernel(|source, length| {
         let mut blob = Blob::new(source, length)?;
-        let (mut found, mut offsets) = (vec![None; wanted.len()], vec![None; fields.len()]);
+        let mut sought = Sought::new(wanted, fields);
         let mut id = 1;
-        while (found.contains(&None) || offsets.contains(&None)) && blob.reaches(id)? {
+        while sought.missing > 0 && blob.reaches(id)? {
             let ty = blob.type_by_id(id)?;
-            if matches!(ty.kind, FUNC | TYPEDEF) {
-                let name = blob.string(ty.name)?;
-                // A name may be wanted more than once: two programs share a hook.
-                for (at, &(kind, word)) in wanted.iter().enumerate() {
-                    if kind == ty.kind && word.as_bytes() == name {
-                        found[at].get_or_insert(id);
-                    }
+            sought.look(id, &ty, &mut blob)?;
+            id += 1;
+        }
+        Ok((sought.ids, sought.offsets))
+    })
+}
+
+/// [`KernelTypes::of_running_kernel`] and [`ids_and_offsets`] in one look: a kernel has some 150,000 types.
+pub(crate) fn types_ids_and_offsets(
+    wanted: &[(u32, &str)],
+    fields: &[(&str, &str)],
+) -> Result<(KernelTypes, Found32, Found32), Error> {
+    of_running_kernel(|source, length| {
+        let mut blob = Blob::new(source, length)?;
+        let (mut found, mut sought) = (Found::NOTHING, Sought::new(wanted, fields));
+        let mut id = 1;
+        loop {
+            let has_types = found.everything();
+            if has_types && sought.missing == 0 || !blob.reaches(id)? {
+                break;
+            }
+            let ty = blob.type_by_id(id)?;
+            if !has_types {
+                found.look(id, &ty, &mut blob)?;
+            }
+            sought.look(id, &ty, &mut blob)?;
+            id += 1;
+        }
+        Ok((found.finish()?, sought.ids, sought.offsets))
+    })
+}
+
+/// What is looked for by name.
+struct Sought<'a> {
+    wanted: &'a [(u32, &'a str)],
+    fields: &'a [(&'a str, &'a str)],
+    /// How the names of `wanted` begin: most names are told apart by that, without looking for their end. None where one is too short.
+    beginnings: Option<Vec<[u8; 8]>>,
+    ids: Found32,
+    offsets: Found32,
+    /// How many are not found yet.
+    missing: usize,
+}
+
+impl<'a> Sought<'a> {
+    fn new(wanted: &'a [(u32, &'a str)], fields: &'a [(&'a str, &'a str)]) -> Self {
+        let mut beginnings: Option<Vec<[u8; 8]>> =
+            wanted.iter().map(|(_, word)| word.as_bytes().first_chunk().copied()).collect();
+        if let Some(beginnings) = &mut beginnings {
+            beginnings.sort_unstable();
+            beginnings.dedup();
+        }
+        let (ids, offsets) = (vec![None; wanted.len()], vec![None; fields.len()]);
+        Self { wanted, fields, beginnings, ids, offsets, missing: wanted.len() + fields.len() }
+    }
+
+    fn look(&mut self, id: u32, ty: &Type, blob: &mut Blob<'_>) -> Result<(), Error> {
+        if matches!(ty.kind, FUNC | TYPEDEF) {
+            if let Some(beginnings) = &self.beginnings
+                && blob.beginning(ty.name)?.is_none_or(|begins| !beginnings.contains(&begins))
+            {
+                return Ok(());
+            }
+            let name = blob.string(ty.name)?;
+            // A name may be wanted more than once: two programs share a hook.
+            for (at, &(kind, word)) in self.wanted.iter().enumerate() {
+                if kind == ty.kind && word.as_bytes() == name && self.ids[at].is_none() {
+                    self.ids[at] = Some(id);
+                    self.missing -= 1;
                 }
-            } else if ty.kind == STRUCT {
-                let name = blob.string(ty.name)?;
-                if let Some(first) = fields.iter().position(|(owner, _)| owner.as_bytes() == name) {
-                    let owner = fields[first].0;
-                    for (at, (_, field)) in fields.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
-                        offsets[at] = offsets[at].or(member_offset(&ty, field, &mut blob, 0)?);
+            }
+        } else if ty.kind == STRUCT {
+            let name = blob.string(ty.name)?;
+            if let Some(first) = self.fields.iter().position(|(owner, _)| owner.as_bytes() == name) {
+                let owner = self.fields[first].0;
+                for (at, (_, field)) in self.fields.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
+                    if self.offsets[at].is_none() {
+                        self.offsets[at] = member_offset(ty, field, blob, 0)?;
+                        self.missing -= usize::from(self.offsets[at].is_some());
                     }
                 }
             }
-            id += 1;
         }
-        Ok((found, offsets))
-    })
+        Ok(())
+    }
 }
 
 fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>) -> Result<T, Error> {
@@ -298,17 +363,19 @@ impl Found {
         !self.reasons.is_empty() && self.hook.is_some() && seen
     }
 
-    fn look(&mut self, id: u32, blob: &mut Blob<'_>) -> Result<(), Error> {
-        let ty = blob.type_by_id(id)?;
+    fn look(&mut self, id: u32, ty: &Type, blob: &mut Blob<'_>) -> Result<(), Error> {
         match ty.kind {
             ENUM if self.reasons.is_empty() && blob.string(ty.name)? == b"lockdown_reason" => {
-                for at in ty.members.step_by(8) {
+                for at in ty.members.clone().step_by(8) {
                     let (name, number) = (blob.word(at), blob.word(at + 4));
                     let enum_name = String::from_utf8_lossy(blob.string(name)?).into_owned();
                     self.reasons.push(ReasonNumber { enum_name, number });
                 }
             }
-            FUNC if self.hook.is_none() && blob.string(ty.name)? == b"bpf_lsm_locked_down" => {
+            FUNC if self.hook.is_none()
+                && blob.beginning(ty.name)? == Some(*b"bpf_lsm_")
+                && blob.string(ty.name)? == b"bpf_lsm_locked_down" =>
+            {
                 self.hook = Some(id);
             }
             STRUCT => {
@@ -323,8 +390,8 @@ impl Found {
                 }
                 for (at, &(of, field)) in FIELDS.iter().enumerate().filter(|(_, (of, _))| *of == owner) {
                     if self.offsets[at].is_none() {
-                        self.offsets[at] = match member_offset(&ty, field, blob, 0)? {
-                            None if of == "inode" => older_change_time(&ty, field, blob)?,
+                        self.offsets[at] = match member_offset(ty, field, blob, 0)? {
+                            None if of == "inode" => older_change_time(ty, field, blob)?,
                             offset => offset,
                         };
                     }

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 
 use stockade_common::{GuardOffsets, Seal, kinds};
 
-use crate::{Error, btf, sys};
+use crate::{
+    Error,
+    btf::{self, KernelTypes},
+    sys,
+};
 
 /// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
 pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
@@ -212,9 +216,29 @@ impl Sealing {
     /// # Errors
     /// [`Error::TooOld`] where the kernel lacks one.
     pub fn look() -> Result<Self, Error> {
-        let duties = || Duty::SEALED.into_iter().chain([Duty::ListTasks]);
-        let hooks: Vec<_> = duties().filter_map(Duty::hook).collect();
-        let (found, offsets) = btf::ids_and_offsets(&hooks, &GuardOffsets::FIELDS)?;
+        let (found, offsets) = btf::ids_and_offsets(&Self::hooks(), &GuardOffsets::FIELDS)?;
+        Self::new(found, offsets)
+    }
+
+    /// The same together with the types that every command needs. The kernel's types are read once.
+    ///
+    /// # Errors
+    /// As [`KernelTypes::of_running_kernel`]; within, as [`Sealing::look`].
+    pub fn look_with_types() -> Result<(KernelTypes, Result<Self, Error>), Error> {
+        let (types, found, offsets) = btf::types_ids_and_offsets(&Self::hooks(), &GuardOffsets::FIELDS)?;
+        Ok((types, Self::new(found, offsets)))
+    }
+
+    fn duties() -> impl Iterator<Item = Duty> {
+        Duty::SEALED.into_iter().chain([Duty::ListTasks])
+    }
+
+    fn hooks() -> Vec<(u32, &'static str)> {
+        Self::duties().filter_map(Duty::hook).collect()
+    }
+
+    /// Of what was found for each hook and each field.
+    fn new(found: Vec<Option<u32>>, offsets: Vec<Option<u32>>) -> Result<Self, Error> {
         let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
         let words =
             words.ok_or(Error::TooOld("fields of programs, maps, files and credentials that guards read"))?;
@@ -231,7 +255,7 @@ impl Sealing {
                 },
             ))
         };
-        let targets = duties().map(target).collect::<Result<_, Error>>()?;
+        let targets = Self::duties().map(target).collect::<Result<_, Error>>()?;
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
     }
 

@@ -40,7 +40,7 @@ use crate::{
     attach::Attachment,
     btf::KernelTypes,
     description::{self, Description},
-    duty::Duty,
+    duty::{Duty, Sealing},
     elsewhere, host, labels,
     notices::{self, Notice},
     object::{LABELS, MAPS, Object},
@@ -175,15 +175,26 @@ impl Machine {
     /// # Errors
     /// Without root, BTF or securityfs.
     pub fn look() -> Result<Self, Error> {
+        Self::may_look()?;
+        Self::with(KernelTypes::of_running_kernel()?)
+    }
+
+    /// The same, with what a seal needs of it; an error of its own where this kernel lacks that.
+    pub(crate) fn look_to_seal() -> Result<(Self, Result<Sealing, Error>), Error> {
+        Self::may_look()?;
+        let (types, sealing) = Sealing::look_with_types()?;
+        Ok((Self::with(types)?, sealing))
+    }
+
+    fn may_look() -> Result<(), Error> {
         if !host::is_root() {
             return Err(Error::no_privilege("changing what the kernel refuses"));
         }
-        host::is_new_enough()?;
-        Ok(Self {
-            types: KernelTypes::of_running_kernel()?,
-            lsms: host::active_lsms()?,
-            native: host::native_lockdown()?,
-        })
+        host::is_new_enough()
+    }
+
+    fn with(types: KernelTypes) -> Result<Self, Error> {
+        Ok(Self { types, lsms: host::active_lsms()?, native: host::native_lockdown()? })
     }
 
     /// As [`enforce`].

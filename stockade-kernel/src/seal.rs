@@ -53,7 +53,7 @@ use crate::{
     anchor::{self, Found, Root},
     btf::KernelTypes,
     description::{self, Description},
-    duty::{Duty, Sealing},
+    duty::Duty,
     enforce::{Machine, step},
     foreign::{self, Foreign, Others},
     host, kept_files,
@@ -118,7 +118,7 @@ pub fn seal<T>(
     before: impl FnOnce(&Policy) -> Result<T, Error>,
 ) -> Result<(Done, T), Error> {
     let begin = Instant::now();
-    let machine = Machine::look()?;
+    let (machine, sealing) = Machine::look_to_seal()?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
         return Err(Error::Sealed {
@@ -146,7 +146,7 @@ pub fn seal<T>(
     }
     hold_tracing(&mut ready);
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
-    let sealing = Sealing::look()?;
+    let sealing = sealing?;
     let asked = before(&ready.description.policy)?;
 
     let files = kept_files::find(&ready.tables.settings, &machine.lsms)?;

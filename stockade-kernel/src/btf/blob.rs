@@ -105,6 +105,15 @@ impl<'a> Blob<'a> {
         }
     }
 
+    /// The first bytes of the string at this offset, and of what follows a shorter one; none at the end of all strings.
+    pub(super) fn beginning(&mut self, offset: u32) -> Result<Option<[u8; 8]>, Error> {
+        let start = offset as usize;
+        if !self.strings.reach(start + 8)? {
+            return Ok(None);
+        }
+        Ok(self.strings.bytes[start..].first_chunk().copied())
+    }
+
     /// Whether there is a type with this id.
     pub(super) fn reaches(&mut self, id: u32) -> Result<bool, Error> {
         while self.starts.len() < id as usize {
