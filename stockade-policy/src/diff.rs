@@ -137,7 +137,10 @@ fn host(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
         ];
         reasons(&mut fields, &policy.reasons);
         fields.extend(policy.seal.pcr.iter().map(|pcr| ("seal.pcr".to_owned(), pcr.value.to_string())));
-        fields.push(("seal.require-tpm".to_owned(), policy.seal.require_tpm.value.to_string()));
+        let seal = &policy.seal;
+        for (key, said) in [("require-tpm", &seal.require_tpm), ("room-for-scopes", &seal.room_for_scopes)] {
+            fields.push((format!("seal.{key}"), said.value.to_string()));
+        }
         fields
     };
     fields_changed(changes, &About::Host, &fields(old), &fields(new));

@@ -36,6 +36,8 @@ pub struct SealTable {
     pub pcr: Option<Said<u8>>,
     /// `require-tpm`
     pub require_tpm: Option<Said<bool>>,
+    /// `room-for-scopes`
+    pub room_for_scopes: Option<Said<bool>>,
     /// `[[seal.trust]]`
     pub trusted: Vec<TrustedProgram>,
 }

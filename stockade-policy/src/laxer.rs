@@ -10,7 +10,7 @@ use stockade_reasons::Level;
 
 use crate::{
     diff::{About, Change, Effect, When, diff},
-    model::{Policy, Unknown, Verdict},
+    model::{Exception, LevelChoice, Mode, Place, Policy, Scope, Unknown, Verdict},
     settings,
     trusted::TrustedProgram,
     words::Word,
@@ -40,6 +40,14 @@ pub fn laxer(old: &Policy, new: &Policy, auto: Level) -> Vec<String> {
     if before != after && after != Unknown::Deny {
         laxer.push(format!("unknown-reasons: {} instead of {}", after.word(), before.word()));
     }
+    // Single reasons can spell a level out, but not for scopes within it, nor for reasons that nobody knows yet.
+    let level = |policy: &Policy| policy.level.value.settled(auto);
+    if laxer.is_empty() && level(new) < level(old) {
+        laxer.push(format!("level: {} instead of {}", level(new), level(old)));
+    }
+    if laxer.is_empty() && old.mode.value == Mode::Enforce && new.mode.value != Mode::Enforce {
+        laxer.push("mode: audit instead of enforce".to_owned());
+    }
     let (held, holds) = (settings::compile(old, auto), settings::compile(new, auto));
     let released = settings::laxer(&held, &holds);
     if !released.is_empty() {
@@ -54,12 +62,24 @@ fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
     match &change.about {
         // What becomes of each reason and setting is told; what is accepted is in force all the same.
         About::Host | About::Accepted(_) => false,
+        About::Scope(name) if change.key.is_none() && change.to.is_some() => {
+            let added = new.scopes.iter().find(|scope| scope.name.value == *name);
+            change.effect != Effect::Stricter || added.is_some_and(|added| takes_a_part(added, old, new))
+        }
         _ if change.effect == Effect::Stricter => false,
         About::Exception(name) if change.key.is_none() => {
             let added = new.exceptions.iter().find(|exception| exception.name.value == *name);
             // An exception from what was not even audited lets nobody through who was held up.
-            let free = |reason: &str| old.scopes.is_empty() && !watches(old, reason);
-            !added.is_some_and(|exception| exception.reasons.iter().all(|reason| free(&reason.value)))
+            let free = |exception: &Exception, reason: &str| {
+                !watches(old, reason)
+                    && old
+                        .scopes
+                        .iter()
+                        .all(|scope| !scope_watches(scope, reason) || is_apart(exception, scope))
+            };
+            !added.is_some_and(|exception| {
+                exception.reasons.iter().all(|reason| free(exception, &reason.value))
+            })
         }
         // What it does not trust any more stays trusted until reboot.
         About::Trusted(name) => {
@@ -78,8 +98,42 @@ fn watches(policy: &Policy, reason: &str) -> bool {
     if let Some(said) = policy.reasons.get(reason) {
         return said.value != Verdict::Allow;
     }
-    stockade_reasons::by_id(reason)
-        .is_none_or(|reason| reason.level <= policy.level.value.settled(Level::Integrity))
+    reaches(policy.level.value, reason)
+}
+
+/// The same of a scope by what it says itself. What it leaves to its surroundings is theirs, of which there is always the host.
+fn scope_watches(scope: &Scope, reason: &str) -> bool {
+    match scope.reasons.get(reason) {
+        Some(said) => said.value != Verdict::Allow,
+        // A mode alone decides by the surrounding level anew, whatever single reasons are there.
+        None => scope.level.as_ref().map_or(scope.mode.is_some(), |level| reaches(level.value, reason)),
+    }
+}
+
+/// Whether a scope that is new takes a part of another scope out of it, or surrounds one, and is not as strict as can be: the most specific one decides alone, by
+/// what it says and what surrounds it.
+fn takes_a_part(added: &Scope, old: &Policy, new: &Policy) -> bool {
+    let audits = new.mode.value != Mode::Enforce
+        || new.scopes.iter().any(|scope| scope.mode.as_ref().is_some_and(|mode| mode.value != Mode::Enforce));
+    let enforces = added.mode.as_ref().map_or(!audits, |mode| mode.value == Mode::Enforce);
+    let strictest = added.level.as_ref().is_some_and(|level| level.value == LevelChoice::Confidentiality)
+        && enforces
+        && added.reasons.values().all(|said| said.value == Verdict::Deny);
+    let own = &added.place.value;
+    let meets = |other: &Place| other.covers_all(own) || own.covers_all(other);
+    !strictest && old.scopes.iter().any(|scope| meets(&scope.place.value))
+}
+
+fn reaches(level: LevelChoice, reason: &str) -> bool {
+    stockade_reasons::by_id(reason).is_none_or(|reason| reason.level <= level.settled(Level::Integrity))
+}
+
+/// Whether an exception is for a part of the cgroup tree that has no cgroup in common with a scope.
+fn is_apart(exception: &Exception, scope: &Scope) -> bool {
+    exception.place.as_ref().is_some_and(|place| {
+        let (one, other) = (&place.value, &scope.place.value);
+        !(one.covers_all(other) || other.covers_all(one) || one.is_ambiguous_with(other))
+    })
 }
 
 fn words(change: &Change) -> String {
@@ -139,6 +193,40 @@ mod tests {
         assert!(between(&trust("p", one), "").is_empty());
         let words = between(&trust("p", one), &trust("p", both));
         assert!(words[0].starts_with("the trusted program p: tags is 1111111111111111, 2222"), "{words:?}");
+    }
+
+    #[test]
+    fn an_exception_from_what_a_scope_refuses_is_laxer_where_they_meet() {
+        let scope = |place: &str| {
+            format!(
+                "level = \"integrity\"\n[[scope]]\nname = \"s\"\ncgroup = \"{place}\"\nlevel = \"confidentiality\"\n"
+            )
+        };
+        let excepting = |scope: &str, place: &str| {
+            format!("{scope}[[exception]]\nname = \"e\"\nreasons = [\"kcore\"]\n{place}why = \"w\"\n")
+        };
+        let by = |place: &str| format!("cgroup = \"{place}\"\n");
+        for (of, place, laxer) in [
+            ("/pods", by("/backup"), false),
+            ("/pods", by("/pods"), true),
+            ("/pods", by("/pods/below"), true),
+            ("/pods/below", by("/pods"), true),
+            ("/pods-*", by("/pods-1/below"), true),
+            ("/pods-*", by("/other"), false),
+            ("/pods", "exe = \"/tool\"\n".to_owned(), true),
+        ] {
+            let old = scope(of);
+            let words = between(&old, &excepting(&old, &place));
+            assert_eq!(!words.is_empty(), laxer, "{of} {place}: {words:?}");
+        }
+        let parts = |added: &str| format!("{}{added}", scope("/pods-*"));
+        let part = "[[scope]]\nname = \"p\"\ncgroup = \"/pods-1\"\nlevel = ";
+        let laxer = between(&scope("/pods-*"), &parts(&format!("{part}\"integrity\"\n")));
+        assert_eq!(laxer, ["the scope p is new"]);
+        assert!(between(&scope("/pods-*"), &parts(&format!("{part}\"confidentiality\"\n"))).is_empty());
+        // A scope that does not refuse it is no matter.
+        let old = scope("/pods").replace("\"confidentiality\"", "\"integrity\"");
+        assert!(between(&old, &excepting(&old, &by("/pods"))).is_empty());
     }
 
     #[test]

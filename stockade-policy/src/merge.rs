@@ -8,7 +8,7 @@ From files to one policy: later ones override by name, lists add up.
 | a setting under `[settings]` | replaces how it is held |
 | a scope or an exception | replaces the whole one of the same name |
 | an accepted finding | adds to the list |
-| `pcr`, `require-tpm` under `[seal]` | replaces it |
+| `pcr`, `require-tpm`, `room-for-scopes` under `[seal]` | replaces it |
 | a program under `[[seal.trust]]` | replaces the whole one of the same name |
 */
 use std::collections::HashMap;
@@ -46,6 +46,7 @@ pub fn merge(documents: impl IntoIterator<Item = Document>) -> Result<Policy, Ve
         let seal = document.seal;
         policy.seal.pcr = seal.pcr.or(policy.seal.pcr);
         replace(&mut policy.seal.require_tpm, seal.require_tpm);
+        replace(&mut policy.seal.room_for_scopes, seal.room_for_scopes);
         seal.trusted
             .into_iter()
             .for_each(|program| trusted.put(&mut policy.seal.trusted, program, name_of_program));

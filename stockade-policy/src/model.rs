@@ -139,17 +139,19 @@ pub struct Policy {
     pub exceptions: Vec<Exception>,
     /// Findings of the check that were looked at and accepted.
     pub accepted: Vec<Accepted>,
-    /// How a seal is recorded, and what it lets in.
+    /// How a seal is recorded, what can be added to it, and what it lets in.
     pub seal: Seal,
 }
 
-/// `[seal]`: how it is recorded that a policy was sealed, and which programs of others a seal lets in.
+/// `[seal]`: how it is recorded that a policy was sealed, what can be added to the seal, and which programs of others it lets in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     /// The TPM's register that the record is measured into, none where nobody said one. One of [`Seal::PCRS`].
     pub pcr: Option<Said<u8>>,
     /// Whether nothing is sealed where no TPM takes the record.
     pub require_tpm: Said<bool>,
+    /// Whether scopes and exceptions can be added to a seal of this policy. They always can where it has scopes.
+    pub room_for_scopes: Said<bool>,
     /// Programs of others that may stay and may be loaded. Names are unique.
     pub trusted: Vec<TrustedProgram>,
 }
@@ -161,7 +163,8 @@ impl Seal {
     /// What holds where nothing is said.
     #[must_use]
     pub fn unsaid(place: &str) -> Self {
-        Self { pcr: None, require_tpm: Said::at(false, place), trusted: Vec::new() }
+        let no = || Said::at(false, place);
+        Self { pcr: None, require_tpm: no(), room_for_scopes: no(), trusted: Vec::new() }
     }
 }
 

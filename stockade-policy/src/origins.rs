@@ -40,6 +40,7 @@ impl Policy {
             seal: Seal {
                 pcr: bare(self.seal.pcr),
                 require_tpm: self.seal.require_tpm.bare(),
+                room_for_scopes: self.seal.room_for_scopes.bare(),
                 trusted: self.seal.trusted.into_iter().map(TrustedProgram::without_origins).collect(),
             },
         }

@@ -146,7 +146,7 @@ struct Accept {
     why: String,
 }
 
-/// How it is recorded that a policy was sealed, and which programs of others a seal lets in
+/// How it is recorded that a policy was sealed, what can be added to the seal, and which programs of others it lets in
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename_all = "kebab-case")]
 struct Seal {
@@ -156,6 +156,9 @@ struct Seal {
     /// Whether nothing is sealed where no TPM takes the record
     #[schemars(default)]
     require_tpm: bool,
+    /// Whether scopes and exceptions can be added to a seal of this policy; they always can where it has scopes
+    #[schemars(default)]
+    room_for_scopes: bool,
     /// BPF programs of others that may stay and may be loaded later
     trust: Option<Vec<Trust>>,
 }

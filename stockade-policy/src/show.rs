@@ -99,10 +99,10 @@ fn accepted(out: &mut String, a: &Accepted) {
     text(out, "why", &a.why);
 }
 
-/// Without the keys of the record where nothing would be recorded beyond logs.
+/// Without the keys where all of them are as if nothing was said.
 fn seal(out: &mut String, seal: &Seal) {
-    if seal.pcr.is_some() || seal.require_tpm.value {
-        record(out, seal);
+    if seal.pcr.is_some() || seal.require_tpm.value || seal.room_for_scopes.value {
+        keys(out, seal);
     }
     seal.trusted.iter().for_each(|program| out.push_str(&trusted(program)));
 }
@@ -126,12 +126,14 @@ pub fn trusted(program: &TrustedProgram) -> String {
     out
 }
 
-fn record(out: &mut String, seal: &Seal) {
+fn keys(out: &mut String, seal: &Seal) {
     out.push_str("\n[seal]\n");
     if let Some(pcr) = &seal.pcr {
         line(out, "pcr", &pcr.value.to_string(), &pcr.origin);
     }
-    line(out, "require-tpm", &seal.require_tpm.value.to_string(), &seal.require_tpm.origin);
+    for (key, said) in [("require-tpm", &seal.require_tpm), ("room-for-scopes", &seal.room_for_scopes)] {
+        line(out, key, &said.value.to_string(), &said.origin);
+    }
 }
 
 fn reasons(out: &mut String, heading: &str, reasons: &Reasons) {

@@ -133,6 +133,7 @@ fn seals() {
     one("seal = true\n", "1:8", "`seal` is a table, and this is true or false", "[seal]");
     one("[seal]\npcr = \"13\"\n", "2:7", "`pcr` is a number, and this is a string", "pcr = 13");
     one("[seal]\nrequire-tpm = 1\n", "2:15", "`require-tpm` is true or false", "");
+    one("[seal]\nroom-for-scopes = \"yes\"\n", "2:19", "`room-for-scopes` is true or false", "");
     for (pcr, why) in [
         (0, "are the firmware's"),
         (7, "are the firmware's"),

@@ -74,6 +74,7 @@ why = "looked at too"
 [seal]
 pcr = 13
 require-tpm = true
+room-for-scopes = true
 
 [[seal.trust]]
 name = "restrict_filesystems"
@@ -128,9 +129,10 @@ fn everything_the_language_has_is_shown() {
         "uid = 16 # from policy.toml:42",
         "inherit = false # default",
         "pcr = 13 # from policy.toml:69",
-        "hook = \"file_open\" # from policy.toml:75",
-        "    \"00bd744a7dc19c8d\", # from policy.toml:78",
-        "hook = 12 # from policy.toml:85",
+        "room-for-scopes = true # from policy.toml:71",
+        "hook = \"file_open\" # from policy.toml:76",
+        "    \"00bd744a7dc19c8d\", # from policy.toml:79",
+        "hook = 12 # from policy.toml:86",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
     }

@@ -1,5 +1,5 @@
 /*!
-`[seal]`: how it is recorded that a policy was sealed, and which programs of others a seal lets in.
+`[seal]`: how it is recorded that a policy was sealed, what can be added to the seal, and which programs of others it lets in.
 */
 use toml::de::DeValue;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The keys of `[seal]`.
-pub const KEYS: &[&str] = &["pcr", "require-tpm", "trust"];
+pub const KEYS: &[&str] = &["pcr", "require-tpm", "room-for-scopes", "trust"];
 
 const HEADING: &str = "[seal] and below it: pcr = 13";
 const PCR: &str = "pcr = 13";
@@ -29,8 +29,9 @@ impl Reader<'_> {
         let table = Table { fields, at: value.span(), called: "[seal]" };
         self.only_known_keys(&table, KEYS);
         let pcr = table.get("pcr").and_then(|value| self.pcr(value));
-        let require_tpm = table.get("require-tpm").and_then(|value| self.boolean("require-tpm", value));
-        SealTable { pcr, require_tpm, trusted: self.trusted(&table) }
+        let mut boolean = |key| table.get(key).and_then(|value| self.boolean(key, value));
+        let (require_tpm, room_for_scopes) = (boolean("require-tpm"), boolean("room-for-scopes"));
+        SealTable { pcr, require_tpm, room_for_scopes, trusted: self.trusted(&table) }
     }
 
     fn pcr(&mut self, value: &Value) -> Option<Said<u8>> {

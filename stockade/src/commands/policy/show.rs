@@ -42,17 +42,19 @@ pub struct Report {
     pub exceptions: Vec<ExceptionReport>,
     /// Findings of the check that were accepted
     pub accepted: Vec<AcceptedReport>,
-    /// How a seal is recorded
+    /// How a seal is recorded, and what can be added to it
     pub seal: SealReport,
 }
 
-/// How a seal is recorded.
+/// How a seal is recorded, and what can be added to it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SealReport {
     /// The TPM's register that it is measured into; null: none
     pub pcr: Option<Sourced<u8>>,
     /// Whether nothing is sealed where no TPM takes the record
     pub require_tpm: Sourced<bool>,
+    /// Whether scopes and exceptions can be added to a seal of this policy; they always can where it has scopes
+    pub room_for_scopes: Sourced<bool>,
 }
 
 /// A value and where it was said.
@@ -152,6 +154,7 @@ fn report(loaded: &Loaded) -> Report {
         seal: SealReport {
             pcr: policy.seal.pcr.as_ref().map(|pcr| sourced(pcr, |pcr| *pcr)),
             require_tpm: sourced(&policy.seal.require_tpm, |require| *require),
+            room_for_scopes: sourced(&policy.seal.room_for_scopes, |room| *room),
         },
     }
 }
