@@ -9,6 +9,7 @@ pinned instead of misreading it.
 #![deny(missing_docs)]
 
 pub mod decide;
+pub mod dialogue;
 mod event;
 mod offsets;
 mod policy;
@@ -29,7 +30,7 @@ pub use policy::{
 pub use references::{Counted, Known, Seen};
 pub use seal::{
     Added, GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, KeptFile, KnownProgram,
-    STAYING_MAX, Seal, TRUSTED_MAX, dialogue, kinds,
+    STACKED_MAX, STAYING_MAX, Seal, Stacked, TRUSTED_MAX, kinds,
 };
 pub use settings::{
     SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, same_text,
@@ -39,7 +40,7 @@ pub use settings::{
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 
 /// Version of every layout in this crate.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// Bit for reasons whose number does not fit the sets. Kernels up to 7.3 have about thirty.
 pub const LAST_BIT: u32 = 63;

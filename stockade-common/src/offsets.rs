@@ -70,6 +70,12 @@ offsets! {
     cgroup_node: "cgroup"."kn",
     /// `kernfs_node.id`
     node_id: "kernfs_node"."id",
+    /// `cgroup.root`
+    cgroup_root: "cgroup"."root",
+    /// `cgroup.self`
+    cgroup_state: "cgroup"."self",
+    /// `cgroup_subsys_state.flags`
+    state_flags: "cgroup_subsys_state"."flags",
     /// `linux_binprm.file`
     bprm_file: "linux_binprm"."file",
     /// `linux_binprm.p`

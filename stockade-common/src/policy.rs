@@ -256,6 +256,15 @@ pub struct Pattern {
     pub sets: Sets,
 }
 
+impl Pattern {
+    /// Names nothing.
+    pub const UNUSED: Self = {
+        let none = NamePart { bytes: [0; NAME_PART_MAX / 8], mask: [0; NAME_PART_MAX / 8] };
+        let sets = Sets { watched: 0, deny: 0, place: NO_PLACE, pad: 0 };
+        Self { head: none, tail: none, tail_length: 0, least: u32::MAX, sets }
+    };
+}
+
 /// Key of `exceptions`: the subject, each part of which may be left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

@@ -19,10 +19,10 @@ pub struct Seen {
     /// Of the file in [`crate::Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if some process had it
     /// open for writing.
     pub file: u64,
-    /// The process that makes the seal: the BPF iterators list something for this one alone.
+    /// The process that makes the seal: the BPF iterator lists the tasks for this process alone.
     pub lister: u64,
-    /// The number of the request at which an iterator came to its end for that process. A link holds an iterator, and whoever opens the link can put
-    /// another program in its place: then this stays as it was.
+    /// The number of the request at which the iterator came to its end for that process. It stays as it was if another process replaced the iterator's
+    /// program (`BPF_LINK_UPDATE`).
     pub listed: u64,
 }
 

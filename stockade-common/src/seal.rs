@@ -1,11 +1,14 @@
 /*!
-The values of three maps that belong to a seal, and the dialogue with it.
+The values of four maps that belong to a seal. [`crate::dialogue`] reads and changes them.
 
-User space writes the map `.data.seal` once, before the seal is complete. The maps `.data.added` and `.data.seen` are written by the programs of
-the seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
+User space writes the map `.data.seal` once, before the seal is complete. The maps `.data.added`, `.data.stacked` and `.data.seen` are written by the
+programs of the seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
 bpf(2) with a command number that no kernel has: the guard on that system call answers by the errno that the call fails with.
 */
 use crate::{ReasonSet, Slot};
+
+/// Most policies with scopes or exceptions of their own that can be added to a seal.
+pub const STACKED_MAX: usize = 16;
 
 /// Most programs that an administrator trusts.
 pub const TRUSTED_MAX: usize = 32;
@@ -97,7 +100,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Bit of [`Seal::flags`]: new cgroups get their places by attachments that root can end.
+    /// Bit of [`Seal::flags`]: programs on tracepoints give new cgroups their places. Root can detach these programs.
     pub const NEW_CGROUPS: u32 = 1;
     /// Bit of [`Seal::flags`]: the verifier bounds what a program on a hook of the security modules returns (6.12 and
     /// later), so that such a program can only refuse more.
@@ -130,7 +133,9 @@ impl Seal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Added {
-    /// Refused or audited everywhere, whoever asks. Bits as in [`ReasonSet`].
+    /// Refused or audited anywhere by something that was added, see [`crate::Words::watched_anywhere`]. Bits as in [`ReasonSet`].
+    pub watched_anywhere: ReasonSet,
+    /// Refused or audited everywhere, whoever asks.
     pub watched: ReasonSet,
     /// Refused everywhere, whoever asks. A subset of `watched`.
     pub deny: ReasonSet,
@@ -148,81 +153,67 @@ pub struct Added {
 
 impl Added {
     /// Nothing was added.
-    pub const NONE: Self =
-        Self { watched: 0, deny: 0, quiet: 0, heard: 0, count: 0, closed: 0, told: Slot::EMPTY };
+    pub const NONE: Self = Self {
+        watched_anywhere: 0,
+        watched: 0,
+        deny: 0,
+        quiet: 0,
+        heard: 0,
+        count: 0,
+        closed: 0,
+        told: Slot::EMPTY,
+    };
 }
 
-/// The dialogue with a seal: a call of bpf(2) with [`dialogue::COMMAND`] and a [`dialogue::Question`] as its attributes.
-/// The call always fails; the errno is the answer.
-pub mod dialogue {
-    /// The command. Kernels number theirs from 0, and have some forty.
-    pub const COMMAND: u32 = 0x7374_6b64;
+/// Policies with scopes or exceptions that were added to a seal. Each has its own entries in the hash maps and decides each request by itself; the strictest
+/// verdict counts, so that no policy can make another laxer.
+///
+/// A command adds a policy in one transaction: ANNOUNCE, one WRITE for each entry, COMMIT. Another process can call WRITE during the transaction. The command
+/// therefore passes the number of its own writes to COMMIT, which fails if [`Stacked::written`] says that there were more. ANNOUNCE fails while another call is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stacked {
+    /// Generation of the policy whose transaction is open; 0 for none. No decision reads it yet.
+    pub pending: u64,
+    /// Number of ANNOUNCE and WRITE calls since the seal, those that failed included.
+    pub written: u64,
+    /// Generation of the last announced policy. New cgroups get a place in it, also while it is committed.
+    pub placing: u64,
+    /// Number of WRITE calls for the table `cgroups` since the seal.
+    pub placed: u64,
+    /// Value of `placed` at the last ANNOUNCE.
+    pub placed_before: u64,
+    /// Number of ANNOUNCE, WRITE and COMMIT calls that are running.
+    pub writing: u64,
+    /// Number of commits that asked for a slot. It exceeds [`STACKED_MAX`] if commits found no free slot.
+    pub count: u64,
+    /// The committed policies in order. A slot with generation 0 is not complete.
+    pub slots: [Slot; STACKED_MAX],
+    /// For each slot, the number of WRITE calls in its transaction for tables other than `cgroups`. A policy has at most so many entries there.
+    pub entries: [u64; STACKED_MAX],
+}
 
-    /// What is asked, in the kernel's block of attributes.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    #[repr(C)]
-    pub struct Question {
-        /// One of the constants below.
-        pub what: u32,
-        /// Which byte is wanted.
-        pub at: u32,
-        /// Address of what belongs to the question, in two halves: a key, with what is to be added behind it.
-        pub from: [u32; 2],
-    }
+impl Stacked {
+    /// Nothing was added.
+    pub const NONE: Self = Self {
+        pending: 0,
+        written: 0,
+        placing: 0,
+        placed: 0,
+        placed_before: 0,
+        writing: 0,
+        count: 0,
+        slots: [Slot::EMPTY; STACKED_MAX],
+        entries: [0; STACKED_MAX],
+    };
 
-    /// The byte `at` of [`crate::Seal`].
-    pub const SEAL: u32 = 1;
-    /// The byte `at` of [`crate::Policy`].
-    pub const POLICY: u32 = 2;
-    /// The byte `at` of [`crate::Added`].
-    pub const ADDED: u32 = 3;
-    /// The byte `at` of the rule of a setting: `from` points at its [`crate::SettingKey`].
-    pub const SETTING: u32 = 4;
-    /// The byte `at` of an exception: `from` points at its [`crate::ExceptionKey`].
-    pub const EXCEPTION: u32 = 5;
-    /// Sets bits of [`crate::Added`]: `from` points at one of which `watched`, `deny`, `quiet` and `told` count.
-    pub const ADD: u32 = 6;
-    /// Holds a setting more strictly: `from` points at [`NewSetting`].
-    pub const HOLD: u32 = 7;
-    /// Ends an exception: `from` points at [`Revoked`].
-    pub const REVOKE: u32 = 8;
-    /// Compares the last reference count of a program or map with [`crate::Known`], which `from` points at. Answered by
-    /// [`DONE`] if there are no more references, [`NO_ROOM`] if there are more, [`NOTHING`] if none was counted since [`FORGET`].
-    pub const SEEN: u32 = 9;
-    /// Discards the last reference count of the program or map in [`crate::Known`], which `from` points at.
-    pub const FORGET: u32 = 10;
+    /// Generations of policies that are applied or sealed are lower.
+    pub const FIRST: u64 = 1 << 32;
 
-    /// An answer that is a byte, which is added to it.
-    pub const BYTE: u32 = 1024;
-    /// It is done.
-    pub const DONE: u32 = BYTE + 256;
-    /// There is no such byte, key or question.
-    pub const NOTHING: u32 = BYTE + 257;
-    /// Only root of the initial user namespace with `CAP_SYS_ADMIN` may ask.
-    pub const NOT_ROOT: u32 = BYTE + 258;
-    /// What belongs to the question cannot be read.
-    pub const UNREADABLE: u32 = BYTE + 259;
-    /// The rule that is there is not weaker, or there is no room for another.
-    pub const NO_ROOM: u32 = BYTE + 260;
-
-    /// A setting to be held.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[repr(C)]
-    pub struct NewSetting {
-        /// Of the generation that was sealed.
-        pub key: crate::SettingKey,
-        /// How.
-        pub rule: crate::SettingRule,
-    }
-
-    /// Part of an exception that ends.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    #[repr(C)]
-    pub struct Revoked {
-        /// Of the generation that was sealed.
-        pub key: crate::ExceptionKey,
-        /// What it does not hold for any longer.
-        pub ends: crate::Exception,
+    /// Generation of a policy whose ANNOUNCE raised [`Stacked::written`] to this value. No earlier entry can have it.
+    #[must_use]
+    pub const fn generation(written: u64) -> u64 {
+        Self::FIRST + written
     }
 }
 
@@ -408,8 +399,8 @@ const _: () = assert!(
             + 16 * KNOWN_MAX
             + size_of::<KeptFile>() * KEPT_FILES_MAX
 );
-const _: () = assert!(size_of::<Added>() == 48 + size_of::<Slot>());
-const _: () = assert!(size_of::<dialogue::Revoked>() == 56);
+const _: () = assert!(size_of::<Added>() == 56 + size_of::<Slot>());
+const _: () = assert!(size_of::<Stacked>() == 56 + STACKED_MAX * (size_of::<Slot>() + 8));
 
 #[cfg(test)]
 mod tests {

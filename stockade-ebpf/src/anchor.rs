@@ -6,8 +6,9 @@ descriptor, mount or process has to live for them. The kernel asks all that are 
 does; a program here returns 1 to let through and 0 to refuse. A hook as such allows at most ten kinds of
 programs of this kind on the whole machine: one is used for decisions, four by policies that speak of programs.
 */
-use aya_ebpf::{macros::lsm_cgroup, programs::LsmContext};
+use aya_ebpf::{helpers::generated::bpf_loop, macros::lsm_cgroup, programs::LsmContext};
 use core::{
+    ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_xadd},
     ptr::{addr_of, addr_of_mut, read_volatile},
 };
@@ -20,6 +21,7 @@ use crate::{
     decide::{Here, words_in_force},
     label,
     report::{Who, report},
+    stacked,
     task::Task,
 };
 
@@ -76,7 +78,7 @@ fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> 
     let reason = if reason > LAST_BIT { LAST_BIT } else { reason };
     // SAFETY: points into the policy and into what was added, which live as long as the program.
     let watched = unsafe {
-        read_volatile(addr_of!((*words).watched_anywhere)) | read_volatile(addr_of!((*added()).watched))
+        read_volatile(addr_of!((*words).watched_anywhere)) | read_volatile(addr_of!((*added()).watched_anywhere))
     };
     if watched >> reason & 1 == 0 { GOES_ON } else { otherwise(reason, words) }
 }
@@ -95,11 +97,57 @@ fn refuse(reason: u32, words: *const Words) -> i32 {
 #[inline(never)]
 fn refuse_whole(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
+    let mut asked = Asked { reason, verdict: NO_VERDICT, place: NO_PLACE, shape: 0 };
+    // SAFETY: the kernel calls back with the number of the round and what is asked, which lives through the call.
+    unsafe { bpf_loop(1 + stacked::count(), ask as *mut c_void, (&raw mut asked).cast(), 0) };
+    let decision = match asked.verdict {
+        REFUSES => Some(Verdict::Refused),
+        AUDITS => Some(Verdict::Audited),
+        EXCEPTS => Some(Verdict::Excepted),
+        _ => None,
+    };
     // SAFETY: points into the policy.
     let words = unsafe { &*words };
-    let bit = 1u64 << reason;
-    let sealed = if words.watched_anywhere & bit == 0 { None } else { decide(words, reason, bit, &Here) };
-    together(reason, words, sealed, Who::is)
+    together(reason, words, decision.map(|verdict| Decision { verdict, place: asked.place, shape: asked.shape }), Who::is)
+}
+
+/// A request, and the strictest verdict so far.
+#[repr(C)]
+struct Asked {
+    reason: u32,
+    /// The larger the stricter.
+    verdict: u32,
+    place: u32,
+    shape: u32,
+}
+
+const NO_VERDICT: u32 = 0;
+const EXCEPTS: u32 = 1;
+const AUDITS: u32 = 2;
+const REFUSES: u32 = 3;
+
+/// Asks one policy: the sealed one in round 0, then those that were added with scopes or exceptions. A return value other than 0 ends the loop.
+extern "C" fn ask(round: u32, asked: *mut Asked) -> i64 {
+    // SAFETY: what refuse_whole handed over.
+    let asked = unsafe { &mut *asked };
+    let bit = 1u64 << (asked.reason & LAST_BIT);
+    let words = if round == 0 { words_in_force() } else { stacked::words(round - 1) };
+    // SAFETY: points into the policy or into what was stacked.
+    let words = unsafe { &*words };
+    // A slot without a generation is not complete.
+    if words.watched_anywhere & bit == 0 || round != 0 && words.generation == 0 {
+        return 0;
+    }
+    let Some(decision) = decide(words, asked.reason, bit, &Here) else { return 0 };
+    let verdict = match decision.verdict {
+        Verdict::Refused => REFUSES,
+        Verdict::Audited => AUDITS,
+        _ => EXCEPTS,
+    };
+    if verdict > asked.verdict {
+        (asked.verdict, asked.place, asked.shape) = (verdict, decision.place, decision.shape);
+    }
+    (verdict == REFUSES) as i64
 }
 
 /// What was sealed and what was added decide together: either refuses.

@@ -40,7 +40,7 @@ pub static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 #[map]
-static UNTIL: HashMap<UntilKey, Until> =
+pub static UNTIL: HashMap<UntilKey, Until> =
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Written by user space only.

@@ -13,10 +13,10 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    Added, Counted, ExceptionKey, Known, Policy, Seal, SettingKey, SettingRule,
+    Added, Counted, ExceptionKey, Known, Policy, Seal, SettingKey, SettingRule, Stacked,
     dialogue::{
-        ADD, ADDED, BYTE, DONE, EXCEPTION, FORGET, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY, REVOKE,
-        Revoked, SEAL, SEEN, SETTING, UNREADABLE,
+        ADD, ADDED, ANNOUNCE, BYTE, COMMIT, DONE, ENTRY, EXCEPTION, FORGET, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY,
+        REVOKE, Revoked, SEAL, SEEN, SETTING, STACKED, UNREADABLE, WRITE,
     },
 };
 
@@ -25,6 +25,7 @@ use crate::{
     decide::{EXCEPTIONS, policy},
     guard::GUARD_OFFSETS,
     settings::SETTINGS,
+    stacked::{self, stacked},
     task::{Task, field},
 };
 
@@ -42,6 +43,7 @@ pub fn answer(attr: *const u32) -> i32 {
     REFUSED
 }
 
+/// Questions with a large argument have functions of their own: together the arguments exceed the BPF stack of 512 bytes.
 #[inline(always)]
 fn code(what: u32, at: usize, from: *const c_void) -> u32 {
     match what {
@@ -55,6 +57,18 @@ fn code(what: u32, at: usize, from: *const c_void) -> u32 {
         REVOKE => revoke(from),
         SEEN => counted(from, false),
         FORGET => counted(from, true),
+        _ => if stacked::has_room() { of_stacked(what, at, from) } else { NOTHING },
+    }
+}
+
+#[inline(always)]
+fn of_stacked(what: u32, at: usize, from: *const c_void) -> u32 {
+    match what {
+        STACKED => byte::<Stacked>(stacked(), at),
+        ANNOUNCE => stacked::announce(),
+        WRITE => stacked::write(at as u32, from),
+        COMMIT => stacked::commit(from),
+        ENTRY => stacked::tell(at as u32, from),
         _ => NOTHING,
     }
 }
@@ -75,7 +89,7 @@ fn is_root() -> bool {
 }
 
 #[inline(always)]
-fn byte<T>(value: *const T, at: usize) -> u32 {
+pub fn byte<T>(value: *const T, at: usize) -> u32 {
     byte_at(value.cast(), size_of::<T>() as u64, at as u64)
 }
 
@@ -92,7 +106,7 @@ fn byte_at(value: *const u8, size: u64, at: u64) -> u32 {
 
 /// What belongs to a question.
 #[inline(always)]
-fn payload<T>(from: *const c_void) -> Option<T> {
+pub fn payload<T>(from: *const c_void) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper fills the whole of it, with zeros where it cannot read; the types asked for are plain data.
     unsafe {
@@ -101,7 +115,7 @@ fn payload<T>(from: *const c_void) -> Option<T> {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn setting(at: usize, from: *const c_void) -> u32 {
     let Some(key) = payload::<SettingKey>(from) else { return UNREADABLE };
     // SAFETY: entries are not removed.
@@ -109,7 +123,7 @@ fn setting(at: usize, from: *const c_void) -> u32 {
     byte::<SettingRule>(rule, at)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn exception(at: usize, from: *const c_void) -> u32 {
     let Some(key) = payload::<ExceptionKey>(from) else { return UNREADABLE };
     // SAFETY: as above.
@@ -117,7 +131,7 @@ fn exception(at: usize, from: *const c_void) -> u32 {
     byte(exception, at)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn add(from: *const c_void) -> u32 {
     let Some(new) = payload::<Added>(from) else { return UNREADABLE };
     let here = added();
@@ -125,11 +139,10 @@ fn add(from: *const c_void) -> u32 {
     unsafe {
         atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).quiet), new.quiet);
         atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).deny), new.deny);
+        let watched = new.watched | new.deny;
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).watched), watched);
         // Last: what is not watched is not looked at.
-        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(
-            addr_of_mut!((*here).watched),
-            new.watched | new.deny,
-        );
+        atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*here).watched_anywhere), watched);
         addr_of_mut!((*here).told).write(new.told);
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).count), 1);
     }
@@ -137,7 +150,7 @@ fn add(from: *const c_void) -> u32 {
 }
 
 /// A rule takes the place of a weaker one, or of none.
-#[inline(always)]
+#[inline(never)]
 fn hold(from: *const c_void) -> u32 {
     let Some(new) = payload::<NewSetting>(from) else { return UNREADABLE };
     // SAFETY: the slot is inside the policy.
@@ -164,7 +177,7 @@ fn hold(from: *const c_void) -> u32 {
     DONE
 }
 
-#[inline(always)]
+#[inline(never)]
 fn counted(from: *const c_void, forget: bool) -> u32 {
     let Some(known) = payload::<Known>(from) else { return UNREADABLE };
     look_at(&known, u32::from(forget))
@@ -194,9 +207,13 @@ fn look_at(known: &Known, forget: u32) -> u32 {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn revoke(from: *const c_void) -> u32 {
     let Some(revoked) = payload::<Revoked>(from) else { return UNREADABLE };
+    // SAFETY: the slot is inside the policy.
+    if revoked.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
+        return NOTHING;
+    }
     let Some(exception) = EXCEPTIONS.get_ptr_mut(&revoked.key) else { return NOTHING };
     // SAFETY: an entry of the table, which is not removed; its words are aligned and only ever changed in this way.
     unsafe {

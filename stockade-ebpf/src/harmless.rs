@@ -1,8 +1,9 @@
 /*!
 Environment variables with which a program keeps its label.
 
-A variable is on the list when no library is known to load code or take its data files from where it says: what systemd, login,
-ssh and sudo set for everybody. Whatever is not on it may be one that some library reads, as kmod, OpenSSL and Python do.
+The list has what systemd, login, ssh and sudo set for everybody, and no variable that names code or a configuration to the libraries of most
+programs. Whatever is not on it may be one that does, as those that kmod, OpenSSL and Python read. SECURITY.md says what the few that name
+a file can do.
 */
 
 /// Names are compared in so many bytes.
@@ -47,12 +48,26 @@ static HARMLESS_VARIABLES: [Name; COUNT] = names![
     b"MANAGERPID="
 ];
 
+const REFUSED: usize = 14;
+
+/// Variables of the list whose value is a path: the C library takes locales from there, which name further files.
+#[unsafe(no_mangle)]
+static REFUSED_VARIABLES: [Name; REFUSED] = names![
+    b"LANG=/" b"LC_ALL=/" b"LC_CTYPE=/" b"LC_NUMERIC=/" b"LC_TIME=/" b"LC_COLLATE=/" b"LC_MONETARY=/" b"LC_MESSAGES=/"
+    b"LC_PAPER=/" b"LC_NAME=/" b"LC_ADDRESS=/" b"LC_TELEPHONE=/" b"LC_MEASUREMENT=/" b"LC_IDENTIFICATION=/"
+];
+
 /// Whether a variable that begins so is on the list.
 #[inline(always)]
 pub fn is_harmless(begin: [u64; LENGTH / 8]) -> bool {
+    is_among(&HARMLESS_VARIABLES, begin) && !is_among(&REFUSED_VARIABLES, begin)
+}
+
+#[inline(always)]
+fn is_among<const N: usize>(names: &[Name; N], begin: [u64; LENGTH / 8]) -> bool {
     let mut at = 0;
-    while at < COUNT {
-        let name = &HARMLESS_VARIABLES[at];
+    while at < N {
+        let name = &names[at];
         let differs = (begin[0] ^ name.bytes[0]) & name.mask[0]
             | (begin[1] ^ name.bytes[1]) & name.mask[1]
             | (begin[2] ^ name.bytes[2]) & name.mask[2];

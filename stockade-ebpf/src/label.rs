@@ -139,8 +139,11 @@ fn set(task: Task, label: Label) -> bool {
 pub fn of_current() -> Option<Label> {
     let task = Task::current();
     let label = of(task.leader())?;
-    // A uprobe can change memory, and nobody is asked about it.
-    if label.flags & Label::GUARDED != 0 || task.has_uprobes() { None } else { Some(*label) }
+    // A uprobe can change memory, and nobody is asked about it. The kernel's bit can be cleared, the label does not come back.
+    if task.has_uprobes() {
+        label.flags |= Label::LOST;
+    }
+    if label.flags & Label::GUARDED != 0 { None } else { Some(*label) }
 }
 
 /// `bprm_committed_creds(bprm)`: the process has become another program.
@@ -355,12 +358,14 @@ pub fn on_ptrace_traceme(parent: *const u8, sealed: bool) -> bool {
     hand_over(label_or_none(Task::from_argument(parent)), Task::current().leader(), sealed)
 }
 
-/// The label of a thread's process, or an empty one. No `Option`: the verifier does not let programs copy what was never set.
+/// The label of a thread's process, or an empty one: also where uprobes may decide what the process does. No `Option`: the verifier does not
+/// let programs copy what was never set.
 #[inline(always)]
 fn label_or_none(task: Task) -> Label {
-    match of(task.leader()) {
-        Some(label) => *label,
-        None => Label::NONE,
+    let process = task.leader();
+    match of(process) {
+        Some(label) if !process.has_uprobes() => *label,
+        _ => Label::NONE,
     }
 }
 

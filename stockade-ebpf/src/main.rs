@@ -10,7 +10,8 @@ settings  cgroup_sysctl                                 for policies that hold s
 anchor    locked_down and the hooks of labels           the same, sealed
 guard     bpf, bpf_prog, bpf_map, file_open             keeps others from what is sealed
 dialogue  bpf                                           tells what is sealed, and adds to it
-lists     iterators over tasks and programs             what `seal` has to know of the machine
+stacked   bpf                                           adds scopes and exceptions to it
+lists     iterator over tasks                           whether somebody is writing a setting
 ```
 */
 #![no_std]
@@ -31,6 +32,7 @@ mod lists;
 mod place;
 mod report;
 mod settings;
+mod stacked;
 mod task;
 
 /// The verifier lets only GPL-compatible programs call the helpers that events need.

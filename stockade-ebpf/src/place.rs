@@ -14,23 +14,24 @@ use aya_ebpf::{
 use core::ffi::{c_char, c_void};
 use stockade_common::{
     CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, NO_PLACE, PATH_MAX, PATHS_MAX, PATTERNS, PathKey,
-    Pattern, Sets, UNPLACED,
+    Pattern, Sets, Stacked, UNPLACED,
 };
 
 use crate::{
     decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_of},
     report::count,
+    stacked,
     task::{Cgroup, Task},
 };
 
 #[map]
-static CGROUPS: HashMap<CgroupKey, Sets> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_NO_PREALLOC);
+pub static CGROUPS: HashMap<CgroupKey, Sets> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+pub static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 #[map]
-static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
+pub static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
     HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Room to take a path apart: too much for the stack. One is enough, since the kernel makes cgroups one at a time.
@@ -83,10 +84,13 @@ extern "C" fn step(_: u32, climb: *mut Climb) -> i64 {
 /// `cgroup_mkdir(cgroup, path)`: a cgroup is made.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    let mut new = New { cgroup: Cgroup::from_argument(ctx.arg(0)).id(), path: ctx.arg(1) };
-    // Both: the policy in force, and the one that user space may be writing at the moment.
-    // SAFETY: the kernel calls back with the number of the slot and the new cgroup, which lives through the call.
-    unsafe { bpf_loop(2, place_new as *mut c_void, (&raw mut new).cast(), 0) };
+    let cgroup = Cgroup::from_argument(ctx.arg(0));
+    if !cgroup.is_on_default_hierarchy() {
+        return 0;
+    }
+    let mut new = New { cgroup: cgroup.id(), path: ctx.arg(1) };
+    // SAFETY: the kernel calls back with the number of the policy and the new cgroup, which lives through the call.
+    unsafe { bpf_loop(policies(), place_new as *mut c_void, (&raw mut new).cast(), 0) };
     0
 }
 
@@ -98,38 +102,78 @@ struct New {
     path: u64,
 }
 
-/// `cgroup_release(cgroup, path)`: it is gone. Its id is never used again.
+/// `cgroup_release(cgroup, path)`: the kernel releases a cgroup. Its id is not reused within its hierarchy, but each cgroup v1 hierarchy has ids of its own. Root can
+/// reach this program by a tail call from another event, so that it checks that the cgroup is released.
 #[btf_tracepoint(function = "cgroup_release")]
 pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
-    let cgroup = Cgroup::from_argument(ctx.arg(0)).id();
-    let mut slot = 0;
-    while slot < 2 {
-        // SAFETY: points into the policy.
-        let generation = unsafe { (*words_of(slot)).generation };
-        let _ = CGROUPS.remove(CgroupKey { generation, cgroup });
-        slot += 1;
+    let cgroup = Cgroup::from_argument(ctx.arg(0));
+    if !cgroup.is_on_default_hierarchy() || !cgroup.is_released() {
+        return 0;
+    }
+    let mut cgroup = cgroup.id();
+    // SAFETY: as above, with the cgroup's id.
+    unsafe { bpf_loop(policies(), forget as *mut c_void, (&raw mut cgroup).cast(), 0) };
+    0
+}
+
+/// How many policies may have places: the one in force, the one that user space may be writing at the moment, the one that is being added to a seal,
+/// and those that were added.
+#[inline(always)]
+fn policies() -> u32 {
+    SLOTS + 1 + stacked::count()
+}
+
+const SLOTS: u32 = 2;
+
+/// The number of one of them; 0 where it has no places.
+#[inline(always)]
+fn generation_with_places(of: u32) -> u64 {
+    // By constants: the compiler computes the address before it compares, where the verifier knows no bound yet.
+    let words = match of {
+        0 => words_of(0),
+        1 => words_of(1),
+        SLOTS => return stacked::placing(),
+        _ => stacked::words(of - SLOTS - 1),
+    };
+    // SAFETY: points into the policy or into what was stacked.
+    let words = unsafe { &*words };
+    if words.places == 0 { 0 } else { words.generation }
+}
+
+/// Forgets a cgroup that is gone.
+extern "C" fn forget(of: u32, cgroup: *mut u64) -> i64 {
+    let generation = generation_with_places(of);
+    if generation != 0 {
+        // SAFETY: what cgroup_release handed over.
+        let _ = CGROUPS.remove(CgroupKey { generation, cgroup: unsafe { *cgroup } });
     }
     0
 }
 
-/// Gives it its place in the policy of one slot.
-extern "C" fn place_new(slot: u32, new: *mut New) -> i64 {
+/// Gives it its place in one policy.
+extern "C" fn place_new(of: u32, new: *mut New) -> i64 {
     // SAFETY: what cgroup_mkdir handed over.
     let new = unsafe { &*new };
-    // SAFETY: points into the policy.
-    let words = unsafe { &*words_of(slot as usize & 1) };
-    if words.places == 0 {
+    let generation = generation_with_places(of);
+    if generation == 0 {
         return 0;
     }
-    match sets_of(words.generation, new.path) {
-        Found::Nothing => {}
-        Found::Sets(sets) => {
-            let key = CgroupKey { generation: words.generation, cgroup: new.cgroup };
+    let key = CgroupKey { generation, cgroup: new.cgroup };
+    match sets_of(generation, new.path) {
+        Found::Sets(sets) if sets.place != NO_PLACE => {
             if CGROUPS.insert(key, sets, 0).is_err() {
                 count(UNPLACED);
             }
         }
-        Found::TooLong => count(UNPLACED),
+        found => {
+            // Root can have written an entry for a cgroup that did not exist yet into a policy that root added. The sealed policy has no such entries.
+            if generation > Stacked::FIRST {
+                let _ = CGROUPS.remove(key);
+            }
+            if let Found::TooLong = found {
+                count(UNPLACED);
+            }
+        }
     }
     0
 }

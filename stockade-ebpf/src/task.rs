@@ -32,6 +32,9 @@ static OFFSETS: Offsets = Offsets {
     cgroup_level: 0,
     cgroup_node: 0,
     node_id: 0,
+    cgroup_root: 0,
+    cgroup_state: 0,
+    state_flags: 0,
     bprm_file: 0,
     bprm_strings: 0,
     bprm_argc: 0,
@@ -261,6 +264,29 @@ impl Cgroup {
     pub fn level(self) -> u32 {
         // SAFETY: as above.
         unsafe { *field(self.0, &OFFSETS.cgroup_level) }
+    }
+
+    /// Whether it belongs to the default hierarchy (cgroup v2). Every task has a cgroup there, whose root is compared.
+    #[inline(always)]
+    pub fn is_on_default_hierarchy(self) -> bool {
+        self.root() == Task::current().cgroup().root()
+    }
+
+    #[inline(always)]
+    fn root(self) -> u64 {
+        // SAFETY: loads through BTF pointers read zero instead of faulting. The pointer is only compared.
+        unsafe { *field::<u64>(self.0, &OFFSETS.cgroup_root) }
+    }
+
+    /// Whether the kernel has released it (`CSS_RELEASED`): the last reference is gone.
+    #[inline(always)]
+    pub fn is_released(self) -> bool {
+        const CSS_RELEASED: u32 = 1 << 2;
+        // SAFETY: loads through BTF pointers read zero instead of faulting. `self` is embedded in the cgroup.
+        unsafe {
+            let state: *const u8 = field(self.0, &OFFSETS.cgroup_state);
+            *field::<u32>(state, &OFFSETS.state_flags) & CSS_RELEASED != 0
+        }
     }
 
     #[inline(always)]

@@ -17,24 +17,19 @@ nobody can take anything off, and the seal says itself what it is: see sealed.rs
 */
 use std::{
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use stockade_common::kinds;
 
 use crate::{
-    Error,
-    cgroups::ROOT_ID,
+    Error, cgroups,
     duty::Duty,
     host, object,
     patience::Patience,
     pins,
     sealed::Sealed,
-    sys::{self, fs, held},
+    sys::{self, held},
 };
 
 /// What is attached to the root cgroup by BPF_PROG_ATTACH, by the kind of attachment.
@@ -50,27 +45,9 @@ impl AsFd for Root {
 }
 
 impl Root {
-    /// Opens it wherever it is mounted; where it is not, by a mount that nobody sees.
+    /// Opens it, see [`cgroups::open_root_anywhere`].
     pub fn open() -> io::Result<Self> {
-        #[cfg(test)]
-        if let Some(root) = sys::fake::root_cgroup() {
-            return root.map(Self);
-        }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for line in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
-            // Spaces in it are written as \040: such a mount is passed over.
-            let Some(path) = line.split(' ').nth(4) else { continue };
-            if let Ok(folder) = fs::File::open(path)
-                && is_root(&folder, Path::new(path))
-            {
-                return Ok(Self(folder.into()));
-            }
-        }
-        let folder = std::fs::File::from(mounted_apart()?);
-        if folder.metadata()?.ino() == ROOT_ID {
-            return Ok(Self(folder.into()));
-        }
-        Err(io::Error::other("this process is in a cgroup namespace of its own, as in a container"))
+        cgroups::open_root_anywhere().map(Self)
     }
 
     /// Has it hold a program.
@@ -149,28 +126,6 @@ pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
         }
     }
     Ok(programs)
-}
-
-fn is_root(folder: &std::fs::File, path: &Path) -> bool {
-    host::is_cgroup2(path) && folder.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_ID)
-}
-
-/// Mounts the hierarchy nowhere and opens it. With the options that systemd gives, since the last mount's options hold for
-/// the hierarchy.
-fn mounted_apart() -> io::Result<OwnedFd> {
-    use rustix::{
-        fs::{Mode, OFlags, openat},
-        mount::{
-            FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount, fsopen,
-        },
-    };
-    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for option in ["nsdelegate", "memory_recursiveprot"] {
-        fsconfig_set_flag(context.as_fd(), option)?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    Ok(openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// A program of a seal that was not finished.

@@ -106,25 +106,17 @@ impl KernelTypes {
         Ok(offsets)
     }
 
-    /// Whether the kernel side can compare what fs-verity measured. Told once late fields were looked for.
-    pub(crate) fn compares_digests(&self) -> bool {
-        self.known_offsets().verity_digest != 0
-    }
-
     /// All offsets that were found so far.
     pub(crate) fn known_offsets(&self) -> Offsets {
         self.late.get().copied().unwrap_or(self.offsets)
     }
 
     fn read(source: &ReadAt<'_>, length: u64) -> Result<Self, Error> {
-        let mut blob = Blob::new(source, length)?;
         let mut found = Found::NOTHING;
-        let mut id = 1;
-        while !found.everything() && blob.reaches(id)? {
-            let ty = blob.type_by_id(id)?;
-            found.look(id, &ty, &mut blob)?;
-            id += 1;
-        }
+        each_type(source, length, |id, ty, blob| {
+            found.look(id, ty, blob)?;
+            Ok(found.everything())
+        })?;
         found.finish()
     }
 
@@ -186,21 +178,15 @@ pub(crate) fn function_names(wanted: &[u32]) -> Result<Vec<Option<String>>, Erro
         return Ok(names);
     }
     of_running_kernel(|source, length| {
-        let mut blob = Blob::new(source, length)?;
-        let mut id = 1;
-        // Types have no index: each begins where the one before ends.
-        while id <= last && blob.reaches(id)? {
-            if wanted.contains(&id) {
-                let ty = blob.type_by_id(id)?;
-                if ty.kind == FUNC {
-                    let name = String::from_utf8_lossy(blob.string(ty.name)?).into_owned();
-                    for (at, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted == id) {
-                        names[at] = Some(name.clone());
-                    }
+        each_type(source, length, |id, ty, blob| {
+            if ty.kind == FUNC && wanted.contains(&id) {
+                let name = String::from_utf8_lossy(blob.string(ty.name)?).into_owned();
+                for (at, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted == id) {
+                    names[at] = Some(name.clone());
                 }
             }
-            id += 1;
-        }
+            Ok(id >= last)
+        })?;
         Ok(names)
     })
 }
@@ -227,48 +213,58 @@ pub(crate) fn ids_and_offsets(
     fields: &[(&str, &str)],
 ) -> Result<(Found32, Found32), Error> {
     of_running_kernel(|source, length| {
-        let mut blob = Blob::new(source, length)?;
         let mut sought = Sought::new(wanted, fields);
-        let mut id = 1;
-        while sought.missing > 0 && blob.reaches(id)? {
-            let ty = blob.type_by_id(id)?;
-            sought.look(id, &ty, &mut blob)?;
-            id += 1;
-        }
+        each_type(source, length, |id, ty, blob| {
+            sought.look(id, ty, blob)?;
+            Ok(sought.missing == 0)
+        })?;
         Ok((sought.ids, sought.offsets))
     })
 }
 
-/// [`KernelTypes::of_running_kernel`] and [`ids_and_offsets`] in one look: a kernel has some 150,000 types.
+/// [`KernelTypes::of_running_kernel`] and [`ids_and_offsets`] in one pass over the kernel's BTF, which has some 150,000 types.
 pub(crate) fn types_ids_and_offsets(
     wanted: &[(u32, &str)],
     fields: &[(&str, &str)],
 ) -> Result<(KernelTypes, Found32, Found32), Error> {
     of_running_kernel(|source, length| {
-        let mut blob = Blob::new(source, length)?;
         let (mut found, mut sought) = (Found::NOTHING, Sought::new(wanted, fields));
-        let mut id = 1;
-        loop {
-            let has_types = found.everything();
-            if has_types && sought.missing == 0 || !blob.reaches(id)? {
-                break;
-            }
-            let ty = blob.type_by_id(id)?;
+        let mut has_types = false;
+        each_type(source, length, |id, ty, blob| {
             if !has_types {
-                found.look(id, &ty, &mut blob)?;
+                found.look(id, ty, blob)?;
+                has_types = found.everything();
             }
-            sought.look(id, &ty, &mut blob)?;
-            id += 1;
-        }
+            sought.look(id, ty, blob)?;
+            Ok(has_types && sought.missing == 0)
+        })?;
         Ok((found.finish()?, sought.ids, sought.offsets))
     })
 }
 
-/// What is looked for by name.
+/// Calls `look` with each type of a kind that is looked for by name, and its id, until it says that it has seen everything. Types have no index: each
+/// begins where the one before ends.
+fn each_type(
+    source: &ReadAt<'_>,
+    length: u64,
+    mut look: impl FnMut(u32, &Type, &mut Blob<'_>) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let mut blob = Blob::new(source, length)?;
+    let mut id = 1;
+    while let Some(ty) = blob.get(id)? {
+        if matches!(ty.kind, STRUCT | ENUM | TYPEDEF | FUNC) && look(id, &ty, &mut blob)? {
+            break;
+        }
+        id += 1;
+    }
+    Ok(())
+}
+
+/// Hooks and fields that are looked up by name.
 struct Sought<'a> {
     wanted: &'a [(u32, &'a str)],
     fields: &'a [(&'a str, &'a str)],
-    /// How the names of `wanted` begin: most names are told apart by that, without looking for their end. None where one is too short.
+    /// The first eight bytes of each name in `wanted`. A type whose name begins otherwise is skipped without reading the whole name. None if a name is shorter.
     beginnings: Option<Vec<[u8; 8]>>,
     ids: Found32,
     offsets: Found32,
@@ -334,6 +330,7 @@ pub(crate) const LATE: [(&str, &str); 3] =
     [("seccomp_filter", "prev"), ("seccomp_filter", "notif"), ("fsverity_info", "file_digest")];
 
 /// Whether fields of this structure are among [`LATE`].
+#[inline]
 fn is_late(owner: &str) -> bool {
     LATE.iter().any(|(late, _)| *late == owner)
 }
@@ -359,8 +356,9 @@ impl Found {
         Self { reasons: Vec::new(), hook: None, offsets: [None; FIELDS.len()], seen: [false; FIELDS.len()] };
 
     fn everything(&self) -> bool {
-        let seen = FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));
-        !self.reasons.is_empty() && self.hook.is_some() && seen
+        let seen = || FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));
+        // Asked after every type, and so the cheap ones first.
+        !self.reasons.is_empty() && self.hook.is_some() && seen()
     }
 
     fn look(&mut self, id: u32, ty: &Type, blob: &mut Blob<'_>) -> Result<(), Error> {

@@ -6,8 +6,11 @@ the kernel's own paths in /proc/PID/cgroup do on the machine itself.
 */
 use std::{
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use stockade_common::{DEPTH_MAX, Sets};
@@ -28,6 +31,24 @@ pub fn root() -> Result<&'static Path, Error> {
 
 fn mount() -> Option<&'static Path> {
     MOUNTS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount))
+}
+
+/// The hierarchy of version 2, to be read.
+struct Tree {
+    root: PathBuf,
+    /// Where it is mounted nowhere that is known: a mount that nobody sees.
+    _apart: Option<OwnedFd>,
+}
+
+impl Tree {
+    fn open() -> Result<Self, Error> {
+        if let Some(mount) = mount() {
+            return Ok(Self { root: mount.into(), _apart: None });
+        }
+        let apart = open_root_anywhere().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
+        let root = format!("/proc/self/fd/{}", apart.as_raw_fd()).into();
+        Ok(Self { root, _apart: Some(apart) })
+    }
 }
 
 fn not_mounted(why: &str) -> Error {
@@ -63,11 +84,80 @@ pub(crate) fn open_root() -> Result<OwnedFd, Error> {
     Ok(root.into())
 }
 
+/// Opens the same wherever it is mounted; where it is not, by a mount that nobody sees.
+pub(crate) fn open_root_anywhere() -> io::Result<OwnedFd> {
+    #[cfg(test)]
+    if let Some(root) = crate::sys::fake::root_cgroup() {
+        return root;
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
+        // Spaces in it are written as \040: such a mount is passed over.
+        let Some(path) = line.split(' ').nth(4) else { continue };
+        if let Ok(folder) = fs::File::open(path)
+            && is_root(&folder, Path::new(path))
+        {
+            return Ok(folder.into());
+        }
+    }
+    let folder = std::fs::File::from(mounted_apart()?);
+    if folder.metadata()?.ino() == ROOT_ID {
+        return Ok(folder.into());
+    }
+    Err(io::Error::other("this process is in a cgroup namespace of its own, as in a container"))
+}
+
+fn is_root(folder: &std::fs::File, path: &Path) -> bool {
+    host::is_cgroup2(path) && folder.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_ID)
+}
+
+/// Mounts the hierarchy nowhere and opens it. With the options that systemd gives, since the last mount's options hold for
+/// the hierarchy.
+fn mounted_apart() -> io::Result<OwnedFd> {
+    use rustix::{
+        fs::{Mode, OFlags, openat},
+        mount::{
+            FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount, fsopen,
+        },
+    };
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for option in ["nsdelegate", "memory_recursiveprot"] {
+        fsconfig_set_flag(context.as_fd(), option)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    Ok(openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// The path of the cgroup that this process is in, where version 2 is used.
 #[must_use]
 pub fn own() -> Option<String> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// Ids of the cgroup that this process is in and of those above it, from its own upwards.
+///
+/// # Errors
+/// Whatever keeps from looking.
+pub(crate) fn own_ids() -> Result<Vec<u64>, Error> {
+    let (tree, own) = (Tree::open()?, own().unwrap_or_default());
+    let own = Path::new(own.trim_start_matches('/'));
+    let id = |path: &Path| {
+        let folder = tree.root.join(path);
+        fs::metadata(&folder)
+            .map(|found| found.ino())
+            .map_err(|e| Error::io(format!("look at {}", folder.display()), e))
+    };
+    own.ancestors().map(id).collect()
+}
+
+/// Ids of the cgroups that are there.
+pub(crate) fn all_ids() -> Result<Vec<u64>, Error> {
+    let mut found = Vec::new();
+    walk(&Tree::open()?.root, "/", 0, &mut |_, id| found.push(id))
+        .map_err(|e| Error::io("read the cgroup tree", e))?;
+    Ok(found)
 }
 
 /// Ids of the cgroups that places name, each with what its most specific place decides.

@@ -220,7 +220,7 @@ impl Sealing {
         Self::new(found, offsets)
     }
 
-    /// The same together with the types that every command needs. The kernel's types are read once.
+    /// [`Sealing::look`] and [`KernelTypes::of_running_kernel`] in one pass over the kernel's BTF.
     ///
     /// # Errors
     /// As [`KernelTypes::of_running_kernel`]; within, as [`Sealing::look`].

@@ -52,7 +52,7 @@ use crate::{
     selftest,
     slots::{same, wait_for_decisions},
     sys::Counters,
-    tables::Maps,
+    tables::{self, Maps},
     trial::{self, Attached},
 };
 
@@ -103,8 +103,11 @@ pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
 /// The exceptions of the policy in force, grants included.
 fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
     if let Found::Sealed(sealed) = anchor::look()? {
-        let description = sealed.newest_description().ok_or_else(description::lost_for_good)?;
-        return Ok(description.policy.exceptions);
+        // Root writes the description of what root added, so that exceptions are taken from the sealed description. A grant in it may have been revoked since.
+        let mut exceptions = sealed.description().ok_or_else(description::lost_for_good)?.policy.exceptions;
+        let newest = sealed.newest_description().ok_or_else(description::lost_for_good)?.policy.exceptions;
+        exceptions.retain(|exception| !exception.granted || newest.contains(exception));
+        return Ok(exceptions);
     }
     let Pinned::Whole(enforcement) = pins::open()? else { return Ok(Vec::new()) };
     let slot = enforcement.slot()?;
@@ -140,7 +143,15 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     let description = if let Found::Sealed(sealed) = anchor::look()? {
-        sealed.newest_description().ok_or_else(description::lost_for_good)?
+        let first = sealed.description().ok_or_else(description::lost_for_good)?;
+        let newest = sealed.newest_description().ok_or_else(description::lost_for_good)?;
+        // Root can have added a policy and described it as a laxer one.
+        let policy = if is_no_laxer(&first.policy, &newest.policy, first.auto.into()).is_ok() {
+            newest.policy
+        } else {
+            first.policy
+        };
+        Description { policy, ..first }
     } else {
         // Its attachment is let go of here: its end is waited for where another program is to decide.
         let Pinned::Whole(enforcement) = pins::open()? else {
@@ -338,7 +349,7 @@ fn start(
     policy.slots[1] = ready.slot;
     write(&policy)?;
     let beside = attach_all(&object, &duties)?;
-    maps.place(&ready.tables.places, 1)?;
+    tables::place(&maps, &ready.tables.places, 1)?;
     let two_attachments = duties.contains(&Duty::Settings);
     if two_attachments {
         // Both hold something, and two pins cannot be made at once: until both are there nothing is refused.
@@ -452,7 +463,7 @@ fn replace(
         ready.write(&maps, generation)?;
         enforcement.write_slot(1 - active, ready.slot)?;
         step("slot-written");
-        maps.place(&ready.tables.places, generation)?;
+        tables::place(&maps, &ready.tables.places, generation)?;
         step("placed");
         enforcement.flip()?;
         step("flipped");

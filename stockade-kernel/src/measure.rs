@@ -38,7 +38,7 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
 #[doc(hidden)]
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
     let sealing = Sealing::look()?;
-    let object = Object::open_sealing(types, sealing.offsets, &mut || Ok(()))?;
+    let object = Object::open_sealing(types, sealing.offsets, false, &mut || Ok(()))?;
     let mut tried = Vec::new();
     for (function, target) in [
         ("bpf_lsm_bpf", sys::Target::lsm as fn(u32) -> sys::Target),

@@ -42,6 +42,9 @@ pub(crate) const SEAL: &str = ".data.seal";
 /// The map with what was added to it, by its own programs.
 pub(crate) const ADDED: &str = ".data.added";
 
+/// The map with policies that were added with scopes or exceptions, by its own programs.
+pub(crate) const STACKED: &str = ".data.stacked";
+
 /// The map with what its guards saw.
 pub(crate) const SEEN: &str = ".data.seen";
 
@@ -77,33 +80,36 @@ impl Object {
         Self::open_with(types, None, there, &mut || Ok(()))
     }
 
-    /// Opens the object for a seal, whose programs write some of the maps. Creates the maps of [`SHOWN`], which any process may open, calls
+    /// Opens the object for a seal, whose programs write some of the maps; with room, policies can be added as a whole. Creates the maps of [`SHOWN`], which any process may open, calls
     /// `attach_guard`, and creates the others.
     pub fn open_sealing(
         types: &KernelTypes,
         offsets: GuardOffsets,
+        has_room: bool,
         attach_guard: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        Self::open_with(types, Some(offsets), HashMap::new(), attach_guard)
+        Self::open_with(types, Some((offsets, has_room)), HashMap::new(), attach_guard)
     }
 
     fn open_with(
         types: &KernelTypes,
-        sealing: Option<GuardOffsets>,
+        sealing: Option<(GuardOffsets, bool)>,
         mut there: HashMap<String, OwnedFd>,
         attach_guard: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
         let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
-        let programs = sealing.unwrap_or_default();
+        let (programs, has_room) = sealing.unwrap_or_default();
         let offsets: Vec<u8> =
             types.known_offsets().words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let programs: Vec<u8> = programs.words().iter().flat_map(|word| word.to_ne_bytes()).collect();
         let lookups = u32::from(lookups_can_be_busy(&host::kernel_release())).to_ne_bytes();
+        let has_room = u32::from(has_room).to_ne_bytes();
         elf.patch_map_data(HashMap::from([
             ("OFFSETS", (&offsets[..], true)),
             ("GUARD_OFFSETS", (&programs[..], true)),
             ("LOOKUPS_CAN_BE_BUSY", (&lookups[..], true)),
+            ("HAS_ROOM", (&has_room[..], true)),
         ]))
         .map_err(|e| broken(&e))?;
 
@@ -254,14 +260,14 @@ fn lookups_can_be_busy(release: &str) -> bool {
     !host::is_release_at_least(release, 6, 2)
 }
 
-/// Policy and seal are written by user space alone, exceptions and settings by the programs of a seal too.
+/// Policy and seal are written by user space alone; what can be added to a seal, by the programs of the seal too.
 fn who_writes(name: &str, map: &mut aya_obj::Map, sealing: bool) {
     const BPF_F_RDONLY_PROG: u32 = 1 << 7;
     if let aya_obj::Map::Legacy(map) = map {
         if [MAPS[0].0, SEAL].contains(&name) {
             map.def.map_flags |= BPF_F_RDONLY_PROG;
         }
-        if sealing && ["EXCEPTIONS", "SETTINGS"].contains(&name) {
+        if sealing && ["PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "SETTINGS"].contains(&name) {
             map.def.map_flags &= !BPF_F_RDONLY_PROG;
         }
     }

@@ -42,10 +42,8 @@ impl Ready {
             cgroups::open_root()?;
         }
         let needs_fields = !tables.places.is_empty() || !tables.programs.is_empty();
-        if let Some((owner, field)) = types.missing.first().filter(|_| needs_fields) {
-            return Err(Error::Request(format!(
-                "this kernel keeps no {owner}.{field} that could be found, so scopes and exceptions do not work here; levels and [reasons] do"
-            )));
+        if needs_fields {
+            has_fields(types, "scopes and exceptions do")?;
         }
         if !tables.programs.is_empty() {
             types.find_late_fields()?;
@@ -101,8 +99,26 @@ impl Ready {
         if !self.tables.settings.is_empty() {
             duties.push(Duty::Settings);
         }
-        duties.push(if self.decider() == Duty::DecideWhole { Duty::SealedWhole } else { Duty::Sealed });
+        let whole = self.decider() == Duty::DecideWhole || self.has_room();
+        duties.push(if whole { Duty::SealedWhole } else { Duty::Sealed });
         duties
+    }
+
+    /// Whether the policy asks for room, so that scopes and exceptions can be added to its seal.
+    fn has_room(&self) -> bool {
+        self.description.policy.seal.room_for_scopes.value
+    }
+
+    /// Whether a seal of the policy places new cgroups: because it has places, or so that places can be added.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where places can be added nowhere on this machine.
+    pub fn is_sealed_with_places(&self, types: &KernelTypes) -> Result<bool, Error> {
+        if self.has_room() {
+            cgroups::root()?;
+            has_fields(types, "room for scopes in a seal does")?;
+        }
+        Ok(self.has_room() || !self.tables.places.is_empty())
     }
 
     /// Whether nothing is refused anywhere.
@@ -113,11 +129,6 @@ impl Ready {
     /// What is watched where this process is.
     pub fn watched_here(&self) -> u64 {
         self.here().map_or(self.slot.words.watched, |sets| sets.watched)
-    }
-
-    /// What is refused where this process is, exceptions aside.
-    pub fn refused_here(&self) -> u64 {
-        self.here().map_or(self.slot.words.deny, |sets| sets.deny)
     }
 
     /// What the place decides that this process is in.
@@ -138,6 +149,15 @@ impl Ready {
         step("tables-written");
         Ok(())
     }
+}
+
+/// Fails where the kernel lacks a field that they need.
+fn has_fields(types: &KernelTypes, they_do: &str) -> Result<(), Error> {
+    types.missing.first().map_or(Ok(()), |(owner, field)| {
+        Err(Error::Request(format!(
+            "this kernel keeps no {owner}.{field} that could be found, so {they_do} not work here; levels and [reasons] do"
+        )))
+    })
 }
 
 fn slot(tables: &Tables, policy: &Policy, auto: Level, types: &KernelTypes) -> Slot {

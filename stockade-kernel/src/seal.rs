@@ -137,6 +137,7 @@ pub fn seal<T>(
     let trust = Trust::look(&ready.description.policy, &options.trust, &others)?;
     let sysctl = others.asked_for_sysctls(&trust, &pins::programs());
     let open = left_open(&ready, &machine.types, &sysctl, options)?;
+    let places = ready.is_sealed_with_places(&machine.types)?;
     if ready.refuses_nothing() {
         return Err(Error::Request(
             "the policy in force refuses nothing, so a seal would hold nothing: apply one that does, for instance \
@@ -157,14 +158,8 @@ pub fn seal<T>(
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
     let flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
-    let set = Set {
-        generation: next_generation()?,
-        open: &open,
-        trust: &trust,
-        files: &files,
-        flags,
-        staying: &sysctl,
-    };
+    let set =
+        Set { generation: next_generation()?, places, trust: &trust, files: &files, flags, staying: &sysctl };
     let attached = (|| -> Result<(Made, SelfTest), Error> {
         let mut made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
         step("sealed-loaded");
@@ -225,8 +220,7 @@ pub fn seal<T>(
     for (duty, _) in &made.beside {
         problems.extend(pins::waiting_takes_over(*duty).err().map(|e| e.to_string()));
     }
-    problems
-        .extend(pins::remove_all_but(&open_pins(&open)).err().map(|e| format!("a pin is left over: {e}")));
+    problems.extend(pins::remove_all_but(&pins_of(places)).err().map(|e| format!("a pin is left over: {e}")));
     description::keep_only(&[ready.slot.words.generation]);
     let started_before = made.started_before(&ready).unwrap_or_else(|e| {
         problems.push(format!("which processes ran an excepted program before is not known: {e}"));
@@ -314,12 +308,11 @@ fn hold_tracing(ready: &mut Ready) {
     ready.tables.settings.push(CompiledSetting { name: TRACING.into(), rule, named: false });
 }
 
+/// The number of the sealed policy: its tables are new, and only its description lies beside that of the policy in force. Not one more than that of
+/// the policy in force, which root can write.
 fn next_generation() -> Result<u64, Error> {
     match pins::open()? {
-        Pinned::Whole(enforcement) => {
-            let policy = enforcement.policy()?;
-            Ok(policy.slots.iter().map(|slot| slot.words.generation).max().unwrap_or_default() + 1)
-        }
+        Pinned::Whole(enforcement) => Ok(if enforcement.slot()?.words.generation == 1 { 2 } else { 1 }),
         Pinned::Nothing { .. } => Ok(1),
     }
 }
@@ -373,7 +366,7 @@ fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
     ))
 }
 
-/// Pins that stay, for what is left open.
-fn open_pins(open: &[Open]) -> Vec<&'static str> {
-    if open.contains(&Open::NewCgroups) { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
+/// Pins that stay: of what gives new cgroups their places.
+fn pins_of(places: bool) -> Vec<&'static str> {
+    if places { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
 }

@@ -5,12 +5,14 @@ Nobody gets a descriptor of what a seal decides by, Stockade included: see [`sto
 seal was answered by the program that keeps it there, and nobody else can answer in its place. The counters and the events
 alone are maps that can be opened: nothing is decided by them, and nothing proven.
 */
+mod stacked;
+
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use aya::maps::{Map, MapData, RingBuf};
 use stockade_common::{
-    Added, Counted, Exception, ExceptionKey, Known, LAYOUT, MAGIC, Policy, Seal, SettingKey, SettingRule,
-    Slot,
+    Added, Counted, Exception, ExceptionKey, Known, LAYOUT, MAGIC, NO_PLACE, Policy, STACKED_MAX, Seal, Sets,
+    SettingKey, SettingRule, Slot, Stacked,
     dialogue::{self, NewSetting, Revoked},
 };
 use stockade_policy::compile::{CompiledSetting, bit};
@@ -18,6 +20,7 @@ use stockade_policy::compile::{CompiledSetting, bit};
 use crate::{
     Error,
     btf::KernelTypes,
+    cgroups,
     description::Description,
     duty::Duty,
     enforce::counters_of,
@@ -28,6 +31,11 @@ use crate::{
     },
 };
 
+pub(crate) use stacked::{Comparison, SAME_END, Transaction};
+
+/// [`Sealed::added`] and [`Sealed::stacked`].
+type Additions = (Added, Vec<(Slot, u64)>);
+
 /// A seal, as it was when it was asked.
 pub(crate) struct Sealed {
     /// What its programs know of it.
@@ -36,6 +44,8 @@ pub(crate) struct Sealed {
     policy: Policy,
     /// What was added since.
     pub added: Added,
+    /// Policies that were added with scopes or exceptions, in the order of their commits, each with its number of [`Stacked::entries`].
+    stacked: Vec<(Slot, u64)>,
 }
 
 fn failed(error: std::io::Error) -> Error {
@@ -69,24 +79,44 @@ impl Sealed {
             return Err(Error::SealedByOther);
         }
         let missing = || Error::Object("a seal that does not tell what it holds".into());
+        let (added, stacked) = Self::added()?.ok_or_else(missing)?;
         Ok(Some(Self {
             seal: read(dialogue::SEAL, &())?.ok_or_else(missing)?,
             policy: read(dialogue::POLICY, &())?.ok_or_else(missing)?,
-            added: Self::added()?.ok_or_else(missing)?,
+            added,
+            stacked,
         }))
     }
 
-    /// What was added. Each byte is asked for: while somebody adds, the last may be of something else than the first.
-    fn added() -> Result<Option<Added>, Error> {
-        const TRIES: usize = 10;
-        let mut before = None;
-        for _ in 0..TRIES {
-            let now: Option<Added> = read(dialogue::ADDED, &())?;
-            let same = |before: Added| now.is_some_and(|now| Added { heard: before.heard, ..now } == before);
-            if now.is_none() || before.is_some_and(same) {
-                return Ok(now);
+    /// Slots that are being written when they are asked for have no number, and are left out.
+    fn stacked() -> Result<Vec<(Slot, u64)>, Error> {
+        let missing = || Error::Object("a seal that does not tell what was added".into());
+        let begin = std::mem::offset_of!(Stacked, count);
+        // A seal without room answers nothing.
+        let count: u64 = read_at(dialogue::STACKED, &(), begin)?.unwrap_or_default();
+        let mut found = Vec::new();
+        for at in 0..STACKED_MAX.min(usize::try_from(count).unwrap_or(usize::MAX)) {
+            let slot = std::mem::offset_of!(Stacked, slots) + at * size_of::<Slot>();
+            let slot: Slot = read_at(dialogue::STACKED, &(), slot)?.ok_or_else(missing)?;
+            let entries = std::mem::offset_of!(Stacked, entries) + at * size_of::<u64>();
+            if slot.words.generation != 0 {
+                found.push((slot, read_at(dialogue::STACKED, &(), entries)?.ok_or_else(missing)?));
             }
-            before = now;
+        }
+        Ok(found)
+    }
+
+    /// Reads what was added. Each byte is a call of its own, so that another process can add something in between: two readings have to be the same.
+    fn added() -> Result<Option<Additions>, Error> {
+        const TRIES: usize = 10;
+        let mut before: Option<Additions> = None;
+        for _ in 0..TRIES {
+            let Some(added) = read::<Added, _>(dialogue::ADDED, &())? else { return Ok(None) };
+            let now = (Added { heard: 0, ..added }, Self::stacked()?);
+            if before.as_ref() == Some(&now) {
+                break;
+            }
+            before = Some(now);
         }
         Ok(before)
     }
@@ -121,21 +151,35 @@ impl Sealed {
         self.policy.slots[usize::from(self.policy.active & 1 == 1)]
     }
 
+    /// The policies that decide as a whole: what was sealed, and what was added with scopes or exceptions.
+    pub fn policies(&self) -> impl Iterator<Item = Slot> {
+        std::iter::once(self.slot()).chain(self.stacked.iter().map(|(slot, _)| *slot))
+    }
+
     /// What was sealed and what was added, together. What it says of itself in words is by whoever added last, as far as what is
     /// refused bears it out.
     pub fn in_force(&self, types: &KernelTypes) -> Slot {
         let mut slot = self.slot();
         let (added, told) = (&self.added, self.added.told);
-        slot.words.watched_anywhere |= added.watched;
+        slot.words.watched_anywhere |= added.watched_anywhere;
         slot.words.watched |= added.watched;
         slot.words.deny |= added.deny;
         slot.words.quiet |= added.quiet;
+        for (stacked, _) in &self.stacked {
+            let words = stacked.words;
+            slot.words.places |= words.places;
+            // Root can add a policy whose scopes and exceptions let everybody through but the command that looks. Only refusals count that apply to everybody.
+            if words.places == 0 {
+                slot.words.watched |= words.watched & !words.excepted;
+                slot.words.deny |= words.deny & !words.excepted;
+            }
+        }
         slot.allow &= !slot.words.watched;
         if self.told().is_some() {
             (slot.digest, slot.words.generation) = (told.digest, told.words.generation);
             slot.applied_boot_ns = told.applied_boot_ns;
-            slot.deny_extra |= told.deny_extra & added.deny;
-            slot.audit_extra |= told.audit_extra & added.watched;
+            slot.deny_extra |= told.deny_extra & slot.words.deny;
+            slot.audit_extra |= told.audit_extra & slot.words.watched;
         }
         let refuses = |level: u8| {
             let mut reasons =
@@ -147,6 +191,24 @@ impl Sealed {
             (slot.level, slot.audit) = (level, 0);
         }
         slot
+    }
+
+    /// Reads which sets of `policy` decide for the cgroup of this process; `None` if no place of the policy does. `policy` is one of [`Self::policies`].
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the cgroup of this process is not found, and whatever keeps from asking.
+    pub fn sets_here(policy: &Slot) -> Result<Option<Sets>, Error> {
+        if policy.words.places == 0 {
+            return Ok(None);
+        }
+        for cgroup in cgroups::own_ids()? {
+            if let Some(sets) = stacked::read_sets(policy.words.generation, cgroup)? {
+                let watched = sets.watched & policy.words.watched_anywhere;
+                let effective = Sets { watched, deny: sets.deny & watched, ..sets };
+                return Ok(Some(effective).filter(|sets| sets.place != NO_PLACE));
+            }
+        }
+        Ok(None)
     }
 
     /// The description of whoever added last, if it is what was added.

@@ -26,10 +26,11 @@ use crate::{Error, cgroups, executables::Executable, object::Object, pins, sys::
 pub(crate) struct Maps {
     maps: HashMap<&'static str, OwnedFd>,
     /// What was written, as bytes: see [`Maps::check`].
-    written: Option<RefCell<HashMap<&'static str, Entries>>>,
+    written: Option<RefCell<HashMap<&'static str, Written>>>,
 }
 
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Keys and values of one map.
+type Written = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The error where a map has something else than what was written to it.
 pub(crate) fn meddled(map: &str) -> Error {
@@ -77,8 +78,7 @@ impl Maps {
 
     /// Writes all but the places of cgroups: see [`Maps::place`].
     pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
-        self.write_paths(&tables.places, generation)?;
-        self.write_exceptions(tables, executables, generation)?;
+        who_and_where(self, tables, executables, generation)?;
         self.write_settings(&tables.settings, generation)?;
         let programs = executables.iter().zip(&tables.programs).map(|(executable, program)| {
             let inherit = if program.inherit { Program::INHERIT } else { 0 };
@@ -95,77 +95,7 @@ impl Maps {
                 entry.digest = program.digest;
             }
         }
-        self.update("PROGRAMS", by_key.into_iter().collect())
-    }
-
-    fn write_paths(&self, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
-        let too_long = |place: &Place| Error::Request(format!("{place} is too long for the kernel's table"));
-        let mut paths = Vec::new();
-        let unused = Pattern { least: u32::MAX, ..Pattern::default() };
-        let mut patterns: HashMap<PathKey, [Pattern; PATTERNS]> = HashMap::new();
-        // The most specific is looked at first: what is part of another has more letters.
-        let mut sorted: Vec<_> = places.iter().collect();
-        sorted.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
-        for CompiledPlace { place, sets } in sorted {
-            let key = |path: &str| PathKey::new(generation, path).ok_or_else(|| too_long(place));
-            match place {
-                Place::Path(path) => paths.push((key(path)?, *sets)),
-                Place::Glob { prefix, suffix } => {
-                    let above = if place.above().is_empty() { "/" } else { place.above() };
-                    let head = &prefix[place.above().len() + 1..];
-                    let part = |text: &str| NamePart::new(text).ok_or_else(|| too_long(place));
-                    let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
-                    let pattern = Pattern {
-                        head: part(head)?,
-                        tail: part(suffix)?,
-                        tail_length: length(suffix),
-                        // An empty name is no name.
-                        least: (length(head) + length(suffix)).max(1),
-                        sets: *sets,
-                    };
-                    debug_assert!(suffix.len() <= NAME_PART_MAX);
-                    let siblings = patterns.entry(key(above)?).or_insert([unused; PATTERNS]);
-                    let free = siblings.iter_mut().find(|sibling| sibling.least == u32::MAX);
-                    *free.expect("the compiler has counted them") = pattern;
-                }
-                Place::Unit(unit) => return Err(Error::Request(format!("the unit {unit} was not found"))),
-            }
-        }
-        self.update("PATHS", paths)?;
-        self.update("PATTERNS_BELOW", patterns.into_iter().collect())
-    }
-
-    fn write_exceptions(
-        &self,
-        tables: &Tables,
-        executables: &[Executable],
-        generation: u64,
-    ) -> Result<(), Error> {
-        let mut exceptions: HashMap<ExceptionKey, Exception> = HashMap::new();
-        let mut until: HashMap<UntilKey, Until> = HashMap::new();
-        for (subject, excepted) in &tables.exceptions {
-            let executable = subject.program.map(|at| &executables[at]);
-            let key = ExceptionKey {
-                generation,
-                inode: executable.map_or(0, |e| e.inode),
-                device: executable.map_or(0, |e| e.device),
-                place: subject.place,
-                uid: subject.uid,
-                pad: 0,
-            };
-            // Two paths may lead to one file.
-            let entry = exceptions.entry(key).or_default();
-            entry.always |= excepted.always;
-            entry.inherited |= excepted.inherited;
-            for &(reason, itself, inherited) in &excepted.timed {
-                entry.timed |= stockade_policy::compile::bit(reason);
-                let until = until.entry(UntilKey { subject: key, reason: u64::from(reason) }).or_default();
-                until.itself = until.itself.max(itself);
-                until.inherited = until.inherited.max(inherited);
-            }
-        }
-        self.update("UNTIL", until.into_iter().collect())?;
-        self.update("EXCEPTIONS", exceptions.into_iter().collect())
+        self.put("PROGRAMS", Entries::of(by_key))
     }
 
     fn write_settings(&self, settings: &[CompiledSetting], generation: u64) -> Result<(), Error> {
@@ -175,7 +105,7 @@ impl Maps {
             })?;
             Ok((key, setting.rule))
         });
-        self.update(SETTINGS, entries.collect::<Result<_, Error>>()?)
+        self.put(SETTINGS, Entries::of(entries.collect::<Result<Vec<_>, Error>>()?))
     }
 
     /// The settings that a policy holds, read back, by name.
@@ -198,20 +128,6 @@ impl Maps {
         }
         settings.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(settings)
-    }
-
-    /// Gives the cgroups that are there their places. Those that appear later are placed by the kernel side, which
-    /// therefore has to know the paths first. Returns how many.
-    pub fn place(&self, places: &[CompiledPlace], generation: u64) -> Result<usize, Error> {
-        if places.is_empty() {
-            return Ok(0);
-        }
-        let found = cgroups::place(places)?;
-        let entries: Vec<_> =
-            found.into_iter().map(|(cgroup, sets)| (CgroupKey { generation, cgroup }, sets)).collect();
-        let count = entries.len();
-        self.update("CGROUPS", entries)?;
-        Ok(count)
     }
 
     /// Deletes every entry of every other policy.
@@ -251,18 +167,141 @@ impl Maps {
         }
         Ok(())
     }
+}
 
-    fn update<K: Copy, V: Copy>(&self, name: &'static str, entries: Vec<(K, V)>) -> Result<(), Error> {
+/// Entries of a table as bytes, one behind the other.
+pub(crate) struct Entries {
+    pub count: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Entries {
+    fn of<K: Copy, V: Copy>(entries: impl IntoIterator<Item = (K, V)>) -> Self {
+        let mut all = Self { count: 0, keys: Vec::new(), values: Vec::new() };
+        for (key, value) in entries {
+            all.count += 1;
+            all.keys.extend(bytes(&key));
+            all.values.extend(bytes(&value));
+        }
+        all
+    }
+
+    /// Key and value of each.
+    pub fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let size = |all: &[u8]| (all.len() / self.count.max(1)).max(1);
+        self.keys.chunks_exact(size(&self.keys)).zip(self.values.chunks_exact(size(&self.values)))
+    }
+}
+
+/// Where the entries of a policy go.
+pub(crate) trait Sink {
+    /// Takes entries of the table with this name in the object.
+    fn put(&self, table: &'static str, entries: Entries) -> Result<(), Error>;
+}
+
+impl Sink for Maps {
+    fn put(&self, name: &'static str, entries: Entries) -> Result<(), Error> {
         if let Some(written) = &self.written {
-            let entries = entries.iter().map(|(key, value)| (bytes(key), bytes(value)));
+            let entries = entries.each().map(|(key, value)| (key.to_vec(), value.to_vec()));
             written.borrow_mut().entry(name).or_default().extend(entries);
         }
-        let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
-        crate::sys::update_all(self.map(name), &keys, &values).map_err(|e| match e.raw_os_error() {
+        let Entries { count, keys, values } = entries;
+        crate::sys::update_all(self.map(name), count, &keys, &values).map_err(|e| match e.raw_os_error() {
             Some(libc::E2BIG) => Error::Request(format!(
                 "the policy needs more entries than the kernel's table {name} takes, beside those of the policy in force"
             )),
             _ => Error::io(format!("write the table {name}"), e),
         })
     }
+}
+
+/// What scopes and exceptions need, but the places of cgroups: see [`place`].
+pub(crate) fn who_and_where(
+    sink: &dyn Sink,
+    tables: &Tables,
+    executables: &[Executable],
+    generation: u64,
+) -> Result<(), Error> {
+    write_paths(sink, &tables.places, generation)?;
+    write_exceptions(sink, tables, executables, generation)
+}
+
+/// Gives the cgroups that are there their places. Those that appear later are placed by the kernel side, which therefore has to know the paths first.
+pub(crate) fn place(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let found = cgroups::place(places)?;
+    let entries = found.into_iter().map(|(cgroup, sets)| (CgroupKey { generation, cgroup }, sets));
+    sink.put("CGROUPS", Entries::of(entries))
+}
+
+fn write_paths(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
+    let too_long = |place: &Place| Error::Request(format!("{place} is too long for the kernel's table"));
+    let mut paths = Vec::new();
+    let mut patterns: HashMap<PathKey, [Pattern; PATTERNS]> = HashMap::new();
+    // The most specific is looked at first: what is part of another has more letters.
+    let mut sorted: Vec<_> = places.iter().collect();
+    sorted.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
+    for CompiledPlace { place, sets } in sorted {
+        let key = |path: &str| PathKey::new(generation, path).ok_or_else(|| too_long(place));
+        match place {
+            Place::Path(path) => paths.push((key(path)?, *sets)),
+            Place::Glob { prefix, suffix } => {
+                let above = if place.above().is_empty() { "/" } else { place.above() };
+                let head = &prefix[place.above().len() + 1..];
+                let part = |text: &str| NamePart::new(text).ok_or_else(|| too_long(place));
+                let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+                let pattern = Pattern {
+                    head: part(head)?,
+                    tail: part(suffix)?,
+                    tail_length: length(suffix),
+                    // An empty name is no name.
+                    least: (length(head) + length(suffix)).max(1),
+                    sets: *sets,
+                };
+                debug_assert!(suffix.len() <= NAME_PART_MAX);
+                let siblings = patterns.entry(key(above)?).or_insert([Pattern::UNUSED; PATTERNS]);
+                let free = siblings.iter_mut().find(|sibling| sibling.least == u32::MAX);
+                *free.expect("the compiler has counted them") = pattern;
+            }
+            Place::Unit(unit) => return Err(Error::Request(format!("the unit {unit} was not found"))),
+        }
+    }
+    sink.put("PATHS", Entries::of(paths))?;
+    sink.put("PATTERNS_BELOW", Entries::of(patterns))
+}
+
+fn write_exceptions(
+    sink: &dyn Sink,
+    tables: &Tables,
+    executables: &[Executable],
+    generation: u64,
+) -> Result<(), Error> {
+    let mut exceptions: HashMap<ExceptionKey, Exception> = HashMap::new();
+    let mut until: HashMap<UntilKey, Until> = HashMap::new();
+    for (subject, excepted) in &tables.exceptions {
+        let executable = subject.program.map(|at| &executables[at]);
+        let key = ExceptionKey {
+            generation,
+            inode: executable.map_or(0, |e| e.inode),
+            device: executable.map_or(0, |e| e.device),
+            place: subject.place,
+            uid: subject.uid,
+            pad: 0,
+        };
+        // Two paths may lead to one file.
+        let entry = exceptions.entry(key).or_default();
+        entry.always |= excepted.always;
+        entry.inherited |= excepted.inherited;
+        for &(reason, itself, inherited) in &excepted.timed {
+            entry.timed |= stockade_policy::compile::bit(reason);
+            let until = until.entry(UntilKey { subject: key, reason: u64::from(reason) }).or_default();
+            until.itself = until.itself.max(itself);
+            until.inherited = until.inherited.max(inherited);
+        }
+    }
+    sink.put("UNTIL", Entries::of(until))?;
+    sink.put("EXCEPTIONS", Entries::of(exceptions))
 }

@@ -320,7 +320,7 @@ mod tests {
         Seal {
             pcr: pcr.map(|pcr| Said::at(pcr, "test")),
             require_tpm: Said::at(require_tpm, "test"),
-            trusted: Vec::new(),
+            ..Seal::unsaid("test")
         }
     }
 

@@ -23,11 +23,14 @@ impl Section<'_> {
     const STEP: usize = 64 << 10;
 
     /// Makes sure that the bytes up to `end` are there; false when the section is shorter.
+    #[inline]
     fn reach(&mut self, end: usize) -> Result<bool, Error> {
+        if end <= self.bytes.len() { Ok(true) } else { self.read(end) }
+    }
+
+    #[cold]
+    fn read(&mut self, end: usize) -> Result<bool, Error> {
         let known = self.bytes.len();
-        if end <= known {
-            return Ok(true);
-        }
         if end > self.length {
             return Ok(false);
         }
@@ -114,43 +117,38 @@ impl<'a> Blob<'a> {
         Ok(self.strings.bytes[start..].first_chunk().copied())
     }
 
-    /// Whether there is a type with this id.
-    pub(super) fn reaches(&mut self, id: u32) -> Result<bool, Error> {
-        while self.starts.len() < id as usize {
-            if self.end == self.types.length {
-                return Ok(false);
-            }
-            let end = self.end_of(self.end)?;
+    /// The type with this id; none behind the last one.
+    pub(super) fn get(&mut self, id: u32) -> Result<Option<Type>, Error> {
+        let Some(at) = (id as usize).checked_sub(1) else { return Ok(None) };
+        if let Some(&start) = self.starts.get(at) {
+            return self.type_at(start).map(Some);
+        }
+        while self.end != self.types.length {
+            let ty = self.type_at(self.end)?;
             self.starts.push(self.end);
-            self.end = end;
+            self.end = ty.members.end;
+            if self.starts.len() > at {
+                return Ok(Some(ty));
+            }
         }
-        Ok(true)
+        Ok(None)
     }
 
+    /// The type that another one refers to by this id.
     pub(super) fn type_by_id(&mut self, id: u32) -> Result<Type, Error> {
-        if id == 0 || !self.reaches(id)? {
-            return Err(Error::BadBtf("a type refers to one that is not there"));
-        }
-        let start = self.starts[id as usize - 1];
-        let end = self.starts.get(id as usize).copied().unwrap_or(self.end);
-        let info = self.word(start + 4);
-        Ok(Type {
-            name: self.word(start),
-            kind: (info >> 24) & 0x1f,
-            kind_flag: info >> 31 == 1,
-            members: start + 12..end,
-        })
+        self.get(id)?.ok_or(Error::BadBtf("a type refers to one that is not there"))
     }
 
-    /// Where the type that starts here ends.
-    pub(super) fn end_of(&mut self, start: usize) -> Result<usize, Error> {
+    /// The type that starts here.
+    fn type_at(&mut self, start: usize) -> Result<Type, Error> {
         const BROKEN: Error = Error::BadBtf("a type is cut off or of an unknown kind");
         if !self.types.reach(start + 12)? {
             return Err(BROKEN);
         }
-        let info = self.word(start + 4);
+        let (name, info) = (self.word(start), self.word(start + 4));
         let count = (info & 0xffff) as usize;
-        let members = match (info >> 24) & 0x1f {
+        let kind = (info >> 24) & 0x1f;
+        let members = match kind {
             // int, var, declaration tag
             1 | 14 | 17 => 4,
             // pointer, forward, typedef, volatile, const, restrict, func, float, type tag
@@ -162,7 +160,11 @@ impl<'a> Blob<'a> {
             ENUM | 13 => count * 8,
             _ => return Err(BROKEN),
         };
-        let end = start + 12 + members;
-        if self.types.reach(end)? { Ok(end) } else { Err(BROKEN) }
+        let members = start + 12..start + 12 + members;
+        if self.types.reach(members.end)? {
+            Ok(Type { name, kind, kind_flag: info >> 31 == 1, members })
+        } else {
+            Err(BROKEN)
+        }
     }
 }

@@ -9,11 +9,13 @@ Commands played on a model of the kernel (`sys/fake`): killed before every call,
 | `killed.rs` | a kill before every call |
 | `failing.rs` | each errno of the list at every call, and starvation from every call on |
 | `beside.rs` | another command at every call |
+| `added.rs` | what is added to a seal, and others who add to it |
 | `sealed.rs` | what the guards of a seal refuse, and foreign programs |
 | `proof.rs` | what the proof of a seal says of each reason |
 
 The lab plays one of each on real kernels, which shows that the model is right.
 */
+mod added;
 mod beside;
 mod failing;
 mod killed;
@@ -61,7 +63,7 @@ const REASONS: [&str; 11] = [
 ];
 
 /// Functions and type names that programs hang on. The first is the hook for lockdown.
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 12] = [
     "bpf_lsm_locked_down",
     "bpf_lsm_bprm_committed_creds",
     "bpf_lsm_task_alloc",
@@ -72,7 +74,6 @@ const FUNCTIONS: [&str; 13] = [
     "bpf_lsm_file_open",
     "bpf_lsm_bpf",
     "bpf_iter_task",
-    "bpf_iter_bpf_prog",
     "btf_trace_cgroup_mkdir",
     "btf_trace_cgroup_release",
 ];

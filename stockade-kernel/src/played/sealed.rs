@@ -8,14 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use stockade_common::{Added, SettingRule, Slot};
-use stockade_policy::compile::CompiledSetting;
 use stockade_reasons::Level;
 
 use super::{
     Command, HOOK, State, machine, policy,
     proof::proven,
-    stories::{CONFIDENTIALITY, EVERYTHING, HOLDING, HOLDING_MORE, INTEGRITY},
+    stories::{CONFIDENTIALITY, EVERYTHING, INTEGRITY},
 };
 use crate::{
     Error,
@@ -76,10 +74,6 @@ fn a_foreign_program_is_named_and_nothing_is_sealed() {
         }
         other => panic!("{other:?}"),
     }
-    let trusting = || {
-        let options = seal::Options { trust: vec![id.to_string()], best_effort: true };
-        seal::seal(&options, |_| Ok(())).map(|(done, ())| done.problems)
-    };
     drop(program);
     assert_eq!((State::of(&machine), machine.kernel().inventory()), before);
     // One that is trusted stays.
@@ -89,7 +83,6 @@ fn a_foreign_program_is_named_and_nothing_is_sealed() {
     let problems =
         machine.run(Fate::Lives, || seal::seal(&options(), |_| Ok(())).map(|(done, ())| done.problems));
     assert!(problems.done().unwrap().is_empty());
-    let _ = trusting;
 }
 
 #[test]
@@ -354,69 +347,5 @@ fn whoever_is_at_a_setting_since_before_or_may_be_keeps_it_from_being_made() {
         std::fs::write(machine.at(std::path::Path::new("/tasks")), tasks).unwrap();
         let ended = machine.run(Fate::Lives, || Command::Seal.execute());
         assert_eq!(matches!(ended, Ended::Waits), waits, "{tasks}");
-    }
-}
-
-#[test]
-fn a_rule_that_somebody_else_has_added_leaves_no_more_out_than_its_own_setting() {
-    const RATCHET: &str = "level = \"confidentiality\"\n[settings]\nratchet = [\"kernel.dmesg_restrict\"]\nfreeze = [\"kernel.modprobe\"]\n";
-    let machine = machine();
-    let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
-    play(Command::Enforce(INTEGRITY)).unwrap();
-    play(Command::Seal).unwrap();
-    let alone = machine.copy();
-    alone.run(Fate::Lives, || Command::Enforce(CONFIDENTIALITY).execute()).done().unwrap();
-    machine
-        .run(Fate::Lives, || {
-            let seal = Sealed::ask().unwrap().unwrap();
-            let rule = SettingRule {
-                hold: SettingRule::RATCHET,
-                kind: SettingRule::LOWER,
-                ..SettingRule::default()
-            };
-            let setting = CompiledSetting { name: "kernel/dmesg_restrict".into(), rule, named: false };
-            assert!(crate::sealed::add_setting(seal.slot().words.generation, &setting).unwrap());
-        })
-        .done();
-    match play(Command::Enforce(RATCHET)) {
-        Err(Error::Request(words)) => assert!(words.contains("except for kernel.dmesg_restrict"), "{words}"),
-        other => panic!("{other:?}"),
-    }
-    let there = machine.kernel().table();
-    assert_eq!(there.refused, alone.kernel().table().refused);
-    assert!(there.settings.contains("kernel/modprobe"), "{:?}", there.settings);
-}
-
-#[test]
-fn whoever_adds_at_any_call_keeps_nobody_from_adding_and_takes_nothing_away() {
-    for (before, after) in [(INTEGRITY, CONFIDENTIALITY), (HOLDING, HOLDING_MORE)] {
-        let machine = machine();
-        let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
-        play(Command::Enforce(before)).unwrap();
-        play(Command::Seal).unwrap();
-        let alone = machine.copy();
-        alone.run(Fate::Lives, || Command::Enforce(after).execute()).done().unwrap();
-        let mut wanted = alone.kernel().table();
-        let meddles = |call: usize, _: Kind| {
-            let forged = Slot { digest: 7, level: 2, ..Slot::default() };
-            let added = Added { deny: 1 << (call % 2), told: forged, ..Added::NONE };
-            machine
-                .run(Fate::Lives, || {
-                    crate::sealed::add_reasons(&added).unwrap();
-                    // Whether the setting is held already or not.
-                    let rule = SettingRule { hold: SettingRule::RATCHET, audit: 1, ..SettingRule::default() };
-                    let setting = CompiledSetting { name: "kernel/modprobe".into(), rule, named: false };
-                    let _ = crate::sealed::add_setting(1, &setting);
-                })
-                .done();
-        };
-        machine.run_beside(meddles, || Command::Enforce(after).execute()).done().unwrap();
-        let there = machine.kernel().table();
-        wanted.refused.retain(|refused| !there.refused.contains(refused));
-        wanted.settings.retain(|setting| !there.settings.contains(setting));
-        assert_eq!(wanted, crate::sys::fake::Table::default(), "missing after {after}");
-        // Once more, when it is over.
-        play(Command::Enforce(after)).unwrap();
-        assert!(matches!(play(Command::Lift), Err(Error::Sealed { .. })));
     }
 }

@@ -43,6 +43,21 @@ pub(super) const EVERYTHING: &str = "level = \"integrity\"\n\
 const EXCEPTED: &str = "level = \"integrity\"\n\
     [[exception]]\nname = \"tool\"\nreasons = [\"dev-mem\"]\nexe = \"/tool\"\nwhy = \"w\"\n";
 
+pub(super) const ROOM: &str = "level = \"integrity\"\n[seal]\nroom-for-scopes = true\n";
+
+/// Refuses everything but kcore below the cage, and that to nobody in the cage itself.
+pub(super) const ROOMY: &str = "level = \"integrity\"\n[seal]\nroom-for-scopes = true\n\
+    [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"confidentiality\"\n\
+    [[exception]]\nname = \"below\"\nreasons = [\"kcore\"]\ncgroup = \"/cage/below\"\nwhy = \"w\"\n";
+
+/// Another place, a pattern, more reasons, and the tool of a sealed policy.
+pub(super) const EVERYTHING_AND_MORE: &str = "level = \"confidentiality\"\n\
+    [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"confidentiality\"\n\
+    [[scope]]\nname = \"below\"\ncgroup = \"/cage/be*\"\nlevel = \"confidentiality\"\n\
+    [[exception]]\nname = \"tool\"\nreasons = [\"dev-mem\"]\nexe = \"/tool\"\nwhy = \"w\"\n\
+    [[exception]]\nname = \"the tool's own\"\nreasons = [\"tracefs\"]\nexe = \"/tool\"\ncgroup = \"/elsewhere\"\nexpires = 2999-01-01T00:00:00Z\nwhy = \"w\"\n\
+    [settings]\nfreeze = [\"kernel.core_pattern\", \"kernel.modprobe\"]\n";
+
 /// What is granted.
 pub(super) const GRANTED: &str = "level = \"integrity\"\n\
     [[exception]]\nname = \"granted\"\nreasons = [\"msr\"]\nexe = \"/tool\"\nexpires = 2999-01-01T00:00:00Z\nwhy = \"w\"\n";
@@ -78,5 +93,7 @@ stories! {
     "stack": [Enforce(INTEGRITY), Seal] => Enforce(CONFIDENTIALITY);
     "stack settings": [Enforce(HOLDING), Seal] => Enforce(HOLDING_MORE);
     "end an exception that is sealed": [Enforce(EXCEPTED), Seal] => Enforce(INTEGRITY);
+    "stack scopes and exceptions": [Enforce(ROOM), Seal] => Enforce(ROOMY);
+    "stack scopes and exceptions on such": [Enforce(EVERYTHING), Seal] => Enforce(EVERYTHING_AND_MORE);
     "stack on a stack": [Enforce("level = \"none\"\n[reasons]\ndev-mem = \"deny\"\n"), Seal, Enforce(INTEGRITY)] => Enforce(CONFIDENTIALITY);
 }

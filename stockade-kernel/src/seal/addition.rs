@@ -1,28 +1,31 @@
 /*!
 What a stricter policy adds to what is sealed.
 
-The seal's own program does it, and can do three things: refuse a reason everywhere and to everybody, hold one more setting, and
-end an exception. Each of them is strict by itself, so that a command that is killed halfway leaves something between the old
-policy and the new one, and the next one goes on. What would need more than that is refused, and named.
+The seal's own program does it, and can do four things: refuse a reason everywhere and to everybody, hold one more setting, end an exception, and
+decide by one more policy as a whole. Each of them is strict by itself, so that a command that is killed halfway leaves something between the old
+policy and the new one, and the next one goes on. A whole policy is needed for scopes and exceptions other than those that were sealed: it is written
+under a number of its own, decides beside the others from its commit on, and the strictest verdict counts. Only seals with room for that can do it, see
+[`Ready::is_sealed_with_places`]; what would need more is refused, and named.
 */
 use std::collections::HashMap;
 
-use stockade_common::{Added, Exception, ExceptionKey, ReasonSet, dialogue::Revoked};
+use stockade_common::{Added, Exception, ExceptionKey, ReasonSet, Seal, dialogue::Revoked};
 use stockade_policy::{
-    compile::{CompileError, CompiledSetting, Excepted, Subject, Tables, bit, compile},
-    model::Exception as Said,
+    compile::{CompileError, CompiledProgram, CompiledSetting, Excepted, Subject, Tables, bit, compile},
     settings,
 };
 
 use super::{TRACING, proof};
 use crate::{
     Error,
-    description::Description,
+    description::{self, Description},
+    duty::Duty,
     enforce::{Machine, step},
     host,
     ready::Ready,
-    sealed::{self, Sealed},
+    sealed::{self, Comparison, SAME_END, Sealed, Transaction},
     selftest::SelfTest,
+    tables::{self, Sink},
 };
 
 /// What is to be added.
@@ -31,11 +34,13 @@ struct Addition {
     reasons: Added,
     revoked: Vec<Revoked>,
     settings: Vec<CompiledSetting>,
+    /// The policy as a whole, for its scopes and exceptions. Then it needs neither of the first two.
+    whole: bool,
 }
 
 impl Addition {
     fn is_empty(&self) -> bool {
-        self.reasons == Added::NONE && self.revoked.is_empty() && self.settings.is_empty()
+        self.reasons == Added::NONE && self.revoked.is_empty() && self.settings.is_empty() && !self.whole
     }
 }
 
@@ -50,22 +55,33 @@ pub(crate) fn add(
     if addition.is_empty() {
         return Ok((false, proof(sealed, &machine.types, machine.native)?));
     }
-    ready.describe(sealed.slot().words.generation + 1 + sealed.added.count)?;
+    // The description counts from the last step on, so that nothing is told to hold that does not.
+    let transaction = if addition.whole {
+        Some(begin(ready)?)
+    } else {
+        ready.describe(sealed.slot().words.generation + 1 + sealed.added.count)?;
+        None
+    };
     let mut left_out = Vec::new();
+    let mut held = Vec::new();
     for setting in &addition.settings {
+        let name = settings::dotted(&setting.name);
         // Anybody who is root may have added another rule for it: no reason to leave the rest of the policy out.
-        if !sealed::add_setting(sealed.slot().words.generation, setting)? {
-            left_out.push(settings::dotted(&setting.name));
-        }
+        let is_held = sealed::add_setting(sealed.slot().words.generation, setting)
+            .map_err(|error| but_held(error, &held))?;
+        if is_held { &mut held } else { &mut left_out }.push(name);
         step("setting-added");
     }
     for revoked in &addition.revoked {
         sealed::revoke(revoked)?;
         step("exception-ended");
     }
-    // Last, since with it the new description counts.
-    addition.reasons.told = ready.slot;
-    sealed::add_reasons(&addition.reasons)?;
+    if let Some(transaction) = transaction {
+        transaction.commit(&ready.slot).map_err(|error| but_held(error, &held))?;
+    } else {
+        addition.reasons.told = ready.slot;
+        sealed::add_reasons(&addition.reasons)?;
+    }
     step("added");
     if !left_out.is_empty() {
         return Err(Error::Request(format!(
@@ -81,6 +97,62 @@ pub(crate) fn add(
     Ok((true, proof))
 }
 
+/// Begins the transaction of a policy as a whole, and writes its entries. It decides from the commit on.
+fn begin(ready: &mut Ready) -> Result<Transaction, Error> {
+    let transaction = Transaction::open()?;
+    step("announced");
+    write_to(&transaction, transaction.generation, ready)?;
+    ready.describe(transaction.generation)?;
+    Ok(transaction)
+}
+
+/// The error of a later step, with the settings that were added before it.
+fn but_held(error: Error, held: &[String]) -> Error {
+    if held.is_empty() {
+        return error;
+    }
+    Error::Request(format!(
+        "{error}\n  these settings of the policy were added before that, and are held until reboot: {}",
+        held.join(", ")
+    ))
+}
+
+fn write_to(sink: &dyn Sink, generation: u64, ready: &Ready) -> Result<(), Error> {
+    tables::who_and_where(sink, &ready.tables, &ready.executables, generation)?;
+    tables::place(sink, &ready.tables.places, generation)
+}
+
+/// Fails unless the seal has room for the policy as a whole.
+fn has_room(sealed: &Sealed, described: &Description, before: &Tables, ready: &Ready) -> Result<(), Error> {
+    let places = ready.tables.places.is_empty() || sealed.seal.flags & Seal::NEW_CGROUPS != 0;
+    if sealed.program(Duty::SealedWhole).is_none() || !places {
+        return Err(cannot(
+            "scopes, or exceptions other than those that were sealed, since the sealed policy left no room for them (room-for-scopes = true under [seal])",
+        ));
+    }
+    let labelled = |seen: &description::Program| {
+        let same = |it: &description::Program| (it.inode, it.device) == (seen.inode, seen.device);
+        described.programs.iter().any(same)
+    };
+    if let Some(program) = ready.description.programs.iter().find(|program| !labelled(program)) {
+        return Err(cannot(&format!(
+            "an exception for {}: the kernel labels the programs that the sealed policy excepts, and no others",
+            program.path.display()
+        )));
+    }
+    let same = |one: &CompiledProgram, other: &CompiledProgram| {
+        (&one.path, &one.digest, one.inherit) == (&other.path, &other.digest, other.inherit)
+    };
+    let is_another = |program: &&CompiledProgram| !before.programs.iter().any(|it| same(it, program));
+    match ready.tables.programs.iter().find(is_another) {
+        Some(program) => Err(cannot(&format!(
+            "another digest, or another inherit, for {} than the sealed policy has: the kernel labels by that",
+            program.path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn difference(
     machine: &Machine,
     sealed: &Sealed,
@@ -94,14 +166,12 @@ fn difference(
     let there = sealed.slot().words;
     let deny = after.words.deny & !there.deny;
     let watched = after.words.watched & !there.watched;
-    if before.places != after.places || !before.places.is_empty() && deny | watched != 0 {
-        return Err(cannot(
-            "scopes, and exceptions by unit or cgroup, other than those that were sealed, or reasons beside them",
-        ));
-    }
     let seen =
         |program: usize| described.programs.iter().find(|seen| seen.path == before.programs[program].path);
-    let mut addition = Addition::default();
+    let mut addition = Addition {
+        whole: before.places != after.places || !before.places.is_empty() && deny | watched != 0,
+        ..Addition::default()
+    };
     addition.reasons.deny = deny & !sealed.added.deny;
     addition.reasons.watched = (deny | watched) & !sealed.added.watched;
     if addition.reasons != Added::NONE {
@@ -120,8 +190,10 @@ fn difference(
             uid: subject.uid,
             pad: 0,
         };
-        let ends = ends(excepted, left)
-            .ok_or_else(|| cannot("an exception that ends earlier: revoke it altogether"))?;
+        let Some(ends) = ends(excepted, left) else {
+            addition.whole = true;
+            continue;
+        };
         let still = sealed::exception(&key)?.unwrap_or_default();
         let ends = Exception {
             always: ends.always & still.always,
@@ -131,12 +203,14 @@ fn difference(
         if ends != Exception::default() {
             addition.revoked.push(Revoked { key, ends });
         }
-        if left.is_some_and(|left| all(left) & deny != 0) {
-            return Err(newly_refused(&policy.exceptions));
-        }
+        addition.whole |= left.is_some_and(|left| all(left) & deny != 0);
     }
-    if new.values().any(|excepted| all(excepted) & deny != 0) {
-        return Err(newly_refused(&ready.description.policy.exceptions));
+    addition.whole |= new.values().any(|excepted| all(excepted) & deny != 0);
+    if addition.whole {
+        has_room(sealed, described, &before, ready)?;
+        (addition.reasons, addition.revoked) = (Added::NONE, Vec::new());
+        let put = |comparison: &Comparison| write_to(comparison, comparison.generation, ready);
+        addition.whole = !Comparison::finds(sealed, &ready.slot, &put)?;
     }
     for setting in &after.settings {
         let held = sealed.rule(&setting.name)?;
@@ -181,20 +255,12 @@ fn ends(before: &Excepted, after: Option<&Excepted>) -> Option<Exception> {
     (!shortened).then_some(ends)
 }
 
-/// Two readings of one clock by another: an end is worked out anew each time, in nanoseconds since boot.
-const SAME_END: u64 = 2_000_000_000;
-
-fn newly_refused(exceptions: &[Said]) -> Error {
-    let names: Vec<_> = exceptions.iter().map(|exception| exception.name.value.as_str()).collect();
-    cannot(&format!("exceptions to what was not refused before ({})", names.join(", ")))
-}
-
 fn cannot(what: &str) -> Error {
     Error::Sealed {
         what: "adding this policy",
         instead: format!(
-            "what is added refuses reasons to everybody, holds settings and ends exceptions; it cannot have {what}\n  \
-             apply a policy without them, or seal the whole policy after the next boot"
+            "what is added to this seal cannot have {what}\n  \
+             apply a policy without that, or seal the whole policy after the next boot"
         ),
     }
 }

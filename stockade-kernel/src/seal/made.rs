@@ -11,11 +11,11 @@ use std::{
 
 use stockade_common::{
     Added, Counted, HELD_MAX, KEPT_MAPS_MAX, KeptFile, Known, Policy as KernelPolicy, STAYING_MAX, Seal,
-    Seen, Slot,
+    Seen, Slot, Stacked,
 };
 
 use super::{
-    Open, access,
+    access,
     first_guards::{self, FirstGuard, insist},
     lists,
     references::{self, Shared},
@@ -27,7 +27,7 @@ use crate::{
     enforce::{Machine, step},
     foreign::{self, Foreign},
     host, instructions,
-    object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN},
+    object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN, STACKED},
     ready::Ready,
     selftest::{self, SelfTest},
     sys::{self, held},
@@ -39,7 +39,8 @@ use crate::{
 pub struct Set<'a> {
     /// Number of the policy.
     pub generation: u64,
-    pub open: &'a [Open],
+    /// Whether new cgroups get their places.
+    pub places: bool,
     /// What the guard on programs lets in.
     pub trust: &'a Trust,
     pub files: &'a [(PathBuf, KeptFile)],
@@ -87,7 +88,8 @@ impl Made {
             enforcing = first_guards::none_before(&first, &seal, sealing, set.trust, set.staying)?;
             Ok(())
         };
-        let object = Object::open_sealing(&machine.types, sealing.offsets, &mut attach_guard)?;
+        let has_room = duties.contains(&Duty::SealedWhole);
+        let object = Object::open_sealing(&machine.types, sealing.offsets, has_room, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
@@ -95,10 +97,12 @@ impl Made {
             .map_err(|e| Error::bpf("writing the policy", e))?;
         sys::update(object.map(ADDED)?, &0u32, &Added::NONE)
             .map_err(|e| Error::bpf("writing what is added", e))?;
+        sys::update(object.map(STACKED)?, &0u32, &Stacked::NONE)
+            .map_err(|e| Error::bpf("writing what is stacked", e))?;
         lists::are_for_us(&object)?;
 
         let mut beside = Vec::new();
-        if set.open.contains(&Open::NewCgroups) {
+        if set.places {
             // The old attachments fill the old tables, for as long as those decide: these fill the new ones. Root can end them anyway.
             beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
         }
@@ -106,7 +110,7 @@ impl Made {
         for &duty in duties.iter().chain(&[Duty::ListTasks]) {
             programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
         }
-        maps.place(&ready.tables.places, set.generation)?;
+        tables::place(&maps, &ready.tables.places, set.generation)?;
 
         let map_programs = users_of_maps(&programs, &beside)?;
         let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
@@ -120,10 +124,11 @@ impl Made {
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
         let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
-        for name in frozen.chain([SEAL, ADDED, SEEN]) {
+        for name in frozen.chain([SEAL, ADDED, STACKED, SEEN]) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
         check_value(&object, ADDED, &Added::NONE)?;
+        check_value(&object, STACKED, &Stacked::NONE)?;
         if crate::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
@@ -266,7 +271,7 @@ fn seal(
         let path = "/proc/sys/kernel/random/boot_id";
         return Err(Error::Request(format!("not sealed: {path} cannot be read, and a seal names its boot")));
     }
-    let new_cgroups = if set.open.contains(&Open::NewCgroups) { Seal::NEW_CGROUPS } else { 0 };
+    let new_cgroups = if set.places { Seal::NEW_CGROUPS } else { 0 };
     let sealed_boot_ns = host::boot_ns();
     let flags = bounded | set.flags | new_cgroups;
     let mut seal = Seal { flags, sealed_boot_ns, boot_id, ..Seal::NONE };

@@ -6,7 +6,7 @@ use std::fmt;
 use stockade_common::{Seal, Slot};
 use stockade_policy::{
     compile::bit,
-    model::{Digest, Exception, Policy, Said},
+    model::{Exception, Policy, Said},
 };
 
 use super::Options;
@@ -21,8 +21,10 @@ pub enum Open {
     NewCgroups,
     /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
     Sysctl(Vec<String>),
+    /// A policy with scopes was added. What it refuses holds where its scopes say, which anybody who is root may have written.
+    AddedScopes,
     /// These exceptions let integrity reasons through, and root can be whom they are for: by moving into a unit or a cgroup, by becoming
-    /// a user, or by passing for a program whose content nothing binds.
+    /// a user, by passing for a program whose content nothing binds, or by uprobes in its memory.
     Exceptions(Vec<String>),
     /// These exceptions end, and root can put that off: by keeping the kernel from counting time.
     Ends(Vec<String>),
@@ -36,6 +38,7 @@ impl Open {
     pub fn word(&self) -> String {
         match self {
             Self::NewCgroups => "new-cgroups".into(),
+            Self::AddedScopes => "added-scopes".into(),
             Self::Sysctl(programs) => format!("sysctl-programs {}", programs.join(" ")),
             Self::Exceptions(names) => format!("exceptions {}", names.join(" ")),
             Self::Ends(names) => format!("ends {}", names.join(" ")),
@@ -47,7 +50,11 @@ impl Open {
     pub(crate) fn of_seal(sealed: &Sealed, types: &KernelTypes) -> Vec<Self> {
         let mut slot = sealed.slot();
         slot.words.deny |= sealed.added.deny;
-        let mut open = Self::of(&slot, sealed.seal.flags & Seal::NEW_CGROUPS != 0, types);
+        let places = sealed.policies().any(|policy| policy.words.places != 0);
+        let mut open = Self::of(&slot, places && sealed.seal.flags & Seal::NEW_CGROUPS != 0, types);
+        if sealed.policies().skip(1).any(|policy| policy.words.places != 0) {
+            open.push(Self::AddedScopes);
+        }
         let staying: Vec<_> = sealed.seal.staying.iter().filter(|id| **id != 0).map(u32::to_string).collect();
         if !staying.is_empty() {
             open.push(Self::Sysctl(staying));
@@ -69,17 +76,13 @@ impl Open {
 
     /// Those of the exceptions of a policy that void the level.
     fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
-        let binds = |exception: &Exception| {
-            exception.exe.is_some()
-                && matches!(exception.digest.as_ref().map(|said| &said.value), Some(Digest::Verity(_)))
-                && types.compares_digests()
-        };
         let is_integrity = |reason: &Said<String>| {
             let number =
                 stockade_reasons::by_id(&reason.value).and_then(|reason| types.number(reason.enum_name));
             number.is_some_and(|number| types.is_integrity(number))
         };
-        let voids = |exception: &&Exception| !binds(exception) && exception.reasons.iter().any(is_integrity);
+        // Those by program with a digest of fs-verity as well: root can change what a process does by uprobes.
+        let voids = |exception: &&Exception| exception.reasons.iter().any(is_integrity);
         let names: Vec<_> =
             policy.exceptions.iter().filter(voids).map(|exception| exception.name.value.clone()).collect();
         (!names.is_empty()).then_some(Self::Exceptions(names))
@@ -110,6 +113,10 @@ impl fmt::Display for Open {
                 "new cgroups get their scopes from programs that root can end (unlink the pins, unmount /sys/fs/bpf): \
                  what surrounds such a cgroup then decides for it",
             ),
+            Self::AddedScopes => f.write_str(
+                "a policy with scopes was added: what it refuses in them is not counted in the level, and was tried only in the cgroup of \
+                 this command",
+            ),
             Self::Sysctl(programs) => write!(
                 f,
                 "programs of others that are asked for sysctls stay as they are ({}); whoever loaded them, systemd-networkd for \
@@ -118,8 +125,8 @@ impl fmt::Display for Open {
             ),
             Self::Exceptions(names) => write!(
                 f,
-                "root can be whom these exceptions are for, and change the kernel by what they let through: {} (an exception by \
-                 program binds root only with digest = \"verity:…\")",
+                "root can be whom these exceptions are for, or change by uprobes what the program does, and change the kernel by what they let \
+                 through: {}",
                 names.join(", ")
             ),
             Self::Ends(names) => write!(

@@ -3,7 +3,7 @@ The proof that a seal holds, by trying: its guards here, the reasons in `proof/r
 */
 pub(super) mod reasons;
 
-use stockade_common::{KnownProgram, Seal, kinds};
+use stockade_common::{KnownProgram, Seal, Sets, kinds};
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
@@ -13,10 +13,8 @@ use crate::{
     Error,
     anchor::{self, Found, Root},
     btf::KernelTypes,
-    description,
     duty::{Duty, Sealing},
     foreign, host, instructions, links,
-    ready::Ready,
     sealed::Sealed,
     selftest::{self, SelfTest},
     sys::{self, fs, held},
@@ -188,26 +186,23 @@ fn let_through(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     problems
 }
 
-/// The sealed policy, where it has places: which of them decides for this process is not to be read from the tables any more.
-fn ready(sealed: &Sealed, types: &KernelTypes) -> Result<Option<Ready>, Error> {
-    if sealed.slot().words.places == 0 {
-        return Ok(None);
-    }
-    let description = sealed.description().ok_or_else(description::lost_for_good)?;
-    Ready::new(types, description.policy, description.auto.into()).map(Some)
-}
-
 /// Knocks, and asks the seal whether it heard it.
 pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Result<SelfTest, Error> {
-    let slot = sealed.slot();
-    let watched = ready(sealed, types)?.map_or(slot.words.watched, |ready| ready.watched_here());
-    let refuses = sealed.added.deny
-        | if slot.words.places == 0 && slot.words.excepted == 0 { slot.words.deny } else { 0 };
+    let (mut watched, mut refuses) = (sealed.added.watched, sealed.added.deny);
+    for policy in sealed.policies() {
+        let words = policy.words;
+        let here = Sealed::sets_here(&policy)?.unwrap_or(Sets {
+            watched: words.watched,
+            deny: words.deny,
+            ..Sets::default()
+        });
+        watched |= here.watched;
+        refuses |= here.deny & !words.excepted;
+    }
     let heard = |number: u32| {
-        let now = Sealed::ask()?.ok_or_else(|| Error::Request("the seal does not answer any more".into()))?;
         // Where nobody is excepted, what the seal hears it refuses.
-        let heard = now.added.heard;
+        let heard = Sealed::heard()?;
         Ok(if refuses & bit(number) == 0 { [0, heard, 0] } else { [heard, 0, 0] })
     };
-    selftest::run(types, &heard, watched | sealed.added.watched, native)
+    selftest::run(types, &heard, watched, native)
 }

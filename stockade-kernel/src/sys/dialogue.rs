@@ -4,7 +4,9 @@ answer of the seal's own guard.
 */
 use std::{io, ops::Range};
 
-use stockade_common::dialogue::{BYTE, COMMAND, DONE, NO_ROOM, NOT_ROOT, NOTHING, Question, UNREADABLE};
+use stockade_common::dialogue::{
+    BYTE, COMMAND, DONE, MEDDLED, NO_ROOM, NOT_ROOT, NOTHING, Question, UNREADABLE, WRITE,
+};
 
 use super::{address, bpf};
 
@@ -19,6 +21,8 @@ pub enum Answer {
     Nothing,
     /// What is there already is at least as strict, or the table is full.
     NoRoom,
+    /// Somebody else has written in between.
+    Meddled,
 }
 
 /// Asks a seal; `None` where there is none: the kernel then knows no such command.
@@ -45,6 +49,7 @@ fn answered(error: io::Error) -> io::Result<Option<Answer>> {
         DONE => Answer::Done,
         NOTHING => Answer::Nothing,
         NO_ROOM => Answer::NoRoom,
+        MEDDLED => Answer::Meddled,
         NOT_ROOT => return Err(io::Error::from_raw_os_error(libc::EPERM)),
         UNREADABLE => return Err(io::Error::from_raw_os_error(libc::EFAULT)),
         _ => return Err(error),
@@ -72,4 +77,9 @@ pub fn told<K>(what: u32, key: &K, range: Range<usize>) -> io::Result<Option<Vec
 /// Asks a seal to hold more than it does.
 pub fn add<T>(what: u32, new: &T) -> io::Result<Option<Answer>> {
     ask(what, 0, new)
+}
+
+/// Asks a seal to write an entry into one of its tables: key and value, one behind the other.
+pub fn write(table: u32, entry: &[u8]) -> io::Result<Option<Answer>> {
+    ask(WRITE, table, &entry[0])
 }

@@ -234,27 +234,26 @@ pub(super) struct BatchAttr {
     pub(super) flags: u64,
 }
 
-/// Writes many entries of a hash map. 5.6 and later.
-pub fn update_all<K: Copy, V: Copy>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
-    assert_eq!(keys.len(), values.len());
-    batch(BPF_MAP_UPDATE_BATCH, map, keys, address(values.as_ptr()))
+/// Writes so many entries of a hash map: keys and values as they lie one behind the other. 5.6 and later.
+pub fn update_all(map: BorrowedFd<'_>, count: usize, keys: &[u8], values: &[u8]) -> io::Result<()> {
+    batch(BPF_MAP_UPDATE_BATCH, map, count, address(keys.as_ptr()), address(values.as_ptr()))
 }
 
 /// Deletes many entries of a hash map. 5.6 and later.
 pub fn delete_all<K: Copy>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
-    batch(BPF_MAP_DELETE_BATCH, map, keys, 0)
+    batch(BPF_MAP_DELETE_BATCH, map, keys.len(), address(keys.as_ptr()), 0)
 }
 
-fn batch<K: Copy>(command: i64, map: BorrowedFd<'_>, keys: &[K], values: u64) -> io::Result<()> {
-    if keys.is_empty() {
+fn batch(command: i64, map: BorrowedFd<'_>, count: usize, keys: u64, values: u64) -> io::Result<()> {
+    if count == 0 {
         return Ok(());
     }
     let mut attr = BatchAttr {
         in_batch: 0,
         out_batch: 0,
-        keys: address(keys.as_ptr()),
+        keys,
         values,
-        count: u32::try_from(keys.len()).expect("maps have fewer entries"),
+        count: u32::try_from(count).expect("maps have fewer entries"),
         map_fd: fd_number(map),
         elem_flags: 0,
         flags: 0,

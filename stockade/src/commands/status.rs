@@ -310,6 +310,10 @@ pub fn run(json: bool) -> Result<Exit> {
     };
     let problems = proof.problems.clone();
     let proof = Proof::from(proof);
+    // Reasons with exceptions in an added policy are not among the slot's; those that the seal refused in this call are refused.
+    let mut refused = state.as_ref().map_or_else(Vec::new, |state| super::ids(state.slot.words.deny, &types));
+    let tried: Vec<_> = proof.refused.iter().filter(|id| !refused.contains(id)).cloned().collect();
+    refused.extend(tried);
     let stockade = state.map(|state| InForce {
         level: super::level_of(state.slot.level).to_string(),
         audit: state.slot.audit == 1,
@@ -325,7 +329,7 @@ pub fn run(json: bool) -> Result<Exit> {
             left_open: sealed.open.iter().map(ToString::to_string).collect(),
         }),
         applied_seconds_ago: host::boot_ns().saturating_sub(state.slot.applied_boot_ns) / 1_000_000_000,
-        refused: super::ids(state.slot.words.deny, &types),
+        refused,
         audited: super::ids(state.slot.words.watched & !state.slot.words.deny, &types),
         allowed: super::ids(state.slot.allow, &types),
         settings: (!state.settings.is_empty()).then(|| Settings {

@@ -12,8 +12,6 @@ Every reason that a seal refuses to this process, tried.
 The seal counts all requests in one number that no process can write. A request of another process that it decides in the same
 instant moves that number too; such a request cannot make an attempt fail with the errno of a refusal.
 */
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 use serde::Serialize;
 use stockade_common::ReasonSet;
@@ -24,7 +22,6 @@ use stockade_policy::{
 };
 use stockade_reasons::Level;
 
-use super::ready;
 use crate::{
     Error, btf::KernelTypes, cgroups, description::Description, host, read_back::reason_id, sealed::Sealed,
     selftest::is_refused_natively, sys,
@@ -121,14 +118,13 @@ pub(super) fn try_all(
     native: Level,
     knock: Knock<'_>,
 ) -> Result<Proof, Error> {
-    let words = sealed.slot().words;
-    let added = sealed.added.deny;
-    let here = added | ready(sealed, types)?.map_or(words.deny, |ready| ready.refused_here());
-    let exceptions = Exceptions::of(sealed, words.excepted & !added);
+    let claims = Claims::of(sealed)?;
+    let here = claims.0.iter().fold(0, |here, claim| here | claim.here);
+    let anywhere = sealed.policies().fold(here, |anywhere, policy| anywhere | policy.words.deny);
     let mut proof = Proof::default();
     for reason in types.kernel_reasons() {
         let id = reason_id(types, reason.number);
-        if (words.deny | here) & bit(reason.number) == 0 {
+        if anywhere & bit(reason.number) == 0 {
             continue;
         }
         if here & bit(reason.number) == 0 {
@@ -139,7 +135,7 @@ pub(super) fn try_all(
         } else if reason.id.is_none() {
             proof.skip(id, Cause::Absent, "this version of Stockade does not know the reason");
         } else {
-            try_one(&mut proof, &reason, id, &exceptions, knock)?;
+            try_one(&mut proof, &reason, id, &claims, knock)?;
         }
     }
     Ok(proof)
@@ -149,7 +145,7 @@ fn try_one(
     proof: &mut Proof,
     reason: &KernelReason,
     id: String,
-    exceptions: &Exceptions,
+    claims: &Claims,
     knock: Knock<'_>,
 ) -> Result<(), Error> {
     let before = Sealed::heard()?;
@@ -160,11 +156,8 @@ fn try_one(
         (Knocked::Refused, false) => proof
             .problems
             .push(format!("a request for {id} was refused, and not by the seal: it was not asked")),
-        (Knocked::LetThrough, true) => match exceptions.letting_through(reason) {
-            Ok(Some(name)) => {
-                let detail = format!("the exception {name} of the policy lets this process through");
-                proof.skip(id, Cause::LetThroughHere, detail);
-            }
+        (Knocked::LetThrough, true) => match claims.letting_through(reason) {
+            Ok(Some(why)) => proof.skip(id, Cause::LetThroughHere, why),
             Ok(None) => proof.problems.push(format!("a request for {id} reached the seal and went through")),
             Err(why) => proof.problems.push(format!("a request for {id} went through, and {why}")),
         },
@@ -176,51 +169,82 @@ fn try_one(
     Ok(())
 }
 
-/// The exceptions of the sealed policy, and who this process is to them.
-struct Exceptions {
+/// What the policies of a seal refuse to this process: what was sealed, each one that was added with scopes or exceptions, and what was added for everybody.
+struct Claims(Vec<Claim>);
+
+/// What one of them refuses.
+struct Claim {
+    /// Refused where this process is, exceptions aside.
+    here: ReasonSet,
     /// Reasons from which somebody is excepted.
-    reasons: ReasonSet,
+    excepted: ReasonSet,
     /// None where the description of the policy is lost.
-    described: Option<Vec<Exception>>,
-    exe: Option<PathBuf>,
-    cgroup: String,
-    uid: u32,
+    exceptions: Option<Vec<Exception>>,
+    /// Whether it was added. Anybody can add a policy and say in its description what they like.
+    added: bool,
 }
 
-impl Exceptions {
-    fn of(sealed: &Sealed, reasons: ReasonSet) -> Self {
-        let now = host::now();
-        let living = |description: Description| {
-            let mut exceptions = description.policy.exceptions;
-            exceptions.retain(|exception| !exception.has_ended(now));
-            exceptions
-        };
-        Self {
-            reasons,
-            described: if reasons == 0 { Some(Vec::new()) } else { sealed.description().map(living) },
-            exe: std::env::current_exe().ok(),
-            cgroup: cgroups::own().unwrap_or_default(),
-            uid: sys::real_user(),
+impl Claims {
+    fn of(sealed: &Sealed) -> Result<Self, Error> {
+        let everybody =
+            Claim { here: sealed.added.deny, excepted: 0, exceptions: Some(Vec::new()), added: true };
+        let mut claims = vec![everybody];
+        for (at, policy) in sealed.policies().enumerate() {
+            let words = policy.words;
+            let here = Sealed::sets_here(&policy)?.map_or(words.deny, |sets| sets.deny);
+            let exceptions = if words.excepted == 0 {
+                Some(Vec::new())
+            } else {
+                Description::read(words.generation, policy.digest).map(living)
+            };
+            claims.push(Claim { here, excepted: words.excepted, exceptions, added: at > 0 });
         }
+        Ok(Self(claims))
     }
 
-    /// The name of the exception that lets this process or a child of it through; none where none does.
-    fn letting_through(&self, reason: &KernelReason) -> Result<Option<&str>, &'static str> {
-        if self.reasons & bit(reason.number) == 0 {
-            return Ok(None);
-        }
-        let lost = "whether an exception lets this process through cannot be told: the description of the policy is lost";
-        let exceptions = self.described.as_ref().ok_or(lost)?;
+    /// Why all that refuse a reason may let this process or a child of it through; none where one does not.
+    fn letting_through(&self, reason: &KernelReason) -> Result<Option<String>, &'static str> {
+        let (exe, cgroup) = (std::env::current_exe().ok(), cgroups::own().unwrap_or_default());
         // Those that have ended were left out by the clock that the kernel goes by.
         let request = |inherited| Request {
             reason,
-            cgroup: &self.cgroup,
-            exe: self.exe.as_deref(),
+            cgroup: &cgroup,
+            exe: exe.as_deref(),
             inherited,
-            uid: self.uid,
+            uid: sys::real_user(),
             at: Timestamp::MIN,
         };
-        let fitting = |exception: &&Exception| [false, true].iter().any(|&by| fits(exception, &request(by)));
-        Ok(exceptions.iter().find(fitting).map(|exception| exception.name.value.as_str()))
+        let fits = |exception: &&Exception| [false, true].iter().any(|&by| fits(exception, &request(by)));
+        let mut why = None;
+        for claim in self.0.iter().filter(|claim| claim.here & bit(reason.number) != 0) {
+            if claim.excepted & bit(reason.number) == 0 {
+                return Ok(None);
+            }
+            let found = match claim.exceptions.as_ref().map(|exceptions| exceptions.iter().find(fits)) {
+                Some(Some(exception)) => {
+                    format!("the exception {} of the policy lets this process through", exception.name.value)
+                }
+                // What it adds is what its tables say. That a description says more makes nothing laxer.
+                _ if claim.added => {
+                    "an exception of a policy that was added lets this process through".to_owned()
+                }
+                Some(None) => return Ok(None),
+                None => {
+                    return Err(
+                        "whether an exception lets this process through cannot be told: the description of the policy is lost",
+                    );
+                }
+            };
+            why.get_or_insert(found);
+        }
+        Ok(why)
     }
+}
+
+/// The exceptions of a policy that have not ended.
+fn living(description: Description) -> Vec<Exception> {
+    let now = host::now();
+    let mut exceptions = description.policy.exceptions;
+    exceptions.retain(|exception| !exception.has_ended(now));
+    exceptions
 }

@@ -123,7 +123,14 @@ impl Kernel {
         requester: &Requester,
     ) -> Option<Decision> {
         let sealed = [Duty::Sealed.shown(), Duty::SealedWhole.shown()].contains(&program.name);
-        let decision = self.decides_as_applied(program, words, reason, requester);
+        let mut decision = self.decides_as_applied(program, words, reason, requester);
+        if program.name == Duty::SealedWhole.shown() {
+            let slots = self.stacked().map_or_else(Vec::new, |stacked| stacked.slots.to_vec());
+            let stacked = slots.iter().filter(|slot| slot.words.generation != 0);
+            let all =
+                stacked.filter_map(|slot| self.decides_as_applied(program, &slot.words, reason, requester));
+            decision = decision.into_iter().chain(all).min_by_key(|it| it.verdict as u32);
+        }
         let added = self.added().filter(|_| sealed).unwrap_or_default();
         if added.deny >> reason & 1 != 0 && decision.is_none_or(|it| it.verdict != Verdict::Refused) {
             return Some(Decision { verdict: Verdict::Refused, place: NO_PLACE, shape: 0 });
@@ -288,6 +295,10 @@ impl Kernel {
             // How often somebody asked makes no difference.
             (added.heard, added.closed, added.told.applied_boot_ns) = (0, 0, 0);
             all.push(format!("{added:?}"));
+        }
+        if let Some(mut stacked) = self.stacked() {
+            stacked.slots.iter_mut().for_each(|slot| slot.applied_boot_ns = 0);
+            all.push(format!("{stacked:?}"));
         }
         all
     }

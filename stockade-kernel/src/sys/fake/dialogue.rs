@@ -4,10 +4,11 @@ The dialogue with a seal: as stockade-ebpf's `dialogue.rs`.
 use std::ops::Range;
 
 use stockade_common::{
-    Added, Counted, Exception, Known, Seen, SettingKey, SettingRule,
+    Added, CgroupKey, Counted, Exception, ExceptionKey, Known, PATTERNS, PathKey, Pattern, STACKED_MAX, Seen,
+    Sets, SettingKey, SettingRule, Stacked, Until, UntilKey,
     dialogue::{
-        ADD, ADDED, DONE, EXCEPTION, FORGET, HOLD, NO_ROOM, NOTHING, NewSetting, POLICY, REVOKE, Revoked,
-        SEAL, SEEN, SETTING,
+        ADD, ADDED, ANNOUNCE, COMMIT, Commit, DONE, ENTRY, EXCEPTION, FORGET, HOLD, MEDDLED, NO_ROOM,
+        NOTHING, NewSetting, POLICY, REVOKE, Revoked, SEAL, SEEN, SETTING, STACKED, WRITE, table,
     },
 };
 
@@ -26,6 +27,18 @@ pub(super) fn plain<T: Copy>(bytes: &[u8]) -> T {
     unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
 }
 
+/// A table by its number: its name, and the sizes of its keys and values.
+fn of_table(number: u32) -> (&'static str, usize, usize) {
+    match number {
+        table::CGROUPS => ("CGROUPS", size_of::<CgroupKey>(), size_of::<Sets>()),
+        table::PATHS => ("PATHS", size_of::<PathKey>(), size_of::<Sets>()),
+        table::PATTERNS => ("PATTERNS_BELOW", size_of::<PathKey>(), size_of::<[Pattern; PATTERNS]>()),
+        table::EXCEPTIONS => ("EXCEPTIONS", size_of::<ExceptionKey>(), size_of::<Exception>()),
+        table::UNTIL => ("UNTIL", size_of::<UntilKey>(), size_of::<Until>()),
+        other => panic!("table {other} is asked for by sealed::number"),
+    }
+}
+
 impl Kernel {
     /// The map of the seal with this name; none where nothing is sealed.
     fn sealed_map(&self, name: &str) -> Option<u32> {
@@ -42,13 +55,20 @@ impl Kernel {
     }
 
     /// What a seal tells of one thing.
-    pub(super) fn tells(&self, what: u32, key: u64, range: Range<usize>) -> Option<Vec<u8>> {
+    pub(super) fn tells(&self, what: u32, key: u64, mut range: Range<usize>) -> Option<Vec<u8>> {
         let told = match what {
             SEAL => self.value(object::SEAL),
             POLICY => self.value(MAPS[0].0),
             ADDED => self.value(object::ADDED),
             SETTING => self.entry(SETTINGS, &from(key, size_of::<SettingKey>())),
-            EXCEPTION => self.entry("EXCEPTIONS", &from(key, size_of::<stockade_common::ExceptionKey>())),
+            EXCEPTION => self.entry("EXCEPTIONS", &from(key, size_of::<ExceptionKey>())),
+            STACKED => self.value(object::STACKED),
+            ENTRY => {
+                let (name, size, _) = of_table(u32::try_from(range.start).ok()? / table::FACTOR);
+                let first = range.start % table::FACTOR as usize;
+                range = first..first + range.len();
+                self.entry(name, &from(key, size))
+            }
             _ => None,
         }?;
         Some(told[range].to_vec())
@@ -68,6 +88,13 @@ impl Kernel {
                 let known: Known = plain(&attr.bytes(8, size_of::<Known>()));
                 self.counted(&known, what == FORGET)
             }
+            ANNOUNCE => self.announce(),
+            WRITE => {
+                let (name, key, value) = of_table(attr.word(4));
+                let entry = attr.bytes(8, key + value);
+                self.write_entry(name, &entry[..key], &entry[key..])
+            }
+            COMMIT => self.commit(&plain(&attr.bytes(8, size_of::<Commit>()))),
             other => panic!("question {other} is asked by sys::dialogue::told"),
         };
         code.cast_signed()
@@ -92,6 +119,7 @@ impl Kernel {
     fn add(&mut self, new: &Added) -> u32 {
         let mut added: Added = plain(&self.value(object::ADDED).expect("a seal has it"));
         added.watched |= new.watched | new.deny;
+        added.watched_anywhere |= added.watched;
         added.deny |= new.deny;
         added.quiet |= new.quiet;
         added.count += 1;
@@ -107,6 +135,65 @@ impl Kernel {
         let map = self.sealed_map(object::ADDED).and_then(|id| self.map_mut(id)).expect("a seal has it");
         map.entries.insert(0u32.to_ne_bytes().to_vec(), bytes(added));
         DONE
+    }
+
+    /// Policies that were added as a whole, with what belongs to them.
+    pub fn stacked(&self) -> Option<Stacked> {
+        self.value(object::STACKED).map(|value| plain(&value))
+    }
+
+    pub(super) fn write_stacked(&mut self, stacked: &Stacked) -> u32 {
+        let map = self.sealed_map(object::STACKED).and_then(|id| self.map_mut(id)).expect("a seal has it");
+        map.entries.insert(0u32.to_ne_bytes().to_vec(), bytes(stacked));
+        DONE
+    }
+
+    fn announce(&mut self) -> u32 {
+        let mut stacked = self.stacked().expect("a seal has it");
+        stacked.written += 1;
+        (stacked.pending, stacked.placed_before) = (Stacked::generation(stacked.written), stacked.placed);
+        self.write_stacked(&stacked)
+    }
+
+    fn write_entry(&mut self, name: &str, key: &[u8], value: &[u8]) -> u32 {
+        let mut stacked = self.stacked().expect("a seal has it");
+        stacked.written += 1;
+        stacked.placed += u64::from(name == "CGROUPS");
+        self.write_stacked(&stacked);
+        if stacked.pending == 0 || key[..8] != stacked.pending.to_ne_bytes() {
+            return NOTHING;
+        }
+        let map = self.sealed_map(name).and_then(|id| self.map_mut(id)).expect("a seal has it");
+        map.entries.insert(key.to_vec(), value.to_vec());
+        DONE
+    }
+
+    fn commit(&mut self, new: &Commit) -> u32 {
+        let mut stacked = self.stacked().expect("a seal has it");
+        let number = new.slot.words.generation;
+        if number == 0 || number != stacked.pending {
+            return NOTHING;
+        }
+        stacked.pending = 0;
+        self.write_stacked(&stacked);
+        if stacked.written != new.written {
+            return MEDDLED;
+        }
+        let at = usize::try_from(stacked.count).expect("a few");
+        stacked.count += 1;
+        if at >= STACKED_MAX {
+            self.write_stacked(&stacked);
+            return NO_ROOM;
+        }
+        stacked.entries[at] =
+            stacked.written - (number - Stacked::FIRST) - (stacked.placed - stacked.placed_before);
+        stacked.slots[at] = new.slot;
+        self.write_stacked(&stacked);
+        let mut added = self.added().expect("a seal has it");
+        added.quiet |= new.slot.words.quiet;
+        added.watched_anywhere |= new.slot.words.watched_anywhere;
+        (added.told, added.count) = (new.slot, added.count + 1);
+        self.write_added(&added)
     }
 
     fn hold(&mut self, new: &NewSetting) -> u32 {
