@@ -143,8 +143,12 @@ boots! {
     SealedHidden "sealed-hidden" GENERIC;
     /// As [`Boot::Sealed`], for a policy with exceptions by program.
     SealedPrograms "sealed-programs" GENERIC;
+    /// As [`Boot::Sealed`], with a disk for a file system with fs-verity.
+    SealedVerity "sealed-verity" Facts { hardware: Hardware { scratch: true, ..Hardware::USUAL }, ..WITH_PROGRAMS };
     /// As [`Boot::Sealed`], for a policy with scopes.
     SealedScopes "sealed-scopes" GENERIC;
+    /// As [`Boot::Sealed`], for a policy that leaves room for scopes.
+    SealedRoom "sealed-room" GENERIC;
     /// As [`Boot::Sealed`], with cgroups of version 1 alone.
     SealedLegacy "sealed-legacy" GENERIC;
     /// As [`Boot::Sealed`], for a policy with settings.

@@ -27,13 +27,25 @@ use crate::{
 };
 
 /// Raise it when the packages or what is made of them change.
-const VERSION: &str = "userland-3";
+const VERSION: &str = "userland-4";
 
 /// Where a guest finds the disk's content.
 pub const MOUNTED: &str = "/debian";
 
 /// The disk, as the guest's kernel calls it.
 pub const DEVICE: &str = "/dev/vda";
+
+/// The disk to write on of a guest that has one beside it.
+pub const SCRATCH: &str = "/dev/vdb";
+
+/// An empty file system with fs-verity, for a guest to write to such a disk. Without checksums, so that files can be given a generation.
+#[must_use]
+pub fn with_verity() -> PathBuf {
+    Path::new(MOUNTED).join(VERITY)
+}
+
+/// Its name on the disk with Debian's programs.
+const VERITY: &str = "verity.ext4";
 
 /// Where a guest finds modules that are loaded only with the disk, in their order.
 pub const ORDER: &str = "/modules/userland-order";
@@ -129,6 +141,10 @@ fn make(archive: &Archive, folder: &Path) -> anyhow::Result<()> {
     }
     let list = packages.join("\n") + "\n";
     fs::write(folder.join("packages"), list).context("listing the packages")?;
+    let image = root.join(VERITY);
+    let mut mkfs = tool::command("mkfs.ext4");
+    mkfs.args(["-q", "-O", "verity,^has_journal,^metadata_csum", "-b", "4096"]).arg(&image).arg("16M");
+    tool::output(&mut mkfs)?;
     file_system(&root, &folder.join("disk.ext4"))?;
     fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
 }

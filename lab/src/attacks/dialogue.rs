@@ -13,12 +13,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use stockade_common::{
-    Added, Exception, ExceptionKey, SettingKey, SettingRule, Slot,
-    dialogue::{ADD, COMMAND, DONE, HOLD, NewSetting, Question, REVOKE, Revoked},
+    Added, Exception, ExceptionKey, Sets, SettingKey, SettingRule, Slot, Stacked, Until, Words,
+    dialogue::{
+        ADD, ANNOUNCE, BYTE, COMMAND, COMMIT, Commit, DONE, HOLD, NewSetting, Question, REVOKE, Revoked,
+        STACKED, WRITE, table,
+    },
 };
 
 use super::{
-    Attack, Later, Pins, Tried,
+    Attack, Later, Pins, Setting, Tried,
     anchors::roots,
     bpf::{self, What},
     calls::descriptor,
@@ -84,6 +87,31 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     ),
     Attack::new(
+        "add-exceptions-by-the-dialogue",
+        "add a policy to the seal that refuses nothing, excepts root from everything, and says that the root cgroup is let through",
+        Pins::Holds,
+        || if add_lax(&lax())? == DONE { Tried::through() } else { Tried::refused("it was not added") },
+    )
+    .under(Setting::Exceptions),
+    Attack::new(
+        "write-into-what-decides-by-the-dialogue",
+        "write exceptions into the policy that was sealed and into those that were added",
+        Pins::Holds,
+        || {
+            let mut generations: Vec<u64> = (0..8).collect();
+            add_lax(&Slot::default())?;
+            let written = stacked(std::mem::offset_of!(Stacked, written))?.unwrap_or_default();
+            generations.extend((0..=written + 8).map(|written| Stacked::FIRST + written));
+            let done = generations.into_iter().flat_map(entries).filter(|(table, entry)| write(*table, entry) == DONE);
+            match done.count() {
+                0 => Tried::refused("no entry was written"),
+                _ => Tried::through(),
+            }
+        },
+    )
+    .under(Setting::Exceptions)
+    .refused_when_sealed(),
+    Attack::new(
         "talk-nonsense-to-the-seal",
         "ask the seal what it does not know, at every address",
         Pins::Holds,
@@ -101,6 +129,71 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     ),
 ];
+
+/// A policy that refuses nothing and excepts root.
+fn lax() -> Slot {
+    const BY_UID: u32 = 1 << 1;
+    let words = Words {
+        watched_anywhere: u64::MAX,
+        watched: u64::MAX,
+        excepted: u64::MAX,
+        shapes: BY_UID,
+        places: 1,
+        ..Words::default()
+    };
+    Slot { words, ..Slot::default() }
+}
+
+/// Adds a policy to the seal, with entries that let everybody through. The answer.
+pub(crate) fn add_lax(slot: &Slot) -> Result<u32> {
+    say(ANNOUNCE, &[()])?;
+    let Some(generation) = stacked(std::mem::offset_of!(Stacked, pending))? else { return Ok(0) };
+    for (table, entry) in entries(generation) {
+        write(table, &entry);
+    }
+    let written = stacked(std::mem::offset_of!(Stacked, written))?.context("it was announced")?;
+    let words = Words { generation, ..slot.words };
+    Ok(answer(COMMIT, 0, &Commit { slot: Slot { words, ..*slot }, written }))
+}
+
+/// Entries by which root, and whoever is in the root cgroup, is let through.
+fn entries(generation: u64) -> Vec<(u32, Vec<u8>)> {
+    const ROOT: u64 = 1;
+    let key = ExceptionKey { generation, uid: 0, ..ExceptionKey::default() };
+    let all = Exception { always: u64::MAX, inherited: u64::MAX, timed: u64::MAX };
+    let until = Until { itself: u64::MAX, inherited: u64::MAX };
+    let place = Sets { place: 1, ..Sets::default() };
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+    let subject = [
+        generation,
+        key.inode,
+        u64::from(key.device) | u64::from(key.place) << 32,
+        u64::from(key.uid) | u64::from(key.pad) << 32,
+    ];
+    vec![
+        (table::EXCEPTIONS, words(&[&subject[..], &[all.always, all.inherited, all.timed]].concat())),
+        (table::UNTIL, words(&[&subject[..], &[1, until.itself, until.inherited]].concat())),
+        (table::CGROUPS, words(&[generation, ROOT, place.watched, place.deny, u64::from(place.place)])),
+    ]
+}
+
+/// Writes an entry, as key and value lie. The answer.
+fn write(table: u32, entry: &[u8]) -> u32 {
+    answer(WRITE, table, &entry[0])
+}
+
+/// A word of what was stacked; none where there is no seal with room.
+fn stacked(at: usize) -> Result<Option<u64>> {
+    let mut word = 0;
+    for byte in 0..8 {
+        let code = answer(STACKED, u32::try_from(at + byte)?, &0_u8);
+        if !(BYTE..DONE).contains(&code) {
+            return Ok(None);
+        }
+        word |= u64::from(code - BYTE) << (8 * byte);
+    }
+    Ok(Some(word))
+}
 
 /// Descriptors of the maps that are made from now on, as many as can be had until the seal is there. Afterwards nobody gets any, and the attacks that are
 /// played before this one has its turn need the processor.
@@ -232,14 +325,16 @@ fn take_from_the_command() -> Result<Later> {
 
 /// Says this to the seal. What is said is meant to do no harm if it is done, and so tells nothing by itself: the doors do.
 fn say<T>(what: u32, questions: &[T]) -> Result<Tried> {
-    let mut done = 0;
-    for question in questions {
-        let from = std::ptr::from_ref(question) as usize as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
-        let from = [from as u32, (from >> 32) as u32];
-        done += u32::from(errno(&mut Question { what, at: 0, from }) == DONE.cast_signed());
-    }
-    if done == 0 { Tried::refused("nothing of it was done") } else { Tried::through() }
+    let done = questions.iter().filter(|question| answer(what, 0, *question) == DONE);
+    if done.count() == 0 { Tried::refused("nothing of it was done") } else { Tried::through() }
+}
+
+/// The answer to a question that something belongs to.
+fn answer<T>(what: u32, at: u32, from: &T) -> u32 {
+    let from = std::ptr::from_ref(from) as usize as u64;
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
+    let from = [from as u32, (from >> 32) as u32];
+    errno(&mut Question { what, at, from }).cast_unsigned()
 }
 
 /// The answer to a question.

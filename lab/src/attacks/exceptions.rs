@@ -143,11 +143,46 @@ pub(super) const ATTACKS: &[Attack] = &[
         "set a uprobe in an excepted program's file, and start it",
         Pins::Holds,
         || {
-            let probe = match uprobe(PROGRAM) {
+            let probe = match uprobe(PROGRAM, EVERYBODY) {
                 Ok(probe) => probe,
                 Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
             };
             Ok(started(|_| ())?.holding(probe))
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "take-a-probe-away",
+        "set a uprobe in an excepted program until it has asked, and have the kernel forget that there was one",
+        Pins::Holds,
+        || {
+            let probe = match uprobe(PROGRAM, EVERYBODY) {
+                Ok(probe) => probe,
+                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+            };
+            let mut excepted = Excepted::start(TRAPS, |_| ())?;
+            excepted.tell("ask\n")?;
+            drop(probe);
+            excepted.opens()
+        },
+    )
+    .under(Setting::Programs)
+    .refused_when_sealed(),
+    Attack::new(
+        "take-by-the-hands-of-a-probed-program",
+        "take the descriptor of /dev/mem from an excepted program by another process of it, in which there is a uprobe",
+        Pins::Falls,
+        || {
+            let holder = Excepted::start(HOLDS, |_| ())?;
+            let [descriptor] = holder.numbers()?;
+            let mut taker = Excepted::start(TAKES, |_| ())?;
+            let _probe = match uprobe(PROGRAM, taker.pid()) {
+                Ok(probe) => probe,
+                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+            };
+            taker.tell(&format!("{} {descriptor}\n", holder.pid()))?;
+            taker.opens()
         },
     )
     .under(Setting::Programs)
@@ -174,6 +209,10 @@ const FORKS: &str = "forks";
 const SHARES: &str = "shares";
 /// It waits for nothing.
 const OPENS: &str = "opens";
+/// It asks when it is told to, runs into a breakpoint of its own once it goes on, and asks again.
+const TRAPS: &str = "traps";
+/// It is told a process and a descriptor of it, and takes that in place of opening /dev/mem.
+const TAKES: &str = "takes";
 
 /// Applies a policy that excepts the program, and proves that it does.
 pub(super) fn enforce() -> Result<()> {
@@ -229,14 +268,46 @@ pub fn play_excepted(what: &str) -> Result<u8> {
     if what != OPENS {
         let numbers: Vec<_> = child.into_iter().chain(descriptor).map(|number| number.to_string()).collect();
         println!("{}", numbers.join(" "));
-        io::stdin().read_to_end(&mut Vec::new())?;
     }
-    let opened = File::open("/dev/mem");
+    let mut told = String::new();
+    match what {
+        OPENS => {}
+        TRAPS => {
+            io::stdin().read_line(&mut told)?;
+            println!("{}", File::open("/dev/mem").is_ok());
+            io::stdin().read_to_end(&mut Vec::new())?;
+            trap();
+        }
+        TAKES => {
+            io::stdin().read_line(&mut told)?;
+            println!();
+            io::stdin().read_to_end(&mut Vec::new())?;
+        }
+        _ => _ = io::stdin().read_to_end(&mut Vec::new())?,
+    }
+    let opened = if what == TAKES {
+        let numbers: Vec<i32> = told.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [pid, descriptor] = numbers[..] else { bail!("it was told {told:?}") };
+        take(pid, descriptor).map(drop)
+    } else {
+        File::open("/dev/mem").map(drop)
+    };
     if let Some(child) = child {
         // SAFETY: a child of this process.
         unsafe { libc::kill(child, libc::SIGKILL) };
     }
     Ok(u8::from(opened.is_err()))
+}
+
+/// Runs into a breakpoint that nobody set a probe for, and goes on behind it.
+fn trap() {
+    extern "C" fn goes_on(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = goes_on;
+    // SAFETY: the handler does nothing; the breakpoint changes no register and no memory.
+    unsafe {
+        libc::signal(libc::SIGTRAP, handler as libc::sighandler_t);
+        core::arch::asm!("int3");
+    }
 }
 
 /// A child that does nothing until it is ended, by its parent or with it.
@@ -254,7 +325,7 @@ extern "C" fn rests(_: *mut libc::c_void) -> libc::c_int {
 struct Excepted {
     child: Child,
     word: Option<ChildStdin>,
-    _out: BufReader<ChildStdout>,
+    out: BufReader<ChildStdout>,
     said: String,
 }
 
@@ -269,7 +340,7 @@ impl Excepted {
         let mut out = BufReader::new(child.stdout.take().context("it was piped")?);
         let mut said = String::new();
         out.read_line(&mut said).context("hear from the excepted program")?;
-        let excepted = Self { child, word, _out: out, said };
+        let excepted = Self { child, word, out, said };
         ensure!(excepted.said.ends_with('\n'), "the excepted program did not get ready");
         Ok(excepted)
     }
@@ -283,6 +354,22 @@ impl Excepted {
         let numbers: Vec<i32> = self.said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         let Ok(numbers) = <[i32; N]>::try_from(numbers) else { bail!("it said {:?}", self.said) };
         Ok(numbers)
+    }
+
+    /// Tells it something, and waits until it has done what it was told.
+    fn tell(&mut self, line: &str) -> Result<()> {
+        self.word.as_mut().context("it goes on already")?.write_all(line.as_bytes())?;
+        self.out.read_line(&mut String::new()).context("hear from the excepted program")?;
+        Ok(())
+    }
+
+    /// Lets it go on, and says what came of its attempt at /dev/mem.
+    fn opens(self) -> Result<Tried> {
+        if self.gets_through()? {
+            Ok(Went::Reached("/dev/mem, by the excepted program".into()).into())
+        } else {
+            Tried::refused("the excepted program has no exception")
+        }
     }
 
     /// Lets it go on, and says whether it has opened /dev/mem.
@@ -323,11 +410,7 @@ impl Drop for Excepted {
 
 /// Starts the program in some way, and has it open /dev/mem.
 fn started(change: impl FnOnce(&mut Command)) -> Result<Tried> {
-    if Excepted::start(WAITS, change)?.gets_through()? {
-        Ok(Went::Reached("/dev/mem, by the excepted program".into()).into())
-    } else {
-        Tried::refused("the excepted program has no exception")
-    }
+    Excepted::start(WAITS, change)?.opens()
 }
 
 fn before_exec(command: &mut Command, what: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
@@ -335,13 +418,17 @@ fn before_exec(command: &mut Command, what: impl FnMut() -> io::Result<()> + Sen
     unsafe { command.pre_exec(what) };
 }
 
-fn taken(pid: i32, descriptor_there: i32) -> Result<Tried> {
+/// Takes a descriptor from a process.
+fn take(pid: i32, descriptor_there: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     let number = process.as_raw_fd();
     // SAFETY: takes numbers only.
-    let taken = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, number, descriptor_there, 0) });
-    match taken {
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, number, descriptor_there, 0) })
+}
+
+fn taken(pid: i32, descriptor_there: i32) -> Result<Tried> {
+    match take(pid, descriptor_there) {
         Ok(_) => Ok(Went::Reached("an open /dev/mem".into()).into()),
         Err(error) => Tried::refused(error),
     }
@@ -368,9 +455,15 @@ fn supervised() -> io::Result<()> {
     check(unsafe { libc::fcntl(listener, libc::F_SETFD, 0) }).map(drop)
 }
 
-/// A uprobe at the first instruction of a program, in every process that executes it.
-fn uprobe(program: &str) -> Result<OwnedFd> {
+/// In place of a process: everyone that executes the program.
+const EVERYBODY: i32 = -1;
+
+/// A uprobe at the first instruction of a program, in this process.
+fn uprobe(program: &str, pid: i32) -> Result<OwnedFd> {
     const ATTR_SIZE: usize = 112;
+    // PERF_FLAG_FD_CLOEXEC: otherwise the program would keep the probe itself.
+    const CLOSE_ON_EXEC: libc::c_ulong = 8;
+    let cpu = if pid == EVERYBODY { 0 } else { -1 };
     let kind: u32 = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")
         .context("look for the kernel's uprobes")?
         .trim()
@@ -382,7 +475,9 @@ fn uprobe(program: &str) -> Result<OwnedFd> {
     attr[56..64].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
     attr[64..72].copy_from_slice(&entry(program)?.to_ne_bytes());
     // SAFETY: a live block that says its size, and a live path within.
-    let probe = descriptor(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, 0) })?;
+    let probe = descriptor(unsafe {
+        libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, cpu, -1, CLOSE_ON_EXEC)
+    })?;
     Ok(probe)
 }
 

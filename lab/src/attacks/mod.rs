@@ -49,6 +49,7 @@ mod trampoline;
 mod usermode;
 mod world;
 
+pub(crate) use dialogue::add_lax;
 pub use exceptions::play_excepted;
 pub use proof::answer;
 

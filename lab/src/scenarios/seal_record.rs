@@ -65,7 +65,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn seal(pcr: u8, require: bool) -> Seal {
-    Seal { pcr: Some(Said::at(pcr, "test")), require_tpm: Said::at(require, "test"), trusted: Vec::new() }
+    Seal { pcr: Some(Said::at(pcr, "test")), require_tpm: Said::at(require, "test"), ..Seal::unsaid("test") }
 }
 
 /// Records that this policy was sealed. The seal itself plays no part in it.

@@ -23,10 +23,12 @@ mod namespaces;
 mod programs;
 mod proof;
 mod refusals;
+mod room;
 mod scopes;
 mod settings;
 mod stacked;
 mod trusting;
+mod verity;
 
 /// Every scenario of this folder. Those of one boot are played in this order.
 pub(super) fn all() -> Vec<Scenario> {
@@ -43,7 +45,9 @@ pub(super) fn all() -> Vec<Scenario> {
         namespaces::AFTER,
         programs::SCENARIOS,
         scopes::SCENARIOS,
+        room::SCENARIOS,
         settings::SCENARIOS,
+        verity::SCENARIOS,
         life::LAST,
     ]
     .concat()

@@ -137,6 +137,8 @@ fn sealed(_: &Guest) -> Result<()> {
 fn lost(_: &Guest) -> Result<()> {
     ensure!(policies()? >= 1, "play these scenarios together");
     expect(mem(VENDOR).env("LD_PRELOAD", "/tmp"), false, "with a loader's variable")?;
+    expect(mem(VENDOR).env("LC_ALL", "C.UTF-8"), true, "with a locale")?;
+    expect(mem(VENDOR).env("LC_ALL", "/tmp"), false, "with a locale of root's making")?;
     let mut traced = mem(VENDOR);
     // SAFETY: one async-signal-safe call.
     unsafe {

@@ -1,18 +1,19 @@
 //! A policy with scopes: sealed only with `--best-effort`, and what is left open is told for good.
 
-use std::fs;
+use std::{cmp::Ordering, fs, os::unix::fs::MetadataExt, process::Command, thread::sleep, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{
     BUSYBOX, PINS, enforced_unsealed, kcore_opens, lift_all, mem_opens,
-    policy::{self, Cgroup, apply, opens},
+    policy::{Cgroup, TREE, apply, opens},
     texts, verified,
 };
 use crate::{
     guest::Guest,
-    program::stockade,
+    program::{run, stockade},
     scenario::{Boot, Depends, Scenario},
+    scenarios::cgroups::mount,
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -30,6 +31,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: holds,
     },
     Scenario {
+        name: "seal: scopes hold beside a cgroup v1 with the same id",
+        boot: Boot::SealedScopes,
+        depends: Depends::Series,
+        run: same_id,
+    },
+    Scenario {
         name: "seal: without the pins only new cgroups are left out",
         boot: Boot::SealedScopes,
         depends: Depends::NewestSeries,
@@ -40,7 +47,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 const POLICY: &str = "level = \"integrity\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n\
      [[scope]]\nname = \"late\"\ncgroup = \"/late\"\nlevel = \"confidentiality\"\n";
 
-fn kcore() -> std::process::Command {
+fn kcore() -> Command {
     opens(BUSYBOX, "/proc/kcore")
 }
 
@@ -96,11 +103,56 @@ fn holds(_: &Guest) -> Result<()> {
     std::mem::forget(pods);
     stockade(&["lift", "--force"])?.exits(2)?.says("sealed until it is rebooted")?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
-    policy::write(&format!("{POLICY}[reasons]\nkcore = \"deny\"\n"))?;
-    stockade(&["enforce"])?.exits(2)?.says("scopes")?;
-    policy::write(POLICY)?;
     stockade(&["enforce", "integrity"])?.exits(2)?.says("the scope pods is gone")?;
     verified(1).map(drop)
+}
+
+/// Each hierarchy gives its own ids to cgroups, and root can make as many of version 1 as it likes.
+fn same_id(_: &Guest) -> Result<()> {
+    ensure!(!super::in_force()?["sealed"].is_null(), "play these scenarios together");
+    mount("cgroup", V1, "none,name=lab")?;
+    let released = || -> Result<()> {
+        let _scoped = collide("/any", "/late")?;
+        fs::remove_dir(format!("{V1}/any"))?;
+        sleep(RELEASE);
+        Cgroup::there("/late").expect(kcore(), false)
+    };
+    let made = || -> Result<()> {
+        let other = collide("/late", "/other")?;
+        other.expect(kcore(), true)?;
+        fs::remove_dir(format!("{V1}/late"))?;
+        Ok(())
+    };
+    let went = released().and_then(|()| made());
+    run(Command::new(BUSYBOX).args(["umount", V1]))?.exits(0)?;
+    went
+}
+
+const V1: &str = "/tmp/v1";
+
+/// How long the kernel takes at most to release a cgroup that was removed.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// Makes a cgroup v1 with this path whose id is that of a cgroup v2 with the other path.
+fn collide(v1: &str, v2: &str) -> Result<Cgroup> {
+    let v1 = format!("{V1}{v1}");
+    fs::create_dir(&v1)?;
+    let mut v2s = Cgroup::new(v2)?;
+    for _ in 0..5000 {
+        let ids = (fs::metadata(&v1)?.ino(), fs::metadata(format!("{TREE}{v2}"))?.ino());
+        match ids.0.cmp(&ids.1) {
+            Ordering::Equal => return Ok(v2s),
+            Ordering::Less => {
+                fs::remove_dir(&v1)?;
+                fs::create_dir(&v1)?;
+            }
+            Ordering::Greater => {
+                drop(v2s);
+                v2s = Cgroup::new(v2)?;
+            }
+        }
+    }
+    bail!("no two cgroups got the same id")
 }
 
 fn unpinned(_: &Guest) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{
-    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy::expect, policy::opens, proof::all_tried,
+    BUSYBOX, kcore_opens, life::refusals, mem_opens, policy, policy::expect, policy::opens, proof::all_tried,
     says_all, seal_once, texts, verified,
 };
 use crate::{
@@ -68,6 +68,14 @@ fn add_two() -> Result<()> {
     stockade(&["status"])?.exits(0)?.says("one policy added since")?;
     // What was sealed first is laxer now.
     stockade(&["enforce", "integrity"])?.exits(2)?.says("allow instead of deny: kcore\n")?;
+    // Nor is there room for scopes.
+    policy::write(
+        "level = \"integrity\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n",
+    )?;
+    stockade(&["enforce"])?
+        .exits(2)?
+        .says("the sealed policy left no room for them (room-for-scopes = true under [seal])")?;
+    verified(2)?;
 
     let answer = stockade(&["enforce", "confidentiality"])?.exits(0)?;
     says_all(answer, &["In force: confidentiality, added to what is sealed", "Sealed: lasts until reboot"])?;

@@ -1,0 +1,165 @@
+//! An exception for a program that fs-verity binds, sealed: the digest is what counts, and not the file that had it.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use stockade_kernel::host;
+
+use super::{
+    BUSYBOX,
+    policy::{apply, expect, opens, write},
+    verified,
+};
+use crate::{
+    guest::Guest,
+    program::{run, stockade},
+    scenario::{Boot, Depends, Scenario},
+    userland,
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "seal: an exception bound by fs-verity is the content's",
+    boot: Boot::SealedVerity,
+    depends: Depends::Series,
+    run: bound,
+}];
+
+const MOUNTED: &str = "/run/verity";
+const TOOL: &str = "/run/verity/tool";
+
+fn bound(_: &Guest) -> Result<()> {
+    mount()?;
+    let whole = fs::read(BUSYBOX)?;
+    make(&whole)?;
+    write(&excepting("0000000000000000000000000000000000000000000000000000000000000000"))?;
+    stockade(&["enforce"])?.exits(2)?.says("which is not under fs-verity")?;
+    enable(&File::open(TOOL)?)?;
+    let refused = stockade(&["enforce"])?.exits(2)?.says("whose content is another than the policy says")?;
+    let said = refused.err.split("verity:sha256:").nth(1).context("the error says which digest there is")?;
+    let digest: String = said.chars().take_while(char::is_ascii_hexdigit).collect();
+    ensure!(digest.len() == 64, "no digest in: {}", refused.err);
+    apply(&excepting(&digest))?;
+
+    // Whatever its content: root can change by uprobes what the process does.
+    stockade(&["seal"])?.exits(2)?.says("or change by uprobes what the program does")?;
+    stockade(&["seal", "--best-effort"])?.exits(0)?;
+    let binds = !host::is_at_least(6, 18);
+    verified(1)?;
+    let mut mem = opens(TOOL, "/dev/mem");
+    expect(&mut mem, true, "the excepted program")?;
+    expect(&mut opens(BUSYBOX, "/dev/mem"), false, "another program")?;
+    ensure!(
+        OpenOptions::new().write(true).open(TOOL).is_err(),
+        "a file under fs-verity was opened for writing"
+    );
+
+    // The change time counts only where the digest cannot be compared.
+    fs::set_permissions(TOOL, Permissions::from_mode(0o700))?;
+    expect(&mut mem, binds, "the program after its change time changed")?;
+    if !binds {
+        return Ok(());
+    }
+    replace(&whole, true)?;
+    expect(&mut mem, true, "the same content in another file of that number and generation")?;
+    replace(&[&whole, &b"another"[..]].concat(), true)?;
+    expect(&mut mem, false, "other content in a file of that number and generation, under fs-verity")?;
+    replace(&whole, false)?;
+    expect(&mut mem, false, "the same content, not under fs-verity")?;
+    verified(1)?;
+    Ok(())
+}
+
+fn excepting(digest: &str) -> String {
+    format!(
+        "level = \"integrity\"\n[[exception]]\nname = \"vendor\"\nreasons = [\"dev-mem\"]\nexe = \"{TOOL}\"\ndigest = \"verity:sha256:{digest}\"\n"
+    )
+}
+
+/// Mounts a file system that can do it, on the disk to write on.
+fn mount() -> Result<()> {
+    let mut image = File::open(userland::with_verity()).context("open the image of the file system")?;
+    let mut device =
+        OpenOptions::new().write(true).open(userland::SCRATCH).context("open the disk to write on")?;
+    io::copy(&mut image, &mut device).context("write the file system")?;
+    device.sync_all()?;
+    fs::create_dir_all(MOUNTED)?;
+    run(Command::new(BUSYBOX).args(["mount", "-t", "ext4", userland::SCRATCH, MOUNTED]))?.exits(0)?;
+    Ok(())
+}
+
+/// Makes the program's file, with this content.
+fn make(content: &[u8]) -> Result<()> {
+    let mut file = File::create(TOOL)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(0o755))?;
+    file.sync_all()?;
+    Ok(())
+}
+
+/// Puts another file in the program's place that has its number and its generation.
+fn replace(content: &[u8], under_verity: bool) -> Result<()> {
+    let was = (fs::metadata(TOOL)?.ino(), generation(&File::open(TOOL)?)?);
+    fs::remove_file(TOOL)?;
+    let mut others = Vec::new();
+    while others.len() < 64 {
+        make(content)?;
+        if fs::metadata(TOOL)?.ino() == was.0 {
+            break;
+        }
+        let other = format!("{MOUNTED}/other-{}", others.len());
+        fs::rename(TOOL, &other)?;
+        others.push(other);
+    }
+    for other in others {
+        fs::remove_file(other)?;
+    }
+    let file = File::open(TOOL)?;
+    set_generation(&file, was.1)?;
+    if under_verity {
+        enable(&file)?;
+    }
+    let is = (file.metadata()?.ino(), generation(&file)?);
+    ensure!(is == was, "the file in the program's place is {is:?} and not {was:?}");
+    Ok(())
+}
+
+/// `FS_IOC_ENABLE_VERITY`: SHA-256 in blocks of 4096 bytes.
+fn enable(file: &File) -> Result<()> {
+    const ENABLE_VERITY: libc::Ioctl = 0x4080_6685;
+    const SHA256: u32 = 1;
+    // struct fsverity_enable_arg: version, algorithm, size of a block; no salt and no signature.
+    let mut argument = [0u32; 32];
+    argument[..3].copy_from_slice(&[1, SHA256, 4096]);
+    // SAFETY: a live argument of the size that the number says.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), ENABLE_VERITY, argument.as_ptr()) })
+        .context("put the file under fs-verity")
+}
+
+/// `FS_IOC_GETVERSION`, which fills in an int.
+fn generation(file: &File) -> Result<u32> {
+    const GET_VERSION: libc::Ioctl = 0x8008_7601;
+    let mut version = 0;
+    // SAFETY: room for the int that the kernel writes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), GET_VERSION, &raw mut version) })?;
+    Ok(version)
+}
+
+/// `FS_IOC_SETVERSION`, which reads an int.
+fn set_generation(file: &File, version: u32) -> Result<()> {
+    const SET_VERSION: libc::Ioctl = 0x4008_7602;
+    // SAFETY: the int that the kernel reads.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), SET_VERSION, &raw const version) })
+        .context("set the generation")
+}
+
+fn check(answer: i32) -> Result<()> {
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+}
