@@ -1,9 +1,8 @@
 /*!
-The decision, in one place for both sides: the kernel side runs it with its maps around it, the tests run it
-with tables in memory.
+The decision about a request. The kernel side runs it on its maps; tests run it on tables in memory.
 
 ```text
-subject of an exception, its shape:   4 a program | 2 a place | 1 a user      at least 4 or 2
+shape of a subject, the sum of its parts:   4 program | 2 place | 1 user      at least one of 4 and 2
 ```
 */
 use crate::{ANY_UID, Exception, ExceptionKey, Label, NO_PLACE, Sets, Until, UntilKey, Verdict, Words};
@@ -15,34 +14,33 @@ pub const BY_PLACE: u32 = 2;
 /// Shape of a subject that names a user.
 pub const BY_UID: u32 = 1;
 
-/// What a decision has to know of the requester and the policy beyond [`Words`].
+/// The state that a decision reads beyond [`Words`]: the requester and the tables of the policy.
 pub trait World {
-    /// What the nearest cgroup that a place of the policy covers decides.
+    /// Returns the sets of the nearest cgroup, from the requester's own upwards, that has an entry.
     fn place(&self, generation: u64) -> Option<Sets>;
-    /// The label of the requester's process.
+    /// Returns the label of the requester's process.
     fn label(&self) -> Option<Label>;
-    /// Its real user id.
+    /// Returns the requester's real user id.
     fn uid(&self) -> u32;
-    /// Nanoseconds since boot, suspend included.
+    /// Returns the nanoseconds since boot, suspend included.
     fn boot_ns(&self) -> u64;
-    /// From what a subject is excepted.
+    /// Looks up the reasons from which a subject is excepted.
     fn exception(&self, key: &ExceptionKey) -> Option<Exception>;
-    /// Lets the requester look at every shape until it has found an exception. The kernel side has a loop of its
-    /// own for that.
+    /// Tries every shape until one finds an exception. The kernel side replaces this loop by `bpf_loop`.
     fn look_at_shapes(&self, ask: &mut Ask)
     where
         Self: Sized,
     {
         (1..8).any(|shape| ask.look(shape, self));
     }
-    /// How long.
+    /// Looks up when a timed exception ends.
     fn until(&self, key: &UntilKey) -> Option<Until>;
 }
 
-/// A request that is not simply allowed.
+/// The decision about a request that is not simply allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What becomes of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// The place that decided, or [`NO_PLACE`].
     pub place: u32,
@@ -50,7 +48,7 @@ pub struct Decision {
     pub shape: u32,
 }
 
-/// Decides a request for a reason in `watched_anywhere`, of which `bit` is the bit. `None` is allowed.
+/// Decides a request for a reason in `watched_anywhere`, whose bit is `bit`. `None` means allowed.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "the kernel side has no room for calls: their stacks add up")]
 pub fn decide(words: &Words, reason: u32, bit: u64, world: &impl World) -> Option<Decision> {
@@ -72,7 +70,7 @@ pub fn decide(words: &Words, reason: u32, bit: u64, world: &impl World) -> Optio
     Some(Decision { verdict, place, shape: 0 })
 }
 
-/// The shape of an exception that lets the requester through.
+/// Returns the shape of an exception that matches the requester.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
 fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World) -> Option<u32> {
@@ -97,7 +95,7 @@ fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World
     let label = if words.shapes & BY_ANY_PROGRAM == 0 { None } else { world.label() };
     if let Some(label) = label.filter(|label| label.flags & Label::LOST == 0) {
         (ask.key.inode, ask.key.device) = (label.inode, label.device);
-        // 0 or 1.
+        // Either 0 or 1.
         ask.inherited = label.flags & Label::INHERITED;
     }
     if ask.key.inode == 0 {
@@ -106,7 +104,7 @@ fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World
     if place == NO_PLACE {
         ask.shapes &= !BY_ANY_PLACE;
     }
-    // Most are nobody in particular.
+    // Most requests have no label and no place, so no exception can match.
     if ask.shapes == 0 {
         return None;
     }
@@ -114,11 +112,11 @@ fn excepted(words: &Words, reason: u32, bit: u64, place: u32, world: &impl World
     if ask.found == 0 { None } else { Some(ask.found) }
 }
 
-/// Who asks, for what, and whether an exception was found.
+/// A search for an exception: the requester, the reason and the result.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Ask {
-    /// The requester as a subject with every part; an inode of 0 is no program that anybody knows.
+    /// The requester as a subject with every part; inode 0 means that the program is not known.
     key: ExceptionKey,
     bit: u64,
     reason: u32,
@@ -128,12 +126,12 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Looks for an exception whose subject has this shape, from 1 to 7, and says whether that ends the search. Only shapes
-    /// that the policy has are looked up.
+    /// Looks for an exception whose subject has this shape, from 1 to 7, and reports whether the search is over. Skips shapes
+    /// that the policy does not have.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "as above")]
     pub fn look(&mut self, shape: u32, world: &impl World) -> bool {
-        // Without branches: the verifier follows each of them, times all that comes after.
+        // Without branches: the verifier follows each branch separately through all code after it.
         let part = |bit: u32| u32::from(shape & bit != 0).wrapping_neg();
         let (by_program, by_place, by_uid) = (part(BY_PROGRAM), part(BY_PLACE), part(BY_UID));
         if self.shapes >> (shape & 7) & 1 == 0 {

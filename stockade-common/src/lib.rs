@@ -1,9 +1,8 @@
 /*!
-What the kernel side and the user side share: the policy as it lies in maps, the decisions, the events, the counters.
+Types that the kernel side and the user side share: the layout of a policy in maps, the decision, events and counters.
 
-Everything here that is data is `repr(C)` with explicit padding, since both sides read the same bytes. Whoever
-changes a layout raises [`LAYOUT`]: a program of another version then refuses to touch what it finds
-pinned instead of misreading it.
+All data types are `repr(C)` with explicit padding, since both sides read the same bytes. Every change of a layout increments
+[`LAYOUT`]: a program of another version then refuses pinned maps instead of misreading them.
 */
 #![no_std]
 #![deny(missing_docs)]
@@ -42,5 +41,5 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"STOCKADE");
 /// Version of every layout in this crate.
 pub const LAYOUT: u32 = 7;
 
-/// Bit for reasons whose number does not fit the sets. Kernels up to 7.3 have about thirty.
+/// Bit for reasons whose number exceeds the sets. Kernels up to 7.3 have about thirty reasons.
 pub const LAST_BIT: u32 = 63;

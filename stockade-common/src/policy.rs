@@ -1,46 +1,46 @@
 /*!
-A policy as it lies in the kernel's maps.
+Layout of a policy in the kernel's maps.
 
 ```text
 map `.data.policy`, one value:
 
   header:   magic u64 | layout u32 | pad u32
-  active:   u64                      0 or 1: the slot decisions read
-  slots[0]: words | description      a swap rewrites the other slot whole,
-  slots[1]: words | description      then flips `active`: one byte
+  active:   u64                      0 or 1: the slot in force
+  slots[0]: words | description      a new policy is written to the other slot,
+  slots[1]: words | description      then one byte of `active` is flipped
 
-hash maps, for policies that need them; every key begins with the generation of the policy it belongs
-to, so that the flip of `active` is the flip of them all:
+hash maps, for policies that need them; every key begins with the generation of its policy, so that
+the flip of `active` changes all maps at once:
 
   cgroups     cgroup id              ▶ Sets          what is decided below this cgroup
-  paths       path of a new cgroup   ▶ Sets          becomes an entry of `cgroups` when it appears
-  patterns    path of its parent     ▶ [Pattern; 4]  the same by the beginning and end of its name
-  exceptions  program, place, user   ▶ Exception     who is let through
-  until       the same and a reason  ▶ Until         how long
-  programs    device and inode       ▶ Program       who gets a label when executed
+  paths       path of a new cgroup   ▶ Sets          copied to `cgroups` when the cgroup is created
+  patterns    path of its parent     ▶ [Pattern; 4]  copied likewise, by beginning and end of the name
+  exceptions  program, place, user   ▶ Exception     excepted reasons
+  until       subject and reason     ▶ Until         end of a timed exception
+  programs    device and inode       ▶ Program       gets a label when executed
   settings    name of a setting      ▶ SettingRule   how it is held
   labels      task                   ▶ Label         task storage; has no generation
 ```
 */
 
-/// A set of reasons. Bit n stands for the reason that *this* kernel numbers n: the numbers differ
-/// from kernel to kernel, so a set means nothing on another one.
+/// A set of reasons. Bit n stands for the reason that *this* kernel numbers n. The numbers differ from kernel to kernel, so a set
+/// has no meaning on another kernel.
 pub type ReasonSet = u64;
 
-/// What decisions read of a policy. Bits as in [`ReasonSet`].
+/// The part of a policy that decisions read. Bits as in [`ReasonSet`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Words {
-    /// Refused or audited anywhere. Everything else is allowed after reading this word alone.
+    /// Reasons refused or audited anywhere. A request for any other reason is allowed after this word alone is read.
     pub watched_anywhere: ReasonSet,
-    /// Refused or audited where no place decides.
+    /// Reasons refused or audited where no place decides.
     pub watched: ReasonSet,
-    /// Refused where no place decides. A subset of `watched`.
+    /// Reasons refused where no place decides. A subset of `watched`.
     pub deny: ReasonSet,
-    /// Decided and counted, but without an event and without exceptions: the debugger's reasons, which are
-    /// asked for while the other processors stand still, possibly with the ring buffer's lock taken.
+    /// Reasons that are decided and counted without events and exceptions: those of the debuggers, which ask while all other processors
+    /// are stopped, possibly with the lock of the ring buffer held.
     pub quiet: ReasonSet,
-    /// Somebody is excepted from these.
+    /// Reasons from which some subject is excepted.
     pub excepted: ReasonSet,
     /// Number of the policy: first word of its keys in every hash map.
     pub generation: u64,
@@ -50,11 +50,11 @@ pub struct Words {
     pub places: u32,
 }
 
-/// Words, and what the administrator said to get them. Decisions never read the description.
+/// Words, and a description of the policy as it was configured. Decisions never read the description.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slot {
-    /// What decisions read.
+    /// The part that decisions read.
     pub words: Words,
     /// Reasons allowed in spite of the level.
     pub allow: ReasonSet,
@@ -62,15 +62,15 @@ pub struct Slot {
     pub deny_extra: ReasonSet,
     /// Reasons audited whatever the level says.
     pub audit_extra: ReasonSet,
-    /// When it was applied: nanoseconds since boot, suspend included.
+    /// Time of application: nanoseconds since boot, suspend included.
     pub applied_boot_ns: u64,
-    /// First bytes of the SHA-256 digest of the description in user space.
+    /// First bytes of the SHA-256 digest of the description in /run/stockade.
     pub digest: u64,
     /// 0 none, 1 integrity, 2 confidentiality.
     pub level: u8,
     /// 1 when the level is audited, not enforced.
     pub audit: u8,
-    /// 1 when the hash maps may have entries of its generation.
+    /// 1 when the hash maps may have entries of this generation.
     pub has_tables: u8,
     /// Zero.
     pub pad: [u8; 5],
@@ -86,20 +86,20 @@ pub struct Policy {
     pub layout: u32,
     /// Zero.
     pub pad: u32,
-    /// Which slot is in force: 0 or 1.
+    /// The slot in force: 0 or 1.
     pub active: u64,
-    /// The slot in force and the one that the next swap writes.
+    /// The slot in force, and the one that the next policy is written to.
     pub slots: [Slot; 2],
 }
 
 impl Policy {
-    /// Nothing is decided.
+    /// An empty policy, which allows everything.
     pub const EMPTY: Self =
         Self { magic: crate::MAGIC, layout: crate::LAYOUT, pad: 0, active: 0, slots: [Slot::EMPTY; 2] };
 }
 
 impl Slot {
-    /// Nothing is decided.
+    /// An empty slot, which allows everything.
     pub const EMPTY: Self = Self {
         words: Words {
             watched_anywhere: 0,
@@ -123,7 +123,7 @@ impl Slot {
     };
 }
 
-/// No place, or any: the number that no place has.
+/// The number of no place. In a key it stands for any place.
 pub const NO_PLACE: u32 = 0;
 
 /// Any user.
@@ -135,36 +135,36 @@ pub const PATH_MAX: usize = 255;
 /// Longest beginning and longest end of a cgroup's name in a pattern, in bytes.
 pub const NAME_PART_MAX: usize = 32;
 
-/// Patterns for the children of one cgroup.
+/// Number of patterns for the children of one cgroup.
 pub const PATTERNS: usize = 4;
 
-/// Places of a policy lie at most this deep in the tree.
+/// Maximum depth of a place in the cgroup tree.
 pub const DEPTH_MAX: u32 = 63;
 
-/// Most entries of each hash map, two policies together: the one in force and the one about to be.
+/// Maximum number of entries of `cgroups`, for two policies together: the one in force and the next one.
 pub const CGROUPS_MAX: u32 = 1 << 15;
-/// As [`CGROUPS_MAX`].
+/// Maximum number of entries of `paths` and of `patterns`, for two policies together.
 pub const PATHS_MAX: u32 = 1 << 12;
-/// As [`CGROUPS_MAX`].
+/// Maximum number of entries of `exceptions`, `until` and `programs`, for two policies together.
 pub const EXCEPTIONS_MAX: u32 = 1 << 15;
 
 /// Key of `cgroups`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct CgroupKey {
-    /// The policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// The cgroup's id.
     pub cgroup: u64,
 }
 
-/// What a place decides.
+/// The sets of a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sets {
-    /// Refused or audited.
+    /// Reasons refused or audited.
     pub watched: ReasonSet,
-    /// Refused.
+    /// Reasons refused.
     pub deny: ReasonSet,
     /// The place's number, from 1.
     pub place: u32,
@@ -176,7 +176,7 @@ pub struct Sets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct PathKey {
-    /// The policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// Path in the cgroup hierarchy, padded with zeros; the root is `/`.
     pub path: [u8; PATH_MAX + 1],
@@ -189,7 +189,7 @@ impl Default for PathKey {
 }
 
 impl PathKey {
-    /// The key of a path; none for one that is too long.
+    /// Makes the key of a path; `None` if the path is too long.
     #[must_use]
     pub fn new(generation: u64, path: &str) -> Option<Self> {
         let mut key = Self { generation, path: [0; PATH_MAX + 1] };
@@ -198,18 +198,18 @@ impl PathKey {
     }
 }
 
-/// Part of a name, to be compared word by word.
+/// The beginning or the end of a name, compared word by word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NamePart {
     /// The bytes, padded with zeros.
     pub bytes: [u64; NAME_PART_MAX / 8],
-    /// Ones where a byte counts.
+    /// Ones for the bytes to compare.
     pub mask: [u64; NAME_PART_MAX / 8],
 }
 
 impl NamePart {
-    /// A part of a name; none for one that is too long.
+    /// Makes a part of a name; `None` if it is too long.
     #[must_use]
     pub fn new(part: &str) -> Option<Self> {
         let (mut bytes, mut mask) = ([0; NAME_PART_MAX], [0; NAME_PART_MAX]);
@@ -225,7 +225,7 @@ impl NamePart {
         Some(Self { bytes: words(bytes), mask: words(mask) })
     }
 
-    /// Whether these bytes, little-endian words, begin with the part.
+    /// Reports whether a name, in little-endian words, begins with this part.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls here")]
@@ -240,24 +240,24 @@ impl NamePart {
     }
 }
 
-/// Names of cgroups that begin and end so.
+/// A pattern for names of cgroups, by their beginning and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pattern {
-    /// How names begin.
+    /// The beginning of a name.
     pub head: NamePart,
-    /// How they end.
+    /// The end of a name.
     pub tail: NamePart,
-    /// Length of the end in bytes.
+    /// Length of `tail` in bytes.
     pub tail_length: u32,
-    /// Length of beginning and end together, which a name has at least; [`u32::MAX`] for an unused entry.
+    /// Length of `head` and `tail` together, the minimum for a name; [`u32::MAX`] for an unused entry.
     pub least: u32,
-    /// What the place decides.
+    /// The sets of the place.
     pub sets: Sets,
 }
 
 impl Pattern {
-    /// Names nothing.
+    /// A pattern that matches no name.
     pub const UNUSED: Self = {
         let none = NamePart { bytes: [0; NAME_PART_MAX / 8], mask: [0; NAME_PART_MAX / 8] };
         let sets = Sets { watched: 0, deny: 0, place: NO_PLACE, pad: 0 };
@@ -265,15 +265,15 @@ impl Pattern {
     };
 }
 
-/// Key of `exceptions`: the subject, each part of which may be left out.
+/// Key of `exceptions`: the subject, each part of which may be omitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ExceptionKey {
-    /// The policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// Inode number of the program; 0 for any.
     pub inode: u64,
-    /// Its device, as in [`crate::Event::exe_device`]; 0 for any.
+    /// Device of that inode, as in [`crate::Event::exe_device`]; 0 for any.
     pub device: u32,
     /// Number of the place; [`NO_PLACE`] for any.
     pub place: u32,
@@ -283,15 +283,15 @@ pub struct ExceptionKey {
     pub pad: u32,
 }
 
-/// From what a subject is excepted.
+/// The reasons from which a subject is excepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Exception {
-    /// Without end.
+    /// Reasons excepted without end.
     pub always: ReasonSet,
-    /// Without end, for children that inherited the program's label.
+    /// Reasons excepted without end for children that inherited the program's label.
     pub inherited: ReasonSet,
-    /// For a time: `until` knows how long.
+    /// Reasons excepted for a time, which `until` has.
     pub timed: ReasonSet,
 }
 
@@ -301,17 +301,17 @@ pub struct Exception {
 pub struct UntilKey {
     /// The subject.
     pub subject: ExceptionKey,
-    /// This kernel's number of the reason.
+    /// Number of the reason in this kernel.
     pub reason: u64,
 }
 
-/// Until when a subject is excepted from a reason: nanoseconds since boot, suspend included.
+/// The end of an exception: nanoseconds since boot, suspend included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Until {
-    /// The program itself, or whoever is at the place.
+    /// For the program itself, or for every process at the place.
     pub itself: u64,
-    /// Children that inherited the program's label.
+    /// For children that inherited the program's label.
     pub inherited: u64,
 }
 
@@ -319,7 +319,7 @@ pub struct Until {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ProgramKey {
-    /// The policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// Inode number.
     pub inode: u64,
@@ -329,64 +329,63 @@ pub struct ProgramKey {
     pub pad: u32,
 }
 
-/// A program that gets a label when executed, if it is still the one that was looked at.
+/// A program that gets a label when executed, if its file has not changed since it was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Program {
-    /// Change time of its inode, seconds.
+    /// Seconds of the inode's ctime.
     pub ctime: i64,
-    /// And nanoseconds.
+    /// Nanoseconds of the inode's ctime.
     pub ctime_nsec: u32,
-    /// Generation of the inode number: the number is used again, this is not.
+    /// `i_generation` of the inode: inode numbers are reused, this number is not.
     pub inode_generation: u32,
-    /// Bits [`Program::VERITY`] and so on.
+    /// A set of [`Program::VERITY`], [`Program::INHERIT`] and [`Program::NO_GENERATION`].
     pub flags: u32,
     /// Zero.
     pub pad: u32,
-    /// The digest that fs-verity has to have measured, with [`Program::VERITY`].
+    /// The required fs-verity digest, with [`Program::VERITY`].
     pub digest: [u64; 4],
 }
 
 impl Program {
-    /// The content is bound by fs-verity. Where the kernel's measurement can be read, it has to be [`Program::digest`], and
-    /// the change time does not matter. Elsewhere the file has to be under fs-verity and unchanged.
+    /// The file is under fs-verity. If the kernel's digest can be read, it must equal [`Program::digest`], and the ctime is not compared.
+    /// Otherwise the file must be under fs-verity with an unchanged ctime.
     pub const VERITY: u32 = 1;
     /// Children that the program forks get a label as well.
     pub const INHERIT: u32 = 2;
-    /// The file system does not tell the generation of its inode numbers: it is not compared.
+    /// The file system does not report `i_generation`: it is not compared.
     pub const NO_GENERATION: u32 = 4;
 }
 
-/// What a process is known to execute. In task storage of the process's first thread.
+/// The program that a process is known to execute. Held in task storage of the process's first thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Label {
     /// Inode number of the program.
     pub inode: u64,
-    /// Its device.
+    /// Device of that inode.
     pub device: u32,
-    /// Bits [`Label::INHERITED`] and so on.
+    /// A set of the flags below.
     pub flags: u32,
-    /// The process's `self_exec_id` when it was labelled. The label is void once the process has executed something else, also
-    /// if it could not be deleted then.
+    /// The process's `self_exec_id` when it was labelled. Another value there makes the label void: the process has executed another program since.
     pub exec_id: u32,
     /// Zero.
     pub pad: u32,
 }
 
 impl Label {
-    /// No label: memory that was made for one.
+    /// No label: the initial value of new task storage.
     pub const NONE: Self = Self { inode: 0, device: 0, flags: 0, exec_id: 0, pad: 0 };
-    /// Forked off a process with the label.
+    /// The process was forked by one with the label.
     pub const INHERITED: u32 = 1;
-    /// Worth nothing: another process could have changed this one's memory.
+    /// The label is void for exceptions: another process could have changed the memory of this one.
     pub const LOST: u32 = 2;
     /// Children that this process forks get the label.
     pub const HANDS_ON: u32 = 4;
-    /// A child of a labelled process, which has copies of its descriptors and memory until it executes something. The label
-    /// excepts from nothing; the child is guarded like its parent.
+    /// The process is a child of a labelled one and has copies of its descriptors and memory until execve(2). The label matches no exception; the
+    /// child is guarded like its parent.
     pub const GUARDED: u32 = 8;
-    /// Such a child that shares the memory itself: whoever changes the child's changes the parent's.
+    /// Such a child shares its parent's memory (`CLONE_VM`), so that a write to the child's memory changes the parent's.
     pub const SHARES_MEMORY: u32 = 16;
 }
 

@@ -1,5 +1,5 @@
 /*!
-Reference counts of the programs and maps of a seal: the value of the map `.data.seen`, which its guards write, and how a count is compared.
+Reference counts of the programs and maps of a seal: the map `.data.seen`, which its guards write, and the comparison of a count.
 */
 use crate::{HELD_MAX, KEPT_MAPS_MAX};
 
@@ -8,30 +8,30 @@ use crate::{HELD_MAX, KEPT_MAPS_MAX};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seen {
-    /// How many requests for a descriptor the guards have seen. A guard increments it before it reads a reference count, and stores
-    /// the new number with the count: a count with a higher number than the one at some moment was read after that moment.
+    /// Number of requests for a descriptor that the guards have seen. A guard increments it before it reads a reference count, and stores
+    /// the new number with the count. A count with a number higher than this field had at some moment was therefore read after that moment.
     pub asked: u64,
     /// The last count of each of [`crate::Seal::programs`] and of each of [`crate::Seal::maps`], in this order: bits 32 to 63 are the
-    /// number of the request, bits 16 to 31 the references (`refcnt`), bits 0 to 15 those of user space (a map's `usercnt`).
+    /// number of the request, bits 16 to 31 `refcnt`, bits 0 to 15 a map's `usercnt`.
     pub counts: [u64; Known::SLOTS],
     /// For each slot, the number of the request before which counts are ignored: set by [`crate::dialogue::FORGET`].
     pub since: [u64; Known::SLOTS],
-    /// Of the file in [`crate::Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if some process had it
-    /// open for writing.
+    /// For the file in [`crate::Seal::files`] that was opened for reading last: bits 1 to 63 are its inode number, bit 0 is set if a
+    /// process had it open for writing.
     pub file: u64,
-    /// The process that makes the seal: the BPF iterator lists the tasks for this process alone.
+    /// Process id of the command that makes the seal: the BPF iterator lists tasks for this process alone.
     pub lister: u64,
-    /// The number of the request at which the iterator came to its end for that process. It stays as it was if another process replaced the iterator's
-    /// program (`BPF_LINK_UPDATE`).
+    /// Number of the request at which the iterator reached its end for that process. It does not change if another process replaced the
+    /// iterator's program (`BPF_LINK_UPDATE`).
     pub listed: u64,
 }
 
 impl Seen {
-    /// Nothing yet.
+    /// Empty counts.
     pub const NONE: Self =
         Self { asked: 0, counts: [0; Known::SLOTS], since: [0; Known::SLOTS], file: 0, lister: 0, listed: 0 };
 
-    /// An element of [`Seen::counts`]. Counts above 65,535 are stored as 65,535.
+    /// Makes an element of [`Seen::counts`]. Counts above 65,535 are stored as 65,535.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -48,10 +48,10 @@ impl Default for Seen {
     }
 }
 
-/// The largest number in a quarter of a word.
+/// The largest number in 16 bits.
 const QUARTER: u64 = 0xffff;
 
-/// How many references to a program or a map of a seal are accounted for.
+/// The number of references to a program or a map of a seal that are accounted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Known {
@@ -61,14 +61,14 @@ pub struct Known {
     pub id: u32,
     /// References, including the one that opening it takes.
     pub references: u32,
-    /// Of a map: references of user space (`usercnt`), including the one that opening it takes.
+    /// Of a map: `usercnt`, including the reference that opening it takes.
     pub users: u32,
 }
 
 impl Known {
-    /// The slot of the first map. Those of programs come before it.
+    /// The slot of the first map. Programs have the slots before it.
     pub const MAPS: usize = HELD_MAX;
-    /// How many slots there are.
+    /// Number of slots.
     pub const SLOTS: usize = Self::MAPS + KEPT_MAPS_MAX;
 
     /// Compares an element of [`Seen::counts`], if it was stored by a request after number `since`.
@@ -91,7 +91,7 @@ impl Known {
 /// Result of comparing a count with the references that are accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// There are no more references than are accounted for.
+    /// There are no more references than accounted for.
     Known,
     /// There are more.
     More,

@@ -1,31 +1,32 @@
 /*!
-The values of four maps that belong to a seal. [`crate::dialogue`] reads and changes them.
+The values of maps that belong to a seal. [`crate::dialogue`] reads and changes them.
 
-User space writes the map `.data.seal` once, before the seal is complete. The maps `.data.added`, `.data.stacked` and `.data.seen` are written by the
-programs of the seal alone. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a process calls
-bpf(2) with a command number that no kernel has: the guard on that system call answers by the errno that the call fails with.
+User space writes the map `.data.seal` once, before the seal is complete. Only programs of the seal write `.data.added`,
+`.data.stacked` and `.data.seen`. No process can open a map by which a seal decides, Stockade included. To read a seal or to add to it, a
+process calls bpf(2) with a command number that no kernel has: the guard on that system call answers by the errno.
 */
 use crate::{ReasonSet, Slot};
 
-/// Most policies with scopes or exceptions of their own that can be added to a seal.
+/// Maximum number of policies with scopes or exceptions that can be added to a seal.
 pub const STACKED_MAX: usize = 16;
 
-/// Most programs that an administrator trusts.
+/// Maximum number of programs that an administrator trusts.
 pub const TRUSTED_MAX: usize = 32;
 
-/// Most entries of [`Seal::trusted`]: beside those of an administrator, programs of Stockade's that are there while a seal is made, by their ids.
+/// Maximum number of entries of [`Seal::trusted`]: beside those of an administrator, programs of Stockade that are loaded while a
+/// seal is made, by their ids.
 pub const KNOWN_MAX: usize = TRUSTED_MAX + 10;
 
-/// A program that may be loaded although it is of a kind that could answer for a sealed one. Its instructions alone do not
-/// make it harmless: what lets through at one hook may answer in the place of everybody else at another.
+/// A program that may be loaded although its kind could override a sealed one. The tag alone does not make it harmless: instructions that
+/// allow a request on one hook can override the other programs on another hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct KnownProgram {
-    /// Its tag, as the kernel has the bytes.
+    /// The tag: the eight bytes in the kernel's order.
     pub tag: u64,
-    /// Its kind, see [`kinds::of`]. A number that is none of them stands for a program that could not be looked at, and lets nothing in.
+    /// The kind, see [`kinds::of`]. Any other number stands for a program that could not be read, and matches no program.
     pub kind: u32,
-    /// What it is attached to: a BTF id; 0 for kinds that have none.
+    /// BTF id of the hook or function that it is attached to; 0 for kinds without one.
     pub hook: u32,
 }
 
@@ -33,19 +34,19 @@ impl KnownProgram {
     const NONE: Self = Self { tag: 0, kind: 0, hook: 0 };
 }
 
-/// Most programs of a seal: one for each duty that the root cgroup can hold.
+/// Maximum number of programs of a seal: one for each duty that the root cgroup can hold.
 pub const HELD_MAX: usize = 12;
 
-/// Most maps of a seal.
+/// Maximum number of maps of a seal.
 pub const KEPT_MAPS_MAX: usize = 20;
 
-/// Most programs of others that are asked for sysctls and stay.
+/// Maximum number of CGROUP_SYSCTL programs of others that stay attached.
 pub const STAYING_MAX: usize = 8;
 
-/// Most files that nobody may open for writing.
+/// Maximum number of files that no process may open for writing.
 pub const KEPT_FILES_MAX: usize = 4;
 
-/// A file that nobody may open for writing.
+/// A file that no process may open for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct KeptFile {
@@ -53,9 +54,9 @@ pub struct KeptFile {
     pub inode: u64,
     /// Device of its file system, as in [`crate::Event::exe_device`].
     pub device: u32,
-    /// 1 where it is let through and reported.
+    /// 1 if opening it for writing is allowed and reported.
     pub audit: u32,
-    /// The setting that it stands for, padded with zeros.
+    /// Name of the setting that events show for it, padded with zeros.
     pub name: [u64; 8],
 }
 
@@ -63,7 +64,7 @@ impl KeptFile {
     const NONE: Self = Self { inode: 0, device: 0, audit: 0, name: [0; 8] };
 }
 
-/// The seal.
+/// A seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seal {
@@ -73,11 +74,11 @@ pub struct Seal {
     pub layout: u32,
     /// A set of [`Seal::NEW_CGROUPS`], [`Seal::BOUNDED`] and [`Seal::SYSCTL_CLOSED`].
     pub flags: u32,
-    /// When it was sealed: nanoseconds since boot, suspend included.
+    /// Time of sealing: nanoseconds since boot, suspend included.
     pub sealed_boot_ns: u64,
-    /// The boot it belongs to.
+    /// Boot id of the boot that it belongs to.
     pub boot_id: [u8; 16],
-    /// Ids of the maps that nobody gets a descriptor of. 0 for none.
+    /// Ids of the maps of which no process gets a descriptor; 0 for none.
     pub maps: [u32; KEPT_MAPS_MAX],
     /// Ids of the maps that decide nothing and may be opened: the counters and the events.
     pub shown: [u32; 2],
@@ -85,31 +86,31 @@ pub struct Seal {
     pub programs: [u32; HELD_MAX],
     /// BTF ids of the hooks that [`Seal::programs`] are attached to, in the same order.
     pub hooks: [u32; HELD_MAX],
-    /// How many programs of the seal use each of [`Seal::maps`], in the same order.
+    /// Number of programs of the seal that use each of [`Seal::maps`], in the same order.
     pub map_programs: [u32; KEPT_MAPS_MAX],
-    /// The hook on which the dialogue is answered: the BTF id of `bpf`.
+    /// BTF id of the hook `bpf`, where the dialogue is answered.
     pub dialogue_hook: u32,
     /// Always 0.
     pub pad: u32,
-    /// Ids of programs of others that are asked for sysctls and were there before; 0 for none.
+    /// Ids of the CGROUP_SYSCTL programs of others that were attached before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
     pub trusted: [KnownProgram; KNOWN_MAX],
-    /// Files that nobody may open for writing.
+    /// Files that no process may open for writing.
     pub files: [KeptFile; KEPT_FILES_MAX],
 }
 
 impl Seal {
     /// Bit of [`Seal::flags`]: programs on tracepoints give new cgroups their places. Root can detach these programs.
     pub const NEW_CGROUPS: u32 = 1;
-    /// Bit of [`Seal::flags`]: the verifier bounds what a program on a hook of the security modules returns (6.12 and
-    /// later), so that such a program can only refuse more.
+    /// Bit of [`Seal::flags`]: the verifier bounds the return value of a program on an LSM hook (6.12 and later), so that such a program can
+    /// only refuse more.
     pub const BOUNDED: u32 = 2;
-    /// Bit of [`Seal::flags`]: no program may be attached any more that is asked for sysctls, since one that was there
-    /// before the seal could change a value after it was looked at.
+    /// Bit of [`Seal::flags`]: no CGROUP_SYSCTL program may be attached any more, since one that was loaded before the seal could change a
+    /// value after the seal's program has checked it.
     pub const SYSCTL_CLOSED: u32 = 4;
 
-    /// What a program that can be lifted knows: nothing.
+    /// An empty seal: the value in programs that are not sealed.
     pub const NONE: Self = Self {
         magic: crate::MAGIC,
         layout: crate::LAYOUT,
@@ -129,30 +130,30 @@ impl Seal {
     };
 }
 
-/// What was added to a seal. Bits are only ever set, by atomic instructions, so that of two who add at once nobody loses.
+/// Additions to a seal. Bits are only ever set, by atomic instructions, so that concurrent additions do not undo each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Added {
-    /// Refused or audited anywhere by something that was added, see [`crate::Words::watched_anywhere`]. Bits as in [`ReasonSet`].
+    /// Reasons refused or audited anywhere by an addition, see [`crate::Words::watched_anywhere`]. Bits as in [`ReasonSet`].
     pub watched_anywhere: ReasonSet,
-    /// Refused or audited everywhere, whoever asks.
+    /// Reasons refused or audited for every process.
     pub watched: ReasonSet,
-    /// Refused everywhere, whoever asks. A subset of `watched`.
+    /// Reasons refused for every process. A subset of `watched`.
     pub deny: ReasonSet,
-    /// Of these no event is written, see [`crate::Words::quiet`].
+    /// Reasons for which no event is written, see [`crate::Words::quiet`].
     pub quiet: ReasonSet,
-    /// How often the seal has decided a request that it does not simply allow.
+    /// Number of requests that the seal did not simply allow.
     pub heard: u64,
-    /// How often something was added.
+    /// Number of additions.
     pub count: u64,
-    /// 1 from the first call of bpf(2) after the commit on: until then the command that makes the seal can take its programs off again.
+    /// 1 from the first call of bpf(2) after the commit. Until then the command that makes the seal can detach its programs.
     pub closed: u64,
-    /// What whoever added last says of the whole policy. Nothing is decided by it.
+    /// Description of the whole policy, from the last addition. No decision reads it.
     pub told: Slot,
 }
 
 impl Added {
-    /// Nothing was added.
+    /// No additions.
     pub const NONE: Self = Self {
         watched_anywhere: 0,
         watched: 0,
@@ -165,11 +166,12 @@ impl Added {
     };
 }
 
-/// Policies with scopes or exceptions that were added to a seal. Each has its own entries in the hash maps and decides each request by itself; the strictest
-/// verdict counts, so that no policy can make another laxer.
+/// Policies with scopes or exceptions that were added to a seal. Each has its own entries in the hash maps and decides each request by
+/// itself; the strictest verdict counts, so that no policy can make another laxer.
 ///
-/// A command adds a policy in one transaction: ANNOUNCE, one WRITE for each entry, COMMIT. Another process can call WRITE during the transaction. The command
-/// therefore passes the number of its own writes to COMMIT, which fails if [`Stacked::written`] says that there were more. ANNOUNCE fails while another call is running.
+/// A command adds a policy in one transaction: ANNOUNCE, one WRITE for each entry, COMMIT. Another process can call WRITE during the
+/// transaction. The command therefore passes to COMMIT the value that [`Stacked::written`] has after its own calls, and COMMIT fails if there were
+/// more. ANNOUNCE fails while another call is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stacked {
@@ -189,12 +191,12 @@ pub struct Stacked {
     pub count: u64,
     /// The committed policies in order. A slot with generation 0 is not complete.
     pub slots: [Slot; STACKED_MAX],
-    /// For each slot, the number of WRITE calls in its transaction for tables other than `cgroups`. A policy has at most so many entries there.
+    /// For each slot, the number of WRITE calls in its transaction for tables other than `cgroups`: the maximum number of entries there.
     pub entries: [u64; STACKED_MAX],
 }
 
 impl Stacked {
-    /// Nothing was added.
+    /// No added policies.
     pub const NONE: Self = Self {
         pending: 0,
         written: 0,
@@ -207,18 +209,17 @@ impl Stacked {
         entries: [0; STACKED_MAX],
     };
 
-    /// Generations of policies that are applied or sealed are lower.
+    /// Generations of added policies are greater than this number, those of applied and sealed policies are lower.
     pub const FIRST: u64 = 1 << 32;
 
-    /// Generation of a policy whose ANNOUNCE raised [`Stacked::written`] to this value. No earlier entry can have it.
+    /// Returns the generation of a policy whose ANNOUNCE raised [`Stacked::written`] to this value. No earlier entry can have it.
     #[must_use]
     pub const fn generation(written: u64) -> u64 {
         Self::FIRST + written
     }
 }
 
-/// Where the running kernel keeps what the guards read of programs, maps, files and credentials. Written into the object before it is
-/// loaded.
+/// Offsets of the fields of programs, maps, files and credentials that the guards read. Written into the object before it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct GuardOffsets {
@@ -257,7 +258,7 @@ pub struct GuardOffsets {
 }
 
 impl GuardOffsets {
-    /// Structure and field behind each word, in the order in which they lie.
+    /// Structure and field of each offset, in the order of the fields above.
     pub const FIELDS: [(&'static str, &'static str); 16] = [
         ("bpf_prog", "type"),
         ("bpf_prog", "expected_attach_type"),
@@ -277,10 +278,10 @@ impl GuardOffsets {
         ("task_struct", "exit_state"),
     ];
 
-    /// Every offset is 0: what the compiled programs have until they are loaded.
+    /// Every offset 0: the value in the object before it is loaded.
     pub const NONE: Self = Self::from_words([0; 16]);
 
-    /// Offsets in the order of [`Self::FIELDS`].
+    /// Makes offsets from words in the order of [`Self::FIELDS`].
     #[must_use]
     pub const fn from_words(words: [u32; 16]) -> Self {
         let [kind, attach_type, tag, more, hook, id, map_id, map_references, map_users, file_mode, ..] =
@@ -307,7 +308,7 @@ impl GuardOffsets {
         }
     }
 
-    /// The words in order, as they lie in the program.
+    /// Returns the offsets in the order of [`Self::FIELDS`].
     #[must_use]
     pub const fn words(self) -> [u32; 16] {
         [
@@ -331,7 +332,8 @@ impl GuardOffsets {
     }
 }
 
-/// `enum bpf_prog_type` and `enum bpf_attach_type`, as far as guards know them: user space's interface, and so fixed.
+/// Numbers of `enum bpf_prog_type` and `enum bpf_attach_type` that the guards compare. They are part of the kernel's user-space
+/// API and do not change.
 pub mod kinds {
     use crate::Seal;
 
@@ -352,10 +354,10 @@ pub mod kinds {
     /// `BPF_LSM_CGROUP`
     pub const ATTACH_LSM_CGROUP: u32 = 43;
 
-    /// What a program of the security modules is attached to.
+    /// The hook that an LSM program is attached to.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Hook {
-        /// A hook that no program of the seal is on.
+        /// A hook without a program of the seal.
         Another,
         /// One of [`Seal::hooks`].
         Ours,
@@ -363,8 +365,8 @@ pub mod kinds {
         Dialogue,
     }
 
-    /// A kind of programs: one of `enum bpf_prog_type`, with one of `enum bpf_attach_type` in the upper 16 bits for a program of the security
-    /// modules. What a program that a cgroup holds returns for yes, of another one callers take for an answer.
+    /// Returns the kind of a program: its `enum bpf_prog_type`, with its `enum bpf_attach_type` in the upper 16 bits for an LSM program. The
+    /// attach type matters because a return value of 1 allows the request in an LSM_CGROUP program, and is the hook's result in another.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -372,11 +374,12 @@ pub mod kinds {
         if kind == LSM { kind | attach_type << 16 } else { kind }
     }
 
-    /// Whether a program of this kind could answer in the place of a sealed one.
+    /// Reports whether a program of this kind could override a sealed one.
     ///
-    /// A program of the security modules is asked on its own hook alone. On one of ours it could let through what ours refuse:
-    /// held by a cgroup always, since it may set what the hook returns; otherwise where the verifier does not bound what it
-    /// returns ([`Seal::BOUNDED`]), which it does for one attach type alone. Where it does, it can refuse; but on the hook of the dialogue a refusal is an answer.
+    /// The kernel runs an LSM program on its own hook alone. On a hook of the seal it could allow a request that the seal
+    /// refuses: an LSM_CGROUP program
+    /// always, since it can set the hook's return value; another one unless the verifier bounds its return value ([`Seal::BOUNDED`]), which it
+    /// does for one attach type alone. With bounds it can still refuse, but on the hook of the dialogue a refusal is an answer.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -426,7 +429,7 @@ mod tests {
                 assert!(reaches_us(kind, 0, Hook::Another, flags));
             }
             assert!(reaches_us(TRACING, ATTACH_MODIFY_RETURN, Hook::Another, flags));
-            // fentry looks, and so does a socket filter.
+            // fentry and socket filters cannot change a result.
             assert!(!reaches_us(TRACING, 24, Hook::Ours, flags) && !reaches_us(1, 0, Hook::Ours, flags));
         }
         assert!(lsm(ATTACH_LSM, Hook::Ours, 0));

@@ -1,22 +1,21 @@
 /*!
-Kernel security settings that a policy holds, sysctls by the kernel's name, and the decision about a write to one.
+Kernel security settings that a policy holds, named like files below /proc/sys, and the decision about a write to one.
 
 ```text
-freeze     the value it has already, nothing else
-ratchet    the value it has already, or a stricter one
+freeze     only the current value may be written
+ratchet    the current value, or a stricter one
 ```
 
-What cannot be told with certainty to be one of these is refused: a value that is no number where one is expected, that is
-followed by anything, or is longer than anybody looks at.
+A write is refused in case of doubt: if a value is not a number where one is expected, has anything after the number, or is too long.
 */
 
-/// Longest name, with the zero after it: `net/ipv6/conf/` with the longest name of an interface and a key fits.
+/// Longest name including its zero: `net/ipv6/conf/` with the longest name of an interface and a key fits.
 pub const SETTING_NAME_MAX: usize = 64;
 
-/// Longest value that is looked at, with the zero after it.
+/// Longest value that is compared, including its zero.
 pub const SETTING_VALUE_MAX: usize = 128;
 
-/// Most settings of all policies together that are loaded at one time.
+/// Maximum number of settings of all loaded policies together.
 pub const SETTINGS_MAX: u32 = 1 << 11;
 
 /// A value as text, padded with zeros.
@@ -26,7 +25,7 @@ pub type SettingText = [u64; SETTING_VALUE_MAX / 8];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SettingKey {
-    /// The policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// The kernel's name, with slashes and without /proc/sys/, padded with zeros: `kernel/kptr_restrict`.
     pub name: [u8; SETTING_NAME_MAX],
@@ -39,7 +38,7 @@ impl Default for SettingKey {
 }
 
 impl SettingKey {
-    /// The key of a setting; none for a name that is empty or too long.
+    /// Makes the key of a setting; `None` for a name that is empty or too long.
     #[must_use]
     pub fn new(generation: u64, name: &str) -> Option<Self> {
         let mut key = Self { generation, name: [0; SETTING_NAME_MAX] };
@@ -55,42 +54,42 @@ impl SettingKey {
 pub struct SettingRule {
     /// [`SettingRule::FREEZE`] or [`SettingRule::RATCHET`].
     pub hold: u32,
-    /// What its values mean: [`SettingRule::TEXT`] and so on.
+    /// The meaning of its values: [`SettingRule::TEXT`] and so on.
     pub kind: u32,
-    /// 1 where a write that the rule forbids is let through and reported.
+    /// 1 if a write that the rule forbids is allowed and reported.
     pub audit: u32,
-    /// For [`SettingRule::ORDER`], how many values there are.
+    /// For [`SettingRule::ORDER`], the number of values.
     pub length: u32,
     /// For [`SettingRule::ORDER`], the values from the weakest to the strictest.
     pub order: [i8; Self::VALUES],
 }
 
 impl SettingRule {
-    /// The value stays.
+    /// The value must stay.
     pub const FREEZE: u32 = 1;
-    /// The value stays or becomes stricter.
+    /// The value must stay or become stricter.
     pub const RATCHET: u32 = 2;
 
-    /// A string: compared byte by byte. Only for freezing, as the next one.
+    /// A string, compared byte by byte. Only with [`SettingRule::FREEZE`].
     pub const TEXT: u32 = 0;
-    /// Nobody knows what it is. As a string, but a tab and a space are alike: the kernel writes lists of numbers with
-    /// tabs, people with spaces.
+    /// A value of unknown type, compared like a string, with tab and space equal: the kernel writes lists of numbers with tabs,
+    /// administrators with spaces. Only with [`SettingRule::FREEZE`].
     pub const WORDS: u32 = 1;
-    /// A number, the higher the stricter.
+    /// A number; the higher, the stricter.
     pub const HIGHER: u32 = 2;
-    /// A number, the lower the stricter; whatever is negative is no limit.
+    /// A number; the lower, the stricter. A negative number means no limit.
     pub const LOWER: u32 = 3;
-    /// The same, and 0 is no limit either.
+    /// A number; the lower, the stricter. Zero or a negative number means no limit.
     pub const LOWER_BUT_ZERO: u32 = 4;
-    /// A mask of bits that permit; 1 stands for all of them.
+    /// A mask of bits that permit; 1 permits everything.
     pub const BITS: u32 = 5;
-    /// One of a few numbers, in an order of their own.
+    /// One of a few numbers, with an order of its own.
     pub const ORDER: u32 = 6;
 
-    /// Most values of an order.
+    /// Maximum number of values in an order.
     pub const VALUES: usize = 8;
 
-    /// Whether values are numbers.
+    /// Reports whether values are numbers.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no room for calls: their stacks add up")]
@@ -98,7 +97,7 @@ impl SettingRule {
         self.kind >= Self::HIGHER
     }
 
-    /// Whether a number may be written while the setting has another.
+    /// Reports whether a number may be written while the setting has the value `now`.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "as above")]
@@ -119,7 +118,7 @@ impl SettingRule {
         }
     }
 
-    /// The place of a value in the order, from 1; `otherwise` where it has none.
+    /// Returns the position of a value in the order, from 1; `otherwise` if it has none.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "as above")]
     fn rank(&self, value: i64, otherwise: u32) -> u32 {
@@ -134,7 +133,7 @@ impl SettingRule {
         rank
     }
 
-    /// Whether nothing gets through this rule that the other one stops: for telling a laxer policy from a stricter one.
+    /// Reports whether this rule refuses every write that the other refuses. Used to tell a laxer policy from a stricter one.
     #[must_use]
     pub fn is_at_least(&self, other: &Self) -> bool {
         let same = self.kind == other.kind && self.length == other.length && self.order == other.order;
@@ -143,22 +142,22 @@ impl SettingRule {
     }
 }
 
-/// What a number limits to, where the lower is the stricter: `none` and whatever is below is no limit.
+/// Returns the limit that a number sets: a number up to `none` means no limit, which is [`u64::MAX`].
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
 fn limit(value: i64, none: i64) -> u64 {
-    // More than any number that has a sign; what is more than `none` has none.
+    // `none` is -1 or 0, so that a number above it is not negative, and below `u64::MAX`.
     if value <= none { u64::MAX } else { value.unsigned_abs() }
 }
 
-/// What a mask permits.
+/// Returns the bits that a mask permits: 1 stands for all.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
 fn mask(value: i64) -> i64 {
     if value == 1 { -1 } else { value }
 }
 
-/// Whether two values are the same text. With `words`, a tab is a space.
+/// Reports whether two values are the same text. With `words`, a tab equals a space.
 #[must_use]
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
@@ -173,7 +172,7 @@ pub fn same_text(now: &SettingText, new: &SettingText, words: bool) -> bool {
     differs == 0
 }
 
-/// Eight bytes with a space for each tab where `alike` has ones. Without branches: the verifier follows each of them.
+/// Replaces tabs by spaces in the bytes where `alike` has ones. Without branches: the verifier follows each of them.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
 fn spaces(word: u64, alike: u64) -> u64 {
