@@ -2,7 +2,7 @@
 Events and counters by which the kernel side reports requests that were not simply allowed, and writes to held settings.
 */
 
-/// Size of the ring buffer in bytes: about 3,200 events while nobody reads.
+/// Size of the ring buffer in bytes: about 3,200 events while no process reads.
 pub const EVENT_BUFFER_BYTES: u32 = 256 * 1024;
 
 /// Number of counters of a reason: one for each [`Verdict`], rounded up to a power of two so that the index is a shift.

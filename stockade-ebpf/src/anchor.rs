@@ -1,10 +1,9 @@
 /*!
-The decision, and labels, held by the root of the cgroup tree.
+The sealed programs: the decision and the labels as LSM_CGROUP programs on the root cgroup.
 
-Attached to the root cgroup by BPF_PROG_ATTACH, these programs are kept by the cgroup itself: no link, pin,
-descriptor, mount or process has to live for them. The kernel asks all that are attached and refuses when one
-does; a program here returns 1 to let through and 0 to refuse. A hook as such allows at most ten kinds of
-programs of this kind on the whole machine: one is used for decisions, four by policies that speak of programs.
+BPF_PROG_ATTACH attaches these programs to the root cgroup, which then keeps them: they need no link, pin, descriptor, mount or process.
+The kernel runs all attached programs and refuses if one of them refuses; a program returns 1 to allow and 0 to refuse. The kernel
+allows LSM_CGROUP programs on at most ten hooks of the whole machine: decisions use one, policies with exceptions by program four more.
 */
 use aya_ebpf::{helpers::generated::bpf_loop, macros::lsm_cgroup, programs::LsmContext};
 use core::{
@@ -28,12 +27,12 @@ use crate::{
 const GOES_ON: i32 = 1;
 const REFUSED: i32 = 0;
 
-/// Written once by user space, then by nobody.
+/// User space writes the map once and freezes it.
 #[unsafe(link_section = ".data.seal")]
 #[unsafe(no_mangle)]
 static mut SEAL: Seal = Seal::NONE;
 
-/// What was added since.
+/// Additions to the seal.
 #[unsafe(link_section = ".data.added")]
 #[unsafe(no_mangle)]
 static mut ADDED: Added = Added::NONE;
@@ -58,13 +57,13 @@ pub fn added() -> *mut Added {
     addr_of_mut!(ADDED)
 }
 
-/// Decides, for policies without places and exceptions.
+/// Decides for policies without places and exceptions.
 #[lsm_cgroup(hook = "locked_down")]
 pub fn sealed(ctx: LsmContext) -> i32 {
     unless_allowed(&ctx, refuse)
 }
 
-/// Decides, for all policies.
+/// Decides for all policies.
 #[lsm_cgroup(hook = "locked_down")]
 pub fn sealed_whole(ctx: LsmContext) -> i32 {
     unless_allowed(&ctx, refuse_whole)
@@ -74,9 +73,9 @@ pub fn sealed_whole(ctx: LsmContext) -> i32 {
 fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> i32 {
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
-    // Numbers beyond the sets share the last bit.
+    // Numbers above the sets share the last bit.
     let reason = if reason > LAST_BIT { LAST_BIT } else { reason };
-    // SAFETY: points into the policy and into what was added, which live as long as the program.
+    // SAFETY: inside POLICY and ADDED, which live as long as the program.
     let watched = unsafe {
         read_volatile(addr_of!((*words).watched_anywhere)) | read_volatile(addr_of!((*added()).watched_anywhere))
     };
@@ -87,7 +86,7 @@ fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> 
 fn refuse(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let who = Who::is(Task::current());
-    // SAFETY: points into the policy.
+    // SAFETY: inside POLICY.
     let words = unsafe { &*words };
     let verdict = if words.deny >> reason & 1 != 0 { Verdict::Refused } else { Verdict::Audited };
     let sealed = words.watched_anywhere >> reason & 1 != 0;
@@ -98,7 +97,7 @@ fn refuse(reason: u32, words: *const Words) -> i32 {
 fn refuse_whole(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let mut asked = Asked { reason, verdict: NO_VERDICT, place: NO_PLACE, shape: 0 };
-    // SAFETY: the kernel calls back with the number of the round and what is asked, which lives through the call.
+    // SAFETY: the kernel calls `ask` with the number of the round and a pointer to `asked`, which outlives the call.
     unsafe { bpf_loop(1 + stacked::count(), ask as *mut c_void, (&raw mut asked).cast(), 0) };
     let decision = match asked.verdict {
         REFUSES => Some(Verdict::Refused),
@@ -106,7 +105,7 @@ fn refuse_whole(reason: u32, words: *const Words) -> i32 {
         EXCEPTS => Some(Verdict::Excepted),
         _ => None,
     };
-    // SAFETY: points into the policy.
+    // SAFETY: inside POLICY.
     let words = unsafe { &*words };
     together(reason, words, decision.map(|verdict| Decision { verdict, place: asked.place, shape: asked.shape }), Who::is)
 }
@@ -115,7 +114,7 @@ fn refuse_whole(reason: u32, words: *const Words) -> i32 {
 #[repr(C)]
 struct Asked {
     reason: u32,
-    /// The larger the stricter.
+    /// The higher, the stricter.
     verdict: u32,
     place: u32,
     shape: u32,
@@ -128,11 +127,11 @@ const REFUSES: u32 = 3;
 
 /// Asks one policy: the sealed one in round 0, then those that were added with scopes or exceptions. A return value other than 0 ends the loop.
 extern "C" fn ask(round: u32, asked: *mut Asked) -> i64 {
-    // SAFETY: what refuse_whole handed over.
+    // SAFETY: a pointer to `asked` in `refuse_whole`.
     let asked = unsafe { &mut *asked };
     let bit = 1u64 << (asked.reason & LAST_BIT);
     let words = if round == 0 { words_in_force() } else { stacked::words(round - 1) };
-    // SAFETY: points into the policy or into what was stacked.
+    // SAFETY: inside POLICY or STACKED.
     let words = unsafe { &*words };
     // A slot without a generation is not complete.
     if words.watched_anywhere & bit == 0 || round != 0 && words.generation == 0 {
@@ -150,11 +149,11 @@ extern "C" fn ask(round: u32, asked: *mut Asked) -> i64 {
     (verdict == REFUSES) as i64
 }
 
-/// What was sealed and what was added decide together: either refuses.
+/// Combines the decision of the sealed policy with the additions: a refusal by either refuses the request.
 #[inline(always)]
 fn together(reason: u32, words: &Words, sealed: Option<Decision>, who: impl FnOnce(Task) -> Who) -> i32 {
     let bit = 1u64 << reason;
-    // SAFETY: points into what was added, whose words are aligned and changed by atomic instructions only.
+    // SAFETY: inside ADDED, whose words are aligned and changed by atomic instructions only.
     let (watched, deny, quiet) = unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*added()).heard), 1);
         ((*added()).watched, (*added()).deny, (*added()).quiet)
@@ -174,26 +173,26 @@ fn together(reason: u32, words: &Words, sealed: Option<Decision>, who: impl FnOn
     if matches!(decision.verdict, Verdict::Refused) { REFUSED } else { GOES_ON }
 }
 
-/// Labels a process that executes a program, as [`label::bprm_committed_creds`].
+/// Labels a process that executes a program, like [`label::bprm_committed_creds`].
 #[lsm_cgroup(hook = "bprm_committed_creds")]
 pub fn sealed_label(ctx: LsmContext) -> i32 {
     label::on_exec(ctx.arg(0));
     GOES_ON
 }
 
-/// Labels a child, as [`label::task_alloc`].
+/// Labels a child process, like [`label::task_alloc`].
 #[lsm_cgroup(hook = "task_alloc")]
 pub fn sealed_hand_on(ctx: LsmContext) -> i32 {
     if label::on_fork(ctx.arg(0), ctx.arg(1)) { GOES_ON } else { REFUSED }
 }
 
-/// Refuses access to a labelled process, where [`label::ptrace_access_check`] takes the label away.
+/// Refuses access to a labelled process; [`label::ptrace_access_check`] voids the label instead.
 #[lsm_cgroup(hook = "ptrace_access_check")]
 pub fn sealed_traced(ctx: LsmContext) -> i32 {
     if label::on_ptrace_access(ctx.arg(0), ctx.arg(1), true) { GOES_ON } else { REFUSED }
 }
 
-/// Keeps a labelled process from handing itself over, where [`label::ptrace_traceme`] takes the label away.
+/// Refuses PTRACE_TRACEME of a labelled process; [`label::ptrace_traceme`] voids the label instead.
 #[lsm_cgroup(hook = "ptrace_traceme")]
 pub fn sealed_trace_me(ctx: LsmContext) -> i32 {
     if label::on_ptrace_traceme(ctx.arg(0), true) { GOES_ON } else { REFUSED }

@@ -1,13 +1,11 @@
 /*!
 Decides one lockdown check.
 
-`security_locked_down(reason)` is called wherever lockdown matters, whether or not the kernel's own
-lockdown is built or active. This program sits behind the other security modules there: it can
-refuse what they allow and never allow what they refuse.
+The kernel calls `security_locked_down(reason)` for every lockdown check, whether or not its own lockdown is built or active. This
+program runs after the other security modules: it can refuse a request that they allow, and cannot allow one that they refuse.
 
-An allowed request costs the read of two words. What is decided of the others is in
-`stockade_common::decide`; here is the world it asks. A slot that is no longer in force is not rewritten
-while a decision may still read it: user space waits for a grace period first.
+An allowed request costs the read of two words. `stockade_common::decide` decides the others; [`Here`] gives it the requester and the
+maps. User space does not write a slot that is no longer in force until a grace period has passed, since a decision may still read it.
 */
 use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
@@ -29,10 +27,10 @@ use crate::{label, place, report::{Who, report}, task::Task};
 
 const EPERM: i32 = 1;
 
-/// Entries are allocated when they are written: policies without exceptions pay nothing.
+/// Entries are allocated when they are written, so that policies without exceptions use no memory.
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Programs only read it: not even a foreign one that was handed the map can write.
+/// Programs may only read the map, those of others included.
 pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]
@@ -43,7 +41,7 @@ pub static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
 pub static UNTIL: HashMap<UntilKey, Until> =
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
-/// Written by user space only.
+/// Written by user space alone.
 #[unsafe(link_section = ".data.policy")]
 #[unsafe(no_mangle)]
 static mut POLICY: Policy = Policy::EMPTY;
@@ -54,7 +52,7 @@ pub fn locked_down(ctx: LsmContext) -> i32 {
     decide_unless_allowed(&ctx, refuse_or_audit)
 }
 
-/// The same for every policy. Apart, since it takes the verifier ten times as long.
+/// Decides for all policies. A program of its own, since the verifier takes ten times as long for it.
 #[lsm(hook = "locked_down")]
 pub fn locked_down_whole(ctx: LsmContext) -> i32 {
     decide_unless_allowed(&ctx, with_places_and_exceptions)
@@ -68,9 +66,9 @@ fn decide_unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i
     }
     let reason: u32 = ctx.arg(0);
     let words = words_in_force();
-    // Numbers beyond the sets share the last bit.
+    // Numbers above the sets share the last bit.
     let beyond = reason > LAST_BIT;
-    // SAFETY: points into the policy, which lives as long as the program.
+    // SAFETY: inside POLICY, which lives as long as the program.
     let watched = unsafe { read_volatile(addr_of!((*words).watched_anywhere)) };
     if beyond {
         return if watched >> LAST_BIT & 1 == 0 { 0 } else { otherwise(LAST_BIT, words) };
@@ -78,34 +76,34 @@ fn decide_unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i
     if watched >> reason & 1 == 0 { 0 } else { otherwise(reason, words) }
 }
 
-/// Not inlined into the programs, so that an allowed request does not pay for saving the registers used here.
+/// Decides a watched request without places and exceptions. Not inlined, so that an allowed request does not save the registers used here.
 #[inline(never)]
 pub fn refuse_or_audit(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
-    // SAFETY: points into the policy.
+    // SAFETY: inside POLICY.
     let (deny, quiet) = unsafe { ((*words).deny, (*words).quiet) };
     let verdict = if deny & bit != 0 { Verdict::Refused } else { Verdict::Audited };
     report(reason, Decision { verdict, place: NO_PLACE, shape: 0 }, quiet & bit != 0, Who::is);
     if deny & bit != 0 { -EPERM } else { 0 }
 }
 
-/// As above.
+/// Decides a watched request with places and exceptions. Not inlined, so that an allowed request does not save the registers used here.
 #[inline(never)]
 pub fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let reason = reason & LAST_BIT;
     let bit = 1u64 << reason;
-    // SAFETY: points into the policy.
+    // SAFETY: inside POLICY.
     let words = unsafe { &*words };
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
     report(reason, decision, words.quiet & bit != 0, Who::is);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
 }
 
-/// The words of the policy in force.
+/// Returns the words of the policy in force.
 #[inline(always)]
 pub fn words_in_force() -> *const Words {
-    // SAFETY: both slots are inside POLICY; the verifier checks the bound once more.
+    // SAFETY: both slots are inside POLICY; the verifier checks the bound again.
     unsafe {
         let policy = addr_of!(POLICY);
         let active = read_volatile(addr_of!((*policy).active)) & 1;
@@ -113,20 +111,20 @@ pub fn words_in_force() -> *const Words {
     }
 }
 
-/// The words of one of the two slots.
+/// Returns the words of one of the two slots.
 #[inline(always)]
 pub fn words_of(slot: usize) -> *const Words {
-    // SAFETY: as above.
+    // SAFETY: both slots are inside POLICY; the verifier checks the bound again.
     unsafe { addr_of!((*addr_of!((*addr_of!(POLICY)).slots).cast::<Slot>().add(slot)).words) }
 }
 
-/// The whole policy.
+/// Returns the value of the policy map.
 #[inline(always)]
 pub fn policy() -> *const Policy {
     addr_of!(POLICY)
 }
 
-/// The requester and the tables, as decisions see them.
+/// The requester and the maps, for [`decide`].
 pub struct Here;
 
 impl World for Here {
@@ -147,31 +145,31 @@ impl World for Here {
 
     #[inline(always)]
     fn boot_ns(&self) -> u64 {
-        // SAFETY: no arguments.
+        // SAFETY: the helper has no arguments.
         unsafe { bpf_ktime_get_boot_ns() }
     }
 
     #[inline(always)]
     fn exception(&self, key: &ExceptionKey) -> Option<Exception> {
-        // SAFETY: entries of a policy in force are not written.
+        // SAFETY: user space does not write entries of a policy in force.
         unsafe { EXCEPTIONS.get(key).copied() }
     }
 
     #[inline(always)]
     fn look_at_shapes(&self, ask: &mut Ask) {
-        // SAFETY: the kernel calls back with the number of the round and the question, which lives through the call.
+        // SAFETY: the kernel calls `look` with the number of the round and a pointer to `ask`, which outlives the call.
         unsafe { bpf_loop(7, look as *mut c_void, (&raw mut *ask).cast(), 0) };
     }
 
     #[inline(always)]
     fn until(&self, key: &UntilKey) -> Option<Until> {
-        // SAFETY: as above.
+        // SAFETY: user space does not write entries of a policy in force.
         unsafe { UNTIL.get(key).copied() }
     }
 }
 
-/// Looks at one shape. Anything but 0 ends the loop.
+/// Tries one shape. A return value other than 0 ends the loop.
 extern "C" fn look(round: u32, ask: *mut Ask) -> i64 {
-    // SAFETY: what look_at_shapes handed over.
+    // SAFETY: the pointer that `look_at_shapes` passed to bpf_loop.
     i64::from(unsafe { &mut *ask }.look(round + 1, &Here))
 }

@@ -1,9 +1,9 @@
 /*!
 The dialogue with a seal: reads it, and adds to it.
 
-Nobody has a descriptor of what a seal decides by, so it is asked by a call of bpf(2) that the kernel would refuse, and the
-errno is the answer: a byte. What is added can only refuse more. Bits are set by atomic instructions: of two who add at once
-nobody takes back what the other has set.
+No process has a descriptor of the maps by which a seal decides. A process therefore calls bpf(2) with a command that no kernel has,
+and the errno carries one byte of the answer. Additions can only refuse more. They set bits by atomic instructions, so that concurrent additions
+do not undo each other.
 */
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_set_retval};
 use core::{
@@ -34,16 +34,16 @@ const REFUSED: i32 = 0;
 /// Answers a call of bpf(2) with these attributes.
 #[inline(never)]
 pub fn answer(attr: *const u32) -> i32 {
-    // SAFETY: loads through BTF pointers read zero instead of faulting; the kernel has copied the block already.
+    // SAFETY: loads through BTF pointers read zero instead of faulting; the kernel has already copied the attributes.
     let (what, at, from) =
         unsafe { (*attr, *attr.add(1), *attr.add(2) as u64 | (*attr.add(3) as u64) << 32) };
     let code = if is_root() { code(what, at as usize, from as *const c_void) } else { NOT_ROOT };
-    // SAFETY: sets what the call returns; codes are below 4096.
+    // SAFETY: sets the return value of the system call; codes are below 4096.
     unsafe { bpf_set_retval(-(code as i32 & 0xfff)) };
     REFUSED
 }
 
-/// Questions with a large argument have functions of their own: together the arguments exceed the BPF stack of 512 bytes.
+/// Questions with a large argument have a function each, since together their arguments exceed the BPF stack of 512 bytes.
 #[inline(always)]
 fn code(what: u32, at: usize, from: *const c_void) -> u32 {
     match what {
@@ -73,13 +73,13 @@ fn of_stacked(what: u32, at: usize, from: *const c_void) -> u32 {
     }
 }
 
-/// Root of the initial user namespace, with CAP_SYS_ADMIN.
+/// Reports whether the caller is root of the initial user namespace with CAP_SYS_ADMIN.
 #[inline(always)]
 fn is_root() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let cred = Task::current().credentials();
-    // SAFETY: loads through BTF pointers read zero instead of faulting. The capabilities below the 32nd are in the first
-    // word, whichever way a kernel declares the set.
+    // SAFETY: loads through BTF pointers read zero instead of faulting. Capabilities below 32 are in the first word in every
+    // kernel's declaration of the set.
     unsafe {
         let capabilities = *field::<u32>(cred, &GUARD_OFFSETS.cred_capabilities);
         let namespace: *const u8 = *field(cred, &GUARD_OFFSETS.cred_namespace);
@@ -93,22 +93,22 @@ pub fn byte<T>(value: *const T, at: usize) -> u32 {
     byte_at(value.cast(), size_of::<T>() as u64, at as u64)
 }
 
-/// Not inlined: what the verifier learns of the index by the comparison has to be known of the register that is added, and older
-/// kernels forget it where the index comes from the stack a second time.
+/// Not inlined: the verifier must know the bound of the register that is added, and older kernels lose the bound if the index is loaded from
+/// the stack again after the comparison.
 #[inline(never)]
 fn byte_at(value: *const u8, size: u64, at: u64) -> u32 {
     if at >= size {
         return NOTHING;
     }
-    // SAFETY: inside the value.
+    // SAFETY: `at` is below the size of the value.
     BYTE + u32::from(unsafe { read_volatile(value.add(at as usize)) })
 }
 
-/// What belongs to a question.
+/// Reads the argument of a question.
 #[inline(always)]
 pub fn payload<T>(from: *const c_void) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper fills the whole of it, with zeros where it cannot read; the types asked for are plain data.
+    // SAFETY: the helper fills the whole value, with zeros if it cannot read; the types are plain data.
     unsafe {
         let failed = bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
         if failed == 0 { Some(value.assume_init()) } else { None }
@@ -118,7 +118,7 @@ pub fn payload<T>(from: *const c_void) -> Option<T> {
 #[inline(never)]
 fn setting(at: usize, from: *const c_void) -> u32 {
     let Some(key) = payload::<SettingKey>(from) else { return UNREADABLE };
-    // SAFETY: entries are not removed.
+    // SAFETY: no program removes entries.
     let Some(rule) = (unsafe { SETTINGS.get(&key) }) else { return NOTHING };
     byte::<SettingRule>(rule, at)
 }
@@ -126,7 +126,7 @@ fn setting(at: usize, from: *const c_void) -> u32 {
 #[inline(never)]
 fn exception(at: usize, from: *const c_void) -> u32 {
     let Some(key) = payload::<ExceptionKey>(from) else { return UNREADABLE };
-    // SAFETY: as above.
+    // SAFETY: no program removes entries.
     let Some(exception) = (unsafe { EXCEPTIONS.get(&key) }) else { return NOTHING };
     byte(exception, at)
 }
@@ -135,13 +135,13 @@ fn exception(at: usize, from: *const c_void) -> u32 {
 fn add(from: *const c_void) -> u32 {
     let Some(new) = payload::<Added>(from) else { return UNREADABLE };
     let here = added();
-    // SAFETY: points into what was added, whose words are aligned and only ever changed in this way.
+    // SAFETY: inside ADDED, whose words are aligned and changed by atomic instructions only.
     unsafe {
         atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).quiet), new.quiet);
         atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).deny), new.deny);
         let watched = new.watched | new.deny;
         atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).watched), watched);
-        // Last: what is not watched is not looked at.
+        // Last, since decisions read the other words only for bits set here.
         atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*here).watched_anywhere), watched);
         addr_of_mut!((*here).told).write(new.told);
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*here).count), 1);
@@ -149,23 +149,23 @@ fn add(from: *const c_void) -> u32 {
     DONE
 }
 
-/// A rule takes the place of a weaker one, or of none.
+/// Inserts the rule of a setting, or makes a weaker rule as strict.
 #[inline(never)]
 fn hold(from: *const c_void) -> u32 {
     let Some(new) = payload::<NewSetting>(from) else { return UNREADABLE };
-    // SAFETY: the slot is inside the policy.
+    // SAFETY: the slot is inside POLICY.
     if new.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
         return NOTHING;
     }
     const NO_EXIST: u64 = 1;
-    // A frozen setting is as strict as can be, and may take the place of any rule.
+    // No rule is stricter than an enforced freeze, so it may replace any.
     let frozen = new.rule.hold == SettingRule::FREEZE && new.rule.audit == 0;
     let Some(there) = SETTINGS.get_ptr_mut(&new.key) else {
         let inserted = SETTINGS.insert(&new.key, &new.rule, NO_EXIST);
         return if inserted.is_ok() { DONE } else { NO_ROOM };
     };
-    // SAFETY: entries are neither removed nor replaced: the kernel would give the memory of a replaced one to the next at once, and a write that is
-    // being decided would be measured by the rule of another setting. An entry becomes stricter where it is, word by word.
+    // SAFETY: entries are neither removed nor replaced: the kernel would reuse the memory of a replaced entry at once, and a decision under way
+    // would then use the rule of another setting. An entry is made stricter in place, word by word.
     unsafe {
         let there_frozen = (*there).hold == SettingRule::FREEZE && (*there).audit == 0;
         if there_frozen || !frozen {
@@ -183,14 +183,14 @@ fn counted(from: *const c_void, forget: bool) -> u32 {
     look_at(&known, u32::from(forget))
 }
 
-/// Not inlined, as [`byte_at`].
+/// Not inlined: the verifier must know the bound of the register that is added.
 #[inline(never)]
 fn look_at(known: &Known, forget: u32) -> u32 {
     let slot = known.slot as usize;
     if slot >= Known::SLOTS {
         return NOTHING;
     }
-    // SAFETY: points into what was seen, within the arrays; aligned words.
+    // SAFETY: aligned words inside the arrays of SEEN.
     unsafe {
         let seen = seen();
         let since = addr_of_mut!((*seen).since).cast::<u64>().add(slot);
@@ -210,12 +210,12 @@ fn look_at(known: &Known, forget: u32) -> u32 {
 #[inline(never)]
 fn revoke(from: *const c_void) -> u32 {
     let Some(revoked) = payload::<Revoked>(from) else { return UNREADABLE };
-    // SAFETY: the slot is inside the policy.
+    // SAFETY: the slot is inside POLICY.
     if revoked.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
         return NOTHING;
     }
     let Some(exception) = EXCEPTIONS.get_ptr_mut(&revoked.key) else { return NOTHING };
-    // SAFETY: an entry of the table, which is not removed; its words are aligned and only ever changed in this way.
+    // SAFETY: an entry of the map, which no program removes; its words are aligned and changed by atomic instructions only.
     unsafe {
         atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).always), !revoked.ends.always);
         atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).inherited), !revoked.ends.inherited);

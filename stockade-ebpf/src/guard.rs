@@ -1,18 +1,18 @@
 /*!
-What keeps others from the sealed programs, and from what those decide by.
+The guards: programs that protect the sealed programs and their maps.
 
 ```text
-bpf        nothing is taken off the root cgroup; and the dialogue, see dialogue.rs
-bpf_prog   nobody loads or opens a program that could answer in the place of a sealed one, or gets a descriptor of a sealed one
-bpf_map    nobody gets a descriptor of a map of the seal
-file_open  files of other security modules are not written
+bpf        refuses to detach or replace programs of the seal's kinds; answers the dialogue, see dialogue.rs
+bpf_prog   refuses to load or open a program that could override a sealed one, and descriptors of sealed programs
+bpf_map    refuses descriptors of the seal's maps
+file_open  refuses to open files of other security modules for writing
 ```
 
-None of them looks at who asks: whatever Stockade itself may do, root may do in its name.
+No guard looks at the caller: root could act as whatever Stockade itself may do.
 
-The last two also write down what they saw: how many references there were to what somebody asked for. A call that was let through
-before the guard on its way was there, and goes on afterwards, needs a reference that it had before. Where there is none but
-those that are known, no such call can do anything.
+The guards on programs and maps also store the reference count of each sealed program or map for which a process requests a descriptor. A
+system call that passed its hook before the guard was attached, and continues afterwards, needs a reference that it took before. If there are
+no references but the known ones, no such call is left.
 */
 use aya_ebpf::{helpers::generated::bpf_set_retval, macros::lsm_cgroup, programs::LsmContext};
 use core::{
@@ -43,14 +43,13 @@ const BPF_PROG_DETACH: u32 = 9;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_F_REPLACE: u32 = 1 << 2;
 
-/// `bpf(cmd, attr, size)`: every call of bpf(2). Attached last: from
-/// then on nothing can be taken off.
+/// `bpf(cmd, attr, size)`: every call of bpf(2). Attached last: from then on no sealed program can be detached.
 #[lsm_cgroup(hook = "bpf")]
 pub fn guard_calls(ctx: LsmContext) -> i32 {
     let command: u32 = ctx.arg(0);
     let attr: *const u32 = ctx.arg(1);
     if !is_closed() {
-        // SAFETY: points into what was added; an aligned word.
+        // SAFETY: an aligned word of ADDED.
         unsafe { write_volatile(addr_of_mut!((*added()).closed), 1) };
     }
     if command == dialogue::COMMAND {
@@ -59,10 +58,10 @@ pub fn guard_calls(ctx: LsmContext) -> i32 {
     if command != BPF_PROG_ATTACH && command != BPF_PROG_DETACH && command != BPF_LINK_CREATE {
         return GOES_ON;
     }
-    // SAFETY: loads through BTF pointers read zero instead of faulting. The kernel has copied the block already, so
-    // nobody changes it after this look: descriptor, descriptor, attach_type, flags, of all three commands.
+    // SAFETY: loads through BTF pointers read zero instead of faulting. The kernel has already copied the attributes, so user space cannot change
+    // them afterwards: all three commands have two descriptors, then attach_type and flags.
     let (attach_type, flags) = unsafe { (*attr.add(2), *attr.add(3)) };
-    // SAFETY: points into the seal.
+    // SAFETY: inside SEAL.
     let sysctl_closed = unsafe { read_volatile(addr_of!((*seal()).flags)) } & Seal::SYSCTL_CLOSED != 0;
     let is_sysctl = attach_type == kinds::ATTACH_CGROUP_SYSCTL;
     let refused = if command == BPF_PROG_DETACH {
@@ -74,50 +73,49 @@ pub fn guard_calls(ctx: LsmContext) -> i32 {
     if refused { REFUSED } else { GOES_ON }
 }
 
-/// Whether the commit is past, and with it the time in which the command that makes the seal may take it back.
+/// Reports whether the commit is done, after which the command that makes the seal cannot undo it.
 #[inline(always)]
 fn is_closed() -> bool {
-    // SAFETY: points into what was added.
+    // SAFETY: inside ADDED.
     unsafe { read_volatile(addr_of!((*added()).closed)) != 0 }
 }
 
-/// The answer where something of the seal is asked for: as if there were nothing with this id, so that whoever lists all programs or
-/// maps goes on with the next.
+/// Refuses with ENOENT, as if no program or map had this id, so that a process that lists all programs or maps goes on with the next.
 #[inline(always)]
 fn hidden() -> i32 {
     const ENOENT: i32 = 2;
-    // SAFETY: sets what the call returns.
+    // SAFETY: sets the return value of the system call.
     unsafe { bpf_set_retval(-ENOENT) };
     REFUSED
 }
 
-/// The number of this look.
+/// Returns the number of this request.
 #[inline(always)]
 pub fn next_number() -> u64 {
-    // SAFETY: points into what was seen; an aligned word, only ever changed in this way.
+    // SAFETY: an aligned word of SEEN, changed by atomic instructions only.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*seen()).asked), 1) + 1 }
 }
 
-/// Writes down what was counted. Not inlined: the verifier has to see the comparison and the address together.
+/// Stores a reference count. Not inlined: the verifier must know the bound of the slot where the address is computed.
 #[inline(never)]
 fn write_down(slot: u32, number: u64, references: u64, users: u64) {
     if slot as usize >= Known::SLOTS {
         return;
     }
-    // SAFETY: points into what was seen, within the array; an aligned word.
+    // SAFETY: an aligned word inside an array of SEEN.
     unsafe {
         let counts = addr_of_mut!((*seen()).counts).cast::<u64>().add(slot as usize);
         write_volatile(counts, Seen::count(number, references, users));
     }
 }
 
-/// `bpf_prog(prog)`: a process is about to get a descriptor of a program, by loading it or by finding it.
+/// `bpf_prog(prog)`: a process is about to get a descriptor of a program that it loads or opens.
 #[lsm_cgroup(hook = "bpf_prog")]
 pub fn guard_programs(ctx: LsmContext) -> i32 {
     let number = next_number();
     let program: *const u8 = ctx.arg(0);
-    // SAFETY: loads through BTF pointers read zero instead of faulting. All at once, before the ways part: for each load of a pointer, and on each
-    // way that leads to it, the verifier searches all types of the kernel by name.
+    // SAFETY: loads through BTF pointers read zero instead of faulting. All loads precede the first branch: for each load of a pointer, on each
+    // path to it, the verifier searches all types of the kernel by name.
     let (kind, attach_type, hook, id, references) = unsafe {
         let more: *const u8 = *field(program, &GUARD_OFFSETS.more);
         (
@@ -128,7 +126,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
             *field::<u64>(more, &GUARD_OFFSETS.program_references),
         )
     };
-    // Most are of no such kind, on whatever hook.
+    // Most programs have a kind that cannot override a sealed program on any hook.
     if !kinds::reaches_us(kind, attach_type, Hook::Dialogue, 0) {
         return GOES_ON;
     }
@@ -137,7 +135,7 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         write_down(slot - 1, number, references, 0);
         return if is_closed() { hidden() } else { GOES_ON };
     }
-    // SAFETY: points into the seal.
+    // SAFETY: inside SEAL.
     let (flags, dialogue) =
         unsafe { (read_volatile(addr_of!((*seal()).flags)), read_volatile(addr_of!((*seal()).dialogue_hook))) };
     let on = if hook == dialogue {
@@ -150,14 +148,14 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     if !kinds::reaches_us(kind, attach_type, on, flags) {
         return GOES_ON;
     }
-    // SAFETY: loads through BTF pointers read zero instead of faulting. In two words, since it need not be aligned to eight bytes.
+    // SAFETY: loads through BTF pointers read zero instead of faulting. Two words, since the tag need not be aligned to eight bytes.
     let tag = unsafe {
         let words: *const u32 = field(program, &GUARD_OFFSETS.tag);
         *words as u64 | (*words.add(1) as u64) << 32
     };
     let mut at = 0;
     while at < KNOWN_MAX {
-        // SAFETY: points into the seal; the bound is the array's.
+        // SAFETY: inside SEAL; the loop ends at the array's length.
         let known = unsafe { &*addr_of!((*seal()).trusted[at]) };
         if known.kind == 0 {
             break;
@@ -170,16 +168,17 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
     REFUSED
 }
 
-/// The slot of a program of the seal, counted from 1; 0 for any other. Not inlined, as [`is_ours`].
+/// Returns the slot of a program of the seal, counted from 1; 0 for any other. Not inlined: the verifier follows two paths from here instead of
+/// one for each index.
 #[inline(never)]
 fn slot_of(id: u32) -> u32 {
-    // Places that are not used have 0, which is no program's.
+    // Unused slots have id 0, which no program has.
     if id == 0 {
         return 0;
     }
     let mut at = 0;
     while at < HELD_MAX {
-        // SAFETY: points into the seal; the bound is the array's.
+        // SAFETY: inside SEAL; the loop ends at the array's length.
         if unsafe { read_volatile(addr_of!((*seal()).programs[at])) } == id {
             return at as u32 + 1;
         }
@@ -188,13 +187,13 @@ fn slot_of(id: u32) -> u32 {
     0
 }
 
-/// 1 where a program of the seal is on this hook, otherwise 0. Not inlined: it leaves the loop at the first that is, and the
-/// verifier has to follow two ways from there, where it would follow one for each combination of hooks.
+/// Returns 1 if a program of the seal is on this hook, otherwise 0. Not inlined: the verifier follows two paths from here instead of one for
+/// each combination of hooks.
 #[inline(never)]
 fn is_ours(hook: u32) -> u32 {
     let mut at = 0;
     while at < HELD_MAX {
-        // SAFETY: points into the seal; the bound is the array's.
+        // SAFETY: inside SEAL; the loop ends at the array's length.
         if unsafe { read_volatile(addr_of!((*seal()).hooks[at])) } == hook {
             return 1;
         }
@@ -203,8 +202,8 @@ fn is_ours(hook: u32) -> u32 {
     0
 }
 
-/// `bpf_map(map, mode)`: a process is about to get a descriptor of a map, by making it, by its id, or by a pin. Even by a
-/// descriptor that is meant for reading, a program could write what decisions depend on.
+/// `bpf_map(map, mode)`: a process is about to get a descriptor of a map by creating it, by its id or by a pin. Even with a read-only
+/// descriptor a BPF program could write to the map.
 #[lsm_cgroup(hook = "bpf_map")]
 pub fn guard_maps(ctx: LsmContext) -> i32 {
     let number = next_number();
@@ -213,7 +212,7 @@ pub fn guard_maps(ctx: LsmContext) -> i32 {
     let id = unsafe { *field::<u32>(map, &GUARD_OFFSETS.map_id) };
     let mut at = 0;
     while at < KEPT_MAPS_MAX {
-        // SAFETY: points into the seal.
+        // SAFETY: inside SEAL; the loop ends at the array's length.
         let kept = unsafe { read_volatile(addr_of!((*seal()).maps[at])) };
         if kept != 0 && kept == id {
             // SAFETY: loads through BTF pointers read zero instead of faulting.
@@ -245,11 +244,11 @@ pub fn guard_files(ctx: LsmContext) -> i32 {
     let id = file.id();
     let mut at = 0;
     while at < KEPT_FILES_MAX {
-        // SAFETY: points into the seal; the bound is the array's.
+        // SAFETY: inside SEAL; the loop ends at the array's length.
         let kept = unsafe { &*addr_of!((*seal()).files[at]) };
         if kept.inode != 0 && kept.inode == id.inode && kept.device == id.device {
             if !writes {
-                // SAFETY: loads through BTF pointers read zero instead of faulting; points into what was seen, an aligned word.
+                // SAFETY: loads through BTF pointers read zero instead of faulting; an aligned word of SEEN.
                 unsafe {
                     let writers = *field::<i32>(file.inode(), &GUARD_OFFSETS.inode_writers) > 0;
                     write_volatile(addr_of_mut!((*seen()).file), id.inode << 1 | writers as u64);

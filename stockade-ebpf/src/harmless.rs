@@ -1,12 +1,12 @@
 /*!
 Environment variables with which a program keeps its label.
 
-The list has what systemd, login, ssh and sudo set for everybody, and no variable that names code or a configuration to the libraries of most
-programs. Whatever is not on it may be one that does, as those that kmod, OpenSSL and Python read. SECURITY.md says what the few that name
-a file can do.
+The list has the variables that systemd, login, ssh and sudo set for all processes, and none that names code or a configuration to the
+libraries of most programs. A variable that is not on the list may name such a file, like those of kmod, OpenSSL and Python. SECURITY.md
+says what the few that name a file can do.
 */
 
-/// Names are compared in so many bytes.
+/// Number of bytes of a name that are compared.
 const LENGTH: usize = 24;
 
 /// The beginning of a variable.
@@ -14,7 +14,7 @@ const LENGTH: usize = 24;
 #[repr(C)]
 pub struct Name {
     bytes: [u64; LENGTH / 8],
-    /// Ones where a byte counts.
+    /// Ones for the bytes to compare.
     mask: [u64; LENGTH / 8],
 }
 
@@ -35,7 +35,7 @@ macro_rules! names {
 
 const COUNT: usize = 44;
 
-/// With `=` a whole name, without it the beginning of some. docs/policy.md has the same list.
+/// Whole names end with `=`, the others are prefixes. docs/policy.md has the same list.
 #[unsafe(no_mangle)]
 static HARMLESS_VARIABLES: [Name; COUNT] = names![
     b"PATH=" b"HOME=" b"USER=" b"LOGNAME=" b"SHELL=" b"TERM=" b"LANG=" b"LC_" b"PWD=" b"OLDPWD=" b"SHLVL=" b"_=" b"MAIL="
@@ -50,14 +50,14 @@ static HARMLESS_VARIABLES: [Name; COUNT] = names![
 
 const REFUSED: usize = 14;
 
-/// Variables of the list whose value is a path: the C library takes locales from there, which name further files.
+/// Variables of the list with a path as value: the C library reads locales from there, which name more files.
 #[unsafe(no_mangle)]
 static REFUSED_VARIABLES: [Name; REFUSED] = names![
     b"LANG=/" b"LC_ALL=/" b"LC_CTYPE=/" b"LC_NUMERIC=/" b"LC_TIME=/" b"LC_COLLATE=/" b"LC_MONETARY=/" b"LC_MESSAGES=/"
     b"LC_PAPER=/" b"LC_NAME=/" b"LC_ADDRESS=/" b"LC_TELEPHONE=/" b"LC_MEASUREMENT=/" b"LC_IDENTIFICATION=/"
 ];
 
-/// Whether a variable that begins so is on the list.
+/// Reports whether a variable that begins so is on the list.
 #[inline(always)]
 pub fn is_harmless(begin: [u64; LENGTH / 8]) -> bool {
     is_among(&HARMLESS_VARIABLES, begin) && !is_among(&REFUSED_VARIABLES, begin)

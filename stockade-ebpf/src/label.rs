@@ -1,24 +1,23 @@
 /*!
-What a process is known to execute, decided when it executes it.
+Labels: the program that a process is known to execute, decided at execve(2).
 
-The link that the kernel shows as /proc/PID/exe is not asked: root can change it. A process gets a label when it
-executes a program that the policy in force speaks of and that is still the file that was looked at, unless something that
-comes along could decide what the program does: a variable that is not known to be harmless, a tracer, a supervisor of its
-system calls, somebody who has the file open for writing or shares its root, a closed standard descriptor. It loses the
-label with the next program it executes.
+/proc/PID/exe is not used, since root can change that link. A process gets a label when it executes a program of the policy in force whose file
+has not changed since it was recorded. It gets none if something could decide what the program does: a variable that is not known to be
+harmless, a tracer, a seccomp listener, a process that has the file open for writing or shares the root directory, a closed standard
+descriptor. The next execve(2) removes the label.
 
-Nobody else gets hold of a labelled process. Sealed, an access to its memory, registers or descriptors is refused; applied
-only, it costs the label. Its children have copies of both, or share them, until they execute something: they are guarded
-in the same way by a label that excepts from nothing.
+While the policy is sealed, other processes cannot access the memory, registers or descriptors of a labelled process; otherwise such an access
+voids the label. Children have copies of memory and descriptors, or share them, until execve(2): a label that matches no exception
+protects them likewise.
 
 ```text
-                     label of the child          reached, sealed    reached, not sealed
-fork                 GUARDED, or INHERITED       refused            costs the label
-clone(CLONE_VM)      GUARDED | SHARES_MEMORY     refused            costs the parent's label; refused if that one is not found
+                     label of the child          access while sealed   access otherwise
+fork                 GUARDED, or INHERITED       refused               voids the label
+clone(CLONE_VM)      GUARDED | SHARES_MEMORY     refused               voids the parent's label; refused if that is not found
 ```
 
-The label is one per process, kept with its first thread. A lookup that may have failed for another reason than that there
-is none is taken for what is safe: no exception, and no access.
+A process has one label, in the task storage of its first thread. A lookup that may have failed although there is a label counts as the safe
+result: no exception, and no access.
 */
 use aya_ebpf::{
     helpers::generated::{bpf_loop, bpf_probe_read_user_str, bpf_task_storage_delete, bpf_task_storage_get},
@@ -46,7 +45,7 @@ const EAGAIN: i32 = 11;
 static PROGRAMS: HashMap<ProgramKey, Program> = 
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
-/// `struct bpf_map_def`. aya-ebpf has task storage only with type information of the map's own.
+/// `struct bpf_map_def`. aya-ebpf supports task storage only with BTF for the map.
 #[repr(C)]
 struct MapDef {
     kind: u32,
@@ -79,29 +78,28 @@ fn labels() -> *mut c_void {
     (&raw mut LABELS).cast()
 }
 
-/// Written by the loader: 1 where a lookup in task storage also finds nothing while another is under way on the processor, as
-/// on kernels before 6.2.
+/// Written by the loader: 1 if a lookup in task storage also returns null while another one runs on the same processor, as on kernels before 6.2.
 #[unsafe(no_mangle)]
 static LOOKUPS_CAN_BE_BUSY: u32 = 0;
 
-/// There may be a label: the storage could not be asked.
+/// The lookup failed, so that the process may have a label.
 struct Unknown;
 
-/// The label of a process, by its first thread; none also where the storage could not be asked.
+/// Returns the label of a process by its first thread; `None` also if the lookup failed.
 #[inline(always)]
 fn of(task: Task) -> Option<&'static mut Label> {
-    // SAFETY: a task that the kernel handed out; without CREATE nothing is made.
+    // SAFETY: a task from the kernel; without CREATE the helper allocates nothing.
     let label = unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }?;
     if is_void(label, task) { None } else { Some(label) }
 }
 
-/// Whether it says nothing: made to look whether there is one, or left over from an earlier program.
+/// Reports whether a label is void: an empty one that a lookup created, or one from before the last execve(2).
 #[inline(always)]
 fn is_void(label: &Label, task: Task) -> bool {
     label.inode == 0 || label.exec_id != task.exec_id()
 }
 
-/// The label of a process, by its first thread.
+/// Returns the label of a process by its first thread.
 #[inline(always)]
 fn find(task: Task) -> Result<Option<&'static mut Label>, Unknown> {
     if let Some(label) = of(task) {
@@ -112,59 +110,59 @@ fn find(task: Task) -> Result<Option<&'static mut Label>, Unknown> {
         return Ok(None);
     }
     let mut none = Label::NONE;
-    // SAFETY: a task that the kernel handed out; the value has the size that the map says. Where there is none an empty one is
-    // made, so that null has one meaning.
+    // SAFETY: a task from the kernel; the value has the map's value size. CREATE makes an empty label if there is none, so that
+    // null means that the lookup failed.
     let label = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut none).cast(), CREATE) };
-    // SAFETY: points into the storage.
+    // SAFETY: points into the task storage.
     match unsafe { label.cast::<Label>().as_mut() } {
         None => Err(Unknown),
         Some(label) => Ok(if is_void(label, task) { None } else { Some(label) }),
     }
 }
 
-/// Whether the label is there now.
+/// Sets the label and reports whether that succeeded.
 #[inline(always)]
 fn set(task: Task, label: Label) -> bool {
     let mut label = label;
-    // SAFETY: a task that the kernel handed out; the value has the size that the map says.
+    // SAFETY: a task from the kernel; the value has the map's value size.
     let there = unsafe { bpf_task_storage_get(labels(), task.pointer(), (&raw mut label).cast(), CREATE) };
-    // SAFETY: what is there may be an older label.
+    // SAFETY: points into the task storage, which may have an older label.
     let Some(there) = (unsafe { there.cast::<Label>().as_mut() }) else { return false };
     *there = label;
     true
 }
 
-/// The label by which the process that asks is excepted.
+/// Returns the label by which the requester may be excepted.
 #[inline(always)]
 pub fn of_current() -> Option<Label> {
     let task = Task::current();
     let label = of(task.leader())?;
-    // A uprobe can change memory, and nobody is asked about it. The kernel's bit can be cleared, the label does not come back.
+    // Uprobes can change memory without a call of any hook. The kernel's bit can be cleared, so the label is voided for good.
     if task.has_uprobes() {
         label.flags |= Label::LOST;
     }
     if label.flags & Label::GUARDED != 0 { None } else { Some(*label) }
 }
 
-/// `bprm_committed_creds(bprm)`: the process has become another program.
+/// `bprm_committed_creds(bprm)`: the process now executes another program.
 #[lsm(hook = "bprm_committed_creds")]
 pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     on_exec(ctx.arg(0));
     0
 }
 
-/// The current process executes what this `linux_binprm` says.
+/// Labels the current process, which executes this `linux_binprm`, or deletes its label.
 #[inline(always)]
 pub fn on_exec(bprm: *const u8) {
     let bprm = Binprm::from_argument(bprm);
-    // Since the other threads are gone, this one is the first.
+    // execve(2) has ended the other threads, so this thread is the first.
     let task = Task::current();
     match label_for(task, bprm) {
         Some(label) => {
             set(task, label);
         }
         None => {
-            // SAFETY: the current task. There may be nothing to delete; what cannot be deleted is void by its number.
+            // SAFETY: the current task. If a label cannot be deleted, its `exec_id` makes it void.
             unsafe { bpf_task_storage_delete(labels(), task.pointer()) };
         }
     }
@@ -172,12 +170,12 @@ pub fn on_exec(bprm: *const u8) {
 
 #[inline(always)]
 fn label_for(task: Task, bprm: Binprm) -> Option<Label> {
-    // SAFETY: points into the policy.
+    // SAFETY: inside POLICY.
     let generation = unsafe { (*words_in_force()).generation };
     let file = bprm.file();
     let id = file.id();
     let key = ProgramKey { generation, inode: id.inode, device: id.device, pad: 0 };
-    // SAFETY: entries of a policy in force are not written.
+    // SAFETY: user space does not write entries of a policy in force.
     let program = unsafe { PROGRAMS.get(key) }?;
     if !is_same_file(program, file) || is_influenced(task, bprm, file) {
         return None;
@@ -186,8 +184,7 @@ fn label_for(task: Task, bprm: Binprm) -> Option<Label> {
     Some(Label { inode: id.inode, device: id.device, flags: hands_on, exec_id: task.exec_id(), pad: 0 })
 }
 
-/// Whether this is the file that was looked at, with the same content. Only a digest of fs-verity proves the content: root can
-/// set a change time.
+/// Reports whether this is the recorded file with the same content. Only an fs-verity digest proves the content: root can set a ctime.
 #[inline(always)]
 fn is_same_file(program: &Program, file: File) -> bool {
     let same_number =
@@ -201,7 +198,7 @@ fn is_same_file(program: &Program, file: File) -> bool {
     same_number && same_content && (!has_verity || file.has_verity())
 }
 
-/// Whether something comes along with the program, or has hold of the process, that could decide what it does.
+/// Reports whether a variable, a file or another process could decide what the program does.
 #[inline(always)]
 fn is_influenced(task: Task, bprm: Binprm, file: File) -> bool {
     task.is_traced()
@@ -212,24 +209,24 @@ fn is_influenced(task: Task, bprm: Binprm, file: File) -> bool {
         || has_unknown_variables(bprm)
 }
 
-/// Pieces of strings that are looked at; a process with more gets no label.
+/// Maximum number of pieces to check; a process with longer strings gets no label.
 const PIECES: u32 = 1 << 14;
 
-/// Enough of a string to know it, and a multiple of what arguments usually need.
+/// Enough bytes to recognise a variable, and more than most arguments have.
 const PIECE: usize = 64;
 
-/// How far the strings of a new program were looked at.
+/// Progress of the check of a new program's strings.
 #[repr(C)]
 struct Scan {
-    /// Address in the process.
+    /// Address in the process's memory.
     at: u64,
-    /// Strings that are done.
+    /// Number of strings that are done.
     strings: u32,
-    /// The first so many are arguments.
+    /// Number of strings that are arguments. They come first.
     arguments: u32,
-    /// So many there are.
+    /// Number of all strings.
     all: u32,
-    /// Whether a string begins here.
+    /// Whether a string begins at this address: 0 or 1.
     begins: u32,
     /// One of the constants below.
     found: u32,
@@ -239,34 +236,33 @@ const UNDONE: u32 = 0;
 const HARMLESS: u32 = 1;
 const UNKNOWN: u32 = 2;
 
-/// Whether the environment has a variable that is not known to be harmless, or cannot be read.
+/// Reports whether the environment has a variable that is not known to be harmless, or cannot be read.
 ///
-/// The strings lie one after the other on the new program's stack: arguments, then environment.
+/// The strings are on the new program's stack: the arguments, then the environment.
 #[inline(always)]
 fn has_unknown_variables(bprm: Binprm) -> bool {
     let (arguments, environment) = (bprm.arguments(), bprm.environment());
     let all = arguments.wrapping_add(environment);
     let mut scan = Scan { at: bprm.strings(), strings: 0, arguments, all, begins: 1, found: UNDONE };
-    // SAFETY: the kernel calls back with the number of the round and the scan, which lives through the call.
+    // SAFETY: the kernel calls `look` with the number of the round and a pointer to `scan`, which outlives the call.
     unsafe { bpf_loop(PIECES, look as *mut c_void, (&raw mut scan).cast(), 0) };
     scan.found != HARMLESS
 }
 
-/// Looks at one piece. Anything but 0 ends the loop.
+/// Checks one piece. A return value other than 0 ends the loop.
 extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
-    // SAFETY: what has_unknown_variables handed over.
+    // SAFETY: a pointer to `scan` in `has_unknown_variables`.
     let scan = unsafe { &mut *scan };
     if scan.strings >= scan.all {
         scan.found = HARMLESS;
         return 1;
     }
-    // Not cleared first: only the beginning is compared, and the zero that ends a shorter string is in no name that is
-    // looked for.
+    // Not cleared first: only the beginning is compared, and no name of the lists contains the zero at the end of a shorter string.
     let mut piece = MaybeUninit::<[u64; PIECE / 8]>::uninit();
-    // SAFETY: writes at most that many bytes; the address is the process's own.
+    // SAFETY: the helper writes at most PIECE bytes; the address is in the process's memory.
     let length =
         unsafe { bpf_probe_read_user_str(piece.as_mut_ptr().cast(), PIECE as u32, scan.at as *const c_void) };
-    // SAFETY: the kernel has filled it: what a string does not need is what was there, and any bytes are a value.
+    // SAFETY: the kernel has initialised the memory: bytes after the string are what was there before, and any bytes are valid.
     let piece = unsafe { &*piece.as_ptr() };
     let is_variable = scan.begins != 0 && scan.strings >= scan.arguments;
     if length <= 0 || is_variable && !is_harmless([piece[0], piece[1], piece[2]]) {
@@ -278,14 +274,14 @@ extern "C" fn look(_: u32, scan: *mut Scan) -> i64 {
         scan.strings += 1;
         scan.begins = 1;
     } else {
-        // Cut off, or ending just here: the next piece begins at the zero that was written over the last byte.
+        // The string is cut off or ends exactly here: the next piece begins at the byte that the zero has replaced.
         scan.at += PIECE as u64 - 1;
         scan.begins = 0;
     }
     0
 }
 
-/// `task_alloc(task, clone_flags)`: a process or a thread is made.
+/// `task_alloc(task, clone_flags)`: a process or a thread is created.
 #[lsm(hook = "task_alloc")]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
     let earlier: u64 = ctx.arg(2);
@@ -295,12 +291,12 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
     if on_fork(ctx.arg(0), ctx.arg(1)) { 0 } else { -EAGAIN }
 }
 
-/// The current process makes this task with these flags. Whether it may: a child that cannot be guarded is not made.
+/// Labels the task that the current process creates, and reports whether it may be created: not if a label cannot be set.
 #[inline(always)]
 pub fn on_fork(task: *const u8, flags: u64) -> bool {
     const CLONE_VM: u64 = 0x0000_0100;
     const CLONE_THREAD: u64 = 0x0001_0000;
-    // Threads have the label of the first.
+    // Threads share the label of the first thread.
     if flags & CLONE_THREAD != 0 {
         return true;
     }
@@ -313,7 +309,7 @@ pub fn on_fork(task: *const u8, flags: u64) -> bool {
         return true;
     }
     let shares_memory = flags & CLONE_VM != 0;
-    // Of those that share memory one is excepted: the first.
+    // Of processes that share memory only the first may be excepted.
     let inherits = label.flags & (Label::HANDS_ON | Label::GUARDED) == Label::HANDS_ON && !shares_memory;
     let flags = if inherits {
         label.flags | Label::INHERITED
@@ -324,7 +320,7 @@ pub fn on_fork(task: *const u8, flags: u64) -> bool {
     set(Task::from_argument(task), Label { flags, ..label })
 }
 
-/// `ptrace_access_check(child, mode)`: somebody wants a process's memory, registers or descriptors.
+/// `ptrace_access_check(child, mode)`: a process requests access to another's memory, registers or descriptors.
 #[lsm(hook = "ptrace_access_check")]
 pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     let earlier: u64 = ctx.arg(2);
@@ -334,7 +330,7 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     if on_ptrace_access(ctx.arg(0), ctx.arg(1), false) { 0 } else { -EPERM }
 }
 
-/// The current process wants to get at this one, in this way. Whether it may.
+/// Reports whether the current process may access this process in this mode.
 #[inline(always)]
 pub fn on_ptrace_access(child: *const u8, mode: u32, sealed: bool) -> bool {
     const PTRACE_MODE_ATTACH: u32 = 2;
@@ -342,7 +338,7 @@ pub fn on_ptrace_access(child: *const u8, mode: u32, sealed: bool) -> bool {
         || hand_over(label_or_none(Task::current()), Task::from_argument(child).leader(), sealed)
 }
 
-/// `ptrace_traceme(parent)`: the process hands itself to its parent.
+/// `ptrace_traceme(parent)`: the process requests to be traced by its parent.
 #[lsm(hook = "ptrace_traceme")]
 pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     let earlier: u64 = ctx.arg(1);
@@ -352,14 +348,14 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     if on_ptrace_traceme(ctx.arg(0), false) { 0 } else { -EPERM }
 }
 
-/// The current process hands itself to this one. Whether it may.
+/// Reports whether the current process may be traced by this parent.
 #[inline(always)]
 pub fn on_ptrace_traceme(parent: *const u8, sealed: bool) -> bool {
     hand_over(label_or_none(Task::from_argument(parent)), Task::current().leader(), sealed)
 }
 
-/// The label of a thread's process, or an empty one: also where uprobes may decide what the process does. No `Option`: the verifier does not
-/// let programs copy what was never set.
+/// Returns the label of a thread's process, or an empty one: also if it has uprobes, which may decide what the process does. Not an `Option`: the
+/// verifier does not let programs copy uninitialised memory.
 #[inline(always)]
 fn label_or_none(task: Task) -> Label {
     let process = task.leader();
@@ -369,8 +365,8 @@ fn label_or_none(task: Task) -> Label {
     }
 }
 
-/// Whether a process may fall into these hands. A process that executes the same program may have it. Anybody else
-/// may not where the policy is sealed; otherwise it costs the label.
+/// Reports whether a process with the label `hands` may access `process`. A process that executes the same program may. For any other process a
+/// sealed policy refuses; otherwise the label becomes void.
 #[inline(always)]
 fn hand_over(hands: Label, process: Task, sealed: bool) -> bool {
     let label = match find(process) {
@@ -395,7 +391,7 @@ fn hand_over(hands: Label, process: Task, sealed: bool) -> bool {
         label.flags |= Label::LOST;
         return true;
     }
-    // The memory is also that of a process with an exception: usually of the one that made this one.
+    // A process with an exception, usually the parent, has the same memory.
     let owner = process.parent().leader();
     match of(owner) {
         Some(label) if label.flags & Label::GUARDED == 0 && owner.shares_memory_with(process) => {

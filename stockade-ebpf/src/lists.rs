@@ -1,13 +1,13 @@
 /*!
-The BPF iterator over tasks: `seal` reads what it writes, as text, one line for each task, and a line `end`.
+The BPF iterator over tasks. It writes one line of text for each task and a line `end`; `seal` reads them.
 
 ```text
-list_tasks       process, thread, number of functions on its kernel stack, their names; none for a task that is running on another processor;
-                 not those that have ended
+list_tasks       process id, thread id, number of functions on the kernel stack and their names; no functions for a task
+                 that is running on another processor; no line for a task that has exited
 ```
 
-Another process can put its own program into the iterator's link. Ours stores in a map of the seal that it came to the end. It lists nothing for another
-process, since there is one array for the functions of a task.
+Another process can replace the program of the iterator's link. This program therefore stores in a map of the seal that it reached the end. It
+lists nothing for other processes, since all readers would share one array of functions.
 */
 use aya_ebpf::{
     bindings::{seq_file, task_struct},
@@ -26,7 +26,7 @@ use crate::{
     task::{Task, field},
 };
 
-/// As many functions as the kernel tells of by itself, and one more: kernel.perf_event_max_stack.
+/// Default of kernel.perf_event_max_stack, plus one.
 const FRAMES_MAX: usize = 128;
 
 #[unsafe(link_section = ".data.frames")]
@@ -42,7 +42,7 @@ static FRAME: [u8; 5] = *b" %pB\0";
 #[unsafe(no_mangle)]
 static END: [u8; 5] = *b"\nend\n";
 
-/// `bpf_iter_task(meta, task)`: one of them, or null behind the last.
+/// `bpf_iter_task(meta, task)`: one task, or null after the last.
 #[fentry(function = "bpf_iter_task")]
 pub fn list_tasks(ctx: FEntryContext) -> i32 {
     let (meta, task): (*const *mut seq_file, *mut task_struct) = (ctx.arg(0), ctx.arg(1));
@@ -58,8 +58,8 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
         return 0;
     }
     let here = Task::from_argument(task.cast());
-    // SAFETY: loads through BTF pointers read zero instead of faulting; the file is the first field. The helpers get a task and a file that the
-    // kernel handed out, and areas of the sizes told.
+    // SAFETY: loads through BTF pointers read zero instead of faulting; `seq` is the first field of `meta`. The helpers get a task and a file from
+    // the kernel, and buffers with their sizes.
     unsafe {
         let file = *meta;
         let frames = addr_of_mut!(FRAMES);
@@ -81,24 +81,24 @@ pub fn list_tasks(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn end(meta: *const *mut seq_file) {
-    // SAFETY: the file is the first field of what the kernel handed out; the text has the size told.
+    // SAFETY: `seq` is the first field of `meta` from the kernel; the text has the given size.
     unsafe { bpf_seq_write(*meta, (&raw const END).cast(), size_of_val(&END) as u32) };
-    // SAFETY: points into what was seen; an aligned word.
+    // SAFETY: an aligned word of SEEN.
     unsafe { write_volatile(addr_of_mut!((*seen()).listed), next_number()) };
 }
 
-/// Whether the process that makes the seal reads this.
+/// Reports whether the reader is the process that makes the seal.
 #[inline(always)]
 fn is_for_us() -> bool {
-    // SAFETY: points into what was seen. The helper reads nothing of ours.
+    // SAFETY: inside SEEN. The helper has no arguments.
     unsafe { read_volatile(addr_of!((*seen()).lister)) == bpf_get_current_pid_tgid() >> 32 }
 }
 
 /// # Safety
-/// The file has to be one that the kernel handed out, and the format one for so many words, with a zero at its end.
+/// `file` must come from the kernel; `format` must take N words and end with a zero.
 #[inline(always)]
 unsafe fn print<const N: usize, const M: usize>(file: *mut seq_file, format: *const [u8; N], words: &[u64; M]) {
     let data = words.as_ptr().cast::<c_void>();
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a file from the kernel and a matching format.
     unsafe { bpf_seq_printf(file, format.cast(), N as u32, data, size_of::<[u64; M]>() as u32) };
 }

@@ -1,17 +1,17 @@
 /*!
-The kernel side of Stockade. One file per duty; this one only joins them.
+The kernel side of Stockade. Each file has one duty; this one joins them.
 
 ```text
-decide    locked_down                                   asked for every request
-place     cgroup_mkdir, cgroup_release                  for policies that speak of cgroups
-label     bprm_committed_creds, task_alloc,             for policies that speak of programs
+decide    locked_down                                   decides every request
+place     cgroup_mkdir, cgroup_release                  places of new cgroups, for policies with scopes
+label     bprm_committed_creds, task_alloc,             for policies with exceptions by program
           ptrace_access_check, ptrace_traceme
 settings  cgroup_sysctl                                 for policies that hold settings
-anchor    locked_down and the hooks of labels           the same, sealed
-guard     bpf, bpf_prog, bpf_map, file_open             keeps others from what is sealed
-dialogue  bpf                                           tells what is sealed, and adds to it
-stacked   bpf                                           adds scopes and exceptions to it
-lists     iterator over tasks                           whether somebody is writing a setting
+anchor    locked_down and the hooks of labels           the same programs, sealed
+guard     bpf, bpf_prog, bpf_map, file_open             protects the sealed programs and maps
+dialogue  bpf                                           reads a seal and adds to it
+stacked   bpf                                           adds policies with scopes or exceptions
+lists     iterator over tasks                           shows whether a process is writing a setting
 ```
 */
 #![no_std]

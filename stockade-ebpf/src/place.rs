@@ -1,9 +1,9 @@
 /*!
-Which part of the cgroup tree decides, and how cgroups that appear later come to be part of it.
+The place of a cgroup: the nearest entry upwards, and entries for new cgroups.
 
-A policy speaks of paths and of patterns of names. User space looks up the cgroups that are there and writes
-their ids; those that appear afterwards are given their place here, before anybody can be moved into them:
-the tracepoint fires while the new cgroup is not yet visible. No process of ours has to be alive for it.
+A policy has paths and patterns of names. User space writes the ids of existing cgroups; the programs here give new cgroups their places
+before a process can be moved into them, since the tracepoint fires while the new cgroup is not yet visible. No process of Stockade has to
+run for that.
 */
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_snprintf},
@@ -34,7 +34,7 @@ pub static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, 
 pub static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
     HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
-/// Room to take a path apart: too much for the stack. One is enough, since the kernel makes cgroups one at a time.
+/// Scratch memory for a path, which exceeds the stack. One entry is enough, since the kernel creates one cgroup at a time.
 #[map]
 static DESK: Array<Desk> = Array::with_max_entries(1, 0);
 
@@ -45,34 +45,34 @@ struct Desk {
     slash: u64,
 }
 
-/// A way up the tree.
+/// The state of the search for the nearest entry.
 #[repr(C)]
 struct Climb {
     generation: u64,
-    /// Cgroups that have this many above them are next.
+    /// Number of ancestors of the cgroup to look up next.
     level: u64,
     found: Sets,
 }
 
-/// What the nearest cgroup with an entry decides, from the requester's own upwards. By the kernel's own loop
-/// (5.17 and later): the verifier then follows one step and not all of them.
+/// Returns the sets of the nearest cgroup with an entry, from the requester's own upwards. With `bpf_loop` (5.17 and later) the verifier follows
+/// one step instead of all.
 #[inline(always)]
 pub fn nearest(generation: u64) -> Option<Sets> {
     let level = Task::current().cgroup().level().min(DEPTH_MAX);
     let mut climb =
         Climb { generation, level: level as u64, found: Sets { watched: 0, deny: 0, place: 0, pad: 0 } };
-    // SAFETY: the kernel calls back with the number of the step and the climb, which lives through the call.
+    // SAFETY: the kernel calls `step` with the number of the step and a pointer to `climb`, which outlives the call.
     unsafe { bpf_loop(level + 1, step as *mut c_void, (&raw mut climb).cast(), 0) };
     if climb.found.place == NO_PLACE { None } else { Some(climb.found) }
 }
 
-/// Looks at one cgroup. Anything but 0 ends the loop.
+/// Looks up one cgroup. A return value other than 0 ends the loop.
 extern "C" fn step(_: u32, climb: *mut Climb) -> i64 {
-    // SAFETY: what nearest handed over.
+    // SAFETY: a pointer to `climb` in `nearest`.
     let climb = unsafe { &mut *climb };
-    // SAFETY: takes a number.
+    // SAFETY: the helper takes a number.
     let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(climb.level as i32) };
-    // SAFETY: entries of a policy in force are not written.
+    // SAFETY: user space does not write entries of a policy in force.
     if let Some(sets) = unsafe { CGROUPS.get(CgroupKey { generation: climb.generation, cgroup }) } {
         climb.found = *sets;
         return 1;
@@ -81,7 +81,7 @@ extern "C" fn step(_: u32, climb: *mut Climb) -> i64 {
     0
 }
 
-/// `cgroup_mkdir(cgroup, path)`: a cgroup is made.
+/// `cgroup_mkdir(cgroup, path)`: a cgroup is created.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup = Cgroup::from_argument(ctx.arg(0));
@@ -89,7 +89,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut new = New { cgroup: cgroup.id(), path: ctx.arg(1) };
-    // SAFETY: the kernel calls back with the number of the policy and the new cgroup, which lives through the call.
+    // SAFETY: the kernel calls `place_new` with the index of the policy and a pointer to `new`, which outlives the call.
     unsafe { bpf_loop(policies(), place_new as *mut c_void, (&raw mut new).cast(), 0) };
     0
 }
@@ -98,12 +98,12 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
 #[repr(C)]
 struct New {
     cgroup: u64,
-    /// Address of its path in the kernel.
+    /// Kernel address of its path.
     path: u64,
 }
 
-/// `cgroup_release(cgroup, path)`: the kernel releases a cgroup. Its id is not reused within its hierarchy, but each cgroup v1 hierarchy has ids of its own. Root can
-/// reach this program by a tail call from another event, so that it checks that the cgroup is released.
+/// `cgroup_release(cgroup, path)`: the kernel releases a cgroup. Its id is not reused within its hierarchy, but each cgroup v1 hierarchy has ids
+/// of its own. Root can reach this program by a tail call from another event, so that it checks that the cgroup is released.
 #[btf_tracepoint(function = "cgroup_release")]
 pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
     let cgroup = Cgroup::from_argument(ctx.arg(0));
@@ -111,13 +111,13 @@ pub fn cgroup_release(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut cgroup = cgroup.id();
-    // SAFETY: as above, with the cgroup's id.
+    // SAFETY: the kernel calls `forget` with the index of the policy and a pointer to the cgroup's id, which outlives the call.
     unsafe { bpf_loop(policies(), forget as *mut c_void, (&raw mut cgroup).cast(), 0) };
     0
 }
 
-/// How many policies may have places: the one in force, the one that user space may be writing at the moment, the one that is being added to a seal,
-/// and those that were added.
+/// Returns the number of policies that may have places: the one in force, the one that user space may be writing, the one that is being
+/// added to a seal, and the added ones.
 #[inline(always)]
 fn policies() -> u32 {
     SLOTS + 1 + stacked::count()
@@ -125,34 +125,34 @@ fn policies() -> u32 {
 
 const SLOTS: u32 = 2;
 
-/// The number of one of them; 0 where it has no places.
+/// Returns the generation of a policy; 0 if it has no places.
 #[inline(always)]
 fn generation_with_places(of: u32) -> u64 {
-    // By constants: the compiler computes the address before it compares, where the verifier knows no bound yet.
+    // Constant indices: with a variable one the compiler computes the address before the comparison, where the verifier does not know the bound.
     let words = match of {
         0 => words_of(0),
         1 => words_of(1),
         SLOTS => return stacked::placing(),
         _ => stacked::words(of - SLOTS - 1),
     };
-    // SAFETY: points into the policy or into what was stacked.
+    // SAFETY: inside POLICY or STACKED.
     let words = unsafe { &*words };
     if words.places == 0 { 0 } else { words.generation }
 }
 
-/// Forgets a cgroup that is gone.
+/// Removes the entry of a released cgroup from one policy.
 extern "C" fn forget(of: u32, cgroup: *mut u64) -> i64 {
     let generation = generation_with_places(of);
     if generation != 0 {
-        // SAFETY: what cgroup_release handed over.
+        // SAFETY: a pointer to the id in `cgroup_release`.
         let _ = CGROUPS.remove(CgroupKey { generation, cgroup: unsafe { *cgroup } });
     }
     0
 }
 
-/// Gives it its place in one policy.
+/// Writes the entry of a new cgroup into one policy.
 extern "C" fn place_new(of: u32, new: *mut New) -> i64 {
-    // SAFETY: what cgroup_mkdir handed over.
+    // SAFETY: a pointer to `new` in `cgroup_mkdir`.
     let new = unsafe { &*new };
     let generation = generation_with_places(of);
     if generation == 0 {
@@ -166,7 +166,7 @@ extern "C" fn place_new(of: u32, new: *mut New) -> i64 {
             }
         }
         found => {
-            // Root can have written an entry for a cgroup that did not exist yet into a policy that root added. The sealed policy has no such entries.
+            // Root can have written an entry for a future cgroup into a policy that root added. The sealed policy has no such entries.
             if generation > Stacked::FIRST {
                 let _ = CGROUPS.remove(key);
             }
@@ -184,11 +184,11 @@ enum Found {
     TooLong,
 }
 
-/// What a policy says of the cgroup with this path: a path is looked for first, then patterns.
+/// Returns the sets that a policy has for the cgroup with this path: by path, otherwise by pattern.
 #[inline(always)]
 fn sets_of(generation: u64, path: u64) -> Found {
     let Some(desk) = DESK.get_ptr_mut(0) else { return Found::Nothing };
-    // SAFETY: the one desk, under the kernel's lock for changes of the cgroup tree.
+    // SAFETY: the only entry, used while the kernel holds cgroup_mutex.
     let desk = unsafe { &mut *desk };
     desk.key.generation = generation;
     clear(&mut desk.key.path);
@@ -202,19 +202,19 @@ fn sets_of(generation: u64, path: u64) -> Found {
     }
 
     desk.slash = 0;
-    // The kernel hands over addresses on the stack only.
+    // bpf_loop accepts only pointers to the stack.
     let mut on_stack: *mut Desk = desk;
-    // SAFETY: the kernel calls back with the number of the round and where the desk's address is.
+    // SAFETY: the kernel calls `look_for_slash` with the number of the round and a pointer to `on_stack`, which outlives the call.
     unsafe { bpf_loop(PATH_MAX as u32, look_for_slash as *mut c_void, (&raw mut on_stack).cast(), 0) };
     let slash = desk.slash & 0xff;
     let name = path + slash + 1;
     let name_length = (length as u64 - slash - 1) as u32;
-    // The parent: everything before the last slash, or the slash alone.
+    // The parent's path is the part before the last slash, or the slash alone.
     let end = if slash == 0 { 1 } else { slash as u32 };
     clear(&mut desk.key.path);
     // SAFETY: at most 256 bytes, the last of which is a zero.
     unsafe { snprintf(desk.key.path.as_mut_ptr(), end + 1, path) };
-    // SAFETY: as above.
+    // SAFETY: user space does not write entries of a policy in force.
     let Some(patterns) = (unsafe { PATTERNS_BELOW.get(&desk.key) }) else { return Found::Nothing };
     let mut n = 0;
     while n < PATTERNS {
@@ -233,10 +233,10 @@ fn sets_of(generation: u64, path: u64) -> Found {
     Found::Nothing
 }
 
-/// Notes where the last slash of a path is. By the kernel's own loop: the verifier then follows one round.
+/// Stores the position of a path's last slash. With `bpf_loop` the verifier follows one round.
 extern "C" fn look_for_slash(at: u32, desk: *mut *mut Desk) -> i64 {
     let at = at as usize & PATH_MAX;
-    // SAFETY: what sets_of handed over.
+    // SAFETY: a pointer to `on_stack` in `sets_of`, which points to the scratch memory.
     let desk = unsafe { &mut **desk };
     if desk.key.path[at] == b'/' {
         desk.slash = at as u64;
@@ -250,7 +250,7 @@ fn first(name: &[u64; NAME_PART_MAX / 8 + 1]) -> &[u64; NAME_PART_MAX / 8] {
     unsafe { &*name.as_ptr().cast() }
 }
 
-/// The first [`NAME_PART_MAX`] bytes at this address of the kernel, padded with zeros.
+/// Copies the first [`NAME_PART_MAX`] bytes at this kernel address and pads them with zeros.
 #[inline(always)]
 fn read_name(name: &mut [u64; NAME_PART_MAX / 8 + 1], from: u64) {
     let mut at = 0;
@@ -262,12 +262,12 @@ fn read_name(name: &mut [u64; NAME_PART_MAX / 8 + 1], from: u64) {
     unsafe { snprintf(name.as_mut_ptr().cast(), NAME_PART_MAX as u32 + 1, from) };
 }
 
-/// Copies the string at this address of the kernel, and returns its whole length.
+/// Copies the string at this kernel address and returns its full length.
 #[inline(always)]
 fn print(to: &mut [u8; PATH_MAX + 1], from: u64) -> usize {
-    // SAFETY: writes at most so many bytes.
+    // SAFETY: writes at most this many bytes.
     let written = unsafe { snprintf(to.as_mut_ptr(), PATH_MAX as u32 + 1, from) };
-    // With the zero at the end.
+    // The helper's result includes the zero.
     if written <= 0 { 0 } else { written as usize - 1 }
 }
 
@@ -276,20 +276,20 @@ fn clear(path: &mut [u8; PATH_MAX + 1]) {
     let words: *mut u64 = path.as_mut_ptr().cast();
     let mut at = 0;
     while at < (PATH_MAX + 1) / 8 {
-        // SAFETY: inside the path, which lies at a multiple of eight.
+        // SAFETY: inside the path, which is aligned to eight bytes.
         unsafe { words.add(at).write_volatile(0) };
         at += 1;
     }
 }
 
-/// "%s" for bpf_snprintf, which reads kernel strings also under the kernel's own confidentiality level,
-/// where bpf_probe_read_kernel_str does not load. In read-only memory, as the verifier demands.
+/// "%s" for bpf_snprintf, which reads kernel strings also under the kernel's own confidentiality level, where the verifier rejects
+/// bpf_probe_read_kernel_str. In read-only memory, as the verifier demands.
 #[unsafe(no_mangle)]
 static FORMAT: [u8; 3] = *b"%s\0";
 
 #[inline(always)]
 unsafe fn snprintf(to: *mut u8, size: u32, from: u64) -> i64 {
     let mut argument = from;
-    // SAFETY: the caller's buffer has `size` bytes; one argument of eight bytes.
+    // SAFETY: the caller passes a buffer of `size` bytes; the helper reads one argument of eight bytes.
     unsafe { bpf_snprintf(to.cast::<c_char>(), size, FORMAT.as_ptr().cast(), &raw mut argument, 8) as i64 }
 }

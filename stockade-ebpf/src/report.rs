@@ -1,8 +1,8 @@
 /*!
-Counts what was not simply allowed, and tells user space about it.
+Counts requests that were not simply allowed, and writes events about them.
 
-Counters are per processor and need no lock. The ring buffer takes one: reasons in the policy's
-`quiet` set (kgdb, kdb and xmon ask while every other processor is stopped) are only counted.
+Counters are per processor and need no lock. The ring buffer takes a lock, so reasons in the policy's `quiet` set (kgdb, kdb and xmon ask
+while every other processor is stopped) are only counted.
 */
 use aya_ebpf::{
     helpers::{bpf_get_current_cgroup_id, generated::bpf_ktime_get_boot_ns},
@@ -26,7 +26,7 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BUFFER_BYTES, 0);
 
-/// Who asks, as far as it takes loads of pointers. To be looked up before the ways part: for each such load, and on each way that leads to it, the
+/// The requester's executable and user, whose loads follow pointers. Read before the code branches: for each such load, on each path to it, the
 /// verifier searches all types of the kernel by name.
 #[derive(Clone, Copy)]
 pub struct Who {
@@ -57,7 +57,7 @@ pub fn report(reason: u32, decision: Decision, quiet: bool, who: impl FnOnce(Tas
         tell_who(event, who);
         (*event).reason = reason;
         (*event).verdict = decision.verdict as u32;
-        // Both in one store where they are constants.
+        // One store for both, if they are constants.
         addr_of_mut!((*event).place)
             .cast::<u64>()
             .write(decision.place as u64 | (decision.shape as u64) << 32);
@@ -65,15 +65,15 @@ pub fn report(reason: u32, decision: Decision, quiet: bool, who: impl FnOnce(Tas
     entry.submit(0);
 }
 
-/// A write to a setting that is held.
+/// A write to a held setting.
 pub struct Write<'a> {
-    /// The setting, by the kernel's name.
+    /// The kernel's name of the setting.
     pub name: &'a [u64; 8],
     /// The beginning of the value.
     pub value: &'a [u64; 8],
-    /// Of the value, 0 where it is not known.
+    /// Length of the value in bytes, 0 if it is not known.
     pub length: u32,
-    /// How it is held.
+    /// [`stockade_common::SettingRule::hold`].
     pub hold: u32,
 }
 
@@ -87,7 +87,7 @@ pub fn report_write(write: &Write<'_>, verdict: Verdict) {
         count(LOST);
         return;
     };
-    // SAFETY: `told` is the reserved entry, aligned to eight bytes as the fields written here are in it.
+    // SAFETY: `told` is the reserved entry; it and the fields written here are aligned to eight bytes.
     unsafe {
         let told = entry.as_mut_ptr();
         tell_who(addr_of_mut!((*told).event), Who::is);
@@ -102,12 +102,11 @@ pub fn report_write(write: &Write<'_>, verdict: Verdict) {
     entry.submit(0);
 }
 
-/// Fills in who asks, where and when. Field by field, straight into the buffer: a whole event built first would be
-/// copied byte by byte.
+/// Fills in the requester and the time. Writes each field into the buffer: the compiler would copy a local event byte by byte.
 #[inline(always)]
 unsafe fn tell_who(event: *mut Event, who: impl FnOnce(Task) -> Who) {
-    // Calls first: they clobber the registers that the loads then keep.
-    // SAFETY: the caller's, which has reserved the entry.
+    // Calls come first: they clobber the registers that hold the loaded values.
+    // SAFETY: the caller passes a reserved entry.
     unsafe {
         (*event).boot_ns = bpf_ktime_get_boot_ns();
         (*event).cgroup = bpf_get_current_cgroup_id();
@@ -118,7 +117,7 @@ unsafe fn tell_who(event: *mut Event, who: impl FnOnce(Task) -> Who) {
         (*event).pid = task.pid();
         (*event).tgid = task.tgid();
         (*event).uid = who.uid;
-        // The entry is aligned to eight bytes, and so is this field in it.
+        // The entry and this field are aligned to eight bytes.
         addr_of_mut!((*event).comm).cast::<[u64; 2]>().write(task.comm());
     }
 }
@@ -126,9 +125,8 @@ unsafe fn tell_who(event: *mut Event, who: impl FnOnce(Task) -> Who) {
 #[inline(always)]
 pub fn count(index: u32) {
     if let Some(counter) = COUNTS.get_ptr_mut(index) {
-        // SAFETY: this processor's own cell, aligned, which is only ever changed in this way. Atomic, since a kernel with
-        // preemption may switch to another task between a load and a store, and the store would then take back every
-        // count that the other task made.
+        // SAFETY: an aligned cell of this processor, changed in this way only. Atomic, since a kernel with preemption may run another task between
+        // a load and a store, and the store would then undo that task's increments.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
     }
 }

@@ -1,13 +1,11 @@
 /*!
-Holds kernel security settings: asked for every access to a file below /proc/sys, by whichever mount, descriptor or
-process it comes.
+The CGROUP_SYSCTL program: runs at every access to a file below /proc/sys, through whichever mount, descriptor or process.
 
-Attached to the root of the cgroup tree, so that every process is below. What is not a write, or not to a setting of
-the policy in force, is let through at once. Numbers are read by the helper that calls the kernel's own parser
-(`_parse_integer()`, as the files of /proc/sys do), and nothing may follow them but one line break: what this program
-takes for a number is then the number that will be set, or the kernel refuses it.
+Attached to the root cgroup, so that every process is below it. Reads, and writes to settings that the policy in force does not hold, are
+allowed at once. Numbers are read by the helper that uses the kernel's own parser (`_parse_integer()`, as the files of /proc/sys do), and
+only one line break may follow. A value that this program reads as a number is therefore the one that the kernel sets, or the kernel refuses it.
 
-Everything is on the stack: a table would be shared with whoever writes next on this processor.
+All data is on the stack: a map would be shared with the next writer on the same processor.
 */
 use aya_ebpf::{
     bindings::bpf_sysctl,
@@ -29,18 +27,18 @@ use crate::{
     report::{Write, report_write},
 };
 
-/// Programs only read it.
+/// Programs may only read the map.
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]
 pub static SETTINGS: HashMap<SettingKey, SettingRule> =
     HashMap::with_max_entries(SETTINGS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
-/// What the kernel wants to hear; it makes EPERM of a refusal.
+/// Return values of a CGROUP_SYSCTL program: the kernel fails the access with EPERM on 0.
 const REFUSE: i32 = 0;
 const ALLOW: i32 = 1;
 
-/// A write to a setting is let through or refused.
+/// Allows or refuses an access to a setting.
 #[cgroup_sysctl]
 pub fn settings(ctx: SysctlContext) -> i32 {
     let access = ctx.sysctl;
@@ -55,7 +53,7 @@ pub fn settings(ctx: SysctlContext) -> i32 {
 fn write(access: *mut bpf_sysctl) -> i32 {
     let mut key: MaybeUninit<SettingKey> = MaybeUninit::uninit();
     let key = key.as_mut_ptr();
-    // SAFETY: the slot in force is inside the policy. The helper writes the name and one zero, no more.
+    // SAFETY: the slot in force is inside POLICY. The helper writes the name and one zero, no more.
     let length = unsafe {
         (*key).generation = (*words_in_force()).generation;
         let name = &raw mut (*key).name;
@@ -63,30 +61,30 @@ fn write(access: *mut bpf_sysctl) -> i32 {
         bpf_sysctl_get_name(access, name.cast(), SETTING_NAME_MAX as u64, 0)
     };
     if length < 0 {
-        // Longer than any that can be held.
+        // Longer than any name that can be held.
         return ALLOW;
     }
-    // SAFETY: filled above. Entries of a policy in force are neither removed nor replaced, and become stricter alone.
+    // SAFETY: initialised above. Entries of a policy in force are neither removed nor replaced, and only become stricter.
     let Some(rule) = (unsafe { SETTINGS.get(&*key) }) else { return ALLOW };
 
     let mut now: MaybeUninit<SettingText> = MaybeUninit::uninit();
     let mut new: MaybeUninit<SettingText> = MaybeUninit::uninit();
     let (now, new) = (now.as_mut_ptr(), new.as_mut_ptr());
-    // SAFETY: the helpers fill the whole of what they are given, whatever they return.
+    // SAFETY: the helpers fill the whole buffers, whatever they return.
     let (now_length, new_length) = unsafe {
         (
             bpf_sysctl_get_current_value(access, now.cast(), SETTING_VALUE_MAX as u64),
             bpf_sysctl_get_new_value(access, new.cast(), SETTING_VALUE_MAX as u64),
         )
     };
-    // SAFETY: as for `write`.
+    // SAFETY: the kernel's description of the access.
     let at_start = unsafe { read_volatile(&raw const (*access).file_pos) } == 0;
-    // SAFETY: filled above.
+    // SAFETY: initialised above.
     if at_start && unsafe { lets_through(rule, now, now_length, new, new_length) } {
         return ALLOW;
     }
     let audited = rule.audit != 0;
-    // SAFETY: filled above; the beginning of each, which lies at a multiple of eight.
+    // SAFETY: initialised above; the first bytes of each, aligned to eight bytes.
     let told = unsafe {
         Write {
             name: &*(&raw const (*key).name).cast(),
@@ -107,11 +105,11 @@ unsafe fn lets_through(
     new: *mut SettingText,
     new_length: i64,
 ) -> bool {
-    // Longer than there is room, or not there.
+    // Empty, too long, or not readable.
     if now_length < 1 || new_length < 1 {
         return false;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes initialised texts.
     unsafe {
         if rule.is_number() {
             return match (number(now, now_length), number(new, new_length)) {
@@ -125,11 +123,11 @@ unsafe fn lets_through(
     }
 }
 
-/// The number that a text is, with nothing behind it but one line break.
+/// Parses a text as a number, followed by nothing but one line break.
 #[inline(always)]
 unsafe fn number(text: *const SettingText, length: i64) -> Option<i64> {
     let mut number = 0;
-    // SAFETY: the whole text is filled.
+    // SAFETY: the whole text is initialised.
     let taken = unsafe { bpf_strtol(text.cast(), SETTING_VALUE_MAX as u64, 0, &raw mut number) };
     if taken < 1 || taken > length {
         return None;
@@ -143,7 +141,7 @@ unsafe fn number(text: *const SettingText, length: i64) -> Option<i64> {
     }
 }
 
-/// Takes the line break at the end away.
+/// Removes a line break at the end.
 #[inline(always)]
 unsafe fn without_line_break(text: *mut SettingText, length: i64) {
     // SAFETY: inside the text.

@@ -1,8 +1,8 @@
 /*!
 Policies with scopes or exceptions that were added to a seal.
 
-`anchor.rs` asks each of them beside the sealed policy, and the strictest verdict counts. The programs in `place.rs` give new cgroups their places in each of
-them. The dialogue writes them in transactions, whose rules [`stockade_common::Stacked`] has.
+`anchor.rs` runs each of them beside the sealed policy, and the strictest verdict counts. The programs in `place.rs` give new cgroups their
+places in each of them. The dialogue writes them in transactions, see [`stockade_common::Stacked`].
 */
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, maps::HashMap};
 use core::{
@@ -24,12 +24,13 @@ use crate::{
     place::{CGROUPS, PATHS, PATTERNS_BELOW},
 };
 
-/// Written by the dialogue.
+/// Written by the dialogue alone.
 #[unsafe(link_section = ".data.stacked")]
 #[unsafe(no_mangle)]
 static mut STACKED: Stacked = Stacked::NONE;
 
-/// Written by the loader: 1 if the seal's deciding program asks these policies. The verifier knows the value and does not verify code that it makes unreachable.
+/// Written by the loader: 1 if the seal's deciding program runs these policies. The verifier knows the value and skips code that
+/// it makes unreachable.
 #[unsafe(no_mangle)]
 static HAS_ROOM: u32 = 0;
 
@@ -44,29 +45,29 @@ pub fn stacked() -> *mut Stacked {
     addr_of_mut!(STACKED)
 }
 
-/// [`Stacked::pending`].
+/// Returns [`Stacked::pending`].
 #[inline(always)]
 pub fn pending() -> u64 {
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     unsafe { read_volatile(addr_of!((*stacked()).pending)) }
 }
 
-/// [`Stacked::placing`].
+/// Returns [`Stacked::placing`].
 #[inline(always)]
 pub fn placing() -> u64 {
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     unsafe { read_volatile(addr_of!((*stacked()).placing)) }
 }
 
-/// Number of slots that may hold a policy.
+/// Returns the number of slots that may hold a policy.
 #[inline(always)]
 pub fn count() -> u32 {
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     let count = unsafe { read_volatile(addr_of!((*stacked()).count)) };
     if count > STACKED_MAX as u64 { STACKED_MAX as u32 } else { count as u32 }
 }
 
-/// The words of the policy in a slot. The mask keeps the slot's number within the array.
+/// Returns the words of the policy in a slot. The mask keeps the index within the array.
 #[inline(always)]
 pub fn words(slot: u32) -> *const Words {
     // SAFETY: inside the array.
@@ -76,16 +77,16 @@ pub fn words(slot: u32) -> *const Words {
 /// Adds to a counter atomically and returns its former value.
 #[inline(always)]
 unsafe fn count_up(counter: *mut u64, by: u64) -> u64 {
-    // SAFETY: the caller passes a pointer to an aligned word of what was stacked.
+    // SAFETY: the caller passes a pointer to an aligned word of STACKED.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, by) }
 }
 
-/// ANNOUNCE. The generation follows from the value of `written`. A WRITE call that raised `written` earlier must not be let through with this generation, so that
-/// ANNOUNCE fails if another call is running before `written` is raised or after.
+/// ANNOUNCE. The generation follows from the value of `written`. A WRITE call that raised `written` earlier must not be accepted with this
+/// generation, so ANNOUNCE fails if another call is running before or after it raises `written`.
 #[inline(always)]
 pub fn announce() -> u32 {
     let here = stacked();
-    // SAFETY: points into what was stacked; aligned words.
+    // SAFETY: aligned words of STACKED.
     unsafe {
         let mut alone = count_up(addr_of_mut!((*here).writing), 1) == 0;
         let written = count_up(addr_of_mut!((*here).written), 1) + 1;
@@ -100,12 +101,12 @@ pub fn announce() -> u32 {
     }
 }
 
-/// WRITE. It raises `written` before it compares the key's generation with `pending`: COMMIT clears `pending` before it reads `written`, and so counts every call that was
-/// let through.
+/// WRITE. It raises `written` before it compares the key's generation with `pending`. COMMIT clears `pending` before it reads `written`, and
+/// therefore counts every accepted call.
 #[inline(always)]
 pub fn write(which: u32, from: *const c_void) -> u32 {
     let here = stacked();
-    // SAFETY: points into what was stacked; aligned words.
+    // SAFETY: aligned words of STACKED.
     unsafe {
         count_up(addr_of_mut!((*here).writing), 1);
         count_up(addr_of_mut!((*here).written), 1);
@@ -123,12 +124,12 @@ pub fn write(which: u32, from: *const c_void) -> u32 {
         table::UNTIL => until(from, WRITES),
         _ => NOTHING,
     };
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     unsafe { count_up(addr_of_mut!((*here).writing), u64::MAX) };
     answer
 }
 
-/// ENTRY.
+/// ENTRY: reads one byte of an entry.
 #[inline(always)]
 pub fn tell(at: u32, from: *const c_void) -> u32 {
     let byte = at & (table::FACTOR - 1);
@@ -142,16 +143,16 @@ pub fn tell(at: u32, from: *const c_void) -> u32 {
     }
 }
 
-/// In the place of a byte's number: the entry is written, not read.
+/// Stands for the index of a byte when an entry is written instead of read.
 const WRITES: u32 = u32::MAX;
 
-/// Writes an entry or reads a byte of one. Each table has a function of its own: the keys of two tables exceed the BPF stack of 512 bytes.
+/// Writes an entry or reads a byte of one. Each table has a function of its own, since the keys of two tables exceed the BPF stack of 512 bytes.
 macro_rules! entry {
     ($name:ident, $table:ident, $key:ty, $value:ty, $write:ident, $generation:expr) => {
         #[inline(never)]
         fn $name(from: *const c_void, byte: u32) -> u32 {
             let mut key = MaybeUninit::<$key>::uninit();
-            // SAFETY: the helper fills the whole of it, with zeros where it cannot read; keys are plain data. Not by way of `payload`, which copies.
+            // SAFETY: the helper fills the whole key, with zeros if it cannot read; keys are plain data. `payload` would copy the key.
             let (failed, key) = unsafe {
                 let failed = bpf_probe_read_user(key.as_mut_ptr().cast(), size_of::<$key>() as u32, from);
                 (failed, key.assume_init_ref())
@@ -175,20 +176,20 @@ entry!(patterns, PATTERNS_BELOW, PathKey, [Pattern; PATTERNS], fill, |key| key.g
 entry!(exception, EXCEPTIONS, ExceptionKey, Exception, put, |key| key.generation);
 entry!(until, UNTIL, UntilKey, Until, put, |key| key.subject.generation);
 
-/// Whether this is the generation of the open transaction.
+/// Reports whether this is the generation of the open transaction.
 #[inline(always)]
 fn is_pending(generation: u64) -> bool {
     generation != 0 && generation == pending()
 }
 
-/// Replaces an entry. It does not write through a pointer to the entry: `cgroup_release` deletes entries, and the kernel reuses their memory at once.
+/// Replaces an entry. Does not write through a pointer to it, since `cgroup_release` deletes entries and the kernel reuses their memory at once.
 #[inline(always)]
 fn put<K, V>(map: &'static HashMap<K, V>, key: &K, generation: u64, from: *const c_void) -> u32 {
     if !is_pending(generation) {
         return NOTHING;
     }
     let mut value = MaybeUninit::<V>::uninit();
-    // SAFETY: the helper fills the whole of it; values are plain data.
+    // SAFETY: the helper fills the whole value; values are plain data.
     let failed = unsafe {
         bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<V>() as u32, from.cast::<u8>().add(size_of::<K>()).cast())
     };
@@ -202,15 +203,15 @@ fn put<K, V>(map: &'static HashMap<K, V>, key: &K, generation: u64, from: *const
 /// Patterns that match no name.
 static UNUSED: [Pattern; PATTERNS] = [Pattern::UNUSED; PATTERNS];
 
-/// Writes patterns through a pointer to their entry: they exceed the BPF stack, and no program deletes them. `cgroup_mkdir` may read them half-written; it ignores
-/// a pattern without a place.
+/// Writes patterns through a pointer to their entry: they exceed the BPF stack, and no program deletes them. `cgroup_mkdir` may read them
+/// half-written; it ignores a pattern without a place.
 #[inline(always)]
 fn fill<K, V>(map: &'static HashMap<K, V>, key: &K, generation: u64, from: *const c_void) -> u32 {
     const NO_EXIST: u64 = 1;
     if !is_pending(generation) {
         return NOTHING;
     }
-    // SAFETY: patterns are all that is written in this way.
+    // SAFETY: V is the type of UNUSED: this function writes patterns only.
     let unused = unsafe { &*addr_of!(UNUSED).cast::<V>() };
     let _ = map.insert(key, unused, NO_EXIST);
     let Some(entry) = map.get_ptr_mut(key) else { return NO_ROOM };
@@ -224,12 +225,12 @@ fn fill<K, V>(map: &'static HashMap<K, V>, key: &K, generation: u64, from: *cons
 /// COMMIT. It counts as running, so that ANNOUNCE fails meanwhile.
 #[inline(always)]
 pub fn commit(from: *const c_void) -> u32 {
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     let writing = unsafe { addr_of_mut!((*stacked()).writing) };
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     unsafe { count_up(writing, 1) };
     let answer = commit_pending(from);
-    // SAFETY: points into what was stacked; an aligned word.
+    // SAFETY: an aligned word of STACKED.
     unsafe { count_up(writing, u64::MAX) };
     answer
 }
@@ -242,9 +243,9 @@ fn commit_pending(from: *const c_void) -> u32 {
         return NOTHING;
     }
     let here = stacked();
-    // SAFETY: points into what was stacked and what was added: aligned words, and a slot that nobody else has.
+    // SAFETY: aligned words of STACKED and ADDED, and a slot that no other call has.
     unsafe {
-        // From here on WRITE lets nobody through.
+        // From here on WRITE accepts no call.
         if atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*here).pending), 0) != generation {
             return NOTHING;
         }
@@ -261,7 +262,7 @@ fn commit_pending(from: *const c_void) -> u32 {
         let entries = addr_of_mut!((*here).entries).cast::<u64>().add(at as usize & (STACKED_MAX - 1));
         write_volatile(entries, written - (generation - Stacked::FIRST) - placed);
         let slot = addr_of_mut!((*here).slots).cast::<Slot>().add(at as usize & (STACKED_MAX - 1));
-        // Decisions look at `watched_anywhere` first, then at `watched`. Bits that they would never reach are cleared, so that `status` does not report them.
+        // Decisions test `watched_anywhere` first, then `watched`. Bits that no decision reaches are cleared, so that `status` does not report them.
         let mut unnumbered: MaybeUninit<Slot> = MaybeUninit::new(new.slot);
         let words = addr_of_mut!((*unnumbered.as_mut_ptr()).words);
         (*words).watched &= (*words).watched_anywhere;

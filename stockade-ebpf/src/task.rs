@@ -1,11 +1,10 @@
 /*!
-The kernel's structures, as far as programs read them: tasks, their executables and cgroups, files.
+The kernel structures that the programs read: tasks, their executables and cgroups, files.
 
-Direct loads through BTF pointers only: `bpf_probe_read_kernel` is itself refused under the kernel's
-own confidentiality level, and these programs must load there too. The offsets come from the running
-kernel's BTF and are handed in before the programs are loaded, when the verifier takes them for
-constants. They also cost a fraction of the helpers that fill the same fields: `bpf_get_current_comm`
-alone is 110 instructions. A load through a null pointer of BTF type reads zero.
+All loads go through BTF pointers: the kernel's own confidentiality level refuses `bpf_probe_read_kernel`, and these programs must load there,
+too. The offsets come from the running kernel's BTF and are written before the programs are loaded, so that the verifier takes them for
+constants. Loads also cost a fraction of the helpers that fill the same fields: `bpf_get_current_comm` alone is 110 instructions. A
+load through a null pointer of BTF type reads zero.
 */
 use aya_ebpf::{bindings::task_struct, helpers::generated::bpf_get_current_task_btf};
 use core::ptr::read_volatile;
@@ -61,11 +60,11 @@ static OFFSETS: Offsets = Offsets {
     verity_digest: 0,
 };
 
-/// The task that asks.
+/// A task: `struct task_struct`.
 #[derive(Clone, Copy)]
 pub struct Task(*const u8);
 
-/// Identity of a file; zero where there is none.
+/// Identity of a file; zero if there is none.
 #[derive(Clone, Copy)]
 pub struct FileId {
     pub inode: u64,
@@ -75,7 +74,7 @@ pub struct FileId {
 impl Task {
     #[inline(always)]
     pub fn current() -> Self {
-        // SAFETY: no arguments.
+        // SAFETY: the helper has no arguments.
         Self(unsafe { bpf_get_current_task_btf() } as *const u8)
     }
 
@@ -87,68 +86,68 @@ impl Task {
 
     #[inline(always)]
     pub fn tgid(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.task_tgid) }
     }
 
-    /// The name, in two words: the verifier takes loads of up to eight bytes.
+    /// Returns the name in two words: the verifier allows loads of up to eight bytes.
     #[inline(always)]
     pub fn comm(self) -> [u64; 2] {
-        // SAFETY: as above; the field has sixteen bytes.
+        // SAFETY: loads through BTF pointers read zero instead of faulting; the field has sixteen bytes.
         unsafe {
             let words: *const u64 = field(self.0, &OFFSETS.task_comm);
             [*words, *words.add(1)]
         }
     }
 
-    /// The real user of the task's credentials, in the initial user namespace.
+    /// Returns the real user id in the initial user namespace.
     #[inline(always)]
     pub fn uid(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.credentials(), &OFFSETS.cred_uid) }
     }
 
-    /// The credentials it acts by.
+    /// Returns the credentials that the task acts with.
     #[inline(always)]
     pub fn credentials(self) -> *const u8 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.task_cred) }
     }
 
     #[inline(always)]
     pub fn executable(self) -> FileId {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe {
             if read_volatile(&raw const OFFSETS.task_mm) == 0 {
                 return FileId { inode: 0, device: 0 };
             }
-            // A kernel thread has no mm: no need to ask at each step, the rest of the chain reads zero.
+            // A kernel thread has no mm: the following loads then read zero.
             let mm: *const u8 = *field(self.0, &OFFSETS.task_mm);
             File(*field(mm, &OFFSETS.mm_exe_file)).id()
         }
     }
 
-    /// The first thread of the task's process.
+    /// Returns the first thread of the task's process.
     #[inline(always)]
     pub fn leader(self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         Self(unsafe { *field(self.0, &OFFSETS.task_leader) })
     }
 
     #[inline(always)]
     pub fn is_traced(self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<u32>(self.0, &OFFSETS.task_ptrace) != 0 }
     }
 
-    /// Number of programs that it and its ancestors executed before.
+    /// Returns `self_exec_id`, which execve(2) increments and children inherit.
     #[inline(always)]
     pub fn exec_id(self) -> u32 {
         // SAFETY: loads through BTF pointers read zero instead of faulting. The lower half of eight bytes.
         unsafe { *field(self.0, &OFFSETS.task_exec_id) }
     }
 
-    /// The task that made it, or the one that took it over when that one ended.
+    /// Returns the parent: the task that created this one, or the one that it was reparented to.
     #[inline(always)]
     pub fn parent(self) -> Self {
         // SAFETY: loads through BTF pointers read zero instead of faulting.
@@ -161,34 +160,34 @@ impl Task {
         unsafe { *field(self.0, &OFFSETS.task_mm) }
     }
 
-    /// Whether both have the same memory.
+    /// Reports whether both tasks have the same memory.
     #[inline(always)]
     pub fn shares_memory_with(self, other: Self) -> bool {
         self.mm() == other.mm()
     }
 
-    /// Whether the kernel has set a uprobe in its memory. The bit stays when the probe goes, until a breakpoint is hit that no
-    /// probe belongs to.
+    /// Reports whether a uprobe was set in the task's memory. The kernel's bit stays when the uprobe is removed, until a
+    /// breakpoint without a uprobe is hit.
     #[inline(always)]
     pub fn has_uprobes(self) -> bool {
         const MMF_HAS_UPROBES: u64 = 1 << 19;
         // SAFETY: a constant that the loader has written.
         if unsafe { read_volatile(&raw const OFFSETS.task_mm) } == 0 {
-            // Nobody can tell.
+            // Without the offset this is not known.
             return true;
         }
         // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<u64>(self.mm(), &OFFSETS.mm_flags) & MMF_HAS_UPROBES != 0 }
     }
 
-    /// Whether somebody answers system calls in the kernel's place: a seccomp filter with a listener. So is a task with more
-    /// filters than are looked at.
+    /// Reports whether a seccomp filter has a listener, which can answer system calls in the kernel's place. Also true for a task with more filters
+    /// than are checked.
     #[inline(always)]
     pub fn is_supervised(self) -> bool {
         const FILTERS: u32 = 32;
         // SAFETY: a constant that the loader has written.
         if unsafe { read_volatile(&raw const OFFSETS.filter_listener) } == 0 {
-            // This kernel was built without filters.
+            // This kernel has no seccomp filters.
             return false;
         }
         // SAFETY: loads through BTF pointers read zero instead of faulting.
@@ -210,8 +209,8 @@ impl Task {
         true
     }
 
-    /// Whether the descriptors 0, 1 and 2 are open, as far as that can be seen: of a table of more than 64 descriptors nothing
-    /// is known until the process has opened a file by itself.
+    /// Reports whether the descriptors 0, 1 and 2 are known to be open. Of a table of more than 64 descriptors this is not known until the
+    /// process has opened a file.
     #[inline(always)]
     pub fn has_standard_descriptors(self) -> bool {
         const STANDARD: u64 = 0b111;
@@ -228,10 +227,10 @@ impl Task {
         }
     }
 
-    /// Its cgroup in the hierarchy of version 2.
+    /// Returns the task's cgroup in the v2 hierarchy.
     #[inline(always)]
     pub fn cgroup(self) -> Cgroup {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe {
             let css_set: *const u8 = *field(self.0, &OFFSETS.task_cgroups);
             Cgroup(*field(css_set, &OFFSETS.css_set_cgroup))
@@ -259,14 +258,14 @@ impl Cgroup {
         Self(cgroup)
     }
 
-    /// How many cgroups are above it.
+    /// Returns the number of the cgroup's ancestors.
     #[inline(always)]
     pub fn level(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.cgroup_level) }
     }
 
-    /// Whether it belongs to the default hierarchy (cgroup v2). Every task has a cgroup there, whose root is compared.
+    /// Reports whether the cgroup belongs to the default hierarchy (v2), in which every task has a cgroup.
     #[inline(always)]
     pub fn is_on_default_hierarchy(self) -> bool {
         self.root() == Task::current().cgroup().root()
@@ -278,7 +277,7 @@ impl Cgroup {
         unsafe { *field::<u64>(self.0, &OFFSETS.cgroup_root) }
     }
 
-    /// Whether the kernel has released it (`CSS_RELEASED`): the last reference is gone.
+    /// Reports whether the kernel has released the cgroup (`CSS_RELEASED`): the last reference is gone.
     #[inline(always)]
     pub fn is_released(self) -> bool {
         const CSS_RELEASED: u32 = 1 << 2;
@@ -291,7 +290,7 @@ impl Cgroup {
 
     #[inline(always)]
     pub fn id(self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe {
             let node: *const u8 = *field(self.0, &OFFSETS.cgroup_node);
             *field(node, &OFFSETS.node_id)
@@ -309,28 +308,28 @@ impl Binprm {
         Self(bprm)
     }
 
-    /// What is executed; for a script its interpreter.
+    /// Returns the executed file; for a script its interpreter.
     #[inline(always)]
     pub fn file(self) -> File {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         File(unsafe { *field(self.0, &OFFSETS.bprm_file) })
     }
 
-    /// Where the strings of arguments and environment begin on the new stack.
+    /// Returns the address of the argument and environment strings on the new stack.
     #[inline(always)]
     pub fn strings(self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.bprm_strings) }
     }
 
-    /// How many arguments there are.
+    /// Returns the number of arguments.
     #[inline(always)]
     pub fn arguments(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.bprm_argc) }
     }
 
-    /// Whether the process shares its root and working directory with another, which can then change both.
+    /// Reports whether the process shares its root and working directory with another, which can then change both.
     #[inline(always)]
     pub fn shares_root(self) -> bool {
         const LSM_UNSAFE_SHARE: u32 = 1;
@@ -338,10 +337,10 @@ impl Binprm {
         unsafe { *field::<u32>(self.0, &OFFSETS.bprm_unsafe) & LSM_UNSAFE_SHARE != 0 }
     }
 
-    /// How many variables there are.
+    /// Returns the number of environment variables.
     #[inline(always)]
     pub fn environment(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.bprm_envc) }
     }
 }
@@ -358,13 +357,13 @@ impl File {
 
     #[inline(always)]
     pub fn inode(self) -> *const u8 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.0, &OFFSETS.file_inode) }
     }
 
     #[inline(always)]
     pub fn id(self) -> FileId {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe {
             let inode = self.inode();
             let superblock: *const u8 = *field(inode, &OFFSETS.inode_superblock);
@@ -375,22 +374,22 @@ impl File {
         }
     }
 
-    /// Whether fs-verity binds its content.
+    /// Reports whether the file is under fs-verity.
     #[inline(always)]
     pub fn has_verity(self) -> bool {
         const S_VERITY: u32 = 1 << 16;
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<u32>(self.inode(), &OFFSETS.inode_flags) & S_VERITY != 0 }
     }
 
-    /// Whether this kernel keeps the digest of fs-verity where it can be read.
+    /// Reports whether this kernel keeps fs-verity digests where programs can read them.
     #[inline(always)]
     pub fn can_read_digests() -> bool {
         // SAFETY: a constant that the loader has written.
         unsafe { read_volatile(&raw const OFFSETS.verity_digest) != 0 }
     }
 
-    /// Whether fs-verity measured this digest. Only where [`File::can_read_digests`].
+    /// Reports whether fs-verity measured this digest. Only where [`File::can_read_digests`].
     #[inline(always)]
     pub fn has_digest(self, wanted: &[u64; 4]) -> bool {
         // SAFETY: loads through BTF pointers read zero instead of faulting; the field has 64 bytes.
@@ -404,39 +403,39 @@ impl File {
         }
     }
 
-    /// Whether somebody has it open for writing. Executing it, which keeps writers out, counts as less than nobody.
+    /// Reports whether a process has the file open for writing. `i_writecount` is negative while the file is executed.
     #[inline(always)]
     pub fn has_writer(self) -> bool {
         // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<i32>(self.inode(), &OFFSETS.inode_writers) > 0 }
     }
 
-    /// Generation of the inode number.
+    /// Returns `i_generation`.
     #[inline(always)]
     pub fn generation(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.inode(), &OFFSETS.inode_generation) }
     }
 
-    /// Seconds of the change time.
+    /// Returns the seconds of the ctime.
     #[inline(always)]
     pub fn ctime(self) -> i64 {
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field(self.inode(), &OFFSETS.inode_ctime) }
     }
 
-    /// Nanoseconds of the change time.
+    /// Returns the nanoseconds of the ctime.
     #[inline(always)]
     pub fn ctime_nsec(self) -> u32 {
-        // Since 6.13 the highest bit says whether somebody looked at the time.
+        // Since 6.13 the highest bit tells whether the time was queried.
         const QUERIED: u32 = 1 << 31;
-        // SAFETY: as above.
+        // SAFETY: loads through BTF pointers read zero instead of faulting.
         unsafe { *field::<u32>(self.inode(), &OFFSETS.inode_ctime_nsec) & !QUERIED }
     }
 }
 
 #[inline(always)]
 pub unsafe fn field<T>(base: *const u8, offset: &'static u32) -> *const T {
-    // SAFETY: the caller's. Volatile, since the value is replaced at load.
+    // SAFETY: the caller passes a BTF pointer and an offset within its type. Volatile, since the loader replaces the value.
     unsafe { base.add(read_volatile(offset) as usize).cast() }
 }
