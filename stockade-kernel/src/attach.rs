@@ -1,17 +1,17 @@
 /*!
-How the program hangs on the kernel's check point.
+How the deciding program is attached to the kernel's lockdown check.
 
 ```text
-BPF LSM         asked by security_locked_down() after the kernel's other security modules; needs `bpf`
+BPF LSM         security_locked_down() runs it after the kernel's other security modules; needs `bpf`
                 among the active ones
-modify-return   runs in front of security_locked_down() and answers in its place; needs nothing of the
-                list, and is the weaker: the kernel skips it for a request that comes while another
+modify-return   runs before security_locked_down() and replaces its result; works without `bpf`. It is
+                weaker: the kernel skips it for a request that comes while another one is being
+                decided on the same processor, and so allows that request
                 one is being decided on the same processor, and so lets that one through
 ```
 
-Modify-return exists since 5.7 for functions whose names begin with `security_`; the guard against
-recursion that skips is that of all tracing programs (`__bpf_prog_enter_recur()`), which LSM programs
-are exempt from. How often it skipped is in the kernel's account of the program since 5.12.
+Modify-return exists since 5.7 for functions whose names begin with `security_`. The kernel skips it by the recursion check of all tracing
+programs (`__bpf_prog_enter_recur()`), which LSM programs do not have. Since 5.12 the kernel counts how often it skipped a program.
 */
 use serde::Serialize;
 use stockade_common::kinds;
@@ -23,38 +23,38 @@ use crate::{
     host, sys,
 };
 
-/// The function that modify-return stands in front of.
+/// The function to which modify-return attaches.
 const CHECK_POINT: &str = "security_locked_down";
 
-/// A way to be asked.
+/// A way to attach the deciding program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attachment {
-    /// A program of the BPF security module.
+    /// An LSM program, attached by a link.
     BpfLsm,
-    /// The same, held by the root cgroup: sealed. 6.0 and later.
+    /// An LSM_CGROUP program on the root cgroup: sealed. 6.0 and later.
     RootCgroup,
-    /// A program in front of the function that asks the security modules.
+    /// A modify-return program on `security_locked_down()`.
     ModifyReturn,
 }
 
 impl Attachment {
-    /// The stronger one that works with these active security modules. Attaching to the BPF security
-    /// module where it is not active would succeed and do nothing.
+    /// Returns the strongest attachment that works with these active security modules. Attaching an LSM program without `bpf` among them would
+    /// succeed and have no effect.
     #[must_use]
     pub fn choose(active_lsms: &str, types: &KernelTypes) -> Self {
         if host::has_bpf_lsm(active_lsms) && types.hook.is_some() { Self::BpfLsm } else { Self::ModifyReturn }
     }
 
-    /// Whether this kernel has what the program hangs on.
+    /// Fails if this kernel lacks the attachment's hook or function.
     ///
     /// # Errors
-    /// [`Error::TooOld`] when it does not, [`Error::NoBtf`] and the like when that cannot be told.
+    /// [`Error::TooOld`] if it is missing, [`Error::NoBtf`] and the like if BTF cannot be read.
     pub fn check(self, types: &KernelTypes) -> Result<(), Error> {
         self.target(types).map(drop)
     }
 
-    /// What the program is loaded for.
+    /// Returns the target to load the program for.
     pub(crate) fn target(self, types: &KernelTypes) -> Result<sys::Target, Error> {
         match self {
             Self::BpfLsm | Self::RootCgroup => {
@@ -66,7 +66,7 @@ impl Attachment {
         }
     }
 
-    /// An error of attaching so, with what would help where these security modules are active.
+    /// Converts an error of attaching this way: if modify-return does not work either, the error says how to activate `bpf`.
     pub(crate) fn explain(self, error: Error, active_lsms: String) -> Error {
         match (self, error) {
             (Self::ModifyReturn, source @ (Error::TooOld(_) | Error::Rejected { .. } | Error::Io { .. })) => {
@@ -76,12 +76,12 @@ impl Attachment {
         }
     }
 
-    /// The way a link is attached.
+    /// Returns the attachment of a link.
     pub(crate) fn of(link: &sys::LinkInfo) -> Self {
         if link.attach_type == kinds::ATTACH_MODIFY_RETURN { Self::ModifyReturn } else { Self::BpfLsm }
     }
 
-    /// The level up to which the kernel's own lockdown refuses before this program is asked.
+    /// Returns the level up to which the kernel's own lockdown refuses requests before this program runs.
     pub(crate) fn refused_before(self, native: Level) -> Level {
         match self {
             Self::BpfLsm | Self::RootCgroup => native,

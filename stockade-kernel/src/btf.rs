@@ -1,15 +1,11 @@
 /*!
-What this kernel calls things: numbers of the lockdown reasons, offsets of the fields that events
-need, and the id of the hook.
+The running kernel's BTF: numbers of the lockdown reasons, offsets of structure fields, ids of hooks.
 
-The numbers of `enum lockdown_reason` move within a stable series and between distributions, so they
-are always resolved by name. A kernel's BTF has over a hundred thousand types in some five megabytes,
-which it hands out page by page, and enforcing must not wait for all of it: types and names are read
-from the front until the few that matter were found, which is within the first third. That is why this
-is not Aya's `Btf`, which reads and indexes everything.
+The numbers of `enum lockdown_reason` change within a stable series and between distributions, so they are always resolved by name. A kernel's
+BTF has over a hundred thousand types in about five megabytes, and the kernel returns it page by page. To keep `enforce` fast, types and names
+are read from the front until the few needed ones are found, within the first third. Aya's `Btf` reads and indexes everything.
 
-Format: Documentation/bpf/btf.rst. Since 5.2; modules aside, one blob at /sys/kernel/btf/vmlinux
-since 5.4.
+Format: Documentation/bpf/btf.rst. Since 5.2; one blob for the kernel without modules at /sys/kernel/btf/vmlinux since 5.4.
 */
 use std::{io, os::unix::fs::FileExt, path::Path, sync::OnceLock};
 
@@ -24,7 +20,7 @@ mod blob;
 
 use blob::{Blob, ReadAt, Type};
 
-/// Where the kernel shows its types.
+/// The file with the kernel's BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// One value of `enum lockdown_reason` on this kernel.
@@ -32,33 +28,33 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub struct ReasonNumber {
     /// For instance `LOCKDOWN_DEV_MEM`.
     pub enum_name: String,
-    /// This kernel's number for it.
+    /// The number in this kernel.
     pub number: u32,
 }
 
-/// What Stockade needs to know about the running kernel's types.
+/// The facts about the running kernel that BTF provides.
 #[derive(Clone, Debug)]
 pub struct KernelTypes {
-    /// Every reason, markers left out, in the kernel's order.
+    /// Every reason without the level markers, in the kernel's order.
     pub reasons: Vec<ReasonNumber>,
     /// `LOCKDOWN_INTEGRITY_MAX`: reasons below it belong to the integrity level.
     pub integrity_max: u32,
     /// `LOCKDOWN_CONFIDENTIALITY_MAX`: reasons below it belong to the confidentiality level.
     pub confidentiality_max: u32,
-    /// Where the fields that say who asks lie. Those of [`LATE`] are added by [`KernelTypes::find_late_fields`].
+    /// Offsets of the fields that programs read. [`KernelTypes::find_late_fields`] finds those of [`LATE`].
     pub offsets: Offsets,
     late: OnceLock<Offsets>,
-    /// BTF id of `bpf_lsm_locked_down`; a kernel built without the BPF security module has none.
+    /// BTF id of `bpf_lsm_locked_down`; none in a kernel built without the BPF LSM.
     pub hook: Option<u32>,
     /// Fields of [`Offsets::FIELDS`] that this kernel lacks and that policies with scopes or exceptions need.
     pub missing: Vec<(&'static str, &'static str)>,
 }
 
 impl KernelTypes {
-    /// Reads the running kernel's types.
+    /// Reads the running kernel's BTF.
     ///
     /// # Errors
-    /// [`Error::NoBtf`] without BTF, [`Error::TooOld`] when the kernel lacks the enum.
+    /// [`Error::NoBtf`] without BTF, [`Error::TooOld`] if the kernel lacks the enum.
     pub fn of_running_kernel() -> Result<Self, Error> {
         of_running_kernel(Self::read)
     }
@@ -76,11 +72,11 @@ impl KernelTypes {
         Self::read(&read, blob.len() as u64)
     }
 
-    /// Finds the fields that programs read which give labels. They lie behind most other types, so that only policies with
-    /// exceptions by program look for them.
+    /// Finds the fields that labelling programs read. They are after most other types, so that only policies with exceptions by program look for
+    /// them.
     ///
     /// # Errors
-    /// [`Error::Request`] where the kernel has seccomp filters, and their listeners cannot be found.
+    /// [`Error::Request`] if the kernel has seccomp filters, and the field for their listener is not found.
     pub(crate) fn find_late_fields(&self) -> Result<(), Error> {
         if self.late.get().is_none() {
             let (_, found) = ids_and_offsets(&[], &LATE)?;
@@ -101,12 +97,12 @@ impl KernelTypes {
             };
             (offsets.filter_earlier, offsets.filter_listener) = (earlier, listener);
         }
-        // Half of the way to a digest would read the wrong bytes.
+        // With only one of the two offsets a program would read the wrong bytes.
         offsets.verity_digest = digest.filter(|_| offsets.inode_verity != 0).unwrap_or(0);
         Ok(offsets)
     }
 
-    /// All offsets that were found so far.
+    /// Returns all offsets found so far.
     pub(crate) fn known_offsets(&self) -> Offsets {
         self.late.get().copied().unwrap_or(self.offsets)
     }
@@ -120,25 +116,24 @@ impl KernelTypes {
         found.finish()
     }
 
-    /// Whether a reason belongs to the integrity level, by its position between the markers, as the
-    /// kernel itself decides it.
+    /// Reports whether a reason belongs to the integrity level, by its position between the markers, as in the kernel.
     #[must_use]
     pub fn is_integrity(&self, number: u32) -> bool {
         number < self.integrity_max
     }
 
-    /// This kernel's number of a reason.
+    /// Returns the number of a reason in this kernel.
     #[must_use]
     pub fn number(&self, enum_name: &str) -> Option<u32> {
         self.reasons.iter().find(|r| r.enum_name == enum_name).map(|r| r.number)
     }
 
-    /// The reasons as the policy's compiler wants them.
+    /// Returns the reasons in the form that the policy compiler takes.
     #[must_use]
     pub fn kernel_reasons(&self) -> Vec<KernelReason> {
         let reasons = self.reasons.iter().map(|reason| {
             let known = stockade_reasons::by_enum_name(&reason.enum_name);
-            // Whatever sounds like a debugger is not written to a ring buffer.
+            // Unknown reasons with a debugger's name write no events to the ring buffer.
             let sounds = ["DBG", "GDB", "XMON"].iter().any(|word| reason.enum_name.contains(word));
             KernelReason {
                 number: reason.number,
@@ -155,14 +150,14 @@ impl KernelTypes {
         reasons.collect()
     }
 
-    /// The reason behind a number.
+    /// Returns the enum name of a number.
     #[must_use]
     pub fn enum_name(&self, number: u32) -> Option<&str> {
         self.reasons.iter().find(|r| r.number == number).map(|r| r.enum_name.as_str())
     }
 }
 
-/// BTF id of a function of the running kernel, which may lie anywhere in the blob.
+/// Returns the BTF id of a function of the running kernel. It may be anywhere in the blob.
 ///
 /// # Errors
 /// [`Error::NoBtf`] without BTF, [`Error::BadBtf`] when it cannot be read.
@@ -170,7 +165,7 @@ pub fn function(name: &str) -> Result<Option<u32>, Error> {
     Ok(ids(&[(FUNC, name)])?[0])
 }
 
-/// Names of the running kernel's functions with these BTF ids; none where an id is that of no function.
+/// Returns the names of the running kernel's functions with these BTF ids; `None` for an id that is not a function's.
 pub(crate) fn function_names(wanted: &[u32]) -> Result<Vec<Option<String>>, Error> {
     let last = wanted.iter().copied().max().unwrap_or_default();
     let mut names = vec![None; wanted.len()];
@@ -191,7 +186,7 @@ pub(crate) fn function_names(wanted: &[u32]) -> Result<Vec<Option<String>>, Erro
     })
 }
 
-/// Byte offset of a member of a structure of the running kernel.
+/// Returns the byte offset of a member of a structure of the running kernel.
 ///
 /// # Errors
 /// [`Error::NoBtf`] without BTF, [`Error::BadBtf`] when it cannot be read.
@@ -199,15 +194,15 @@ pub fn offset(owner: &str, member: &str) -> Result<Option<u32>, Error> {
     Ok(ids_and_offsets(&[], &[(owner, member)])?.1[0])
 }
 
-/// BTF ids of these functions and type names of the running kernel, in one look.
+/// Returns the BTF ids of these functions and type names, in one pass.
 pub(crate) fn ids(wanted: &[(u32, &str)]) -> Result<Vec<Option<u32>>, Error> {
     Ok(ids_and_offsets(wanted, &[])?.0)
 }
 
-/// Ids or offsets in the order in which they were asked for.
+/// Ids or offsets, in the order of the request.
 type Found32 = Vec<Option<u32>>;
 
-/// Byte offsets of these members of structures, beside BTF ids as [`ids`] finds them, in one look.
+/// Returns BTF ids like [`ids`], and byte offsets of these members of structures, in one pass.
 pub(crate) fn ids_and_offsets(
     wanted: &[(u32, &str)],
     fields: &[(&str, &str)],
@@ -222,7 +217,7 @@ pub(crate) fn ids_and_offsets(
     })
 }
 
-/// [`KernelTypes::of_running_kernel`] and [`ids_and_offsets`] in one pass over the kernel's BTF, which has some 150,000 types.
+/// [`KernelTypes::of_running_kernel`] and [`ids_and_offsets`] in one pass over the kernel's BTF, which has about 150,000 types.
 pub(crate) fn types_ids_and_offsets(
     wanted: &[(u32, &str)],
     fields: &[(&str, &str)],
@@ -242,8 +237,8 @@ pub(crate) fn types_ids_and_offsets(
     })
 }
 
-/// Calls `look` with each type of a kind that is looked for by name, and its id, until it says that it has seen everything. Types have no index: each
-/// begins where the one before ends.
+/// Calls `look` with each struct, enum, typedef and function and its id, until `look` returns true. BTF has no index: each type begins where the
+/// one before ends.
 fn each_type(
     source: &ReadAt<'_>,
     length: u64,
@@ -264,11 +259,11 @@ fn each_type(
 struct Sought<'a> {
     wanted: &'a [(u32, &'a str)],
     fields: &'a [(&'a str, &'a str)],
-    /// The first eight bytes of each name in `wanted`. A type whose name begins otherwise is skipped without reading the whole name. None if a name is shorter.
+    /// The first eight bytes of each name in `wanted`, to skip other types without reading the whole name. None if a name is shorter.
     beginnings: Option<Vec<[u8; 8]>>,
     ids: Found32,
     offsets: Found32,
-    /// How many are not found yet.
+    /// Number of names and fields that are not found yet.
     missing: usize,
 }
 
@@ -292,7 +287,7 @@ impl<'a> Sought<'a> {
                 return Ok(());
             }
             let name = blob.string(ty.name)?;
-            // A name may be wanted more than once: two programs share a hook.
+            // A name may be wanted more than once, for two programs on one hook.
             for (at, &(kind, word)) in self.wanted.iter().enumerate() {
                 if kind == ty.kind && word.as_bytes() == name && self.ids[at].is_none() {
                     self.ids[at] = Some(id);
@@ -325,11 +320,11 @@ fn of_running_kernel<T>(read: impl FnOnce(&ReadAt<'_>, u64) -> Result<T, Error>)
 
 const FIELDS: &[(&str, &str)] = Offsets::FIELDS;
 
-/// Fields of structures that lie far behind in a kernel's types.
+/// Fields of structures near the end of a kernel's BTF.
 pub(crate) const LATE: [(&str, &str); 3] =
     [("seccomp_filter", "prev"), ("seccomp_filter", "notif"), ("fsverity_info", "file_digest")];
 
-/// Whether fields of this structure are among [`LATE`].
+/// Reports whether fields of this structure are among [`LATE`].
 #[inline]
 fn is_late(owner: &str) -> bool {
     LATE.iter().any(|(late, _)| *late == owner)
@@ -339,16 +334,16 @@ struct Found {
     reasons: Vec<ReasonNumber>,
     hook: Option<u32>,
     offsets: [Option<u32>; FIELDS.len()],
-    /// Structures that were looked at: what they lack is not looked for any further.
+    /// Whether the structure of each field was read: fields that it lacks are not searched any further.
     seen: [bool; FIELDS.len()],
 }
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
-/// A name for a type.
+/// BTF kind of a typedef.
 pub(crate) const TYPEDEF: u32 = 8;
-/// A function.
+/// BTF kind of a function.
 pub(crate) const FUNC: u32 = 12;
 
 impl Found {
@@ -357,7 +352,7 @@ impl Found {
 
     fn everything(&self) -> bool {
         let seen = || FIELDS.iter().zip(self.seen).all(|((owner, _), seen)| seen || is_late(owner));
-        // Asked after every type, and so the cheap ones first.
+        // Runs after every type, so the cheap tests come first.
         !self.reasons.is_empty() && self.hook.is_some() && seen()
     }
 
@@ -378,7 +373,7 @@ impl Found {
             }
             STRUCT => {
                 let name = blob.string(ty.name)?;
-                // Most structs are none of these: one look at the name, not one for each field.
+                // Most structures are not needed: one comparison of the name, not one for each field.
                 let Some(first) = FIELDS.iter().position(|(owner, _)| owner.as_bytes() == name) else {
                     return Ok(());
                 };
@@ -415,11 +410,11 @@ impl Found {
         if words[..WHO_ASKS].contains(&None) {
             return Err(Error::TooOld("fields of task_struct and cred that say who asks"));
         }
-        // A chain with a hole would read the wrong bytes: rather no executable at all.
+        // With a missing offset the programs would read the wrong bytes, so the executable is then unknown.
         if words[WHO_ASKS..ALWAYS_READ].contains(&None) {
             words[WHO_ASKS..ALWAYS_READ].fill(None);
         }
-        // Without the kernel's own loop nothing of that can be looked at either.
+        // Without bpf_loop() the programs for places and exceptions cannot run.
         if !has_loop(&host::kernel_release()) {
             words[ALWAYS_READ..].fill(None);
         }
@@ -443,12 +438,12 @@ impl Found {
     }
 }
 
-/// Whether a kernel of this release has `bpf_loop()`: since 5.17.
+/// Reports whether a kernel of this release has `bpf_loop()`: since 5.17.
 fn has_loop(release: &str) -> bool {
     host::is_release_at_least(release, 5, 17)
 }
 
-/// The change time of an inode before 6.11: two words in one field, which has had two names.
+/// Returns the offset of the ctime before 6.11: seconds and nanoseconds in one field, which has had two names.
 fn older_change_time(ty: &Type, field: &str, blob: &mut Blob<'_>) -> Result<Option<u32>, Error> {
     let further = match field {
         "i_ctime_sec" => 0,
@@ -463,7 +458,7 @@ fn older_change_time(ty: &Type, field: &str, blob: &mut Blob<'_>) -> Result<Opti
     Ok(None)
 }
 
-/// Byte offset of a member, looking into anonymous members too: fields move into and out of them.
+/// Returns the byte offset of a member, also inside anonymous members, since fields move into and out of them.
 fn member_offset(ty: &Type, field: &str, blob: &mut Blob<'_>, depth: u32) -> Result<Option<u32>, Error> {
     for at in ty.members.clone().step_by(12) {
         let (name, inner, place) = (blob.word(at), blob.word(at + 4), blob.word(at + 8));
@@ -488,10 +483,10 @@ fn member_offset(ty: &Type, field: &str, blob: &mut Blob<'_>, depth: u32) -> Res
 pub(crate) mod tests {
     use super::*;
 
-    /// A blob with just the types given, each as (name, info, size, extra words).
+    /// Makes a blob of the given types, each as (name, info, size, extra words).
     pub(crate) fn blob(types: &[(&str, u32, u32, Vec<u32>)], extra_names: &[&str]) -> (Vec<u8>, Vec<u32>) {
         let mut strings = vec![0u8];
-        // As in a kernel's blob, each string is there once.
+        // As in a kernel's blob, each string occurs once.
         let mut known = std::collections::HashMap::from([(String::new(), 0)]);
         let mut add = |name: &str| {
             *known.entry(name.to_owned()).or_insert_with(|| {
@@ -520,8 +515,9 @@ pub(crate) mod tests {
         (out, extra)
     }
 
-    /// A kernel with five reasons, the hook if wanted, and the structs that events need: each member of
-    /// `FIELDS` lies 8 bytes behind the one before, from 8 on; `without` is left out.
+    /// Makes the blob of a kernel with five reasons, the hook if wanted, and the structures that programs read. The members of
+    /// `FIELDS` have offsets from 8
+    /// in steps of 8; `without` is left out.
     fn kernel(with_hook: bool, without: &str) -> Vec<u8> {
         let mut names = vec![
             "LOCKDOWN_NONE",
@@ -531,7 +527,7 @@ pub(crate) mod tests {
             "LOCKDOWN_CONFIDENTIALITY_MAX",
         ];
         names.extend(FIELDS.iter().map(|(_, field)| field));
-        // String offsets of the extra names are known before the types are made: they come first.
+        // The extra names come first, so that their string offsets are known before the types are made.
         let (_, at) = blob(&[], &names);
         let values: Vec<u32> =
             at[..5].iter().enumerate().flat_map(|(i, &o)| [o, u32::try_from(i).unwrap()]).collect();

@@ -1,8 +1,8 @@
 /*!
-The cgroup tree of version 2: which cgroups are there, and where systemd put a unit.
+The cgroup v2 hierarchy: existing cgroups, and the cgroup of a systemd unit.
 
-A cgroup's id is the inode number of its folder. A path in a policy starts at the root of the hierarchy, as
-the kernel's own paths in /proc/PID/cgroup do on the machine itself.
+A cgroup's id is the inode number of its directory. A path in a policy starts at the root of the hierarchy, like the paths in
+/proc/PID/cgroup outside of cgroup namespaces.
 */
 use std::{
     io,
@@ -18,13 +18,13 @@ use stockade_policy::{check::Disk, compile::CompiledPlace, finder::Finder, unit:
 
 use crate::{Error, host, sys::fs};
 
-/// Where systemd mounts it: alone, and beside the hierarchies of version 1.
+/// Mount points that systemd uses: without cgroup v1 hierarchies, and beside them.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// The folder where the hierarchy of version 2 is mounted.
+/// Returns the mount point of the hierarchy.
 ///
 /// # Errors
-/// [`Error::Request`] where it is not.
+/// [`Error::Request`] if it is not mounted there.
 pub fn root() -> Result<&'static Path, Error> {
     mount().ok_or_else(|| not_mounted("the policy speaks of cgroups"))
 }
@@ -33,10 +33,10 @@ fn mount() -> Option<&'static Path> {
     MOUNTS.iter().map(Path::new).find(|mount| host::is_cgroup2(mount))
 }
 
-/// The hierarchy of version 2, to be read.
+/// The hierarchy, opened for reading.
 struct Tree {
     root: PathBuf,
-    /// Where it is mounted nowhere that is known: a mount that nobody sees.
+    /// A detached mount, if the hierarchy is not mounted at a known place.
     _apart: Option<OwnedFd>,
 }
 
@@ -57,13 +57,13 @@ fn not_mounted(why: &str) -> Error {
     ))
 }
 
-/// The kernel's number of the root of a whole hierarchy, and the inode number of its folder.
+/// Inode number of the root cgroup's directory, and the root cgroup's id.
 pub(crate) const ROOT_ID: u64 = 1;
 
-/// Opens the root of the whole hierarchy, where every process is below.
+/// Opens the root cgroup, below which every process is.
 ///
 /// # Errors
-/// [`Error::Request`] where it is not mounted, or this process sees a part of it only.
+/// [`Error::Request`] if the hierarchy is not mounted, or this process is in a cgroup namespace of its own.
 pub(crate) fn open_root() -> Result<OwnedFd, Error> {
     #[cfg(test)]
     if let Some(root) = crate::sys::fake::root_cgroup() {
@@ -84,7 +84,7 @@ pub(crate) fn open_root() -> Result<OwnedFd, Error> {
     Ok(root.into())
 }
 
-/// Opens the same wherever it is mounted; where it is not, by a mount that nobody sees.
+/// Opens the root cgroup at any mount point; without one, by a detached mount.
 pub(crate) fn open_root_anywhere() -> io::Result<OwnedFd> {
     #[cfg(test)]
     if let Some(root) = crate::sys::fake::root_cgroup() {
@@ -92,7 +92,7 @@ pub(crate) fn open_root_anywhere() -> io::Result<OwnedFd> {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for line in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
-        // Spaces in it are written as \040: such a mount is passed over.
+        // mountinfo writes a space in a path as \040: opening such a path fails, and the mount is skipped.
         let Some(path) = line.split(' ').nth(4) else { continue };
         if let Ok(folder) = fs::File::open(path)
             && is_root(&folder, Path::new(path))
@@ -111,8 +111,7 @@ fn is_root(folder: &std::fs::File, path: &Path) -> bool {
     host::is_cgroup2(path) && folder.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_ID)
 }
 
-/// Mounts the hierarchy nowhere and opens it. With the options that systemd gives, since the last mount's options hold for
-/// the hierarchy.
+/// Opens the hierarchy by a detached mount. Mount options apply to the whole hierarchy, so they are those of systemd.
 fn mounted_apart() -> io::Result<OwnedFd> {
     use rustix::{
         fs::{Mode, OFlags, openat},
@@ -129,17 +128,17 @@ fn mounted_apart() -> io::Result<OwnedFd> {
     Ok(openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The path of the cgroup that this process is in, where version 2 is used.
+/// Returns the path of this process's cgroup in the v2 hierarchy.
 #[must_use]
 pub fn own() -> Option<String> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// Ids of the cgroup that this process is in and of those above it, from its own upwards.
+/// Returns the ids of this process's cgroup and of its ancestors, from its own upwards.
 ///
 /// # Errors
-/// Whatever keeps from looking.
+/// If the hierarchy cannot be read.
 pub(crate) fn own_ids() -> Result<Vec<u64>, Error> {
     let (tree, own) = (Tree::open()?, own().unwrap_or_default());
     let own = Path::new(own.trim_start_matches('/'));
@@ -152,7 +151,7 @@ pub(crate) fn own_ids() -> Result<Vec<u64>, Error> {
     own.ancestors().map(id).collect()
 }
 
-/// Ids of the cgroups that are there.
+/// Returns the ids of all cgroups.
 pub(crate) fn all_ids() -> Result<Vec<u64>, Error> {
     let mut found = Vec::new();
     walk(&Tree::open()?.root, "/", 0, &mut |_, id| found.push(id))
@@ -160,7 +159,7 @@ pub(crate) fn all_ids() -> Result<Vec<u64>, Error> {
     Ok(found)
 }
 
-/// Ids of the cgroups that places name, each with what its most specific place decides.
+/// Returns the ids of the cgroups that places name, each with the sets of its most specific place.
 pub(crate) fn place(places: &[CompiledPlace]) -> Result<Vec<(u64, Sets)>, Error> {
     let finder = Finder::new(places);
     let mut found = Vec::new();
@@ -176,7 +175,7 @@ pub(crate) fn place(places: &[CompiledPlace]) -> Result<Vec<(u64, Sets)>, Error>
 fn walk(folder: &Path, path: &str, depth: u32, visit: &mut dyn FnMut(&str, u64)) -> io::Result<()> {
     match fs::metadata(folder) {
         Ok(metadata) => visit(path, metadata.ino()),
-        // Removed meanwhile.
+        // Removed in the meantime.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     }
@@ -198,10 +197,10 @@ fn walk(folder: &Path, path: &str, depth: u32, visit: &mut dyn FnMut(&str, u64))
     Ok(())
 }
 
-/// The path of a unit's cgroup: where it is at the moment, otherwise where systemd will put it by what its files say.
+/// Returns the path of a unit's cgroup: the existing one, otherwise the one that follows from the unit's files.
 ///
 /// # Errors
-/// [`Error::Request`] where neither is known, or several cgroups have the unit's name.
+/// [`Error::Request`] if neither is known, or several cgroups have the unit's name.
 pub fn of_unit(unit: &str) -> Result<String, Error> {
     let disk = Disk::new("/").map_err(|e| Error::io("open /", e))?;
     let placed = unit_files::place(unit, &disk);
@@ -209,7 +208,7 @@ pub fn of_unit(unit: &str) -> Result<String, Error> {
     match (&found[..], placed.path) {
         ([path], _) => Ok(path.clone()),
         ([], path) => path.map_err(|unplaced| Error::Request(unplaced.to_string())),
-        // What the files say is the system's own; others are named alike.
+        // The path from the unit's files is the unit of the system manager; the other cgroups only have the same name.
         (several, Ok(path)) if several.contains(&path) => Ok(path),
         (several, _) => Err(Error::Request(format!(
             "several cgroups have the name of the unit {unit}: {}; give the path with `cgroup` instead of `unit`",
@@ -218,11 +217,11 @@ pub fn of_unit(unit: &str) -> Result<String, Error> {
     }
 }
 
-/// The paths of cgroups that are those of this unit at the moment.
+/// Returns the paths of existing cgroups that have this unit's name.
 fn running(unit: &str) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(root) = root() else { return found };
-    // What cannot be read is as good as not there: the files tell then.
+    // If the hierarchy cannot be read, the path follows from the unit's files.
     let _ = walk(root, "/", 0, &mut |path, _| {
         if is_of(path, unit) {
             found.push(path.to_owned());

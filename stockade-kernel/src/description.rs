@@ -1,8 +1,8 @@
 /*!
-The policy in force in words: what a person reads and what `grant` builds on, kept beside the kernel's tables.
+Descriptions: the policy in force as it was configured, in /run/stockade, for `status`, `watch` and `grant`.
 
-Decisions never read it. The kernel's tables carry its digest, so that a description of something else is
-noticed: what is in force is what the tables say, and without its description it is shown as such.
+Decisions never read it. The slot in the kernel has its digest, so that a description of another policy is detected. Without a valid description
+`status` shows only the maps.
 */
 use std::{
     io,
@@ -16,39 +16,39 @@ use stockade_reasons::Level;
 
 use crate::{Error, sys::fs};
 
-/// Where descriptions lie: gone with the next boot, as what they describe.
+/// The folder of the descriptions. Like the policies themselves, it does not survive a reboot.
 pub const FOLDER: &str = "/run/stockade";
 
-/// No description is longer: one of ten thousand exceptions has some megabytes.
+/// Maximum size of a description: one with ten thousand exceptions has a few megabytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// A policy as it was applied.
+/// The description of an applied policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Description {
-    /// The policy, its units found.
+    /// The policy, with the cgroups of its units.
     pub policy: Policy,
-    /// What `auto` was found to be.
+    /// The level that `auto` stands for.
     pub auto: AutoLevel,
-    /// Places in the order of their numbers, the first of which is 1.
+    /// Places in the order of their numbers, which start at 1.
     pub places: Vec<Place>,
-    /// Programs that exceptions speak of.
+    /// Programs of the exceptions.
     pub programs: Vec<Program>,
 }
 
-/// A program that exceptions speak of, as the kernel knows it.
+/// A program of an exception, with its identity in the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Program {
     /// Its path.
     pub path: PathBuf,
     /// Inode number.
     pub inode: u64,
-    /// Device, as the kernel packs it.
+    /// Device of that inode, as the kernel encodes it.
     pub device: u32,
-    /// Change time of the inode when it was looked at: seconds, nanoseconds.
+    /// Ctime of the inode when it was recorded: seconds, nanoseconds.
     pub changed: (i64, u32),
 }
 
-/// A level as it is written down.
+/// A level in the stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AutoLevel {
@@ -85,17 +85,17 @@ fn file(generation: u64) -> PathBuf {
 }
 
 impl Description {
-    /// As it is written down.
+    /// Serialises the description.
     pub(crate) fn bytes(&self) -> Result<Bytes, Error> {
         let bytes =
             postcard::to_stdvec(self).map_err(|e| Error::io("describe the policy", io::Error::other(e)))?;
         Ok(Bytes { digest: beginning(&bytes), bytes })
     }
 
-    /// Reads the description of a policy in force; `None` when there is none, or it describes something else.
+    /// Reads the description of a policy in force; `None` if it is missing or has another digest.
     pub(crate) fn read(generation: u64, digest: u64) -> Option<Self> {
         let path = file(generation);
-        // Root may have put something else there, which does not end or cannot be read at once.
+        // Root may have put another file there: one without an end, or one that blocks.
         let is_one = |metadata: std::fs::Metadata| metadata.is_file() && metadata.len() <= MOST_BYTES;
         let bytes = fs::symlink_metadata(&path).is_ok_and(is_one).then(|| fs::read(&path))?.ok()?;
         if beginning(&bytes) != digest {
@@ -104,8 +104,7 @@ impl Description {
         postcard::from_bytes(&bytes).ok()
     }
 
-    /// The exception that let a request through: its reason's id, the place and shape the event tells, and
-    /// the program's identity.
+    /// Returns the exception that allowed a request: by the reason's id, place and shape of the event, and the program's identity.
     #[must_use]
     pub fn exception(
         &self,
@@ -139,15 +138,15 @@ impl Description {
     }
 }
 
-/// A description as it is written down: a program's format, since a policy may have ten thousand exceptions.
+/// A serialised description. The format is binary, since a policy may have ten thousand exceptions.
 pub(crate) struct Bytes {
     bytes: Vec<u8>,
-    /// The beginning of its digest.
+    /// First bytes of its SHA-256 digest.
     pub digest: u64,
 }
 
 impl Bytes {
-    /// Writes it to its file.
+    /// Writes the description to its file.
     pub(crate) fn write(&self, generation: u64) -> Result<(), Error> {
         use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
         let path = file(generation);
@@ -161,27 +160,27 @@ impl Bytes {
     }
 }
 
-/// Removes the descriptions of every other policy.
+/// Removes the descriptions of all other policies.
 pub(crate) fn keep_only(generations: &[u64]) {
     let keep: Vec<PathBuf> = generations.iter().copied().map(file).collect();
     for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let ours = name.to_string_lossy().starts_with("policy-");
         if ours && !keep.contains(&entry.path()) {
-            // What is left of it misleads nobody: it is found by number and digest only.
+            // A file that cannot be removed does no harm: descriptions are looked up by generation and digest.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// The error where there is none of what is in force.
+/// Returns the error for a policy in force without a description.
 pub(crate) fn lost() -> Error {
     Error::Request(format!(
         "the description of the policy in force, in {FOLDER}, is lost or is of something else: apply the policy again with stockade enforce"
     ))
 }
 
-/// The same where it is sealed.
+/// Returns the error for a sealed policy without a description.
 pub(crate) fn lost_for_good() -> Error {
     Error::Request(format!(
         "the description of the sealed policy, in {FOLDER}, is lost or is of something else: what is sealed stays in force, and whether \

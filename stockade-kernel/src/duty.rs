@@ -1,5 +1,5 @@
 /*!
-What each program of ours is for, what it is attached to, and what it is called in the kernel.
+Duties: the purpose of each BPF program of Stockade, its hook, and its names in the object and in the kernel.
 */
 use std::collections::HashMap;
 
@@ -14,60 +14,60 @@ use crate::{
 /// Names of the deciding programs in the kernel, as `bpftool prog` shows them: without and with places and exceptions.
 pub(crate) const PROGRAM_NAMES: [&[u8; 16]; 2] = [b"stockade\0\0\0\0\0\0\0\0", b"stockade_whole\0\0"];
 
-/// What a program is for.
+/// The purpose of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Duty {
-    /// Decides, for policies without places and exceptions.
+    /// Decides for policies without places and exceptions.
     Decide,
-    /// Decides, for all policies.
+    /// Decides for all policies.
     DecideWhole,
-    /// Gives new cgroups their place.
+    /// Gives new cgroups their places.
     PlaceNew,
-    /// Forgets cgroups that are gone.
+    /// Removes the entries of released cgroups.
     ForgetPlace,
     /// Labels processes when they execute a program.
     Label,
-    /// Hands labels on to children.
+    /// Labels child processes.
     HandOn,
-    /// Takes labels from processes that are traced.
+    /// Voids labels of traced processes.
     Traced,
-    /// The same where they ask for it.
+    /// Voids labels of processes that call PTRACE_TRACEME.
     TraceMe,
     /// Holds settings.
     Settings,
-    /// As [`Duty::Decide`], held by the root cgroup.
+    /// [`Duty::Decide`] on the root cgroup.
     Sealed,
-    /// As [`Duty::DecideWhole`], held by the root cgroup.
+    /// [`Duty::DecideWhole`] on the root cgroup.
     SealedWhole,
-    /// As [`Duty::Label`], held by the root cgroup.
+    /// [`Duty::Label`] on the root cgroup.
     SealedLabel,
-    /// As [`Duty::HandOn`], held by the root cgroup.
+    /// [`Duty::HandOn`] on the root cgroup.
     SealedHandOn,
-    /// As [`Duty::Traced`], held by the root cgroup.
+    /// [`Duty::Traced`] on the root cgroup; refuses instead.
     SealedTraced,
-    /// As [`Duty::TraceMe`], held by the root cgroup.
+    /// [`Duty::TraceMe`] on the root cgroup; refuses instead.
     SealedTraceMe,
-    /// Keeps foreign programs out that could reach ours.
+    /// Refuses to load programs that could override those of a seal.
     GuardPrograms,
-    /// Keeps maps that programs write from others.
+    /// Refuses descriptors of the maps of a seal.
     GuardMaps,
-    /// Keeps files of other security modules from being written.
+    /// Refuses to open files of other security modules for writing.
     GuardFiles,
-    /// Keeps our programs on the root cgroup.
+    /// Refuses to detach the programs of a seal from the root cgroup.
     GuardCalls,
-    /// Lists where every task of the machine is, while a seal is made.
+    /// Lists the kernel stack of every task, while a seal is made.
     ListTasks,
 }
 
 impl Duty {
-    /// What a policy with places needs.
+    /// Duties that a policy with places needs.
     pub const PLACES: [Self; 2] = [Self::PlaceNew, Self::ForgetPlace];
-    /// What a policy with exceptions by program needs.
+    /// Duties that a policy with exceptions by program needs.
     pub const LABELS: [Self; 4] = [Self::Label, Self::HandOn, Self::Traced, Self::TraceMe];
-    /// The same, held by the root cgroup.
+    /// Duties that a sealed policy with exceptions by program needs.
     pub const SEALED_LABELS: [Self; 4] =
         [Self::SealedLabel, Self::SealedHandOn, Self::SealedTraced, Self::SealedTraceMe];
-    /// All that pins can hold.
+    /// Duties whose links can be pinned.
     pub const PINNED: [Self; 9] = [
         Self::Decide,
         Self::DecideWhole,
@@ -79,7 +79,7 @@ impl Duty {
         Self::Traced,
         Self::TraceMe,
     ];
-    /// All that the root cgroup can hold without a link.
+    /// Duties that the root cgroup can hold without a link.
     pub const SEALED: [Self; 11] = [
         Self::Settings,
         Self::Sealed,
@@ -94,7 +94,7 @@ impl Duty {
         Self::GuardCalls,
     ];
 
-    /// The program's name in the object.
+    /// Returns the program's name in the object.
     pub fn program(self) -> &'static str {
         match self {
             Self::Decide => "locked_down",
@@ -120,7 +120,7 @@ impl Duty {
         }
     }
 
-    /// The name of its link's pin. What the root cgroup holds has none.
+    /// Returns the name of the pin of its link. Sealed programs have none.
     pub fn pin(self) -> &'static str {
         match self {
             Self::Decide | Self::DecideWhole => "link",
@@ -135,19 +135,19 @@ impl Duty {
         }
     }
 
-    /// The hook it is attached to, as the kernel's own code calls it.
+    /// Returns the name of its hook in the kernel's sources.
     pub fn hook_name(self) -> &'static str {
         let name = self.hook().map_or("sysctl", |(_, name)| name);
         name.strip_prefix("bpf_lsm_").or_else(|| name.strip_prefix("btf_trace_")).unwrap_or(name)
     }
 
-    /// How the root cgroup holds it: one of `enum bpf_attach_type`.
+    /// Returns the `enum bpf_attach_type` of its attachment to the root cgroup.
     pub fn held_as(self) -> u32 {
         debug_assert!(Self::SEALED.contains(&self), "{self:?} is attached by a link");
         if self == Self::Settings { kinds::ATTACH_CGROUP_SYSCTL } else { kinds::ATTACH_LSM_CGROUP }
     }
 
-    /// Kind and name, in the kernel's types, of what it is attached to; none for the root of the cgroup tree.
+    /// Returns BTF kind and BTF name of its hook; `None` for a CGROUP_SYSCTL program.
     fn hook(self) -> Option<(u32, &'static str)> {
         Some(match self {
             Self::Decide | Self::DecideWhole | Self::Sealed | Self::SealedWhole => {
@@ -168,7 +168,7 @@ impl Duty {
         })
     }
 
-    /// The program's name in the kernel.
+    /// Returns the program's name in the kernel.
     pub fn shown(self) -> [u8; 16] {
         let name = match self {
             Self::Decide => return *PROGRAM_NAMES[0],
@@ -186,10 +186,10 @@ impl Duty {
         shown
     }
 
-    /// Where these are attached on the running kernel.
+    /// Returns the targets of these duties on the running kernel.
     pub fn targets(duties: &[Self]) -> Result<Vec<sys::Target>, Error> {
         let hooks: Vec<_> = duties.iter().filter_map(|duty| duty.hook()).collect();
-        // Reading the kernel's types is most of the work.
+        // Reading BTF takes most of the time, so all hooks are looked up in one pass.
         let mut found = if hooks.is_empty() { Vec::new() } else { btf::ids(&hooks)? }.into_iter();
         let targets = duties.iter().map(|duty| {
             let Some((kind, name)) = duty.hook() else { return Ok(sys::Target::cgroup_sysctl()) };
@@ -203,18 +203,18 @@ impl Duty {
     }
 }
 
-/// Where the programs of a seal are attached on the running kernel, and where it keeps what they read.
+/// The hooks of a seal's programs on the running kernel, and the offsets of fields that they read.
 pub(crate) struct Sealing {
     targets: HashMap<Duty, sys::Target>,
-    /// For the guards.
+    /// Offsets for the guards.
     pub offsets: GuardOffsets,
 }
 
 impl Sealing {
-    /// Looks the hooks and the fields up.
+    /// Looks up the hooks and fields.
     ///
     /// # Errors
-    /// [`Error::TooOld`] where the kernel lacks one.
+    /// [`Error::TooOld`] if the kernel lacks one.
     pub fn look() -> Result<Self, Error> {
         let (found, offsets) = btf::ids_and_offsets(&Self::hooks(), &GuardOffsets::FIELDS)?;
         Self::new(found, offsets)
@@ -237,7 +237,7 @@ impl Sealing {
         Self::duties().filter_map(Duty::hook).collect()
     }
 
-    /// Of what was found for each hook and each field.
+    /// Makes the value from what was found for each hook and each field.
     fn new(found: Vec<Option<u32>>, offsets: Vec<Option<u32>>) -> Result<Self, Error> {
         let words = offsets.into_iter().collect::<Option<Vec<_>>>().and_then(|words| words.try_into().ok());
         let words =
@@ -259,7 +259,7 @@ impl Sealing {
         Ok(Self { targets, offsets: GuardOffsets::from_words(words) })
     }
 
-    /// The hooks and flags of a seal that has the programs for these duties.
+    /// Returns a seal with the hooks and flags for these duties, and nothing else.
     pub fn seal_on(&self, duties: &[Duty], is_bounded: bool) -> Seal {
         let flags = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = Seal { flags, dialogue_hook: self.target(Duty::GuardCalls).hook(), ..Seal::NONE };
@@ -270,7 +270,7 @@ impl Sealing {
         seal
     }
 
-    /// Where the program for a duty is attached.
+    /// Returns the target of a duty's program.
     pub fn target(&self, duty: Duty) -> sys::Target {
         self.targets[&duty]
     }

@@ -1,16 +1,17 @@
 /*!
-Whether a program of ours is loaded though none is pinned where we look: in a mount namespace with a BPF file
-system of its own, as a privileged container has, or under one that was mounted over the other. Without this
-look, "nothing is enforced" would be said of a machine that enforces.
+Detects a deciding program that is loaded but not pinned at the known path: pinned in another mount namespace with a BPF file system of its own,
+as in a privileged container, or hidden by a BPF file system that was mounted over it. Without this test Stockade would report that
+nothing is enforced while a policy is in force.
 */
 use std::{io, os::fd::AsFd};
 
 use crate::{Error, duty::PROGRAM_NAMES, patience::Patience, sys};
 
-/// Says that nothing is enforced elsewhere either; with nothing pinned here, that nothing is enforced at all. For who holds
-/// the lock: without it, what is loaded may be pinned here by now.
-/// Who may not list programs is not told of any. The kernel takes a moment to forget a program that nobody holds any more, and
-/// `check-host` holds one for a moment.
+/// Fails if a deciding program is loaded. For callers that hold the lock and found no pins: without the lock, the program may
+/// have been pinned here in the meantime.
+/// A process that may not list programs gets no error. Waits, since the kernel unloads a program some time after its last
+/// reference, and `check-host` loads
+/// one for a moment.
 pub(crate) fn nothing() -> Result<(), Error> {
     let mut patience = Patience::new();
     while let Some(program) = ours() {
@@ -21,7 +22,7 @@ pub(crate) fn nothing() -> Result<(), Error> {
     Ok(())
 }
 
-/// The first loaded program with one of our names.
+/// Returns the first loaded program with the name of a deciding program.
 pub(crate) fn ours() -> Option<u32> {
     let mut id = 0;
     while let Ok(Some(next)) = sys::next_program(id) {

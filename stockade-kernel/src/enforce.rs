@@ -1,24 +1,23 @@
 /*!
-The steps from a policy to its effect.
+The steps by which a policy comes into force.
 
 ```text
 first time                                    later
-  1 load, policy "hear everything"              1 attach what the new policy needs beside, and let a program
-                                                  decide that can
-  2 attach                                      2 write its tables under a new generation
+  1 load, policy "watch everything, refuse      1 attach what the new policy needs beside, and replace
+    nothing"                                      the deciding program if it is not enough
+  2 attach                                      2 write the tables under a new generation
   3 self-test                                   3 write the slot that is not in force
-  4 write the tables and the policy             4 give the cgroups that are there their places
-  5 attach what it needs beside                 5 flip `active`: the commit
+  4 write the tables and the policy             4 give existing cgroups their places
+  5 attach what the policy needs beside         5 flip `active`: the commit
   6 pin the maps and those links                6 self-test; if it fails, flip back
-  7 pin the link: the commit                    7 forget the old tables
-  8 with settings, whose program holds
-    something too: flip `active`, which is
-    the commit then
+  7 pin the link: the commit                    7 delete the old tables
+  8 with settings, whose program refuses
+    too: flip `active`, which is then
+    the commit
 ```
 
-A kill before the commit leaves the old state: the kernel detaches a link that nobody holds, and a slot that is
-not in force is not read. A kill after it leaves the new state; what was to be forgotten is forgotten by the
-next command. Decisions read `active`, one slot, and entries of its generation.
+A kill before the commit leaves the old state: the kernel detaches a link that has no reference, and decisions do not read the other slot. A
+kill after it leaves the new state; the next command deletes the old tables. Decisions read `active`, one slot, and entries of its generation.
 */
 use std::{
     collections::HashMap,
@@ -56,24 +55,24 @@ use crate::{
     trial::{self, Attached},
 };
 
-/// What [`enforce`] did.
+/// The result of [`enforce`].
 #[derive(Debug)]
 pub struct Applied {
-    /// How.
+    /// How the state changed.
     pub change: Change,
-    /// What is in force now.
+    /// The slot that is now in force.
     pub slot: Slot,
-    /// What the administrator should know.
+    /// Notices for the administrator.
     pub notices: Vec<Notice>,
-    /// How the program is asked.
+    /// How the deciding program is attached.
     pub attachment: Attachment,
-    /// Proof that it decides.
+    /// The proof that it decides.
     pub self_test: SelfTest,
-    /// The settings that are held.
+    /// The settings that the policy holds.
     pub settings: Vec<CompiledSetting>,
     /// The level of the kernel's own lockdown.
     pub native: Level,
-    /// This kernel's types: read once, since that is most of the work.
+    /// The kernel's types, kept because reading BTF takes most of the time.
     pub types: KernelTypes,
 }
 
@@ -81,29 +80,30 @@ pub struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// Nothing was enforced before.
+    /// No policy was in force before.
     Started,
     /// Another policy was in force before.
     Replaced,
-    /// It was added to what is sealed.
+    /// The policy was added to a seal.
     Tightened,
-    /// This very policy was in force.
+    /// The same policy was in force before.
     Unchanged,
 }
 
-/// Applies a policy until reboot or [`crate::lift::lift`]. `auto` is what the level `auto` was found to be. Needs root,
+/// Applies a policy until reboot or [`crate::lift::lift`]. `auto` is the level that `auto` stands for. Needs root,
 /// BTF and a BPF file system; exceptions by program need the bpf LSM.
 ///
 /// # Errors
-/// Whatever is missing, as an [`Error`] that names the remedy. The state is then as before.
+/// An [`Error`] that names the remedy for whatever is missing. The state is then unchanged.
 pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
     Machine::look()?.enforce(policy, auto)
 }
 
-/// The exceptions of the policy in force, grants included.
+/// Returns the exceptions of the policy in force, grants included.
 fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
     if let Found::Sealed(sealed) = anchor::look()? {
-        // Root writes the description of what root added, so that exceptions are taken from the sealed description. A grant in it may have been revoked since.
+        // Root writes the description of a policy that root adds, so exceptions come from the sealed description. Its grants may have been
+        // revoked since.
         let mut exceptions = sealed.description().ok_or_else(description::lost_for_good)?.policy.exceptions;
         let newest = sealed.newest_description().ok_or_else(description::lost_for_good)?.policy.exceptions;
         exceptions.retain(|exception| !exception.granted || newest.contains(exception));
@@ -115,8 +115,8 @@ fn exceptions_in_force() -> Result<Vec<Exception>, Error> {
     Ok(description.map(|description| description.policy.exceptions).unwrap_or_default())
 }
 
-/// Puts the ends of exceptions on the clock since boot. Those in force keep theirs while the clock says the same. While the clock cannot be
-/// right, nobody can say whether a new one has expired: it is left out, and the rest of the policy is in force.
+/// Converts the ends of exceptions to nanoseconds since boot. Exceptions in force keep theirs if the date is the same. While the clock is
+/// implausible, a new exception may have expired already: it is left out, and the rest of the policy is in force.
 fn settle(policy: &mut Policy, in_force: &[Exception]) {
     let now = host::now();
     let wrong = host::implausible(now).is_some();
@@ -127,7 +127,7 @@ fn settle(policy: &mut Policy, in_force: &[Exception]) {
         let before = by_name.get(exception.name.value.as_str()).filter(|other| other.is_dated_as(exception));
         let before = before.and_then(|other| other.ends_boot_ns);
         if wrong {
-            // Worked out when the clock was right, or ended from the start.
+            // Converted when the clock was right, or 0: already ended.
             exception.ends_boot_ns = Some(before.unwrap_or(0));
         } else {
             exception.settle(now, before.filter(|&ends| ends != 0));
@@ -135,17 +135,17 @@ fn settle(policy: &mut Policy, in_force: &[Exception]) {
     }
 }
 
-/// Applies what `change` makes of the policy in force.
+/// Changes the policy in force by `change` and applies the result.
 ///
 /// # Errors
-/// As for [`enforce`]; [`Error::Request`] when nothing is in force or its description is lost, and whatever `change` says.
+/// As for [`enforce`]; [`Error::Request`] if nothing is in force or its description is lost, and the errors of `change`.
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
     let description = if let Found::Sealed(sealed) = anchor::look()? {
         let first = sealed.description().ok_or_else(description::lost_for_good)?;
         let newest = sealed.newest_description().ok_or_else(description::lost_for_good)?;
-        // Root can have added a policy and described it as a laxer one.
+        // Root can have added a policy with the description of a laxer one.
         let policy = if is_no_laxer(&first.policy, &newest.policy, first.auto.into()).is_ok() {
             newest.policy
         } else {
@@ -153,7 +153,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
         };
         Description { policy, ..first }
     } else {
-        // Its attachment is let go of here: its end is waited for where another program is to decide.
+        // Drops the descriptor of the attachment at the end of this block: `exchange` waits for its end.
         let Pinned::Whole(enforcement) = pins::open()? else {
             elsewhere::nothing()?;
             return Err(Error::Request(
@@ -172,7 +172,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
     apply(machine, policy, description.auto.into())
 }
 
-/// What has to be known of the machine: read once, since that is most of the work.
+/// The facts about the machine, read once, since reading BTF takes most of the time.
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub(crate) types: KernelTypes,
@@ -181,7 +181,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks.
+    /// Reads the facts.
     ///
     /// # Errors
     /// Without root, BTF or securityfs.
@@ -190,7 +190,7 @@ impl Machine {
         Self::with(KernelTypes::of_running_kernel()?)
     }
 
-    /// The same, with what a seal needs of it; an error of its own where this kernel lacks that.
+    /// Reads the facts and those for a seal, whose error is separate if the kernel lacks something.
     pub(crate) fn look_to_seal() -> Result<(Self, Result<Sealing, Error>), Error> {
         Self::may_look()?;
         let (types, sealing) = Sealing::look_with_types()?;
@@ -208,7 +208,7 @@ impl Machine {
         Ok(Self { types, lsms: host::active_lsms()?, native: host::native_lockdown()? })
     }
 
-    /// As [`enforce`].
+    /// Applies a policy, see [`enforce`].
     ///
     /// # Errors
     /// As for [`enforce`].
@@ -217,7 +217,7 @@ impl Machine {
         let mut policy = policy.clone();
         let in_force = exceptions_in_force()?;
         settle(&mut policy, &in_force);
-        // What was granted and has not ended outlives the policy that it was granted under.
+        // A grant that has not ended stays in force under the new policy.
         policy.exceptions.extend(in_force.into_iter().filter(|e| e.granted && !e.has_ended(host::now())));
         apply(self.clone(), policy, auto)
     }
@@ -274,8 +274,8 @@ fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error
     Ok(Applied { change, slot: ready.slot, notices, attachment, self_test, settings, native, types })
 }
 
-/// Adds a stricter policy to what is sealed. It is held against what was sealed, and not against what was added since: anybody can
-/// add, and what was added holds as well, whatever comes after it.
+/// Adds a stricter policy to a seal. It is compared with the sealed policy, not with additions: any process of root can add, and every addition
+/// stays in force.
 fn tighten(
     machine: &Machine,
     sealed: &Sealed,
@@ -286,7 +286,7 @@ fn tighten(
     is_no_laxer(&description.policy, &ready.description.policy, auto)?;
     let (added, proof) = seal::add(machine, sealed, &description, ready)?;
     if added {
-        // Descriptions of what was sealed and of what was added before stay: whoever reads may have been told of them.
+        // The descriptions of the sealed policy and of earlier additions stay: a reader may already have their digests.
         return Ok((Change::Tightened, proof));
     }
     if let Some(newest) = sealed.newest_description() {
@@ -310,16 +310,16 @@ fn is_no_laxer(before: &Policy, after: &Policy, auto: Level) -> Result<(), Error
     })
 }
 
-/// Kills this process when STOCKADE_STOP_AT names the step: how the lab plays a SIGKILL between two of
-/// them. In every build, since the lab tests the program that ships; it can only end the caller's own command.
+/// Kills this process if STOCKADE_STOP_AT names the step: the lab uses it as a SIGKILL between two steps. In every build, since the lab tests
+/// the released program; it can only end the caller's own command.
 pub(crate) fn step(name: &str) {
     if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
-        // SAFETY: no arguments.
+        // SAFETY: takes a number.
         unsafe { libc::raise(libc::SIGKILL) };
     }
 }
 
-/// Programs cannot be known where the bpf LSM is not active.
+/// Fails for exceptions by program where the bpf LSM is not active: programs cannot be labelled then.
 fn check_attachment(attachment: Attachment, ready: &Ready) -> Result<(), Error> {
     match ready.tables.programs.first() {
         Some(program) if attachment == Attachment::ModifyReturn => Err(Error::Request(format!(
@@ -341,7 +341,7 @@ fn start(
     let Attached { object, mut policy, link, counters, heard } =
         trial::attach(types, ready.decider(), native, attachment)?;
     let write = |policy: &KernelPolicy| trial::write(&object, policy);
-    // Forgets what was heard.
+    // Requests that the self-test and other processes made do not count.
     pins::zero(&counters)?;
     let duties = ready.duties();
     let maps = Maps::of(&object)?;
@@ -352,7 +352,7 @@ fn start(
     tables::place(&maps, &ready.tables.places, 1)?;
     let two_attachments = duties.contains(&Duty::Settings);
     if two_attachments {
-        // Both hold something, and two pins cannot be made at once: until both are there nothing is refused.
+        // Both programs can refuse, and two pins cannot be made at once: nothing is refused until both are pinned.
         policy.slots[0] = Slot::default();
     } else {
         policy.active = 1;
@@ -414,7 +414,7 @@ fn replace(
     let watched = ready.watched_here();
     if same(&before, &ready.slot) && ready.duties().into_iter().all(pins::works) {
         ready.slot = before;
-        // Left behind by a command that was killed.
+        // Attachments of a command that was killed.
         end_all_but(&ready.duties())?;
         if policy.slots[1 - active].has_tables != 0 {
             wait_for_decisions();
@@ -441,7 +441,7 @@ fn replace(
                 enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
             }
             for (duty, link) in attach_all(&object, &missing)? {
-                // What is there does not work any more.
+                // The pinned attachment does not work any more.
                 pins::end(duty)?;
                 pins::pin(&link, duty.pin())?;
                 step(duty.pin());
@@ -452,11 +452,11 @@ fn replace(
             wait_for_decisions();
         }
         if retired.has_tables != 0 {
-            // Left behind by a command that was killed.
+            // Entries of a command that was killed.
             maps.keep_only(before.words.generation)?;
         }
         if ready.slot.has_tables != 0 {
-            // Tells the next command, should this one be killed now.
+            // If this command is killed now, the next one deletes the entries of this generation.
             let words = Words { generation, ..Words::default() };
             enforcement.write_slot(1 - active, Slot { words, has_tables: 1, ..Slot::default() })?;
         }
@@ -469,7 +469,7 @@ fn replace(
         step("flipped");
         let proof = selftest::run(types, &selftest::counted(&enforcement.counters), watched, native);
         proof.inspect_err(|_| {
-            // A policy that cannot be proven is not left behind.
+            // A policy without a passed self-test does not stay in force.
             if let Err(error) = enforcement.flip() {
                 eprintln!("stockade: the old policy could not be put back: {error}");
             }
@@ -478,8 +478,7 @@ fn replace(
     let proof = match written {
         Ok(proof) => proof,
         Err(error) => {
-            // What cannot be cleared now is cleared by the next command. What is in force stays, should the old policy
-            // not have come back.
+            // The next command clears what cannot be cleared now. If the old policy is not in force again, the new one keeps its entries.
             if enforcement.slot().is_ok_and(|in_force| in_force == before) {
                 wait_for_decisions();
                 if maps.keep_only(before.words.generation).is_ok() {
@@ -496,7 +495,7 @@ fn replace(
     if before.has_tables != 0 {
         wait_for_decisions();
         maps.keep_only(generation)?;
-        // Says to the next command that nobody reads it any more.
+        // The next command then need not wait for readers of this slot.
         enforcement.write_slot(active, Slot::default())?;
     }
     end_all_but(&needed)?;
@@ -509,11 +508,11 @@ fn end_all_but(needed: &[Duty]) -> Result<(), Error> {
     beside.filter(|duty| !needed.contains(duty)).try_for_each(pins::end)
 }
 
-/// Puts the slot in force that is not, as it stands: what a change of policy does last. For the lab, which flips two policies
-/// ten thousand times; nothing in the program calls it.
+/// Puts the other slot in force as it is, like the commit of a change. For the lab, which flips between two policies ten thousand times; the
+/// program does not call it.
 ///
 /// # Errors
-/// When nothing is pinned or the map cannot be written.
+/// If nothing is pinned or the map cannot be written.
 #[doc(hidden)]
 pub fn flip() -> Result<(), Error> {
     match pins::open()? {

@@ -1,6 +1,5 @@
 /*!
-What can go wrong between an administrator's wish and the kernel. Every message says what was tried,
-what the kernel answered and what to do about it.
+The errors of this crate. Every message says what was tried, what the kernel answered and what to do about it.
 */
 use std::{io, path::PathBuf};
 
@@ -10,22 +9,22 @@ use crate::host;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel describes no types.
+    /// The kernel has no BTF.
     #[error(
         "this kernel has no type information at {}: {source}\n  \
          Stockade needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as Debian, Fedora, openSUSE, Arch and Ubuntu ship",
         path.display()
     )]
     NoBtf {
-        /// Where it was looked for.
+        /// The file that was read.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The type information is not readable as such.
+    /// The kernel's BTF is malformed.
     #[error("the kernel's type information is damaged: {0}")]
     BadBtf(&'static str),
-    /// Of a release on which nothing is promised.
+    /// The kernel is older than the oldest supported release.
     #[error(
         "kernel {release} is older than {}.{}, the oldest kernel on which Stockade can enforce\n  boot a newer one",
         host::OLDEST.0, host::OLDEST.1
@@ -34,7 +33,7 @@ pub enum Error {
         /// `uname -r`.
         release: String,
     },
-    /// The kernel cannot attach programs to its functions.
+    /// The kernel has no function tracer, so that programs cannot be attached to its functions.
     #[error(
         "attaching the BPF program: {source}; this kernel has no function tracer, which attaches BPF programs to the kernel's functions: \
          /proc/sys/kernel/ftrace_enabled is missing\n  boot a kernel built with CONFIG_FUNCTION_TRACER=y and CONFIG_DYNAMIC_FTRACE=y"
@@ -43,12 +42,12 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// BTF lacks something that every supported kernel has.
+    /// The kernel lacks a type, field or function that every supported kernel has.
     #[error(
         "this kernel's type information lacks {0}: kernel 5.15 or newer with CONFIG_SECURITY=y and CONFIG_BPF_LSM=y is needed"
     )]
     TooOld(&'static str),
-    /// The bpf LSM is not active, and nothing can take its place.
+    /// The bpf LSM is not active, and modify-return does not work either.
     #[error(
         "the BPF security module is not active on this kernel (active: {active}), and the way around it, a program in front of security_locked_down(), does not work here: {source}\n  \
          add bpf to the list on the kernel command line, `lsm={active},bpf`, and reboot"
@@ -56,36 +55,36 @@ pub enum Error {
     NoBpfLsm {
         /// `/sys/kernel/security/lsm`.
         active: String,
-        /// Why modify-return does not work.
+        /// The error of modify-return.
         source: Box<Error>,
     },
-    /// Not root, or root without the needed capability.
+    /// Not root, or root without a needed capability.
     #[error(
         "{what} was refused by the kernel: run this as root (needs user id 0 in the machine's own user namespace with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)"
     )]
     NoPrivilege {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
     },
-    /// In a user namespace of its own, where nothing true can be said of the machine.
+    /// In a user namespace other than the initial one, where root has no rights over the machine.
     #[error(
         "{what} is possible on the machine itself only: this process is in a user namespace of its own, as in a container, \
          where even root has no right over the kernel\n  run stockade on the host, outside the container"
     )]
     Container {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
     },
-    /// No BPF file system where pins go.
+    /// No BPF file system is mounted where pins go.
     #[error(
         "no BPF file system is mounted at {}\n  mount it with: mount -t bpf bpf {}",
         path.display(), path.display()
     )]
     NoBpffs {
-        /// Where it is expected.
+        /// The expected mount point.
         path: PathBuf,
     },
-    /// securityfs is needed to know what is active.
+    /// securityfs is not mounted, so the active security modules are not known.
     #[error(
         "cannot read {}: {source}\n  mount it with: mount -t securityfs securityfs /sys/kernel/security",
         path.display()
@@ -96,16 +95,16 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// Secure Boot's state cannot be told.
+    /// The state of Secure Boot cannot be read.
     #[error(
         "this machine booted by EFI, but whether Secure Boot is on cannot be read: {reason}\n  \
          mount the variables with: mount -t efivarfs efivarfs /sys/firmware/efi/efivars, or name a level instead of auto"
     )]
     SecureBootUnknown {
-        /// What is missing.
+        /// The part that is missing.
         reason: String,
     },
-    /// The verifier refused the program.
+    /// The verifier rejected the program.
     #[error("the kernel refused to load the program: {source}\n{log}")]
     Rejected {
         /// The kernel's answer.
@@ -119,12 +118,12 @@ pub enum Error {
     /// A bpf(2) call or a file operation failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, on what.
+        /// The operation and its object.
         what: String,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// Pinned by a program with other layouts.
+    /// The pins have another layout.
     #[error(
         "what is pinned at {} was written by another version of Stockade ({found}; this one reads layout {})\n  \
          use that version, or remove it with: stockade lift --force",
@@ -136,7 +135,7 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// Enforcement is there, and parts of its pins are not.
+    /// The link is pinned, and another pin is missing.
     #[error(
         "{} is incomplete: {missing} is gone, so the policy cannot be read or changed\n  \
          the kernel goes on deciding as before; start afresh with: stockade lift --force",
@@ -148,7 +147,7 @@ pub enum Error {
         /// The missing pin.
         missing: &'static str,
     },
-    /// A program is loaded, but not pinned where we look.
+    /// A deciding program is loaded, but not pinned at the known path.
     #[error(
         "nothing is pinned at {}, but a program of Stockade's is loaded (id {program}): it was started where another \
          BPF file system is mounted\n  \
@@ -156,46 +155,46 @@ pub enum Error {
         crate::pins::FOLDER
     )]
     Elsewhere {
-        /// Its id, as `bpftool prog` shows it.
+        /// The program's id, as `bpftool prog` shows it.
         program: u32,
     },
-    /// Programs of others stand in the way of a seal.
+    /// Loaded programs of others could override those of a seal.
     #[error(
         "not sealed: programs are loaded that are asked before Stockade's and could answer in their place; \
          end them, or keep those that you trust as much as the kernel{words}"
     )]
     Foreign {
-        /// Their ids.
+        /// The ids of the programs.
         programs: Vec<u32>,
-        /// A line for each.
+        /// A line for each program.
         words: String,
     },
-    /// The seal is of another version.
+    /// The seal was made by another version.
     #[error(
         "this machine is sealed, by another version of Stockade: what is sealed stays in force until reboot\n  \
          look at it and add to it with the version that sealed it"
     )]
     SealedByOther,
-    /// The seal forbids it.
+    /// The machine is sealed, which forbids the operation.
     #[error("{what} is not possible: this machine is sealed until it is rebooted\n  {instead}")]
     Sealed {
-        /// What was asked for.
+        /// The operation.
         what: &'static str,
-        /// What can be done.
+        /// What the administrator can do instead.
         instead: String,
     },
-    /// Another process is changing the state.
+    /// Another command holds the lock.
     #[error(
         "another stockade is changing the policy right now and did not finish within {seconds} s; try again"
     )]
     Busy {
-        /// How long was waited.
+        /// How long this command waited.
         seconds: u64,
     },
-    /// The program is attached and does not decide.
+    /// The deciding program is attached and does not decide.
     #[error("self-test failed: {0}\n  nothing was changed")]
     SelfTest(String),
-    /// The request contradicts itself or this kernel.
+    /// The request contradicts itself or does not fit this kernel.
     #[error("{0}")]
     Request(String),
 }
@@ -205,12 +204,12 @@ impl Error {
         Self::Io { what: what.into(), source }
     }
 
-    /// Root is needed, or root outside.
+    /// Returns the error for a missing capability; in a container, the error that says so.
     pub(crate) fn no_privilege(what: &'static str) -> Self {
         if host::in_container() { Self::Container { what } } else { Self::NoPrivilege { what } }
     }
 
-    /// An error of a bpf(2) call: EPERM is told apart, since its remedy is another.
+    /// Returns the error of a bpf(2) call. EPERM has an error of its own, since its remedy differs.
     pub(crate) fn bpf(what: &'static str, source: io::Error) -> Self {
         if source.raw_os_error() == Some(libc::EPERM) {
             Self::no_privilege(what)

@@ -1,5 +1,5 @@
 /*!
-The blob of types as the kernel hands it out: a section of types and one of strings, each read from its front as far as somebody asked.
+A BTF blob with its sections of types and strings. Each section is read from its front, only as far as needed.
 */
 use std::{io, ops::Range};
 
@@ -8,10 +8,10 @@ use crate::Error;
 
 pub(super) const MAGIC: u16 = 0xeb9f;
 
-/// Fills the buffer from this place on, or fails.
+/// Fills a buffer with the bytes at an offset, or fails.
 pub(super) type ReadAt<'a> = dyn Fn(&mut [u8], u64) -> io::Result<()> + 'a;
 
-/// One section, read from its front as far as somebody asked.
+/// A section, read from its front as far as needed.
 struct Section<'a> {
     source: &'a ReadAt<'a>,
     start: u64,
@@ -22,7 +22,7 @@ struct Section<'a> {
 impl Section<'_> {
     const STEP: usize = 64 << 10;
 
-    /// Makes sure that the bytes up to `end` are there; false when the section is shorter.
+    /// Reads the section up to `end`; false if the section is shorter.
     #[inline]
     fn reach(&mut self, end: usize) -> Result<bool, Error> {
         if end <= self.bytes.len() { Ok(true) } else { self.read(end) }
@@ -42,7 +42,7 @@ impl Section<'_> {
     }
 }
 
-/// A type: its name and where its members lie.
+/// A type: the offset of its name and the range of its members.
 pub(super) struct Type {
     pub(super) name: u32,
     pub(super) kind: u32,
@@ -53,9 +53,9 @@ pub(super) struct Type {
 pub(super) struct Blob<'a> {
     types: Section<'a>,
     strings: Section<'a>,
-    /// Where each type starts that was come by so far; type 1 first.
+    /// Start of each type that was read so far; type 1 comes first.
     starts: Vec<usize>,
-    /// Where the next one starts.
+    /// Start of the next type.
     end: usize,
 }
 
@@ -88,12 +88,12 @@ impl<'a> Blob<'a> {
         })
     }
 
-    /// A word of the types that were come by so far.
+    /// Returns a word of the part of the type section that was read so far.
     pub(super) fn word(&self, at: usize) -> u32 {
         word(&self.types.bytes, at)
     }
 
-    /// The string at this offset, without its zero byte.
+    /// Returns the string at this offset, without its zero byte.
     pub(super) fn string(&mut self, offset: u32) -> Result<&[u8], Error> {
         let start = offset as usize;
         let mut end = start;
@@ -108,7 +108,7 @@ impl<'a> Blob<'a> {
         }
     }
 
-    /// The first bytes of the string at this offset, and of what follows a shorter one; none at the end of all strings.
+    /// Returns the eight bytes at this offset, which may reach into the next string; `None` at the end of the section.
     pub(super) fn beginning(&mut self, offset: u32) -> Result<Option<[u8; 8]>, Error> {
         let start = offset as usize;
         if !self.strings.reach(start + 8)? {
@@ -117,7 +117,7 @@ impl<'a> Blob<'a> {
         Ok(self.strings.bytes[start..].first_chunk().copied())
     }
 
-    /// The type with this id; none behind the last one.
+    /// Returns the type with this id; `None` after the last.
     pub(super) fn get(&mut self, id: u32) -> Result<Option<Type>, Error> {
         let Some(at) = (id as usize).checked_sub(1) else { return Ok(None) };
         if let Some(&start) = self.starts.get(at) {
@@ -134,12 +134,12 @@ impl<'a> Blob<'a> {
         Ok(None)
     }
 
-    /// The type that another one refers to by this id.
+    /// Returns the type to which another one refers by this id.
     pub(super) fn type_by_id(&mut self, id: u32) -> Result<Type, Error> {
         self.get(id)?.ok_or(Error::BadBtf("a type refers to one that is not there"))
     }
 
-    /// The type that starts here.
+    /// Parses the type that starts at this offset.
     fn type_at(&mut self, start: usize) -> Result<Type, Error> {
         const BROKEN: Error = Error::BadBtf("a type is cut off or of an unknown kind");
         if !self.types.reach(start + 12)? {
