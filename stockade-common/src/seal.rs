@@ -40,7 +40,7 @@ pub const HELD_MAX: usize = 12;
 /// Maximum number of maps of a seal.
 pub const KEPT_MAPS_MAX: usize = 20;
 
-/// Maximum number of CGROUP_SYSCTL programs of others that stay attached.
+/// Maximum number of `CGROUP_SYSCTL` programs of others that stay attached.
 pub const STAYING_MAX: usize = 8;
 
 /// Maximum number of files that no process may open for writing.
@@ -92,7 +92,7 @@ pub struct Seal {
     pub dialogue_hook: u32,
     /// Always 0.
     pub pad: u32,
-    /// Ids of the CGROUP_SYSCTL programs of others that were attached before; 0 for none.
+    /// Ids of the `CGROUP_SYSCTL` programs of others that were attached before; 0 for none.
     pub staying: [u32; STAYING_MAX],
     /// Programs of others that may be loaded, from the first entry on.
     pub trusted: [KnownProgram; KNOWN_MAX],
@@ -106,7 +106,7 @@ impl Seal {
     /// Bit of [`Seal::flags`]: the verifier bounds the return value of a program on an LSM hook (6.12 and later), so that such a program can
     /// only refuse more.
     pub const BOUNDED: u32 = 2;
-    /// Bit of [`Seal::flags`]: no CGROUP_SYSCTL program may be attached any more, since one that was loaded before the seal could change a
+    /// Bit of [`Seal::flags`]: no `CGROUP_SYSCTL` program may be attached any more, since one that was loaded before the seal could change a
     /// value after the seal's program has checked it.
     pub const SYSCTL_CLOSED: u32 = 4;
 
@@ -366,7 +366,7 @@ pub mod kinds {
     }
 
     /// Returns the kind of a program: its `enum bpf_prog_type`, with its `enum bpf_attach_type` in the upper 16 bits for an LSM program. The
-    /// attach type matters because a return value of 1 allows the request in an LSM_CGROUP program, and is the hook's result in another.
+    /// attach type matters because a return value of 1 allows the request in an `LSM_CGROUP` program, and is the hook's result in another.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]
@@ -377,7 +377,7 @@ pub mod kinds {
     /// Reports whether a program of this kind could override a sealed one.
     ///
     /// The kernel runs an LSM program on its own hook alone. On a hook of the seal it could allow a request that the seal
-    /// refuses: an LSM_CGROUP program
+    /// refuses: an `LSM_CGROUP` program
     /// always, since it can set the hook's return value; another one unless the verifier bounds its return value ([`Seal::BOUNDED`]), which it
     /// does for one attach type alone. With bounds it can still refuse, but on the hook of the dialogue a refusal is an answer.
     #[must_use]

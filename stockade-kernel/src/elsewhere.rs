@@ -7,11 +7,9 @@ use std::{io, os::fd::AsFd};
 
 use crate::{Error, duty::PROGRAM_NAMES, patience::Patience, sys};
 
-/// Fails if a deciding program is loaded. For callers that hold the lock and found no pins: without the lock, the program may
-/// have been pinned here in the meantime.
-/// A process that may not list programs gets no error. Waits, since the kernel unloads a program some time after its last
-/// reference, and `check-host` loads
-/// one for a moment.
+/// Fails if a deciding program is loaded. The caller holds the lock and has found no pins: without the lock, the program may be pinned by now.
+/// A process that may not list programs gets no error. Waits, since the kernel unloads a program some time after its last reference is gone, and
+/// `check-host` loads one for a moment.
 pub(crate) fn nothing() -> Result<(), Error> {
     let mut patience = Patience::new();
     while let Some(program) = ours() {
