@@ -1,8 +1,8 @@
 /*!
-What was refused and audited, read from the ring buffer.
+Reads the events from the ring buffer.
 
-The buffer keeps what happened while nobody read, up to its size; what found it full is counted. One
-reader at a time: two would each see a part.
+The buffer keeps events until they are read, up to its size; the kernel side counts those that do not fit. There is one reader at a time, since
+each event is delivered once.
 */
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ use crate::{
 
 const READER_LOCK: &str = "/run/stockade-watch.lock";
 
-/// The one reader of the ring buffer.
+/// The reader of the ring buffer.
 pub struct Reader {
     ring: RingBuf<MapData>,
     _lock: fs::File,
@@ -31,8 +31,7 @@ impl Reader {
     /// Opens the pinned ring buffer.
     ///
     /// # Errors
-    /// [`Error::Request`] when nothing is enforced or another reader is at it, [`Error::OtherVersion`]
-    /// and the like as in [`crate::enforce`].
+    /// [`Error::Request`] when nothing is enforced or another process has the reader, [`Error::OtherVersion`] and the like as in [`crate::enforce`].
     pub fn open() -> Result<Self, Error> {
         let sealed = match anchor::look()? {
             Found::Sealed(sealed) => Some(sealed),
@@ -62,23 +61,23 @@ impl Reader {
         Ok(Self { ring, _lock: lock })
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event, if there is one.
     pub fn take(&mut self) -> Option<Told> {
         let item = self.ring.next()?;
-        // Told apart by their sizes, which the ring buffer keeps.
+        // The two kinds of events differ in size.
         if item.len() == size_of::<SettingEvent>() {
-            // SAFETY: the event's size, plain integers, any bytes are a value; read unaligned.
+            // SAFETY: a whole event of plain integers, for which any bytes are valid; read unaligned.
             return Some(Told::Setting(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }));
         }
         if item.len() < size_of::<Event>() {
             return None;
         }
-        // SAFETY: at least the event's size, otherwise as above.
+        // SAFETY: at least a whole event of plain integers, for which any bytes are valid; read unaligned.
         Some(Told::Request(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }))
     }
 }
 
-/// What the kernel side tells.
+/// An event of the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// A request for a reason.
@@ -89,12 +88,12 @@ pub enum Told {
 
 impl AsFd for Reader {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring buffer keeps its descriptor open as long as it lives, which `self` outlasts.
+        // SAFETY: the ring buffer keeps its descriptor open as long as `self` lives.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 
-/// Sleeps until one of these descriptors has something to read or the time is over.
+/// Sleeps until one of these descriptors is readable or the time is over.
 ///
 /// # Errors
 /// [`Error::Io`] when poll(2) fails for another cause than a signal.
@@ -104,7 +103,7 @@ pub fn wait(sources: &[BorrowedFd<'_>], at_most: Duration) -> Result<(), Error> 
         .map(|source| libc::pollfd { fd: source.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: as many live entries as are told.
+    // SAFETY: the array has this many live entries.
     if unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, milliseconds) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -1,12 +1,11 @@
 /*!
-Programs that exceptions speak of, as the kernel will know them when they are executed.
+The identity of programs that exceptions name.
 
-A path says nothing in the kernel: what is executed is an inode. It is looked up once, here, with what tells
-whether it is still the same later: the generation of its number, and the digest that fs-verity measured where the policy
-demands one. The kernel side compares it with the kernel's own measurement each time the program is executed.
+The kernel side sees inodes, not paths. Each path is resolved here, once, together with the data that identify the file later: `i_generation`, and
+the fs-verity digest if the policy requires one. The kernel side compares the digest with the kernel's own at each execve(2).
 
-Without a digest there is the change time, which the kernel moves with every change of content, mode or owner. It
-keeps mistakes and software apart, not root: who sets the clock sets it.
+Without a digest it compares the ctime, which the kernel sets at each change of content, mode or owner. The ctime detects updates and mistakes,
+not an attacker: root can set the clock.
 */
 use std::{
     collections::HashMap,
@@ -28,34 +27,34 @@ use crate::Error;
 pub struct Executable {
     /// Inode number.
     pub inode: u64,
-    /// Device, as the kernel packs it.
+    /// Device of that inode, as the kernel encodes it.
     pub device: u32,
-    /// What it has to be when it is executed.
+    /// The data to compare when it is executed.
     pub program: Program,
 }
 
 const OVERLAYFS: i64 = 0x794c_7630;
-/// `FS_IOC_GETVERSION`: generation of the inode number.
+/// `FS_IOC_GETVERSION`: reads `i_generation`.
 const GET_VERSION: libc::c_ulong = 0x8008_7601;
 /// `FS_IOC_MEASURE_VERITY`, 5.4 and later.
 const MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
 
-/// Mounts that were looked at, by their ids.
+/// Mounts that were read, by their ids.
 #[derive(Default)]
 pub struct Mounts(HashMap<u64, Mount>);
 
 /// A mount.
 #[derive(Clone, Copy)]
 struct Mount {
-    /// Its device, as the kernel packs it.
+    /// Device of the mount, as the kernel encodes it.
     device: u32,
     is_overlay: bool,
 }
 
-/// Looks a program up, and its content where the policy says what it has to be.
+/// Reads a program's identity, and its content if the policy has a digest.
 ///
 /// # Errors
-/// [`Error::Request`] names the exception and what is wrong with its program.
+/// [`Error::Request`] with the exception's name and the reason.
 pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executable, Error> {
     #[cfg(test)]
     if let Some(known) = crate::sys::fake::executable(&program.path) {
@@ -121,7 +120,7 @@ pub fn look_up(program: &CompiledProgram, mounts: &mut Mounts) -> Result<Executa
     Ok(Executable { inode: seen.stx_ino, device: mount.device, program })
 }
 
-/// A digest as it lies in memory.
+/// Returns a digest as words in the kernel side's layout.
 fn as_words(digest: &[u8; 32]) -> [u64; 4] {
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
@@ -130,7 +129,7 @@ fn as_words(digest: &[u8; 32]) -> [u64; 4] {
     words
 }
 
-/// Says what is wrong with the content, if anything is.
+/// Fails if the content does not have the required digest.
 fn check_content(file: &mut File, wanted: &Digest, path: &Path) -> Result<(), String> {
     let other = |found: String| format!("whose content is another than the policy says: {found}");
     match wanted {
@@ -150,27 +149,27 @@ fn check_content(file: &mut File, wanted: &Digest, path: &Path) -> Result<(), St
     }
 }
 
-/// By the system call itself: the standard library declares libc's `statx` weak, and a program may be linked without it.
+/// Through rustix, which makes the system call itself: the standard library declares libc's `statx` weak, so that it may not be linked.
 fn statx(file: &File) -> io::Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     Ok(rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)?)
 }
 
-/// Whether some process has the file open, or mapped, for writing: what it writes through a mapping need not move the
-/// change time. The kernel grants a lease for reading only where nobody does.
+/// Reports whether a process has the file open or mapped for writing: a write through a mapping need not change the ctime. The kernel grants a read
+/// lease only if there is no such process.
 fn has_writer(file: &File) -> bool {
-    // SAFETY: an open descriptor; the lease is given back at once.
+    // SAFETY: an open descriptor; the lease is released at once.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
     let refused = answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
-    // SAFETY: as above.
+    // SAFETY: an open descriptor.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
     refused
 }
 
-/// Generation of the inode number; none where the file system does not tell.
+/// Returns `i_generation`; `None` if the file system does not support the request.
 fn generation(file: &File) -> Option<u32> {
     let mut version: libc::c_long = 0;
-    // SAFETY: the kernel writes an int, whatever the request's number says of a long.
+    // SAFETY: the kernel writes an int, although the request number encodes a long.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), GET_VERSION, &raw mut version) };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the lower half was written")]
     let version = version as u32;
@@ -178,7 +177,7 @@ fn generation(file: &File) -> Option<u32> {
 }
 
 impl Mounts {
-    /// The mount that a file was opened on. Its device is the kernel's own: some file systems show each file another.
+    /// Returns the mount of an opened file. The device comes from the mount, since some file systems report another one for each file.
     fn of(&mut self, file: &File, seen: &Statx) -> io::Result<Mount> {
         if let Some(known) = self.0.get(&seen.stx_mnt_id) {
             return Ok(*known);
@@ -200,9 +199,9 @@ impl Mounts {
 }
 
 fn on_overlayfs(file: &File) -> bool {
-    // SAFETY: statfs is plain data, for which zeros are a value.
+    // SAFETY: statfs is plain data, for which zeros are valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a live buffer.
+    // SAFETY: an open descriptor and a live buffer.
     let answer = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) };
     answer == 0 && stat.f_type == OVERLAYFS
 }
@@ -214,10 +213,10 @@ fn sha256(file: &mut File) -> io::Result<[u8; 32]> {
     Ok(digest.finalize().into())
 }
 
-/// What fs-verity measured.
+/// Returns the digest that fs-verity measured.
 ///
 /// # Errors
-/// As the kernel says: ENODATA where the file is not under fs-verity.
+/// Those of the kernel: ENODATA if the file is not under fs-verity.
 pub fn verity(file: &File) -> io::Result<[u8; 32]> {
     #[repr(C)]
     struct Measured {
@@ -227,7 +226,7 @@ pub fn verity(file: &File) -> io::Result<[u8; 32]> {
     }
     const SHA256: u16 = 1;
     let mut measured = Measured { algorithm: 0, size: 64, digest: [0; 64] };
-    // SAFETY: a live block, whose size field tells the room behind it.
+    // SAFETY: a live block, whose `size` is the size of the buffer after it.
     if unsafe { libc::ioctl(file.as_raw_fd(), MEASURE_VERITY, &raw mut measured) } != 0 {
         return Err(io::Error::last_os_error());
     }

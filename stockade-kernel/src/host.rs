@@ -1,5 +1,5 @@
 /*!
-What this machine offers and what already guards it. Reads files; changes nothing.
+Facts about this machine: security modules, Secure Boot, kernel, namespaces, clocks. Only reads.
 */
 use std::{io, path::Path};
 
@@ -22,18 +22,18 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 
-/// The machine's own user namespace, as the kernel numbers it since 3.8 (`PROC_USER_INIT_INO`). The uid map
-/// would not do: root can give a new namespace the very same one.
+/// The initial user namespace; the inode number is fixed since 3.8 (`PROC_USER_INIT_INO`). The uid map does not tell, since root can give a new
+/// namespace the same map.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// The machine's own pid namespace, as the kernel numbers it since 3.8 (`PROC_PID_INIT_INO`).
+/// The initial pid namespace; the inode number is fixed since 3.8 (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Firmware's word on Secure Boot.
+/// The state of Secure Boot as the firmware reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecureBoot {
-    /// Booted without EFI: there is no such thing.
+    /// Booted without EFI, which has no Secure Boot.
     NoEfi,
     /// On.
     On,
@@ -41,7 +41,7 @@ pub enum SecureBoot {
     Off,
 }
 
-/// The active security modules in the kernel's order.
+/// Returns the active security modules in the kernel's order.
 ///
 /// # Errors
 /// [`Error::NoSecurityfs`] when the list cannot be read.
@@ -51,15 +51,14 @@ pub fn active_lsms() -> Result<String, Error> {
         .map_err(|source| Error::NoSecurityfs { path: LSM_LIST.into(), source })
 }
 
-/// Whether `bpf` is among them.
+/// Reports whether `bpf` is among them.
 #[must_use]
 pub fn has_bpf_lsm(list: &str) -> bool {
     list.split(',').any(|name| name == "bpf")
 }
 
-/// The level of the kernel's own lockdown. [`Level::None`] also where it is not built in, or not among the active security modules:
-/// unless it was built to start early it can be left out of them, and before 6.19 its file is there even then, with a level that refuses
-/// nothing.
+/// Returns the level of the kernel's own lockdown. [`Level::None`] also if it is not built in or not among the active security modules: unless
+/// CONFIG_SECURITY_LOCKDOWN_LSM_EARLY is set, lsm= can omit it, and before 6.19 its file exists even then, with a level that refuses nothing.
 ///
 /// # Errors
 /// [`Error::NoSecurityfs`] when securityfs cannot be read at all.
@@ -85,16 +84,16 @@ fn level_in_force(text: &str, active: &str) -> Level {
     }
 }
 
-/// Whether the firmware booted with Secure Boot.
+/// Returns the state of Secure Boot.
 ///
 /// # Errors
-/// [`Error::SecureBootUnknown`] on an EFI machine whose variables cannot be read: no guess is made.
+/// [`Error::SecureBootUnknown`] on an EFI machine whose variables cannot be read.
 pub fn secure_boot() -> Result<SecureBoot, Error> {
     if !Path::new(EFI).exists() {
         return Ok(SecureBoot::NoEfi);
     }
     match fs::read(SECURE_BOOT) {
-        // Four bytes of attributes, then the value.
+        // Four bytes of attributes precede the value.
         Ok(bytes) => match bytes.get(4) {
             Some(1) => Ok(SecureBoot::On),
             Some(_) => Ok(SecureBoot::Off),
@@ -107,26 +106,26 @@ pub fn secure_boot() -> Result<SecureBoot, Error> {
     }
 }
 
-/// Whether a BPF file system is mounted at this folder.
+/// Reports whether a BPF file system is mounted at this folder or above it.
 #[must_use]
 pub fn is_bpffs(path: &Path) -> bool {
     is_mounted(path, BPF_FS_MAGIC)
 }
 
-/// Whether a cgroup hierarchy of version 2 is mounted at this folder or above it.
+/// Reports whether the cgroup v2 hierarchy is mounted at this folder or above it.
 #[must_use]
 pub fn is_cgroup2(path: &Path) -> bool {
     is_mounted(path, CGROUP2_MAGIC)
 }
 
-/// `uname -r`.
+/// Returns `uname -r`.
 #[must_use]
 pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".into(), |r| r.trim().to_owned())
 }
 
-/// Whether the running kernel is of this version or newer, by its release.
+/// Reports whether the running kernel has this version or a newer one, by its release.
 #[must_use]
 pub fn is_at_least(major: u32, minor: u32) -> bool {
     is_release_at_least(&kernel_release(), major, minor)
@@ -143,7 +142,7 @@ pub(crate) fn is_release_at_least(release: &str, major: u32, minor: u32) -> bool
 /// The oldest kernel on which Stockade can enforce.
 pub const OLDEST: (u32, u32) = (5, 15);
 
-/// Says that the running kernel is not older than [`OLDEST`]. A release that is no version is let pass: nothing is known of it.
+/// Fails if the running kernel is older than [`OLDEST`]. Accepts a release that is not a version.
 ///
 /// # Errors
 /// [`Error::OldKernel`].
@@ -152,8 +151,8 @@ pub fn is_new_enough() -> Result<(), Error> {
     if is_too_old(&release) { Err(Error::OldKernel { release }) } else { Ok(()) }
 }
 
-/// Red Hat Enterprise Linux 9 and its rebuilds: 5.14 by number, with the BPF of much newer kernels. The trial attachment tells whether
-/// one can enforce.
+/// Red Hat Enterprise Linux 9 and its rebuilds: 5.14 by number, with the BPF of much newer kernels. The trial attachment shows whether such a kernel
+/// can enforce.
 const BACKPORTED: &str = ".el9";
 
 fn is_too_old(release: &str) -> bool {
@@ -165,21 +164,21 @@ fn is_too_old(release: &str) -> bool {
 /// The kernel's function tracer, which attaches BPF programs to the kernel's functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracing {
-    /// It works, and has no switch that is off.
+    /// It works; `kernel.ftrace_enabled` is not 0.
     On,
-    /// Its switch is off, which silences every program attached to a function of the kernel, BPF LSM programs too.
+    /// `kernel.ftrace_enabled` is 0, so that no program on a kernel function runs, BPF LSM programs included.
     Off,
-    /// This kernel was built without it: no program can be attached to a function.
+    /// The kernel was built without it: no program can be attached to a function.
     Missing,
 }
 
-/// The state of the function tracer.
+/// Returns the state of the function tracer.
 #[must_use]
 pub fn tracing() -> Tracing {
     tracing_below(Path::new("/proc/sys/kernel"))
 }
 
-/// By `kernel.ftrace_enabled`, which kernels with the function tracer have. Without /proc nothing is said to be missing.
+/// Reads `kernel.ftrace_enabled`, which every kernel with the function tracer has. Without /proc the tracer does not count as missing.
 fn tracing_below(folder: &Path) -> Tracing {
     match fs::read_to_string(folder.join("ftrace_enabled")) {
         Ok(value) if value.trim() == "0" => Tracing::Off,
@@ -190,16 +189,15 @@ fn tracing_below(folder: &Path) -> Tracing {
     }
 }
 
-/// Whether the kernel's tracing switch is off.
+/// Reports whether `kernel.ftrace_enabled` is 0.
 #[must_use]
 pub fn tracing_is_off() -> bool {
     tracing() == Tracing::Off
 }
 
-/// Whether the kernel may switch tasks in the middle of a decision (full or lazy preemption); `None` where
-/// it does not tell: the model of a kernel with `PREEMPT_DYNAMIC` is in debugfs, which lockdown closes and
-/// which is not tried then, since a look should leave no refusal behind; the next best are its command line
-/// and the configuration that distributions install beside it.
+/// Reports whether the kernel may switch tasks during a decision (full or lazy preemption); `None` if this is not known. With `PREEMPT_DYNAMIC` the
+/// model in force is in debugfs. If lockdown is active, debugfs is not tried, since that would cause a refusal; the kernel's command line and
+/// the configuration that distributions install are read instead.
 #[must_use]
 pub fn may_switch_in_kernel() -> Option<bool> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -214,8 +212,8 @@ pub fn may_switch_in_kernel() -> Option<bool> {
     )
 }
 
-/// From `uname -v`, the kernel's command line, the list in debugfs with the model in force in
-/// parentheses, and the kernel's configuration.
+/// Returns the answer from `uname -v`, the kernel's command line, the list in debugfs with the model in force in parentheses, and the kernel's
+/// configuration.
 fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<bool> {
     let model = |name: &str| match name {
         "none" | "voluntary" => Some(false),
@@ -245,39 +243,39 @@ fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<
     }
 }
 
-/// Effective user id 0, in the machine's own user namespace.
+/// Reports whether the effective user id is 0, in the initial user namespace.
 #[must_use]
 pub fn is_root() -> bool {
     sys::effective_user() == 0 && !in_container()
 }
 
-/// Whether this process is in another user namespace than the machine's own: what is mounted here is not
-/// what the machine has, and being root here gives no right over the machine.
+/// Reports whether this process is in another user namespace than the initial one: its mounts may differ from the machine's, and root there has no
+/// rights over the machine.
 #[must_use]
 pub fn in_container() -> bool {
     fs::read_link("/proc/self/ns/user").is_ok_and(|link| link != Path::new(INITIAL_USER_NAMESPACE))
 }
 
-/// Whether another process traces this one.
+/// Reports whether another process traces this one.
 pub(crate) fn is_traced() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_none_or(|tracer| tracer.trim() != "0")
 }
 
-/// Whether this process is in another pid namespace than the machine's own, and so sees its own processes alone.
+/// Reports whether this process is in another pid namespace than the initial one, and so sees only the processes there.
 #[must_use]
 pub fn in_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
 }
 
-/// Nanoseconds since boot, suspend included.
+/// Returns the nanoseconds since boot, suspend included.
 #[must_use]
 pub fn boot_ns() -> u64 {
     clock(libc::CLOCK_BOOTTIME)
 }
 
-/// The number that the kernel made up for this boot; zeros where it does not tell.
+/// Returns the boot id; zeros if it cannot be read.
 #[must_use]
 pub fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -285,16 +283,16 @@ pub fn boot_id() -> [u8; 16] {
     u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
 }
 
-/// Now, on both clocks.
+/// Returns the current time on both clocks.
 #[must_use]
 pub fn now() -> Clock {
     Clock { wall: Timestamp::now(), boot_ns: boot_ns() }
 }
 
-/// No clock is right that says less: the month in which this version was made. A clock without a battery begins at 1970.
+/// The month in which this version was made. A clock that shows an earlier time is wrong; one without a battery begins at 1970.
 pub const MADE: Timestamp = Timestamp::constant(1_793_491_200, 0);
 
-/// What is wrong with the clock that people read, where it cannot be right.
+/// Returns why the wall clock is implausible, if it is.
 #[must_use]
 pub fn implausible(now: Clock) -> Option<String> {
     let told = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
@@ -307,19 +305,19 @@ pub fn implausible(now: Clock) -> Option<String> {
     })
 }
 
-/// How the kernel's clocks are kept, as adjtimex(2) tells everybody.
+/// The state of the kernel's clocks by adjtimex(2), which needs no privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockCare {
-    /// Whether somebody synchronises the clock that people read.
+    /// Whether the wall clock is synchronised.
     pub synchronised: bool,
-    /// By how many millionths the clock since boot is slowed (negative) or sped up, for as long as nobody changes that.
+    /// Adjustment of the clock since boot in ppm: negative if slowed. It lasts until it is changed.
     pub slewed_ppm: i64,
 }
 
-/// Asks how the clocks are kept.
+/// Reads the state of the clocks.
 #[must_use]
 pub fn clock_care() -> Option<ClockCare> {
-    // SAFETY: timex is plain data, for which zeros are a request to change nothing.
+    // SAFETY: timex is plain data; zeros request no change.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: a live timex.
     if unsafe { libc::adjtimex(&raw mut timex) } < 0 {
@@ -328,7 +326,7 @@ pub fn clock_care() -> Option<ClockCare> {
     Some(clock_care_of(timex.status, timex.tick, timex.freq))
 }
 
-/// The length of a tick is in microseconds, a hundred to the second; the frequency in 2^-16 millionths.
+/// `tick` is in microseconds, at 100 ticks a second; `freq` in 2^-16 ppm.
 fn clock_care_of(status: i32, tick: i64, freq: i64) -> ClockCare {
     const TICK: i64 = 10_000;
     ClockCare {
@@ -337,7 +335,7 @@ fn clock_care_of(status: i32, tick: i64, freq: i64) -> ClockCare {
     }
 }
 
-/// Nanoseconds that this machine has spent suspended: what clocks that stop then are behind.
+/// Returns the nanoseconds that this machine was suspended: the difference from clocks that stop then.
 #[must_use]
 pub fn suspended_ns() -> u64 {
     boot_ns().saturating_sub(clock(libc::CLOCK_MONOTONIC))

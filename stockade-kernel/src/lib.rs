@@ -1,44 +1,44 @@
 /*!
-The user side of the kernel: everything Stockade asks of it or does to it.
+The user side: everything that Stockade reads from the kernel or does to it.
 
 ```text
-host         what this machine offers: BTF, LSM list, native lockdown, Secure Boot, bpffs
-btf          this kernel's numbers of the reasons and offsets of the fields programs read
-cgroups      the cgroup tree: places of a policy, units
-executables  programs of a policy, as the kernel will know them
-attach       the two ways to be asked
-duty         what each program of ours is for and attached to
+host         facts about this machine: LSM list, native lockdown, Secure Boot, bpffs, clocks
+btf          this kernel's BTF: numbers of the reasons, offsets of fields, ids of hooks
+cgroups      the cgroup v2 hierarchy: places of a policy, units
+executables  the identity of programs that exceptions name
+attach       the two ways to attach the deciding program
+duty         the purpose and hook of each program
 object       the compiled kernel side, loaded: maps, verifier, attach
-tables       a compiled policy, written into maps
-pins         where enforcement lives while no process of ours does
-ready        a policy made ready for this machine
-enforce      the steps from a policy to its effect, in an order that a kill at any point cannot spoil
-slots        what is in force of a pinned policy, what is written beside it, and which of both counts
-trial        attaching the program, heard and taken off again
-selftest     the proof that it decides
-description  the policy in force in words
-labels       who runs an excepted program without being known for it
-notices      what the administrator should know
-anchor       what the root cgroup holds: a seal
-seal         the steps to it, what is added to it, and the proof that it holds
-sealed       a seal, as it says itself what it is
-foreign      programs of others that a seal keeps out
-links        what links say of programs that a guard of another's hides
-trust        programs of others that a seal lets in
-instructions programs of a few instructions, written down by hand
-kept_out     programs of others that a seal would keep out, to be recorded
-kept_files   files of other security modules that a seal keeps from being written
-lift         the way back
-read_back    what is in force
-patience     how long is waited for what the kernel does later
-elsewhere    whether a program of ours works where we do not look
-events       what was refused, audited and excepted, read from the ring buffer
-measure      the floor and the kernel's statistics, for the benchmark
+tables       writes a compiled policy into maps
+pins         the pins that keep a policy in force without a process
+ready        prepares a policy for this machine
+enforce      the steps by which a policy comes into force, safe against a kill at any point
+slots        the two slots of a pinned policy: reads, writes and flips them
+trial        attaches the deciding program and detaches it again
+selftest     proves that the program decides
+description  the policy in force as it was configured
+labels       processes that run an excepted program without a label
+notices      notices for the administrator
+anchor       the sealed programs on the root cgroup
+seal         makes a seal, adds to it, and proves that it holds
+sealed       reads a seal by its dialogue
+foreign      programs of others that a seal refuses
+links        links of programs that a guard of others hides
+trust        programs of others that a seal trusts
+instructions programs of a few instructions, made without a compiler
+kept_out     programs of others that a seal would refuse, for a record
+kept_files   files of other security modules that a seal protects from writes
+lift         lifts a policy
+read_back    reads the policy in force
+patience     waits for the kernel to finish something
+elsewhere    detects a deciding program that is pinned elsewhere
+events       reads the events of requests that were not simply allowed
+measure      empty programs and the kernel's statistics, for the benchmark
 programs     BPF programs of others that read kernel memory or write user memory
-sys          the bpf(2) calls that Aya has no door for
+sys          the system calls, and the bpf(2) calls that Aya lacks
 ```
 
-The only crate that knows Aya and bpf(2). Minimum kernel: 5.15.
+Only this crate uses Aya and bpf(2). Minimum kernel: 5.15.
 */
 #![deny(missing_docs)]
 

@@ -1,5 +1,5 @@
 /*!
-The way back: the link's pin goes first, and with it everything that is decided.
+Lifts a policy: removes the link's pin first, which ends all decisions.
 */
 use crate::{
     Error,
@@ -12,20 +12,19 @@ use crate::{
     sys,
 };
 
-/// What [`lift`] found.
+/// The result of [`lift`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifted {
-    /// Enforcement is gone.
+    /// A policy was lifted.
     Lifted,
-    /// Nothing was enforced.
+    /// No policy was in force.
     NothingToLift,
 }
 
-/// Ends enforcement and removes every pin.
+/// Lifts the policy in force and removes every pin.
 ///
 /// # Errors
-/// [`Error`] when the pins cannot be removed. With `force`, pins of another version or damaged ones
-/// are removed unread.
+/// [`Error`] when the pins cannot be removed. With `force`, pins of another version or damaged ones are removed without reading them.
 pub fn lift(force: bool) -> Result<Lifted, Error> {
     if !host::is_root() {
         return Err(Error::no_privilege("changing what the kernel refuses"));
@@ -49,7 +48,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
             description::keep_only(&[]);
             return Ok(Lifted::NothingToLift);
         }
-        // Two pins cannot be removed at once, and what holds settings would outlive what decides.
+        // Two pins cannot be removed at once, and the program for settings would outlive the deciding one: an empty policy comes first.
         Ok(Pinned::Whole(mut enforcement)) if !pins::lacks(Duty::Settings) => enforcement.let_go()?,
         Ok(Pinned::Whole(_)) => {}
         Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
@@ -63,8 +62,8 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
     Ok(Lifted::Lifted)
 }
 
-/// The kernel detaches a moment after the last pin is gone. It first forgets the link's id, then takes
-/// the program off the hook, then forgets the program's id: only the last says that nothing is refused.
+/// Waits until the kernel has detached a program. It does so some time after the last pin is removed: it frees the link's id, then detaches the
+/// program, then frees the program's id. Only a missing program id proves that nothing is refused.
 pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
     let mut patience = Patience::new();
     while sys::program_exists(attached.program) {

@@ -1,6 +1,5 @@
 /*!
-What the benchmark needs from the kernel: the floor, a program on the same hook that does nothing, and
-the kernel's own statistics of ours.
+Measurements for the benchmark: empty programs on the same hook, and the kernel's statistics of the deciding program.
 */
 use std::{
     fs, io,
@@ -18,8 +17,7 @@ use crate::{
     sys,
 };
 
-/// Attaches a program that returns 0 and nothing else, as long as the value returned lives: what any
-/// BPF program on the hook costs at least.
+/// Attaches a program that only returns 0, as long as the returned value lives: the minimum cost of any BPF program on the hook.
 ///
 /// # Errors
 /// As for [`crate::enforce::enforce`].
@@ -30,8 +28,8 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
     Ok(EmptyProgram { _program: program, _link: link })
 }
 
-/// Loads programs of a seal as what they are not, and lets them go again: for each way, what came of it. For the lab: the
-/// guards have to know a program of Stockade's by more than its instructions.
+/// Loads each program of a seal for hooks and types that it was not made for, unloads it, and returns the results. For the lab: the guards must not
+/// accept a program by its instructions alone.
 ///
 /// # Errors
 /// As for [`crate::enforce::enforce`], as far as the object is concerned.
@@ -58,13 +56,13 @@ pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Res
     Ok(tried)
 }
 
-/// The same, held by the root cgroup as sealed programs are.
+/// Attaches an empty program to the root cgroup, like a sealed program.
 ///
 /// # Errors
-/// As for [`attach_empty_program`]; where something is sealed it cannot be loaded.
+/// As for [`attach_empty_program`]; while the machine is sealed the program cannot be loaded.
 pub fn hold_empty_program(types: &KernelTypes) -> Result<HeldProgram, Error> {
     let hook = types.hook.ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))?;
-    // Of programs of this kind 1 lets through.
+    // An LSM_CGROUP program returns 1 to allow.
     let program = load_constant(sys::Target::lsm_of_cgroup(hook), 1)
         .map_err(|e| Error::bpf("loading the empty program", e))?;
     let root = Root::open().map_err(|e| Error::io("open the root of the cgroup tree", e))?;
@@ -73,7 +71,7 @@ pub fn hold_empty_program(types: &KernelTypes) -> Result<HeldProgram, Error> {
     Ok(HeldProgram { program, root })
 }
 
-/// The floor of a seal, attached until it is dropped.
+/// An empty program on the root cgroup, attached until it is dropped.
 pub struct HeldProgram {
     program: OwnedFd,
     root: Root,
@@ -88,23 +86,22 @@ impl Drop for HeldProgram {
     }
 }
 
-/// The floor, attached.
+/// An empty program, attached until it is dropped.
 #[derive(Debug)]
 pub struct EmptyProgram {
     _program: OwnedFd,
     _link: OwnedFd,
 }
 
-/// Loads our program against these types and lets it go again, attached to nothing. For the lab, which
-/// plays kernels that lack a field.
+/// Loads the deciding programs for these types, attaches them to nothing, and unloads them. For the lab, which simulates kernels that lack a field.
 ///
 /// # Errors
-/// [`Error::Rejected`] when the verifier refuses it.
+/// [`Error::Rejected`] when the verifier rejects it.
 #[doc(hidden)]
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     let object = Object::open(types, std::collections::HashMap::new())?;
     for duty in [Duty::Decide, Duty::DecideWhole] {
-        // What the second one looks at has to be there.
+        // The second program needs every field.
         if duty == Duty::Decide || types.missing.is_empty() {
             object.load(duty, Attachment::BpfLsm.target(types)?)?;
         }
@@ -112,7 +109,7 @@ pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     Ok(())
 }
 
-/// How often the program that decides ran and for how long, while `kernel.bpf_stats_enabled` was 1.
+/// Number and time of the deciding program's runs while `kernel.bpf_stats_enabled` was 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Runs.
@@ -121,10 +118,10 @@ pub struct Statistics {
     pub nanoseconds: u64,
 }
 
-/// Reads the kernel's statistics of the program that decides (5.1 and later).
+/// Reads the kernel's statistics of the deciding program (5.1 and later).
 ///
 /// # Errors
-/// [`Error::Request`] when nothing is enforced, [`Error::Io`] when the kernel does not tell.
+/// [`Error::Request`] when nothing is enforced, [`Error::Io`] when the kernel does not report them.
 pub fn statistics() -> Result<Statistics, Error> {
     let program = crate::read_back::program_in_force()
         .ok_or_else(|| Error::Request("nothing is enforced: there are no statistics".into()))?;
@@ -133,12 +130,11 @@ pub fn statistics() -> Result<Statistics, Error> {
     Ok(Statistics { runs: account.runs, nanoseconds: account.nanoseconds })
 }
 
-/// The kernel's account of a program.
+/// The kernel's statistics of a program.
 pub(crate) struct Account {
     runs: u64,
     nanoseconds: u64,
-    /// Requests that the program was not asked about, since it was deciding another one on the same
-    /// processor. Always 0 for LSM programs.
+    /// Requests for which the kernel skipped the program, since it was deciding another one on the same processor. Always 0 for LSM programs.
     pub skipped: u64,
 }
 

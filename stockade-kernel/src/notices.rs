@@ -1,5 +1,5 @@
 /*!
-What an administrator should know about a policy that is applied nevertheless.
+Notices: facts that an administrator should know about a policy that is applied.
 */
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
     host::{self, ClockCare},
 };
 
-/// One such thing.
+/// A notice about an applied policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Notice {
@@ -30,38 +30,38 @@ pub enum Notice {
     UnknownReason {
         /// The kernel's name for it.
         enum_name: String,
-        /// What was decided for it.
+        /// The verdict on it.
         verdict: &'static str,
     },
-    /// A reason is allowed that the level does not refuse anyway.
+    /// A reason is allowed that the level does not refuse.
     NeedlessAllow {
         /// The reason's id.
         reason: String,
     },
-    /// A reason is to go through that the kernel's own lockdown refuses anyway.
+    /// A reason is allowed, audited or excepted that the kernel's own lockdown refuses.
     RefusedByNative {
         /// The reason's id.
         reason: String,
         /// Level of the kernel's own lockdown.
         native: Level,
     },
-    /// A process runs an excepted program since before anybody looked, and is not excepted.
+    /// A process executed an excepted program before the policy was applied, and has no label.
     StartedBefore {
         /// Its process id.
         pid: u32,
         /// The program.
         path: PathBuf,
     },
-    /// Something else, in words.
+    /// Any other notice, in words.
     Other(String),
-    /// The policy holds what only a seal can hold.
+    /// The policy holds a setting that only a seal can hold.
     HeldOnceSealed {
-        /// Its name.
+        /// The name of the setting.
         setting: String,
     },
-    /// The policy holds a setting that this kernel does not have at the moment.
+    /// The policy holds a setting that this kernel does not have now.
     AbsentSetting {
-        /// Its name as sysctl(8) has it.
+        /// The name as sysctl(8) shows it.
         setting: String,
     },
 }
@@ -100,7 +100,7 @@ impl std::fmt::Display for Notice {
     }
 }
 
-/// Notices of a policy on this machine.
+/// Returns the notices of a policy on this machine.
 pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelTypes) -> Vec<Notice> {
     let reasons = types.kernel_reasons();
     let of_kernel = |id: &str| types.number(known(id).enum_name);
@@ -145,7 +145,7 @@ pub(crate) fn of(policy: &Policy, auto: Level, native: Level, types: &KernelType
     notices
 }
 
-/// Notices of exceptions with a date on a machine whose clock nobody synchronises.
+/// Returns the notice about exceptions with a date if the clock is implausible or not synchronised.
 pub(crate) fn of_clock(policy: &Policy, now: Clock, care: Option<ClockCare>) -> Option<Notice> {
     let left_out =
         policy.exceptions.iter().find(|e| !e.granted && e.expires.is_some() && e.ends_boot_ns == Some(0));
@@ -167,7 +167,7 @@ pub(crate) fn of_clock(policy: &Policy, now: Clock, care: Option<ClockCare>) -> 
     })
 }
 
-/// Notices of the settings that a policy names. Those of the default profile are no news where the kernel lacks them.
+/// Returns the notices of the settings that a policy holds. Settings of the default profile that the kernel lacks get none.
 pub(crate) fn of_settings(settings: &[CompiledSetting]) -> Vec<Notice> {
     let named = |setting: &CompiledSetting| settings::dotted(&setting.name);
     let mut notices = Vec::new();
