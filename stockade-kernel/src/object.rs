@@ -1,9 +1,8 @@
 /*!
-The compiled kernel side, loaded. Aya's object crate reads the ELF file and relocates it, Aya makes the
-maps; programs are loaded by [`crate::sys`], against what [`crate::btf`] found.
+The compiled kernel side, loaded. Aya's object crate parses and relocates the ELF file, and Aya creates the maps; [`crate::sys`] loads programs
+with the ids and offsets of [`crate::btf`].
 
-There is one program for each duty. The first decides and is always there; the others are loaded when a
-policy needs them, against the maps of the first.
+Each duty has a program of its own. The deciding program is always loaded, the others when a policy needs them, with the same maps.
 */
 use std::{
     collections::{HashMap, HashSet},
@@ -26,32 +25,32 @@ use crate::{
     sys,
 };
 
-/// Rebuilt by `cargo xtask bpf` from the folder stockade-ebpf.
+/// `cargo xtask bpf` builds it from the folder stockade-ebpf.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/stockade.bpf.o"));
 
-/// SHA-256 of the compiled kernel side that this program brings.
+/// Returns the SHA-256 digest of the compiled kernel side.
 #[must_use]
 pub fn digest() -> [u8; 32] {
     Sha256::digest(OBJECT).into()
 }
 
-/// The map with the seal: read-only for programs.
+/// The map with a seal: read-only for programs.
 pub(crate) const SEAL: &str = ".data.seal";
 
-/// The map with what was added to it, by its own programs.
+/// The map with additions to a seal, written by its programs.
 pub(crate) const ADDED: &str = ".data.added";
 
-/// The map with policies that were added with scopes or exceptions, by its own programs.
+/// The map with policies with scopes or exceptions that were added to a seal, written by its programs.
 pub(crate) const STACKED: &str = ".data.stacked";
 
-/// The map with what its guards saw.
+/// The map with reference counts, written by the guards of a seal.
 pub(crate) const SEEN: &str = ".data.seen";
 
-/// Maps that decide nothing: who may open them may go on to do so once they are sealed.
+/// Maps that decide nothing: processes may open them while the machine is sealed.
 pub(crate) const SHOWN: [&str; 2] = [MAPS[1].0, MAPS[2].0];
 
-/// The maps that outlive the command: their names in the object and those of their pins.
+/// The pinned maps: names in the object and names of the pins.
 pub(crate) const MAPS: [(&str, &str); 10] = [
     (".data.policy", "policy"),
     ("COUNTS", "counters"),
@@ -65,23 +64,23 @@ pub(crate) const MAPS: [(&str, &str); 10] = [
     ("SETTINGS", "settings"),
 ];
 
-/// Task storage has a pin too, and is made in another way.
+/// Task storage, which is pinned as well but created in another way.
 pub(crate) const LABELS: (&str, &str) = ("LABELS", "labels");
 
-/// The object with its maps. Dropping it forgets what is not pinned.
+/// The object with its maps. When it is dropped, the kernel frees the maps that are not pinned.
 pub(crate) struct Object {
     elf: ElfObject,
     maps: HashMap<String, OwnedFd>,
 }
 
 impl Object {
-    /// Makes the maps, apart from those that are there already.
+    /// Creates the maps that are not in `there`.
     pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
         Self::open_with(types, None, there, &mut || Ok(()))
     }
 
-    /// Opens the object for a seal, whose programs write some of the maps; with room, policies can be added as a whole. Creates the maps of [`SHOWN`], which any process may open, calls
-    /// `attach_guard`, and creates the others.
+    /// Opens the object for a seal, whose programs write some of the maps; `has_room` allows adding policies with scopes or exceptions. Creates the
+    /// maps of [`SHOWN`], which any process may open, calls `attach_guard`, and creates the others.
     pub fn open_sealing(
         types: &KernelTypes,
         offsets: GuardOffsets,
@@ -148,18 +147,18 @@ impl Object {
         Ok(Self { elf, maps })
     }
 
-    /// Every map, by its name in the object.
+    /// Returns every map with its name in the object.
     pub fn maps(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.maps.iter().map(|(name, map)| (name.as_str(), map.as_fd()))
     }
 
-    /// One of the maps.
+    /// Returns the map with this name.
     pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
         let map = self.maps.get(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
         Ok(map.as_fd())
     }
 
-    /// Loads the program for a duty and attaches it: it works from here on, as long as the link lives.
+    /// Loads the program for a duty and attaches it. The attachment lasts as long as the returned link.
     pub fn attach(&self, duty: Duty, target: sys::Target) -> Result<OwnedFd, Error> {
         let program = self.load(duty, target)?;
         if target.is_cgroup() {
@@ -197,7 +196,7 @@ impl Object {
             if first.raw_os_error() == Some(libc::EPERM) {
                 return Error::bpf("loading the BPF program", first);
             }
-            // Once more, for the verifier's words.
+            // Loads it again to get the verifier's log.
             let mut log = vec![0; 1 << 20];
             match load(&mut log) {
                 Ok(_) => Error::Rejected { source: first, log: "the second try succeeded".into() },
@@ -207,7 +206,7 @@ impl Object {
     }
 }
 
-/// Tags that the kernel gives to our programs, but those that only list: of SHA-1, and of SHA-256 as kernels since 6.18 make them.
+/// Returns the tags that the kernel gives to Stockade's programs, except those that only list: by SHA-1, and by SHA-256 as in kernels since 6.18.
 pub(crate) fn tags() -> io::Result<&'static [(Duty, [u8; 8])]> {
     static TAGS: OnceLock<Vec<(Duty, [u8; 8])>> = OnceLock::new();
     if let Some(tags) = TAGS.get() {
@@ -220,7 +219,7 @@ pub(crate) fn tags() -> io::Result<&'static [(Duty, [u8; 8])]> {
 fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
     let broken = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
     let mut elf = ElfObject::parse(OBJECT).map_err(|e| broken(&e))?;
-    // Which descriptors the maps have does not matter.
+    // The tag does not depend on the descriptors of the maps.
     let maps: Vec<_> = elf.maps.drain().collect();
     let text: HashSet<usize> = elf.functions.keys().map(|(section, _)| *section).collect();
     elf.relocate_maps(maps.iter().map(|(name, map)| (name.as_str(), 0, map)), &text)
@@ -235,8 +234,9 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
     Ok(tags)
 }
 
-/// Creates a map or loads a program, again where that is refused, at most 33 times. Another process that opens the object by its id before this
-/// process has a descriptor adds a reference, and the first guards of a seal then refuse it to this process.
+/// Creates a map or loads a program; retries a refused call, at most 32 times. If another process opens the object by its id before this process
+/// has a
+/// descriptor, it adds a reference, and the first guards of a seal then refuse the object to this process.
 pub(crate) fn create_despite_openers<T, E>(
     create: impl Fn() -> Result<T, E>,
     is_refused: impl Fn(&E) -> bool,
@@ -254,13 +254,12 @@ fn is_eperm(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-/// Whether looking a label up finds nothing where another lookup is under way on the processor. Since 6.2 only making and deleting
-/// one can fail so.
+/// Reports whether a lookup in task storage fails while another one runs on the same processor. Since 6.2 only creation and deletion can fail so.
 fn lookups_can_be_busy(release: &str) -> bool {
     !host::is_release_at_least(release, 6, 2)
 }
 
-/// Policy and seal are written by user space alone; what can be added to a seal, by the programs of the seal too.
+/// Sets which maps programs may write: never the policy and the seal; the maps to which policies can be added, while sealing.
 fn who_writes(name: &str, map: &mut aya_obj::Map, sealing: bool) {
     const BPF_F_RDONLY_PROG: u32 = 1 << 7;
     if let aya_obj::Map::Legacy(map) = map {
@@ -273,7 +272,7 @@ fn who_writes(name: &str, map: &mut aya_obj::Map, sealing: bool) {
     }
 }
 
-/// The kernel's `bpf_prog_calc_tag()`: a digest of the instructions, in which maps have no number.
+/// Returns the result of the kernel's `bpf_prog_calc_tag()`: a digest of the instructions, with zeros in place of the maps' descriptors.
 pub(crate) fn tag(instructions: &[bpf_insn], sha256: bool) -> [u8; 8] {
     const LOAD_ADDRESS: u8 = 0x18;
     const PSEUDO_MAP_FD: u8 = 1;
@@ -294,13 +293,13 @@ pub(crate) fn tag(instructions: &[bpf_insn], sha256: bool) -> [u8; 8] {
     digest[..8].try_into().expect("digests are longer")
 }
 
-/// Ids in [`types`].
+/// Type ids in [`types`].
 const INT: u32 = 1;
 const ARRAY: u32 = 2;
 const FUNCTION: u32 = 4;
 
-/// As much type information as the kernel demands. It looks at sizes of a map's key and value, and takes a function to be
-/// static, so that it is verified where it is called; what the functions take and return it finds out by itself.
+/// Returns the minimal BTF that the kernel requires. It checks the sizes of a map's key and value, and needs the linkage of functions: it verifies
+/// a static one where it is called. Arguments and results of functions it determines itself.
 fn types() -> Vec<u8> {
     let words = u32::try_from(size_of::<Label>() / 4).expect("a label is small");
     let names = b"\0u32\0f\0";
@@ -308,11 +307,11 @@ fn types() -> Vec<u8> {
     let types = [
         // INT: name, kind, size; unsigned, 32 bits
         1, 1 << 24, 4, 32,
-        // ARRAY: no name, kind, no size; of what, indexed by what, how many
+        // ARRAY: no name, kind, no size; element type, index type, length
         0, 3 << 24, 0, INT, INT, words,
-        // FUNC_PROTO: no name, kind, what it returns
+        // FUNC_PROTO: no name, kind, return type
         0, 13 << 24, INT,
-        // FUNC: name, kind and static, the one before
+        // FUNC: name, kind and static linkage, the prototype above
         5, 12 << 24, FUNCTION - 1,
     ];
     let length = |bytes: usize| u32::try_from(bytes).expect("a few bytes");
@@ -331,13 +330,13 @@ fn types() -> Vec<u8> {
     btf
 }
 
-/// Task storage for labels.
+/// Creates the task storage for labels.
 fn task_storage() -> io::Result<OwnedFd> {
     let size = u32::try_from(size_of::<Label>()).expect("a label is small");
     sys::create_task_storage(&types(), INT, ARRAY, size)
 }
 
-/// Where each function of a linked program begins, the first at 0: whatever is called or handed over to be called.
+/// Returns the start of each function of a linked program, the first at 0: of functions that are called or passed to a helper.
 fn functions(instructions: &[bpf_insn]) -> Vec<u32> {
     const CALL: u8 = 0x85;
     const LOAD_ADDRESS: u8 = 0x18;

@@ -1,22 +1,22 @@
 /*!
-Waiting for the kernel to finish something that it does later: to take a program off its hook and to forget it once nobody holds it, or
-for another command that is in the middle of a change.
+Waits for asynchronous work: for the kernel to detach a program and to free it after its last reference, or for another command to
+finish a change.
 
-Patience is counted in the kernel's progress, since a busy machine does less in the same time: in rounds, and in each of the later ones the
-kernel finishes a grace period and gives this process a processor. A program that nobody holds is gone after a few.
+The limit counts rounds, not only time, since a busy machine does less in the same time: in each later round the kernel completes a grace
+period and schedules this process. A program without references is freed within a few rounds.
 */
 use std::time::{Duration, Instant};
 
 use crate::{slots::grace_period, sys};
 
-/// Rounds that only sleep: nearly everything is done by then.
+/// Number of rounds that only sleep, which suffice nearly always.
 const QUICK: u32 = 100;
-/// All rounds.
+/// Number of all rounds.
 const ROUNDS: u32 = 400;
-/// Not less than this, on a machine with nothing else to do.
+/// Minimum time, for an idle machine.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// How long is waited for one thing.
+/// A wait for one event.
 #[derive(Debug)]
 pub(crate) struct Patience {
     rounds: u32,
@@ -28,7 +28,7 @@ impl Patience {
         Self { rounds: 0, begin: Instant::now() }
     }
 
-    /// Waits for the next look. False when there was one often enough.
+    /// Waits until the caller should test again; false if the limit is reached.
     pub fn wait(&mut self) -> bool {
         if self.rounds >= ROUNDS && self.begin.elapsed() >= LEAST {
             return false;
@@ -38,13 +38,13 @@ impl Patience {
             sys::sleep(Duration::from_millis(1));
         } else {
             sys::sleep(Duration::from_millis(10));
-            // Where the kernel refuses to be waited for, the rounds count alone.
+            // If no grace period can be waited for, the rounds count alone.
             let _ = grace_period();
         }
         true
     }
 
-    /// How long it was waited, for messages.
+    /// Returns the seconds waited so far, for messages.
     pub fn seconds(&self) -> u64 {
         self.begin.elapsed().as_secs()
     }

@@ -1,14 +1,14 @@
 /*!
-Where enforcement lives while no process of ours does.
+The pins, which keep a policy in force without a process of Stockade.
 
 ```text
 /sys/fs/bpf/stockade/
-  policy    map: what is decided                     pinned first
+policy    map: the policy                         pinned first
   counters  map: refusals and audits per processor
   events    ring buffer
-  cgroups, paths, patterns, exceptions, until, programs, settings, labels     tables of policies that need them
-  link-…    attachments that such policies need
-  link      the attachment that decides              pinned last: the commit; removed first
+cgroups, paths, patterns, exceptions, until, programs, settings, labels     maps of policies that need them
+link-…    attachments that such policies need
+link      the attachment of the deciding program  pinned last: the commit; removed first
 ```
 
 A folder without `link` is a leftover of an interrupted start and enforces nothing.
@@ -36,9 +36,9 @@ use crate::{
     sys::{self, Counters, fs, held},
 };
 
-/// The BPF file system that pins go to.
+/// The BPF file system with the pins.
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// The folder of our pins.
+/// The folder with the pins.
 pub const FOLDER: &str = "/sys/fs/bpf/stockade";
 
 const POLICY: &str = "policy";
@@ -46,11 +46,11 @@ const COUNTS: &str = "counters";
 const EVENTS: &str = "events";
 const LINK: &str = "link";
 
-/// How long another command may hold the lock. The kernel releases it when that command ends, however it ends; a large policy takes
-/// a second, and a machine that is busy many times as long.
+/// Maximum time that another command may hold the lock, in seconds. The kernel releases the lock when that command ends. A large policy takes a
+/// second, and much longer on a busy machine.
 const LOCK_SECONDS: u64 = 30;
 
-/// [`Policy`] as map value.
+/// [`Policy`] as a map value.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct PolicyValue(pub Policy);
@@ -62,24 +62,23 @@ impl Default for PolicyValue {
 }
 
 impl PolicyValue {
-    /// The value of the policy map.
+    /// Reads the value of the policy map.
     pub fn read(map: BorrowedFd<'_>) -> Result<Self, Error> {
         let failed = |e| Error::io("read the policy map", e);
         sys::lookup(map, &0u32).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// Writes it whole.
+    /// Writes the whole value.
     pub fn write(&self, map: BorrowedFd<'_>) -> Result<(), Error> {
         sys::update(map, &0u32, self).map_err(|e| Error::io("write the policy map", e))
     }
 }
 
-/// Held while state is read and changed. Two commands at once take turns.
+/// A lock that a command holds while it reads and changes the state.
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing it releases the lock")] OwnedFd);
 
 impl Lock {
-    /// Takes the lock on the BPF file system itself: it is there whenever there is something to guard,
-    /// and the kernel releases it with the process.
+    /// Takes the lock on the BPF file system itself, which exists whenever there are pins. The kernel releases the lock when the process ends.
     pub fn take() -> Result<Self, Error> {
         let path = Path::new(BPFFS);
         if !host::is_bpffs(path) {
@@ -109,11 +108,11 @@ fn open_error(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// What is pinned.
+/// The state of the pins.
 pub(crate) enum Pinned {
-    /// Nothing, or the leftovers of an interrupted start.
+    /// No policy is in force; `leftovers` if an interrupted start left pins.
     Nothing { leftovers: bool },
-    /// Enforcement.
+    /// A policy is in force.
     Whole(Box<Enforcement>),
 }
 
@@ -128,7 +127,7 @@ pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
-/// Opens what is pinned. In a container nothing is claimed: what is mounted there says nothing of the machine.
+/// Opens the pins. Fails in a container, whose mounts do not show the machine's pins.
 pub(crate) fn open() -> Result<Pinned, Error> {
     if host::in_container() {
         return Err(Error::Container { what: "reading what is enforced" });
@@ -154,12 +153,12 @@ pub(crate) fn open() -> Result<Pinned, Error> {
         return Err(other_version(&format!("{} counters", info.entries)));
     }
     let counters = Counters::of(counters);
-    // Not read here; but with it gone, what is refused would be told to nobody.
+    // Not read here, but without it no event would be readable.
     open_as(EVENTS, sys::RINGBUF, 0)?;
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 
-/// Sets the counters that count what was heard while everything was let through to zero.
+/// Resets the counters of requests that were heard while the trial policy allowed everything.
 pub(crate) fn zero(counters: &Counters) -> Result<(), Error> {
     let mut heard = (0..=LAST_BIT).map(|number| counter_index(number, Verdict::Audited)).chain([LOST]);
     heard.try_for_each(|index| counters.zero(index)).map_err(|e| Error::io("reset a counter", e))
@@ -172,58 +171,58 @@ pub(crate) fn open_maps() -> Result<HashMap<String, OwnedFd>, Error> {
     maps.collect()
 }
 
-/// Whether the attachment for a duty is pinned.
+/// Reports whether the attachment for a duty is pinned.
 pub(crate) fn has(duty: Duty) -> bool {
     fs::exists(path(duty.pin())).is_ok_and(|there| there)
 }
 
-/// Whether the attachment for a duty is certainly not pinned.
+/// Reports whether the attachment for a duty is certainly not pinned.
 pub(crate) fn lacks(duty: Duty) -> bool {
     fs::exists(path(duty.pin())).is_ok_and(|there| !there)
 }
 
-/// Whether the attachment for a duty is pinned and does its work: one to a cgroup can be detached while it is.
+/// Reports whether the attachment for a duty is pinned and works: a link to a cgroup can be detached while it is pinned.
 pub(crate) fn works(duty: Duty) -> bool {
     let attached = || link_info_of(duty).is_some_and(|info| info.cgroup != 0);
     has(duty) && (duty != Duty::Settings || attached())
 }
 
-/// Ids of the programs behind the pins.
+/// Returns the ids of the programs of all pinned links.
 pub(crate) fn programs() -> Vec<u32> {
     Duty::PINNED.into_iter().filter_map(|duty| link_info_of(duty).map(|link| link.program)).collect()
 }
 
-/// What the kernel says of the pinned link for a duty.
+/// Returns the kernel's information on the pinned link for a duty.
 pub(crate) fn link_info_of(duty: Duty) -> Option<sys::LinkInfo> {
     let link = sys::open_pin(&c_path(duty.pin())).ok()?;
     sys::link_info(link.as_fd()).ok()
 }
 
-/// Ends the attachment for a duty, if it is pinned.
+/// Removes the pin of a duty's attachment, if there is one, which detaches it.
 pub(crate) fn end(duty: Duty) -> Result<(), Error> {
     gone(fs::remove_file(path(duty.pin())), &path(duty.pin()))
 }
 
-/// Where the next link waits until it takes over.
+/// The pin of the next deciding program's link.
 const NEXT: &str = "link-next";
 
-/// Pins a link that is to take over.
+/// Pins the link of the next deciding program.
 pub(crate) fn pin_next(link: &impl AsFd) -> Result<(), Error> {
     pin(link, NEXT)
 }
 
-/// Puts it in the place of the link that decides, in one step.
+/// Replaces the pin of the deciding link by the next one, atomically.
 pub(crate) fn next_takes_over() -> Result<(), Error> {
     fs::rename(path(NEXT), path(LINK))
         .map_err(|e| Error::io(format!("rename {} over {}", path(NEXT).display(), path(LINK).display()), e))
 }
 
-/// Ends a link that never took over: left behind by a command that was killed.
+/// Removes the pin of a link that a killed command left.
 pub(crate) fn end_next() -> Result<(), Error> {
     gone(fs::remove_file(path(NEXT)), &path(NEXT))
 }
 
-/// What the kernel says of the pinned link, whatever else is pinned beside it.
+/// Returns the kernel's information on the pinned link of the deciding program.
 pub(crate) fn link_info() -> Option<sys::LinkInfo> {
     link_info_of(Duty::Decide)
 }
@@ -242,8 +241,7 @@ fn open_policy() -> Result<OwnedFd, Error> {
     Ok(map)
 }
 
-/// Changes the version number in the pinned policy: what a program of another version would leave. For
-/// the lab; nothing in the program calls it.
+/// Changes the layout number in the pinned policy, as a program of another version would write it. For the lab; the program does not call it.
 ///
 /// # Errors
 /// When nothing is pinned or the map cannot be written.
@@ -262,7 +260,7 @@ fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Opens a pinned map that has to be of this kind, with values of this size.
+/// Opens a pinned map and fails unless it has this kind and this size of values.
 fn open_as(name: &'static str, kind: u32, size: usize) -> Result<(OwnedFd, held::MapInfo), Error> {
     let map = open_fd(name)?;
     let info = held::map_info(map.as_fd()).map_err(|e| Error::io(format!("ask for the map {name}"), e))?;
@@ -283,29 +281,29 @@ fn other_version(found: &dyn std::fmt::Display) -> Error {
     Error::OtherVersion { path: FOLDER.into(), found: found.to_string() }
 }
 
-/// Pins a descriptor under our folder.
+/// Pins an object in the folder.
 pub(crate) fn pin(object: &impl AsFd, name: &str) -> Result<(), Error> {
     sys::pin(object.as_fd(), &c_path(name)).map_err(|e| Error::io(format!("pin {}", path(name).display()), e))
 }
 
-/// Makes the folder, readable by root alone.
+/// Creates the folder, readable by root alone.
 pub(crate) fn make_folder() -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().mode(0o700).create(FOLDER).map_err(|e| Error::io(format!("create {FOLDER}"), e))
 }
 
-/// Removes everything of ours, the link first: from then on nothing is refused.
+/// Removes all pins, the deciding link first: from then on nothing is refused.
 pub(crate) fn remove() -> Result<(), Error> {
     remove_all_but(&[])
 }
 
-/// The same, apart from these pins.
+/// Removes all pins except these.
 pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     gone(fs::remove_file(path(LINK)), &path(LINK))?;
     let mut folders = false;
     if let Ok(entries) = fs::read_dir(FOLDER) {
         for entry in entries.flatten().filter(|e| !kept.iter().any(|name| e.file_name() == *name)) {
-            // Somebody else's folder keeps no pin of ours there, and is left where it is not empty.
+            // A subfolder of another program has no pin of Stockade, and stays if it is not empty.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders |= fs::remove_dir(entry.path()).is_err();
                 continue;
@@ -316,23 +314,23 @@ pub(crate) fn remove_all_but(kept: &[&str]) -> Result<(), Error> {
     if kept.is_empty() && !folders { gone(fs::remove_dir(FOLDER), Path::new(FOLDER)) } else { Ok(()) }
 }
 
-/// Where the sealed link for a duty waits until the seal is closed.
+/// Returns the name of the pin that a sealed link has until the commit.
 fn waiting(duty: Duty) -> String {
     format!("{}-sealed", duty.pin())
 }
 
-/// Pins a link beside the one for the same duty: both do their work.
+/// Pins a sealed link beside the one for the same duty: both are in effect.
 pub(crate) fn pin_waiting(link: &impl AsFd, duty: Duty) -> Result<(), Error> {
     pin(link, &waiting(duty))
 }
 
-/// Puts it in the place of the other, in one step.
+/// Replaces the pin of a duty's link by that of the sealed link, atomically.
 pub(crate) fn waiting_takes_over(duty: Duty) -> Result<(), Error> {
     fs::rename(path(&waiting(duty)), path(duty.pin()))
         .map_err(|e| Error::io(format!("rename {} to {}", waiting(duty), duty.pin()), e))
 }
 
-/// Ends it, if it is there: left behind by a command that was killed.
+/// Removes the pin of a sealed link that a killed command left.
 pub(crate) fn end_waiting(duty: Duty) -> Result<(), Error> {
     let waiting = path(&waiting(duty));
     gone(fs::remove_file(&waiting), &waiting)

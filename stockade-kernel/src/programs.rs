@@ -1,13 +1,11 @@
 /*!
-BPF programs that others loaded, and which of them read kernel memory or write user memory: with a helper
-that lockdown hides from the verifier of programs loaded later.
+BPF programs that others loaded, and which of them read kernel memory or write user memory with a helper that lockdown hides from programs
+loaded later.
 
-A loaded program names its helpers by distance: the kernel replaces the helper's number in each call by
-the helper's address less that of `__bpf_call_base`. Both addresses are in /proc/kallsyms, which lists
-a hundred thousand symbols in the order of their addresses and is read only as far as needed.
+In a loaded program the kernel has replaced the number of each called helper by the helper's address minus that of `__bpf_call_base`. Both
+addresses are in /proc/kallsyms, which lists a hundred thousand symbols in the order of their addresses and is read only as far as needed.
 
-Not seen: kernel memory read through verified pointers (BTF), which lockdown lets through as well, and helpers
-that print kernel structures (`bpf_snprintf_btf`), which it lets through too.
+Not detected: reads of kernel memory through BTF pointers, and helpers that print kernel structures (`bpf_snprintf_btf`). Lockdown allows both.
 */
 use std::{
     fs::{self, File},
@@ -26,12 +24,10 @@ use crate::{
 const KALLSYMS: &str = "/proc/kallsyms";
 const CALL_BASE: &str = "__bpf_call_base";
 
-/// `BPF_JMP | BPF_CALL`. A call of a helper has source register 0; 1 is another function of the program, 2 one
-/// of the kernel's.
+/// `BPF_JMP | BPF_CALL`. Source register 0 calls a helper, 1 another function of the program, 2 a kernel function.
 const CALL: u8 = 0x85;
 
-/// Helpers that lockdown guards, by the names of their functions, and the reason's id.
-/// `bpf_base_func_proto()` and `bpf_tracing_func_proto()`.
+/// Helpers that lockdown guards, by the names of their functions, with the reason's id. From `bpf_base_func_proto()` and `bpf_tracing_func_proto()`.
 const GUARDED: [(&str, &str); 5] = [
     ("bpf_probe_read_kernel", "bpf-read-kernel"),
     ("bpf_probe_read_kernel_str", "bpf-read-kernel"),
@@ -77,43 +73,43 @@ const TYPES: [&str; 33] = [
     "netfilter",
 ];
 
-/// More pins than this are not looked through for who holds a program.
+/// Maximum number of pins that are searched for a program.
 const MOST_PINS: usize = 4096;
 
 /// A loaded program that calls a helper lockdown guards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// As `bpftool prog` shows it.
+    /// The id that `bpftool prog` shows.
     pub id: u32,
-    /// The name it was loaded under, at most 15 bytes; its loader chose it.
+    /// The name that its loader gave it, at most 15 bytes.
     pub name: String,
     /// Its type, in words.
     pub kind: String,
-    /// When it was loaded, on the clock of [`crate::host::boot_ns`].
+    /// Time of loading, on the clock of [`crate::host::boot_ns`].
     pub loaded_boot_ns: u64,
     /// The guarded helpers it calls.
     pub helpers: Vec<&'static str>,
-    /// The reasons that guard them: ids of the table, each once.
+    /// Ids of the reasons that guard them, each once.
     pub reasons: Vec<&'static str>,
 }
 
-/// What the loaded programs were found to be.
+/// The loaded programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Programs {
-    /// Those with guarded helpers.
+    /// Programs that call guarded helpers.
     pub guarded: Vec<Program>,
-    /// How many were looked at.
+    /// Number of programs that were read.
     pub looked_at: usize,
-    /// Those that could not be looked at: id and why.
+    /// Programs that could not be read: id and error.
     pub hidden: Vec<(u32, String)>,
 }
 
-/// Looks at every loaded program but one that the caller knows. Needs root.
+/// Reads every loaded program except one that the caller knows. Needs root.
 ///
-/// Most of the time goes into finding the kernel's symbols, and into none of it where no program calls a helper.
+/// Most of the time goes into finding the kernel's symbols; they are not read if no program calls a helper.
 ///
 /// # Errors
-/// When the kernel does not list programs or does not show where its functions are.
+/// When the kernel does not list programs, or /proc/kallsyms shows no addresses.
 #[inline(never)]
 pub fn look(known: Option<u32>) -> io::Result<Programs> {
     let mut programs = Programs::default();
@@ -127,7 +123,7 @@ pub fn look(known: Option<u32>) -> io::Result<Programs> {
         }
         let (info, instructions) = match translated(id) {
             Ok(answer) => answer,
-            // Unloaded meanwhile.
+            // Unloaded in the meantime.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
                 let why = refused.get_or_insert_with(|| refused_by("a guard", &Links::look()));
@@ -166,9 +162,9 @@ pub fn look(known: Option<u32>) -> io::Result<Programs> {
     Ok(programs)
 }
 
-/// A program's instructions as the verifier left them.
+/// Reads a program's instructions as the verifier translated them.
 fn translated(id: u32) -> io::Result<(aya_obj::generated::bpf_prog_info, Vec<bpf_insn>)> {
-    // SAFETY: bpf_insn is plain data, for which zeros are a value.
+    // SAFETY: bpf_insn is plain data, for which zeros are valid.
     let empty: bpf_insn = unsafe { std::mem::zeroed() };
     let program = sys::program_by_id(id)?;
     let mut instructions = vec![empty; 2048];
@@ -186,7 +182,7 @@ fn translated(id: u32) -> io::Result<(aya_obj::generated::bpf_prog_info, Vec<bpf
     }
 }
 
-/// Distances of the helpers called, each once.
+/// Returns the distances of the called helpers, each once.
 fn calls(instructions: &[bpf_insn]) -> Vec<i32> {
     let mut calls: Vec<i32> =
         instructions.iter().filter(|i| i.code == CALL && i.src_reg() == 0).map(|i| i.imm).collect();
@@ -195,7 +191,7 @@ fn calls(instructions: &[bpf_insn]) -> Vec<i32> {
     calls
 }
 
-/// Guarded helpers by their distance from the base of calls.
+/// Guarded helpers by their distance from `__bpf_call_base`.
 struct Helpers(Vec<(i32, &'static str, &'static str)>);
 
 impl Helpers {
@@ -224,7 +220,7 @@ impl Helpers {
                 "{KALLSYMS} does not show where {CALL_BASE} is: kernel.kptr_restrict must not be 2"
             ))
         })?;
-        // The kernel counts in 32 bits with a sign.
+        // The kernel stores the distance as a signed number of 32 bits.
         #[expect(clippy::cast_possible_truncation, reason = "helpers are within 2 GiB of each other")]
         let distance = |address: u64| address.wrapping_sub(base).cast_signed() as i32;
         Ok(Self(found.into_iter().map(|(address, name, reason)| (distance(address), name, reason)).collect()))
@@ -236,11 +232,11 @@ impl Helpers {
     }
 }
 
-/// Address and name of a line of kallsyms, for symbols that are the kernel's own.
+/// Parses a line of kallsyms; `None` for all but the kernel's own symbols that are needed.
 fn symbol(line: &[u8]) -> Option<(u64, &str)> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let (address, rest) = line.split_at_checked(16)?;
-    // Cheap: nearly every line ends here.
+    // Cheap: nearly every line is rejected here.
     let name =
         rest.get(3..).filter(|name| name.starts_with(b"bpf_probe_") || name.starts_with(b"__bpf_call_"))?;
     let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
@@ -251,7 +247,7 @@ pub(crate) fn kind(number: u32) -> String {
     TYPES.get(number as usize).map_or_else(|| format!("type {number}"), ToString::to_string)
 }
 
-/// The name of a loaded program, fit to print; none where it cannot be looked at.
+/// Returns the printable name of a loaded program; `None` if it cannot be read.
 pub(crate) fn name(id: u32) -> Option<String> {
     let program = sys::program_by_id(id).ok()?;
     let info = sys::program_info(program.as_fd(), &mut []).ok()?;
@@ -263,7 +259,7 @@ pub(crate) fn text(name: &[u8]) -> String {
     stockade_text::harmless(&name[..end])
 }
 
-/// What keeps a program loaded.
+/// A reference that keeps a program loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// A link with this id.
@@ -272,8 +268,8 @@ pub enum Hold {
     Pin(PathBuf),
 }
 
-/// Which links and pins hold these programs, given the folders where BPF file systems are mounted. What
-/// cannot be asked is left out: it is a help in finding who to end, no proof.
+/// Returns the links and pins that hold these programs, given the mount points of BPF file systems. Links and pins that cannot be read are left
+/// out: the result helps to find the holder, and proves nothing.
 #[must_use]
 pub fn holds(programs: &[u32], folders: &[PathBuf]) -> Vec<(u32, Hold)> {
     let mut holds = Vec::new();
@@ -313,7 +309,7 @@ fn pins_below(folder: &Path, left: &mut usize, found: &mut dyn FnMut(&Path)) {
     }
 }
 
-/// The program behind a pin: the pin's own, or that of a pinned link.
+/// Returns the program of a pin, or of a pinned link.
 fn pinned_program(path: &Path) -> Option<u32> {
     use std::os::unix::ffi::OsStrExt;
     let object = sys::open_pin(&std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?).ok()?;
@@ -329,7 +325,7 @@ fn kind_of(object: &OwnedFd) -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
-/// The program that a process's perf event runs, if it runs one.
+/// Returns the program that a process's perf event runs, if any.
 #[must_use]
 pub fn of_perf_event(pid: u32, fd: u32) -> Option<u32> {
     sys::perf_event_program(pid, fd).ok()
@@ -350,7 +346,7 @@ ffffffffc0000000 t bpf_probe_read_compat\t[impostor]
 ";
 
     fn call(distance: i32, source: u8) -> bpf_insn {
-        // SAFETY: plain data.
+        // SAFETY: plain data, for which zeros are valid.
         let mut insn: bpf_insn = unsafe { std::mem::zeroed() };
         insn.code = CALL;
         insn.set_src_reg(source);

@@ -1,5 +1,5 @@
 /*!
-What is in force, read back from the kernel.
+Reads the policy in force back from the kernel.
 */
 use std::{os::fd::AsFd, time::Duration};
 
@@ -22,64 +22,64 @@ use crate::{
     tables::Maps,
 };
 
-/// Refusals and audits of one reason since enforcement started.
+/// Counts of one reason since the policy came into force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// This kernel's number of the reason.
+    /// The reason's number in this kernel.
     pub number: u32,
-    /// Its id, or the kernel's name when the table lacks it.
+    /// The reason's id, or the kernel's name if the table lacks it.
     pub reason: String,
     /// Requests refused.
     pub refused: u64,
-    /// Requests let through and reported.
+    /// Requests allowed and reported.
     pub audited: u64,
-    /// Requests let through by an exception.
+    /// Requests allowed by an exception.
     pub excepted: u64,
 }
 
-/// What is in force, read back from the kernel.
+/// The state that is in force.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// The policy's slot in force.
+    /// The slot in force.
     pub slot: Slot,
-    /// The same in words; `None` where it was lost, or says something else than what is in force.
+    /// The description; `None` if it is lost or belongs to another policy.
     pub description: Option<Description>,
-    /// Reasons with at least one refusal or audit.
+    /// Reasons with at least one request that was refused, audited or excepted.
     pub counts: Vec<Count>,
-    /// Events that found the ring buffer full.
+    /// Events that were lost because the ring buffer was full.
     pub lost_events: u64,
-    /// New cgroups that could not be looked up among the policy's places, see [`UNPLACED`].
+    /// New cgroups that did not get a place, see [`UNPLACED`].
     pub unplaced_cgroups: u64,
-    /// Settings that are held, by name.
+    /// Held settings, by name.
     pub settings: Vec<CompiledSetting>,
-    /// Whether the program that holds them is attached.
+    /// Whether the program for settings is attached.
     pub settings_held: bool,
-    /// Writes to settings that were refused, and let through and reported.
+    /// Writes to settings: refused ones, and those allowed and reported.
     pub setting_writes: (u64, u64),
-    /// How the program is asked.
+    /// The attachment of the deciding program.
     pub attachment: Attachment,
-    /// Requests let through unasked, see [`crate::attach`].
+    /// Requests that the kernel allowed without running the program, see [`crate::attach`].
     pub skipped: u64,
-    /// Id of the attached program, as `bpftool prog` shows it.
+    /// Id of the deciding program, as `bpftool prog` shows it.
     pub program_id: u32,
-    /// Id of the link, as `bpftool link` shows it; what is sealed has none.
+    /// Id of its link, as `bpftool link` shows it; none for a sealed program.
     pub link_id: Option<u32>,
     /// The seal.
     pub sealed: Option<SealInForce>,
 }
 
-/// A seal. Whether it holds says [`crate::seal::problems`].
+/// A seal in force. [`crate::seal::problems`] tells whether it holds.
 #[derive(Clone, Debug)]
 pub struct SealInForce {
-    /// When: nanoseconds since boot, suspend included.
+    /// Time of sealing: nanoseconds since boot, suspend included.
     pub boot_ns: u64,
-    /// How many policies are stacked.
+    /// Number of policies: the sealed one and those that were added.
     pub policies: usize,
-    /// What it leaves open.
+    /// The gaps that the seal leaves open.
     pub open: Vec<Open>,
 }
 
-/// Reads back what is in force; `None` when nothing is.
+/// Reads the state that is in force; `None` if no policy is.
 ///
 /// # Errors
 /// [`Error`] when it cannot be read, for instance without root.
@@ -94,7 +94,7 @@ pub fn read_back(types: &KernelTypes) -> Result<Option<InForce>, Error> {
         if told.as_ref().is_ok_and(|told| told.description.is_some()) {
             return told.map(Some);
         }
-        // Whoever changes what is in force does not wait for who reads it, and removes the old description and the old pins.
+        // A command that changes the policy does not wait for readers, and removes the old description and the old pins.
         let before = match &told {
             Ok(told) => (told.program_id, told.slot.words.generation),
             Err(_) => found.mark()?,
@@ -122,7 +122,7 @@ fn read_pinned(enforcement: &Enforcement, types: &KernelTypes) -> Result<InForce
         setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
         skipped: match measure::account(info.program) {
-            // A guard that was left behind keeps even this one from being opened. It is where programs skip nothing.
+            // A guard that a killed command left refuses even this. Guards need LSM programs, which the kernel never skips.
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => 0,
             account => account.map_err(|e| Error::io("ask for the program's statistics", e))?.skipped,
         },
@@ -174,14 +174,14 @@ fn counts(counters: &Counters, types: &KernelTypes) -> Result<Vec<Count>, Error>
     Ok(counts)
 }
 
-/// Without a seal, files of other security modules are not held.
+/// Removes the settings that are files of other security modules, which only a seal holds.
 pub(crate) fn held_unsealed(mut settings: Vec<CompiledSetting>) -> Vec<CompiledSetting> {
     let is_file = |name: &str| stockade_policy::settings::FILES.iter().any(|files| files.kernel_name == name);
     settings.retain(|setting| !is_file(&setting.name));
     settings
 }
 
-/// What is in force.
+/// The state that is in force.
 enum Settled {
     Sealed(Box<Sealed>),
     Pinned(Box<Enforcement>),
@@ -189,7 +189,7 @@ enum Settled {
 }
 
 impl Settled {
-    /// What another policy in force, or another program that decides, would have otherwise.
+    /// Returns data that differ for another policy in force or another deciding program.
     fn mark(&self) -> Result<(u32, u64), Error> {
         Ok(match self {
             Self::Sealed(sealed) => (sealed.decides(), sealed.generation()),
@@ -203,8 +203,7 @@ impl Settled {
     }
 }
 
-/// What is sealed or pinned, once no other command is in the middle of changing it: to be told what is in force, nobody waits for
-/// the lock.
+/// Returns the sealed or pinned state when no other command is in the middle of a change. Readers do not take the lock.
 fn settled() -> Result<Settled, Error> {
     let link = || pins::link_info().map(|link| link.id);
     let mut patience = Patience::new();
@@ -216,38 +215,38 @@ fn settled() -> Result<Settled, Error> {
         match pins::open() {
             Ok(Pinned::Whole(enforcement)) => return Ok(Settled::Pinned(enforcement)),
             Ok(Pinned::Nothing { .. }) => match elsewhere::ours() {
-                // Sealed since the first look, which then takes the pins away.
+                // Sealed since the first test: sealing removes the pins.
                 None => {
                     return Ok(match anchor::look()? {
                         Found::Sealed(sealed) => Settled::Sealed(sealed),
                         _ => Settled::Nothing,
                     });
                 }
-                // Being lifted, sealed or tried, or about to be pinned.
+                // Another command is lifting, sealing or trying a policy, or is about to pin one.
                 Some(program) => {
                     if !patience.wait() {
                         return Err(Error::Elsewhere { program });
                     }
                 }
             },
-            // Removed meanwhile, the link first.
+            // Removed in the meantime, the link first.
             Err(Error::Damaged { .. }) if link() != before => sys::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Refused, and let through and reported.
+/// Returns the numbers of refused and of audited writes to settings.
 fn setting_writes(counters: &Counters) -> Result<(u64, u64), Error> {
     Ok((sum(counters, SETTINGS_REFUSED)?, sum(counters, SETTINGS_AUDITED)?))
 }
 
-/// Over all processors.
+/// Returns a counter's sum over all processors.
 fn sum(counters: &Counters, index: u32) -> Result<u64, Error> {
     counters.sum(index).map_err(|e| Error::io("read the counters", e))
 }
 
-/// The id of the program that decides, as far as it is pinned or sealed.
+/// Returns the id of the deciding program, if it is pinned or sealed.
 #[must_use]
 pub fn program_in_force() -> Option<u32> {
     match anchor::look() {
@@ -256,7 +255,7 @@ pub fn program_in_force() -> Option<u32> {
     }
 }
 
-/// The id of the reason with this number, or the kernel's name where the table lacks it.
+/// Returns the id of the reason with this number, or the kernel's name if the table lacks it.
 #[must_use]
 pub fn reason_id(types: &KernelTypes, number: u32) -> String {
     match types.enum_name(number) {

@@ -1,5 +1,5 @@
 /*!
-A policy made ready for this machine: compiled, its programs looked up, described; and which programs of ours it needs.
+Prepares a policy for this machine: compiles it, resolves its programs, describes it, and determines which BPF programs it needs.
 */
 use stockade_common::{Sets, Slot};
 use stockade_policy::{
@@ -21,7 +21,7 @@ use crate::{
     tables::Maps,
 };
 
-/// A policy made ready for this machine.
+/// A policy that is ready for this machine.
 pub(crate) struct Ready {
     pub tables: Tables,
     pub executables: Vec<Executable>,
@@ -68,14 +68,14 @@ impl Ready {
         Ok(Self { tables, executables, slot, description, described })
     }
 
-    /// The program that can decide it.
+    /// Returns the deciding program that the policy needs.
     pub fn decider(&self) -> Duty {
-        // Settings are held by a program of their own.
+        // Settings have a program of their own.
         let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
         if whole { Duty::DecideWhole } else { Duty::Decide }
     }
 
-    /// What it needs beside the program that decides.
+    /// Returns the duties that the policy needs beside the deciding program.
     pub fn duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
         if !self.tables.places.is_empty() {
@@ -90,7 +90,7 @@ impl Ready {
         duties
     }
 
-    /// The programs that the root cgroup holds for it: what decides comes last.
+    /// Returns the duties of the sealed policy, the deciding program last.
     pub fn sealed_duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
         if !self.tables.programs.is_empty() {
@@ -104,15 +104,15 @@ impl Ready {
         duties
     }
 
-    /// Whether the policy asks for room, so that scopes and exceptions can be added to its seal.
+    /// Reports whether the policy has `room-for-scopes`, so that scopes and exceptions can be added to its seal.
     fn has_room(&self) -> bool {
         self.description.policy.seal.room_for_scopes.value
     }
 
-    /// Whether a seal of the policy places new cgroups: because it has places, or so that places can be added.
+    /// Reports whether a seal of the policy gives new cgroups their places: because it has places, or so that places can be added.
     ///
     /// # Errors
-    /// [`Error::Request`] where places can be added nowhere on this machine.
+    /// [`Error::Request`] if this machine does not support added places.
     pub fn is_sealed_with_places(&self, types: &KernelTypes) -> Result<bool, Error> {
         if self.has_room() {
             cgroups::root()?;
@@ -121,28 +121,28 @@ impl Ready {
         Ok(self.has_room() || !self.tables.places.is_empty())
     }
 
-    /// Whether nothing is refused anywhere.
+    /// Reports whether the policy refuses nothing anywhere.
     pub fn refuses_nothing(&self) -> bool {
         self.slot.words.deny == 0 && self.tables.places.iter().all(|place| place.sets.deny == 0)
     }
 
-    /// What is watched where this process is.
+    /// Returns the watched reasons for this process.
     pub fn watched_here(&self) -> u64 {
         self.here().map_or(self.slot.words.watched, |sets| sets.watched)
     }
 
-    /// What the place decides that this process is in.
+    /// Returns the sets of the place that decides for this process.
     fn here(&self) -> Option<Sets> {
         Finder::new(&self.tables.places).nearest(&cgroups::own()?)
     }
 
-    /// Writes tables and description under this generation.
+    /// Writes tables and description under a generation.
     pub fn write(&mut self, maps: &Maps, generation: u64) -> Result<(), Error> {
         maps.write(&self.tables, &self.executables, generation)?;
         self.describe(generation)
     }
 
-    /// Writes the description alone.
+    /// Writes the description under a generation.
     pub fn describe(&mut self, generation: u64) -> Result<(), Error> {
         self.slot.words.generation = generation;
         self.described.write(generation)?;
@@ -151,7 +151,7 @@ impl Ready {
     }
 }
 
-/// Fails where the kernel lacks a field that they need.
+/// Fails if the kernel lacks a field that places and exceptions need.
 fn has_fields(types: &KernelTypes, they_do: &str) -> Result<(), Error> {
     types.missing.first().map_or(Ok(()), |(owner, field)| {
         Err(Error::Request(format!(

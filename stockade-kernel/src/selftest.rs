@@ -1,9 +1,8 @@
 /*!
-Proof that the program decides: knock at a real door and look whether the program heard it.
+Proves that the deciding program decides: makes a real request at a door and tests whether the program counted it.
 
-Needed because the kernel takes attachments that do nothing: without `bpf` among the active security
-modules, or with its tracing switch off. The doors here exist on every supported kernel of their architecture and are opened by this
-process for itself: nothing remains when the test ends.
+The kernel accepts attachments that have no effect: without `bpf` among the active security modules, or while `kernel.ftrace_enabled` is 0. The doors
+exist on every supported kernel of their architecture, and a request at them has no effect after the test.
 */
 use std::{fs::File, io};
 
@@ -14,18 +13,18 @@ use stockade_reasons::Level;
 
 use crate::{Error, btf::KernelTypes, sys::Counters};
 
-/// What the self-test found.
+/// The result of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SelfTest {
-    /// A real request reached the program, and its answer took effect.
+    /// A real request reached the program, and its verdict took effect.
     Passed {
-        /// Id of the reason that was asked for.
+        /// Id of the requested reason.
         reason: String,
     },
-    /// The kernel's own lockdown refuses every door first, so the program is never asked.
+    /// The kernel's own lockdown refuses every door before the program runs.
     NativeRefusesFirst,
-    /// The policy watches none of the doors that the self-test can use.
+    /// The policy watches none of the self-test's doors.
     NothingToTest,
 }
 
@@ -37,9 +36,8 @@ const DOORS: &[(&str, Knock)] = &[
     ("LOCKDOWN_KCORE", kcore),
 ];
 
-/// Knocks at the first door that is watched where this process is and that native lockdown leaves to us. Which
-/// verdict it gets is the policy's business; but a refusal has to take effect. `heard` says how many requests for a reason were
-/// refused, audited and excepted, see [`counted`].
+/// Makes a request at the first door that is watched for this process and that native lockdown does not refuse. Any verdict passes, but a refusal
+/// must take effect. `heard` returns how many requests for a reason were refused, audited and excepted, see [`counted`].
 pub(crate) fn run(
     types: &KernelTypes,
     heard: &dyn Fn(u32) -> Result<[u64; 3], Error>,
@@ -64,7 +62,7 @@ pub(crate) fn run(
         let id = stockade_reasons::by_enum_name(enum_name).map_or(*enum_name, |r| r.id);
         let after = heard(number)?;
         if after == before {
-            // A kernel built without the door says so; ask at the next one.
+            // The kernel was built without this door; try the next one.
             if matches!(&answer, Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOSYS | libc::ENXIO)))
             {
                 continue;
@@ -88,17 +86,17 @@ pub(crate) fn run(
     Ok(if native_first { SelfTest::NativeRefusesFirst } else { SelfTest::NothingToTest })
 }
 
-/// Whether the kernel's own lockdown refuses a reason, so that no program is asked for it.
+/// Reports whether the kernel's own lockdown refuses a reason, so that no program runs for it.
 pub(crate) fn is_refused_natively(types: &KernelTypes, number: u32, native: Level) -> bool {
     native == Level::Confidentiality || native == Level::Integrity && types.is_integrity(number)
 }
 
-/// What a program has counted.
+/// Returns the function that reads a program's counters.
 pub(crate) fn counted(counters: &Counters) -> impl Fn(u32) -> Result<[u64; 3], Error> {
     |number| counts(counters, number)
 }
 
-/// How many were refused, audited and excepted.
+/// Returns the numbers of refused, audited and excepted requests.
 fn counts(counters: &Counters, number: u32) -> Result<[u64; 3], Error> {
     let mut counts = [0; 3];
     for (count, verdict) in counts.iter_mut().zip([Verdict::Refused, Verdict::Audited, Verdict::Excepted]) {
@@ -109,12 +107,11 @@ fn counts(counters: &Counters, number: u32) -> Result<[u64; 3], Error> {
     Ok(counts)
 }
 
-/// Asks for port 0x80, the diagnostic port, on a thread of its own: the grant ends with the thread and
-/// the port is not touched.
+/// Requests access to port 0x80, the diagnostic port, in a thread of its own: the access ends with the thread, and the port is not used.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 fn io_port() -> io::Result<()> {
     std::thread::spawn(|| {
-        // SAFETY: grants this thread a port; touches no memory.
+        // SAFETY: grants this thread access to a port; touches no memory.
         if unsafe { libc::ioperm(0x80, 1, 1) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     })
     .join()

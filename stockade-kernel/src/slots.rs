@@ -1,6 +1,6 @@
 /*!
-The two slots of a pinned policy, and the program that reads them: what is in force, what is written beside it, which of both counts, and
-when nobody reads the other any more.
+The two slots of a pinned policy and the deciding program: reads and writes the slots, flips them, exchanges the program, and waits for decisions
+that still read the old policy.
 */
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::{
     sys,
 };
 
-/// Whether two slots say the same, whenever they were applied.
+/// Reports whether two slots have the same policy, apart from generation and time.
 pub(crate) fn same(one: &Slot, other: &Slot) -> bool {
     let timeless =
         |slot: &Slot| Slot { applied_boot_ns: 0, words: Words { generation: 0, ..slot.words }, ..*slot };
@@ -37,15 +37,16 @@ impl Enforcement {
         PolicyValue::read(self.policy.as_fd()).map(|value| value.0)
     }
 
-    /// Whether the program that decides knows places and exceptions.
+    /// Reports whether the deciding program supports places and exceptions.
     pub(crate) fn is_whole(&self) -> Result<bool, Error> {
         let failed = |e| Error::io("ask for the program that decides", e);
         let info = sys::link_info(self.link.as_fd()).map_err(failed)?;
         Ok(elsewhere::name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
     }
 
-    /// Puts an attached program in the place of the one that decides. For a moment both do, by the same policy: then
-    /// what is refused may be counted twice. Returns when the old one is gone, since it would not understand the next policy.
+    /// Replaces the deciding program by an attached one. For a moment both decide, by the same policy, and refusals may be counted twice.
+    /// Returns when
+    /// the old program is detached, since it does not support the next policy.
     pub(crate) fn exchange(&mut self, link: OwnedFd) -> Result<(), Error> {
         let failed = |e| Error::io("ask for the program that decides", e);
         let old = sys::link_info(self.link.as_fd()).map_err(failed)?;
@@ -53,7 +54,7 @@ impl Enforcement {
         step("next-pinned");
         pins::next_takes_over()?;
         step("taken-over");
-        // The descriptor would hold it.
+        // The old descriptor would keep the old link attached.
         self.link = link;
         lift::wait_until_detached(&old).map_err(|_| {
             Error::Request(
@@ -64,13 +65,13 @@ impl Enforcement {
         })
     }
 
-    /// The slot in force.
+    /// Returns the slot in force.
     pub(crate) fn slot(&self) -> Result<Slot, Error> {
         let policy = self.policy()?;
         Ok(policy.slots[usize::from(policy.active & 1 == 1)])
     }
 
-    /// The kernel copies the whole value; the bytes that do not change are written as they are.
+    /// Changes the value of the policy map. The kernel copies the whole value; unchanged bytes are written with the same content.
     fn change(&mut self, change: impl FnOnce(&mut KernelPolicy)) -> Result<(), Error> {
         let mut policy = self.policy()?;
         change(&mut policy);
@@ -81,7 +82,7 @@ impl Enforcement {
         self.change(|policy| policy.slots[at] = slot)
     }
 
-    /// Puts a policy in force that refuses nothing and holds nothing: one byte for all attachments.
+    /// Puts an empty policy in force: one byte for all attachments.
     pub(crate) fn let_go(&mut self) -> Result<(), Error> {
         let policy = self.policy()?;
         let other = usize::from(policy.active & 1 == 0);
@@ -97,15 +98,14 @@ impl Enforcement {
     }
 }
 
-/// Waits until no decision reads what was just retired: LSM programs run inside read-side sections. Where a grace period
-/// cannot be waited for (`nohz_full`) the kernel is made to wait otherwise.
+/// Waits until no decision reads the retired slot and its tables: LSM programs run inside RCU read-side critical sections.
 pub(crate) fn wait_for_decisions() {
     if let Err(error) = grace_period() {
         eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
     }
 }
 
-/// Waits for a grace period of the kernel's. It takes as long as it takes: there is no limit.
+/// Waits for a grace period, without a limit. Where membarrier(2) refuses (`nohz_full`), another call makes the kernel wait.
 pub(crate) fn grace_period() -> io::Result<()> {
     sys::wait_for_grace_period().or_else(|_| sys::wait_for_programs())
 }

@@ -1,13 +1,13 @@
 /*!
-The bpf(2) calls that Aya has no door for: loading a program against a BTF id found by our own index,
-attaching it, pinning and finding links without a loader around them, and reading what others loaded.
+The bpf(2) calls that Aya lacks: loading a program for a BTF id of [`crate::btf`], attaching it, pinning and opening links, and reading programs and
+maps of others.
 
-Every call passes a zeroed attribute block of the size that the kernel of its introduction knew, so
-older kernels do not refuse it for trailing bytes. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
+Every call passes a zeroed attribute block of the size at the call's introduction, since older kernels reject unknown bytes that are not
+zero. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
 
-This is also the test seam. Every call of bpf(2) goes through [`bpf`], every file that a command reads or changes through
-[`fs`], and the few other system calls through `machine.rs`. Unit tests put a model of the kernel there (`fake`); in the
-shipped program the seam is the standard library and the system call, with nothing between.
+This is also the test seam. Every call of bpf(2) goes through [`bpf`], every file that a command reads or changes through [`fs`], and the few other
+system calls through `machine.rs`. Unit tests put a model of the kernel there (`fake`); in the released program the seam is the standard
+library and the system call.
 */
 use std::{
     io,
@@ -40,7 +40,7 @@ const BPF_LSM_MAC: u32 = 27;
 const BPF_TRACE_RAW_TP: u32 = 23;
 pub(crate) const BPF_TRACE_ITER: u32 = 28;
 
-/// What a program is loaded for.
+/// The target that a program is loaded for.
 #[derive(Clone, Copy)]
 pub struct Target {
     program_type: u32,
@@ -49,12 +49,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// A hook of the BPF security module, by the BTF id of its function. 5.7 and later.
+    /// An LSM hook, by the BTF id of its function. 5.7 and later.
     pub fn lsm(function: u32) -> Self {
         Self { program_type: kinds::LSM, attach_type: BPF_LSM_MAC, function }
     }
 
-    /// The same hook, for programs that a cgroup holds. 6.0 and later.
+    /// An LSM hook, for programs on a cgroup. 6.0 and later.
     pub fn lsm_of_cgroup(function: u32) -> Self {
         Self { program_type: kinds::LSM, attach_type: kinds::ATTACH_LSM_CGROUP, function }
     }
@@ -64,13 +64,13 @@ impl Target {
         Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_RAW_TP, function: name }
     }
 
-    /// The front of a kernel function, by its BTF id: what the program returns, unless it is 0, is the
-    /// function's answer, and the function does not run. 5.7 and later.
+    /// A kernel function, by its BTF id, to run before it: a return value other than 0 becomes the function's result, and the function does not
+    /// run. 5.7 and later.
     pub fn modify_return(function: u32) -> Self {
         Self { program_type: kinds::TRACING, attach_type: kinds::ATTACH_MODIFY_RETURN, function }
     }
 
-    /// Each object of a kind, by the BTF id of the kind's `bpf_iter_…` function: what the program writes is read from a file. 5.8 and
+    /// A BPF iterator, by the BTF id of its `bpf_iter_…` function: the program runs for each object, and its output is read from a file. 5.8 and
     /// later.
     pub fn iterator(function: u32) -> Self {
         Self { program_type: kinds::TRACING, attach_type: BPF_TRACE_ITER, function }
@@ -82,22 +82,22 @@ impl Target {
         Self { program_type: SOCKET_FILTER, attach_type: 0, function: 0 }
     }
 
-    /// Accesses to settings by the processes of a cgroup and all below. 5.2 and later, links 5.7.
+    /// Accesses to sysctls by processes of a cgroup and its descendants. 5.2 and later, links 5.7.
     pub fn cgroup_sysctl() -> Self {
         Self { program_type: kinds::CGROUP_SYSCTL, attach_type: kinds::ATTACH_CGROUP_SYSCTL, function: 0 }
     }
 
-    /// The program's type: one of `enum bpf_prog_type`.
+    /// Returns the program type, of `enum bpf_prog_type`.
     pub fn kind(self) -> u32 {
         self.program_type
     }
 
-    /// What it is attached to: a BTF id, 0 for none.
+    /// Returns the BTF id that the program attaches to; 0 for none.
     pub fn hook(self) -> u32 {
         self.function
     }
 
-    /// Whether it is attached to a cgroup.
+    /// Reports whether a link to a cgroup attaches the program.
     pub fn is_cgroup(self) -> bool {
         self.program_type == kinds::CGROUP_SYSCTL
     }
@@ -108,16 +108,16 @@ fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
     if let Some(answer) = fake::bpf(command, std::ptr::from_mut(attr).cast()) {
         return answer;
     }
-    // SAFETY: `attr` is a live, initialised block of the size passed; pointers in it outlive the call
-    // (each caller holds what they point at).
+    // SAFETY: `attr` is a live, initialised block of the size passed; every caller keeps the memory alive to which it points.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-/// A call that creates a descriptor.
+/// Makes a call that returns a new descriptor.
 ///
-/// A BPF program of another's on a hook of this call can answer with any number in the kernel's place, and so with a descriptor that this process has already, which
-/// would then be closed as if it was the new one. The kernel takes the lowest number that is free.
+/// A BPF program of others on a hook of this call can set any return value, for example an existing descriptor of this process, which would then
+/// be closed
+/// like a new one. The kernel returns the lowest free number.
 fn creates<T>(command: i64, attr: &mut T) -> io::Result<OwnedFd> {
     let free = machine::lowest_free_descriptor()?;
     let answer = bpf(command, attr)?;
@@ -128,7 +128,7 @@ fn creates<T>(command: i64, attr: &mut T) -> io::Result<OwnedFd> {
             "bpf(2) answered with a descriptor that is not new: another BPF program answers in the kernel's place",
         ));
     }
-    // SAFETY: a descriptor the kernel has just made for us.
+    // SAFETY: a descriptor that the kernel has just created for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,8 +1,8 @@
 /*!
-A compiled policy, written into the kernel's hash maps.
+Writes a compiled policy into the kernel's hash maps.
 
-Every entry carries the generation of its policy, so that writing a new policy touches nothing that the one in
-force reads, and what a command left behind that was killed can be told from what is in force.
+Every key begins with the generation of its policy. Writing a new policy therefore does not change what the policy in force reads, and entries of a
+killed command can be recognised.
 */
 use std::{
     cell::RefCell,
@@ -25,33 +25,33 @@ use crate::{Error, cgroups, executables::Executable, object::Object, pins, sys::
 /// The hash maps of a policy.
 pub(crate) struct Maps {
     maps: HashMap<&'static str, OwnedFd>,
-    /// What was written, as bytes: see [`Maps::check`].
+    /// The written entries as bytes, for [`Maps::check`].
     written: Option<RefCell<HashMap<&'static str, Written>>>,
 }
 
 /// Keys and values of one map.
 type Written = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The error where a map has something else than what was written to it.
+/// Returns the error for a map with other entries than those written.
 pub(crate) fn meddled(map: &str) -> Error {
     Error::Request(format!(
         "not sealed: another process has written into the map {map} while it was made; find out who it is, and seal again"
     ))
 }
 
-/// As it lies in a map: the types of this module have no padding.
+/// Returns the bytes of a value as they are in a map. The types have no implicit padding.
 pub(crate) fn bytes<T: Copy>(value: &T) -> Vec<u8> {
     // SAFETY: plain data with explicit padding, borrowed for the call.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
 }
 
-/// Names in the object.
+/// Names of the maps in the object.
 const NAMES: [&str; 7] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS", SETTINGS];
 
 pub(crate) const SETTINGS: &str = "SETTINGS";
 
 impl Maps {
-    /// Those of a loaded object.
+    /// Returns the maps of a loaded object.
     pub fn of(object: &Object) -> Result<Self, Error> {
         let maps = NAMES.iter().map(|&name| {
             let map = object.map(name)?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
@@ -60,12 +60,12 @@ impl Maps {
         Ok(Self { maps: maps.collect::<Result<_, Error>>()?, written: None })
     }
 
-    /// The same, to be held against what is in them later.
+    /// Returns the maps of a loaded object, and records what is written for [`Maps::check`].
     pub fn to_be_checked(object: &Object) -> Result<Self, Error> {
         Ok(Self { written: Some(RefCell::default()), ..Self::of(object)? })
     }
 
-    /// Those that are pinned.
+    /// Returns the pinned maps.
     pub fn pinned() -> Result<Self, Error> {
         let mut there = pins::open_maps()?;
         let maps = NAMES.iter().filter_map(|&name| Some((name, there.remove(name)?)));
@@ -76,7 +76,7 @@ impl Maps {
         self.maps[name].as_fd()
     }
 
-    /// Writes all but the places of cgroups: see [`Maps::place`].
+    /// Writes all tables except `cgroups`, see [`place`].
     pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
         who_and_where(self, tables, executables, generation)?;
         self.write_settings(&tables.settings, generation)?;
@@ -86,7 +86,7 @@ impl Maps {
             let seen = executable.program;
             (key, Program { flags: seen.flags | inherit, ..seen })
         });
-        // Two paths may lead to one file: children inherit where either says so, and a digest that either demands is demanded.
+        // Two paths may be one file: children inherit if either exception says so, and a digest that either requires is required.
         let mut by_key: HashMap<ProgramKey, Program> = HashMap::new();
         for (key, program) in programs {
             let entry = by_key.entry(key).or_insert(program);
@@ -108,12 +108,12 @@ impl Maps {
         self.put(SETTINGS, Entries::of(entries.collect::<Result<Vec<_>, Error>>()?))
     }
 
-    /// The settings that a policy holds, read back, by name.
+    /// Reads back the settings that a policy holds, sorted by name.
     pub fn settings(&self, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
         Self::settings_in(self.map(SETTINGS), generation)
     }
 
-    /// The same, of this map.
+    /// Reads back the settings that a policy holds from this map.
     pub fn settings_in(map: BorrowedFd<'_>, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
         let failed = |e: io::Error| Error::io(format!("read the table {SETTINGS}"), e);
         let mut settings = Vec::new();
@@ -130,7 +130,7 @@ impl Maps {
         Ok(settings)
     }
 
-    /// Deletes every entry of every other policy.
+    /// Deletes the entries of all other policies.
     pub fn keep_only(&self, generation: u64) -> Result<(), Error> {
         self.sweep::<CgroupKey, Sets>("CGROUPS", |key| key.generation == generation)?;
         self.sweep::<PathKey, Sets>("PATHS", |key| key.generation == generation)?;
@@ -153,11 +153,12 @@ impl Maps {
         crate::sys::delete_all(map, &old).map_err(failed)
     }
 
-    /// Fails unless the maps that nobody can write any more have what was written to them, and nothing else: between
-    /// the making of a map and its freezing, root can write it by its number.
+    /// Fails unless the frozen maps have exactly the entries that were written: between the creation of a map and its freezing, root can open it
+    /// by its id
+    /// and write to it.
     pub fn check(&self) -> Result<(), Error> {
         let mut written = self.written.as_ref().map(RefCell::borrow_mut).expect("made to be checked");
-        // Places are written by the kernel side too.
+        // The kernel side writes places of new cgroups, too.
         for name in NAMES.into_iter().filter(|name| *name != "CGROUPS") {
             let there = held::entries(self.map(name))
                 .map_err(|e| Error::io(format!("read back the table {name}"), e))?;
@@ -169,7 +170,7 @@ impl Maps {
     }
 }
 
-/// Entries of a table as bytes, one behind the other.
+/// Entries of a table as bytes: all keys, and all values.
 pub(crate) struct Entries {
     pub count: usize,
     keys: Vec<u8>,
@@ -187,16 +188,16 @@ impl Entries {
         all
     }
 
-    /// Key and value of each.
+    /// Returns key and value of each entry.
     pub fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let size = |all: &[u8]| (all.len() / self.count.max(1)).max(1);
         self.keys.chunks_exact(size(&self.keys)).zip(self.values.chunks_exact(size(&self.values)))
     }
 }
 
-/// Where the entries of a policy go.
+/// Receives the entries of a policy.
 pub(crate) trait Sink {
-    /// Takes entries of the table with this name in the object.
+    /// Receives entries of the table with this name in the object.
     fn put(&self, table: &'static str, entries: Entries) -> Result<(), Error>;
 }
 
@@ -216,7 +217,7 @@ impl Sink for Maps {
     }
 }
 
-/// What scopes and exceptions need, but the places of cgroups: see [`place`].
+/// Writes the tables for scopes and exceptions, except `cgroups`, see [`place`].
 pub(crate) fn who_and_where(
     sink: &dyn Sink,
     tables: &Tables,
@@ -227,7 +228,7 @@ pub(crate) fn who_and_where(
     write_exceptions(sink, tables, executables, generation)
 }
 
-/// Gives the cgroups that are there their places. Those that appear later are placed by the kernel side, which therefore has to know the paths first.
+/// Gives existing cgroups their places. The kernel side places new ones, so that it needs the paths first.
 pub(crate) fn place(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
     if places.is_empty() {
         return Ok(());
@@ -241,7 +242,7 @@ fn write_paths(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Re
     let too_long = |place: &Place| Error::Request(format!("{place} is too long for the kernel's table"));
     let mut paths = Vec::new();
     let mut patterns: HashMap<PathKey, [Pattern; PATTERNS]> = HashMap::new();
-    // The most specific is looked at first: what is part of another has more letters.
+    // The most specific place comes first: a place inside another has a longer path.
     let mut sorted: Vec<_> = places.iter().collect();
     sorted.sort_by_key(|place| std::cmp::Reverse(place.place.to_string().len()));
     for CompiledPlace { place, sets } in sorted {
@@ -257,7 +258,7 @@ fn write_paths(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Re
                     head: part(head)?,
                     tail: part(suffix)?,
                     tail_length: length(suffix),
-                    // An empty name is no name.
+                    // No cgroup has an empty name.
                     least: (length(head) + length(suffix)).max(1),
                     sets: *sets,
                 };
@@ -291,7 +292,7 @@ fn write_exceptions(
             uid: subject.uid,
             pad: 0,
         };
-        // Two paths may lead to one file.
+        // Two paths may be one file.
         let entry = exceptions.entry(key).or_default();
         entry.always |= excepted.always;
         entry.inherited |= excepted.inherited;

@@ -1,13 +1,12 @@
 /*!
-Attaching the program with a policy that refuses nothing and reports nothing: how enforcement starts, and how `check-host` finds out
-whether it could.
+Attaches the deciding program with a policy that refuses nothing and reports nothing. `enforce` starts so, and `check-host` tests so whether a
+policy could be enforced.
 
 ```text
-load, policy "hear everything"  →  attach  →  self-test  →  enforce goes on: tables, policy, pins
-                                                         →  a trial lets go of it
-```
+load, policy "watch everything, refuse nothing"  →  attach  →  self-test  →  enforce goes on: tables, policy, pins
+                                                                             →  a trial detaches the program
 
-Nothing is pinned: the kernel takes the program off when this process lets go of it, or ends however it ends.
+Nothing is pinned: the kernel detaches the program when this process ends or closes the link.
 */
 use std::{
     collections::HashMap,
@@ -32,7 +31,7 @@ use crate::{
     sys::{self, Counters},
 };
 
-/// What is attached and refuses nothing.
+/// The attached program and its maps.
 pub(crate) struct Attached {
     pub object: Object,
     pub policy: KernelPolicy,
@@ -41,7 +40,7 @@ pub(crate) struct Attached {
     pub heard: SelfTest,
 }
 
-/// Loads and attaches the program for a duty that decides, and has it hear a real request.
+/// Loads and attaches a deciding program, and proves that a real request reaches it.
 pub(crate) fn attach(
     types: &KernelTypes,
     decider: Duty,
@@ -76,23 +75,22 @@ pub(crate) fn write(object: &Object, policy: &KernelPolicy) -> Result<(), Error>
     sys::update(map, &0u32, policy).map_err(|e| Error::bpf("writing the policy", e))
 }
 
-/// What a trial found.
+/// The result of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// The program was attached so, asked and taken off again.
+    /// The program was attached in this way, tested and detached.
     Worked(Attachment, SelfTest),
-    /// Nothing was tried: a policy of Stockade's is in force.
+    /// Nothing was tried: a policy of Stockade is in force.
     InForce,
-    /// Nothing was tried: this machine is sealed.
+    /// Nothing was tried: the machine is sealed.
     Sealed,
 }
 
-/// Attaches the program with a policy that refuses nothing, has it hear a real request, and takes it off. Where something is in force
-/// or sealed, that is left alone.
+/// Attaches the deciding program with a policy that refuses nothing, proves that a real request reaches it, and detaches it. Changes nothing if a
+/// policy is in force or sealed.
 ///
 /// # Errors
-/// Whatever [`crate::enforce::enforce`] would end with before it has a policy of its own to apply; and when the kernel does not take the
-/// program off again.
+/// Those of [`crate::enforce::enforce`] before it applies a policy; and if the kernel does not detach the program.
 pub fn run() -> Result<Trial, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;

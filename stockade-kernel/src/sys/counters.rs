@@ -1,5 +1,5 @@
 /*!
-Counters that each processor has for itself.
+Per-processor counters.
 */
 use std::{
     io,
@@ -12,21 +12,21 @@ use super::{
     processors,
 };
 
-/// A map of the kind `BPF_MAP_TYPE_PERCPU_ARRAY` whose values are numbers of 64 bits.
+/// A map of type `BPF_MAP_TYPE_PERCPU_ARRAY` with values of 64 bits.
 pub struct Counters(OwnedFd);
 
 impl Counters {
-    /// A map that is known to be of this kind.
+    /// Wraps a map that is known to have this type.
     pub fn of(map: OwnedFd) -> Self {
         Self(map)
     }
 
-    /// What the processors have counted together.
+    /// Returns the sum of a counter over all processors.
     pub fn sum(&self, index: u32) -> io::Result<u64> {
         Ok(self.cells(index)?.iter().sum())
     }
 
-    /// Sets a counter to zero unless it is. What is counted meanwhile may be forgotten.
+    /// Sets a counter to zero unless it is. Increments during the call may be lost.
     pub fn zero(&self, index: u32) -> io::Result<()> {
         let mut cells = self.cells(index)?;
         if cells.iter().all(|&cell| cell == 0) {
@@ -37,7 +37,7 @@ impl Counters {
     }
 
     fn cells(&self, index: u32) -> io::Result<Vec<u64>> {
-        // The kernel copies a value for each processor that there could be.
+        // The kernel copies a value for each possible processor.
         let mut cells = vec![0; processors()?];
         self.call(BPF_MAP_LOOKUP_ELEM, index, &mut cells)?;
         Ok(cells)

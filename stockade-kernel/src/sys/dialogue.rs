@@ -1,6 +1,5 @@
 /*!
-The dialogue with a seal, as [`stockade_common::dialogue`] describes it: calls of bpf(2) that always fail, whose errno is the
-answer of the seal's own guard.
+The dialogue with a seal, see [`stockade_common::dialogue`]: calls of bpf(2) that always fail, and whose errno is the answer of the seal's guard.
 */
 use std::{io, ops::Range};
 
@@ -10,25 +9,25 @@ use stockade_common::dialogue::{
 
 use super::{address, bpf};
 
-/// What a seal answers.
+/// The answer of a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// A byte.
     Byte(u8),
-    /// It is done.
+    /// The call succeeded.
     Done,
-    /// There is no such thing.
+    /// There is no such byte, key or question.
     Nothing,
-    /// What is there already is at least as strict, or the table is full.
+    /// The existing rule is at least as strict, the table is full, or there are more references than known.
     NoRoom,
-    /// Somebody else has written in between.
+    /// Another process wrote during the transaction.
     Meddled,
 }
 
-/// Asks a seal; `None` where there is none: the kernel then knows no such command.
+/// Asks a seal; `None` without a seal, since the kernel does not know the command.
 ///
 /// # Errors
-/// As bpf(2) says, and EPERM for whoever may not ask.
+/// Those of bpf(2), and EPERM for a caller without the privilege.
 fn ask<T>(what: u32, at: u32, from: &T) -> io::Result<Option<Answer>> {
     let from = address(std::ptr::from_ref(from));
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
@@ -56,7 +55,7 @@ fn answered(error: io::Error) -> io::Result<Option<Answer>> {
     }))
 }
 
-/// These bytes of one of the things that a seal tells; `None` where there is no seal, or no such thing. `key` says of which.
+/// Reads these bytes of a value of the seal; `None` without a seal or such a value. `key` names the entry of a map.
 pub fn told<K>(what: u32, key: &K, range: Range<usize>) -> io::Result<Option<Vec<u8>>> {
     #[cfg(test)]
     if let Some(told) = super::fake::told(what, address(std::ptr::from_ref(key)), range.clone()) {
@@ -74,12 +73,12 @@ pub fn told<K>(what: u32, key: &K, range: Range<usize>) -> io::Result<Option<Vec
     Ok(Some(bytes))
 }
 
-/// Asks a seal to hold more than it does.
+/// Adds to a seal.
 pub fn add<T>(what: u32, new: &T) -> io::Result<Option<Answer>> {
     ask(what, 0, new)
 }
 
-/// Asks a seal to write an entry into one of its tables: key and value, one behind the other.
+/// Writes an entry of the open transaction: the key, followed by the value.
 pub fn write(table: u32, entry: &[u8]) -> io::Result<Option<Answer>> {
     ask(WRITE, table, &entry[0])
 }

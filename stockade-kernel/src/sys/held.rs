@@ -1,5 +1,5 @@
 /*!
-The calls around programs that a cgroup holds, and around maps that nobody writes any more.
+The calls for programs on cgroups and for frozen maps.
 */
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ struct AttachAttr {
     attach_flags: u32,
 }
 
-/// Has a cgroup hold a program beside those that it holds already. Nothing else is needed to keep it.
+/// Attaches a program to a cgroup beside others. The cgroup keeps it; no link is needed.
 pub fn attach_to_cgroup(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, attach_type: u32) -> io::Result<()> {
     let mut attr = AttachAttr {
         target_fd: fd_number(cgroup),
@@ -44,7 +44,7 @@ pub fn attach_to_cgroup(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, attach_
     bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
 }
 
-/// Has the cgroup let go of it.
+/// Detaches a program from a cgroup.
 pub fn detach_from_cgroup(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
@@ -59,8 +59,8 @@ pub fn detach_from_cgroup(
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
 }
 
-/// Whether an LSM program is one that only cgroups attach (`BPF_LSM_CGROUP`). The information on a program does not tell. Asks for it to be
-/// attached to a descriptor that is none: the kernel compares the attach type first, and attaches nothing.
+/// Reports whether an LSM program is of attach type `BPF_LSM_CGROUP`, which the information on a program does not contain. Tries to attach it to an
+/// invalid descriptor: the kernel compares the attach type first, and attaches nothing.
 pub fn is_for_cgroups(program: BorrowedFd<'_>) -> io::Result<bool> {
     let mut attr = AttachAttr {
         target_fd: u32::MAX,
@@ -75,14 +75,13 @@ pub fn is_for_cgroups(program: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Asks for a program to be detached from a descriptor that is none: what the kernel answers tells whether it looked at the
-/// descriptor, or refused before.
+/// Tries to detach an invalid program from an invalid descriptor: the error tells whether the kernel looked at the descriptor or refused before.
 pub fn detach_from_nothing(attach_type: u32) -> io::Result<()> {
     let mut attr = AttachAttr { target_fd: u32::MAX, attach_bpf_fd: u32::MAX, attach_type, attach_flags: 0 };
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
 }
 
-/// Ids of the programs that run for a cgroup, those that it holds itself last.
+/// Returns the ids of the programs that run for a cgroup, its own last.
 pub fn programs_of_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
     #[repr(C)]
     struct Attr {
@@ -94,7 +93,7 @@ pub fn programs_of_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Resul
         prog_cnt: u32,
         pad: u32,
     }
-    // Ten hooks with at most 64 programs each.
+    // At most ten hooks with 64 programs each.
     let mut ids = vec![0u32; 1024];
     let mut attr = Attr {
         target_fd: fd_number(cgroup),
@@ -110,7 +109,7 @@ pub fn programs_of_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Resul
     Ok(ids)
 }
 
-/// Makes a map read-only for user space, for good. 5.2 and later.
+/// Makes a map read-only for user space, permanently. 5.2 and later.
 pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     #[repr(C)]
     struct Attr {
@@ -119,33 +118,33 @@ pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_MAP_FREEZE, &mut Attr { map_fd: fd_number(map) }).map(drop)
 }
 
-/// Opens a map for reading.
+/// Opens a map by its id.
 pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
     creates(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
-/// What the kernel says of a map.
+/// The kernel's information on a map.
 pub struct MapInfo {
-    /// Its kind: one of `enum bpf_map_type`.
+    /// The type, of `enum bpf_map_type`.
     pub kind: u32,
-    /// Its id.
+    /// The id.
     pub id: u32,
-    /// Bytes of a key and of a value.
+    /// Sizes of a key and of a value in bytes.
     pub sizes: (u32, u32),
-    /// How many entries it has room for.
+    /// Maximum number of entries.
     pub entries: u32,
 }
 
-/// Asks for a map's id and sizes.
+/// Reads the kernel's information on a map.
 pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    // `struct bpf_map_info`, as far as 5.2 knew it: type, id, four sizes, the name and more.
+    // `struct bpf_map_info` as of 5.2: type, id, four sizes, the name and more.
     let mut info = [0u32; 20];
     let mut attr = InfoAttr { bpf_fd: fd_number(map), info_len: 80, info: address(info.as_mut_ptr()) };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(MapInfo { kind: info[0], id: info[1], sizes: (info[2], info[3]), entries: info[4] })
 }
 
-/// The one value of a map, as bytes.
+/// Reads the only value of a map, as bytes.
 pub fn value(map: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; map_info(map)?.sizes.1 as usize];
     let key = 0u32;
@@ -160,7 +159,7 @@ pub fn value(map: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// Every entry of a hash map that nobody writes any more, as bytes. 5.6 and later.
+/// Reads all entries of a frozen hash map, as bytes. 5.6 and later.
 pub fn entries(map: BorrowedFd<'_>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     const ROOM: usize = 1024;
     let (key, value) = map_info(map)?.sizes;
@@ -175,7 +174,7 @@ pub fn entries(map: BorrowedFd<'_>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     Ok(found)
 }
 
-/// Opens the program with this id, and says what it is. `None` when there is none any more.
+/// Opens a program by its id and reads the information on it; `None` if it is not loaded.
 pub fn program(id: u32) -> io::Result<Option<(OwnedFd, bpf_prog_info)>> {
     match super::program_by_id(id) {
         Ok(program) => {

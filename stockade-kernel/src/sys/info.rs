@@ -1,5 +1,5 @@
 /*!
-What the kernel says of programs and links, whoever loaded them.
+The kernel's information on programs, maps and links of any process.
 */
 use std::{
     io,
@@ -18,18 +18,18 @@ const BPF_TASK_FD_QUERY: i64 = 20;
 const BPF_LINK_GET_FD_BY_ID: i64 = 30;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
-/// What the kernel says of a link.
+/// The kernel's information on a link.
 #[derive(Debug)]
 pub struct LinkInfo {
-    /// One of the constants of `enum bpf_link_type`.
+    /// The type, of `enum bpf_link_type`.
     pub kind: u32,
     /// The link's id.
     pub id: u32,
-    /// The id of the program it attaches.
+    /// The id of the attached program.
     pub program: u32,
-    /// How it is attached: one of the constants of `enum bpf_attach_type`. Not that of a link to a cgroup.
+    /// The attach type, of `enum bpf_attach_type`. Not valid for a link to a cgroup.
     pub attach_type: u32,
-    /// Of a tracing link, the BTF id of what the program is attached to; of a link to a cgroup, how it is attached.
+    /// The BTF id of the target for a tracing link, the attach type for a link to a cgroup.
     pub target: u32,
     /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
     pub cgroup: u64,
@@ -42,7 +42,7 @@ pub(super) struct InfoAttr {
     pub(super) info: u64,
 }
 
-/// Asks for a link's id and program.
+/// Reads the kernel's information on a link.
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = [0u32; 32];
     let mut attr = InfoAttr { bpf_fd: fd_number(link), info_len: 128, info: address(info.as_mut_ptr()) };
@@ -65,7 +65,7 @@ pub(super) struct IdAttr {
     pub(super) open_flags: u32,
 }
 
-/// Whether a program with this id is still loaded. Anything but "no such id" counts as yes.
+/// Reports whether a program with this id is loaded. Errors other than ENOENT count as yes.
 pub fn program_exists(id: u32) -> bool {
     !matches!(program_by_id(id), Err(e) if e.raw_os_error() == Some(libc::ENOENT))
 }
@@ -75,17 +75,17 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     creates(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
-/// The lowest id of a loaded program above this one.
+/// Returns the lowest id of a loaded program above this one.
 pub fn next_program(after: u32) -> io::Result<Option<u32>> {
     next_id(BPF_PROG_GET_NEXT_ID, after)
 }
 
-/// The lowest id of a map above this one. Since 4.13.
+/// Returns the lowest id of a map above this one. Since 4.13.
 pub fn next_map(after: u32) -> io::Result<Option<u32>> {
     next_id(BPF_MAP_GET_NEXT_ID, after)
 }
 
-/// The lowest id of a link above this one. Since 5.8.
+/// Returns the lowest id of a link above this one. Since 5.8.
 pub fn next_link(after: u32) -> io::Result<Option<u32>> {
     next_id(BPF_LINK_GET_NEXT_ID, after)
 }
@@ -104,10 +104,10 @@ pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
     creates(BPF_LINK_GET_FD_BY_ID, &mut IdAttr { id, next_id: 0, open_flags: 0 })
 }
 
-/// Asks what is known of a loaded program, and for as many of its translated instructions as fit. How many
-/// bytes it has is in `xlated_prog_len`; zero there means that the kernel keeps them to itself.
+/// Reads the information on a program, with as many of its translated instructions as fit. `xlated_prog_len` is their size in bytes; zero means
+/// that the kernel does not show them.
 pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Result<bpf_prog_info> {
-    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    // SAFETY: bpf_prog_info is plain data, for which zeros are valid.
     let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
     answer.xlated_prog_len = u32::try_from(size_of_val(into)).expect("our buffers are small");
     answer.xlated_prog_insns = address(into.as_mut_ptr());
@@ -120,10 +120,10 @@ pub fn program_info(program: BorrowedFd<'_>, into: &mut [bpf_insn]) -> io::Resul
     Ok(answer)
 }
 
-/// Ids of the maps that a loaded program uses. Since 4.15.
+/// Returns the ids of the maps that a loaded program uses. Since 4.15.
 pub fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut ids = vec![0u32; 64];
-    // SAFETY: bpf_prog_info is plain data, for which zeros are a value.
+    // SAFETY: bpf_prog_info is plain data, for which zeros are valid.
     let mut answer: bpf_prog_info = unsafe { std::mem::zeroed() };
     answer.nr_map_ids = u32::try_from(ids.len()).expect("a constant");
     answer.map_ids = address(ids.as_mut_ptr());
@@ -137,7 +137,7 @@ pub fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// The program that a process's perf event runs. Since 4.18.
+/// Returns the program that a process's perf event runs. Since 4.18.
 pub fn perf_event_program(pid: u32, fd: u32) -> io::Result<u32> {
     #[repr(C)]
     struct Attr {

@@ -1,5 +1,5 @@
 /*!
-The system calls beside bpf(2) and files: each in one place, so that tests can put a model of the machine there.
+System calls other than bpf(2) and file access, each in one place, so that tests can put a model of the machine there.
 */
 use std::{
     ffi::CString,
@@ -15,7 +15,7 @@ use std::{
 #[cfg(test)]
 use super::fake;
 
-/// How many processors there could be, which is how many values a map has that keeps one for each.
+/// Returns the number of possible processors: a per-processor map has so many values for each entry.
 pub fn processors() -> io::Result<usize> {
     #[cfg(test)]
     if fake::is_there() {
@@ -24,7 +24,7 @@ pub fn processors() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(_, error)| error)
 }
 
-/// This thread, on one processor after the other. It may go back to where it was once this is dropped.
+/// Moves this thread from processor to processor. Dropping it restores the thread's affinity.
 pub struct EachProcessor {
     before: rustix::thread::CpuSet,
     at: std::cell::Cell<usize>,
@@ -37,7 +37,7 @@ impl EachProcessor {
         Self { before, at: std::cell::Cell::new(0) }
     }
 
-    /// Moves it to the next one of those that it may run on. Where the kernel refuses that it stays where it is.
+    /// Moves the thread to the next processor of its affinity. If the kernel refuses, it stays.
     pub fn next(&self) {
         let all = 0..rustix::thread::CpuSet::MAX_CPU;
         let allowed: Vec<usize> = all.filter(|&cpu| self.before.is_set(cpu)).collect();
@@ -55,64 +55,64 @@ impl Drop for EachProcessor {
     }
 }
 
-/// The number that the kernel gives to the next descriptor of this process. None in tests, which make descriptors side by side.
+/// Returns the number of this process's next descriptor. `None` in tests, which create descriptors concurrently.
 pub(super) fn lowest_free_descriptor() -> io::Result<Option<i32>> {
     #[cfg(test)]
     if fake::is_there() {
         return Ok(None);
     }
-    // No security module is asked about dup(2), so that no program can answer with a descriptor for this to close.
-    // SAFETY: takes numbers only. Rust's runtime has opened 0 to 2 where they were closed.
+    // dup(2) has no LSM hook, so that no BPF program can return a descriptor for this function to close.
+    // SAFETY: takes a number. Rust's runtime opens 0 to 2 if they are closed.
     let free = unsafe { libc::dup(libc::STDERR_FILENO) };
     if free < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: made above, and nobody else's.
+    // SAFETY: the descriptor was created above and has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(free) });
     Ok(Some(free))
 }
 
-/// Whether this number is a descriptor: another thread has taken it meanwhile.
+/// Reports whether this number is an open descriptor: another thread may have taken it.
 pub(super) fn is_descriptor(fd: i32) -> bool {
     // SAFETY: takes numbers only.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
-/// The effective user id.
+/// Returns the effective user id.
 pub fn effective_user() -> u32 {
     #[cfg(test)]
     if fake::is_there() {
         return 0;
     }
-    // SAFETY: no arguments, cannot fail.
+    // SAFETY: no arguments; cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// The real user id, which exceptions by user go by.
+/// Returns the real user id, by which exceptions by user match.
 pub fn real_user() -> u32 {
     #[cfg(test)]
     if fake::is_there() {
         return 0;
     }
-    // SAFETY: no arguments, cannot fail.
+    // SAFETY: no arguments; cannot fail.
     unsafe { libc::getuid() }
 }
 
-/// Whether a file system of this kind (`linux/magic.h`) is mounted at this folder or above it.
+/// Reports whether a file system with this magic number (`linux/magic.h`) is mounted at this folder or above it.
 pub fn is_mounted(path: &Path, magic: i64) -> bool {
     #[cfg(test)]
     if let Some(answer) = fake::is_mounted(path) {
         return answer;
     }
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: statfs is plain data, for which zeros are a value.
+    // SAFETY: statfs is plain data, for which zeros are valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are live for the call.
     let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut stat) };
     answer == 0 && stat.f_type == magic
 }
 
-/// Takes the lock of an open file for this process alone, or fails with EWOULDBLOCK.
+/// Takes the exclusive lock on an open file, or fails with EWOULDBLOCK.
 pub fn lock(file: &impl AsRawFd) -> io::Result<()> {
     #[cfg(test)]
     fake::passes(fake::Kind::Lock, "")?;
@@ -121,7 +121,7 @@ pub fn lock(file: &impl AsRawFd) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sleeps, for another process to go on.
+/// Sleeps.
 pub fn sleep(time: Duration) {
     #[cfg(test)]
     if fake::waits() {
@@ -130,8 +130,8 @@ pub fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Waits until every task that runs in the kernel now has left what it runs: `MEMBARRIER_CMD_GLOBAL` (4.3) is a grace
-/// period. Refused where processors run without ticks (`nohz_full`).
+/// Waits for a grace period: until every task has left the RCU read-side critical section that it is in now. `MEMBARRIER_CMD_GLOBAL` (4.3) does
+/// so; the kernel refuses it on machines with `nohz_full` processors.
 pub fn wait_for_grace_period() -> io::Result<()> {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     #[cfg(test)]
@@ -143,7 +143,7 @@ pub fn wait_for_grace_period() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A descriptor of a process, by which task storage is asked for (5.3 and later).
+/// Opens a pidfd, the key of task storage (5.3 and later).
 pub fn process(pid: u32) -> io::Result<OwnedFd> {
     #[cfg(test)]
     if let Some(answer) = fake::process(pid) {
@@ -155,6 +155,6 @@ pub fn process(pid: u32) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that the kernel has just made for us.
+    // SAFETY: a descriptor that the kernel has just created for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,5 +1,5 @@
 /*!
-Maps: made, written, read, frozen.
+Maps: creates, writes, reads and freezes them.
 */
 use std::{
     io,
@@ -25,8 +25,7 @@ pub const PERCPU_ARRAY: u32 = 6;
 pub const RINGBUF: u32 = 27;
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Writes the one value of a map and makes the map read-only for user space, for good. The verifier
-/// takes what it reads from such a map for constants.
+/// Writes the only value of a map and makes the map read-only for user space, permanently. The verifier takes reads of such a map for constants.
 pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     #[repr(C)]
     struct Update {
@@ -46,7 +45,7 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     };
     bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
     held::freeze(map)?;
-    // Up to here root could write it too.
+    // Until the map was frozen, root could write to it.
     if held::value(map)? == value {
         Ok(())
     } else {
@@ -54,7 +53,7 @@ pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     }
 }
 
-/// `BPF_MAP_CREATE`, as far as it is needed here.
+/// The attributes of `BPF_MAP_CREATE` that are used here.
 #[repr(C)]
 #[derive(Default)]
 struct CreateAttr {
@@ -72,7 +71,7 @@ struct CreateAttr {
     btf_value_type_id: u32,
 }
 
-/// Makes a map as the object describes it. Its name is cut off after 15 bytes.
+/// Creates a map as the object describes it. The name is truncated to 15 bytes.
 pub fn create(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
     let mut attr = CreateAttr {
         map_type: map.map_type(),
@@ -88,7 +87,7 @@ pub fn create(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
     creates(BPF_MAP_CREATE, &mut attr)
 }
 
-/// Makes an array of one number.
+/// Creates an array with one number.
 pub fn create_array(name: &str) -> io::Result<OwnedFd> {
     let mut attr =
         CreateAttr { map_type: ARRAY, key_size: 4, value_size: 4, max_entries: 1, ..CreateAttr::default() };
@@ -98,8 +97,7 @@ pub fn create_array(name: &str) -> io::Result<OwnedFd> {
     creates(BPF_MAP_CREATE, &mut attr)
 }
 
-/// Makes a map that keeps a value with each task, described by these types: the kernel wants to know them.
-/// 5.11 and later.
+/// Creates a map with a value for each task, described by this BTF, which the kernel requires. 5.11 and later.
 pub fn create_task_storage(
     btf: &[u8],
     key_type: u32,
@@ -121,8 +119,8 @@ pub fn create_task_storage(
     creates(BPF_MAP_CREATE, &mut attr)
 }
 
-/// Waits until every program that runs now, sleeping ones aside, has ended: the kernel does so when a map in
-/// a map is replaced, since programs may still look into the old one.
+/// Waits until every program that runs now has ended, sleepable ones excepted. The kernel does so when the inner map of a map-in-map is replaced,
+/// since programs may still read the old one.
 pub fn wait_for_programs() -> io::Result<()> {
     let array =
         CreateAttr { map_type: ARRAY, key_size: 4, value_size: 4, max_entries: 1, ..CreateAttr::default() };
@@ -144,19 +142,19 @@ pub(super) struct ElementAttr {
     pub(super) map_fd: u32,
     pub(super) pad: u32,
     pub(super) key: u64,
-    /// Or the address for the next key.
+    /// The address of the value, or of the next key.
     pub(super) value: u64,
     pub(super) flags: u64,
 }
 
-/// Writes one entry. Key and value have the sizes of the map, which the caller made.
+/// Writes one entry. The caller passes key and value of the map's sizes.
 pub fn update<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let (key, value) = (address(&raw const *key), address(&raw const *value));
     let mut attr = ElementAttr { map_fd: fd_number(map), pad: 0, key, value, flags: 0 };
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
-/// Reads one entry. `V` is plain data of the map's size, for which any bytes are a value.
+/// Reads one entry. `V` is plain data of the map's size, for which any bytes are valid.
 pub fn lookup<K: Copy, V: Copy + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut found = V::default();
     let (key, value) = (address(&raw const *key), address(&raw mut found));
@@ -168,7 +166,7 @@ pub fn lookup<K: Copy, V: Copy + Default>(map: BorrowedFd<'_>, key: &K) -> io::R
     }
 }
 
-/// Deletes one entry, and says whether there was one.
+/// Deletes one entry and reports whether it existed.
 pub fn delete<K: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let key = address(&raw const *key);
     let mut attr = ElementAttr { map_fd: fd_number(map), pad: 0, key, value: 0, flags: 0 };
@@ -179,7 +177,7 @@ pub fn delete<K: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     }
 }
 
-/// Every key of a hash map whose values are of type `V`. What is written meanwhile may be missed. 5.6 and later.
+/// Returns the keys of a hash map whose values have type `V`. Entries that are written during the call may be missed. 5.6 and later.
 pub fn keys<K: Copy + Default, V: Copy + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
     const ROOM: usize = 4096;
     let (mut found, mut keys, mut values) = (Vec::new(), vec![K::default(); ROOM], vec![V::default(); ROOM]);
@@ -188,8 +186,7 @@ pub fn keys<K: Copy + Default, V: Copy + Default>(map: BorrowedFd<'_>) -> io::Re
     Ok(found)
 }
 
-/// Reads a hash map page by page into the caller's room: the addresses for keys and for values, which hold so many. The caller is
-/// told after each page how many there are.
+/// Reads a hash map page by page into buffers for keys and values with `room` entries. Calls `page` after each page with the number of its entries.
 pub(super) fn pages(
     map: BorrowedFd<'_>,
     (keys, values, room): (u64, u64, usize),
@@ -234,12 +231,12 @@ pub(super) struct BatchAttr {
     pub(super) flags: u64,
 }
 
-/// Writes so many entries of a hash map: keys and values as they lie one behind the other. 5.6 and later.
+/// Writes this many entries of a hash map. 5.6 and later.
 pub fn update_all(map: BorrowedFd<'_>, count: usize, keys: &[u8], values: &[u8]) -> io::Result<()> {
     batch(BPF_MAP_UPDATE_BATCH, map, count, address(keys.as_ptr()), address(values.as_ptr()))
 }
 
-/// Deletes many entries of a hash map. 5.6 and later.
+/// Deletes entries of a hash map. 5.6 and later.
 pub fn delete_all<K: Copy>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
     batch(BPF_MAP_DELETE_BATCH, map, keys.len(), address(keys.as_ptr()), 0)
 }

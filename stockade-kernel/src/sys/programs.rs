@@ -1,5 +1,5 @@
 /*!
-Programs: loaded, attached, kept by a name.
+Programs: loads, attaches and pins them.
 */
 use std::{
     ffi::CStr,
@@ -18,10 +18,10 @@ const BPF_OBJ_GET: i64 = 7;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
 const BPF_LINK_CREATE: i64 = 28;
 const BPF_ITER_CREATE: i64 = 33;
-/// The verifier gives up when a signal is waiting, such as the one that lets a stopped process go on.
+/// The verifier returns EAGAIN while a signal is pending, such as SIGCONT for a stopped process.
 const LOAD_TRIES: u32 = 5;
 
-/// Loads type information.
+/// Loads BTF.
 pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct BtfAttr {
@@ -30,7 +30,7 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
         btf_size: u32,
         btf_log_size: u32,
         btf_log_level: u32,
-        /// Bytes behind the last field that a kernel knows have to be zero.
+        /// Zero: the kernel rejects unknown bytes that are not zero.
         pad: u32,
     }
     let size = u32::try_from(btf.len()).expect("it has a hundred bytes");
@@ -45,9 +45,9 @@ pub fn load_types(btf: &[u8]) -> io::Result<OwnedFd> {
     creates(BPF_BTF_LOAD, &mut attr)
 }
 
-/// What the kernel wants to know of a program's functions where one of them is called back.
+/// Function information that the kernel requires of a program with callbacks.
 pub struct Functions<'a> {
-    /// Type information, loaded.
+    /// Loaded BTF.
     pub types: BorrowedFd<'a>,
     /// First instruction and type of each function, in order (`struct bpf_func_info`).
     pub list: &'a [[u32; 2]],
@@ -117,8 +117,8 @@ pub fn load(
     }
 }
 
-/// Attaches a loaded program to its target; the attachment lives as long as the link returned or a pin
-/// of it. Through BPF_RAW_TRACEPOINT_OPEN, which every kernel since 5.7 takes for these programs.
+/// Attaches a loaded program to its target, as long as the returned link or a pin of it exists. Through BPF_RAW_TRACEPOINT_OPEN, which every
+/// kernel since 5.7 accepts for these programs.
 pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
@@ -129,8 +129,7 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     creates(BPF_RAW_TRACEPOINT_OPEN, &mut Attr { name: 0, prog_fd: fd_number(program), pad: 0 })
 }
 
-/// Attaches a loaded program to a cgroup, beside others; the attachment lives as long as the link returned or a pin of
-/// it, unless somebody detaches it.
+/// Attaches a loaded program to a cgroup beside others, as long as the returned link or a pin of it exists, unless another process detaches it.
 pub fn attach_to_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
@@ -152,7 +151,7 @@ pub fn attach_to_cgroup(
     creates(BPF_LINK_CREATE, &mut attr)
 }
 
-/// Runs a program for each object of its kind, and reads what it writes. 5.8 and later.
+/// Runs an iterator's program for each object, and returns its output. 5.8 and later.
 pub fn iterate(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     #[repr(C)]
     struct LinkAttr {
@@ -196,13 +195,13 @@ struct PathAttr {
     file_flags: u32,
 }
 
-/// Gives a BPF object a name in a BPF file system.
+/// Pins a BPF object in a BPF file system.
 pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     let mut attr = PathAttr { pathname: address(path.as_ptr()), bpf_fd: fd_number(object), file_flags: 0 };
     bpf(BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Opens what a pin names.
+/// Opens a pinned object.
 pub fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
     let mut attr = PathAttr { pathname: address(path.as_ptr()), bpf_fd: 0, file_flags: 0 };
     creates(BPF_OBJ_GET, &mut attr)
