@@ -376,10 +376,9 @@ pub mod kinds {
 
     /// Reports whether a program of this kind could override a sealed one.
     ///
-    /// The kernel runs an LSM program on its own hook alone. On a hook of the seal it could allow a request that the seal
-    /// refuses: an `LSM_CGROUP` program
-    /// always, since it can set the hook's return value; another one unless the verifier bounds its return value ([`Seal::BOUNDED`]), which it
-    /// does for one attach type alone. With bounds it can still refuse, but on the hook of the dialogue a refusal is an answer.
+    /// The kernel runs an LSM program on its own hook alone. On a hook of the seal it could allow a request that the seal refuses: an `LSM_CGROUP`
+    /// program always, since it can set the hook's return value; another one unless the verifier bounds its return value ([`Seal::BOUNDED`]), which
+    /// it does for one attach type alone. With bounds it can still refuse, but on the hook of the dialogue a refusal is an answer.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the kernel side has no function calls on this path")]

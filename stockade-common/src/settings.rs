@@ -6,7 +6,7 @@ freeze     only the current value may be written
 ratchet    the current value, or a stricter one
 ```
 
-A write is refused in case of doubt: if a value is not a number where one is expected, has anything after the number, or is too long.
+A write is refused in case of doubt: if a value is not a number where one is expected, has more than a line break after the number, or is too long.
 */
 
 /// Longest name including its zero: `net/ipv6/conf/` with the longest name of an interface and a key fits.

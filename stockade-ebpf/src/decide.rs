@@ -30,7 +30,7 @@ const EPERM: i32 = 1;
 /// Entries are allocated when they are written, so that policies without exceptions use no memory.
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Programs may only read the map, those of others included.
+/// Programs may only read the map, those of others included. The loader clears the flag of maps that the programs of a seal write.
 pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]

@@ -73,7 +73,7 @@ pub fn guard_calls(ctx: LsmContext) -> i32 {
     if refused { REFUSED } else { GOES_ON }
 }
 
-/// Reports whether the commit is done, after which the command that makes the seal cannot undo it.
+/// Reports whether bpf(2) was called after the commit. Until then the command that makes the seal can undo it.
 #[inline(always)]
 fn is_closed() -> bool {
     // SAFETY: inside ADDED.

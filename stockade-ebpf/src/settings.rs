@@ -27,7 +27,7 @@ use crate::{
     report::{Write, report_write},
 };
 
-/// Programs may only read the map.
+/// Programs may only read the map. The loader clears the flag for a seal, whose programs write it.
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 #[map]

@@ -7,7 +7,6 @@ BPF LSM         security_locked_down() runs it after the kernel's other security
 modify-return   runs before security_locked_down() and replaces its result; works without `bpf`. It is
                 weaker: the kernel skips it for a request that comes while another one is being
                 decided on the same processor, and so allows that request
-                one is being decided on the same processor, and so lets that one through
 ```
 
 Modify-return exists since 5.7 for functions whose names begin with `security_`. The kernel skips it by the recursion check of all tracing

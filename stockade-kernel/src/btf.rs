@@ -515,9 +515,8 @@ pub(crate) mod tests {
         (out, extra)
     }
 
-    /// Makes the blob of a kernel with five reasons, the hook if wanted, and the structures that programs read. The members of
-    /// `FIELDS` have offsets from 8
-    /// in steps of 8; `without` is left out.
+    /// Makes the blob of a kernel with five reasons, the hook if wanted, and the structures that programs read. The members of `FIELDS` have
+    /// offsets from 8 in steps of 8; `without` is left out.
     fn kernel(with_hook: bool, without: &str) -> Vec<u8> {
         let mut names = vec![
             "LOCKDOWN_NONE",

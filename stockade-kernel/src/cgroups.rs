@@ -36,7 +36,7 @@ fn mount() -> Option<&'static Path> {
 /// The hierarchy, opened for reading.
 struct Tree {
     root: PathBuf,
-    /// A detached mount, if the hierarchy is not mounted at a known place.
+    /// The opened root cgroup, if systemd's mount points do not have the hierarchy.
     _apart: Option<OwnedFd>,
 }
 

@@ -86,7 +86,7 @@ pub enum Change {
     Replaced,
     /// The policy was added to a seal.
     Tightened,
-    /// The same policy was in force before.
+    /// This policy was in force already.
     Unchanged,
 }
 

@@ -132,7 +132,7 @@ pub enum Error {
     OtherVersion {
         /// The pin directory.
         path: PathBuf,
-        /// What was found.
+        /// The layout or map that was found.
         found: String,
     },
     /// The link is pinned, and another pin is missing.
@@ -180,7 +180,7 @@ pub enum Error {
     Sealed {
         /// The operation.
         what: &'static str,
-        /// What the administrator can do instead.
+        /// The remedy.
         instead: String,
     },
     /// Another command holds the lock.

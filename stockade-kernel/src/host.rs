@@ -22,7 +22,7 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
 
-/// The initial user namespace; the inode number is fixed since 3.8 (`PROC_USER_INIT_INO`). The uid map does not tell, since root can give a new
+/// The initial user namespace; the inode number is fixed since 3.8 (`PROC_USER_INIT_INO`). The uid map does not identify it, since root can give a new
 /// namespace the same map.
 const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 

@@ -58,7 +58,7 @@ pub(crate) fn is_bounded(types: &KernelTypes) -> Result<bool, Error> {
     try_bounds(types).map(|(is_bounded, _)| is_bounded)
 }
 
-/// Does the same as [`is_bounded`], and returns the id of the loaded program: another process can keep it from being unloaded.
+/// Does what [`is_bounded`] does, and returns the id of the loaded program: another process can keep it from being unloaded.
 pub(crate) fn try_bounds(types: &KernelTypes) -> Result<(bool, Option<u32>), Error> {
     let Some(hook) = types.hook else { return Ok((false, None)) };
     let harmless = load_constant(sys::Target::lsm(hook), 0);

@@ -235,8 +235,7 @@ fn make_tags() -> io::Result<Vec<(Duty, [u8; 8])>> {
 }
 
 /// Creates a map or loads a program; retries a refused call, at most 32 times. If another process opens the object by its id before this process
-/// has a
-/// descriptor, it adds a reference, and the first guards of a seal then refuse the object to this process.
+/// has a descriptor, it adds a reference, and the first guards of a seal then refuse the object to this process.
 pub(crate) fn create_despite_openers<T, E>(
     create: impl Fn() -> Result<T, E>,
     is_refused: impl Fn(&E) -> bool,

@@ -3,12 +3,12 @@ The pins, which keep a policy in force without a process of Stockade.
 
 ```text
 /sys/fs/bpf/stockade/
-policy    map: the policy                         pinned first
+  policy    map: the policy                           pinned first
   counters  map: refusals and audits per processor
   events    ring buffer
-cgroups, paths, patterns, exceptions, until, programs, settings, labels     maps of policies that need them
-link-…    attachments that such policies need
-link      the attachment of the deciding program  pinned last: the commit; removed first
+  cgroups, paths, patterns, exceptions, until, programs, settings, labels     maps of policies that need them
+  link-…    attachments that such policies need
+  link      the attachment of the deciding program  pinned last: the commit; removed first
 ```
 
 A folder without `link` is a leftover of an interrupted start and enforces nothing.

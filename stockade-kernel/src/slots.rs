@@ -44,9 +44,8 @@ impl Enforcement {
         Ok(elsewhere::name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
     }
 
-    /// Replaces the deciding program by an attached one. For a moment both decide, by the same policy, and refusals may be counted twice.
-    /// Returns when
-    /// the old program is detached, since it does not support the next policy.
+    /// Replaces the deciding program by an attached one. For a moment both decide, by the same policy, and refusals may be counted twice. Returns
+    /// when the old program is detached, since it does not support the next policy.
     pub(crate) fn exchange(&mut self, link: OwnedFd) -> Result<(), Error> {
         let failed = |e| Error::io("ask for the program that decides", e);
         let old = sys::link_info(self.link.as_fd()).map_err(failed)?;

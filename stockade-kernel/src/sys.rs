@@ -115,9 +115,8 @@ fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i64> {
 
 /// Makes a call that returns a new descriptor.
 ///
-/// A BPF program of others on a hook of this call can set any return value, for example an existing descriptor of this process, which would then
-/// be closed
-/// like a new one. The kernel returns the lowest free number.
+/// A BPF program of others on a hook of this call can set any return value, for example an existing descriptor of this process, which would then be
+/// closed like a new one. The kernel returns the lowest free number.
 fn creates<T>(command: i64, attr: &mut T) -> io::Result<OwnedFd> {
     let free = machine::lowest_free_descriptor()?;
     let answer = bpf(command, attr)?;

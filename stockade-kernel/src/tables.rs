@@ -153,9 +153,8 @@ impl Maps {
         crate::sys::delete_all(map, &old).map_err(failed)
     }
 
-    /// Fails unless the frozen maps have exactly the entries that were written: between the creation of a map and its freezing, root can open it
-    /// by its id
-    /// and write to it.
+    /// Fails unless the frozen maps have exactly the entries that were written: between the creation of a map and its freezing, root can open it by
+    /// its id and write to it.
     pub fn check(&self) -> Result<(), Error> {
         let mut written = self.written.as_ref().map(RefCell::borrow_mut).expect("made to be checked");
         // The kernel side writes places of new cgroups, too.

@@ -5,6 +5,7 @@ policy could be enforced.
 ```text
 load, policy "watch everything, refuse nothing"  →  attach  →  self-test  →  enforce goes on: tables, policy, pins
                                                                              →  a trial detaches the program
+```
 
 Nothing is pinned: the kernel detaches the program when this process ends or closes the link.
 */
