@@ -131,6 +131,8 @@ boots! {
     RaisedOverConfidentiality "raised-over-confid" USUAL;
     /// As distributed, for scenarios that end sealed, which no later one could lift.
     Sealed "sealed" USUAL;
+    /// As [`Boot::Sealed`], for the tutorial, which ends sealed.
+    SealedTutorial "sealed-tutorial" USUAL;
     /// As [`Boot::Sealed`], for a seal of confidentiality.
     SealedConfidentiality "sealed-confid" GENERIC;
     /// As [`Boot::Sealed`], for a command that is killed right after the seal was closed.

@@ -27,6 +27,7 @@ pub mod follow;
 pub mod guest;
 pub mod initrd;
 pub mod kernels;
+pub mod page;
 pub mod plan;
 #[cfg(feature = "scenarios")]
 pub mod program;

@@ -33,6 +33,7 @@ mod sealing;
 mod secure_boot;
 mod selinux;
 mod table;
+mod tutorial;
 mod waiting;
 mod watching;
 mod weaknesses;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Scenario> {
         selinux::SCENARIOS,
         seal_record::SCENARIOS,
         &policy::all(),
+        tutorial::SCENARIOS,
         flips::traces::SCENARIOS,
     ]
     .concat()

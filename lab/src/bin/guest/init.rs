@@ -337,7 +337,9 @@ fn exec(path: &str) -> anyhow::Result<()> {
 fn shell() -> anyhow::Result<()> {
     let tty = OpenOptions::new().read(true).write(true).open("/dev/ttyS2").context("opening /dev/ttyS2")?;
     let mut command = Command::new("/bin/busybox");
-    command.args(["sh", "-l"]).env("TERM", "vt100").env("PS1", "guest# ").current_dir("/root");
+    // Variables that a shell exports cost a program its exception, so the prompt is none of them.
+    fs::write("/etc/profile", "PS1='guest# '\n").context("writing /etc/profile")?;
+    command.args(["sh", "-l"]).env("TERM", "vt100").current_dir("/root");
     command.stdin(tty.try_clone()?).stdout(tty.try_clone()?).stderr(tty);
     // SAFETY: both calls are async-signal-safe; standard input is the terminal by then.
     unsafe {

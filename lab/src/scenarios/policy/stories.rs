@@ -1,4 +1,4 @@
-//! The stories of docs/policy.md, each played with the policies and commands that the guide prints.
+//! The stories in docs/how-to, each played with the policies and commands that its page prints.
 //!
 //! What asks in them are copies of the guests' init under the names of the programs in the guide: told to, it
 //! [knocks](raw::knock) at one door, and its exit status is the errno. So every program is a file of its own, and what a
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     guest::Guest,
+    page::{self, Block},
     scenario::{Boot, Depends, Scenario, Skip},
     scenarios::enforcement,
 };
@@ -69,49 +70,47 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The guide itself: a story that prints something else than what is played cannot be.
-const GUIDE: &str = include_str!("../../../../docs/policy.md");
+/// The pages: the policies and commands that a page prints are those that are played.
+macro_rules! pages {
+    ($($name:ident $file:literal)*) => {
+        $(const $name: &str = include_str!(concat!("../../../../docs/how-to/", $file));)*
+        #[cfg(test)]
+        const PAGES: &[&str] = &[$($name),*];
+    };
+}
 
-/// A chapter of the guide.
+pages! {
+    HIBERNATION "hibernation.md"
+    MSR_TOOL "msr-tool.md"
+    KDUMP "kdump.md"
+    INCIDENT "incident.md"
+    PODS "pods.md"
+    BUILD_FARM "build-farm.md"
+    SETTINGS "settings.md"
+}
+
+/// The policies and commands of a page.
 struct Chapter {
     policies: Vec<String>,
     commands: Vec<Vec<String>>,
 }
 
 impl Chapter {
-    /// The chapter with this heading, up to the next one: its policies, which are its blocks of TOML, and its
-    /// `stockade` commands.
-    fn of(heading: &str) -> Result<Self> {
+    /// The policies of a page are its blocks of TOML. Its commands are those of its console blocks that begin with `# stockade`.
+    fn of(page: &str) -> Self {
         let mut chapter = Self { policies: Vec::new(), commands: Vec::new() };
-        let (mut inside, mut found, mut block) = (false, false, None);
-        for line in GUIDE.lines() {
-            match (block, line.strip_prefix("```")) {
-                (None, Some(kind)) => {
-                    block = Some(kind);
-                    if inside && kind == "toml" {
-                        chapter.policies.push(String::new());
-                    }
-                }
-                (Some(_), Some(_)) => block = None,
-                (None, None) if line.starts_with('#') => {
-                    inside = line.trim_start_matches('#').trim() == heading;
-                    found |= inside;
-                }
-                (Some("toml"), None) if inside => {
-                    let policy = chapter.policies.last_mut().context("a block has begun")?;
-                    *policy += line;
-                    policy.push('\n');
-                }
-                (Some("console"), None) if inside => {
-                    if let Some(command) = line.strip_prefix("# stockade ") {
-                        chapter.commands.push(command.split_whitespace().map(str::to_owned).collect());
-                    }
+        for Block { language, text } in page::blocks(page) {
+            match language.as_str() {
+                "toml" => chapter.policies.push(text),
+                "console" => {
+                    let commands = text.lines().filter_map(|line| line.strip_prefix("# stockade "));
+                    let words = |command: &str| command.split_whitespace().map(str::to_owned).collect();
+                    chapter.commands.extend(commands.map(words));
                 }
                 _ => {}
             }
         }
-        ensure!(found, "the guide has no chapter {heading:?}");
-        Ok(chapter)
+        chapter
     }
 
     fn policy(&self, number: usize) -> Result<&str> {
@@ -179,7 +178,7 @@ const MODULE: &str = "init_module";
 
 fn hibernation(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("Hibernation, and nothing else")?;
+    let chapter = Chapter::of(HIBERNATION);
     apply(chapter.policy(0)?)?.says("allowed by name: hibernation")?;
     stockade(&["policy", "check"])?.exits(0)?;
     enforcement::expect(|reason, integrity| integrity && reason != "hibernation")?;
@@ -191,7 +190,7 @@ fn hibernation(_: &Guest) -> Result<()> {
 
 fn msr_tool(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("The MSR tool of a vendor")?;
+    let chapter = Chapter::of(MSR_TOOL);
     let path = "/opt/vendor/bin/msrtool";
     let tool = program(path)?;
     knock(path, None, MSR, 0, "the tool with nothing in force")?;
@@ -243,7 +242,7 @@ fn told_digest(wrong: &str) -> Result<String> {
 
 fn kdump(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("A crash kernel, loaded by kdump alone")?;
+    let chapter = Chapter::of(KDUMP);
     let path = "/usr/sbin/kexec";
     let _tool = program(path)?;
     fs::create_dir_all("/run/systemd/system")?;
@@ -269,7 +268,7 @@ fn incident(_: &Guest) -> Result<()> {
         ("perf registers", libc::EPERM),
     ];
     lift_all()?;
-    let chapter = Chapter::of("bpftrace for the on-call group, during an incident")?;
+    let chapter = Chapter::of(INCIDENT);
     let path = "/usr/bin/bpftrace";
     let _tool = program(path)?;
     let session = branch("/oncall.slice/run-u1.scope")?;
@@ -322,7 +321,7 @@ fn incident(_: &Guest) -> Result<()> {
 
 fn pods(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("Pods at confidentiality on a host at integrity")?;
+    let chapter = Chapter::of(PODS);
     let kcore = || opens("/bin/busybox", "/proc/kcore");
     let mem = || opens("/bin/busybox", "/dev/mem");
     // One pod runs already; the others come later.
@@ -352,7 +351,7 @@ fn pods(_: &Guest) -> Result<()> {
 
 fn settings(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("Settings that stay as they were set")?;
+    let chapter = Chapter::of(SETTINGS);
     let sysctl = |said: &str| run(Command::new("/bin/busybox").args(["sysctl", "-w", said]));
     let before = fs::read_to_string("/proc/sys/kernel/kptr_restrict")?;
     sysctl("kernel.kptr_restrict=1")?.exits(0)?;
@@ -379,7 +378,7 @@ fn settings(_: &Guest) -> Result<()> {
 
 fn farm(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of("A build farm that loads its own modules until boot is done")?;
+    let chapter = Chapter::of(BUILD_FARM);
     let path = "/usr/bin/kmod";
     let _tool = program(path)?;
     let service = branch("/system.slice/farm-modules.service")?;
@@ -417,18 +416,16 @@ mod tests {
 
     /// Which is much quicker to learn here than in a guest.
     #[test]
-    fn the_guide_prints_policies_that_can_be_read() {
-        let headings = GUIDE.lines().filter(|line| line.starts_with("## ") || line.starts_with("### "));
-        let mut policies = 0;
-        for heading in headings {
-            let heading = heading.trim_start_matches('#').trim();
-            for policy in Chapter::of(heading).unwrap().policies {
-                policies += 1;
-                if let Err(problems) = read(&Source::new(heading, policy)) {
-                    panic!("{heading}: {problems}");
+    fn the_pages_print_policies_that_can_be_read() {
+        for page in PAGES {
+            let title = page.lines().next().unwrap();
+            let policies = Chapter::of(page).policies;
+            assert!(!policies.is_empty(), "{title} has no policy");
+            for policy in policies {
+                if let Err(problems) = read(&Source::new(title, policy)) {
+                    panic!("{title}: {problems}");
                 }
             }
         }
-        assert!(policies >= 7, "only {policies} policies were found");
     }
 }
