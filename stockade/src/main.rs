@@ -6,6 +6,8 @@ the kernel is in the crate stockade-kernel, everything known about reasons in st
 */
 mod build_id;
 mod commands;
+#[cfg(test)]
+mod commands_page;
 mod flags;
 mod kernel_log;
 mod manual;
