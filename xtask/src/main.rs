@@ -6,6 +6,7 @@ mod bpf;
 mod browser;
 mod demo;
 mod dist;
+mod docs;
 mod fuzz;
 mod html;
 mod lab;
@@ -51,6 +52,8 @@ enum Command {
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),
+    /// Check every link of the documentation and build the book of it, target/book
+    Docs,
     /// Make packages for distributions: .deb, .rpm, .apk and Arch's
     Package(package::Flags),
     /// Build the release program, check it and place it in target/dist
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),
         Command::Html(flags) => html::run(&flags),
+        Command::Docs => docs::run(),
         Command::Package(flags) => package::run(&flags),
         Command::Dist(flags) => dist::run(&flags),
     };

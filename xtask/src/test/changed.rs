@@ -37,6 +37,8 @@ pub struct Affected {
     pub dependencies: bool,
     /// Whether what is installed may be another.
     pub package: bool,
+    /// Whether the book of the documentation may be another.
+    pub documents: bool,
     /// Whether the page of `assess --html` may be another.
     pub page: bool,
 }
@@ -142,6 +144,7 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
                 || Path::new(file).extension().is_some_and(|e| e == "md")
                 || is_in("packaging/") =>
             {
+                found.documents = true;
                 let readers = ["stockade", "stockade-assess", "stockade-policy", "stockade-reasons", "xtask"];
                 found.packages.extend(readers.map(str::to_owned));
             }

@@ -29,7 +29,7 @@ use stockade_lab::{
     tool,
 };
 
-use crate::{bench, bpf, dist, fuzz, html, lab, package, setup, systems, workspace};
+use crate::{bench, bpf, dist, docs, fuzz, html, lab, package, setup, systems, workspace};
 use changed::{Affected, Lab};
 use played::Steps;
 use times::Times;
@@ -140,6 +140,9 @@ impl Run<'_> {
         }
         if self.affects(|change| change.page) {
             self.step("html", || html::run(&html::Flags::check()));
+        }
+        if self.affects(|change| change.documents) {
+            self.step("docs", docs::run);
         }
         let all = self.flags.all;
         self.step("bpf", || if all { bpf::run(&bpf::Flags { check: true }) } else { bpf::is_committed() });
