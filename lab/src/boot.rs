@@ -1,7 +1,7 @@
 /*!
 One guest, from start to power-off.
 
-Always emulated (`-accel tcg`): a lab that behaves differently where KVM happens to work is two labs.
+Always emulated (`-accel tcg`): with KVM on some hosts, the lab would give other results there.
 */
 use std::{
     fs::{self, File},
@@ -18,42 +18,42 @@ use crate::{firmware, follow, kernels::Kernel, protocol::ENDED, saved, tool, tpm
 
 const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 
-/// What a guest is started with.
+/// The configuration of a guest.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
     /// The kernel to boot.
     pub kernel: &'a Kernel,
-    /// The RAM disk, see [`crate::initrd`].
+    /// The initrd, see [`crate::initrd`].
     pub initrd: &'a Path,
     /// A read-only disk, see [`crate::userland`].
     pub disk: Option<&'a Path>,
-    /// Added to the kernel's command line.
+    /// Words added to the kernel's command line.
     pub cmdline: String,
-    /// What it is made of.
+    /// Its hardware.
     pub hardware: Hardware,
-    /// Where the kernel's console is written to.
+    /// The file for the kernel's console.
     pub console: PathBuf,
     /// The unit of the guest's clock.
     pub clock: Clock,
-    /// A guest whose QEMU uses so much processor time without a line on ttyS1 is ended. More than any scenario may take.
+    /// A guest whose QEMU uses this much processor time without a line on ttyS1 is ended. It is more than any scenario needs.
     pub limit: Duration,
 }
 
 /// The unit of a guest's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clock {
-    /// Instructions, each of which takes 2 to this power nanoseconds. An idle guest's clock jumps to its next timer: a sleep
-    /// costs nothing. No limit in the guest depends on how busy the host is. Not for guests that wait for the host, as with
-    /// a disk or a TPM: their clock would jump while the host works.
+    /// Instructions, each of which takes 2 to this power nanoseconds. An idle guest's clock jumps to its next timer, so a sleep costs
+    /// nothing, and no limit in the guest depends on the load of the host. Not for guests that wait for the host, as with a disk or a TPM:
+    /// their clock would jump while the host works.
     Instructions(u8),
-    /// Instructions, 4 ns each, while the guest has something to do; the host's time while it is idle.
+    /// Instructions, 4 ns each, while the guest is busy; the host's time while it is idle.
     InstructionsAndIdleTime,
-    /// The host's time. Only so do two processors run at once.
+    /// The host's time. Two processors run concurrently only with this clock.
     Host,
 }
 
 impl Clock {
-    /// QEMU's option for it.
+    /// Returns QEMU's option for it.
     fn option(self) -> Option<String> {
         match self {
             Clock::Instructions(shift) => Some(format!("shift={shift},sleep=off")),
@@ -63,41 +63,41 @@ impl Clock {
     }
 }
 
-/// What a guest's machine is made of.
+/// The hardware of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hardware {
-    /// Processors. Emulated ones take turns with the host's few, so one is the rule.
+    /// The number of processors. Emulated ones share the host's few, so one is the rule.
     pub processors: u32,
-    /// Their model, as QEMU calls it.
+    /// The processor model, by QEMU's name.
     pub cpu: &'static str,
-    /// The board, as QEMU calls it; firmware brings its own.
+    /// The board, by QEMU's name; a boot by EFI firmware overrides it.
     pub board: &'static str,
-    /// Devices, as QEMU calls them.
+    /// Devices, by QEMU's names.
     pub devices: &'static [&'static str],
-    /// Whether there is a disk to write on, empty at every start; the last one.
+    /// Whether there is a writable disk: the last disk, empty at every start.
     pub scratch: bool,
 }
 
-/// How large such a disk is, in bytes.
+/// The size of the writable disk in bytes.
 const SCRATCH: u64 = 64 << 20;
 
 impl Hardware {
-    /// What is used where nothing else is asked for. The registers of `edu` are nobody's: scenarios may map them.
+    /// The default hardware. No driver uses the registers of `edu`, so scenarios may map them.
     pub const USUAL: Hardware =
         Hardware { processors: 1, cpu: "max", board: "pc", devices: &["edu"], scratch: false };
 
-    /// The same with two processors.
+    /// [`Hardware::USUAL`] with two processors.
     pub const TWO_PROCESSORS: Hardware = Hardware { processors: 2, ..Hardware::USUAL };
 }
 
 impl Machine<'_> {
-    /// The kernel's command line.
+    /// Returns the kernel's command line.
     #[must_use]
     pub fn kernel_cmdline(&self) -> String {
         format!("{ALWAYS} {}", self.cmdline)
     }
 
-    /// QEMU loads the kernel by itself.
+    /// Returns the command for a guest whose kernel QEMU loads itself.
     fn qemu(&self) -> Command {
         self.qemu_with(&self.kernel.image)
     }
@@ -108,7 +108,7 @@ impl Machine<'_> {
         qemu
     }
 
-    /// The same, and a reboot is none of the process.
+    /// Returns the command for a guest that reboots inside its QEMU process; without `-no-reboot` a reboot does not end it.
     fn qemu_rebooting(&self, kernel: &Path) -> Command {
         let mut qemu = self.qemu_machine(self.hardware.board);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initrd);
@@ -116,12 +116,12 @@ impl Machine<'_> {
         qemu
     }
 
-    /// Where the disk to write on is.
+    /// Returns the path of the writable disk.
     fn scratch(&self) -> PathBuf {
         self.console.with_extension("scratch")
     }
 
-    /// The machine alone.
+    /// Returns the command for the hardware, without kernel or firmware.
     fn qemu_machine(&self, kind: &str) -> Command {
         let mut qemu = tool::command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-machine", kind, "-cpu", self.hardware.cpu, "-m", "512"]);
@@ -146,12 +146,12 @@ impl Machine<'_> {
         qemu
     }
 
-    /// Runs the guest to its end. Each line that it writes to ttyS1 goes to `heard`, whose answer may be a line for the guest.
+    /// Runs the guest to its end. `heard` gets each line that the guest writes to ttyS1; its answer may be a line for the guest.
     pub fn run(&self, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         self.follow(self.qemu(), heard)
     }
 
-    /// As [`Machine::run`], from the image as it is packaged, by the BIOS; with a TPM where one is asked for.
+    /// [`Machine::run`], but the BIOS boots the packaged bzImage; with a TPM if asked for.
     pub fn run_packaged(&self, tpm: bool, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         let tpm = if tpm { Some(Tpm::start(&self.console.with_extension("swtpm"))?) } else { None };
         let mut qemu = self.qemu_packaged();
@@ -165,8 +165,8 @@ impl Machine<'_> {
         self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()))
     }
 
-    /// As [`Machine::run`], until `ready` says [`Next::End`]: what the guest is then is saved to a file. With `packaged`, the
-    /// BIOS boots the image as it is packaged.
+    /// [`Machine::run`], until `ready` returns [`Next::End`]; then saves the guest's state to a file. With `packaged`, the BIOS boots the
+    /// packaged bzImage.
     pub fn save(
         &self,
         packaged: bool,
@@ -190,8 +190,7 @@ impl Machine<'_> {
         saved
     }
 
-    /// As [`Machine::run`], from a state that [`Machine::save`] has written for the same machine. The guest is sent this line
-    /// first.
+    /// [`Machine::run`], from a state that [`Machine::save`] wrote for the same machine. Sends the guest this line first.
     pub fn resume(
         &self,
         packaged: bool,
@@ -204,7 +203,7 @@ impl Machine<'_> {
         control.attach(&mut qemu);
         saved::resume_from(&mut qemu, state);
         let mut guest = self.start(qemu)?;
-        // A serial port whose state is not loaded yet would take the line and lose it.
+        // A serial port whose state is not loaded yet would lose the line.
         let end = control
             .wait_until_running()
             .and_then(|()| guest.say(order))
@@ -214,8 +213,7 @@ impl Machine<'_> {
         end
     }
 
-    /// Runs a guest that runs one program. Each line the program says goes to `heard`; that it does not end with
-    /// status 0 is an error.
+    /// Runs a guest that runs one program. `heard` gets each line of its output. An exit status other than 0 is an error.
     pub fn run_program(&self, mut heard: impl FnMut(&str)) -> anyhow::Result<()> {
         let mut status = None;
         let end = self.run(|line| {
@@ -235,9 +233,8 @@ impl Machine<'_> {
         bail!("the guest on {} {complaint}. Its console:\n{}", self.kernel.id, self.console_tail())
     }
 
-    /// As [`Machine::run`], with firmware that boots from a disk, until `heard` has heard enough. The kernel, its
-    /// RAM disk and its command line are those on the disk. The firmware writes to every serial port, ttyS1
-    /// included.
+    /// [`Machine::run`], but EFI firmware boots the guest from a disk, with the kernel, initrd and command line on it, until `heard`
+    /// returns [`Next::End`]. The firmware writes to every serial port, ttyS1 included.
     pub fn run_firmware(
         &self,
         disk: &firmware::Disk,
@@ -249,7 +246,7 @@ impl Machine<'_> {
         self.follow(qemu, heard)
     }
 
-    /// As [`Machine::run`], with a guest that boots anew when it reboots, until `heard` has heard enough.
+    /// [`Machine::run`], with a guest that boots again when it reboots, until `heard` returns [`Next::End`].
     pub fn run_rebooting(&self, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         self.follow(self.qemu_rebooting(&self.kernel.image), heard)
     }
@@ -263,7 +260,7 @@ impl Machine<'_> {
     }
 
     fn start(&self, mut qemu: Command) -> anyhow::Result<follow::Running> {
-        // ttyS2 exists and is nobody's: scenarios may do to it what they like.
+        // ttyS2 exists and has no user: scenarios may change its settings.
         qemu.args([
             "-chardev",
             "stdio,id=results,signal=off",
@@ -279,7 +276,7 @@ impl Machine<'_> {
         follow::Running::start(qemu, self.console.with_extension("qemu"))
     }
 
-    /// Runs the guest with ttyS2 on this terminal.
+    /// Runs the guest with ttyS2 connected to this terminal.
     pub fn run_on_terminal(&self) -> anyhow::Result<()> {
         let mut qemu = self.qemu();
         qemu.args(["-serial", "null", "-chardev", "stdio,id=shell,signal=off", "-serial", "chardev:shell"]);
@@ -291,7 +288,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The last lines of the kernel's console.
+    /// Returns the last lines of the kernel's console.
     #[must_use]
     pub fn console_tail(&self) -> String {
         let mut bytes = Vec::new();
@@ -304,7 +301,7 @@ impl Machine<'_> {
     }
 }
 
-/// A path inside one of QEMU's options, where a comma ends a value unless it is doubled.
+/// Escapes a path for one of QEMU's options, where a comma ends a value unless it is doubled.
 fn option_value(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

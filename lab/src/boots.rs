@@ -10,29 +10,28 @@ use crate::{
     firmware::{self, Image},
 };
 
-/// What there is to know of a way to boot.
+/// The properties of a way to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is so or not, whatever the others are")]
 pub struct Facts {
-    /// What it adds to the kernel's command line.
+    /// Words that it adds to the kernel's command line.
     pub cmdline: &'static str,
-    /// What its guest's machine is made of.
+    /// The hardware of its guest.
     pub hardware: Hardware,
-    /// The firmware it takes; without, QEMU loads the kernel by itself.
+    /// The firmware that boots it; without firmware, QEMU loads the kernel itself.
     pub firmware: Option<firmware::Setup>,
-    /// Whether there is a TPM 2.0.
+    /// Whether the guest has a TPM 2.0.
     pub tpm: bool,
-    /// Whether the BIOS boots the kernel as it is packaged. Only so does it find the tables that tell of a TPM or an IOMMU, and
-    /// move itself to a random address.
+    /// Whether the BIOS boots the bzImage of the package. Only then does the kernel find the firmware tables of a TPM or an IOMMU, and only
+    /// then can KASLR choose its address.
     pub packaged: bool,
-    /// Whether its guest has [`crate::userland`]'s disk.
+    /// Whether the guest has the disk of [`crate::userland`].
     pub userland: bool,
-    /// Whether one flavour of each kernel series is enough, the generic one: what is played there is long, and the flavours
-    /// differ in drivers alone.
+    /// Whether the generic flavour of each kernel series is enough: these scenarios take long, and the flavours differ only in drivers.
     pub generic: bool,
 }
 
-/// As distributed.
+/// Default boot: the kernel with its default command line.
 const USUAL: Facts = Facts {
     cmdline: "",
     hardware: Hardware::USUAL,
@@ -43,44 +42,44 @@ const USUAL: Facts = Facts {
     generic: false,
 };
 
-/// As distributed, where one flavour of each series is enough.
+/// Default boot, on the generic flavour of each series only.
 const GENERIC: Facts = Facts { generic: true, ..USUAL };
 
-/// The same with Debian's programs and modules for them.
+/// [`GENERIC`] with Debian's programs and the modules that they need.
 const WITH_PROGRAMS: Facts = Facts { userland: true, ..GENERIC };
 
-/// By EFI firmware, with an enrolled key or without.
+/// Boot by EFI firmware, with or without an enrolled key.
 const fn by_firmware(secure_boot: bool, image: Image) -> Facts {
     Facts { firmware: Some(firmware::Setup { secure_boot, image }), ..GENERIC }
 }
 
-/// As distributed, and as machines boot it.
+/// Boot of the packaged bzImage by the BIOS, on the generic flavours only.
 const ASSESSED: Facts = Facts { packaged: true, ..GENERIC };
 
-/// The word by which a guest mounts cgroups of version 1 in place of those of version 2.
+/// The word on the kernel's command line that makes a guest mount cgroup v1 instead of cgroup v2.
 pub const LEGACY_CGROUPS: &str = "stockade.cgroups=1";
 
-/// The same with this on the command line.
+/// [`ASSESSED`] with these words on the command line.
 const fn assessed(cmdline: &'static str) -> Facts {
     Facts { cmdline, ..ASSESSED }
 }
 
-/// The same on this model of a processor.
+/// [`ASSESSED`] with this processor model.
 const fn on_cpu(cpu: &'static str) -> Facts {
     Facts { hardware: Hardware { cpu, ..Hardware::USUAL }, ..ASSESSED }
 }
 
-/// The same with Debian's programs, and a disk to write on.
+/// [`ASSESSED`] with these words on the command line, Debian's programs and a writable disk.
 const fn assessed_programs(cmdline: &'static str) -> Facts {
     Facts { userland: true, hardware: Hardware { scratch: true, ..Hardware::USUAL }, ..assessed(cmdline) }
 }
 
-/// The same on this board, with these devices.
+/// [`ASSESSED`] with this board, these devices and these words on the command line.
 const fn with_device(board: &'static str, devices: &'static [&'static str], cmdline: &'static str) -> Facts {
     Facts { hardware: Hardware { board, devices, ..Hardware::USUAL }, cmdline, ..ASSESSED }
 }
 
-/// Makes the type and its table of one list.
+/// Makes the enum and its table from one list.
 macro_rules! boots {
     ($($(#[$about:meta])* $boot:ident $name:literal $facts:expr;)*) => {
         /// A way to boot a guest.
@@ -93,13 +92,13 @@ macro_rules! boots {
             /// Every way to boot.
             pub const ALL: &[Boot] = &[$(Boot::$boot),*];
 
-            /// The word for it on the guest's command line and in reports.
+            /// Its name on the guest's command line and in reports.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Boot::$boot => $name,)* }
             }
 
-            /// What there is to know of it.
+            /// Returns its properties.
             #[must_use]
             pub fn facts(self) -> Facts {
                 match self { $(Boot::$boot => $facts,)* }
@@ -109,152 +108,152 @@ macro_rules! boots {
 }
 
 boots! {
-    /// As distributed.
+    /// Default boot.
     Plain "plain" USUAL;
-    /// The same with two processors, for what happens at once.
+    /// Default boot with two processors, for scenarios with concurrent processes.
     TwoProcessors "two-processors" Facts { hardware: Hardware::TWO_PROCESSORS, ..USUAL };
-    /// As distributed, for attacks on enforcement that lives in pins: some leave the guest in disorder.
+    /// Default boot, for attacks on enforcement that hangs on pins: some leave the guest in disorder.
     PinsAttacked "pins-attacked" GENERIC;
-    /// The same with two processors.
+    /// [`Boot::PinsAttacked`] with two processors.
     PinsAttackedTwoProcessors "pins-attacked-two" Facts { hardware: Hardware::TWO_PROCESSORS, ..GENERIC };
-    /// The kernel's own lockdown at integrity.
+    /// Native lockdown at integrity.
     NativeIntegrity "native-integrity" Facts { cmdline: "lockdown=integrity", ..USUAL };
-    /// The kernel's own lockdown at confidentiality.
+    /// Native lockdown at confidentiality.
     NativeConfidentiality "native-confidentiality" Facts { cmdline: "lockdown=confidentiality", ..USUAL };
-    /// Without the bpf LSM. The lockdown LSM is early: it is there even when a list omits it.
+    /// Without the bpf LSM. Lockdown is an early LSM: it is active even when `lsm=` omits it.
     NoBpfLsm "no-bpf-lsm" Facts { cmdline: "lsm=landlock,yama,apparmor", ..USUAL };
-    /// As distributed, for scenarios that raise native lockdown, which no later one could lower.
+    /// Default boot, for scenarios that raise native lockdown: the kernel cannot lower it, so no other scenario can follow.
     Raised "raised" USUAL;
-    /// As [`Boot::Raised`], for the scenario that raises it over Stockade's integrity.
+    /// [`Boot::Raised`], for the scenario that raises native lockdown while Stockade enforces integrity.
     RaisedOverIntegrity "raised-over-integrity" USUAL;
-    /// As [`Boot::Raised`], for the scenario that raises it over Stockade's confidentiality.
+    /// [`Boot::Raised`], for the scenario that raises native lockdown while Stockade enforces confidentiality.
     RaisedOverConfidentiality "raised-over-confid" USUAL;
-    /// As distributed, for scenarios that end sealed, which no later one could lift.
+    /// Default boot, for scenarios that end sealed: a seal lasts until reboot, so no other scenario can follow.
     Sealed "sealed" USUAL;
-    /// As [`Boot::Sealed`], for the tutorial, which ends sealed.
+    /// A guest that the tutorial seals: a seal lasts until reboot.
     SealedTutorial "sealed-tutorial" USUAL;
-    /// As [`Boot::Sealed`], for a seal of confidentiality.
+    /// [`Boot::Sealed`], for a seal of confidentiality.
     SealedConfidentiality "sealed-confid" GENERIC;
-    /// As [`Boot::Sealed`], for a command that is killed right after the seal was closed.
+    /// [`Boot::Sealed`], for a command that is killed right after the commit of the seal.
     SealedKilled "sealed-killed" GENERIC;
-    /// As [`Boot::Sealed`], for a seal beside programs of others.
+    /// [`Boot::Sealed`], for a seal that trusts foreign BPF programs.
     SealedTrusting "sealed-trusting" GENERIC;
-    /// As [`Boot::Sealed`], for a policy that trusts programs of others before they are loaded.
+    /// [`Boot::Sealed`], for a policy that trusts foreign BPF programs before they are loaded.
     SealedTrustingPolicy "sealed-trust-policy" GENERIC;
-    /// As [`Boot::Sealed`], beside programs that a guard of another's hides.
+    /// [`Boot::Sealed`], beside BPF programs that a foreign guard hides.
     SealedHidden "sealed-hidden" GENERIC;
-    /// As [`Boot::Sealed`], for a policy with exceptions by program.
+    /// [`Boot::Sealed`], for a policy with exceptions by program.
     SealedPrograms "sealed-programs" GENERIC;
-    /// As [`Boot::Sealed`], with a disk for a file system with fs-verity.
+    /// [`Boot::Sealed`], with a disk for a file system with fs-verity.
     SealedVerity "sealed-verity" Facts { hardware: Hardware { scratch: true, ..Hardware::USUAL }, ..WITH_PROGRAMS };
-    /// As [`Boot::Sealed`], for a policy with scopes.
+    /// [`Boot::Sealed`], for a policy with scopes.
     SealedScopes "sealed-scopes" GENERIC;
-    /// As [`Boot::Sealed`], for a policy that leaves room for scopes.
+    /// [`Boot::Sealed`], for a policy that leaves room for scopes.
     SealedRoom "sealed-room" GENERIC;
-    /// As [`Boot::Sealed`], with cgroups of version 1 alone.
+    /// [`Boot::Sealed`], for a scenario that unmounts cgroup v2 and mounts only cgroup v1.
     SealedLegacy "sealed-legacy" GENERIC;
-    /// As [`Boot::Sealed`], for a policy with settings.
+    /// [`Boot::Sealed`], for a policy with settings.
     SealedSettings "sealed-settings" GENERIC;
-    /// As distributed, for attacks on the seal, which only a reboot ends.
+    /// Default boot, for attacks on the seal, which lasts until reboot.
     SealAttacked "seal-attacked" GENERIC;
-    /// The same, for attacks on exceptions and grants of what is sealed.
+    /// [`Boot::SealAttacked`], for attacks on sealed exceptions and grants.
     SealAttackedExceptions "seal-attacked-except" GENERIC;
-    /// As distributed, for attacks on programs to which a sealed policy gives an exception.
+    /// [`Boot::SealAttacked`], for attacks on programs to which a sealed policy gives an exception.
     SealAttackedPrograms "seal-attacked-programs" GENERIC;
-    /// The same with two processors.
+    /// [`Boot::SealAttacked`] with two processors.
     SealAttackedTwoProcessors "seal-attacked-two" Facts { hardware: Hardware::TWO_PROCESSORS, ..GENERIC };
-    /// As distributed, for scenarios in which `seal` fails, the last of which may succeed.
+    /// Default boot, for scenarios in which `seal` fails; the last of them may succeed.
     SealStarved "seal-starved" GENERIC;
-    /// The same for one that meddles with what `seal` makes.
+    /// [`Boot::SealStarved`], for a scenario that tampers with the programs and maps that `seal` makes.
     SealMeddled "seal-meddled" GENERIC;
-    /// By EFI firmware without keys: Secure Boot is off.
+    /// Boot by EFI firmware without enrolled keys: Secure Boot is off.
     Efi "efi" by_firmware(false, Image::Unsigned);
-    /// By EFI firmware with an enrolled key, from an image signed with it: Secure Boot is on.
+    /// Boot by EFI firmware with an enrolled key, of an image signed with it: Secure Boot is on.
     SecureBoot "secure-boot" by_firmware(true, Image::Signed);
-    /// By EFI firmware with an enrolled key, from an image without a signature: it must not boot at all.
+    /// Boot by EFI firmware with an enrolled key, of an unsigned image: the firmware must refuse it.
     Unsigned "unsigned" by_firmware(true, Image::Unsigned);
-    /// By EFI firmware with an enrolled key, from a signed image that was altered: it must not boot at all.
+    /// Boot by EFI firmware with an enrolled key, of an image altered after it was signed: the firmware must refuse it.
     Altered "altered" by_firmware(true, Image::Altered);
-    /// As distributed, with Debian's programs and modules for them.
+    /// Default boot, with Debian's programs and the modules that they need.
     Programs "programs" WITH_PROGRAMS;
-    /// The same with AppArmor, as distributed, and its tools.
+    /// [`Boot::Programs`] with AppArmor, which is the default, and its tools.
     AppArmor "app-armor" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
-    /// With AppArmor and Debian's programs, for a scenario that seals the guest.
+    /// [`Boot::AppArmor`], for a scenario that seals the guest.
     AppArmorSealed "app-armor-sealed" Facts { cmdline: "security=apparmor", ..WITH_PROGRAMS };
-    /// With Debian's programs and SELinux enforcing, before any policy is loaded.
+    /// [`Boot::Programs`] with SELinux enforcing, before any SELinux policy is loaded.
     Selinux "selinux" Facts { cmdline: "security=selinux enforcing=1", ..WITH_PROGRAMS };
-    /// As distributed, on a machine with a TPM 2.0.
+    /// Boot of the packaged bzImage, on a machine with a TPM 2.0.
     Tpm "tpm" Facts { tpm: true, packaged: true, ..GENERIC };
-    /// As distributed, for what is assessed without a difference, and for changes while it runs.
+    /// The base that most other boots are compared with, and the boot for changes in a running guest.
     Assessed "assessed" ASSESSED;
-    /// The kernel stays where it is linked to.
+    /// Without KASLR: the kernel runs at its link address.
     AssessedNoKaslr "assessed-nokaslr" assessed("nokaslr");
-    /// Programs get everything where everybody expects it.
+    /// Without address space randomization of processes.
     AssessedNoRandomMaps "assessed-norandmaps" assessed("norandmaps");
-    /// The processor knows no memory that must not be executed.
+    /// Without NX: the processor cannot mark a page as not executable.
     AssessedNoNx "assessed-no-nx" on_cpu("max,-nx");
-    /// Without mitigations for processors.
+    /// Without mitigations of processor vulnerabilities.
     AssessedNoMitigations "assessed-mitigations" assessed("mitigations=off");
-    /// Modules have to be signed.
+    /// Modules need a valid signature.
     AssessedSignedModules "assessed-sig-enforce" assessed("module.sig_enforce=1");
-    /// The kernel's own lockdown at integrity.
+    /// Native lockdown at integrity.
     AssessedIntegrity "assessed-integrity" assessed("lockdown=integrity");
-    /// The kernel's own lockdown at confidentiality.
+    /// Native lockdown at confidentiality.
     AssessedConfidentiality "assessed-confid" assessed("lockdown=confidentiality");
     /// FIPS mode.
     AssessedFips "assessed-fips" assessed("fips=1");
-    /// SELinux in place of AppArmor.
+    /// SELinux instead of AppArmor.
     AssessedSelinux "assessed-selinux" assessed("security=selinux");
-    /// Cgroups of version 1 alone, of which only the controller for processes is mounted.
+    /// Cgroup v1 only, with the pids controller only.
     AssessedLegacy "assessed-cgroup1" assessed(LEGACY_CGROUPS);
-    /// Caches of the kernel are not merged.
+    /// Slab caches are not merged.
     AssessedSlabs "assessed-slabs" assessed("slab_nomerge");
-    /// Memory is not zeroed when it is given out.
+    /// Memory is not zeroed when it is allocated.
     AssessedNotZeroed "assessed-not-zeroed" assessed("init_on_alloc=0");
-    /// Memory is zeroed when it is given back.
+    /// Memory is zeroed when it is freed.
     AssessedZeroed "assessed-zeroed" assessed("init_on_free=1");
-    /// Free pages are shuffled.
+    /// The page allocator's free lists are shuffled.
     AssessedShuffled "assessed-shuffled" assessed("page_alloc.shuffle=1");
-    /// A page for system calls at a fixed address.
+    /// The vsyscall page is mapped at its fixed address.
     AssessedVsyscall "assessed-vsyscall" assessed("vsyscall=emulate");
     /// Without debugfs.
     AssessedNoDebugfs "assessed-debugfs" assessed("debugfs=off");
-    /// System calls begin where the stack does.
+    /// The kernel stack offset is not randomized at system calls.
     AssessedStack "assessed-kstack" assessed("randomize_kstack_offset=off");
-    /// A processor without a generator of random numbers.
+    /// A processor without RDRAND and RDSEED.
     AssessedNoGenerator "assessed-no-rdrand" on_cpu("max,-rdrand,-rdseed");
-    /// A hypervisor that tells when the machine was copied.
+    /// A hypervisor with a VM generation ID, which tells a guest that it was copied.
     AssessedCopied "assessed-vmgenid" with_device("pc", &["edu", "vmgenid,guid=auto"], "");
-    /// A machine with an IOMMU that is in use.
+    /// A machine with an IOMMU that the kernel uses.
     AssessedIommu "assessed-iommu" with_device("q35", &["edu", "intel-iommu"], "");
-    /// The same, and what is taken back from a device is out of its reach at once.
+    /// [`Boot::AssessedIommu`] in strict mode: the IOTLB is flushed at every unmap.
     AssessedIommuStrict "assessed-strict" with_device("q35", &["edu", "intel-iommu"], "iommu.strict=1");
-    /// The same, and the kernel leaves it alone.
+    /// [`Boot::AssessedIommu`] with an IOMMU that the kernel does not use.
     AssessedIommuOff "assessed-iommu-off" with_device("q35", &["edu", "intel-iommu"], "intel_iommu=off");
-    /// Without AppArmor, which is active as distributed, and without what would take its place.
+    /// Without AppArmor, which is active by default, and without SELinux in its place.
     AssessedNoAppArmor "assessed-no-apparmor" assessed("lsm=lockdown,landlock,yama,tomoyo,bpf");
-    /// With a TPM, into which the BIOS measures.
+    /// With a TPM into which the BIOS measures.
     AssessedTpm "assessed-tpm" Facts { tpm: true, ..ASSESSED };
-    /// With Debian's programs, for changes that they make.
+    /// With Debian's programs, for changes that need them.
     AssessedPrograms "assessed-programs" assessed_programs("");
-    /// The same with SELinux enforcing, before any policy is loaded.
+    /// [`Boot::AssessedPrograms`] with SELinux enforcing, before any SELinux policy is loaded.
     AssessedPolicy "assessed-policy" assessed_programs("security=selinux enforcing=1");
-    /// As [`Boot::Assessed`], for changes that only a reboot undoes.
+    /// [`Boot::Assessed`], for changes that only a reboot undoes.
     AssessedForGood "assessed-for-good" ASSESSED;
-    /// As [`Boot::Assessed`], for what `stockade assess` leaves behind.
+    /// Default boot, for scenarios about the traces that `stockade assess` leaves.
     AssessedTwice "assessed-twice" GENERIC;
-    /// As distributed, for kernels on which Stockade refuses to enforce.
+    /// Default boot, for kernels on which Stockade refuses to enforce.
     TooOld "too-old" USUAL;
 }
 
 impl Boot {
-    /// Whether firmware may say something before the guest does.
+    /// Whether firmware may write to a serial port before the guest does.
     #[must_use]
     pub fn has_firmware(self) -> bool {
         self.facts().firmware.is_some() || self.facts().packaged
     }
 
-    /// Whether the firmware has to refuse it: the scenario is then played by the host.
+    /// Whether the firmware has to refuse the image: such a scenario is played by the host.
     #[must_use]
     pub fn is_refused(self) -> bool {
         self.facts().firmware.is_some_and(|setup| setup.secure_boot && setup.image != Image::Signed)

@@ -1,5 +1,5 @@
 /*!
-Where the lab keeps what it fetched: `$XDG_CACHE_HOME/stockade`, or `~/.cache/stockade`.
+The cache of the lab's downloads: `$XDG_CACHE_HOME/stockade`, or `~/.cache/stockade`.
 */
 use std::{
     env, fs,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 
-/// The cache's folder, made if need be.
+/// Returns the cache's folder, and creates it if needed.
 pub fn folder() -> anyhow::Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -21,7 +21,7 @@ pub fn folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Makes a folder whole or not at all: `fill` works in a temporary one beside it, which then takes its place.
+/// Replaces a folder whole or not at all: `fill` works in a temporary folder beside it, which is then renamed.
 pub fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let name = folder.file_name().context("a folder of the cache has a name")?.to_string_lossy();
     let beside = |what: &str| folder.with_file_name(format!(".{name}.{what}-{}", process::id()));

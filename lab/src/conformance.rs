@@ -1,6 +1,5 @@
 /*!
-The conformance matrix: the same operations under Stockade and under the kernel's own lockdown, on every
-kernel, and the document made from it.
+The conformance matrix: the same operations under Stockade and under native lockdown, on every kernel, and the document generated from it.
 */
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,10 +21,10 @@ use crate::{
     tool, unsigned,
 };
 
-/// Guests at a time.
+/// Guests that run at once.
 const GUESTS: usize = 2;
 
-/// What is in force while the doors are knocked at.
+/// The policy or native lockdown level that is in force while the doors are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
@@ -47,14 +46,14 @@ pub enum Setting {
     SealedConfidentiality,
 }
 
-/// On the command line of the guest that plays [`Setting::SEALED`].
+/// The word on the command line of the guest that plays [`Setting::SEALED`].
 pub const SEALED: &str = "stockade.sealed";
 
 impl Setting {
-    /// In the order in which another guest can play them: neither a seal nor native lockdown goes down again.
+    /// The settings that need a guest of their own, in order: neither a seal nor native lockdown can be lowered.
     pub const SEALED: [Setting; 2] = [Setting::SealedIntegrity, Setting::SealedConfidentiality];
 
-    /// In the order in which one guest can play them.
+    /// The settings that one guest can play, in this order.
     pub const ALL: [Setting; 6] = [
         Setting::Nothing,
         Setting::Audit,
@@ -65,33 +64,33 @@ impl Setting {
     ];
 }
 
-/// What came of one operation.
+/// The result of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// What was in force.
+    /// The setting in force.
     pub setting: Setting,
     /// The reason's id.
     pub reason: String,
     /// The operation.
     pub door: String,
-    /// What user space saw.
+    /// The answer that user space got.
     pub answer: String,
-    /// What the administrator was told: the kernel's words for the reason.
+    /// The kernel's words for the reason, as the administrator got them from the kernel log or from Stockade's events.
     pub told: Vec<String>,
 }
 
-/// The answers of one door on one kernel.
+/// The results of one door on one kernel.
 type Cells = BTreeMap<Setting, Row>;
 
-/// Everything that was seen: per door, per kernel.
+/// All results: per door, per kernel.
 pub struct Matrix {
     kernels: Vec<String>,
-    /// In the order of the guests.
+    /// Reason and operation, in the order in which the guests played them.
     doors: Vec<(String, String)>,
     cells: BTreeMap<(String, String), Cells>,
 }
 
-/// Files that the operations need beside the programs: modules and an image, made from the kernel's package.
+/// Writes the files that the operations need beside the programs: modules and an image, made from the kernel's package.
 pub fn files(kernel: &Kernel, folder: &Path) -> anyhow::Result<Vec<Program>> {
     fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
     let made = |name: &str, bytes: &[u8]| -> anyhow::Result<Program> {
@@ -111,10 +110,10 @@ pub fn files(kernel: &Kernel, folder: &Path) -> anyhow::Result<Vec<Program>> {
     ])
 }
 
-/// Ends a signed module.
+/// The last bytes of a signed module.
 const MODULE_MAGIC: &[u8] = b"~Module signature appended~\n";
 
-/// Signs with a key made for this once, which no kernel knows.
+/// Signs a module with a new key, which no kernel trusts.
 fn signed_by_a_stranger(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>> {
     let file = |name: &str| folder.join(name);
     fs::write(file("module"), module)?;
@@ -125,14 +124,15 @@ fn signed_by_a_stranger(module: &[u8], folder: &Path) -> anyhow::Result<Vec<u8>>
     sign.args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-md", "sha256", "-outform", "DER"]);
     sign.arg("-in").arg(file("module")).arg("-inkey").arg(file("key.pem"));
     let signature = tool::output(sign.arg("-signer").arg(file("certificate.pem")))?;
-    // Five bytes that PKCS#7 leaves zero but for its number, three of padding, the length.
+    // The start of `struct module_signature`: five bytes that are zero but for the type PKCS#7, then three bytes of padding. The length
+    // follows.
     let descriptor = [0, 0, 2, 0, 0, 0, 0, 0];
     let length = u32::try_from(signature.len())?.to_be_bytes();
     Ok([module, &signature, &descriptor, &length, MODULE_MAGIC].concat())
 }
 
 impl Matrix {
-    /// Plays it on these kernels, several guests at a time.
+    /// Plays the matrix on these kernels, several guests at a time.
     pub fn play(kernels: &[Kernel], programs: &[Program], folder: &Path) -> anyhow::Result<Matrix> {
         let waiting: Mutex<VecDeque<&Kernel>> = Mutex::new(kernels.iter().collect());
         let played = Mutex::new(BTreeMap::new());
@@ -167,7 +167,7 @@ impl Matrix {
         }
     }
 
-    /// Where Stockade and native lockdown differ, or a trial run is not without effect. There should be none.
+    /// Returns where Stockade and native lockdown differ, and where an audited policy has an effect. There should be none.
     #[must_use]
     pub fn differences(&self) -> Vec<String> {
         use Setting::{
@@ -199,13 +199,13 @@ impl Matrix {
         found
     }
 
-    /// How many answers were compared with native lockdown's.
+    /// Returns how many answers were compared with those of native lockdown.
     #[must_use]
     pub fn compared(&self) -> usize {
         4 * self.cells.len()
     }
 
-    /// The document.
+    /// Returns the document, docs/conformance.md.
     #[must_use]
     pub fn document(&self) -> String {
         let mut out = String::from(HEAD);
@@ -250,7 +250,7 @@ impl Matrix {
     }
 }
 
-/// Without lockdown, at integrity, at confidentiality.
+/// Returns the answers without lockdown, at integrity and at confidentiality.
 fn answers(cells: &Cells) -> [&str; 3] {
     [Setting::Nothing, Setting::NativeIntegrity, Setting::NativeConfidentiality]
         .map(|setting| cells.get(&setting).map_or("not played", |row| row.answer.as_str()))
@@ -270,7 +270,7 @@ fn guest(kernel: &Kernel, programs: &[Program], folder: &Path) -> anyhow::Result
     Ok(rows)
 }
 
-/// One boot, with this on the command line.
+/// Plays one guest, with this word on its command line.
 fn play(kernel: &Kernel, disk: &Path, word: &str) -> anyhow::Result<Vec<Row>> {
     let machine = Machine {
         kernel,

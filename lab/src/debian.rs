@@ -1,9 +1,8 @@
 /*!
 Packages of the Debian archive, fetched and unpacked without being installed, as any user.
 
-The machine's own package sources say where the archive is. A newer suite than the machine's own is
-reached through a second source list derived from them, with a package state of its own, so that
-nothing on the host changes.
+The host's own package sources give the address of the archive. Other suites are reached through a second source list derived from them,
+with a package state of its own, so that nothing on the host changes.
 */
 use std::{
     collections::BTreeSet,
@@ -22,19 +21,19 @@ pub struct Archive {
     options: Vec<String>,
 }
 
-/// Which suite.
+/// A suite of Debian's archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
-    /// The one this machine runs, with its updates.
+    /// The suite that this machine runs, with its updates.
     Own,
-    /// The archive's development suite, where the newest kernels are.
+    /// The development suite, with the newest kernels.
     Development,
-    /// Debian 11, whose kernel is older than the oldest that is supported.
+    /// Debian 11, whose kernel is older than the oldest supported one.
     Bullseye,
 }
 
 impl Suite {
-    /// Its name in the archive, where it is another than the machine's own. The development suite's never changes.
+    /// Its name in the archive, unless it is the machine's own suite.
     fn name(self) -> Option<&'static str> {
         match self {
             Self::Own => None,
@@ -44,8 +43,8 @@ impl Suite {
     }
 }
 
-/// Does something with a suite. The machine's lists, or those fetched long ago, may name packages that the
-/// archive has replaced since: what fails is tried once more, with lists of its own that were fetched just now.
+/// Uses a suite. Stale package lists may name packages that the archive has replaced since: a failed attempt is repeated once, with fresh
+/// lists.
 pub fn with<T>(
     suite: Suite,
     refresh: bool,
@@ -59,7 +58,7 @@ pub fn with<T>(
     })
 }
 
-/// The remedy for an error message of apt, dpkg or mmdebstrap; none where the message is not known.
+/// Returns the remedy for an error message of apt, dpkg or mmdebstrap, if the message is known.
 #[must_use]
 pub(crate) fn advice(text: &str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -100,7 +99,7 @@ pub(crate) fn advice(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Tries with what is there, unless fresh lists are asked for, and then with fresh lists.
+/// Tries with the lists that are there, unless fresh ones are asked for, and after a failure with fresh ones.
 fn once_more<T>(refresh: bool, attempt: impl Fn(bool) -> anyhow::Result<T>) -> anyhow::Result<T> {
     match attempt(refresh) {
         Err(error) if !refresh => {
@@ -112,7 +111,7 @@ fn once_more<T>(refresh: bool, attempt: impl Fn(bool) -> anyhow::Result<T>) -> a
 }
 
 impl Archive {
-    /// A suite, with its package lists fetched when there are none or when `refresh` asks for newer ones.
+    /// Opens a suite. Fetches its package lists when there are none or when `refresh` asks for newer ones.
     fn open(suite: Suite, refresh: bool) -> anyhow::Result<Archive> {
         let state = cache::folder()?.join("apt").join(suite.name().unwrap_or("own"));
         let archive = match suite.name() {
@@ -133,7 +132,7 @@ impl Archive {
                 options.push(format!("Dir::Etc::sourcelist={}", source.display()));
                 options.push("Dir::Etc::sourceparts=-".to_owned());
                 if suite == Suite::Bullseye {
-                    // The lists of a suite whose support has ended are not dated anew, so that apt takes them for expired.
+                    // The Release file of a suite whose support has ended is not renewed, so apt would reject it as expired.
                     options.push("Acquire::Check-Valid-Until=false".to_owned());
                 }
                 Archive { options }
@@ -155,19 +154,19 @@ impl Archive {
         for option in &self.options {
             command.arg("-o").arg(option);
         }
-        // Packages are fetched to the user's own folder, which apt's own user cannot write.
+        // Packages are fetched into the user's own folder, in which the user _apt cannot write.
         command.args(["-o", "APT::Sandbox::User="]);
         command
     }
 
-    /// Whether the package lists have this package.
+    /// Whether the package lists contain this package.
     #[must_use]
     pub fn knows(&self, package: &str) -> bool {
         tool::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
             .is_ok_and(|o| !o.is_empty())
     }
 
-    /// Every package this one needs, itself included.
+    /// Returns the names of all packages that this one needs, itself included.
     pub fn closure(&self, package: &str) -> anyhow::Result<BTreeSet<String>> {
         let text = tool::text(self.apt("apt-cache").args([
             "depends",
@@ -204,7 +203,7 @@ fn state_options(state: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A package source: where an archive is and who signs it.
+/// A package source: the address of an archive and its signing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
@@ -221,12 +220,12 @@ impl Source {
     }
 }
 
-/// The text of a source list for another suite of the machine's own archive.
+/// Returns a source list for another suite of the machine's own archive.
 pub(crate) fn stanza_of(suite: &str) -> anyhow::Result<String> {
     Ok(machine_source()?.stanza(suite))
 }
 
-/// The machine's source of the Debian archive proper: the one that serves `main` of its own release.
+/// Finds the machine's source of Debian's main archive: the one that serves `main` of its own release.
 fn machine_source() -> anyhow::Result<Source> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let field = |name: &str| {
@@ -259,11 +258,11 @@ fn machine_source() -> anyhow::Result<Source> {
     bail!("no package source in /etc/apt serves main of the release {codename}")
 }
 
-/// Looks through a deb822 file.
+/// Finds the source in a deb822 file.
 fn from_stanzas(text: &str, suite: &str) -> Option<Source> {
     let text: String = text.lines().filter(|l| !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
     text.split("\n\n").find_map(|stanza| {
-        // A field goes on over lines that begin with a space.
+        // A field continues on lines that begin with a space.
         let field = |name: &str| {
             let mut lines = stanza.lines();
             let first = lines.find_map(|line| {
@@ -284,7 +283,7 @@ fn from_stanzas(text: &str, suite: &str) -> Option<Source> {
     })
 }
 
-/// Looks through a file of one-line sources.
+/// Finds the source in a file of one-line sources.
 fn from_lines(text: &str, suite: &str) -> Option<Source> {
     text.lines().find_map(|line| {
         let rest = line.trim().strip_prefix("deb ")?.trim_start();

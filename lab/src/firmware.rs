@@ -1,6 +1,5 @@
 /*!
-Guests that boot as machines do: EFI firmware (OVMF) loads one image from a disk, and checks its signature
-where Secure Boot is on.
+Guests that boot by EFI firmware (OVMF): it loads one image from a disk, and checks the image's signature if Secure Boot is on.
 
 ```text
 ESP (a folder that QEMU shows as a FAT disk)
@@ -9,8 +8,8 @@ flash 0                  OVMF with SMM, which keeps its variables from the guest
 flash 1                  a copy of Debian's variables: no keys, or the test key that the package ovmf ships
 ```
 
-The key is for tests: everybody has its private half. What it proves is that the firmware of the guest boots
-what was signed with an enrolled key and nothing else.
+The key is for tests: its private half is public. The test proves that the guest's firmware boots only images that are signed with an
+enrolled key.
 */
 use std::{
     fs::{self, OpenOptions},
@@ -32,29 +31,29 @@ const TEST_KEY_PASSWORD: &str = "pass:snakeoil";
 const TEST_CERTIFICATE: &str = "/usr/share/ovmf/PkKek-1-snakeoil.pem";
 const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
-/// Where sections are put inside the image, beyond those of the stub.
+/// The address of the first section that is added to the stub, above the stub's own sections.
 const FIRST_SECTION: usize = 0x10_0000;
 
-/// What OVMF writes to its consoles when it does not start an image for want of a good signature.
+/// OVMF's words on its consoles when it refuses an image whose signature is missing or wrong.
 const REFUSAL: &str = "Access Denied";
 
-/// How the firmware is set up, and what it finds on the disk.
+/// The state of the firmware, and the image on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Keys are enrolled: Secure Boot is on.
+    /// Whether keys are enrolled, so that Secure Boot is on.
     pub secure_boot: bool,
-    /// What is on the disk.
+    /// The image on the disk.
     pub image: Image,
 }
 
-/// How an image is signed.
+/// The signature of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Image {
-    /// Not at all.
+    /// No signature.
     Unsigned,
-    /// With the enrolled key.
+    /// A signature by the enrolled key.
     Signed,
-    /// With the enrolled key; then one bit of its RAM disk was changed.
+    /// A signature by the enrolled key; one bit of the initrd was changed afterwards.
     Altered,
 }
 
@@ -65,19 +64,19 @@ pub struct Disk {
     variables: PathBuf,
 }
 
-/// Whether firmware can boot this kernel: its bzImage is needed, and of each series one flavour is enough.
+/// Whether firmware can boot this kernel: it needs the bzImage, and the generic flavour of each series is enough.
 #[must_use]
 pub fn suits(kernel: &Kernel) -> bool {
     kernel.id.ends_with("-generic")
 }
 
-/// Whether this line of the firmware says that it refuses the image.
+/// Whether this line of the firmware's output says that it refuses the image.
 #[must_use]
 pub fn is_refusal(line: &str) -> bool {
     line.contains("failed to load") && line.contains(REFUSAL)
 }
 
-/// Makes the image of this kernel, RAM disk and command line in a folder that is made anew.
+/// Makes the image of this kernel, initrd and command line, in a folder that is created afresh.
 pub fn prepare(
     setup: Setup,
     kernel: &Kernel,
@@ -106,14 +105,14 @@ pub fn prepare(
     }
     sign(&unsigned, &image, folder)?;
     if setup.image == Image::Altered {
-        // The RAM disk is the last section, and nothing but its padding is behind it in the unsigned file.
+        // The initrd is the last section, and only padding follows it in the unsigned file.
         let inside = fs::metadata(&unsigned)?.len() - fs::metadata(initrd)?.len() / 2;
         alter(&image, inside).with_context(|| format!("altering {}", image.display()))?;
     }
     Ok(disk)
 }
 
-/// Puts files behind the stub, each as a section that the stub finds by its name.
+/// Adds files to the stub, each as a section that the stub finds by its name.
 fn join(sections: &[(&str, &Path)], image: &Path) -> anyhow::Result<()> {
     let mut objcopy = tool::command("objcopy");
     let mut place = FIRST_SECTION;
@@ -154,12 +153,12 @@ fn alter(file: &Path, place: u64) -> io::Result<()> {
 }
 
 impl Disk {
-    /// Tells QEMU of the firmware and the disk. The machine has to be q35: only there has the firmware SMM.
+    /// Adds the firmware and the disk to QEMU's command. The machine has to be q35: the firmware has SMM only there.
     pub(crate) fn attach(&self, qemu: &mut Command) {
         // A comma ends a value unless it is doubled.
         let value = |path: &Path| path.display().to_string().replace(',', ",,");
         qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
-        // The firmware does not boot with S3 and SMM together.
+        // The firmware does not boot with both S3 and SMM.
         qemu.args(["-global", "ICH9-LPC.disable_s3=1"]);
         qemu.arg("-drive").arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={CODE}"));
         qemu.arg("-drive").arg(format!("if=pflash,unit=1,format=raw,file={}", value(&self.variables)));

@@ -1,8 +1,8 @@
 /*!
-A running QEMU: the lines its guest writes, the lines it is sent, and the limit on what it may do without a word.
+A running QEMU: the lines that its guest writes, the lines that the host sends, and the limit on the guest's work between two lines.
 
-The limit counts the processor time that QEMU used, and a hang is a QEMU that neither runs nor waits for a processor.
-So a busy host fails no scenario.
+The limit counts the processor time that QEMU used, and a hang is a QEMU that neither runs nor waits for a processor. So the load of the
+host fails no scenario.
 */
 use std::{
     fs::{self, File},
@@ -21,18 +21,18 @@ use crate::tool;
 /// How a guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It powered off or rebooted, or crashed: its last lines tell.
+    /// It powered off, rebooted or crashed: its last lines show which.
     Off,
-    /// It was ended: it had used the processor time of its limit without a line.
+    /// It was ended: it had used the processor time of its limit without writing a line.
     Spun,
-    /// It was ended: for [`IDLE`] it had done nothing.
+    /// It was ended: it had been idle for [`IDLE`].
     Hung,
-    /// It was ended since nothing more was wanted from it.
+    /// It was ended because the host needed nothing more from it.
     Enough,
 }
 
 impl End {
-    /// The end in words, to follow "the guest".
+    /// Returns the end in words, to follow "the guest".
     #[must_use]
     pub fn words(self, limit: Duration) -> String {
         match self {
@@ -48,14 +48,14 @@ impl End {
 pub struct Line<'a> {
     /// Its text.
     pub text: &'a str,
-    /// How much processor time QEMU has used by now.
+    /// The processor time that QEMU has used so far.
     pub used: Duration,
 }
 
 /// The next step of the host after a line of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Wait for the next one.
+    /// Wait for the next line.
     Hear,
     /// Write this line to the guest, then wait.
     Say(String),
@@ -63,16 +63,16 @@ pub enum Next {
     End,
 }
 
-/// A guest that does nothing for so long hangs. No scenario sleeps longer.
+/// A guest that is idle for this long hangs. No scenario sleeps longer.
 pub const IDLE: Duration = Duration::from_mins(5);
 
-/// A guest that works less than one part in so many does nothing: its timers tick all the same.
+/// A guest that uses less than one part in this many of the time is idle: its timers still tick.
 const IDLE_PART: u32 = 20;
 
-/// How often the limits are looked at.
+/// How often the limits are checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A QEMU that was started.
+/// A QEMU process that was started.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -83,7 +83,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, to be followed by this thread, with which it ends. Its own complaints go to this file.
+    /// Starts QEMU, which ends with this thread. Its error output goes to the file `complaints`.
     pub fn start(mut qemu: Command, complaints: PathBuf) -> anyhow::Result<Running> {
         let log = File::create(&complaints).context("creating a log for QEMU")?;
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -102,7 +102,7 @@ impl Running {
         Ok(Running { child, input, lines, reader, complaints })
     }
 
-    /// Hears the guest until it ends, reaches a limit, or `heard` has heard enough. In the last case it still runs.
+    /// Reads the guest's lines until it ends, reaches a limit, or `heard` returns [`Next::End`]. In the last case it still runs.
     pub fn hear(&mut self, limit: Duration, mut heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         let mut since = Mark::now(self.child.id());
         let mut idle = since;
@@ -144,7 +144,7 @@ impl Running {
             .context("writing to the guest")
     }
 
-    /// Waits for its end; one that still runs is ended. That QEMU itself failed is an error.
+    /// Waits for QEMU to end, and kills it first if it still runs. A failure of QEMU itself is an error.
     pub fn finish(mut self, end: End) -> anyhow::Result<()> {
         if end != End::Off {
             let _ = self.child.kill();
@@ -161,13 +161,13 @@ impl Running {
     }
 }
 
-/// A point in time, and the processor time that a process has used by then.
+/// A point in time, and the processor time that a process had used by then.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
-    /// Processor time of all its threads.
+    /// Processor time of all threads of the process.
     used: Duration,
-    /// How long its threads stood in line for a processor.
+    /// The time that its threads waited on a run queue.
     stood: Duration,
 }
 
@@ -176,7 +176,7 @@ impl Mark {
         let (mut used, mut stood) = (0, 0);
         let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
         for task in tasks {
-            // Nanoseconds on a processor, nanoseconds in line for one, and a count (Documentation/scheduler/sched-stats.rst).
+            // Nanoseconds on a processor, nanoseconds on a run queue, and a count (Documentation/scheduler/sched-stats.rst).
             let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             let mut numbers = text.split_whitespace().map_while(|word| word.parse::<u64>().ok());
             used += numbers.next().unwrap_or(0);
@@ -185,7 +185,7 @@ impl Mark {
         Mark { at: Instant::now(), used: Duration::from_nanos(used), stood: Duration::from_nanos(stood) }
     }
 
-    /// Processor time, with the time that its threads waited for a processor.
+    /// Returns the processor time, with the time that its threads waited on a run queue.
     fn wanted(self) -> Duration {
         self.used + self.stood
     }

@@ -1,5 +1,5 @@
 /*!
-The guest as a scenario sees it: its kernel; programs are run by [`crate::program`].
+The guest from inside, for scenarios: its kernel and its clock. Programs are run by [`crate::program`].
 */
 use std::{fs, thread, time::Duration};
 
@@ -12,19 +12,19 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// For the guest's init, which is the only place where this makes sense.
+    /// Creates it for the guest's init; on a host it has no meaning.
     #[must_use]
     pub fn here() -> Self {
         Guest { scenario: None }
     }
 
-    /// The same, for a process that plays a scenario.
+    /// Creates it for a process that plays this scenario.
     #[must_use]
     pub fn playing(scenario: &str) -> Self {
         Guest { scenario: Some(scenario.to_owned()) }
     }
 
-    /// The name of the scenario that is played.
+    /// The name of the scenario that this process plays.
     #[must_use]
     pub fn scenario(&self) -> Option<&str> {
         self.scenario.as_deref()
@@ -38,17 +38,17 @@ impl Guest {
     }
 }
 
-/// How long something may take that takes so many seconds at most on an idle host.
+/// Returns the limit for an action that takes at most so many seconds on an idle host.
 ///
-/// On one processor the guest's clock counts instructions, however busy the host is. Two run on the host's clock, which goes
-/// on while the host lets them stand: there it is twenty times as long.
+/// With one processor the guest's clock counts instructions, whatever the load of the host. With two it is the host's clock, which also
+/// advances while the host does not run the guest: the limit is then twenty times as long.
 #[must_use]
 pub fn patience(seconds: u64) -> Duration {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     Duration::from_secs(if processors > 1 { seconds * 20 } else { seconds })
 }
 
-/// The status as a shell would give it.
+/// Returns the status as a shell would give it: 128 plus the signal for a process that a signal ended.
 #[must_use]
 pub fn exit_status(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;

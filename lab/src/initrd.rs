@@ -1,8 +1,8 @@
 /*!
-The guests' file system: an initial RAM disk of two archives, one after the other.
+The initrd of the guests: two cpio archives, one after the other.
 
-The first depends on the kernel alone and is cached: folders, the console, busybox, modules in the order
-in which to load them. The second holds the programs under test.
+The first depends on the kernel only and is cached: folders, the console, busybox, and modules with the order in which to load them. The
+second holds the programs under test.
 */
 use std::{
     fs::{self, File},
@@ -20,11 +20,11 @@ use crate::{
     tool,
 };
 
-/// Raise it when what goes into the first archive changes.
+/// The name of the first archive. Its number is raised when the content changes.
 const BASE: &str = "base-9.cpio";
 
-/// Modules that scenarios want: for MSRs, firmware's variables, ACPI tables at run time, parameters that name hardware, and an IPsec
-/// association with all it needs. Not every kernel has each, as a module or at all.
+/// Modules that scenarios need: for MSRs, EFI variables, ACPI tables through configfs, parameters that name hardware, and an IPsec
+/// association. Some kernels lack some of them or have them built in.
 const MODULES: [&str; 11] = [
     "msr",
     "efivarfs",
@@ -39,7 +39,7 @@ const MODULES: [&str; 11] = [
     "xfrm_user",
 ];
 
-/// Modules that only a scenario loads, from a list of their own: the crypto API's sockets, and what there is to ask by them.
+/// Modules that one scenario loads, from a list of their own: AF_ALG sockets, and algorithms to use through them.
 const CRYPTO_MODULES: [&str; 13] = [
     "algif_hash",
     "algif_skcipher",
@@ -59,22 +59,22 @@ const CRYPTO_MODULES: [&str; 13] = [
 const FOLDERS: [&str; 12] =
     ["bin", "boot", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr", "var"];
 
-/// The guest's own program, which the kernel starts first.
+/// The guest's own program: the kernel executes it as PID 1.
 pub const INIT: &str = "init";
 
-/// Names that it has beside, and that say what it does.
+/// Other names of that program, which select what it does.
 const NAMES: [&str; 4] = ["stockade-bench", "stockade-conformance", "stockade-demo", "stockade-seal-at-boot"];
 
-/// A program to put into a guest.
+/// A file to put into a guest.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Where it is on the host.
+    /// Its path on the host.
     pub source: PathBuf,
-    /// Where it goes, without the leading slash.
+    /// Its path in the guest, without the leading slash.
     pub target: String,
 }
 
-/// Writes the RAM disk for this kernel, with these programs, to a file.
+/// Writes the initrd for this kernel, with these programs, to a file.
 pub fn write(kernel: &Kernel, programs: &[Program], file: &Path) -> anyhow::Result<()> {
     let base = kernel.folder.join(BASE);
     if !base.exists() {
@@ -102,7 +102,7 @@ fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     archive.console()?;
     let busybox = busybox()?;
     archive.file("bin/busybox", 0o755, &fs::read(&busybox)?)?;
-    // It is static: it runs here as well as in the guest.
+    // busybox is linked statically: it runs on the host too.
     for applet in tool::text(tool::command(&busybox.to_string_lossy()).arg("--list"))?.lines() {
         if applet != "busybox" {
             archive.link(&format!("bin/{applet}"), "busybox")?;
@@ -120,7 +120,7 @@ fn base_archive(kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     archive.finish()
 }
 
-/// These modules' files with all they need, each after what it needs.
+/// Returns the files of these modules and of all their dependencies, each after its dependencies.
 pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let root = kernel.folder.join("root");
     let mut files = Vec::new();
@@ -136,7 +136,7 @@ pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<Pa
             continue;
         }
         for line in String::from_utf8_lossy(&answer.stdout).lines() {
-            // The other kind of line says that it is built in.
+            // The other lines start with "builtin".
             let Some(path) = line.strip_prefix("insmod ").and_then(|l| l.split_whitespace().next()) else {
                 continue;
             };
@@ -149,7 +149,7 @@ pub(crate) fn modules(kernel: &Kernel, wanted: &[&str]) -> anyhow::Result<Vec<Pa
     Ok(files)
 }
 
-/// A static busybox: the guest's shell, and a real program for scenarios to run.
+/// Returns a static busybox: the guest's shell, and a real program for scenarios to run.
 fn busybox() -> anyhow::Result<PathBuf> {
     let folder = cache::folder()?.join("busybox");
     if !folder.exists() {
@@ -166,7 +166,7 @@ fn busybox() -> anyhow::Result<PathBuf> {
         .context("the package busybox-static contains no busybox")
 }
 
-/// An archive of the kind the kernel unpacks, in memory.
+/// A cpio archive in memory, in the format that the kernel unpacks.
 #[derive(Default)]
 pub(crate) struct ArchiveWriter {
     bytes: Vec<u8>,
@@ -197,7 +197,7 @@ impl ArchiveWriter {
         self.put(entry, content)
     }
 
-    /// Puts modules into their folder, and the order in which to load them into a list.
+    /// Adds modules to their folder, and a list with the order in which to load them.
     pub(crate) fn modules(&mut self, list: &str, files: &[PathBuf]) -> anyhow::Result<()> {
         let mut order = String::new();
         for module in files {
@@ -214,7 +214,7 @@ impl ArchiveWriter {
         self.put(entry, to.as_bytes())
     }
 
-    /// /dev/console, which the kernel opens for PID 1 before anything is mounted.
+    /// Adds /dev/console, which the kernel opens for PID 1 before anything is mounted.
     fn console(&mut self) -> anyhow::Result<()> {
         let entry = self.entry("dev/console", ModeFileType::Char, 0o600).rdev_major(5).rdev_minor(1);
         self.put(entry, &[])
@@ -222,7 +222,7 @@ impl ArchiveWriter {
 
     pub(crate) fn finish(mut self) -> anyhow::Result<Vec<u8>> {
         trailer(&mut self.bytes)?;
-        // The kernel wants the next archive aligned, and takes zeros for padding.
+        // The kernel needs the next archive aligned, and skips zeros.
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
         Ok(self.bytes)
     }

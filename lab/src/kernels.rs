@@ -5,7 +5,7 @@ The kernels of the lab: distribution kernels, fetched as packages and kept in th
 kernels/<id>/root/          the unpacked packages, with /lib/modules
 kernels/<id>/vmlinux        the kernel to boot
 kernels/<id>/release        its release; written last
-kernels/<id>/base-N.cpio    the part of the initrd that depends on the kernel alone
+kernels/<id>/base-N.cpio    the part of the initrd that depends on the kernel only
 ```
 */
 use std::{
@@ -25,22 +25,22 @@ use crate::{
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Short name, such as `6.12-cloud`.
+    /// The short name, such as `6.12-cloud`.
     pub id: String,
-    /// As `uname -r` prints it; empty for a kernel given by path.
+    /// Its release, as `uname -r` prints it; empty for a kernel given by path.
     pub release: String,
-    /// The image QEMU loads.
+    /// The image that QEMU loads.
     pub image: PathBuf,
-    /// Folder of the cache for what is made from this kernel.
+    /// The folder of the cache for files made from this kernel.
     pub folder: PathBuf,
 }
 
-/// A kernel the lab knows how to fetch.
+/// A kernel that the lab can fetch.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     id: &'static str,
     meta_package: &'static str,
-    /// The release has to begin so; otherwise the suite has moved on and the kernel is another.
+    /// The beginning of the expected release; another release means that the suite has a newer series now.
     release: &'static str,
     suite: Suite,
     role: Role,
@@ -51,14 +51,14 @@ struct Known {
 pub enum Role {
     /// Every scenario is played on it.
     Enforces,
-    /// Every scenario is played on it when it is asked for by name, or everything is.
+    /// Scenarios are played on it only when it is asked for by name, or when every kernel is.
     OnRequest,
     /// It is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
     Refused,
 }
 
 impl Role {
-    /// Whether guests that are booted so are played on such a kernel.
+    /// Whether guests with this boot are played on a kernel with this role.
     #[must_use]
     pub fn plays(self, boot: Boot) -> bool {
         (boot == Boot::TooOld) == (self == Self::Refused)
@@ -131,38 +131,38 @@ const KNOWN: [Known; 9] = [
     },
 ];
 
-/// The short names of the kernels that play every scenario, oldest first.
+/// Returns the short names of the kernels that play every scenario, oldest first.
 #[must_use]
 pub fn ids() -> Vec<&'static str> {
     KNOWN.iter().filter(|known| known.role == Role::Enforces).map(|known| known.id).collect()
 }
 
-/// Every kernel's short name, oldest first: also of those that are played when they are asked for by name.
+/// Returns the short names of all kernels, oldest first, with those that are played only when asked for by name.
 #[must_use]
 pub fn every_id() -> Vec<&'static str> {
     KNOWN.iter().map(|known| known.id).collect()
 }
 
-/// The purpose of the kernel of this name. One that is given by path plays everything.
+/// Returns the role of the kernel with this name. A kernel given by path plays everything.
 #[must_use]
 pub fn role(id: &str) -> Role {
     KNOWN.iter().find(|known| known.id == id).map_or(Role::OnRequest, |known| known.role)
 }
 
 impl Kernel {
-    /// Its series, such as `6.12`, without the flavour.
+    /// Returns its series, such as `6.12`, without the flavour.
     #[must_use]
     pub fn series(&self) -> &str {
         self.id.split('-').next().unwrap_or(&self.id)
     }
 
-    /// The image as its package has it, for those who boot through firmware; a kernel given by path has none.
+    /// Returns the packaged image, for boots by firmware; a kernel given by path has none.
     #[must_use]
     pub fn bzimage(&self) -> Option<PathBuf> {
         packaged_image(&self.folder.join("root"), &self.release)
     }
 
-    /// What it was built with, as its package says; a kernel given by path does not say.
+    /// Returns the kernel's configuration file from its package; a kernel given by path has none.
     #[must_use]
     pub fn config(&self) -> Option<PathBuf> {
         let root = self.folder.join("root");
@@ -171,7 +171,7 @@ impl Kernel {
         candidates.map(|path| root.join(path)).into_iter().find(|path| path.exists())
     }
 
-    /// The file of a module of its package.
+    /// Returns the file of a module of its package.
     pub fn module(&self, name: &str) -> anyhow::Result<PathBuf> {
         let root = self.folder.join("root");
         let mut modinfo = tool::command("modinfo");
@@ -187,13 +187,13 @@ fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.exists())
 }
 
-/// Whether the kernel of this name is in the cache.
+/// Whether the kernel with this name is in the cache.
 #[must_use]
 pub fn is_fetched(id: &str) -> bool {
     cache::folder().is_ok_and(|folder| folder.join("kernels").join(id).join("release").exists())
 }
 
-/// The kernel of this name: from the cache, or fetched when it is not there or `refresh` is asked for.
+/// Returns the kernel with this name: from the cache, or fetched when it is not there or `refresh` is asked for.
 pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     let Some(known) = KNOWN.iter().find(|known| known.id == id) else {
         bail!("there is no kernel {id} in the lab; there are {}", every_id().join(", "));
@@ -208,14 +208,14 @@ pub fn get(id: &str, refresh: bool) -> anyhow::Result<Kernel> {
     Ok(Kernel { id: id.to_owned(), release, image: folder.join("vmlinux"), folder })
 }
 
-/// A kernel of the developer's own: a bzImage or an ELF vmlinux. It brings no modules.
+/// Returns a kernel of the developer's own, a bzImage or an ELF vmlinux. It has no modules.
 pub fn given(path: &Path) -> anyhow::Result<Kernel> {
     let image = fs::read(path).with_context(|| format!("reading the kernel {}", path.display()))?;
     let folder = cache::folder()?.join("kernels").join("given");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
     let mut kernel = Kernel { id: "given".into(), release: String::new(), image: path.to_owned(), folder };
     if !vmlinux::is_elf(&image) {
-        // What cannot be extracted boots as it is, only slower.
+        // An image from which no vmlinux can be extracted boots as it is, only slower.
         match vmlinux::extract(&image, &kernel.folder) {
             Ok(elf) => {
                 kernel.image = kernel.folder.join("vmlinux");
@@ -240,7 +240,7 @@ fn fetch(known: &Known, folder: &Path, archive: &Archive) -> anyhow::Result<()> 
         .find(numbered)
         .and_then(|package| package.strip_prefix("linux-image-"))
         .with_context(|| format!("{} leads to no kernel {}x", known.meta_package, known.release))?;
-    // Older packages hold image and modules in one, newer ones in several that end with the same release.
+    // Older series have the image and the modules in one package, newer ones in several whose names end with the release.
     let is_part = |package: &&String| {
         package.strip_prefix("linux-").and_then(|p| p.strip_suffix(release)).is_some_and(|p| p.ends_with('-'))
     };

@@ -8,8 +8,8 @@ The lab: throw-away guests with real distribution kernels, and the scenarios pla
  report ◀─ protocol ◀┴──── ttyS1, JSON lines ◀────┘
 ```
 
-Nothing is installed on the host and nothing of the host is visible to a guest. ttyS0 is the kernel's
-console, ttyS1 carries results, ttyS2 is nobody's console: a shell or a probe may have it.
+Nothing is installed on the host, and a guest sees nothing of the host. ttyS0 is the kernel's console, ttyS1 carries results, ttyS2 is free
+for a shell or a probe.
 */
 #![allow(clippy::missing_errors_doc, reason = "a tool for developers: errors are told, not matched")]
 #[cfg(feature = "scenarios")]

@@ -23,26 +23,26 @@ use crate::{
     scenario::{Boot, Depends},
 };
 
-/// How much is played.
+/// How many kernels each scenario is played on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// Each scenario on the kernels that it depends on.
+    /// Each scenario on the kernels that its outcome depends on.
     #[default]
     Dependent,
     /// Each scenario on every kernel on which its boot is possible.
     Everything,
 }
 
-/// One guest: what it plays.
+/// One guest, and the scenarios that it plays.
 #[derive(Clone, Debug)]
 pub struct Job<'a> {
-    /// On this kernel.
+    /// The kernel.
     pub kernel: &'a Kernel,
-    /// Booted so.
+    /// The boot.
     pub boot: Boot,
-    /// These scenarios.
+    /// The names of the scenarios.
     pub names: Vec<&'a str>,
-    /// How long it is expected to take, in processor time of the host.
+    /// The expected processor time of the host.
     pub expected: Duration,
 }
 
@@ -53,23 +53,23 @@ pub struct LeftOut<'a> {
     pub kernel: &'a str,
     /// The scenarios' boot.
     pub boot: Boot,
-    /// How many.
+    /// The number of scenarios.
     pub scenarios: usize,
-    /// Why.
+    /// Why they are not played.
     pub reason: &'static str,
 }
 
-/// Everything that is going to be played, longest first, and what is not.
+/// The guests of a run, longest first, and the scenarios that it leaves out.
 #[derive(Debug, Default)]
 pub struct Plan<'a> {
     /// The guests.
     pub jobs: Vec<Job<'a>>,
-    /// Scenarios that no guest of a series plays.
+    /// Scenarios that no guest with a kernel of that series plays.
     pub left_out: Vec<LeftOut<'a>>,
 }
 
 impl<'a> Plan<'a> {
-    /// Chooses for each scenario the kernels that play it.
+    /// Chooses the kernels that play each scenario.
     #[must_use]
     pub fn new(
         kernels: &'a [Kernel],
@@ -121,7 +121,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The kernels, by their place in the list, that play a scenario.
+/// Returns the kernels that play a scenario, by index.
 fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) -> Vec<usize> {
     let able: Vec<usize> = (0..kernels.len()).filter(|at| able(&kernels[*at])).collect();
     match depends {
@@ -140,7 +140,7 @@ fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) 
             let generic = able.iter().rev().find(|at| firmware::suits(&kernels[**at]));
             generic.or(able.last()).copied().into_iter().collect()
         }
-        // The cloud flavours boot faster; the newest kernel is the likeliest to surprise.
+        // The cloud flavours boot faster, and the newest kernel is the likeliest to break a scenario.
         Depends::UserSide => {
             let cloud = able.iter().rev().find(|at| !firmware::suits(&kernels[**at]));
             cloud.or(able.last()).copied().into_iter().collect()
@@ -148,22 +148,22 @@ fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) 
     }
 }
 
-/// Whether another kernel of this one's series was chosen.
+/// Whether a kernel of the same series was chosen.
 fn same_series(kernels: &[Kernel], chosen: &[usize], kernel: &Kernel) -> bool {
     chosen.iter().any(|at| kernels[*at].series() == kernel.series())
 }
 
-/// One scenario on one kernel, as the file of durations names it.
+/// Returns the key of a scenario on a kernel in the file of durations.
 fn key(kernel: &str, boot: Boot, name: &str) -> String {
     format!("{kernel} {boot} {name}")
 }
 
-/// How long scenarios took when they were last played, in milliseconds of processor time of the host, and the guests around them.
+/// How long scenarios and guests took when they were last played, in milliseconds of processor time of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Durations(HashMap<String, u64>);
 
-/// The name under which a guest's own time is kept: boot, power-off and what lies between scenarios.
+/// The name for a guest's own time: boot, power-off and the time between scenarios.
 pub const GUEST: &str = "(guest)";
 
 impl Durations {
@@ -171,27 +171,27 @@ impl Durations {
         Ok(cache::folder()?.join("durations.json"))
     }
 
-    /// Those of the last run; none when there was no run, or when what it wrote cannot be read.
+    /// Reads those of earlier runs; none if there are none or the file cannot be parsed.
     #[must_use]
     pub fn load() -> Self {
         let text = Self::file().ok().and_then(|file| fs::read(file).ok());
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// Keeps them for the next run, beside those that this one had nothing to say of.
+    /// Saves them for the next run. Entries of scenarios that this run did not play stay.
     pub fn save(&self) -> anyhow::Result<()> {
         let mut all = Self::load();
         all.0.extend(self.0.clone());
         cache::write(&Self::file()?, &serde_json::to_vec(&all).context("writing durations as JSON")?)
     }
 
-    /// Notes one.
+    /// Adds one.
     pub fn note(&mut self, kernel: &str, boot: Boot, name: &str, took: Duration) {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.0.insert(key(kernel, boot, name), ms);
     }
 
-    /// The longest, with their times.
+    /// Returns the longest, with their times.
     #[must_use]
     pub fn longest(&self, many: usize) -> Vec<(&str, Duration)> {
         let mut all: Vec<_> =
@@ -201,14 +201,14 @@ impl Durations {
         all
     }
 
-    /// Their sum.
+    /// Returns their sum.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_millis(self.0.values().sum())
     }
 
     fn of_job(&self, kernel: &Kernel, boot: Boot, names: &[&str]) -> Duration {
-        // A scenario that nobody has timed yet takes about so long, and a boot.
+        // Estimates for a scenario that was never timed, and for a boot, in milliseconds.
         const UNKNOWN: u64 = 700;
         const BOOT: u64 = 3000;
         let of = |name: &str, unknown| *self.0.get(&key(&kernel.id, boot, name)).unwrap_or(&unknown);
@@ -216,7 +216,7 @@ impl Durations {
     }
 }
 
-/// The clock of a boot's guest.
+/// Returns the clock for a boot's guest.
 #[must_use]
 pub fn clock(boot: Boot) -> Clock {
     let facts = boot.facts();

@@ -1,16 +1,16 @@
-//! The program under test, run as an administrator would, and what it answered.
+//! Runs the program under test as an administrator would, and checks its answer.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What a run of the program left behind.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub struct Answer {
     /// The command line, for messages.
     pub line: String,
-    /// Exit status; -1 when a signal ended it.
+    /// Exit status; -1 when a signal ended the process.
     pub code: i32,
     /// Standard output.
     pub out: String,
@@ -50,10 +50,10 @@ pub fn run(command: &mut Command) -> Result<Answer> {
 }
 
 impl Answer {
-    /// Demands an exit status.
+    /// Requires this exit status.
     ///
     /// # Errors
-    /// With everything the program said, when it is another.
+    /// With the whole output, when the exit status is another.
     pub fn exits(self, code: i32) -> Result<Self> {
         ensure!(
             self.code == code,
@@ -66,10 +66,10 @@ impl Answer {
         Ok(self)
     }
 
-    /// Demands words in what it printed, on either stream.
+    /// Requires these words in the output, on either stream.
     ///
     /// # Errors
-    /// With everything the program said, when they are missing.
+    /// With the whole output, when they are missing.
     pub fn says(self, words: &str) -> Result<Self> {
         ensure!(
             self.out.contains(words) || self.err.contains(words),
@@ -81,10 +81,10 @@ impl Answer {
         Ok(self)
     }
 
-    /// Its JSON document.
+    /// Parses standard output as JSON.
     ///
     /// # Errors
-    /// When standard output is something else.
+    /// When standard output is not JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.out)
             .with_context(|| format!("{} printed no JSON: {}", self.line, self.out))

@@ -1,5 +1,5 @@
 /*!
-What a guest tells the host over ttyS1: one JSON document a line.
+The events that a guest sends to the host over ttyS1: one JSON document per line.
 */
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The guest is up and waits for its [`Order`].
+    /// The guest has booted and waits for its [`Order`].
     Ready,
-    /// Something the host should know that is not a result, such as a module that did not load.
+    /// A fact for the host that is not a result, such as a module that did not load.
     Note {
         /// The text.
         detail: String,
@@ -28,37 +28,37 @@ pub enum Event {
     End {
         /// Its name.
         name: String,
-        /// How.
+        /// Its outcome.
         result: Outcome,
-        /// Why it failed or was skipped, with what it printed.
+        /// The cause of a failure or skip, with the scenario's output.
         detail: String,
-        /// How long it took on the guest's clock.
+        /// Its duration on the guest's clock.
         ms: u64,
     },
-    /// What `stockade assess` found here, for flips.
+    /// The findings of `stockade assess` in this guest, for flips.
     Assessed(Assessed),
     /// All scenarios of this boot were played.
     Done,
 }
 
-/// The host's one line to a guest, after [`Event::Ready`]: the scenarios to play.
+/// The one line that the host sends to a guest, after [`Event::Ready`]: the scenarios to play.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// The scenarios' boot.
+    /// The boot of the scenarios.
     pub boot: Boot,
-    /// Their names. They are played in the order of [`crate::scenarios::all`].
+    /// Their names. The guest plays them in the order of [`crate::scenarios::all`].
     pub play: Vec<String>,
 }
 
-/// How a scenario ended.
+/// The outcome of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// As told.
+    /// It passed.
     Passed,
-    /// Otherwise.
+    /// It failed.
     Failed,
-    /// It cannot be played on this kernel.
+    /// It cannot be played on this kernel, or this run leaves it out.
     Skipped,
 }
 
@@ -69,25 +69,24 @@ pub struct Listed {
     pub name: String,
     /// How its guest is booted.
     pub boot: Boot,
-    /// On which kernels it has to be played.
+    /// On which kernels it is played.
     pub depends: Depends,
 }
 
-/// A scenario that is about to have every process but PID 1 ended writes its name here: PID 1 then plays it once
-/// more, for the proof.
+/// A scenario that is about to have every process but PID 1 killed writes its name to this file: PID 1 then plays it again, for the proof.
 pub const AGAIN: &str = "/run/again";
 
-/// A scenario that has something to tell the host beside how it ended writes an [`Event`] here.
+/// A scenario that sends the host more than its outcome writes an [`Event`] to this file.
 pub const TOLD: &str = "/run/told";
 
-/// Begins the last line of a guest that runs one program; its exit status follows.
+/// The beginning of the last line of a guest that runs one program; the program's exit status follows.
 pub const ENDED: &str = "stockade-guest: the program ended with status ";
 
-/// Words in a kernel's log that mean its own code went wrong.
+/// Words in the kernel log that report a fault of the kernel itself.
 const TROUBLE: [&str; 6] =
     ["Oops", "BUG:", "Kernel panic", "WARNING:", "general protection fault", "hung_task"];
 
-/// Whether a line of the kernel's log reports that the kernel itself went wrong.
+/// Whether a line of the kernel log reports a fault of the kernel itself.
 #[must_use]
 pub fn is_trouble(line: &str) -> bool {
     TROUBLE.iter().any(|word| line.contains(word))

@@ -1,6 +1,5 @@
 /*!
-A guest that seals itself at every boot and is rebooted over and over: a seal neither keeps a machine from booting nor
-outlasts a boot.
+A guest that seals itself at every boot and is rebooted many times: a seal neither prevents the next boot nor outlasts a reboot.
 */
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -14,21 +13,21 @@ use crate::{
     protocol::{ENDED, is_trouble},
 };
 
-/// More processor time than a boot takes, seal included.
+/// A limit in processor time, larger than any boot with its seal takes.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// What the guest has to say of a boot at which it was sealed and proven to be.
+/// The guest's report about a boot at which it was sealed and the seal was verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// The kernel's name for this boot.
+    /// The kernel's boot_id.
     pub boot_id: String,
-    /// From the kernel's start until `status` said that the seal is verified, on the guest's clock.
+    /// The time from the kernel's start until `status` reported the seal as verified, on the guest's clock.
     pub verified_ms: u64,
-    /// Of that, `stockade seal` alone.
+    /// The part of it that `stockade seal` took.
     pub seal_ms: u64,
 }
 
-/// Reboots one guest so many times. Every boot, the first included, has to start unsealed and to end sealed and verified.
+/// Reboots one guest this many times. Every boot, the first included, has to start unsealed and to end sealed and verified.
 pub fn play(
     kernel: &Kernel,
     programs: &[Program],

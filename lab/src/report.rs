@@ -1,5 +1,5 @@
 /*!
-Plays scenarios on kernels, two guests at a time, and counts.
+Plays scenarios on kernels, two guests at a time, and counts the outcomes.
 */
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,25 +25,25 @@ use crate::{
     userland,
 };
 
-/// Guests at a time. More gains nothing: emulation is bound by the processor, and developers have few.
+/// Guests that run at once. More gain nothing: emulation is limited by the processor, and developers' machines have few.
 const GUESTS: usize = 2;
 
-/// A guest may use so much processor time for one scenario. The longest takes a fifth of it.
+/// The limit on the host's processor time for one scenario. The longest takes a fifth of it.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// How many scenarios, or other checks, ended in which way.
+/// How many scenarios, or other checks, ended with each outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// As told.
+    /// Passed.
     pub passed: usize,
-    /// Otherwise.
+    /// Failed.
     pub failed: usize,
-    /// Not played, with a reason printed.
+    /// Skipped, with a reason printed.
     pub skipped: usize,
 }
 
 impl Counts {
-    /// Counts one more.
+    /// Counts one more outcome.
     pub fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Passed => self.passed += 1,
@@ -67,45 +67,45 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// What to play.
+/// A run: scenarios to play on kernels.
 #[derive(Debug)]
 pub struct Session<'a> {
-    /// On which kernels.
+    /// The kernels.
     pub kernels: &'a [Kernel],
-    /// Which scenarios.
+    /// The scenarios.
     pub scenarios: &'a [Listed],
-    /// How much of them on which kernel.
+    /// How many kernels each scenario is played on.
     pub extent: Extent,
     /// The programs of the guest.
     pub programs: &'a [Program],
-    /// Folder for RAM disks, consoles and saved states.
+    /// The folder for initrds, console logs and saved states.
     pub folder: &'a Path,
 }
 
 /// The result of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
-    /// How many scenarios ended in which way.
+    /// How many scenarios ended with each outcome.
     pub counts: Counts,
-    /// How many scenarios of each kernel ended in which way.
+    /// How many scenarios on each kernel ended with each outcome.
     pub by_kernel: BTreeMap<String, Counts>,
-    /// How long each took.
+    /// How long each scenario took.
     pub durations: Durations,
 }
 
-/// What guests said of `stockade assess`, by kernel, boot and whether it was measured.
+/// The findings of `stockade assess` in guests, by kernel, boot and whether slow checks ran.
 type Found = BTreeMap<String, BTreeMap<(Boot, bool), Answers>>;
 
-/// The files of a kernel that its guests start from.
+/// The initrds and the disk of a kernel's guests.
 struct Files {
     initrd: PathBuf,
     userland: Option<(PathBuf, PathBuf)>,
 }
 
-/// A state to be saved by the first guest that wants it; the path is there when it could be.
+/// A state that the first guest that needs it saves; it has no path if saving failed.
 type Saved = Arc<OnceLock<Option<PathBuf>>>;
 
-/// Everything a session's threads share.
+/// Data that the threads of a session share.
 struct Shared<'a> {
     jobs: Mutex<VecDeque<Job<'a>>>,
     files: BTreeMap<&'a str, Files>,
@@ -114,13 +114,13 @@ struct Shared<'a> {
     found: Mutex<Found>,
 }
 
-/// Guests with the same key are the same machine until they get their order.
+/// The key of a saved state: guests with the same key are identical until they get their order.
 type SavedKey = (String, &'static str, String);
 
 fn saved_key(job: &Job<'_>) -> Option<SavedKey> {
     let facts = job.boot.facts();
-    // A TPM and a firmware's variables live outside the machine that is saved. Two processors have no clock of their own that
-    // could be halted.
+    // The states of a TPM and of EFI variables are outside the saved machine. A guest with two processors runs on the host's clock, which
+    // cannot be halted.
     if facts.tpm || facts.firmware.is_some() || facts.hardware.processors > 1 {
         return None;
     }
@@ -129,7 +129,7 @@ fn saved_key(job: &Job<'_>) -> Option<SavedKey> {
 }
 
 impl Session<'_> {
-    /// Plays everything, printing a line for each scenario.
+    /// Plays everything, and prints a line for each scenario.
     pub fn play(&self) -> anyhow::Result<Played> {
         let plan = Plan::new(self.kernels, self.scenarios, self.extent, &Durations::load());
         let mut played = Played::default();
@@ -177,14 +177,14 @@ impl Session<'_> {
                 played.add(kernel, outcome);
             }
         }
-        // Without durations the next run orders its guests as the first run does.
+        // Without these durations the next run only orders its guests less well.
         if let Err(error) = played.durations.save() {
             eprintln!("the durations of this run could not be kept: {error:#}");
         }
         Ok(played)
     }
 
-    /// The RAM disks, for each kernel that has something to play.
+    /// Makes the initrds, for each kernel that has something to play.
     fn files(&self, plan: &Plan<'_>) -> anyhow::Result<BTreeMap<&str, Files>> {
         let mut all = BTreeMap::new();
         for kernel in self.kernels {
@@ -232,14 +232,14 @@ impl Session<'_> {
         let mut telling = Telling::new(job, &label, shared);
         let order = telling.order();
         let mut end = match &state {
-            // The saved guest has said that it is ready.
+            // The saved guest has already sent [`Event::Ready`].
             Some(state) => {
                 machine.resume(job.boot.facts().packaged, state, &order, |line| telling.hear(line))
             }
             None => run(&machine, job.boot, |line| telling.hear(line)),
         };
-        // Where two processors are emulated, kernels that rewrite their own code while they boot now and then trip over the
-        // emulator. What happens before a guest's first word is nothing of ours.
+        // On two emulated processors, kernels that patch their own code during boot sometimes crash because of the emulator. A crash before
+        // the guest's first event says nothing about Stockade.
         if state.is_none() && job.boot.facts().hardware.processors > 1 && !telling.greeted {
             println!("note {label} its kernel did not come up, and is booted once more");
             end = run(&machine, job.boot, |line| telling.hear(line));
@@ -248,7 +248,7 @@ impl Session<'_> {
     }
 }
 
-/// Boots a guest until it waits for its order, and saves it. A guest that cannot be saved is booted whenever it is wanted.
+/// Boots a guest until it waits for its order, and saves its state. Without a saved state each guest boots.
 fn save(machine: &Machine<'_>, boot: Boot, label: &str) -> Option<PathBuf> {
     let state = machine.console.with_extension("state");
     let ready = |line: Line<'_>| match serde_json::from_str(line.text) {
@@ -268,14 +268,14 @@ fn save(machine: &Machine<'_>, boot: Boot, label: &str) -> Option<PathBuf> {
     }
 }
 
-/// One guest's results, as they come.
+/// Prints and counts the results of one guest as they arrive.
 struct Telling<'a, 'b> {
     job: &'a Job<'b>,
     label: &'a str,
     shared: &'a Shared<'b>,
     open: Vec<&'b str>,
     running: Option<String>,
-    /// Whether the guest has said that it is ready.
+    /// Whether the guest has sent [`Event::Ready`].
     greeted: bool,
     done: bool,
     /// The processor time at the end of the last scenario, or at the start of the one that runs.
@@ -352,7 +352,7 @@ impl<'a, 'b> Telling<'a, 'b> {
         played.add(&self.job.kernel.id, outcome);
     }
 
-    /// Whatever was not played has failed, and a kernel that went wrong fails too.
+    /// Counts scenarios that were not played as failed, and reports a fault of the kernel as a failure.
     fn end(self, end: anyhow::Result<End>, machine: &Machine<'_>) {
         {
             let mut played = self.shared.played.lock().expect("no thread panics while counting");
@@ -400,7 +400,7 @@ impl Played {
     }
 }
 
-/// Runs a guest in the way its boot asks for.
+/// Runs a guest in the way that its boot needs.
 fn run(machine: &Machine<'_>, boot: Boot, hear: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
     if boot.facts().packaged {
         return machine.run_packaged(boot.facts().tpm, hear);
@@ -408,7 +408,7 @@ fn run(machine: &Machine<'_>, boot: Boot, hear: impl FnMut(Line<'_>) -> Next) ->
     let Some(setup) = boot.facts().firmware else { return machine.run(hear) };
     let disk = prepare(machine, setup)?;
     let end = machine.run_firmware(&disk, hear);
-    // One image is some thirty megabytes.
+    // One image has some 30 MB.
     let _ = fs::remove_dir_all(machine.console.with_extension("firmware"));
     end
 }
@@ -419,13 +419,12 @@ fn prepare(machine: &Machine<'_>, setup: firmware::Setup) -> anyhow::Result<firm
         .with_context(|| format!("making the boot disk for {}", machine.kernel.id))
 }
 
-/// What the firmware writes to every serial port.
+/// Whether the line is the firmware's, which writes to every serial port.
 fn is_firmware(line: &str) -> bool {
     line.starts_with("BdsDxe:") || line.contains('\u{1b}')
 }
 
-/// Plays the boots that must not happen: the firmware has to say that it refuses the image, and nothing of
-/// the guest may be heard.
+/// Plays the boots that must fail: the firmware has to say that it refuses the image, and the guest must not send an event.
 fn refused(job: &Job<'_>, machine: &Machine<'_>, label: &str, played: &Mutex<Played>) {
     let begin = Instant::now();
     let attempt = job.boot.facts().firmware.context("only firmware refuses").and_then(|setup| {
@@ -461,7 +460,7 @@ fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {
     jobs.lock().expect("no thread panics while taking a job").pop_front()
 }
 
-/// One line for a result, and what it has to say, indented. The time is the host's processor time.
+/// Returns the line for a result, and its detail indented below. The time is the host's processor time.
 fn line_of(outcome: Outcome, label: &str, name: &str, took: Option<Duration>, detail: &str) -> String {
     let word = match outcome {
         Outcome::Passed => "ok  ",

@@ -1,8 +1,8 @@
 /*!
-States of guests, saved once and resumed often: QEMU writes all of a halted machine to a file, and another QEMU with the same
-machine goes on from there.
+States of guests, saved once and resumed often: QEMU writes the whole state of a halted machine to a file, and another QEMU with the same
+machine resumes from it.
 
-QEMU is told over its machine protocol (QMP), a line of JSON for each command and answer.
+QEMU is controlled over its machine protocol (QMP), with a line of JSON for each command and answer.
 */
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-/// The socket of a QEMU that is going to be saved, or was resumed.
+/// The QMP socket of a QEMU whose state is to be saved or was resumed.
 #[derive(Debug)]
 pub(crate) struct Control(PathBuf);
 
@@ -40,13 +40,13 @@ impl Control {
         qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", self.socket().display()));
     }
 
-    /// Halts the machine and writes its state to a file, whole or not at all.
+    /// Halts the machine and saves its state to a file, whole or not at all.
     pub(crate) fn save(&self, state: &Path) -> anyhow::Result<()> {
         let mut qmp = Qmp::connect(&self.socket())?;
         qmp.execute(&json!({"execute": "stop"}))?;
         let fresh = state.with_extension("new");
         let uri = format!("exec:cat > {}", shell_word(&fresh));
-        // RAM is copied as fast as the file takes it.
+        // The bandwidth limit is raised, so that RAM is copied as fast as the file is written.
         qmp.execute(
             &json!({"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 1_u64 << 40}}),
         )?;
@@ -65,7 +65,7 @@ impl Control {
 }
 
 impl Control {
-    /// Waits until a resumed machine goes on.
+    /// Waits until a resumed machine runs.
     pub(crate) fn wait_until_running(&self) -> anyhow::Result<()> {
         let mut qmp = Qmp::connect(&self.socket())?;
         loop {
@@ -73,7 +73,7 @@ impl Control {
             match answer["status"].as_str() {
                 Some("running") => return Ok(()),
                 Some("inmigrate") => thread::sleep(Duration::from_millis(5)),
-                // It was halted when it was saved.
+                // The machine was halted when it was saved.
                 Some("paused" | "prelaunch") => drop(qmp.execute(&json!({"execute": "cont"}))?),
                 _ => bail!("QEMU could not resume the guest: {answer}"),
             }
@@ -87,12 +87,12 @@ impl Drop for Control {
     }
 }
 
-/// Has QEMU start from a saved state.
+/// Makes QEMU start from a saved state.
 pub(crate) fn resume_from(qemu: &mut Command, state: &Path) {
     qemu.arg("-incoming").arg(format!("exec:cat {}", shell_word(state)));
 }
 
-/// A path as one word of a shell's command line: QEMU hands the line to `/bin/sh`.
+/// Quotes a path as one word of a shell's command line: QEMU passes the line to `/bin/sh`.
 fn shell_word(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
@@ -104,9 +104,9 @@ struct Qmp {
 }
 
 impl Qmp {
-    /// Connects, once QEMU has made its socket.
+    /// Connects, as soon as QEMU has created its socket.
     fn connect(socket: &Path) -> anyhow::Result<Qmp> {
-        // QEMU makes it before anything else; it ends at once when it cannot.
+        // QEMU creates it before anything else, and exits at once if it cannot.
         const TRIES: u32 = 3000;
         let connect = |tries: u32| {
             thread::sleep(Duration::from_millis(if tries == 0 { 0 } else { 10 }));
@@ -136,7 +136,7 @@ impl Qmp {
             }
             let mut answer: Value =
                 serde_json::from_str(&line).with_context(|| format!("reading QEMU's answer {line}"))?;
-            // Greetings and events have neither.
+            // The greeting and events have neither `error` nor `return`.
             if let Some(error) = answer.get("error") {
                 bail!("QEMU refuses {command}: {}", error["desc"]);
             }

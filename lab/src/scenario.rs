@@ -1,5 +1,5 @@
 /*!
-What a scenario is.
+Scenarios, and the part of a kernel that the outcome of each depends on.
 */
 use std::fmt;
 
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 pub use crate::boots::Boot;
 use crate::guest::Guest;
 
-/// The part of a kernel that a scenario's outcome depends on. It decides on which kernels the tests play the scenario;
-/// `cargo xtask test --all` plays everything on every kernel.
+/// The part of a kernel that a scenario's outcome depends on. It decides on which kernels `cargo xtask test` plays the scenario; `cargo
+/// xtask test --all` plays everything on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depends {
-    /// On our user side alone. One kernel is enough.
+    /// On the user side only. One kernel is enough.
     UserSide,
-    /// On nothing that another scenario of the tests does not show as well. Only `cargo xtask test --all` plays it, on every kernel, and
-    /// `cargo xtask lab --only`, on the newest.
+    /// On nothing that another scenario does not show too. `cargo xtask test --all` plays it on every kernel, `cargo xtask lab --only` on
+    /// the newest; no other run plays it.
     FullTest,
-    /// On the kernel's series, but what could differ has not between the supported ones, or is shown by another scenario; or it shows a limit of the
-    /// product and not a promise, or needs a boot of its own for each answer. The tests play it on the newest series alone.
+    /// On the kernel's series, but the supported series do not differ in it, or another scenario shows the difference; or it shows a limit
+    /// of the product and not a promise, or needs a boot for each answer. The tests play it on the newest series only.
     NewestSeries,
-    /// On the kernel's series: what the verifier lets pass, which hooks there are, what an answer is worth. The generic flavour of each series is
-    /// enough; the tests play it on the oldest and on the newest.
+    /// On the kernel's series: the verifier, the hooks that exist, the meaning of a kernel's answer. The generic flavour of a series is
+    /// enough; the tests play it on the oldest and the newest series.
     Series,
-    /// On the flavour, too: drivers and options differ. Every kernel plays it.
+    /// On the flavour too: drivers and options differ. Every kernel plays it.
     Flavour,
 }
 
@@ -40,16 +40,16 @@ impl fmt::Display for Depends {
     }
 }
 
-/// One story played in a guest: given a guest booted so, when root does this, then that.
+/// A story played in a guest: with the guest booted in this way, root acts, and the scenario checks the effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     /// Unique; a sentence that is true when the scenario passes.
     pub name: &'static str,
-    /// How the guest is booted. Scenarios of one kind of boot share a guest and run in the order of [`crate::scenarios::all`].
+    /// How the guest is booted. Scenarios of one boot share a guest and run in the order of [`crate::scenarios::all`].
     pub boot: Boot,
-    /// On which kernels it has to be played.
+    /// On which kernels it is played.
     pub depends: Depends,
-    /// The story. Any error, panic or hang is a failure, except [`Skip`].
+    /// The code that plays it. Any error, panic or hang is a failure, except [`Skip`].
     pub run: fn(&Guest) -> anyhow::Result<()>,
 }
 

@@ -1,5 +1,5 @@
 /*!
-Running the host's tools, with errors that say what was run, what it answered and where to get it.
+Runs the host's tools. Errors name the command, its answer, and where to get a missing tool.
 */
 use std::{
     env, io,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// A tool of the host. Administrators' folders are searched too: depmod is not on everybody's path.
+/// Returns the command for a tool of the host. The search path includes /usr/sbin and /sbin, where depmod is.
 #[must_use]
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -19,16 +19,16 @@ pub fn command(program: &str) -> Command {
     command
 }
 
-/// Has it end with the thread that starts it, however that ends: a guest must not outlive a run that was killed.
+/// Makes the process end with the thread that starts it, however that ends: a guest must not outlive a run that was killed.
 pub fn end_with_this_thread(command: &mut Command) {
     let parent = std::process::id();
-    // SAFETY: prctl and getppid are safe between fork and exec, and nothing is allocated there.
+    // SAFETY: prctl and getppid are async-signal-safe, and the closure allocates nothing between fork and exec.
     unsafe {
         command.pre_exec(move || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // The parent may have ended before.
+            // The parent may have ended before prctl: then no signal comes.
             if libc::getppid().cast_unsigned() != parent {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
@@ -37,7 +37,7 @@ pub fn end_with_this_thread(command: &mut Command) {
     }
 }
 
-/// Runs it to its end and returns what it printed; its complaints become the error.
+/// Runs a command to its end and returns its output. If it fails, the error has its error output.
 pub fn output(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     let output = finish(command)?;
     if !output.status.success() {
@@ -51,17 +51,17 @@ pub fn output(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// As [`output`], as text.
+/// [`output`], as text.
 pub fn text(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output(command)?).with_context(|| format!("{} did not print text", words(command)))
 }
 
-/// Runs it to its end, whatever its status.
+/// Runs a command to its end, whatever its exit status.
 pub fn finish(command: &mut Command) -> anyhow::Result<Output> {
     command.output().map_err(|e| explain(&e, command))
 }
 
-/// Why a tool could not be run at all.
+/// Returns an error that says why a command could not be started.
 #[must_use]
 pub fn explain(error: &io::Error, command: &Command) -> anyhow::Error {
     if error.kind() == io::ErrorKind::NotFound {
@@ -71,7 +71,7 @@ pub fn explain(error: &io::Error, command: &Command) -> anyhow::Error {
     anyhow::anyhow!("{} could not be run: {error}", words(command))
 }
 
-/// A compressed file, decompressed by the tool for its kind; any other file as it is.
+/// Returns the content of a file, decompressed by the tool for its extension.
 pub fn decompress(file: &Path) -> anyhow::Result<Vec<u8>> {
     let tool = match file.extension().and_then(|e| e.to_str()) {
         Some("xz") => "xz",

@@ -1,5 +1,5 @@
 /*!
-A TPM 2.0 for a guest: swtpm, new for each, beside QEMU.
+A TPM 2.0 for a guest: a swtpm process beside each QEMU.
 */
 use std::{
     env, fs,
@@ -16,7 +16,7 @@ use crate::tool;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One that runs; it ends with its owner.
+/// A running swtpm, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Tpm {
     swtpm: Child,
@@ -24,10 +24,10 @@ pub struct Tpm {
 }
 
 impl Tpm {
-    /// Starts one, with a state that nobody has used. What it has to complain about goes to this file.
+    /// Starts swtpm with a new TPM state. Its error output goes to the file `complaints`.
     pub fn start(complaints: &Path) -> anyhow::Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
-        // Not beside the console: a socket's path has at most 107 bytes.
+        // The state cannot be beside the console: a socket's path has at most 107 bytes.
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("stockade-tpm-{}-{number}", process::id()));
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -53,7 +53,7 @@ impl Tpm {
         Ok(tpm)
     }
 
-    /// Gives it to a guest.
+    /// Connects the TPM to a guest.
     pub fn attach(&self, qemu: &mut Command) {
         qemu.arg("-chardev").arg(format!("socket,id=tpm,path={}", socket(&self.folder).display()));
         qemu.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);

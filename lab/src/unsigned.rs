@@ -1,21 +1,20 @@
 /*!
-What a distribution signed, as if nobody had: what the kernel's signature check finds is taken off.
+Removes the signatures that the kernel checks from modules and kernel images of a distribution.
 */
 use anyhow::{Context, Result, ensure};
 
 const MODULE_END: &[u8] = b"~Module signature appended~\n";
 
-/// What stands between a module's signature and its end: twelve bytes, of which the last four are the
-/// signature's length.
+/// The size of `struct module_signature`, between a module's signature and its last bytes: its last four bytes are the signature's length.
 const MODULE_SIGNATURE: usize = 12;
 
-/// Where an EFI program says where its header begins.
+/// The offset of the field with the offset of an EFI program's PE header.
 const HEADER_AT: usize = 0x3c;
 
-/// From a 64-bit EFI program's header to the entry for its certificates.
+/// The offset of the entry for certificates from the PE header of a 64-bit EFI program.
 const CERTIFICATES: usize = 24 + 112 + 4 * 8;
 
-/// A kernel module, without its signature.
+/// Returns a kernel module without its signature.
 pub fn module(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     ensure!(bytes.ends_with(MODULE_END), "the module is not signed");
     let end = bytes.len() - MODULE_END.len();
@@ -26,7 +25,7 @@ pub fn module(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A kernel image, which is an EFI program, without its certificates.
+/// Returns a kernel image, which is an EFI program, without its certificates.
 pub fn image(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     let number = |at: usize| -> Result<usize> {
         let field: [u8; 4] = bytes.get(at..at + 4).context("the image is cut off")?.try_into()?;

@@ -2,13 +2,13 @@
 Debian's programs in a guest: a read-only disk, made once and shared by all kernels.
 
 ```text
-<cache>/userland-N/disk.ext4        the unpacked packages with all they need
-<cache>/userland-N/packages         which ones
-<cache>/kernels/<id>/userland-N.cpio   modules to read the disk with, modules and a kernel image to play with
+<cache>/userland-N/disk.ext4        the unpacked packages with all their dependencies
+<cache>/userland-N/packages         their names
+<cache>/kernels/<id>/userland-N.cpio   modules to mount the disk, and modules and a kernel image for the programs to load
 ```
 
-Nothing is compressed: emulated processors are slow at undoing it, and the host's page cache is large. A
-guest mounts the disk at [`MOUNTED`] and runs its programs under a root of their own.
+Nothing is compressed: emulated processors decompress slowly, and the host's page cache is large. A guest mounts the disk at [`MOUNTED`] and
+runs its programs with that folder as their root.
 */
 use std::{
     fs::{self, File},
@@ -26,19 +26,20 @@ use crate::{
     tool,
 };
 
-/// Raise it when the packages or what is made of them change.
+/// The name of the disk's folder. Its number is raised when the packages or the files made from them change.
 const VERSION: &str = "userland-4";
 
-/// Where a guest finds the disk's content.
+/// The mount point of the disk in a guest.
 pub const MOUNTED: &str = "/debian";
 
-/// The disk, as the guest's kernel calls it.
+/// The disk's device in a guest.
 pub const DEVICE: &str = "/dev/vda";
 
-/// The disk to write on of a guest that has one beside it.
+/// The device of the writable disk in a guest that has both.
 pub const SCRATCH: &str = "/dev/vdb";
 
-/// An empty file system with fs-verity, for a guest to write to such a disk. Without checksums, so that files can be given a generation.
+/// Returns the path of an empty file system with fs-verity, for a guest to copy to the writable disk. It has no metadata checksums, so that
+/// the generation of an inode can be set.
 #[must_use]
 pub fn with_verity() -> PathBuf {
     Path::new(MOUNTED).join(VERITY)
@@ -47,16 +48,16 @@ pub fn with_verity() -> PathBuf {
 /// Its name on the disk with Debian's programs.
 const VERITY: &str = "verity.ext4";
 
-/// Where a guest finds modules that are loaded only with the disk, in their order.
+/// The list of modules that are loaded only with the disk, in the order of loading.
 pub const ORDER: &str = "/modules/userland-order";
 
-/// A module that nothing needs, for programs to load.
+/// A module that no scenario depends on, for programs to load.
 pub const SPARE_MODULE: &str = "/modules/spare/dummy.ko";
 
 /// The kernel's own image, for programs to load.
 pub const KERNEL_IMAGE: &str = "/modules/spare/vmlinuz";
 
-/// What scenarios run, and a shell for those that are scripts.
+/// The packages of the programs that scenarios run, and of a shell for those that are scripts.
 const PACKAGES: [&str; 19] = [
     "apparmor",
     "bpftool",
@@ -79,14 +80,14 @@ const PACKAGES: [&str; 19] = [
     "setserial",
 ];
 
-/// Parts of these packages that no program reads here.
+/// Parts of these packages that no program needs here.
 const UNREAD: [&str; 4] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"];
 
-/// What the policy's compiler is linked with, the C library aside.
+/// The libraries that the compiler of the SELinux policy needs, besides the C library.
 const LIBRARIES: [&str; 7] =
     ["libaudit.", "libbz2.", "libcap-ng.", "libpcre2-8.", "libselinux.", "libsemanage.", "libsepol."];
 
-/// To read the disk, and what the programs ask the kernel for.
+/// Modules to mount the disk, and modules whose interfaces the programs use.
 const MODULES: [&str; 16] = [
     "virtio_pci",
     "virtio_blk",
@@ -106,7 +107,7 @@ const MODULES: [&str; 16] = [
     "dm-crypt",
 ];
 
-/// The disk's file, made when there is none.
+/// Returns the disk's file, and makes it if there is none.
 pub fn disk() -> anyhow::Result<PathBuf> {
     let folder = cache::folder()?.join(VERSION);
     let disk = folder.join("disk.ext4");
@@ -149,9 +150,9 @@ fn make(archive: &Archive, folder: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
 }
 
-/// Does what the policy's package does when it is installed: its modules become the policy a kernel loads.
+/// Does the work of the SELinux policy's package at installation: compiles its modules to the policy that a kernel loads.
 fn selinux_policy(root: &Path) -> anyhow::Result<()> {
-    // The compiler is the packages' own. It runs with the machine's C library and the packages' others.
+    // The compiler is from the packages. It runs with the host's C library and the packages' other libraries.
     let libraries = root.join("semodule-libraries");
     fs::create_dir(&libraries).with_context(|| format!("making the folder {}", libraries.display()))?;
     for folder in ["lib", "usr/lib"].map(|folder| root.join(folder).join("x86_64-linux-gnu")) {
@@ -186,7 +187,7 @@ fn selinux_policy(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file system that holds this folder's content.
+/// Makes a file system with this folder's content.
 fn file_system(root: &Path, disk: &Path) -> anyhow::Result<()> {
     let used = tool::text(tool::command("du").arg("-sm").arg(root))?;
     let used: u64 =
@@ -198,7 +199,7 @@ fn file_system(root: &Path, disk: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A kernel's RAM disk with what the disk needs, from the one without.
+/// Makes the initrd for guests with the disk, from the one for guests without.
 pub fn initrd(kernel: &Kernel, without: &Path) -> anyhow::Result<PathBuf> {
     let addition = kernel.folder.join(format!("{VERSION}.cpio"));
     if !addition.exists() {

@@ -1,6 +1,6 @@
 /*!
-The ELF kernel inside a bzImage. QEMU boots it through PVH, without the decompressor and the firmware's
-boot loader: under emulation that saves seconds.
+Extracts the ELF kernel from a bzImage. QEMU boots it through PVH, without the decompressor and the firmware's boot loader: under emulation
+that saves seconds.
 */
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::tool;
 
-/// Compressions by their magic, and the tool that undoes each.
+/// The magic numbers of compression formats, and the tool that decompresses each.
 const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\0", "xz"),
@@ -16,13 +16,13 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"\x02\x21\x4c\x18", "lz4"),
 ];
 
-/// Whether this is an ELF file already.
+/// Whether the image is an ELF file.
 #[must_use]
 pub fn is_elf(image: &[u8]) -> bool {
     image.starts_with(b"\x7fELF")
 }
 
-/// Takes the ELF kernel out of a bzImage, with `scratch` for a temporary file.
+/// Extracts the ELF kernel from a bzImage; `scratch` is a folder for a temporary file.
 pub fn extract(image: &[u8], scratch: &Path) -> anyhow::Result<Vec<u8>> {
     let payload = payload(image)?;
     let Some((_, tool)) = COMPRESSIONS.iter().find(|(magic, _)| payload.starts_with(magic)) else {
@@ -33,8 +33,8 @@ pub fn extract(image: &[u8], scratch: &Path) -> anyhow::Result<Vec<u8>> {
     };
     let file = scratch.join("payload");
     fs::write(&file, payload).with_context(|| format!("writing {}", file.display()))?;
-    // Behind the compressed stream stands its length, which a tool takes for garbage after having
-    // written all of the kernel: the result is judged, not the status.
+    // The length of the kernel follows the compressed stream. A tool reports it as garbage and fails after it has written the whole kernel,
+    // so the output is checked, not the exit status.
     let output = tool::finish(tool::command(tool).arg("-dc").stdin(fs::File::open(&file)?));
     let _ = fs::remove_file(&file);
     let kernel = output?.stdout;
@@ -42,7 +42,7 @@ pub fn extract(image: &[u8], scratch: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(kernel)
 }
 
-/// The compressed part, by the setup header (Documentation/arch/x86/boot.rst).
+/// Returns the compressed kernel, by the setup header (Documentation/arch/x86/boot.rst).
 fn payload(image: &[u8]) -> anyhow::Result<&[u8]> {
     let word = |at: usize| -> Option<usize> {
         let bytes = image.get(at..at + 4)?;

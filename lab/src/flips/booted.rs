@@ -1,4 +1,4 @@
-//! Ways to boot that differ in one thing each, and what flips with it.
+//! Boots that differ from their base in one thing, and the findings that flip with it.
 
 use super::{
     Booted,
@@ -7,15 +7,15 @@ use super::{
 };
 use crate::boots::Boot;
 
-/// The ways to boot that others are compared with.
+/// The boots that others are compared with.
 pub const BASES: &[Boot] = &[Boot::Assessed, Boot::AssessedIommu, Boot::Efi];
 
-/// What differs from [`Boot::Assessed`].
+/// A difference from [`Boot::Assessed`].
 const fn booted(boot: Boot, flips: &'static [super::Flip], also: &'static [&'static str]) -> Booted {
     Booted { boot, base: Boot::Assessed, measured: false, flips, also }
 }
 
-/// Findings that say how much of something that is refused is still open, or who refuses: they follow the level.
+/// Findings about operations that are still possible and about the owner of a refusal: they change with the level.
 const WITH_A_LEVEL: &[&str] = &[
     "lockdown.doors",
     "lockdown.residual",
@@ -42,7 +42,7 @@ pub const BOOTED: &[Booted] = &[
     booted(
         Boot::AssessedNoNx,
         &[flip("nx.cpu", Pass, Fail, ""), flip("nx.stack", Pass, Fail, ""), flip("nx.heap", Pass, Fail, "")],
-        // Without it no page of the kernel can be kept from being executed.
+        // Without NX the kernel cannot make any of its pages non-executable.
         &["nx.kernel"],
     ),
     booted(
@@ -101,13 +101,13 @@ pub const BOOTED: &[Booted] = &[
             flip("cgroups.version", Pass, Warn, "version 1"),
             flip("cgroups.controllers", Pass, Fail, "memory"),
         ],
-        // Without version 2 nothing has to be handed down before it can be tried.
+        // On version 1 no controller has to be enabled in cgroup.subtree_control before a limit can be tried.
         &["cgroups.memory-limit", "cgroups.pids-limit"],
     ),
     booted(
         Boot::AssessedNoAppArmor,
         &[flip("apparmor.enabled", Pass, Fail, "")],
-        // No other module takes its place.
+        // No other module replaces it.
         &[
             "apparmor.confinement",
             "apparmor.profiles",
@@ -133,14 +133,14 @@ pub const BOOTED: &[Booted] = &[
     booted(
         Boot::AssessedNoDebugfs,
         &[flip("cmdline.debugfs", Warn, Pass, "")],
-        // A door that is not there lets nobody through, and the others are counted.
+        // The door of debugfs is absent, and `lockdown.doors` does not change since the other doors are open.
         &[],
     ),
     booted(Boot::AssessedStack, &[flip("cmdline.kstack-offset", Pass, Warn, "")], &[]),
     booted(
         Boot::AssessedNoGenerator,
         &[flip("random.hardware", Pass, Warn, ""), flip("random.sources", Pass, Warn, "")],
-        // So soon after the start nothing else has seeded the generator.
+        // This early after boot nothing else has seeded the random number generator.
         &["random.ready", "random.health"],
     ),
     booted(Boot::AssessedCopied, &[flip("random.vm-fork", Warn, Pass, "")], &[]),

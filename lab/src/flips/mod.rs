@@ -1,9 +1,9 @@
 /*!
-Flips: two guests that differ in one thing, or one guest before and after a change, and the findings of `stockade assess` that
-must differ with it, and no others.
+Flips: two guests that differ in one thing, or one guest before and after a change, and the findings of `stockade assess` that must differ
+with it, and no others.
 
-What differs by the way of booting is in [`BOOTED`]; guests tell the host what was found, and the host compares. What is changed
-in a running guest is compared there (`scenarios/flips/`).
+Flips by boot are in [`BOOTED`]; guests send their findings to the host, which compares them. Changes in a running guest are compared in the
+guest (`scenarios/flips/`).
 */
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub use booted::{BASES, BOOTED};
 
 use crate::boots::Boot;
 
-/// What a finding comes to.
+/// The verdict of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the words say it")]
@@ -41,72 +41,72 @@ impl Verdict {
     }
 }
 
-/// What was found out about one thing.
+/// One finding of an assessment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// What it comes to.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// What is so, and what was seen, for people and for [`Flip::shows`].
+    /// Its text and evidence, for reports and for [`Flip::shows`].
     pub said: String,
 }
 
-/// What `stockade assess` found, by the findings' ids.
+/// The findings of `stockade assess`, by id.
 pub type Answers = BTreeMap<String, Answer>;
 
-/// What was found in a guest, for the host.
+/// The findings in a guest, for the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assessed {
-    /// Whether what takes long was measured.
+    /// Whether slow measurements were made.
     pub measured: bool,
-    /// What was found.
+    /// The findings.
     pub answers: Answers,
 }
 
-/// One finding that differs.
+/// A finding that must differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Flip {
-    /// Its id.
+    /// The finding's id.
     pub finding: &'static str,
-    /// What it comes to without the difference.
+    /// Its verdict without the difference.
     pub before: Verdict,
-    /// What it comes to with it.
+    /// Its verdict with the difference.
     pub after: Verdict,
-    /// Words that have to be in what is said with it; empty for none.
+    /// Words that the finding with the difference must contain; empty for none.
     pub shows: &'static str,
-    /// What it comes to instead, with these words, on kernels that were built otherwise.
+    /// Another verdict that is right with the difference, with its words, for kernels with another configuration.
     pub or: Option<(Verdict, &'static str)>,
 }
 
 impl Flip {
-    /// The same, or this, with these words.
+    /// Allows another verdict too, with these words.
     #[must_use]
     pub const fn or(self, after: Verdict, shows: &'static str) -> Self {
         Self { or: Some((after, shows)), ..self }
     }
 }
 
-/// A way to boot that differs from another in one thing.
+/// A boot that differs from another in one thing.
 #[derive(Clone, Copy, Debug)]
 pub struct Booted {
-    /// The way with the difference.
+    /// The boot with the difference.
     pub boot: Boot,
-    /// The way without.
+    /// The boot without it.
     pub base: Boot,
-    /// Whether the answers with measurements are compared.
+    /// Whether the findings with slow measurements are compared.
     pub measured: bool,
-    /// What must differ.
+    /// The findings that must differ.
     pub flips: &'static [Flip],
-    /// Findings that differ as well for this one thing, on some kernels or on all.
+    /// Findings that may differ too because of this one thing, on some kernels or on all.
     pub also: &'static [&'static str],
 }
 
-/// A flip, for tables.
+/// Makes a flip, for tables.
 #[must_use]
 pub const fn flip(finding: &'static str, before: Verdict, after: Verdict, shows: &'static str) -> Flip {
     Flip { finding, before, after, shows, or: None }
 }
 
-/// Reads what `stockade assess --json` printed.
+/// Reads the output of `stockade assess --json`.
 pub fn read(document: &Value) -> Result<Answers> {
     let features = document["features"].as_array().context("there are no features")?;
     let mut answers = Answers::new();
@@ -126,7 +126,7 @@ pub fn read(document: &Value) -> Result<Answers> {
     Ok(answers)
 }
 
-/// Demands that what differs is what must, and nothing beside. What it says when it is wrong names everything that is.
+/// Requires that every flip happened and that no other finding differs. The error lists everything that is wrong.
 pub fn judge(flips: &[Flip], also: &[&str], before: &Answers, after: &Answers) -> Result<()> {
     let mut wrong = Vec::new();
     for flip in flips {
@@ -167,7 +167,7 @@ pub fn judge(flips: &[Flip], also: &[&str], before: &Answers, after: &Answers) -
     Ok(())
 }
 
-/// Judges every way to boot that was played on one kernel with what it differs from: its name and what is wrong.
+/// Compares every boot that one kernel played with its base. Returns the flips by name, with what is wrong.
 #[must_use]
 pub fn judge_booted(played: &BTreeMap<(Boot, bool), Answers>) -> Vec<(Boot, String, Result<()>)> {
     let mut results = Vec::new();
