@@ -17,7 +17,8 @@ pub(super) const DOORS: &[Door] = &[
 
 const KPROBE: u64 = 2;
 
-/// Loads a kprobe program that calls a helper with eight bytes of its stack and a null address, and lets it go.
+/// Loads a kprobe program that calls this helper with eight bytes of its stack and a null address. The program is freed when this child
+/// exits.
 fn load(helper: u64) -> Answer {
     const WRITE_USER: u64 = 36;
     let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
@@ -40,6 +41,6 @@ fn load(helper: u64) -> Answer {
     attr[0] = (program.len() as u64) << 32 | KPROBE;
     attr[1] = program.as_ptr() as u64;
     attr[2] = c"GPL".as_ptr() as u64;
-    // SAFETY: the block and what it points at live through the call. The descriptor ends with this child.
+    // SAFETY: the attributes and the buffers that they point at live through the call. The exit of this child closes the descriptor.
     Answer::call(unsafe { libc::syscall(libc::SYS_bpf, 5, attr.as_ptr(), size_of_val(&attr)) })
 }

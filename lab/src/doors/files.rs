@@ -1,4 +1,4 @@
-//! Files whose opening, reading, writing or mode lockdown guards, and some beside them that it leaves alone.
+//! Files on which lockdown refuses open, read, write or chmod, and some beside them that it does not govern.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
@@ -43,7 +43,7 @@ pub(super) const DOORS: &[Door] = &[
     }),
 ];
 
-/// Whether the file has this word.
+/// Reports whether the file contains this word.
 fn first_word(path: &str, word: &str) -> Answer {
     match fs::read_to_string(path) {
         Ok(text) if text.split_whitespace().any(|w| w == word) => Answer::Done(format!("it has {word}")),
@@ -52,7 +52,7 @@ fn first_word(path: &str, word: &str) -> Answer {
     }
 }
 
-/// Shown as disabled, the mode of before is not told; `platform` and `shutdown` exist on every machine.
+/// While hibernation is disabled the file does not show the current mode; the modes `platform` and `shutdown` exist on every machine.
 fn write_mode() -> Answer {
     let modes = fs::read_to_string("/sys/power/disk").unwrap_or_default();
     let current = modes.split(['[', ']']).nth(1).unwrap_or_default();
@@ -82,7 +82,7 @@ fn chmod() -> Answer {
     }
 }
 
-/// Registers a probe point and takes it back.
+/// Registers a probe point and removes it.
 fn register(list: &str, add: &str, remove: &str) -> Answer {
     if !Path::new(list).exists() {
         return missing(list);

@@ -1,4 +1,4 @@
-//! Another kernel in place of this one. What was loaded is unloaded; nothing is ever started.
+//! Loads another kernel by kexec. A loaded image is unloaded; none is ever started.
 
 use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 
@@ -10,7 +10,7 @@ pub(super) const DOORS: &[Door] = &[
     Door::new("kexec", "kexec_file_load of an unsigned image", load_file),
 ];
 
-/// A Debian kernel without its signature.
+/// A Debian kernel image without its signature.
 pub(crate) const IMAGE: &str = "/root/image";
 
 #[repr(C)]
@@ -23,19 +23,19 @@ struct Segment {
 
 fn load(segments: &[Segment], flags: usize) -> Answer {
     let entry = segments.first().map_or(0, |segment| segment.memory);
-    // SAFETY: as many live segments as are told, each of a live buffer.
+    // SAFETY: the segments and their buffers live through the call, and the count is that of the slice.
     Answer::call(unsafe {
         libc::syscall(libc::SYS_kexec_load, entry, segments.len(), segments.as_ptr(), flags)
     })
 }
 
-/// Sixteen megabytes up is memory in every guest, and nobody's before the image is started.
+/// Loads one page at 16 MiB, which is RAM in every guest; the kernel overwrites that page only when the image is started.
 fn load_page() -> Answer {
     let page = [0_u8; 4096];
     let segment =
         Segment { buffer: page.as_ptr(), buffer_size: page.len(), memory: 16 << 20, memory_size: page.len() };
     match load(&[segment], 0) {
-        // Without segments it unloads.
+        // kexec_load without segments unloads the image.
         done @ Answer::Done(_) => match load(&[], 0) {
             Answer::Done(_) => done,
             failed => Answer::Done(format!("and could not be unloaded: {failed}")),
@@ -55,7 +55,7 @@ fn load_file() -> Answer {
         Err(e) => return Answer::of::<()>(Err(e)),
     };
     let call = |image: i32, flags: usize| {
-        // SAFETY: the command line is one zero byte.
+        // SAFETY: the command line is one NUL byte, and the other arguments are numbers.
         let answer =
             unsafe { libc::syscall(libc::SYS_kexec_file_load, image, -1, 1_usize, c"".as_ptr(), flags) };
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -1,10 +1,9 @@
 /*!
-The doors of the conformance matrix: what user space sees when it knocks.
+The doors of the conformance matrix, and the answers that user space gets.
 
-`stockade-probe` has doors too, harmless ones for machines that somebody needs. These are for guests that
-are thrown away, and go all the way: they load the module, the kernel image, the BPF program, and put
-everything back if they got through. Each knocks in a child process, which is sound since the programs
-that call this have one thread.
+The doors of `stockade-probe` are harmless, for machines in use. These are for throw-away guests and complete the operation: they load the
+module, the kernel image or the BPF program, and undo it if it succeeded. Each door is tried in a child process, which is sound since the
+programs that call this have one thread.
 */
 use std::{
     fs::{File, OpenOptions},
@@ -20,24 +19,24 @@ mod modules;
 mod pci;
 mod ports;
 
-/// One operation that lockdown concerns.
+/// An operation that a lockdown reason governs.
 #[derive(Clone, Copy, Debug)]
 pub struct Door {
     /// The reason's id.
     pub reason: &'static str,
-    /// What is done, in words; unique.
+    /// The operation in words; unique.
     pub name: &'static str,
     knock: fn() -> Answer,
 }
 
-/// What user space sees.
+/// The answer that user space gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done; with what came back, where that matters.
+    /// The operation succeeded; with its result where that matters.
     Done(String),
-    /// The kernel's errno.
+    /// The operation failed with this errno.
     Errno(i32),
-    /// This guest does not have the door: why.
+    /// This guest does not have the door, and why.
     Absent(String),
 }
 
@@ -51,7 +50,7 @@ impl Answer {
         }
     }
 
-    /// The errno of a system call, from what it returned.
+    /// Converts the return value of a system call, which sets errno.
     fn call(returned: i64) -> Self {
         if returned < 0 { Self::of::<()>(Err(io::Error::last_os_error())) } else { Self::DONE }
     }
@@ -68,7 +67,7 @@ impl std::fmt::Display for Answer {
     }
 }
 
-/// Every door, by the kernel's order of reasons.
+/// Returns every door, family by family.
 #[must_use]
 pub fn all() -> Vec<Door> {
     [modules::DOORS, files::DOORS, kexec::DOORS, pci::DOORS, ports::DOORS, bpf::DOORS].concat()
@@ -79,31 +78,31 @@ impl Door {
         Self { reason, name, knock }
     }
 
-    /// Knocks, in a child, and returns the answer as words.
+    /// Tries the door in a child process, and returns the answer in words.
     ///
     /// # Errors
-    /// When there can be no child, or it ended without an answer.
+    /// When no child can be created, or it ends without an answer.
     pub fn knock(&self) -> io::Result<String> {
         let mut ends = [0; 2];
-        // SAFETY: the array has the two places that are written.
+        // SAFETY: the array has room for the two descriptors that pipe2 writes.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: both descriptors were just made for this process.
+        // SAFETY: pipe2 has just created both descriptors, and nothing else owns them.
         let (mut answer, mut told) = unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) };
-        // SAFETY: this process has one thread, so its copy is whole; the child leaves through _exit.
+        // SAFETY: this process has one thread, so the child's memory is consistent; the child leaves through _exit.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 let sent = told.write_all((self.knock)().to_string().as_bytes());
-                // SAFETY: ends the child without running the parent's exit handlers.
+                // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
                 unsafe { libc::_exit(i32::from(sent.is_err())) }
             }
             child => {
                 drop(told);
                 let mut words = String::new();
                 let read = answer.read_to_string(&mut words);
-                // SAFETY: waits for the child; no status is wanted.
+                // SAFETY: waitpid takes a null pointer when no status is wanted; the child is this process's.
                 unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
                 read?;
                 if words.is_empty() {
@@ -115,7 +114,7 @@ impl Door {
     }
 }
 
-/// Opens a file that is there.
+/// Opens a file, or reports that it is absent.
 fn open(path: &str, options: &OpenOptions) -> Answer {
     if Path::new(path).exists() { Answer::of(options.open(path)) } else { missing(path) }
 }
@@ -136,7 +135,7 @@ fn writing() -> OpenOptions {
     options
 }
 
-/// The kernel's name for an error, for those that doors give.
+/// Returns the name of an errno, for those that doors give.
 fn errno_name(errno: i32) -> String {
     let name = match errno {
         libc::EPERM => "EPERM",

@@ -1,4 +1,4 @@
-//! Modules of Debian's own kernel package: as signed, without the signature, with a stranger's.
+//! Loads modules of Debian's kernel package: with Debian's signature, without a signature, and with a foreign signature.
 
 use std::{
     ffi::CString,
@@ -24,24 +24,24 @@ pub(super) const DOORS: &[Door] = &[
     Door::new("module-parameters", "load parport_pc with ports and interrupt of one's own", parport),
 ];
 
-/// The module, in three versions.
+/// The module with Debian's signature, without a signature, and with a foreign signature.
 pub(crate) const SIGNED: &str = "/root/signed.ko";
 pub(crate) const STRIPPED: &str = "/root/stripped.ko";
 pub(crate) const FOREIGN: &str = "/root/foreign.ko";
 
-/// What it is called once loaded.
+/// The module's name in the kernel.
 const DUMMY: &str = "dummy";
 
 fn finit(file: &str, name: &str, parameters: &std::ffi::CStr) -> Answer {
     let Ok(module) = File::open(file) else { return missing(file) };
-    // SAFETY: an open descriptor and a terminated string.
+    // SAFETY: the descriptor is open and the string is NUL-terminated.
     let answer = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), parameters.as_ptr(), 0) };
     unload_after(answer, name)
 }
 
 fn init(file: &str) -> Answer {
     let Ok(module) = fs::read(file) else { return missing(file) };
-    // SAFETY: as many bytes as are told, and an empty string.
+    // SAFETY: the length is that of the live buffer, and the string is NUL-terminated.
     let answer = unsafe { libc::syscall(libc::SYS_init_module, module.as_ptr(), module.len(), c"".as_ptr()) };
     unload_after(answer, DUMMY)
 }
@@ -58,12 +58,12 @@ fn unload_after(answer: i64, name: &str) -> Answer {
 
 fn unload(name: &str) -> io::Result<()> {
     let name = CString::new(name)?;
-    // SAFETY: a terminated string.
+    // SAFETY: the string is NUL-terminated.
     let answer = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// It was loaded without parameters at boot. The kernel asks about each parameter that names hardware.
+/// Reloads parport_pc, which was loaded at boot without parameters, with hardware parameters: the kernel calls the hook for each of these.
 fn parport() -> Answer {
     let file = "/modules/parport_pc.ko";
     if !Path::new(file).exists() {

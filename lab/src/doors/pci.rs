@@ -1,4 +1,4 @@
-//! PCI devices by hand. The guest has QEMU's teaching device `edu`, whose registers are nobody's.
+//! Accesses a PCI device from user space. The guest has QEMU's teaching device `edu`, whose registers no driver uses.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ fn edu() -> Result<PathBuf, Answer> {
     devices().into_iter().find(is_edu).ok_or_else(|| Answer::Absent("this guest has no device edu".into()))
 }
 
-/// Its file in /proc/bus/pci: bus, then slot and function.
+/// Returns its file in /proc/bus/pci: bus, then slot and function.
 fn proc_edu() -> Result<PathBuf, Answer> {
     let device = edu()?;
     let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -63,7 +63,7 @@ fn write_back(path: &Path) -> Answer {
 }
 
 fn map(file: &fs::File) -> Answer {
-    // SAFETY: new memory, never touched, unmapped at once.
+    // SAFETY: the kernel chooses a free address, and the mapping is unmapped without being accessed.
     let place = unsafe {
         libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
     };
@@ -85,7 +85,7 @@ fn map_sysfs() -> Answer {
     }
 }
 
-/// The bus master registers of the IDE controller, without a disk: a zero stops what does not run.
+/// Writes 0 to the bus master registers of the IDE controller, which has no disk: this stops a transfer that is not running.
 fn write_io() -> Answer {
     let has_io_bar = |device: &PathBuf| {
         fs::read_to_string(device.join("class")).is_ok_and(|c| c.starts_with("0x0101"))
@@ -114,20 +114,20 @@ fn with_proc(what: fn(&fs::File) -> Answer) -> Answer {
 
 /// `PCIIOC_BASE` is `'P' << 24 | 'C' << 16 | 'I' << 8`.
 fn ioctl(file: &fs::File, number: u64) -> Answer {
-    // SAFETY: these calls take no argument.
+    // SAFETY: these requests take no argument.
     Answer::call(unsafe { libc::ioctl(file.as_raw_fd(), 0x5043_4900 | number, 0) }.into())
 }
 
-/// The offset is the address of the BAR.
+/// Maps the BAR, whose address is the offset in the file.
 fn map_proc(file: &fs::File) -> Answer {
     let start = edu().ok().and_then(|device| {
         let text = fs::read_to_string(device.join("resource")).ok()?;
         i64::from_str_radix(text.split_whitespace().next()?.strip_prefix("0x")?, 16).ok()
     });
     let Some(start) = start else { return Answer::Absent("the BAR has no address".into()) };
-    // Whoever may not choose memory space may not map either: the kernel asks again.
+    // If this is refused, mmap is refused too: the kernel calls the hook again there.
     ioctl(file, 2);
-    // SAFETY: new memory, never touched, ended with this process.
+    // SAFETY: the kernel chooses a free address; the mapping is never accessed and ends with this process.
     let place = unsafe {
         libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), start)
     };

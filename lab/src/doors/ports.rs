@@ -1,4 +1,4 @@
-//! I/O ports, in all ways to ask for them, machine-specific registers and serial ports.
+//! I/O ports, by all system calls that grant them, model-specific registers and serial ports.
 
 use std::{fs::OpenOptions, io::Write, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -24,12 +24,12 @@ pub(super) const DOORS: &[Door] = &[
 ];
 
 fn ioperm(on: i32) -> Answer {
-    // SAFETY: changes the rights of this child, which uses no port.
+    // SAFETY: ioperm takes numbers only, and this child uses no port.
     Answer::call(unsafe { libc::ioperm(0x80, 1, on) }.into())
 }
 
 fn iopl(level: i32) -> Answer {
-    // SAFETY: as above.
+    // SAFETY: iopl takes a number only, and this child uses no port.
     Answer::call(unsafe { libc::iopl(level) }.into())
 }
 
@@ -40,7 +40,7 @@ fn console(request: u64, port: u64) -> Answer {
     }
     let tty = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path);
     match tty {
-        // SAFETY: these calls take a number.
+        // SAFETY: these requests take a number.
         Ok(tty) => Answer::call(unsafe { libc::ioctl(tty.as_raw_fd(), request, port) }.into()),
         Err(e) => Answer::of::<()>(Err(e)),
     }
@@ -48,7 +48,7 @@ fn console(request: u64, port: u64) -> Answer {
 
 const READ_REGISTERS: u64 = 0xc020_63a0;
 const WRITE_REGISTERS: u64 = 0xc020_63a1;
-/// Processor and node number for user space: harmless to write back.
+/// TSC_AUX holds processor and node number for user space: its value can be written back without effect.
 const TSC_AUX: u32 = 0xc000_0103;
 
 fn msr() -> Result<std::fs::File, Answer> {
@@ -59,7 +59,7 @@ fn msr() -> Result<std::fs::File, Answer> {
     OpenOptions::new().read(true).write(true).open(path).map_err(|e| Answer::of::<()>(Err(e)))
 }
 
-/// Calls with eax, ecx, edx, ebx, esp, ebp, esi, edi.
+/// Issues an ioctl with the registers eax, ecx, edx, ebx, esp, ebp, esi, edi.
 fn registers(request: u64, values: &mut [u32; 8]) -> Answer {
     values[1] = TSC_AUX;
     match msr() {
@@ -79,7 +79,7 @@ fn write_registers() -> Answer {
     }
 }
 
-/// `struct serial_struct` of a port that is nobody's, with another interrupt or none changed.
+/// Writes the `struct serial_struct` of a port without a user, unchanged or with another interrupt.
 fn serial(irq: Option<i32>) -> Answer {
     const IRQ: usize = 3;
     let path = "/dev/ttyS2";
@@ -90,13 +90,13 @@ fn serial(irq: Option<i32>) -> Answer {
         Err(e) => return Answer::of::<()>(Err(e)),
     };
     let mut settings = [0_i32; 32];
-    // SAFETY: the structure has 72 bytes, the array more.
+    // SAFETY: the kernel writes a structure of 72 bytes, and the array has 128.
     if unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGSERIAL, settings.as_mut_ptr()) } != 0 {
         return Answer::of::<()>(Err(std::io::Error::last_os_error()));
     }
     if let Some(irq) = irq {
         settings[IRQ] = irq;
     }
-    // SAFETY: as above.
+    // SAFETY: the kernel reads a structure of 72 bytes, and the array has 128.
     Answer::call(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSSERIAL, settings.as_ptr()) }.into())
 }

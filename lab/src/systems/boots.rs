@@ -1,8 +1,8 @@
 /*!
-Boots of a system that is sealed by its unit, many times: whether each one ends sealed, and no unit fails.
+Boots a system that is sealed by its unit many times, and counts the boots that end sealed and without a failed unit.
 
-One guest installs the package and enables its units. Each boot after that is a guest of its own on an overlay of that disk, and is ended
-in the moment in which it is known how the boot came out.
+One guest installs the package and enables its units. Each boot after that is a guest of its own on an overlay of that disk, and is ended as
+soon as its outcome is known.
 */
 use std::{fmt, sync::Mutex, thread, time::Instant};
 
@@ -16,14 +16,14 @@ use super::{
     system::System,
 };
 
-/// How one boot came out.
+/// The outcome of one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Boot {
     /// Sealed and verified, and no unit failed.
     Sealed,
-    /// Not sealed, or not verified: what `stockade status` said.
+    /// Not sealed, or not verified, with the output of `stockade status`.
     Unsealed(String),
-    /// Sealed, and these units failed.
+    /// Sealed, but these units failed.
     Failed(String),
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Boot {
     }
 }
 
-/// How the boots came out.
+/// The numbers of boots by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Boots {
     /// Sealed and verified.
@@ -71,14 +71,14 @@ impl fmt::Display for Boots {
     }
 }
 
-/// Waits for the end of the boot, then tells everything in one answer.
+/// Waits for the end of the boot, then prints the failed units and the status.
 const ASK: &str = "systemctl is-system-running --wait >/dev/null; echo failed: $(systemctl --failed --no-legend --plain --no-pager | cut -d' ' -f1); stockade status";
 
 impl Session<'_> {
-    /// Boots each release so many times, and prints what came of it.
+    /// Boots each release this many times, and prints the outcomes.
     ///
     /// # Errors
-    /// Whatever keeps a guest from being prepared.
+    /// When a guest cannot be prepared.
     pub fn boots(&self, times: usize) -> anyhow::Result<Boots> {
         let _lock = self.lock()?;
         let packages = packages::write(self.package, &self.folder.join("packages"))?;
@@ -101,7 +101,7 @@ impl Session<'_> {
         Ok(all)
     }
 
-    /// A guest that is off, on whose disk everything is installed and enabled.
+    /// Prepares a guest that is powered off, with the package installed and the units enabled on its disk.
     fn prepared<'a>(&self, root: &'a Root, packages: &'a Repository) -> anyhow::Result<System<'a>> {
         let mut system = System::new(root, packages, &self.folder)?;
         system.boot("")?;
@@ -140,14 +140,14 @@ impl Session<'_> {
     }
 }
 
-/// Boots a guest, asks how it came out, and ends it.
+/// Boots a guest, asks for the outcome, and ends it.
 fn boot(guest: &mut System<'_>) -> anyhow::Result<Boot> {
     let answer = guest.boot("").and_then(|()| guest.run(ASK).context("asking how the boot came out"));
     guest.end();
     answer.map(|answer| judge(&answer.text, answer.status))
 }
 
-/// Reads the answer to [`ASK`].
+/// Interprets the answer to [`ASK`].
 fn judge(text: &str, status: i32) -> Boot {
     let failed = text.lines().find_map(|line| line.strip_prefix("failed:")).map(str::trim);
     if status != 0 || !text.lines().any(is_sealed) {

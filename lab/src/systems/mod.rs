@@ -1,10 +1,10 @@
 /*!
-Real systems: Debian as it is installed, with its own systemd, kernel, initrd and AppArmor, booted in a guest.
+Whole systems: Debian as it is installed, with its own systemd, kernel, initrd and AppArmor, booted in a guest.
 
 ```text
 <cache>/systems/<id>-N/disk.ext4    the root, made once by mmdebstrap            root.rs
                        vmlinuz, initrd.img, kernel (its release)
-                       complete     written last, with the sizes of the others: the folder is made anew unless it fits
+                       complete     written last, with the sizes of the others: on a mismatch the folder is made again
 
  host                                         guest
  play.rs ── story.rs ── system.rs ── ttyS1 ──▶ agent.sh, a service of the root
@@ -12,8 +12,7 @@ Real systems: Debian as it is installed, with its own systemd, kernel, initrd an
                             │                   /dev/vdb  packages, a repository for apt      packages.rs
 ```
 
-A boot is the costly part, so that all scenarios of a system are one story: its steps build on each other, and each prints
-its own line.
+A boot takes most of the time, so all scenarios of a system are one story: its steps build on each other, and each prints its own line.
 */
 pub mod boots;
 pub mod packages;
@@ -22,7 +21,7 @@ pub mod root;
 mod story;
 pub mod system;
 
-/// A system that can be made.
+/// A Debian release whose system the lab can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
     /// Its name in the lab.
@@ -35,13 +34,13 @@ pub struct Release {
     pub soft_reboot: bool,
 }
 
-/// All of them, oldest first.
+/// All releases, oldest first.
 pub const RELEASES: [Release; 2] = [
     Release { id: "debian-12", suite: "bookworm", systemd_uses_bpf: false, soft_reboot: false },
     Release { id: "debian-13", suite: "trixie", systemd_uses_bpf: true, soft_reboot: true },
 ];
 
-/// Their names.
+/// Returns their names.
 #[must_use]
 pub fn ids() -> Vec<&'static str> {
     RELEASES.iter().map(|release| release.id).collect()

@@ -1,6 +1,6 @@
 /*!
-Packages on a disk, as a repository that the guest's apt installs from: the package as it is in `old/`, and the same with a
-higher version in `new/`, to upgrade to.
+A disk with a repository for the guest's apt: the package under test in `old/`, and the same package with a higher version in `new/`, for an
+upgrade.
 */
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 
 use crate::tool;
 
-/// Added to the version of the package to upgrade to.
+/// The suffix of the version in `new/`.
 const SUFFIX: &str = "+lab1";
 
 const SIZE: &str = "160M";
@@ -27,7 +27,7 @@ pub struct Repository {
     pub newer: String,
 }
 
-/// Writes the repository with this package into a folder that is made anew.
+/// Writes the repository with this package into a folder that is created afresh.
 pub fn write(package: &Path, folder: &Path) -> anyhow::Result<Repository> {
     let field = |name: &str| {
         tool::text(tool::command("dpkg-deb").arg("-f").arg(package).arg(name))

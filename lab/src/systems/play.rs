@@ -1,5 +1,5 @@
 /*!
-Plays the story in each system, two at a time, and counts.
+Plays the story in each system, two at a time, and counts the outcomes.
 */
 use std::{
     fs::{self, File},
@@ -19,32 +19,32 @@ use super::{
 };
 use crate::{protocol::Outcome, report::Counts};
 
-/// Systems at a time: emulation is bound by the processor.
+/// Systems that run at once: emulation is limited by the processor.
 pub(super) const GUESTS: usize = 2;
 
-/// A run of the story: the systems, the steps and the package.
+/// A run of the story: the releases, the steps and the package.
 #[derive(Clone, Debug)]
 pub struct Session<'a> {
-    /// In which systems.
+    /// The releases.
     pub releases: &'a [Release],
-    /// Only the steps whose name contains this, and those that others need.
+    /// Plays only the steps whose names contain this, and the setup steps before them.
     pub only: Option<&'a str>,
     /// The package to install.
     pub package: &'a Path,
-    /// Make roots anew.
+    /// Whether roots are made again.
     pub refresh: bool,
-    /// A folder for disks and consoles.
+    /// The folder for disks and console logs.
     pub folder: PathBuf,
 }
 
-/// The names of all steps.
+/// Returns the names of all steps.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     STEPS.iter().map(|step| step.name).collect()
 }
 
 impl Session<'_> {
-    /// Plays everything, printing a line for each step. A root that cannot be made is a failure.
+    /// Plays everything, and prints a line for each step. A root that cannot be made is a failure.
     pub fn play(&self) -> anyhow::Result<Counts> {
         let _lock = self.lock()?;
         let packages = packages::write(self.package, &self.folder.join("packages"))?;
@@ -65,7 +65,7 @@ impl Session<'_> {
         Ok(total.into_inner().expect("no thread panics while counting"))
     }
 
-    /// Takes the folder: two runs would write to each other's disks.
+    /// Locks the folder: two runs would write to each other's disks.
     pub(super) fn lock(&self) -> anyhow::Result<File> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("making the folder {}", self.folder.display()))?;
@@ -77,7 +77,7 @@ impl Session<'_> {
         Ok(lock)
     }
 
-    /// The steps that are asked for, and those before them that they need.
+    /// Returns the steps that are asked for, and the setup steps before them.
     fn steps(&self) -> impl Iterator<Item = &'static Step> {
         let only = self.only.unwrap_or_default();
         let end = STEPS.iter().rposition(|step| step.name.contains(only)).map_or(0, |last| last + 1);
@@ -131,7 +131,7 @@ impl Session<'_> {
     }
 }
 
-/// The outcome of a step, and its line with a `{}` for the name.
+/// Returns the outcome of a step, and its line with a `{}` for the name.
 fn judge(result: anyhow::Result<String>) -> (Outcome, String) {
     match result {
         Ok(detail) if detail.is_empty() => (Outcome::Passed, "ok   {}".into()),

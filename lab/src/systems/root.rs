@@ -1,10 +1,10 @@
 /*!
 The root of a system, made by mmdebstrap from the machine's own package source, and kept in the cache.
 
-Everything in it is Debian's, but for four files: the agent and its unit, /etc/fstab, and a machine id that says that the
-first boot is still to come. The package of its systemd lies in /srv/archive, since guests have no network and a story installs it again. A run that is killed leaves a folder without the file `complete`, or a temporary one beside it;
-the next run replaces the one and removes the other. A folder whose files no longer have the sizes that `complete` notes is
-replaced too.
+All files are Debian's except four: the agent and its unit, /etc/fstab, and a machine id for a system that has not booted yet. The package
+of systemd is in /srv/archive, since guests have no network and the story installs it again. A run that is killed leaves a folder without
+the file `complete`, or a temporary folder beside it; the next run replaces the first and removes the second. It also replaces a folder
+whose files do not have the sizes in `complete`.
 */
 use std::{
     fs::{self, File},
@@ -18,10 +18,10 @@ use anyhow::{Context, bail, ensure};
 use super::Release;
 use crate::{cache, debian, tool};
 
-/// Raised when the roots that are in caches are no longer what this file makes.
+/// Raised when this file makes other roots than those in caches.
 const VERSION: u32 = 2;
 
-/// Beside what `minbase` and these depend on: a small server.
+/// The packages of a small server, beside those of `minbase` and all dependencies.
 const PACKAGES: [&str; 20] = [
     "linux-image-cloud-amd64",
     "initramfs-tools",
@@ -45,7 +45,7 @@ const PACKAGES: [&str; 20] = [
     "polkitd",
 ];
 
-/// Keeps the package of systemd in the root, of the version that is installed: run by mmdebstrap's shell with the root as its argument.
+/// Keeps the package of systemd in the root, in the installed version: mmdebstrap's shell runs it with the root as its argument.
 const KEEP_SYSTEMD: &str =
     "mkdir -p \"$1/srv/archive\" && chroot \"$1\" sh -c 'cd /srv/archive && apt-get download -qq systemd'";
 
@@ -58,24 +58,24 @@ const NEEDED: u64 = 3 << 30;
 const AGENT: &str = include_str!("agent.sh");
 const AGENT_UNIT: &str = include_str!("stockade-lab.service");
 
-/// A root that can be booted.
+/// A root file system that can be booted.
 #[derive(Clone, Debug)]
 pub struct Root {
     /// The Debian release.
     pub release: Release,
-    /// Its disk, of which guests get a copy.
+    /// Its disk; each guest gets a copy.
     pub disk: PathBuf,
-    /// Its kernel, as packaged.
+    /// Its packaged kernel.
     pub kernel: PathBuf,
     /// The initrd that its initramfs-tools made.
     pub initrd: PathBuf,
-    /// Its kernel, as `uname -r` prints it.
+    /// The release of its kernel, as `uname -r` prints it.
     pub kernel_release: String,
-    /// How long it took to make, in seconds; none where the cache had it.
+    /// How long it took to make, in seconds; none if it was in the cache.
     pub made_in: Option<u64>,
 }
 
-/// The root of a release: from the cache, or made when it is not there or `refresh` is asked for.
+/// Returns the root of a release: from the cache, or made when it is not there or `refresh` is asked for.
 pub fn get(release: Release, refresh: bool) -> anyhow::Result<Root> {
     let systems = cache::folder()?.join("systems");
     fs::create_dir_all(&systems).with_context(|| format!("making the folder {}", systems.display()))?;
@@ -96,10 +96,10 @@ fn folder(systems: &Path, release: Release) -> PathBuf {
     systems.join(format!("{}-{VERSION}", release.id))
 }
 
-/// The files of a folder that is whole.
+/// The files of a complete folder.
 const FILES: [&str; 4] = ["disk.ext4", "vmlinuz", "initrd.img", "kernel"];
 
-/// Written last: the sizes of the files, which a full or failing disk may have cut short since.
+/// The file that is written last, with the sizes of the others: it reveals files that a full or failing disk has cut short.
 const COMPLETE: &str = "complete";
 
 fn sizes(folder: &Path) -> anyhow::Result<String> {
@@ -117,7 +117,7 @@ fn is_whole(folder: &Path) -> bool {
     matches!((noted, sizes(folder)), (Ok(noted), Ok(are)) if noted == are)
 }
 
-/// Makes the root unless it is there. Returns the seconds that took.
+/// Makes the root unless it is there. Returns the seconds that this took.
 fn ensure_made(
     systems: &Path,
     release: Release,
@@ -128,7 +128,7 @@ fn ensure_made(
     if is_whole(&folder) && !refresh {
         return Ok(None);
     }
-    // Two runs at a time must not make one root twice, nor take each other's for a leftover.
+    // Two runs at once must neither make the same root twice nor remove each other's temporary folders.
     let lock = systems.join(format!(".{}.lock", release.id));
     let lock = File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
     lock.lock().context("waiting for another run that makes the same root")?;
@@ -144,7 +144,7 @@ fn ensure_made(
     Ok(Some(begin.elapsed().as_secs()))
 }
 
-/// Removes temporary folders of runs that were killed, and roots of other versions.
+/// Removes temporary folders of runs that were killed, and roots with other version numbers.
 fn remove_leftovers(systems: &Path, release: Release) -> anyhow::Result<()> {
     let ours = folder(systems, release);
     for entry in fs::read_dir(systems)?.flatten() {
@@ -176,7 +176,7 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     bootstrap(mmdebstrap(is_root, fresh), release, &sources, &archive)?;
     let root = fresh.join("root");
     fs::create_dir(&root).context("making the folder for the root")?;
-    // Owners and device nodes are recorded by fakeroot where the user is not root; both steps have to be one of its sessions.
+    // Without root, fakeroot records owners and device nodes, so both steps have to run in one of its sessions.
     let disk = fresh.join("disk.ext4");
     let script = format!(
         "set -e; tar -xf \"$1\" -C \"$2\" --exclude='./dev/*'; {}; \
@@ -196,8 +196,8 @@ fn make(release: Release, fresh: &Path) -> anyhow::Result<()> {
     fs::write(fresh.join(COMPLETE), sizes(fresh)?).context("writing that the root is complete")
 }
 
-/// mmdebstrap. Root's mounts the machine's /proc, /sys and /dev/shm into the root that it makes: in namespaces of its own, these and
-/// all its processes go when this run is killed. What it has unpacked lies where the next run removes it.
+/// Returns the command for mmdebstrap. As root it mounts the host's /proc, /sys and /dev/shm into the root that it makes: in namespaces of
+/// its own, these mounts and all its processes end when this run is killed. Its unpacked files are in a folder that the next run removes.
 fn mmdebstrap(is_root: bool, fresh: &Path) -> Command {
     let unshared = |program: &str| {
         let mut unshare = tool::command("unshare");
@@ -225,7 +225,7 @@ fn bootstrap(
     told(tool::output(mmdebstrap.arg(release.suite).arg(archive).arg(sources))).map(drop)
 }
 
-/// Shell commands that write the lab's own files into a root.
+/// Returns shell commands that write the lab's own files into a root.
 fn additions(root: &str) -> String {
     let units = format!("{root}/etc/systemd/system");
     let file = |path: &str, mode: &str, text: &str| {
@@ -245,7 +245,7 @@ fn additions(root: &str) -> String {
     .concat()
 }
 
-/// The kernel's release and its initrd, in the root's /boot.
+/// Finds the kernel's release and its initrd in the root's /boot.
 fn boot_files(root: &Path, release: Release) -> anyhow::Result<(String, PathBuf)> {
     let boot = root.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
@@ -268,18 +268,18 @@ fn boot_files(root: &Path, release: Release) -> anyhow::Result<(String, PathBuf)
     Ok((kernel, initrd))
 }
 
-/// Bytes that are free where this folder is.
+/// Returns the free bytes of the folder's file system.
 fn free(folder: &Path) -> anyhow::Result<u64> {
     let text = tool::text(tool::command("df").args(["--output=avail", "-B1"]).arg(folder))?;
     let last = text.lines().last().unwrap_or_default();
     last.trim().parse().with_context(|| format!("df printed {last:?} instead of a number"))
 }
 
-/// Adds to an error of a tool what its usual causes are.
+/// Adds the remedy to a tool's error, if its cause is known.
 fn told<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
     let Err(error) = result else { return result };
     let text = format!("{error:#}");
-    // Megabytes of progress are no explanation: the complaints are at the end.
+    // The error is at the end of the output, after megabytes of progress.
     let lines: Vec<&str> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(12)..].join("\n");
     let advice = debian::advice(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
@@ -326,7 +326,7 @@ mod tests {
         let never = |_: &Path| -> anyhow::Result<()> { bail!("made again") };
         assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
         assert!(ensure_made(&systems, RELEASE, true, never).is_err());
-        // The one that was there stays when a newer one cannot be made.
+        // The previous root stays when a newer one cannot be made.
         assert_eq!(ensure_made(&systems, RELEASE, false, never).unwrap(), None);
         fs::write(half.join("initrd.img"), "cut").unwrap();
         assert!(ensure_made(&systems, RELEASE, false, fill).unwrap().is_some());
@@ -375,7 +375,7 @@ mod tests {
         assert!(missing.contains("was not found; `cargo xtask setup` installs"), "{missing}");
 
         let fake = folder.join("mmdebstrap");
-        // Written by another process: a program that a thread of this one has open for writing cannot be run.
+        // Another process writes the script: execve fails with ETXTBSY while a thread has the file open for writing.
         let script = "printf '#!/bin/sh\\necho \"E: Unable to locate package $1\" >&2\\nexit 25\\n' >\"$0\"; chmod 755 \"$0\"";
         tool::output(tool::command("sh").args(["-c", script]).arg(&fake)).unwrap();
         let failed = said(&fake.to_string_lossy());

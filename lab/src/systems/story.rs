@@ -19,15 +19,15 @@ pub(super) struct Story<'a> {
     known_errors: Vec<String>,
 }
 
-/// One thing that is played.
+/// A step of the story.
 pub(super) struct Step {
     /// A sentence that is true when it passes.
     pub name: &'static str,
-    /// Steps after it need what it leaves.
+    /// Whether later steps need the state that it leaves.
     pub is_setup: bool,
-    /// Why it is not played on this release.
+    /// Why it is skipped on this release, if it is.
     pub skipped_on: fn(Release) -> Option<&'static str>,
-    /// Plays it, and says more about it where there is more to say.
+    /// Plays it, and returns a detail for its line, or an empty text.
     pub play: fn(&mut Story<'_>) -> anyhow::Result<String>,
 }
 
@@ -117,7 +117,7 @@ impl<'a> Story<'a> {
         Self { system, packages, known_errors: Vec::new() }
     }
 
-    /// Waits until the boot has finished, and fails where a unit did.
+    /// Waits until the boot has finished. Fails if a unit failed.
     fn finished(&mut self) -> anyhow::Result<()> {
         let state = self.system.run("systemctl is-system-running --wait")?;
         self.no_unit_failed()?;
@@ -134,13 +134,13 @@ impl<'a> Story<'a> {
                 && status.text.contains("my-agent@a.service"),
             "stockade status ended with {status}"
         );
-        // Not by its own account alone.
+        // The status alone is not enough: the kernel has to refuse.
         let opened = self.system.run("dd if=/dev/mem of=/dev/null bs=64 count=1")?;
         ensure!(opened.text.contains("Operation not permitted"), "reading /dev/mem ended with {opened}");
         self.nothing_denied()
     }
 
-    /// Fails if AppArmor refused our program anything since the boot.
+    /// Fails if AppArmor has denied anything to stockade since the boot.
     fn nothing_denied(&mut self) -> anyhow::Result<()> {
         let denied = self.system.run(
             "journalctl --sync; journalctl -b -k -o cat --no-pager -q | grep 'apparmor=\"DENIED\"' | grep 'profile=\"stockade\"'",
@@ -149,13 +149,13 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Seals integrity by the unit, unless that was done in this boot.
+    /// Seals integrity by the unit, unless this boot is sealed already.
     fn seal(&mut self) -> anyhow::Result<()> {
         let status = self.system.run("stockade status")?;
         if status.text.lines().any(is_sealed) {
             return Ok(());
         }
-        // Sealing scopes takes --best-effort where the kernel cannot keep their pins.
+        // A policy with scopes needs --best-effort, since no cgroup can hold the programs that place new cgroups.
         self.system.must(
             "echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl reload stockade.service",
         )?;
@@ -167,7 +167,7 @@ impl<'a> Story<'a> {
         self.is_sealed("stockade")
     }
 
-    /// Fails unless this program verifies the seal, and the kernel refuses what was sealed.
+    /// Fails unless this program verifies the seal, and the kernel refuses to read /dev/mem.
     fn is_sealed(&mut self, program: &str) -> anyhow::Result<()> {
         let status = self.system.run(&format!("{program} status"))?;
         let verified = status.status == 0 && status.text.lines().any(is_sealed);
@@ -183,7 +183,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Fails unless systemd restricts the file systems of a unit, where it can.
+    /// Fails unless systemd restricts the file systems of a unit, on releases whose systemd can.
     fn restricts_file_systems(&mut self) -> anyhow::Result<()> {
         if self.system.run("systemctl --version | grep -q +BPF_FRAMEWORK")?.status == 0 {
             differs(self, "RestrictFileSystems=~tracefs", "head -c1 /sys/kernel/tracing/README >/dev/null")?;
@@ -205,7 +205,7 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Installs the package by apt, from the disk with packages.
+/// Installs the package by apt, from the disk with the repository.
 pub(super) fn install_package(system: &mut System<'_>) -> anyhow::Result<()> {
     system.must(
         "mount -o ro /dev/vdb /srv/packages && rm -f /etc/apt/sources.list /etc/apt/sources.list.d/* && \
@@ -287,7 +287,7 @@ fn reexec(story: &mut Story<'_>) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-/// Runs a command in a unit with a setting and in a unit without it: only the setting may make the difference.
+/// Runs a command in a unit without a setting, where it has to succeed, and in a unit with it, where it has to fail.
 fn differs(story: &mut Story<'_>, setting: &str, command: &str) -> anyhow::Result<()> {
     let run = |more: &str| format!("systemd-run --quiet --collect --wait --pipe {more} sh -c '{command}'");
     story.system.must(&run(""))?;
@@ -332,7 +332,7 @@ fn assess(story: &mut Story<'_>) -> anyhow::Result<String> {
 
 fn upgrade(story: &mut Story<'_>) -> anyhow::Result<String> {
     let system = &mut story.system;
-    // It is mounted by hand, so that a reboot has taken it away.
+    // The mount was made by hand, and a reboot removes it.
     system.must(
         "mountpoint -q /srv/packages || mount -o ro /dev/vdb /srv/packages; sed -i s/old/new/ /etc/apt/sources.list.d/lab.list && \
          apt-get update && DEBIAN_FRONTEND=noninteractive apt-get upgrade -y",
@@ -361,7 +361,7 @@ fn soft_reboot(story: &mut Story<'_>) -> anyhow::Result<String> {
 fn apparmor(story: &mut Story<'_>) -> anyhow::Result<String> {
     let profiles = story.system.must("grep '^stockade ' /sys/kernel/security/apparmor/profiles")?;
     ensure!(profiles == "stockade (enforce)\n", "AppArmor has {profiles}");
-    // The program says so itself, by its own label.
+    // The program's own finding, from its AppArmor label.
     let confined = story.system.run("stockade assess --quick")?;
     ensure!(
         confined.text.contains("profile stockade confines"),
@@ -375,7 +375,7 @@ fn seal(story: &mut Story<'_>) -> anyhow::Result<String> {
     story.seal()?;
     let lifted = story.system.run("stockade lift")?;
     ensure!(lifted.status != 0, "stockade lift ended with {lifted}");
-    // systemd's own BPF program goes on restricting file systems, also after systemd has loaded it again.
+    // systemd's own BPF program restricts file systems, also after systemd has loaded it again.
     story.restricts_file_systems()?;
     story.system.must("systemctl daemon-reexec")?;
     story.restricts_file_systems()?;
@@ -401,7 +401,7 @@ fn sealed_systemd(story: &mut Story<'_>) -> anyhow::Result<String> {
     Ok(format!("systemd {}", after.trim()))
 }
 
-/// Where a copy of the program lies that removing the package does not take away.
+/// The path of a copy of the program that removing the package does not remove.
 const COPY: &str = "/root/stockade-copy";
 
 fn sealed_package(story: &mut Story<'_>) -> anyhow::Result<String> {
@@ -427,7 +427,7 @@ fn sealed_package(story: &mut Story<'_>) -> anyhow::Result<String> {
     }
     let gone = story.system.run("command -v stockade")?;
     ensure!(gone.status != 0, "the purged package left {gone}");
-    // For what follows: installed, with its policy, and enabled.
+    // The next steps need the package installed, with its policy, and enabled.
     story.system.must(&apt("install -y"))?;
     story.system.must("mkdir -p /etc/stockade && echo 'level = \"integrity\"' >/etc/stockade/policy.toml && systemctl enable stockade.service")?;
     story.is_sealed("stockade")?;

@@ -1,9 +1,9 @@
 /*!
-A guest that runs a whole system, and the commands that it is told to run.
+A guest that runs a whole system, and the commands that the host has its agent run.
 
-The guest's clock counts instructions (`-icount`): how busy the host is changes no timeout of systemd's, and a guest that waits
-takes no time. A guest hangs when it says nothing although its QEMU has used more processor time than any step needs, or when
-its QEMU has not run at all for long; a slow host is waited for.
+The guest's clock counts instructions (`-icount`): the load of the host changes no timeout of systemd, and an idle guest takes no time. A
+guest hangs when it says nothing although its QEMU has used more processor time than any step needs, or when its QEMU has not run at all for
+ten minutes; a slow host is waited for.
 */
 use std::{
     fmt,
@@ -21,17 +21,17 @@ use anyhow::{Context, bail, ensure};
 use super::{packages::Repository, root::Root};
 use crate::tool;
 
-/// On the kernel's command line. The console is not shown to anybody, and a login prompt there would be one more service. Nobody
-/// would answer the questions of a first boot.
+/// Words on the kernel's command line. Nobody sees the console, so a login prompt there would be a service without use, and nobody could
+/// answer the questions of a first boot.
 const CMDLINE: &str = "root=/dev/vda ro console=ttyS0 systemd.getty_auto=no systemd.firstboot=no quiet panic=-1 cryptomgr.notests no_timer_check";
 
-/// A step may take so much of the host's processor. A boot takes some 50 s.
+/// The limit on the host's processor time for one command. A boot takes some 50 s.
 const PROCESSOR_SECONDS: f64 = 900.0;
 
-/// How often QEMU is looked at while its guest says nothing.
+/// How often QEMU is checked while its guest says nothing.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// As many looks in a row at which no thread of QEMU ran or wanted to: ten minutes.
+/// The number of checks in a row at which every thread of QEMU slept, before the guest counts as hung: ten minutes.
 const IDLE_LOOKS: u32 = 300;
 
 /// A guest with a system.
@@ -40,19 +40,19 @@ pub struct System<'a> {
     packages: &'a Repository,
     /// The copy of the root's disk that this guest writes to.
     disk: PathBuf,
-    /// Whether the disk is another guest's, and what this one writes is thrown away when it goes off.
+    /// Whether the disk is another guest's, so that this guest's writes are discarded when it powers off.
     is_overlay: bool,
     console: PathBuf,
     running: Option<Running>,
     boots: Vec<String>,
     commands: u64,
-    /// Of guests that are off.
+    /// Processor seconds of earlier boots.
     spent: f64,
-    /// Of this one, when it was last looked at.
+    /// Processor seconds of this boot, at the last check.
     last: f64,
 }
 
-/// The process of a guest that is on.
+/// The QEMU process of a guest that is on.
 struct Running {
     qemu: Child,
     input: ChildStdin,
@@ -66,10 +66,10 @@ impl Drop for Running {
     }
 }
 
-/// What a command printed, and its exit status.
+/// The output of a command, and its exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Output and error output.
+    /// Standard output and standard error.
     pub text: String,
     /// The exit status.
     pub status: i32,
@@ -82,7 +82,7 @@ impl fmt::Display for Answer {
 }
 
 impl<'a> System<'a> {
-    /// A guest with a fresh copy of the root, still off.
+    /// Creates a guest with a fresh copy of the root, powered off.
     pub fn new(root: &'a Root, packages: &'a Repository, folder: &Path) -> anyhow::Result<Self> {
         let id = root.release.id;
         let (disk, console) = (folder.join(format!("{id}.disk")), folder.join(format!("{id}.console")));
@@ -91,7 +91,7 @@ impl<'a> System<'a> {
         Self::powered_off(root, packages, disk, false, console)
     }
 
-    /// Another guest on the disk of this one, which is off: what it writes goes to an overlay that is thrown away when it goes off.
+    /// Creates another guest on the disk of this one, which is off. Its writes go to an overlay that is discarded when it powers off.
     pub fn overlay(&self, console: PathBuf) -> anyhow::Result<Self> {
         ensure!(self.running.is_none(), "the guest writes to its disk");
         Self::powered_off(self.root, self.packages, self.disk.clone(), true, console)
@@ -119,19 +119,19 @@ impl<'a> System<'a> {
         })
     }
 
-    /// Processor seconds of the host that the guest has used so far.
+    /// Returns the processor seconds of the host that the guest has used so far.
     #[must_use]
     pub fn processor_seconds(&self) -> f64 {
         self.spent + self.running.as_ref().map_or(0.0, |running| processor_seconds(running.qemu.id()))
     }
 
-    /// The kernel's ids of the boots so far, one for each greeting of the agent.
+    /// Returns the kernel's boot ids, one for each greeting of the agent.
     #[must_use]
     pub fn boots(&self) -> &[String] {
         &self.boots
     }
 
-    /// Where the console is written to.
+    /// Returns the file of the console.
     #[must_use]
     pub fn console(&self) -> &Path {
         &self.console
@@ -156,7 +156,7 @@ impl<'a> System<'a> {
         qemu
     }
 
-    /// Turns it on, with this added to the kernel's command line, and waits until the agent greets.
+    /// Powers the guest on with these words added to the kernel's command line, and waits until the agent greets.
     pub fn boot(&mut self, cmdline: &str) -> anyhow::Result<()> {
         ensure!(self.running.is_none(), "the guest is on already");
         let mut command = self.qemu(cmdline);
@@ -189,7 +189,7 @@ impl<'a> System<'a> {
     fn greeted(&mut self) -> anyhow::Result<()> {
         loop {
             let line = self.line("to boot")?;
-            // The firmware may have written before it.
+            // The firmware may have written on the same line.
             if let Some((_, boot)) = line.split_once("hello ") {
                 self.boots.push(boot.trim().to_owned());
                 return Ok(());
@@ -197,7 +197,7 @@ impl<'a> System<'a> {
         }
     }
 
-    /// Runs shell commands as root and returns what they printed, whatever their status.
+    /// Runs shell commands as root and returns their output, whatever their exit status.
     pub fn run(&mut self, commands: &str) -> anyhow::Result<Answer> {
         self.send(commands)?;
         let end = format!("= {} ", self.commands);
@@ -216,7 +216,7 @@ impl<'a> System<'a> {
         }
     }
 
-    /// As [`System::run`]; any status but 0 is an error.
+    /// [`System::run`], but an exit status other than 0 is an error.
     pub fn must(&mut self, commands: &str) -> anyhow::Result<String> {
         let answer = self.run(commands)?;
         ensure!(answer.status == 0, "`{commands}` ended with {answer}");
@@ -232,13 +232,13 @@ impl<'a> System<'a> {
             .context("writing to the guest's agent")
     }
 
-    /// Turns it off as an administrator would, and on again.
+    /// Powers the guest off by systemd, and on again.
     pub fn reboot(&mut self, cmdline: &str) -> anyhow::Result<()> {
         self.off()?;
         self.boot(cmdline)
     }
 
-    /// Turns it off as an administrator would.
+    /// Powers the guest off by systemd.
     pub fn off(&mut self) -> anyhow::Result<()> {
         self.send("systemctl --no-block poweroff")?;
         loop {
@@ -251,19 +251,19 @@ impl<'a> System<'a> {
         Ok(())
     }
 
-    /// Takes its power away.
+    /// Kills the guest.
     pub fn end(&mut self) {
         self.spent = self.processor_seconds();
         self.running = None;
     }
 
-    /// Restarts its userspace alone, and waits until the agent greets again.
+    /// Restarts user space only, and waits until the agent greets again.
     pub fn soft_reboot(&mut self) -> anyhow::Result<()> {
         self.send("systemctl --no-block soft-reboot")?;
         self.greeted()
     }
 
-    /// The next line the guest says. Ends a guest that hangs.
+    /// Returns the next line that the guest writes. Ends a guest that hangs.
     fn line(&mut self, during: &str) -> anyhow::Result<String> {
         let running = self.running.as_mut().context("the guest is off")?;
         let process = running.qemu.id();
@@ -300,7 +300,7 @@ impl<'a> System<'a> {
         bail!("the guest {complaint}, during: {during}\n{}", self.console_tail());
     }
 
-    /// The last lines of its console.
+    /// Returns the last lines of its console.
     #[must_use]
     pub fn console_tail(&self) -> String {
         let bytes = fs::read(&self.console).unwrap_or_default();
@@ -319,7 +319,7 @@ impl Drop for System<'_> {
     }
 }
 
-/// The guest is off: it powered off, or its kernel panicked.
+/// The error for a guest that is off: it powered off, or its kernel panicked.
 #[derive(Debug)]
 struct Ended;
 
@@ -331,10 +331,10 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// User and system time of a process, which is 0 once it is gone.
+/// Returns the user and system time of a process in seconds, 0 once it is gone.
 fn processor_seconds(process: u32) -> f64 {
     let ticks = fs::read_to_string(format!("/proc/{process}/stat")).ok().and_then(|stat| ticks(&stat));
-    // The kernel's ABI counts a hundred in a second on every architecture that there is a lab for.
+    // USER_HZ, the unit of this ABI, is 100 on every architecture that the lab has guests for.
     ticks.unwrap_or_default() / 100.0
 }
 
@@ -343,7 +343,7 @@ fn ticks(stat: &str) -> Option<f64> {
     Some(fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?)
 }
 
-/// Whether no thread of a process runs, or waits for a processor or a disk.
+/// Reports whether no thread of a process runs, or waits for a processor or a disk.
 fn is_at_rest(process: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
     threads.flatten().all(|thread| {
@@ -353,7 +353,7 @@ fn is_at_rest(process: u32) -> bool {
     })
 }
 
-/// Base64, as `base64 -d` reads it.
+/// Encodes bytes as base64.
 fn encode(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_process_at_rest_is_told_from_one_that_runs() {
         let mut rests = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        // It is at rest once it has started.
+        // It sleeps only once it has started.
         while !is_at_rest(rests.id()) {
             std::thread::yield_now();
         }
