@@ -29,7 +29,7 @@ pub struct Machine<'a> {
     pub disk: Option<&'a Path>,
     /// Words added to the kernel's command line.
     pub cmdline: String,
-    /// Its hardware.
+    /// The hardware of the guest.
     pub hardware: Hardware,
     /// The file for the kernel's console.
     pub console: PathBuf,

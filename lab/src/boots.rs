@@ -92,7 +92,7 @@ macro_rules! boots {
             /// Every way to boot.
             pub const ALL: &[Boot] = &[$(Boot::$boot),*];
 
-            /// Its name on the guest's command line and in reports.
+            /// Returns the name on the guest's command line and in reports.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Boot::$boot => $name,)* }

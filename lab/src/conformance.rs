@@ -28,7 +28,7 @@ const GUESTS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
-    /// Nothing.
+    /// Neither a policy nor native lockdown.
     Nothing,
     /// Stockade audits the confidentiality level.
     Audit,

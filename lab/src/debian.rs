@@ -33,7 +33,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// Its name in the archive, unless it is the machine's own suite.
+    /// Returns the suite's name in the archive, unless it is the machine's own suite.
     fn name(self) -> Option<&'static str> {
         match self {
             Self::Own => None,

@@ -18,16 +18,16 @@ use anyhow::{Context, bail};
 
 use crate::tool;
 
-/// How a guest ended.
+/// The end of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It powered off, rebooted or crashed: its last lines show which.
+    /// The guest powered off, rebooted or crashed: its last lines show which.
     Off,
-    /// It was ended: it had used the processor time of its limit without writing a line.
+    /// The guest was ended: it had used the processor time of its limit without writing a line.
     Spun,
-    /// It was ended: it had been idle for [`IDLE`].
+    /// The guest was ended: it had been idle for [`IDLE`].
     Hung,
-    /// It was ended because the host needed nothing more from it.
+    /// The guest was ended because the host needed nothing more from it.
     Enough,
 }
 
@@ -46,7 +46,7 @@ impl End {
 /// A line of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// Its text.
+    /// The text of the line.
     pub text: &'a str,
     /// The processor time that QEMU has used so far.
     pub used: Duration,
@@ -69,7 +69,7 @@ pub const IDLE: Duration = Duration::from_mins(5);
 /// A guest that uses less than one part in this many of the time is idle: its timers still tick.
 const IDLE_PART: u32 = 20;
 
-/// How often the limits are checked.
+/// The time between two checks of the limits.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A QEMU process that was started.

@@ -68,9 +68,9 @@ const NAMES: [&str; 4] = ["stockade-bench", "stockade-conformance", "stockade-de
 /// A file to put into a guest.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Its path on the host.
+    /// The path on the host.
     pub source: PathBuf,
-    /// Its path in the guest, without the leading slash.
+    /// The path in the guest, without the leading slash.
     pub target: String,
 }
 

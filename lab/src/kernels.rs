@@ -27,7 +27,7 @@ use crate::{
 pub struct Kernel {
     /// The short name, such as `6.12-cloud`.
     pub id: String,
-    /// Its release, as `uname -r` prints it; empty for a kernel given by path.
+    /// The release, as `uname -r` prints it; empty for a kernel given by path.
     pub release: String,
     /// The image that QEMU loads.
     pub image: PathBuf,
@@ -53,7 +53,7 @@ pub enum Role {
     Enforces,
     /// Scenarios are played on it only when it is asked for by name, or when every kernel is.
     OnRequest,
-    /// It is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
+    /// The kernel is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
     Refused,
 }
 

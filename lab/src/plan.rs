@@ -23,7 +23,7 @@ use crate::{
     scenario::{Boot, Depends},
 };
 
-/// How many kernels each scenario is played on.
+/// On how many kernels each scenario is played.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
     /// Each scenario on the kernels that its outcome depends on.
@@ -158,7 +158,7 @@ fn key(kernel: &str, boot: Boot, name: &str) -> String {
     format!("{kernel} {boot} {name}")
 }
 
-/// How long scenarios and guests took when they were last played, in milliseconds of processor time of the host.
+/// The times that scenarios and guests took when they were last played, in milliseconds of processor time of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Durations(HashMap<String, u64>);

@@ -28,11 +28,11 @@ pub enum Event {
     End {
         /// Its name.
         name: String,
-        /// Its outcome.
+        /// The outcome.
         result: Outcome,
         /// The cause of a failure or skip, with the scenario's output.
         detail: String,
-        /// Its duration on the guest's clock.
+        /// The duration on the guest's clock.
         ms: u64,
     },
     /// The findings of `stockade assess` in this guest, for flips.
@@ -54,11 +54,11 @@ pub struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It passed.
+    /// The scenario passed.
     Passed,
-    /// It failed.
+    /// The scenario failed.
     Failed,
-    /// It cannot be played on this kernel, or this run leaves it out.
+    /// The scenario cannot be played on this kernel, or this run leaves it out.
     Skipped,
 }
 
@@ -67,7 +67,7 @@ pub enum Outcome {
 pub struct Listed {
     /// Its name.
     pub name: String,
-    /// How its guest is booted.
+    /// The boot of its guest.
     pub boot: Boot,
     /// On which kernels it is played.
     pub depends: Depends,

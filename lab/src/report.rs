@@ -31,7 +31,7 @@ const GUESTS: usize = 2;
 /// The limit on the host's processor time for one scenario. The longest takes a fifth of it.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// How many scenarios, or other checks, ended with each outcome.
+/// The numbers of scenarios, or other checks, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Passed.
@@ -74,7 +74,7 @@ pub struct Session<'a> {
     pub kernels: &'a [Kernel],
     /// The scenarios.
     pub scenarios: &'a [Listed],
-    /// How many kernels each scenario is played on.
+    /// On how many kernels each scenario is played on.
     pub extent: Extent,
     /// The programs of the guest.
     pub programs: &'a [Program],
@@ -85,11 +85,11 @@ pub struct Session<'a> {
 /// The result of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Played {
-    /// How many scenarios ended with each outcome.
+    /// The numbers of scenarios by outcome.
     pub counts: Counts,
-    /// How many scenarios on each kernel ended with each outcome.
+    /// The numbers of scenarios on each kernel by outcome.
     pub by_kernel: BTreeMap<String, Counts>,
-    /// How long each scenario took.
+    /// The time that each scenario took.
     pub durations: Durations,
 }
 

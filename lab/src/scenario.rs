@@ -45,9 +45,9 @@ impl fmt::Display for Depends {
 pub struct Scenario {
     /// Unique; a sentence that is true when the scenario passes.
     pub name: &'static str,
-    /// How the guest is booted. Scenarios of one boot share a guest and run in the order of [`crate::scenarios::all`].
+    /// The boot of the guest. Scenarios of one boot share a guest and run in the order of [`crate::scenarios::all`].
     pub boot: Boot,
-    /// On which kernels it is played.
+    /// The part of a kernel that decides on which kernels it is played.
     pub depends: Depends,
     /// The code that plays it. Any error, panic or hang is a failure, except [`Skip`].
     pub run: fn(&Guest) -> anyhow::Result<()>,

@@ -45,7 +45,7 @@ pub fn with_verity() -> PathBuf {
     Path::new(MOUNTED).join(VERITY)
 }
 
-/// Its name on the disk with Debian's programs.
+/// The name of that file system on the disk with Debian's programs.
 const VERITY: &str = "verity.ext4";
 
 /// The list of modules that are loaded only with the disk, in the order of loading.

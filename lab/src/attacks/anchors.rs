@@ -1,4 +1,4 @@
-//! Root goes for programs that the root cgroup holds.
+//! Attacks on the programs that are attached to the root cgroup.
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
@@ -73,7 +73,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     .refused_when_sealed(),
 ];
 
-/// The root of the cgroup hierarchy, from its mount and from another one.
+/// Opens the root of the cgroup hierarchy, through its mount and through another one.
 pub(super) fn roots() -> Result<Vec<OwnedFd>> {
     let undo = Undo("umount -l /tmp/cgroups; rmdir /tmp/cgroups");
     shell("mkdir -p /tmp/cgroups && mount -t cgroup2 none /tmp/cgroups")?.exits(0)?;
@@ -82,7 +82,7 @@ pub(super) fn roots() -> Result<Vec<OwnedFd>> {
     Ok(roots.into_iter().collect::<io::Result<_>>()?)
 }
 
-/// Tries every program that can be opened, those that the kernel names, and none.
+/// Tries to detach every program that can be opened, those that the kernel lists, and any.
 fn detach(kind: Kind) -> Result<Tried> {
     let programs = bpf::objects(What::Program);
     let mut last = "no program is there".to_owned();
@@ -105,7 +105,7 @@ fn detach(kind: Kind) -> Result<Tried> {
     Tried::refused(last)
 }
 
-/// The new program is one that does nothing, or another one of those that are there.
+/// Replaces each program by each other one, or by one that does nothing.
 fn replace() -> Result<Tried> {
     let harmless = bpf::load(SYSCTL, &bpf::returns(1), &bpf::Extra::default());
     let programs = bpf::objects(What::Program);
@@ -138,7 +138,7 @@ fn every_link(change: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<Tried> {
     Tried::refused(last)
 }
 
-/// Maps of the names and sizes that are looked for, with nothing in them.
+/// Binds empty maps with the names and sizes of Stockade's to every program.
 fn bind_maps() -> Result<Tried> {
     let policy = u32::try_from(size_of::<Policy>())?;
     let seal = u32::try_from(size_of::<Seal>())?;

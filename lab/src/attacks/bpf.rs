@@ -1,7 +1,7 @@
 /*!
-bpf(2) as an attacker calls it: with bare instructions and no library between.
+bpf(2) as an attacker calls it: with bare instructions and without a library.
 
-Programs here do nothing and return what lets a request through.
+The programs here only return the value that lets a request through.
 */
 use std::{
     ffi::CString,
@@ -39,7 +39,7 @@ const LINK_DETACH: i32 = 34;
 const PROG_BIND_MAP: i32 = 35;
 const MAP_CREATE: i32 = 0;
 
-/// Kinds of programs, with how they are attached (`enum bpf_prog_type`, `enum bpf_attach_type`).
+/// A program type and its attach type (`enum bpf_prog_type`, `enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     program: u32,
@@ -55,14 +55,14 @@ pub(super) const EXTENSION: Kind = Kind { program: 28, attach: 0 };
 pub(super) const LSM: Kind = Kind { program: 29, attach: 27 };
 pub(crate) const LSM_CGROUP: Kind = Kind { program: 29, attach: 43 };
 
-/// `r0 = value; exit`.
+/// Returns the program `r0 = value; exit`.
 pub(super) fn returns(value: u32) -> Vec<u64> {
     vec![u64::from(value) << 32 | 0xb7, 0x95]
 }
 
 fn call(command: i32, words: &[u64]) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads as many bytes as are told, and may write to places of the same block that this
-    // crate does not read again; what is pointed at outlives the call, see the callers.
+    // SAFETY: the kernel accesses as many bytes as are passed, and what it writes back into this copy is not read; every caller keeps the
+    // memory alive that the words point at.
     checked(unsafe { libc::syscall(libc::SYS_bpf, command, words.to_vec().as_mut_ptr(), size_of_val(words)) })
 }
 
@@ -70,7 +70,7 @@ fn opens(command: i32, words: &[u64]) -> io::Result<OwnedFd> {
     descriptor(call(command, words)?)
 }
 
-/// A descriptor's number as the lower or upper half of a word.
+/// Returns a descriptor as the lower half of a word; `high` returns it as the upper half.
 fn low(fd: &OwnedFd) -> u64 {
     u64::from(fd.as_raw_fd().cast_unsigned())
 }
@@ -79,14 +79,14 @@ fn high(fd: &OwnedFd) -> u64 {
     low(fd) << 32
 }
 
-/// What a program is loaded with beside its instructions.
+/// The attributes of a program beside its instructions.
 #[derive(Default)]
 pub(super) struct Extra<'a> {
-    /// The function it is for, by its BTF id.
+    /// The BTF id of the function that it attaches to.
     pub(super) function: u32,
-    /// The program that the id belongs to, instead of the kernel.
+    /// The program that the function belongs to, instead of the kernel.
     pub(super) target: Option<&'a OwnedFd>,
-    /// Types of its own, with the one of its only function.
+    /// Its BTF, and the id of its only function there.
     pub(super) types: Option<(&'a OwnedFd, u32)>,
 }
 
@@ -107,19 +107,19 @@ pub(super) fn load(kind: Kind, instructions: &[u64], extra: &Extra<'_>) -> io::R
         attr[10] = functions.as_ptr() as u64;
         attr[11] = 1;
     }
-    // attach_btf_id behind line_info_cnt, attach_prog_fd.
+    // attach_btf_id after line_info_cnt, attach_prog_fd.
     attr[13] = u64::from(extra.function) << 32;
     attr[14] = extra.target.map_or(0, low);
     opens(PROG_LOAD, &attr)
 }
 
-/// Loads a program for a function of the kernel.
+/// Loads a program for a kernel function. The program returns `returned`.
 pub(crate) fn load_for(kind: Kind, function: &str, returned: u32) -> Result<io::Result<OwnedFd>> {
     let id = btf::function(function)?.with_context(|| format!("this kernel has no function {function}"))?;
     Ok(load(kind, &returns(returned), &Extra { function: id, ..Extra::default() }))
 }
 
-/// Loads a program for a function of the kernel that has the hook return a number of its own.
+/// Loads a cgroup program for a kernel function. The program makes the hook return `answer`.
 pub(crate) fn load_answering(function: &str, answer: u32) -> Result<io::Result<OwnedFd>> {
     const SET_RETVAL: u64 = 187;
     let Some(id) = btf::function(function)? else { return Ok(Err(io::ErrorKind::NotFound.into())) };
@@ -128,17 +128,17 @@ pub(crate) fn load_answering(function: &str, answer: u32) -> Result<io::Result<O
     Ok(load(LSM_CGROUP, &program, &Extra { function: id, ..Extra::default() }))
 }
 
-/// Attaches a tracing, LSM or extension program by a link.
+/// Attaches a tracing, LSM or extension program by BPF_RAW_TRACEPOINT_OPEN, which creates a link.
 pub(crate) fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
     opens(RAW_TRACEPOINT_OPEN, &[0, low(program)])
 }
 
-/// The same by the younger command.
+/// Attaches a program by BPF_LINK_CREATE, the newer command.
 pub(crate) fn link(program: &OwnedFd, target: Option<&OwnedFd>, kind: Kind) -> io::Result<OwnedFd> {
     opens(LINK_CREATE, &[low(program) | target.map_or(0, high), u64::from(kind.attach), 0, 0])
 }
 
-/// How programs of one cgroup get along.
+/// The flags of BPF_PROG_ATTACH about other programs of the same cgroup.
 pub(super) const ALLOW_OVERRIDE: u32 = 1;
 pub(super) const ALLOW_MULTI: u32 = 2;
 pub(super) const REPLACE: u32 = 4;
@@ -148,7 +148,7 @@ pub(super) fn attach_to(cgroup: &OwnedFd, program: &OwnedFd, kind: Kind, flags: 
     replace_in(cgroup, program, kind, flags, None)
 }
 
-/// The same in the place of another.
+/// Attaches a program to a cgroup in place of another.
 pub(super) fn replace_in(
     cgroup: &OwnedFd,
     program: &OwnedFd,
@@ -161,18 +161,18 @@ pub(super) fn replace_in(
     call(PROG_ATTACH, &attr).map(drop)
 }
 
-/// Takes a program off a cgroup; without one, whichever is there.
+/// Detaches a program from a cgroup; without a program, whichever is attached.
 pub(super) fn detach_from(cgroup: &OwnedFd, program: Option<&OwnedFd>, kind: Kind) -> io::Result<()> {
     let attr = [low(cgroup) | program.map_or(0, high), u64::from(kind.attach), 0];
     call(PROG_DETACH, &attr).map(drop)
 }
 
-/// The same by a call that says it brings two more arguments, as kernels since 7.0 may take them.
+/// Detaches a program from a cgroup by a call with two more arguments, which kernels since 7.0 may accept.
 pub(super) fn detach_with_more(cgroup: &OwnedFd, program: &OwnedFd, kind: Kind) -> io::Result<()> {
     const COMMON_ATTRIBUTES: i32 = 1 << 16;
     let attr = [low(cgroup) | high(program), u64::from(kind.attach), 0];
     let common = [0_u64; 2];
-    // SAFETY: two live blocks of the sizes told.
+    // SAFETY: both blocks live through the call and have the sizes passed.
     checked(unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -186,7 +186,7 @@ pub(super) fn detach_with_more(cgroup: &OwnedFd, program: &OwnedFd, kind: Kind) 
     .map(drop)
 }
 
-/// Makes an array of one value of so many bytes.
+/// Creates an array with one value of this many bytes.
 pub(super) fn create_array(name: &[u8; 16], value: u32) -> io::Result<OwnedFd> {
     const ARRAY: u64 = 2;
     let [first, second] =
@@ -202,12 +202,12 @@ pub(super) fn create_array(name: &[u8; 16], value: u32) -> io::Result<OwnedFd> {
     opens(MAP_CREATE, &words)
 }
 
-/// Gives a program one more map, which it does not use.
+/// Binds a map to a program that does not use it.
 pub(super) fn bind(program: &OwnedFd, map: &OwnedFd) -> io::Result<()> {
     call(PROG_BIND_MAP, &[low(program) | high(map), 0]).map(drop)
 }
 
-/// A program that deletes an entry from a map.
+/// Returns a program that deletes the key of zeros from a map.
 pub(super) fn deletes_from(map: &OwnedFd, key: usize) -> Vec<u64> {
     const DELETE: u64 = 3;
     let words = u64::try_from(key.div_ceil(8)).expect("keys are small");
@@ -227,18 +227,18 @@ pub(super) fn deletes_from(map: &OwnedFd, key: usize) -> Vec<u64> {
     program
 }
 
-/// The ids of the programs that a cgroup has of this kind.
+/// Returns the ids of a cgroup's programs of this type.
 pub(super) fn query(cgroup: &OwnedFd, kind: Kind) -> io::Result<Vec<u32>> {
     let (mut ids, mut flags) = ([0_u32; 64], [0_u32; 64]);
     let [ids_at, flags_at] = [ids.as_mut_ptr() as u64, flags.as_mut_ptr() as u64];
     let mut attr = [low(cgroup) | u64::from(kind.attach) << 32, 0, ids_at, 64, flags_at, 0, 0, 0];
-    // SAFETY: the block, the ids and their flags live through the call, and have the sizes told.
+    // SAFETY: the block, the ids and their flags live through the call, and have the sizes passed.
     checked(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, attr.as_mut_ptr(), size_of_val(&attr)) })?;
     let count = usize::try_from(attr[3] & 0xffff_ffff).unwrap_or(0);
     Ok(ids[..count.min(64)].to_vec())
 }
 
-/// What is loaded or attached.
+/// The type of a BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Program,
@@ -246,12 +246,12 @@ pub(crate) enum What {
     Link,
 }
 
-/// Every object of a kind, with its id. Those that are refused are left out.
+/// Opens every object of a type, and returns those that could be opened with their ids.
 pub(super) fn objects(what: What) -> Vec<(u32, OwnedFd)> {
     ids(what).into_iter().filter_map(|id| Some((id, by_id(what, id).ok()?))).collect()
 }
 
-/// Every id of a kind.
+/// Returns every id of a type.
 pub(crate) fn ids(what: What) -> Vec<u32> {
     let next = match what {
         What::Program => PROG_GET_NEXT_ID,
@@ -262,7 +262,7 @@ pub(crate) fn ids(what: What) -> Vec<u32> {
     let mut id = 0;
     loop {
         let mut attr = [id, 0_u32, 0, 0];
-        // SAFETY: the block lives through the call and has the size told.
+        // SAFETY: the block lives through the call and has the size passed.
         let answer = unsafe { libc::syscall(libc::SYS_bpf, next, attr.as_mut_ptr(), size_of_val(&attr)) };
         if answer != 0 {
             return found;
@@ -282,7 +282,7 @@ pub(crate) fn by_id(what: What, id: u32) -> io::Result<OwnedFd> {
     opens(command, &[u64::from(id), 0])
 }
 
-/// What the kernel tells of a map.
+/// The kernel's info about a map.
 #[derive(Clone, Debug)]
 pub(crate) struct MapInfo {
     pub(super) key: usize,
@@ -298,7 +298,7 @@ fn info(object: &OwnedFd) -> io::Result<[u32; 32]> {
     Ok(info)
 }
 
-/// The name that a program was loaded under.
+/// Returns the name of a program.
 pub(crate) fn program_name(program: &OwnedFd) -> io::Result<String> {
     Ok(name(&info(program)?[16..20]))
 }
@@ -308,13 +308,13 @@ fn name(words: &[u32]) -> String {
     String::from_utf8_lossy(&name).into_owned()
 }
 
-/// What a map is.
+/// Returns the info about a map.
 pub(crate) fn map_info(map: &OwnedFd) -> io::Result<MapInfo> {
     let info = info(map)?;
     Ok(MapInfo { key: info[2] as usize, value: info[3] as usize, entries: info[4], name: name(&info[6..10]) })
 }
 
-/// Reads a value of so many bytes.
+/// Reads a value of this many bytes.
 pub(super) fn lookup(map: &OwnedFd, key: &[u8], bytes: usize) -> io::Result<Vec<u8>> {
     let mut value = vec![0; bytes];
     call(MAP_LOOKUP_ELEM, &[low(map), key.as_ptr() as u64, value.as_mut_ptr() as u64, 0])?;
@@ -326,12 +326,12 @@ pub(super) fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> 
     call(MAP_UPDATE_ELEM, &[low(map), key.as_ptr() as u64, value.as_ptr() as u64, 0]).map(drop)
 }
 
-/// Deletes a value.
+/// Deletes an entry.
 pub(super) fn delete(map: &OwnedFd, key: &[u8]) -> io::Result<()> {
     call(MAP_DELETE_ELEM, &[low(map), key.as_ptr() as u64, 0, 0]).map(drop)
 }
 
-/// The first key.
+/// Returns the first key.
 pub(super) fn first_key(map: &OwnedFd, bytes: usize) -> io::Result<Vec<u8>> {
     let mut key = vec![0; bytes];
     call(MAP_GET_NEXT_KEY, &[low(map), 0, key.as_mut_ptr() as u64, 0])?;
@@ -343,7 +343,7 @@ pub(super) fn freeze(map: &OwnedFd) -> io::Result<()> {
     call(MAP_FREEZE, &[low(map)]).map(drop)
 }
 
-/// Opens what a path of a BPF file system names.
+/// Opens the object that is pinned at this path.
 pub(super) fn open_pin(path: &str) -> Result<OwnedFd> {
     let name = CString::new(path)?;
     opens(OBJ_GET, &[name.as_ptr() as u64, 0]).with_context(|| format!("open the pin {path}"))
@@ -354,12 +354,12 @@ pub(super) fn detach(link: &OwnedFd) -> io::Result<()> {
     call(LINK_DETACH, &[low(link)]).map(drop)
 }
 
-/// Puts another program into a link.
+/// Replaces the program of a link.
 pub(super) fn update_link(link: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
     call(LINK_UPDATE, &[low(link) | high(program), 0]).map(drop)
 }
 
-/// Loads type information.
+/// Loads BTF.
 pub(super) fn load_types(blob: &[u8]) -> io::Result<OwnedFd> {
     opens(BTF_LOAD, &[blob.as_ptr() as u64, 0, blob.len() as u64, 0])
 }

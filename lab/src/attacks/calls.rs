@@ -1,4 +1,4 @@
-//! What attacks ask of the kernel and of the guest's shell.
+//! System calls and shell commands for attacks.
 
 use std::{
     io,
@@ -14,24 +14,24 @@ use anyhow::{Context, Result, ensure};
 use super::{Tried, Went};
 use crate::program::{Answer, run};
 
-/// The error behind a system call that returned -1.
+/// Converts the result of a libc function, which is -1 on an error.
 pub(super) fn check(answer: i32) -> io::Result<i32> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-/// The same for calls by number.
+/// Converts the result of syscall(2), which is -1 on an error.
 pub(super) fn checked(answer: libc::c_long) -> io::Result<libc::c_long> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-/// The descriptor that a call made.
+/// Converts the result of a system call that creates a descriptor.
 pub(super) fn descriptor(answer: libc::c_long) -> io::Result<OwnedFd> {
     let fd = i32::try_from(checked(answer)?).map_err(io::Error::other)?;
-    // SAFETY: a descriptor the kernel has just made for us.
+    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A line for the guest's shell, as root would type it.
+/// Returns the command for a line of the guest's shell.
 fn command(line: &str) -> Command {
     let mut command = Command::new("/bin/busybox");
     command.args(["sh", "-c", line]).env("PATH", "/bin");
@@ -52,11 +52,11 @@ pub(super) fn attack(line: &str) -> Result<Tried> {
     }
 }
 
-/// A process that lives as long as this.
+/// A process that is killed when this is dropped.
 pub(super) struct Running(pub(super) Child);
 
 impl Running {
-    /// Starts a program of its own process group, silent.
+    /// Starts a program in a process group of its own, without input and output.
     pub(super) fn new(command: &mut Command) -> Result<Self> {
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn().with_context(|| format!("start {command:?}"))?))
@@ -67,7 +67,7 @@ impl Running {
         Self::new(&mut command(line))
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub(super) fn pid(&self) -> i32 {
         i32::try_from(self.0.id()).expect("process numbers fit")
     }
@@ -80,27 +80,27 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SAFETY: kill takes numbers only. Its group is what it started.
+        // SAFETY: kill takes numbers only. The process group is the one that this process was started in.
         unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Runs something in a child process, which can take its namespaces, limits and root with it, and hands back how it went.
+/// Runs something in a child process, so that its changes to namespaces, limits and root end with it, and returns its result.
 pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
     let mut ends = [0; 2];
-    // SAFETY: the array has the two places that are written.
+    // SAFETY: the array has room for the two descriptors that pipe2 writes.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }).context("make a pipe")?;
-    // SAFETY: both descriptors were just made for this process.
+    // SAFETY: pipe2 has just created both descriptors, and nothing else owns them.
     let (mut told, mut teller) =
         unsafe { (std::fs::File::from_raw_fd(ends[0]), std::fs::File::from_raw_fd(ends[1])) };
-    // SAFETY: the processes that play attacks have one thread, so the copy is whole; it leaves through _exit.
+    // SAFETY: the processes that play attacks have one thread, so the child's memory is consistent; the child leaves through _exit.
     match check(unsafe { libc::fork() }).context("fork")? {
         0 => {
             let said: Result<Went, String> = what().map_err(|error| format!("{error:#}"));
             let sent = serde_json::to_writer(&mut teller, &said);
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(i32::from(sent.is_err())) }
         }
         child => {
@@ -108,7 +108,7 @@ pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
             let mut said = String::new();
             io::Read::read_to_string(&mut told, &mut said).context("read what the child tells")?;
             let mut status = 0;
-            // SAFETY: waits for a child of this process.
+            // SAFETY: the status lives through the call, and the child is this process's.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
             ensure!(!said.is_empty(), "the child ended with status {status:#x} and said nothing");
             let said: Result<Went, String> = serde_json::from_str(&said)?;
@@ -117,7 +117,7 @@ pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
     }
 }
 
-/// A line for the shell that is run when this is dropped, however it ends.
+/// A line for the shell that is run when this is dropped.
 pub(super) struct Undo(pub(super) &'static str);
 
 impl Drop for Undo {

@@ -1,4 +1,4 @@
-//! Root rearranges cgroups, and itself among them.
+//! Attacks that move processes between cgroups, or unmount and remake cgroups.
 
 use std::{fs, path::PathBuf};
 
@@ -88,7 +88,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
 ];
 
-/// Does something in a child, and knocks there at every door.
+/// Prepares a child process, and tries every door from it.
 pub(super) fn knock_after(prepare: impl FnOnce() -> Result<()>) -> Result<Tried> {
     let here = proof::here()?;
     let went = in_child(|| {

@@ -1,7 +1,7 @@
 /*!
-Exceptions and grants: root makes them last, or makes new ones, or asks Stockade itself to let go.
+Attacks on exceptions and grants: they extend one, make one, or ask Stockade itself to end enforcement.
 
-The policy of these attacks excepts one cgroup, and for some seconds another.
+The policy of these attacks excepts one cgroup, and a grant of some seconds another.
 */
 use std::{fs, path::Path, thread::sleep, time::Duration};
 
@@ -63,7 +63,7 @@ pub(super) const ATTACKS: &[Attack] = &[
                 // SAFETY: takes flags only.
                 check(unsafe { libc::unshare(libc::CLONE_NEWTIME) })?;
                 fs::write("/proc/self/timens_offsets", "boottime -10 0\nmonotonic -10 0\n")?;
-                // Its children are in the new one, and only they start programs on every kernel.
+                // This process's children are in the new namespace; the process itself enters it by execve on some kernels only.
                 in_child(|| excepted(GRANTED))
             })
             .map(Tried::from)
@@ -114,17 +114,17 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 const POLICY: &str = "/etc/stockade/policy.toml";
-/// Excepted as long as the policy is in force.
+/// The cgroup that is excepted as long as the policy is in force.
 const EXCEPTED: &str = "/attack-excepted";
-/// Excepted by a grant.
+/// The cgroup that is excepted by the grant.
 const GRANTED: &str = "/attack-granted";
-/// What root would like to be excepted.
+/// The cgroup for which root asks for an exception.
 const ASKED: &str = "/attack-asked";
 const GRANT_SECONDS: u64 = 20;
-/// When the grant ends, on the clock since boot.
+/// The file with the end of the grant, on the clock since boot.
 const END: &str = "/run/attacks/grant-ends";
 
-/// Applies the policy, gives the grant, and proves that both let through what they name.
+/// Applies the policy, gives the grant, and checks that both let through the cgroups that they name.
 pub(super) fn enforce() -> Result<()> {
     for cgroup in [EXCEPTED, GRANTED, ASKED] {
         fs::create_dir_all(format!("/sys/fs/cgroup{cgroup}"))?;
@@ -142,7 +142,7 @@ pub(super) fn enforce() -> Result<()> {
     Ok(())
 }
 
-/// No later command reads it.
+/// Removes the policy, so that no later command reads it.
 pub(super) fn forget() {
     let _ = fs::remove_file(POLICY);
 }
@@ -156,21 +156,21 @@ fn write_policy(excepted: &[&str]) -> Result<()> {
     fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))
 }
 
-/// Seconds since boot.
+/// Returns the seconds since boot.
 fn since_boot() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a live timespec.
+    // SAFETY: the timespec lives through the call.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     now.tv_sec.cast_unsigned()
 }
 
-/// How long until the grant has ended for sure.
+/// Returns the time until the grant has ended for certain.
 fn until_the_end() -> Result<Duration> {
     let end: u64 = fs::read_to_string(END)?.parse()?;
     Ok(Duration::from_secs((end + 2).saturating_sub(since_boot())))
 }
 
-/// Whether a process of this cgroup opens /dev/mem.
+/// Tries to open /dev/mem from a process in this cgroup.
 fn excepted(cgroup: &str) -> Result<Went> {
     let line =
         format!("echo 0 > /sys/fs/cgroup{cgroup}/cgroup.procs && exec dd if=/dev/mem of=/dev/null count=0");
@@ -185,10 +185,10 @@ fn excepted(cgroup: &str) -> Result<Went> {
 fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Result<Tried> {
     let set = |by: i64| -> Result<()> {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a live timespec.
+        // SAFETY: the timespec lives through the call.
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
         now.tv_sec += by;
-        // SAFETY: as above.
+        // SAFETY: the timespec lives through the call.
         check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) })
             .context("set the clock")?;
         Ok(())
@@ -199,31 +199,31 @@ fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Res
     Ok(went?.into())
 }
 
-/// The length of a tick, by which the kernel slows its clocks to no less than nine tenths.
+/// Sets the length of a tick, by which the kernel slows its clocks to no less than nine tenths.
 fn slow_clock(slow: bool) -> Result<()> {
-    // SAFETY: timex is plain data.
+    // SAFETY: timex is plain data, for which zeros are valid.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     timex.modes = libc::ADJ_TICK;
     timex.tick = if slow { 9_000 } else { 10_000 };
-    // SAFETY: a live timex.
+    // SAFETY: timex lives through the call.
     check(unsafe { libc::adjtimex(&raw mut timex) }.min(0)).context("slow the clock").map(drop)
 }
 
-/// The clock that nothing slows, which no BPF program can read.
+/// Reads CLOCK_MONOTONIC_RAW, which adjtimex does not slow and no BPF program can read.
 fn raw_clock() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a live timespec.
+    // SAFETY: the timespec lives through the call.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_RAW, &raw mut now) };
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// Asks Stockade itself.
+/// Runs a command of Stockade.
 fn command(arguments: &[&str]) -> Result<Tried> {
     let answer = stockade(arguments)?;
     if answer.code == 0 { Tried::through() } else { Tried::refused(answer.err) }
 }
 
-/// The same, for something that lets a cgroup through.
+/// Runs a command of Stockade that would let a cgroup through.
 fn asked(arguments: &[&str], cgroup: &str) -> Result<Tried> {
     let tried = command(arguments)?;
     match excepted(cgroup)? {

@@ -1,4 +1,4 @@
-//! Root talks to the seal, as Stockade does, and tries to get maps before the seal keeps them.
+//! Attacks that use the dialogue with the seal, as Stockade does, and attacks that open maps and programs while the seal is made.
 
 use std::{
     io,
@@ -130,7 +130,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// A policy that refuses nothing and excepts root.
+/// Returns a policy that refuses nothing and excepts root.
 fn lax() -> Slot {
     const BY_UID: u32 = 1 << 1;
     let words = Words {
@@ -144,7 +144,7 @@ fn lax() -> Slot {
     Slot { words, ..Slot::default() }
 }
 
-/// Adds a policy to the seal, with entries that let everybody through. The answer.
+/// Adds a policy to the seal, with entries that let every process through. Returns the answer.
 pub(crate) fn add_lax(slot: &Slot) -> Result<u32> {
     say(ANNOUNCE, &[()])?;
     let Some(generation) = stacked(std::mem::offset_of!(Stacked, pending))? else { return Ok(0) };
@@ -156,7 +156,7 @@ pub(crate) fn add_lax(slot: &Slot) -> Result<u32> {
     Ok(answer(COMMIT, 0, &Commit { slot: Slot { words, ..*slot }, written }))
 }
 
-/// Entries by which root, and whoever is in the root cgroup, is let through.
+/// Returns entries that let root, and every process in the root cgroup, through.
 fn entries(generation: u64) -> Vec<(u32, Vec<u8>)> {
     const ROOT: u64 = 1;
     let key = ExceptionKey { generation, uid: 0, ..ExceptionKey::default() };
@@ -177,12 +177,12 @@ fn entries(generation: u64) -> Vec<(u32, Vec<u8>)> {
     ]
 }
 
-/// Writes an entry, as key and value lie. The answer.
+/// Writes an entry, which is a key followed by its value. Returns the answer.
 fn write(table: u32, entry: &[u8]) -> u32 {
     answer(WRITE, table, &entry[0])
 }
 
-/// A word of what was stacked; none where there is no seal with room.
+/// Returns a word of the seal's [`Stacked`], or none where there is no seal with room.
 fn stacked(at: usize) -> Result<Option<u64>> {
     let mut word = 0;
     for byte in 0..8 {
@@ -195,11 +195,11 @@ fn stacked(at: usize) -> Result<Option<u64>> {
     Ok(Some(word))
 }
 
-/// Descriptors of the maps that are made from now on, as many as can be had until the seal is there. Afterwards nobody gets any, and the attacks that are
-/// played before this one has its turn need the processor.
+/// Opens the maps that are created from now on until the seal is complete. Later no process gets a descriptor, and the attacks that are
+/// played before this one need the processor.
 fn catch() -> Result<Later> {
     let before = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
-    // Those that are there already are caught too.
+    // The maps that exist already are included.
     let mut caught: Vec<OwnedFd> = bpf::objects(What::Map).into_iter().map(|(_, map)| map).collect();
     ensure!(!caught.is_empty(), "no map is there to begin with, and one of a policy in force should be");
     let over = Arc::new(AtomicBool::new(false));
@@ -268,7 +268,7 @@ fn catch_programs() -> Result<Later> {
     }))
 }
 
-/// The process that runs `stockade seal`.
+/// Returns the process id of `stockade seal`.
 fn command_that_seals() -> Option<i32> {
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -278,14 +278,14 @@ fn command_that_seals() -> Option<i32> {
     })
 }
 
-/// Whether a descriptor is that of a map.
+/// Reports whether a descriptor is that of a map.
 fn is_map(descriptor: &OwnedFd) -> bool {
     let path = format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd());
     std::fs::read_to_string(path).is_ok_and(|info| info.contains("map_id:"))
 }
 
-/// Takes descriptors from the command that seals until that has ended. Whatever is no map is given back at once: a lock would be kept by it, and a link of a guard
-/// that is there only while the seal is made.
+/// Takes descriptors from the command that seals until it has ended. A descriptor of anything but a map is closed at once: it would keep a
+/// lock, or the link of a guard that exists only while the seal is made.
 fn take_from_the_command() -> Result<Later> {
     ensure!(command_that_seals().is_none(), "a command seals already");
     let over = Arc::new(AtomicBool::new(false));
@@ -323,13 +323,13 @@ fn take_from_the_command() -> Result<Later> {
     }))
 }
 
-/// Says this to the seal. What is said is meant to do no harm if it is done, and so tells nothing by itself: the doors do.
+/// Sends questions to the seal. They are harmless even if they are obeyed, so the answers show little: the doors decide.
 fn say<T>(what: u32, questions: &[T]) -> Result<Tried> {
     let done = questions.iter().filter(|question| answer(what, 0, *question) == DONE);
     if done.count() == 0 { Tried::refused("nothing of it was done") } else { Tried::through() }
 }
 
-/// The answer to a question that something belongs to.
+/// Returns the answer to a question that comes with data.
 fn answer<T>(what: u32, at: u32, from: &T) -> u32 {
     let from = std::ptr::from_ref(from) as usize as u64;
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of an address")]
@@ -337,9 +337,10 @@ fn answer<T>(what: u32, at: u32, from: &T) -> u32 {
     errno(&mut Question { what, at, from }).cast_unsigned()
 }
 
-/// The answer to a question.
+/// Returns the answer to a question.
 fn errno(question: &mut Question) -> i32 {
-    // SAFETY: a live block of the size passed. What it points at is read by the seal's program alone, which copes with any address.
+    // SAFETY: the block lives through the call and has the size passed. Only the seal's program reads the memory that it points at, and it
+    // accepts any address.
     let answer =
         unsafe { libc::syscall(libc::SYS_bpf, COMMAND, std::ptr::from_mut(question), size_of::<Question>()) };
     if answer < 0 { io::Error::last_os_error().raw_os_error().unwrap_or_default() } else { 0 }

@@ -1,4 +1,4 @@
-//! Root asks from elsewhere: from namespaces, by other system calls, by other ways to the same devices.
+//! Attacks that make a request from elsewhere: from namespaces, by other system calls, by other paths to the same devices.
 
 use std::{fs::File, io, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -92,7 +92,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 
 const DEVICES: [&str; 4] = ["/dev/mem", "/dev/port", "/proc/kcore", "/sys/kernel/debug/sched/verbose"];
 
-/// What was got elsewhere of what is refused here. A path that is not there and a missing capability are no way in.
+/// Returns the doors that are refused here and open there. A missing path and a missing capability are no open doors.
 pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
     let closed = [libc::EPERM, libc::ENOENT, libc::EACCES];
     let refused = here.iter().filter(|(_, errno)| **errno == libc::EPERM);
@@ -106,7 +106,7 @@ pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
 
 fn unshared(flags: i32) -> Result<Tried> {
     let supported = in_child(|| {
-        // SAFETY: takes flags only. Processes of the new namespaces are the children, which knock.
+        // SAFETY: unshare takes flags only. New PID and time namespaces hold for its children, which try the doors.
         let made = check(unsafe { libc::unshare(flags) });
         let why = |error| format!("no such namespace can be made: {error}");
         Ok(made.map_or_else(|error| Went::Impossible(why(error)), |_| Went::Through))
@@ -115,7 +115,7 @@ fn unshared(flags: i32) -> Result<Tried> {
         return Ok(supported.into());
     }
     knock_after(|| {
-        // SAFETY: as above.
+        // SAFETY: unshare takes flags only, and this child has one thread.
         check(unsafe { libc::unshare(flags) })?;
         Ok(())
     })
@@ -131,14 +131,14 @@ fn opened<const N: usize>(paths: &[String; N], open: impl Fn(&str) -> io::Result
     }
 }
 
-/// In a child: workers keep the namespaces they began in.
+/// Opens devices by io_uring in a child process, since workers keep the namespaces in which they were created.
 fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
     let went = in_child(|| {
         let mut ring = match Ring::new(setup) {
             Ok(ring) => ring,
             Err(error) => return Ok(Went::Impossible(format!("io_uring cannot be set up: {error}"))),
         };
-        // It opens what anybody may open, or what it refuses would prove nothing.
+        // io_uring has to open a file that every process may open, or its refusals would prove nothing.
         ring.open(c"/dev/null", flags).context("open /dev/null by io_uring")?;
         for path in [c"/dev/mem", c"/proc/kcore"] {
             if ring.open(path, flags).is_ok() {
@@ -150,7 +150,7 @@ fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
     Ok(went.into())
 }
 
-/// Makes this process root of new namespaces, with root's number.
+/// Makes this process root of new namespaces, with the uid of the guest's root.
 pub(super) fn enter_container() -> Result<()> {
     raw::enter_container(0)
 }

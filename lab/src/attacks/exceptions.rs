@@ -1,8 +1,8 @@
 /*!
-Root goes for a program that is excepted: for what it has open, for its memory, and for whatever decides what it does.
+Attacks on a program that is excepted: on its open descriptors, its memory, and everything that could decide what it does.
 
-The program is a copy of the guest's first program, excepted for /dev/mem. An attack that gets at what it has open, or that has it
-open /dev/mem after its memory or its start was in other hands, has reached what the policy refuses.
+The program is a copy of the guest's init, excepted for /dev/mem. An attack has reached what the policy refuses if it gets the program's
+open descriptor, or if the program opens /dev/mem after an attacker controlled its memory or its start.
 */
 use std::{
     ffi::CString,
@@ -67,7 +67,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Holds,
         || {
             let excepted = Excepted::start(WAITS, |_| ())?;
-            // SAFETY: seizing takes no address and no data.
+            // SAFETY: PTRACE_SEIZE takes no pointers here.
             let seized = checked(unsafe { libc::ptrace(libc::PTRACE_SEIZE, excepted.pid(), 0, 0) });
             excepted.goes_on_after(seized)
         },
@@ -119,13 +119,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Holds,
         || {
             let closes = || {
-                // SAFETY: closes a number; nothing else of this child uses it.
+                // SAFETY: close takes a number, and nothing else in this child uses the descriptor.
                 check(unsafe { libc::close(2) }).map(drop)
             };
             let grows_and_closes = move || {
-                // SAFETY: descriptors of this child; the table of descriptors grows with the second.
+                // SAFETY: dup2 takes numbers; the descriptor table grows for 200.
                 check(unsafe { libc::dup2(1, 200) })?;
-                // SAFETY: the one that was just made.
+                // SAFETY: close takes the number of the descriptor that dup2 has just created.
                 check(unsafe { libc::close(200) })?;
                 closes()
             };
@@ -199,22 +199,22 @@ pub(super) const ATTACKS: &[Attack] = &[
 
 const POLICY: &str = "/etc/stockade/policy.toml";
 
-/// A copy of the guest's first program.
+/// A copy of the guest's init.
 const PROGRAM: &str = "/root/attack-excepted";
 
-/// First argument of the excepted program: what it does before it reports that it is ready. Then it waits for a line of input.
+/// First argument of the excepted program: its action before it reports that it is ready. Then it waits for the end of its input.
 const WAITS: &str = "waits";
 const HOLDS: &str = "holds";
 const FORKS: &str = "forks";
 const SHARES: &str = "shares";
-/// It waits for nothing.
+/// Argument for a program that reports nothing and waits for nothing.
 const OPENS: &str = "opens";
-/// It asks when it is told to, runs into a breakpoint of its own once it goes on, and asks again.
+/// Argument for a program that opens /dev/mem when it is told to, executes a breakpoint once it continues, and opens /dev/mem again.
 const TRAPS: &str = "traps";
-/// It is told a process and a descriptor of it, and takes that in place of opening /dev/mem.
+/// Argument for a program that reads the id of a process and a descriptor's number, and takes that descriptor instead of opening /dev/mem.
 const TAKES: &str = "takes";
 
-/// Applies a policy that excepts the program, and proves that it does.
+/// Applies a policy that excepts the program, and checks that it does.
 pub(super) fn enforce() -> Result<()> {
     let _ = fs::remove_file(PROGRAM);
     fs::copy("/init", PROGRAM).with_context(|| format!("copy /init to {PROGRAM}"))?;
@@ -236,10 +236,10 @@ pub(super) fn enforce() -> Result<()> {
     Ok(())
 }
 
-/// The excepted program: what `/init --excepted WHAT` does. Returns its exit status.
+/// Runs as the excepted program, for `/init --excepted WHAT`. Returns its exit status: 0 if it has /dev/mem open, 1 if not.
 ///
 /// # Errors
-/// When it could not get as far as to say that it is ready.
+/// When it cannot report that it is ready, or cannot read its input.
 pub fn play_excepted(what: &str) -> Result<u8> {
     let held = if matches!(what, HOLDS | FORKS) { Some(File::open("/dev/mem")?) } else { None };
     let descriptor = held.as_ref().map(AsRawFd::as_raw_fd);
@@ -248,7 +248,7 @@ pub fn play_excepted(what: &str) -> Result<u8> {
         FORKS => Some(check(unsafe { libc::fork() })?),
         SHARES => {
             let mut stack = vec![0u128; 4096];
-            // SAFETY: the stack outlives the child, which ends with this process; the function returns nothing of this one's.
+            // SAFETY: the stack is leaked, so it outlives the child, which ends with this process; `rests` accesses no other memory.
             let child = check(unsafe {
                 libc::clone(
                     rests,
@@ -293,13 +293,13 @@ pub fn play_excepted(what: &str) -> Result<u8> {
         File::open("/dev/mem").map(drop)
     };
     if let Some(child) = child {
-        // SAFETY: a child of this process.
+        // SAFETY: kill takes numbers only, and the process is a child of this one.
         unsafe { libc::kill(child, libc::SIGKILL) };
     }
     Ok(u8::from(opened.is_err()))
 }
 
-/// Runs into a breakpoint that nobody set a probe for, and goes on behind it.
+/// Executes a breakpoint for which there is no probe, and continues behind it.
 fn trap() {
     extern "C" fn goes_on(_: libc::c_int) {}
     let handler: extern "C" fn(libc::c_int) = goes_on;
@@ -310,9 +310,9 @@ fn trap() {
     }
 }
 
-/// A child that does nothing until it is ended, by its parent or with it.
+/// Does nothing until it is killed, by its parent or with it.
 extern "C" fn rests(_: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: system calls that take numbers only.
+    // SAFETY: these system calls take numbers only.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         loop {
@@ -321,7 +321,7 @@ extern "C" fn rests(_: *mut libc::c_void) -> libc::c_int {
     }
 }
 
-/// The excepted program, which waits.
+/// The excepted program, started and waiting.
 struct Excepted {
     child: Child,
     word: Option<ChildStdin>,
@@ -349,21 +349,21 @@ impl Excepted {
         i32::try_from(self.child.id()).expect("process numbers fit")
     }
 
-    /// The numbers that it told.
+    /// Returns the numbers that it printed.
     fn numbers<const N: usize>(&self) -> Result<[i32; N]> {
         let numbers: Vec<i32> = self.said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         let Ok(numbers) = <[i32; N]>::try_from(numbers) else { bail!("it said {:?}", self.said) };
         Ok(numbers)
     }
 
-    /// Tells it something, and waits until it has done what it was told.
+    /// Sends it a line, and waits for its answer.
     fn tell(&mut self, line: &str) -> Result<()> {
         self.word.as_mut().context("it goes on already")?.write_all(line.as_bytes())?;
         self.out.read_line(&mut String::new()).context("hear from the excepted program")?;
         Ok(())
     }
 
-    /// Lets it go on, and says what came of its attempt at /dev/mem.
+    /// Lets it continue, and returns the outcome of its attempt at /dev/mem.
     fn opens(self) -> Result<Tried> {
         if self.gets_through()? {
             Ok(Went::Reached("/dev/mem, by the excepted program".into()).into())
@@ -372,7 +372,7 @@ impl Excepted {
         }
     }
 
-    /// Lets it go on, and says whether it has opened /dev/mem.
+    /// Lets it continue, and reports whether it has opened /dev/mem.
     fn gets_through(mut self) -> Result<bool> {
         if let Some(mut word) = self.word.take() {
             let _ = word.write_all(b"go\n");
@@ -382,7 +382,7 @@ impl Excepted {
         Ok(status.success())
     }
 
-    /// Lets it go on after an attempt to get hold of it.
+    /// Lets it continue after an attempt to get control of it.
     fn goes_on_after<T>(self, attempt: io::Result<T>) -> Result<Tried> {
         let through = self.gets_through()?;
         match attempt {
@@ -400,7 +400,7 @@ impl Excepted {
 
 impl Drop for Excepted {
     fn drop(&mut self) {
-        // Its group is what it started: a child that stayed would keep the attack's mounts.
+        // The process group has its children too: one that stayed would keep the attack's mounts.
         // SAFETY: kill takes numbers only.
         unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
         let _ = self.child.kill();
@@ -408,17 +408,17 @@ impl Drop for Excepted {
     }
 }
 
-/// Starts the program in some way, and has it open /dev/mem.
+/// Starts the program with this change, and lets it open /dev/mem.
 fn started(change: impl FnOnce(&mut Command)) -> Result<Tried> {
     Excepted::start(WAITS, change)?.opens()
 }
 
 fn before_exec(command: &mut Command, what: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: what is handed over makes system calls only; a scenario's process has one thread.
+    // SAFETY: the callers' closures make system calls only, and a scenario's process has one thread.
     unsafe { command.pre_exec(what) };
 }
 
-/// Takes a descriptor from a process.
+/// Takes a descriptor from a process by pidfd_getfd.
 fn take(pid: i32, descriptor_there: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -438,7 +438,7 @@ fn memory(pid: i32) -> io::Result<File> {
     OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))
 }
 
-/// Puts this process under a filter that lets everything through and has a listener, which goes along.
+/// Puts this process under a seccomp filter that allows everything and has a listener, whose descriptor stays open over execve.
 fn supervised() -> io::Result<()> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     const NEW_LISTENER: libc::c_uint = 1 << 3;
@@ -446,22 +446,22 @@ fn supervised() -> io::Result<()> {
     const ALLOW: u32 = 0x7fff_0000;
     let mut filter = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW }];
     let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
-    // SAFETY: a live program of one instruction.
+    // SAFETY: the filter and its one instruction live through the call.
     let listener = checked(unsafe {
         libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &raw const program)
     })?;
     let listener = i32::try_from(listener).map_err(io::Error::other)?;
-    // SAFETY: the descriptor that was just made.
+    // SAFETY: F_SETFD takes a number, and the descriptor was just created.
     check(unsafe { libc::fcntl(listener, libc::F_SETFD, 0) }).map(drop)
 }
 
-/// In place of a process: everyone that executes the program.
+/// The value in place of a process id for every process that executes the program.
 const EVERYBODY: i32 = -1;
 
-/// A uprobe at the first instruction of a program, in this process.
+/// Sets a uprobe at the first instruction of a program, in this process or in every one.
 fn uprobe(program: &str, pid: i32) -> Result<OwnedFd> {
     const ATTR_SIZE: usize = 112;
-    // PERF_FLAG_FD_CLOEXEC: otherwise the program would keep the probe itself.
+    // PERF_FLAG_FD_CLOEXEC: otherwise the program would inherit the descriptor and keep the probe.
     const CLOSE_ON_EXEC: libc::c_ulong = 8;
     let cpu = if pid == EVERYBODY { 0 } else { -1 };
     let kind: u32 = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")
@@ -474,14 +474,14 @@ fn uprobe(program: &str, pid: i32) -> Result<OwnedFd> {
     attr[4..8].copy_from_slice(&u32::try_from(ATTR_SIZE)?.to_ne_bytes());
     attr[56..64].copy_from_slice(&(path.as_ptr() as u64).to_ne_bytes());
     attr[64..72].copy_from_slice(&entry(program)?.to_ne_bytes());
-    // SAFETY: a live block that says its size, and a live path within.
+    // SAFETY: the block and the path in it live through the call, and the block contains its size.
     let probe = descriptor(unsafe {
         libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, cpu, -1, CLOSE_ON_EXEC)
     })?;
     Ok(probe)
 }
 
-/// Where a program's first instruction lies in its file.
+/// Returns the file offset of a program's first instruction.
 fn entry(program: &str) -> Result<u64> {
     const LOAD: u64 = 1;
     let image = fs::read(program)?;
@@ -507,17 +507,17 @@ fn shared_root() -> Result<Tried> {
     arguments.push(std::ptr::null());
     let environment = [std::ptr::null()];
     let flags = libc::CLONE_FS | libc::SIGCHLD;
-    // SAFETY: without a stack of its own the child goes on with a copy of this one, as after fork(2).
+    // SAFETY: without a stack of its own the child continues on a copy of this one, as after fork(2).
     let child = checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     if child == 0 {
-        // SAFETY: terminated strings and lists, made before; then the child ends.
+        // SAFETY: the strings and lists are terminated and were made before the clone; _exit ends the child if execve fails.
         unsafe {
             libc::execve(words[0].as_ptr(), arguments.as_ptr(), environment.as_ptr());
             libc::_exit(2);
         }
     }
     let mut status = 0;
-    // SAFETY: waits for a child of this process.
+    // SAFETY: the status lives through the call, and the child is this process's.
     unsafe { libc::waitpid(i32::try_from(child)?, &raw mut status, 0) };
     ensure!(libc::WIFEXITED(status), "the excepted program was killed");
     match libc::WEXITSTATUS(status) {

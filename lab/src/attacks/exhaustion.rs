@@ -1,4 +1,4 @@
-//! Root leaves the kernel short of something while it has to decide.
+//! Attacks that exhaust a resource of the kernel while it has to decide.
 
 use std::{fs::File, io, process::Command, thread::sleep, time::Duration};
 
@@ -49,7 +49,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             .exits(0)?;
         let line = "echo 0 > /sys/fs/cgroup/attack-memory/cgroup.procs; \
                     for i in $(seq 20); do dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null && echo through; done; true";
-        // Whether it is killed for want of memory or refused: it does not get through.
+        // The process does not get through, whether the kernel kills it for lack of memory or refuses the request.
         let said = shell(line)?.out;
         let went = if said.is_empty() {
             Went::Refused("each".into())
@@ -68,7 +68,7 @@ pub(super) const ATTACKS: &[Attack] = &[
                     [(libc::RLIMIT_NOFILE, 16), (libc::RLIMIT_MEMLOCK, 0), (libc::RLIMIT_FSIZE, 0)]
                 {
                     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-                    // SAFETY: a live limit.
+                    // SAFETY: the limit lives through the call.
                     check(unsafe { libc::setrlimit(what, &raw const limit) })?;
                 }
                 Ok(())
@@ -77,7 +77,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
     Attack::new("many-programs", "load two thousand programs", Pins::Holds, || {
         let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
-        // SAFETY: a live limit.
+        // SAFETY: the limit lives through the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
         let load = |_| bpf::load(SOCKET_FILTER, &bpf::returns(0), &bpf::Extra::default());
         let held: io::Result<Vec<_>> = (0..2000).map(load).collect();

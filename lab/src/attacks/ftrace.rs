@@ -1,7 +1,7 @@
 /*!
-Root writes 0 to kernel.ftrace_enabled: until 7.3 that silences every program that is called through a trampoline.
+Attacks that write 0 to kernel.ftrace_enabled: before 7.3 this silences every program that is called through a trampoline.
 
-Here: the ways to the file. In [`super::spelled`]: the ways to write.
+Here are the paths to the file. The forms of the write are in [`super::spelled`].
 */
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use super::{
     later_programs::{Attached, ROOT},
 };
 
-/// Until then writing 0 works while programs are attached.
+/// Before 7.3 writing 0 succeeds while programs are attached.
 pub(super) const FALLS: Pins = Pins::FallsBefore(7, 3);
 
 pub(super) const FILE: &str = "/proc/sys/kernel/ftrace_enabled";
@@ -100,7 +100,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     .refused_when_sealed(),
 ];
 
-/// Whether it is off now, whatever the attempt said.
+/// Judges an attempt by whether ftrace is off now, not by the error.
 pub(super) fn written(answer: io::Result<()>) -> Result<Tried> {
     if is_off()? {
         return Tried::through();
@@ -115,7 +115,7 @@ pub(super) fn is_off() -> Result<bool> {
     Ok(fs::read_to_string(FILE).with_context(|| format!("read {FILE}"))?.trim() == "0")
 }
 
-/// Back to how the guest was.
+/// Switches ftrace on again, as it was before the attack.
 pub(super) fn on_again() -> Result<()> {
     if is_off()? {
         fs::write(FILE, "1")?;
@@ -124,12 +124,12 @@ pub(super) fn on_again() -> Result<()> {
     Ok(())
 }
 
-/// Writes 1 from a cgroup below which a program makes 0 of every value that is written.
+/// Writes 1 from a cgroup with a program that changes every written value to 0.
 fn rewritten(folder: &str) -> Result<Tried> {
     const SET_NEW_VALUE: u64 = 104;
     let zero = u64::from(b'0');
     let program = [
-        // The text "0" on the stack, as the new value; then 1: go on.
+        // bpf_sysctl_set_new_value with the text "0" from the stack; then 1, which allows the write.
         zero << 32 | 0xfff8 << 16 | 0x0a << 8 | 0x72,
         0xa2 << 8 | 0xbf,
         0xffff_fff8 << 32 | 0x02 << 8 | 0x07,
@@ -155,13 +155,13 @@ fn rewritten(folder: &str) -> Result<Tried> {
     Ok(Tried::from(went).holding(attached))
 }
 
-/// The same file by one system call of the caller's making: it gets a descriptor open for writing.
+/// Opens the file for writing, and has the caller write to it by a system call of its choice.
 pub(super) fn by(call: impl FnOnce(&File) -> io::Result<()>) -> Result<Tried> {
     let file = File::options().write(true).open(FILE)?;
     written(call(&file))
 }
 
-/// The error behind a call that returns a count.
+/// Converts the result of a call that returns a count.
 pub(super) fn counted(answer: isize) -> io::Result<()> {
     check(i32::try_from(answer).unwrap_or(i32::MAX)).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Root would have another kernel, another part of it, or a kernel that begins anew in part.
+//! Attacks that load another kernel or a module, suspend, or take a processor off line.
 
 use std::{
     fs::{self, File},
@@ -19,12 +19,12 @@ use crate::unsigned;
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("kexec-load", "load another kernel by kexec_load", Pins::Holds, || {
         let page = [0_u8; 4096];
-        // A segment: where it is, where it goes.
+        // A segment: address and size of its source, then of its target.
         let segment = [page.as_ptr() as usize, page.len(), 16 << 20, page.len()];
-        // SAFETY: one live segment of a live buffer.
+        // SAFETY: the segment and its buffer live through the call.
         let answer = unsafe { libc::syscall(libc::SYS_kexec_load, 16 << 20, 1, segment.as_ptr(), 0) };
         let answer = past_lockdown(checked(answer));
-        // SAFETY: without segments it unloads.
+        // SAFETY: without segments kexec_load reads no memory; it unloads the image.
         unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) };
         answer
     }),
@@ -32,7 +32,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         fs::write("/tmp/image", image())?;
         let image = File::open("/tmp/image")?;
         let no_initrd = 4;
-        // SAFETY: an open descriptor; the command line is one zero byte.
+        // SAFETY: the descriptor is open; the command line is one NUL byte.
         past_lockdown(checked(unsafe {
             libc::syscall(libc::SYS_kexec_file_load, image.as_raw_fd(), -1, 1_usize, c"".as_ptr(), no_initrd)
         }))
@@ -46,7 +46,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             return Tried::impossible("this guest has no modules");
         };
         let module = unsigned::module(fs::read(path)?).with_context(|| format!("take {path}'s signature off"))?;
-        // SAFETY: as many bytes as are told, and an empty string.
+        // SAFETY: the length is that of the live buffer, and the string is NUL-terminated.
         past_lockdown(checked(unsafe {
             libc::syscall(libc::SYS_init_module, module.as_ptr(), module.len(), c"".as_ptr())
         }))
@@ -77,7 +77,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     .with_two_processors(),
 ];
 
-/// Whether an attempt was turned away by lockdown's errno. Any other comes after it.
+/// Judges whether lockdown's errno refused an attempt. Every other error comes from code behind the hook.
 fn past_lockdown<T>(answer: io::Result<T>) -> Result<Tried> {
     match answer {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Tried::refused(error),
@@ -86,7 +86,7 @@ fn past_lockdown<T>(answer: io::Result<T>) -> Result<Tried> {
     }
 }
 
-/// The first kilobyte of a kernel, which is all that is looked at before its signature.
+/// Returns an image with a bzImage's setup header, the only part that the kernel checks before the signature.
 fn image() -> Vec<u8> {
     let mut image = vec![0; 4096];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -99,7 +99,7 @@ fn image() -> Vec<u8> {
     image
 }
 
-/// As far as the kernel's own test goes, which comes back by itself: nothing wakes a guest of the lab up.
+/// Suspends as far as the kernel's own test, which resumes by itself: nothing else would wake up a guest of the lab.
 fn suspend() -> Result<Tried> {
     const TEST: &str = "/sys/power/pm_test";
     let states = fs::read_to_string("/sys/power/state").unwrap_or_default();

@@ -1,7 +1,7 @@
 /*!
-Root loads programs of its own that stand where Stockade's stand.
+Attacks that load programs of root's own for the hooks of Stockade's programs.
 
-They do nothing. What others would do is not played: once sealed, it has to be impossible to load or to attach one that could let
+These programs do nothing. Harmful ones are not played: once sealed, it has to be impossible to load or to attach a program that could let
 something through.
 */
 use std::{fs::File, os::fd::OwnedFd};
@@ -142,7 +142,7 @@ fn load_and_attach(kind: Kind, function: &str) -> Result<Tried> {
     }
 }
 
-/// In a cgroup, 1 lets a request through.
+/// Attaches a program to a cgroup, where 1 lets a request through.
 fn on_cgroup(folder: &str, by_link: bool) -> Result<Tried> {
     let cgroup = OwnedFd::from(File::open(folder)?);
     let program = match bpf::load_for(LSM_CGROUP, "bpf_lsm_locked_down", 1)? {
@@ -158,7 +158,7 @@ fn on_cgroup(folder: &str, by_link: bool) -> Result<Tried> {
     }
 }
 
-/// A program on a cgroup, taken off when dropped: nothing else would end it.
+/// A program on a cgroup, detached when this is dropped: otherwise it would stay.
 pub(super) struct Attached {
     pub(super) cgroup: OwnedFd,
     pub(super) program: OwnedFd,
@@ -179,7 +179,7 @@ fn extend(target: &OwnedFd, types: &OwnedFd) -> Result<Tried> {
     }
 }
 
-/// Every program that can be opened, and every function that its types may have.
+/// Tries to load an extension for every function that a program's BTF may have, for every program that can be opened.
 fn extend_ours() -> Result<Tried> {
     let types = bpf::load_types(&types()).context("load types")?;
     for (_, program) in bpf::objects(What::Program) {
@@ -193,10 +193,10 @@ fn extend_ours() -> Result<Tried> {
     Tried::refused("no extension of any program could be loaded")
 }
 
-/// The type of the function below.
+/// The BTF id of the function in [`types`].
 const MAIN: u32 = 5;
 
-/// Type information of `int main(struct __sk_buff *skb)`, global.
+/// Returns BTF for `int main(struct __sk_buff *skb)`, a global function.
 pub(super) fn types() -> Vec<u8> {
     const STRINGS: &[u8] = b"\0__sk_buff\0int\0main\0skb\0";
     const SK_BUFF: u32 = 1;
@@ -207,7 +207,7 @@ pub(super) fn types() -> Vec<u8> {
     let words: [u32; 18] = [
         // 1: a signed integer of 32 bits.
         INT, 1 << 24, 4, 1 << 24 | 32,
-        // 2: a structure, of which nothing is told. 3: a pointer to it.
+        // 2: a structure without members. 3: a pointer to it.
         SK_BUFF, 4 << 24, 4,
         0, 2 << 24, 2,
         // 4: a function of one parameter. 5: its name; global.

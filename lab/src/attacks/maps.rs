@@ -1,4 +1,4 @@
-//! Root writes into the maps that decisions read.
+//! Attacks that write into the maps that decisions read.
 
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::guest::patience;
 
-/// Seconds: an emulator takes some to start a program.
+/// A limit in seconds: an emulator needs some to start a program.
 const PATIENCE: u64 = 20;
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -89,7 +89,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         "change-maps-by-a-program",
         "load a program of a kind that stays allowed, which changes a map that decisions read",
         Pins::Holds,
-        // Places are read where a policy has some only: the next one. By `st_newest` a seal learns the newest id before it is made.
+        // Without places in the policy no decision reads CGROUPS: the next attack covers it. `st_newest` tells `seal` the newest id before
+        // the seal is made.
         || changed_by_a_program(&["COUNTS", "DESK", "CGROUPS", "st_newest"]),
     )
     .refused_when_sealed(),
@@ -111,11 +112,11 @@ pub(super) const ATTACKS: &[Attack] = &[
 
 const POLICY_PIN: &str = "/sys/fs/bpf/stockade/policy";
 
-/// Takes every refusal out of the maps among these that are policies.
+/// Removes every refusal from those of these maps that are policies.
 pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
     let (mut written, mut refused) = (0, "no map is a policy".to_owned());
     for map in maps {
-        // Descriptors of other things have no such description.
+        // A descriptor of anything but a map has no such info.
         let Ok(info) = bpf::map_info(&map) else { continue };
         if info.value != size_of::<Policy>() || info.key != 4 {
             continue;
@@ -128,7 +129,7 @@ pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<
     if written == 0 { Tried::refused(refused) } else { Tried::through() }
 }
 
-/// Takes every refusal out of one map, which is a policy, but for these reasons.
+/// Removes every refusal, except for these reasons, from one map, which has to be a policy.
 pub(super) fn keep(map: &OwnedFd, reasons: u64) -> io::Result<()> {
     let info = bpf::map_info(map)?;
     if info.value != size_of::<Policy>() || info.key != 4 {
@@ -136,7 +137,7 @@ pub(super) fn keep(map: &OwnedFd, reasons: u64) -> io::Result<()> {
     }
     let key = 0_u32.to_ne_bytes();
     let mut bytes = bpf::lookup(map, &key, size_of::<Policy>())?;
-    // SAFETY: as many bytes as it has, integers only: any bytes are a value.
+    // SAFETY: `bytes` has the size of a Policy, which consists of integers, so any bytes are valid.
     let mut policy: Policy = unsafe { bytes.as_ptr().cast::<Policy>().read_unaligned() };
     for slot in &mut policy.slots {
         let was = slot.words;
@@ -148,16 +149,16 @@ pub(super) fn keep(map: &OwnedFd, reasons: u64) -> io::Result<()> {
             ..Words::default()
         };
     }
-    // SAFETY: as above, and the padding is explicit.
+    // SAFETY: `bytes` has the size of a Policy, whose padding is explicit, so that all bytes written are initialized.
     unsafe { bytes.as_mut_ptr().cast::<Policy>().write_unaligned(policy) };
     bpf::update(map, &key, &bytes)
 }
 
-/// The verifier's global data is mapped by programs of user space that have asked for it when they made the map.
+/// Maps the policy into memory. The kernel allows this only for arrays that were created with BPF_F_MMAPABLE.
 fn in_memory() -> Result<Later> {
     let map = bpf::open_pin(POLICY_PIN)?;
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: asks for new memory anywhere, of an open descriptor.
+    // SAFETY: the kernel chooses a free address, and the descriptor is open.
     let place =
         unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
     let error = io::Error::last_os_error();
@@ -166,13 +167,13 @@ fn in_memory() -> Result<Later> {
         if place == libc::MAP_FAILED as usize {
             return Tried::refused(format!("the map cannot be mapped: {error}"));
         }
-        // SAFETY: mapped for writing, larger than a policy; what stands there is another process's no more than ours.
+        // SAFETY: the mapping is writable and larger than a policy, and no reference of this process points into it.
         unsafe { std::ptr::write_bytes(place as *mut u8, 0, size_of::<Policy>()) };
         Tried::through()
     }))
 }
 
-/// While it starts it has the policy open for a moment, as every command has.
+/// Waits until a program sleeps in poll(2): while it starts it has the policy open for a moment, as every command has.
 fn wait_in_poll(program: &Running) -> Result<()> {
     let path = format!("/proc/{}/syscall", program.pid());
     let call = format!("{} ", libc::SYS_poll);
@@ -202,7 +203,7 @@ fn steal() -> Result<Tried> {
     Ok(empty_policies(stolen)?.holding(watch))
 }
 
-/// Does something to every map, and says whether anything was done.
+/// Changes every map, and reports whether anything was changed.
 fn every_map(change: impl Fn(&OwnedFd, &MapInfo) -> Result<usize>) -> Result<Tried> {
     let mut changed = 0;
     for (_, map) in bpf::objects(What::Map) {
@@ -211,14 +212,14 @@ fn every_map(change: impl Fn(&OwnedFd, &MapInfo) -> Result<usize>) -> Result<Tri
     if changed == 0 { Tried::refused("nothing could be changed") } else { Tried::through() }
 }
 
-/// Maps for each processor take a value for every possible one.
+/// Returns the number of possible processors: a per-CPU map needs a value for each.
 fn processors() -> Result<usize> {
     let possible = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = possible.trim().rsplit(['-', ',']).next().context("there is a processor")?;
     Ok(last.parse::<usize>()? + 1)
 }
 
-/// Gives the root cgroup the place of the one that is excepted.
+/// Gives the root cgroup the entry of the excepted cgroup.
 fn except_all() -> Result<Tried> {
     let root = fs::metadata("/sys/fs/cgroup")?.ino();
     let mut answer: Tried = Went::Refused("no map of cgroups can be opened".into()).into();
@@ -241,7 +242,8 @@ fn except_all() -> Result<Tried> {
     Ok(answer)
 }
 
-/// Has the verifier look at a program that deletes from each map, without running it. Some maps decide nothing.
+/// Loads a program that deletes from each map, to see whether the verifier allows it, and never runs it. `harmless` are maps without effect
+/// on decisions.
 fn changed_by_a_program(harmless: &[&str]) -> Result<Tried> {
     let mut through = Vec::new();
     for (_, map) in bpf::objects(What::Map) {

@@ -1,21 +1,21 @@
 /*!
-What root tries against enforcement, each thing in one small function.
+Attacks of root on enforcement, each in one small function.
 
 ```text
 pins only                                sealed, once for all attacks of a boot
-  world    a mount namespace with a        enforce, prepare what attacks want to have
-           BPF file system of its own      beforehand (prepared), seal
+  world    a mount namespace with a        enforce, take the first step of
+           BPF file system of its own      prepared attacks (prepared), seal
   enforce  confidentiality
   attack   (theme).rs                      attack, the same function
-  proof    every door, knocked at by new processes in the root cgroup and below it
+  proof    every door, tried by new processes in the root cgroup and below it
 ```
 
-An attack says what it does to enforcement that pins alone hold, and the suite demands just that, in both directions: the table in
-SECURITY.md is made of this list. Against the seal none may succeed, and some must not even be let begin. What
-cannot be tried on a kernel is skipped with the reason, never passed.
+An attack names its effect on enforcement that hangs on pins, and the suite requires exactly this effect: the table in SECURITY.md is
+generated from this list. Against the seal no attack may succeed, and for some the attempt itself must be refused. An attack that cannot be
+tried on a kernel is skipped with the reason, never passed.
 
-No attack rests on a flaw of a kernel. Programs that an attacker would load are harmless ones: where loading them is the
-attack, what is tested is that the door is shut.
+No attack uses a bug of a kernel. The programs that attacks load are harmless: where loading one is the attack, the test is that loading is
+refused.
 */
 use std::{any::Any, sync::LazyLock};
 
@@ -53,67 +53,67 @@ pub(crate) use dialogue::add_lax;
 pub use exceptions::play_excepted;
 pub use proof::answer;
 
-/// One thing that root tries.
+/// An attempt of root to end enforcement or to get past it.
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
     /// Unique, in small letters and hyphens.
     pub name: &'static str,
-    /// What root tries, in a sentence without subject or full stop.
+    /// The attempt, as a phrase without subject or full stop.
     pub tries: &'static str,
-    /// What it does to enforcement that lives in pins.
+    /// Its effect on enforcement that hangs on pins.
     pub pins_only: Pins,
-    /// What is demanded of the seal.
+    /// The requirement on the seal.
     pub sealed: Sealed,
     play: Play,
     setting: Setting,
     processors: u32,
 }
 
-/// What an attack does to enforcement that lives in pins.
+/// The effect of an attack on enforcement that hangs on pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pins {
     /// Enforcement ends or stops deciding.
     Falls,
-    /// The same on kernels before this release; later ones do not let root.
+    /// Enforcement ends or stops deciding on kernels before this release; later ones refuse the attempt.
     FallsBefore(u32, u32),
     /// Enforcement goes on.
     Holds,
-    /// A program that could interfere is let in. The one that is played is harmless, so enforcement goes on.
+    /// A program that could interfere is let in. The attack's own program is harmless, so enforcement goes on.
     Open,
 }
 
-/// What is demanded of the seal.
+/// The requirement on the seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sealed {
     /// Enforcement goes on.
     Holds,
-    /// The same, and the attempt itself is refused.
+    /// Enforcement goes on, and the attempt itself is refused.
     Refused,
-    /// Enforcement goes on. On kernels before this release the attempt itself is refused; on later ones the program is loaded, and the
-    /// verifier has made sure that it can only refuse.
+    /// Enforcement goes on. On kernels before this release the attempt itself is refused; on later ones the program is loaded, since the
+    /// verifier ensures that it can only refuse.
     RefusedBefore(u32, u32),
 }
 
-/// How an attack is played.
+/// The way in which an attack is played.
 #[derive(Clone, Copy, Debug)]
 enum Play {
-    /// At once.
+    /// In one step.
     Now(fn() -> Result<Tried>),
-    /// Something is had before the seal; the rest comes after it, in the same process.
+    /// In two steps of the same process: one before the seal, one after it.
     Prepared(fn() -> Result<Later>),
-    /// It ends every process but PID 1, which has the proof made afterwards.
+    /// It kills every process but PID 1, which starts the proof afterwards.
     EndsEveryone(fn() -> Result<Tried>),
 }
 
-/// The rest of a prepared attack.
+/// The second step of a prepared attack.
 type Later = Box<dyn FnOnce() -> Result<Tried>>;
 
-/// What is enforced, and where.
+/// The policy that is enforced, and the mounts around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setting {
-    /// Confidentiality; pins in the BPF file system of a mount namespace of its own.
+    /// Confidentiality; pins in a BPF file system in a mount namespace for the attack.
     Usual,
-    /// The same, with /sys/fs/bpf a folder that can be removed.
+    /// [`Setting::Usual`], with /sys/fs/bpf a folder that can be removed.
     RemovableMountPoint,
     /// Confidentiality with exceptions and grants.
     Exceptions,
@@ -123,22 +123,22 @@ enum Setting {
     Guest,
 }
 
-/// How an attempt went. What it took, such as links and frozen processes, lasts until this is dropped.
+/// An attempt. Resources that it took, such as links and frozen processes, are held until this is dropped.
 struct Tried {
     went: Went,
     held: Vec<Box<dyn Any>>,
 }
 
-/// How far root got.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Went {
-    /// What was tried was done. Whether it helped, the doors will tell.
+    /// The attempt succeeded. The doors show whether enforcement goes on.
     Through,
-    /// It was refused, with what was said.
+    /// The attempt was refused, with this error.
     Refused(String),
-    /// It got what confidentiality refuses: what.
+    /// The attempt reached this, which confidentiality refuses.
     Reached(String),
-    /// It cannot be tried on this kernel: why.
+    /// The attempt is not possible on this kernel, and why.
     Impossible(String),
 }
 
@@ -160,7 +160,7 @@ impl Tried {
         Ok(Went::Impossible(why.to_string()).into())
     }
 
-    /// Through, or refused with this error.
+    /// Converts a result: through, or refused with this error.
     fn of<T>(answer: std::io::Result<T>) -> Result<Self> {
         match answer {
             Ok(_) => Self::through(),
@@ -236,7 +236,7 @@ impl Attack {
         self
     }
 
-    /// The boot of each state.
+    /// Returns the boot for the attack on pins or on the seal.
     fn boot(&self, sealed: bool) -> Boot {
         match (sealed, self.processors, self.setting) {
             (false, 1, _) => Boot::PinsAttacked,
@@ -249,14 +249,15 @@ impl Attack {
     }
 }
 
-/// Every attack, by theme. Those that end every process come last: what was prepared for others ends with them.
+/// Returns every attack, by theme. Those that kill every process come last, since they also kill the processes of prepared attacks.
 #[must_use]
 pub fn all() -> Vec<Attack> {
     by_theme().flat_map(|(_, attacks)| attacks.to_vec()).collect()
 }
 
-/// The attacks by theme, each with the part of a kernel that its outcome depends on. A seal needs no pin and no mount, and the sysctl program sees a write
-/// however it is spelled: the newest series shows these for all. The verifier, the hooks and the order of attachments differ between series.
+/// Returns the attacks by theme, each with the part of a kernel that its outcome depends on. A seal needs no pin and no mount, and the
+/// sysctl program sees every form of a write, so the newest series is enough for these themes. The verifier, the hooks and the order of
+/// attachments differ between series.
 fn by_theme() -> impl Iterator<Item = (Depends, &'static [Attack])> {
     [
         (Depends::NewestSeries, pins::ATTACKS),
@@ -279,23 +280,23 @@ fn by_theme() -> impl Iterator<Item = (Depends, &'static [Attack])> {
     .into_iter()
 }
 
-/// Attacks on the making of a seal, which is not there yet.
+/// Attacks while a seal is being made.
 pub const ON_SEALING: &[Scenario] = starved::SCENARIOS;
 
-/// Every attack as scenarios, one for each state.
+/// Returns every attack as two scenarios, against pins and against the seal.
 #[must_use]
 pub fn scenarios() -> &'static [Scenario] {
     static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
         let scenario = |prefix: &str, sealed, depends, run, attack: &Attack| Scenario {
-            // Made once, for as long as the program runs.
+            // The name is made once and lives until the program ends.
             name: Box::leak(format!("{prefix}{}", attack.name).into_boxed_str()),
             boot: attack.boot(sealed),
             depends,
             run,
         };
-        // That root can end what pins hold is said in SECURITY.md; that a seal holds is a promise.
+        // SECURITY.md says that root can end enforcement that hangs on pins; a seal promises to hold.
         let on_pins = by_theme().flat_map(|(_, attacks)| attacks).map(|attack| {
-            // An attack that fails against pins as well proves nothing about the seal.
+            // An attack that fails against pins too proves nothing about the seal.
             let depends =
                 if attack.pins_only == Pins::Holds { Depends::FullTest } else { Depends::NewestSeries };
             scenario(PINS_ONLY, false, depends, play::pins_only as fn(&_) -> _, attack)
@@ -311,7 +312,7 @@ pub fn scenarios() -> &'static [Scenario] {
 const PINS_ONLY: &str = "attack-on-pins: ";
 const SEALED: &str = "attack-on-the-seal: ";
 
-/// The attack that a scenario plays.
+/// Returns the attack that a scenario plays.
 fn of_scenario(name: &str) -> Option<Attack> {
     let name = name.strip_prefix(PINS_ONLY).or_else(|| name.strip_prefix(SEALED))?;
     all().into_iter().find(|attack| attack.name == name)

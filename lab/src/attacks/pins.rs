@@ -1,4 +1,4 @@
-//! Root goes for the pins, and for the file system and the mounts they lie in.
+//! Attacks on the pins, and on the file system and the mounts that contain them.
 
 use anyhow::Result;
 
@@ -62,9 +62,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     .under(Setting::RemovableMountPoint),
 ];
 
-/// Runs a line as root of a tree that /sys, with all its mounts, was moved into. The RAM disk that guests have as
-/// root cannot be unmounted itself. Sealed, it all happens in another mount namespace: a guest without
-/// /sys plays nothing more.
+/// Runs a line as root of a tree to which /sys, with all its mounts, was moved. The guest's own root, an initramfs, cannot be unmounted.
+/// Sealed, all of it happens in another mount namespace: a guest without /sys can play no more attacks.
 fn in_a_root_of_its_own(line: &str) -> Result<Tried> {
     let namespace = if prepared::is_sealed() { "unshare -m" } else { "" };
     let inside = format!(

@@ -1,4 +1,4 @@
-//! How an attack is played in either state, and what is demanded of it.
+//! Plays an attack on pins or on the seal, and checks the requirement on it.
 
 use std::{fs, path::Path, thread::sleep, time::Duration};
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{guest::Guest, program::stockade, protocol::AGAIN, scenario::Skip, scenarios::lift_all};
 
-/// What attacks keep in the guest.
+/// The folder of the guest for files of attacks.
 pub(super) const FOLDER: &str = "/run/attacks";
 
-/// The doors that were shut before everybody was ended.
+/// The doors that were shut before every process was killed.
 const SHUT: &str = "/run/attacks/shut";
 
-/// What ends asynchronously has ended after that.
+/// The time after which asynchronous effects of an attack have happened.
 const SETTLED: Duration = Duration::from_millis(200);
 
 fn attack(guest: &Guest) -> Result<Attack> {
@@ -27,7 +27,7 @@ fn attack(guest: &Guest) -> Result<Attack> {
     of_scenario(name).with_context(|| format!("{name} is no attack"))
 }
 
-/// Plays an attack on enforcement that lives in pins.
+/// Plays an attack on enforcement that hangs on pins.
 pub(super) fn pins_only(guest: &Guest) -> Result<()> {
     let attack = attack(guest)?;
     fs::create_dir_all(FOLDER)?;
@@ -41,10 +41,10 @@ pub(super) fn pins_only(guest: &Guest) -> Result<()> {
     wait_until_free()?;
     let world = World::enter(attack.setting)?;
     let played = play_in_world(guest, &attack, &prover);
-    // While it is off, the kernel cannot take programs off a function, and loses track of it.
+    // While ftrace is off, the kernel cannot detach programs from a function, and loses track of it.
     let played = played.and(ftrace::on_again());
     drop(world);
-    // The usual world takes enforcement with it; in the guest's it has to be lifted.
+    // In the attack's own mount namespace enforcement has ended with it; in the guest's it has to be lifted.
     let ended = if attack.setting == Setting::Guest { lift_all() } else { wait_until_free() };
     clocks::forget();
     played.and(ended)
@@ -113,7 +113,7 @@ fn skip_if_impossible(went: &Went) -> Result<()> {
     }
 }
 
-/// Applies what a setting asks for.
+/// Enforces the policy of a setting.
 pub(super) fn enforce(setting: Setting) -> Result<()> {
     match setting {
         Setting::Exceptions => clocks::enforce(),
@@ -122,7 +122,7 @@ pub(super) fn enforce(setting: Setting) -> Result<()> {
     }
 }
 
-/// Has PID 1 play the scenario once more after everybody was ended.
+/// Runs an attack that kills every process, after which PID 1 plays the scenario again.
 fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Tried>) -> Result<Tried> {
     fs::write(SHUT, serde_json::to_vec(shut)?)?;
     fs::write(AGAIN, guest.scenario().unwrap_or_default())?;
@@ -136,7 +136,7 @@ fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Tried>) -> 
     }
 }
 
-/// The doors that were shut before everybody was ended, when this is the scenario's second process.
+/// Returns the doors that were shut before every process was killed, if this is the scenario's second process.
 fn before_the_end(attack: &Attack) -> Result<Option<Vec<String>>> {
     if !matches!(attack.play, Play::EndsEveryone(_)) || !Path::new(SHUT).exists() {
         return Ok(None);
@@ -146,10 +146,10 @@ fn before_the_end(attack: &Attack) -> Result<Option<Vec<String>>> {
     Ok(Some(shut))
 }
 
-/// Plays an attack on the seal, which is set before the first one of a boot.
+/// Plays an attack on the seal, which is made before the first attack of a boot.
 pub(super) fn sealed(guest: &Guest) -> Result<()> {
     let judged = play_sealed(guest);
-    // Where that is what broke it, the attacks that follow are judged for themselves.
+    // If ftrace is off, later attacks would fail because of this one.
     ftrace::on_again()?;
     judged
 }
@@ -177,7 +177,7 @@ fn play_sealed(guest: &Guest) -> Result<()> {
     now_open.extend(opened(&child, &prover.child()?)?);
     still_sealed(&attack, &went, &now_open)?;
     drop((tried, process));
-    // Also after the attack has let go of what it held.
+    // The doors also have to be shut after the attack has released its resources.
     mount_again()?;
     still_sealed(&attack, &went, &opened(&root, &prover.root()?)?)?;
     is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
@@ -198,7 +198,7 @@ fn still_sealed(attack: &Attack, went: &Went, opened: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What `status` has to say of a seal that is whole.
+/// Requires that `status` reports a verified seal.
 pub(super) fn is_sealed(status: &Value) -> Result<()> {
     let seal = &status["stockade"]["sealed"];
     ensure!(seal["verified"] == true, "status says of the seal: {status}");

@@ -1,5 +1,5 @@
 /*!
-What attacks want to have before the seal, and the seal itself.
+The state that attacks prepare before the seal, and the seal itself.
 
 ```text
  scenario ─ enforce ─▶ fork, one process for each prepared attack ─▶ seal
@@ -28,12 +28,12 @@ use crate::{program::stockade, scenario::Boot, scenarios::lift_all};
 
 const MARK: &str = "/run/attacks/sealed";
 
-/// Whether this guest was sealed.
+/// Reports whether this guest was sealed.
 pub(super) fn is_sealed() -> bool {
     Path::new(MARK).exists()
 }
 
-/// Prepares every attack of this boot and sets the seal, unless that was done.
+/// Prepares every attack of this boot and seals, unless that was done already.
 pub(super) fn seal(boot: Boot) -> Result<()> {
     if is_sealed() {
         return Ok(());
@@ -51,14 +51,14 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
             Process::start(attack.name, prepare)?;
         }
     }
-    // A policy with places leaves something open, which is told. So does one that excepts a program without fs-verity.
+    // A policy with places leaves something open, and so does an exception for a program without fs-verity: both need --best-effort.
     let seal: &[&str] = if setting == Setting::Usual { &["seal"] } else { &["seal", "--best-effort"] };
     stockade(seal)?.exits(0)?;
     fs::write(MARK, "")?;
     play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
 }
 
-/// The process of a prepared attack, which began before the seal. Ended when dropped.
+/// The process of a prepared attack, started before the seal and killed when this is dropped.
 pub(super) struct Process {
     name: &'static str,
     pid: i32,
@@ -69,13 +69,13 @@ fn file(name: &str, what: &str) -> String {
 }
 
 impl Process {
-    /// Starts it and waits until it has what it wants.
+    /// Starts the process, and waits until it is prepared.
     fn start(name: &'static str, prepare: fn() -> Result<Later>) -> Result<()> {
         let [go, ready] = ["go", "ready"].map(|what| file(name, what));
         let path = std::ffi::CString::new(go.as_str())?;
-        // SAFETY: a terminated path.
+        // SAFETY: the path is NUL-terminated.
         check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).with_context(|| format!("make {go}"))?;
-        // SAFETY: a scenario's process has one thread, so the copy is whole; it never returns to its caller.
+        // SAFETY: a scenario's process has one thread, so the child's memory is consistent; the child never returns to its caller.
         match check(unsafe { libc::fork() }).context("fork")? {
             0 => wait_and_play(name, prepare),
             pid => fs::write(file(name, "pid"), pid.to_string())?,
@@ -86,17 +86,17 @@ impl Process {
         Ok(())
     }
 
-    /// The one that waits.
+    /// Returns the process that was started for this attack.
     pub(super) fn of(name: &'static str) -> Result<Self> {
         let pid =
             fs::read_to_string(file(name, "pid")).with_context(|| format!("{name} was not prepared"))?;
         Ok(Self { name, pid: pid.parse()? })
     }
 
-    /// Lets it go on, and hears how it went.
+    /// Lets the process continue, and returns the outcome.
     pub(super) fn go(&self) -> Result<Went> {
         let answer = file(self.name, "answer");
-        // Without somebody who reads, opening would wait for ever.
+        // With O_NONBLOCK, opening fails if the process has died, instead of waiting for a reader forever.
         let mut fifo = File::options();
         fifo.write(true).custom_flags(libc::O_NONBLOCK);
         fifo.open(file(self.name, "go"))
@@ -112,13 +112,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         // SAFETY: kill takes numbers only.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
-        // Its descriptors are closed a moment later.
+        // The kernel closes its descriptors a moment later.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
 fn wait_and_play(name: &str, prepare: fn() -> Result<Later>) -> ! {
-    // SAFETY: takes nothing. A session of its own outlives the scenario's.
+    // SAFETY: setsid takes no arguments. In a session of its own the process survives the scenario's.
     unsafe { libc::setsid() };
     let later = prepare();
     let said = later.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
@@ -132,13 +132,13 @@ fn wait_and_play(name: &str, prepare: fn() -> Result<Later>) -> ! {
     let said: Result<Went, String> =
         tried.as_ref().map(|tried| tried.went.clone()).map_err(|error| format!("{error:#}"));
     tell(&file(name, "answer"), &serde_json::to_vec(&said).unwrap_or_default());
-    // What was taken is held until somebody ends this.
+    // The resources of the attack are held until this process is killed.
     loop {
         std::thread::sleep(Duration::from_hours(1));
     }
 }
 
-/// Whole or not at all: somebody waits for the file.
+/// Writes a file whole or not at all, since another process waits for it.
 fn tell(path: &str, text: &[u8]) {
     let beside = format!("{path}.new");
     let _ = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));

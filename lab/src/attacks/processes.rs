@@ -1,4 +1,4 @@
-//! Root goes for processes of Stockade's, its program and its files. `stockade watch` runs meanwhile.
+//! Attacks on Stockade's processes, program and files, while `stockade watch` runs.
 
 use std::{fs, io, process::Command, ptr, thread::sleep, time::Duration};
 
@@ -58,7 +58,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
 ];
 
-/// A process of Stockade's that runs.
+/// Starts a process of Stockade.
 fn watch() -> Result<Running> {
     let watch = Running::new(Command::new("/bin/stockade").arg("watch"))?;
     sleep(Duration::from_millis(300));
@@ -75,14 +75,14 @@ fn in_cgroup(name: &str) -> Result<(Running, Undo)> {
 
 fn trace(pid: i32) -> io::Result<()> {
     let call = |request: u32| {
-        // SAFETY: neither request takes an address; data is no pointer here.
+        // SAFETY: neither request accesses memory of this process: the data is a set of options.
         checked(unsafe { libc::ptrace(request, pid, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) })
     };
     call(libc::PTRACE_SEIZE)?;
     call(libc::PTRACE_INTERRUPT).map(drop)
 }
 
-/// This process ends with the others; what is returned was not.
+/// Presses a sysrq key. The key kills this process too, so a result means that it did not work.
 fn sysrq(key: &str) -> Result<Tried> {
     Tried::of(fs::write("/proc/sysrq-trigger", key))
 }

@@ -1,6 +1,6 @@
 /*!
-The proof that enforcement goes on: new processes knock at every door of [`raw`], from the guest's own mount namespace,
-one in the root cgroup and one in a cgroup below it.
+The proof that enforcement goes on: new processes try every door of [`raw`], from the guest's own mount namespace, one in the root cgroup
+and one in a cgroup below it.
 */
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use crate::{
     scenarios::raw::{self, Caller, Entry},
 };
 
-/// The errno of each door, 0 where it is free.
+/// The errno of each door, 0 if it is free.
 pub(super) type Doors = BTreeMap<String, i32>;
 
 const CHILD: &str = "/sys/fs/cgroup/attack-proof";
 
-/// What the process that [`Prover`] starts prints.
+/// Returns the output of the process that [`Prover`] starts.
 ///
 /// # Errors
 /// When the doors could not be tried.
@@ -32,7 +32,7 @@ pub fn answer() -> Result<String> {
     Ok(serde_json::to_string(&doors)?)
 }
 
-/// The doors as this process finds them.
+/// Tries every door from this process.
 pub(super) fn here() -> Result<Doors> {
     Ok(named(raw::answers(Entry::Native, Caller::Root)?))
 }
@@ -41,7 +41,7 @@ pub(super) fn named(answers: raw::Answers) -> Doors {
     answers.into_iter().map(|(door, errno)| (door.to_owned(), errno)).collect()
 }
 
-/// Starts processes that knock, wherever an attack has taken this one.
+/// Starts processes that try every door in the guest's mount namespace, whichever namespace this process is in.
 pub(super) struct Prover {
     namespace: File,
 }
@@ -52,12 +52,12 @@ impl Prover {
         Ok(Self { namespace })
     }
 
-    /// Knocks at every door from a new process in the root cgroup.
+    /// Tries every door from a new process in the root cgroup.
     pub(super) fn root(&self) -> Result<Doors> {
         self.knock(None)
     }
 
-    /// The same from a cgroup that was made for it.
+    /// Tries every door from a new process in a cgroup that is created for it.
     pub(super) fn child(&self) -> Result<Doors> {
         self.knock(Some(CHILD))
     }
@@ -89,7 +89,7 @@ impl Prover {
     }
 }
 
-/// The doors that lockdown's errno shuts. An attack is measured against the ones before it.
+/// Returns the doors that are shut with lockdown's errno. An attack is measured against the doors that are shut before it.
 pub(super) fn shut(doors: &Doors) -> Result<Vec<String>> {
     let shut: Vec<_> =
         doors.iter().filter(|(_, errno)| **errno == libc::EPERM).map(|(door, _)| door.clone()).collect();
@@ -100,8 +100,8 @@ pub(super) fn shut(doors: &Doors) -> Result<Vec<String>> {
     Ok(shut)
 }
 
-/// The doors that were shut and now give way. A path that is gone, since a file system was unmounted, is no open door; but
-/// most have to be there, and shut.
+/// Returns the doors that were shut and are open now. A missing path, after a file system was unmounted, is no open door; but most doors
+/// have to be there, and shut.
 pub(super) fn opened(shut: &[String], now: &Doors) -> Result<Vec<String>> {
     let errno = |door: &String| now.get(door).copied();
     let still = shut.iter().filter(|door| errno(door) == Some(libc::EPERM)).count();
@@ -114,7 +114,7 @@ pub(super) fn opened(shut: &[String], now: &Doors) -> Result<Vec<String>> {
     Ok(opened)
 }
 
-/// Waits for a condition, and says whether it came about.
+/// Waits for a condition, and reports whether it became true in time.
 pub(super) fn wait_for(seconds: u64, mut condition: impl FnMut() -> Result<bool>) -> Result<bool> {
     let begin = Instant::now();
     loop {

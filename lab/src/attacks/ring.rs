@@ -1,5 +1,5 @@
 /*!
-Just enough of io_uring to have one thing done at a time. Since 5.4 both rings are one mapping.
+A minimal io_uring, for one operation at a time. Since 5.4 both rings are one mapping.
 
 ```text
  entries ─▶ submission ring ─ enter ─▶ kernel, a worker or the polling thread ─▶ completion ring
@@ -17,9 +17,9 @@ use std::{
 
 use super::calls::{checked, descriptor};
 
-/// Set up with a thread of the kernel that polls for submissions.
+/// Setup flag: a kernel thread polls for submissions.
 pub(super) const SQPOLL: u32 = 2;
-/// Leave the entry to a worker.
+/// Entry flag: a worker executes the operation.
 pub(super) const ASYNC: u8 = 16;
 
 const SETUP: libc::c_long = 425;
@@ -46,7 +46,7 @@ struct Entry {
     rest: [u64; 3],
 }
 
-/// A ring, and where things are in it.
+/// An io_uring instance and its mappings.
 pub(super) struct Ring {
     fd: OwnedFd,
     rings: *mut u8,
@@ -59,12 +59,12 @@ impl Ring {
     pub(super) fn new(flags: u32) -> io::Result<Self> {
         let mut parameters = [0_u32; 30];
         parameters[2] = flags;
-        // SAFETY: the parameters are as large as the kernel's.
+        // SAFETY: the array has the size of `struct io_uring_params`.
         let fd = descriptor(unsafe { libc::syscall(SETUP, 4, parameters.as_mut_ptr()) })?;
         let map = |offset| {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-            // SAFETY: asks for new memory anywhere, of an open descriptor.
+            // SAFETY: the kernel chooses a free address, and the descriptor is open.
             let place = unsafe { libc::mmap(ptr::null_mut(), 4096, access, flags, fd.as_raw_fd(), offset) };
             if place == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(place) }
         };
@@ -72,22 +72,22 @@ impl Ring {
         Ok(Self { fd, rings, entries, parameters })
     }
 
-    /// A word of the rings whose offset is a parameter.
+    /// Returns the word of the rings whose offset is in this parameter.
     fn word(&self, parameter: usize) -> &AtomicU32 {
         let offset = self.parameters[parameter] as usize;
         assert!(offset < 4096);
-        // SAFETY: inside the mapping, aligned, shared with the kernel as an atomic word.
+        // SAFETY: the offset is inside the mapping and aligned, and the kernel accesses the word atomically.
         unsafe { &*self.rings.add(offset).cast() }
     }
 
-    /// Has one thing done, and returns its result.
+    /// Executes one operation, and returns its result.
     fn run(&mut self, entry: Entry) -> io::Result<i32> {
         const SUBMISSION: [usize; 4] = [11, 12, 14, 16];
         const COMPLETION: [usize; 4] = [20, 21, 22, 25];
         let [tail, mask, _, array] = SUBMISSION;
         let at = self.word(tail).load(Ordering::Relaxed);
         let slot = at & self.word(mask).load(Ordering::Relaxed);
-        // SAFETY: the slot is below the number of entries; the array of indices has as many words.
+        // SAFETY: the mask keeps the slot below the number of entries, and the array of indices has as many words.
         unsafe {
             self.entries.add(slot as usize).write(entry);
             let indices = self.rings.add(self.parameters[array] as usize);
@@ -97,7 +97,7 @@ impl Ring {
         let polled = self.parameters[2] & SQPOLL != 0;
         let (submit, flags) = if polled { (0, ENTER_WAKEUP) } else { (1, ENTER_GETEVENTS) };
         let wait = usize::from(!polled);
-        // SAFETY: no signal mask is passed.
+        // SAFETY: the descriptor is open, and the null signal mask means none.
         checked(unsafe {
             libc::syscall(ENTER, self.fd.as_raw_fd(), submit, wait, flags, ptr::null::<u8>(), 0)
         })?;
@@ -113,7 +113,7 @@ impl Ring {
         let slot = at & self.word(mask).load(Ordering::Relaxed);
         let offset = self.parameters[completions] as usize + slot as usize * 16 + 8;
         assert!(offset < 4096);
-        // SAFETY: the result of a completion that the kernel has written, inside the mapping.
+        // SAFETY: the offset of the result is inside the mapping, and the kernel has written it.
         let result = unsafe { ptr::read_unaligned(self.rings.add(offset).cast::<i32>()) };
         self.word(head).store(at.wrapping_add(1), Ordering::Release);
         if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
@@ -142,7 +142,7 @@ impl Ring {
             ..Entry::default()
         };
         let fd = self.run(entry)?;
-        // SAFETY: the kernel has just made it for this process.
+        // SAFETY: the kernel has just created the descriptor for this process, and nothing else owns it.
         unsafe { libc::close(fd) };
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Root writes 0 to kernel.ftrace_enabled: the ways to write.
+//! Attacks that write 0 to kernel.ftrace_enabled in different forms and by different system calls.
 
 use std::{
     fs::{self, File},
@@ -57,7 +57,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("ftrace-off-by-writev", "write 0 by writev(2)", FALLS, || {
         by(|file| {
             let zero = [libc::iovec { iov_base: c"0".as_ptr().cast_mut().cast(), iov_len: 1 }];
-            // SAFETY: one live buffer of one byte, which is read.
+            // SAFETY: the vector and its buffer of one byte live through the call, which only reads them.
             counted(unsafe { libc::writev(file.as_raw_fd(), zero.as_ptr(), 1) })
         })
     })
@@ -65,7 +65,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("ftrace-off-by-pwritev2", "write 0 by pwritev2(2)", FALLS, || {
         by(|file| {
             let zero = [libc::iovec { iov_base: c"0".as_ptr().cast_mut().cast(), iov_len: 1 }];
-            // SAFETY: as above.
+            // SAFETY: the vector and its buffer of one byte live through the call, which only reads them.
             counted(unsafe { libc::pwritev2(file.as_raw_fd(), zero.as_ptr(), 1, 0, 0) })
         })
     })
@@ -74,7 +74,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         fs::write("/tmp/zero", "0")?;
         let zero = File::open("/tmp/zero")?;
         by(|file| {
-            // SAFETY: two open descriptors and no offset.
+            // SAFETY: both descriptors are open, and a null offset is allowed.
             counted(unsafe { libc::sendfile(file.as_raw_fd(), zero.as_raw_fd(), std::ptr::null_mut(), 1) })
         })
     })
@@ -84,7 +84,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         to.write_all(b"0")?;
         by(|file| {
             let none = std::ptr::null_mut();
-            // SAFETY: two open descriptors and no offsets.
+            // SAFETY: both descriptors are open, and null offsets are allowed.
             counted(unsafe { libc::splice(from.as_raw_fd(), none, file.as_raw_fd(), none, 1, 0) })
         })
     })
@@ -121,14 +121,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     .refused_when_sealed(),
 ];
 
-/// More spaces than most would look at.
+/// More spaces than a short buffer of a parser holds.
 const LONG: &str = concat!(
     "                                                                                                    ",
     "                                                                                                    ",
     "                                                                                                   0",
 );
 
-/// Tries one after the other until one works.
+/// Tries one form after the other until one switches ftrace off.
 fn each<F: Fn() -> io::Result<()>, const N: usize>(ways: [F; N]) -> Result<Tried> {
     let mut last = Ok(());
     for way in ways {
@@ -140,7 +140,7 @@ fn each<F: Fn() -> io::Result<()>, const N: usize>(ways: [F; N]) -> Result<Tried
     written(last)
 }
 
-/// In a child: workers keep the namespaces they began in.
+/// Writes by io_uring in a child process, since workers keep the namespaces in which they were created.
 fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
     let went = in_child(|| {
         let mut ring = match Ring::new(setup) {

@@ -1,7 +1,7 @@
 /*!
-`seal` while root leaves it short of something, or meddles with what it makes: afterwards everything is sealed or nothing.
+Attacks on `seal` while it runs, by tight limits or by writes into its maps: afterwards everything is sealed or nothing.
 
-A kill at every step is played beside the seal's other scenarios.
+The scenarios of the seal kill it at every step.
 */
 use std::{
     collections::HashSet,
@@ -47,7 +47,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::UserSide,
         run: locked,
     },
-    // It succeeds, and then stays.
+    // The seal of this one succeeds and lasts until reboot.
     Scenario {
         name: "attack-on-sealing: nobody writes into its maps meanwhile",
         boot: Boot::SealMeddled,
@@ -73,7 +73,8 @@ fn seal_under(limits: &[(libc::__rlimit_resource_t, u64)]) -> Result<Answer> {
     run(&mut command)
 }
 
-/// Nothing of a seal that failed, everything of one that did not; enforcement goes on either way.
+/// Requires that a failed seal has no effect and a successful one is complete; enforcement goes on either way. Reports whether it is
+/// sealed.
 fn all_or_nothing(answer: &Answer, what: &str) -> Result<bool> {
     let prover = Prover::new()?;
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
@@ -86,7 +87,7 @@ fn all_or_nothing(answer: &Answer, what: &str) -> Result<bool> {
         status["stockade"]["sealed"].is_null(),
         "{what}: seal failed, and status says {status}; {answer:?}"
     );
-    // That it can be lifted is the proof that nothing is sealed.
+    // Enforcement can be lifted only if nothing is sealed.
     let doors = shut(&prover.root()?)?;
     stockade(&["lift"])?.exits(0).with_context(|| what.to_owned())?;
     let open = opened(&doors, &prover.root()?)?;
@@ -94,7 +95,7 @@ fn all_or_nothing(answer: &Answer, what: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Tries limits from the lowest on, until one is enough or the last one was tried.
+/// Tries limits from the lowest on. Fails if `seal` succeeds with one of them.
 fn starve(limits: &[u64], what: libc::__rlimit_resource_t, name: &str) -> Result<()> {
     let already = stockade(&["status", "--json"])?.json()?["stockade"]["sealed"].is_object();
     ensure!(!already, "an earlier scenario has sealed this guest");
@@ -111,18 +112,18 @@ fn starve(limits: &[u64], what: libc::__rlimit_resource_t, name: &str) -> Result
 }
 
 fn descriptors(_: &Guest) -> Result<()> {
-    // The tests of stockade-kernel have every call of the command fail so.
+    // The tests of stockade-kernel make each single call of the command fail.
     let limits: Vec<u64> = (3..=14).step_by(4).collect();
     starve(&limits, libc::RLIMIT_NOFILE, "descriptors")
 }
 
-/// From what does not even start the program to what it nearly needs.
+/// The limits range from too little to start the program to almost enough.
 fn memory(_: &Guest) -> Result<()> {
     let limits: Vec<u64> = (2..=7).map(|megabytes| megabytes << 20).collect();
     starve(&limits, libc::RLIMIT_AS, "bytes of memory")
 }
 
-/// It needs none of either: sealed, it has to be whole.
+/// `seal` needs neither locked memory nor files: if it succeeds, the seal has to be complete.
 fn locked(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
@@ -131,13 +132,14 @@ fn locked(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A process takes all but two reasons out of every policy that appears, as fast as it can, from before `seal` begins until after it has ended.
+/// A process removes the refusals of all but two reasons from every policy map that appears, as fast as it can, from before `seal` begins
+/// until after it has ended.
 fn meddled(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
     let prover = Prover::new()?;
     let doors = shut(&prover.root()?)?;
-    // Those that a proof would ask for stay.
+    // The reasons that a proof would try stay refused.
     let types = KernelTypes::of_running_kernel()?;
     let kept = ["LOCKDOWN_KCORE", "LOCKDOWN_IOPORT"].iter().filter_map(|name| types.number(name));
     let kept = kept.fold(0, |set, number| set | 1_u64 << number);
@@ -155,17 +157,17 @@ fn meddled(_: &Guest) -> Result<()> {
                 {
                     written += 1;
                 }
-                // Whole at every moment: this process is killed at any.
+                // The file is replaced whole, since this process may be killed at any moment.
                 let _ = fs::write("/run/meddling", format!("{tried} {written}"))
                     .and_then(|()| fs::rename("/run/meddling", "/run/meddled"));
             }
         }
-        // SAFETY: ends the child without running the parent's exit handlers.
+        // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
         unsafe { libc::_exit(0) }
     }
     std::thread::sleep(Duration::from_millis(200));
     let answer = stockade(&["seal"]);
-    // SAFETY: takes numbers only, and waits for a child of this process.
+    // SAFETY: kill takes numbers only, and waitpid takes a null pointer when no status is wanted; the child is this process's.
     unsafe {
         libc::kill(meddler, libc::SIGKILL);
         libc::waitpid(meddler, std::ptr::null_mut(), 0);

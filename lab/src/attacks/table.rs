@@ -1,4 +1,4 @@
-//! The table of attacks in SECURITY.md, made of the list.
+//! The table of attacks in SECURITY.md, generated from the list.
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Root fills the trampolines that call programs, with programs of the kinds that stay allowed.
+//! Attacks that fill the trampolines that call Stockade's programs, with programs of types that stay allowed.
 
 use std::os::fd::OwnedFd;
 
@@ -66,7 +66,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// A trampoline has room for 38.
+/// More programs than a trampoline holds, which is 38.
 const ENOUGH: usize = 64;
 
 fn fill(kind: Kind, function: &str) -> Result<Tried> {
@@ -84,7 +84,7 @@ fn fill(kind: Kind, function: &str) -> Result<Tried> {
         }
     }
     match refused {
-        // Full is what was wanted.
+        // A full trampoline is the aim of the attack.
         Some(error) if held.is_empty() => Tried::refused(error),
         _ => Ok(Tried::through()?.holding(held)),
     }

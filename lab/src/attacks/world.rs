@@ -1,6 +1,6 @@
 /*!
-Where pins live during an attack: a mount namespace with a BPF file system of its own, so that an attack may unmount what
-it likes. Enforcement ends with it.
+The mount namespace of an attack on pins, with a BPF file system of its own, so that an attack may unmount anything. Enforcement ends with
+the namespace.
 */
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use super::{
     proof::wait_for,
 };
 
-/// What PID 1 has mounted, in its order: kind and place.
+/// The mounts of PID 1, in its order: type and path.
 const MOUNTS: [(&str, &str); 7] = [
     ("sysfs", "/sys"),
     ("securityfs", "/sys/kernel/security"),
@@ -26,7 +26,7 @@ const MOUNTS: [(&str, &str); 7] = [
     ("proc", "/proc"),
 ];
 
-/// The mount namespace of an attack. Dropped, this process is back in the guest's.
+/// The mount namespace of an attack. When this is dropped, this process returns to the guest's.
 pub(super) struct World {
     outside: File,
 }
@@ -56,19 +56,19 @@ impl Drop for World {
     }
 }
 
-/// Gives this process a mount namespace whose mounts nobody else sees.
+/// Gives this process a mount namespace whose mounts no other process sees.
 pub(super) fn own_mounts() -> Result<()> {
-    // SAFETY: takes flags only; the processes that play attacks have one thread.
+    // SAFETY: unshare takes flags only; the processes that play attacks have one thread.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("unshare the mount namespace")?;
     let flags = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: terminated strings; no kind and no data.
+    // SAFETY: the strings are NUL-terminated, and a change of propagation needs neither type nor data.
     let answer =
         unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
     check(answer).context("make mounts private")?;
     Ok(())
 }
 
-/// Mounts again what an attack on the guest's own mounts has taken away.
+/// Mounts the file systems again that an attack on the guest's own mounts has unmounted.
 pub(super) fn mount_again() -> Result<()> {
     for (kind, place) in MOUNTS {
         let mounted = || {

@@ -44,9 +44,9 @@ impl Verdict {
 /// One finding of an assessment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Its verdict.
+    /// The verdict of the finding.
     pub verdict: Verdict,
-    /// Its text and evidence, for reports and for [`Flip::shows`].
+    /// The text and evidence of the finding, for reports and for [`Flip::shows`].
     pub said: String,
 }
 
@@ -67,9 +67,9 @@ pub struct Assessed {
 pub struct Flip {
     /// The finding's id.
     pub finding: &'static str,
-    /// Its verdict without the difference.
+    /// The verdict without the difference.
     pub before: Verdict,
-    /// Its verdict with the difference.
+    /// The verdict with the difference.
     pub after: Verdict,
     /// Words that the finding with the difference must contain; empty for none.
     pub shows: &'static str,

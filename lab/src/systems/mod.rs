@@ -24,7 +24,7 @@ pub mod system;
 /// A Debian release whose system the lab can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// Its name in the lab.
+    /// The name of the release in the lab.
     pub id: &'static str,
     /// The suite of Debian's archive.
     pub suite: &'static str,

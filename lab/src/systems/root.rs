@@ -63,15 +63,15 @@ const AGENT_UNIT: &str = include_str!("stockade-lab.service");
 pub struct Root {
     /// The Debian release.
     pub release: Release,
-    /// Its disk; each guest gets a copy.
+    /// The disk; each guest gets a copy.
     pub disk: PathBuf,
-    /// Its packaged kernel.
+    /// The packaged kernel.
     pub kernel: PathBuf,
     /// The initrd that its initramfs-tools made.
     pub initrd: PathBuf,
     /// The release of its kernel, as `uname -r` prints it.
     pub kernel_release: String,
-    /// How long it took to make, in seconds; none if it was in the cache.
+    /// The time that it took to make, in seconds; none if it was in the cache.
     pub made_in: Option<u64>,
 }
 

@@ -28,7 +28,7 @@ const CMDLINE: &str = "root=/dev/vda ro console=ttyS0 systemd.getty_auto=no syst
 /// The limit on the host's processor time for one command. A boot takes some 50 s.
 const PROCESSOR_SECONDS: f64 = 900.0;
 
-/// How often QEMU is checked while its guest says nothing.
+/// The time between two checks of QEMU while its guest says nothing.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The number of checks in a row at which every thread of QEMU slept, before the guest counts as hung: ten minutes.

@@ -1,6 +1,5 @@
-//! What one lockdown check costs, in instructions: runs in a guest under `-icount shift=0`, where a
-//! nanosecond of guest time is an instruction. Without it the figures are nanoseconds of an emulator
-//! and mean nothing.
+//! Measures the cost of a lockdown check in instructions: runs in a guest under `-icount shift=0`, where a nanosecond of guest time is an
+//! instruction. Without it the figures are nanoseconds of an emulator and mean nothing.
 //!
 //! Each figure is the cheapest of several batches of one system call whose only variable part is the
 //! check. The floor is an empty BPF program on the same hook, measured in the same boot.
@@ -19,7 +18,7 @@ use stockade_kernel::{btf::KernelTypes, events::Reader, measure};
 const CALLS: u32 = 500;
 const BATCHES: u32 = 8;
 
-/// One way to make the kernel ask.
+/// A system call that makes the kernel check lockdown.
 struct Subject {
     name: &'static str,
     reason: &'static str,
@@ -30,7 +29,7 @@ pub fn run() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     println!("kernel {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim());
     let mut subjects = subjects()?;
-    // Who was granted a port once pays for it at the end of every system call: all figures or none.
+    // After ioperm grants a port, every system call of the process takes longer to return: all figures include that, or none.
     for subject in &mut subjects {
         (subject.call)();
     }
@@ -83,7 +82,7 @@ fn print_head(name: &str, subjects: &[Subject]) {
     println!("\n|---|{}", "---:|".repeat(subjects.len()));
 }
 
-/// The same where it is sealed: in a boot of its own, since only the next one ends it.
+/// Measures a sealed policy, in a boot of its own since a seal lasts until reboot.
 fn sealed(types: &KernelTypes, subjects: &mut [Subject]) -> Result<()> {
     let names: Vec<&str> = subjects.iter().map(|s| s.reason).collect();
     let allow: Vec<&str> = names.iter().flat_map(|name| ["--allow", name]).collect();
@@ -93,7 +92,7 @@ fn sealed(types: &KernelTypes, subjects: &mut [Subject]) -> Result<()> {
     };
     enforce(&[&["confidentiality"], &allow[..]].concat())?;
     println!("| sealed: whole commands | ms at a billion instructions a second |\n|---|---:|");
-    // What is let through for the figures below leaves the seal open.
+    // The reasons that are allowed for the figures below leave something open, so the seal needs --best-effort.
     let start = Instant::now();
     let output = Command::new("/bin/stockade").args(["seal", "--best-effort", "--json"]).output()?;
     let took = start.elapsed().as_millis();
@@ -116,8 +115,8 @@ fn sealed(types: &KernelTypes, subjects: &mut [Subject]) -> Result<()> {
     Ok(())
 }
 
-/// What an administrator waits for, from start to end of the process. The kernel's own waiting is in it, so
-/// these are times on a machine that does a billion instructions a second, and not counts.
+/// Measures whole commands, from start to end of the process. The time in which the kernel waits is included, so these are times on a
+/// machine that executes a billion instructions a second, and not counts.
 fn commands() -> Result<()> {
     println!("| whole commands | ms at a billion instructions a second |\n|---|---:|");
     for (name, args, status) in [
@@ -126,7 +125,7 @@ fn commands() -> Result<()> {
         ("status", &["status"], 0),
         ("lift, until the kernel has detached", &["lift"], 0),
         ("enforce, a later start", &["enforce", "integrity"], 0),
-        // Integrity leaves doors free. At the first knock the kernel gets its ciphers ready.
+        // Integrity leaves doors free. At the first try the kernel sets up its ciphers.
         ("probe, all doors, first after boot", &["probe"], 1),
         ("probe, all doors", &["probe"], 1),
         ("lift, once more", &["lift"], 0),
@@ -156,7 +155,7 @@ fn command(name: &str, args: &[&str], status: i32) -> Result<()> {
 const SMALL: &str = "/root/small.toml";
 const LARGE: &str = "/root/large.toml";
 
-/// Files for the policies: programs to be excepted, each another one.
+/// Makes the files for the policies: programs to be excepted, each another file.
 fn make_programs() -> Result<()> {
     fs::create_dir_all("/tmp/many")?;
     for number in 0..10_000 {
@@ -184,7 +183,7 @@ fn policy(exceptions: usize, scopes: usize) -> String {
     text
 }
 
-/// What places and exceptions cost those whom they concern, and those whom they do not.
+/// Measures the cost of places and exceptions for requests that they match and for requests that they do not match.
 fn policies(subjects: &mut [Subject], floor: &[u64]) -> Result<()> {
     let apply = |text: &str| -> Result<()> {
         fs::write("/root/policy.toml", text)?;
@@ -237,7 +236,7 @@ fn subjects() -> Result<Vec<Subject>> {
             name: "ioperm",
             reason: "ioport",
             call: Box::new(|| {
-                // SAFETY: asks for one port, which is not touched.
+                // SAFETY: ioperm takes numbers, and the port is not accessed.
                 unsafe { libc::ioperm(0x80, 1, 1) };
             }),
         },
@@ -282,7 +281,7 @@ fn print_row(name: &str, figures: &[u64], floor: Option<&[u64]>) {
     println!();
 }
 
-/// The kernel's own count and time of the program's runs; the time includes reading the clock.
+/// Prints the kernel's own count and time of the program's runs; the time includes reading the clock.
 fn statistics(subjects: &mut [Subject]) -> Result<()> {
     fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
     let mut cells = Vec::new();

@@ -1,8 +1,8 @@
-//! Plays the conformance matrix in a guest: every door under every setting, and what was told of it. One line
-//! of JSON for each.
+//! Plays the conformance matrix in a guest: every door under every setting, with the words that the administrator gets. Prints one line of
+//! JSON for each.
 //!
-//! Native lockdown comes last, since it only goes up. It writes at most ten lines in five seconds to the
-//! kernel log, so the doors are knocked at in groups, with a pause between.
+//! Native lockdown comes last, since it can only be raised. It writes at most ten lines in five seconds to the kernel log, so there is a
+//! pause before a door whose lines could exceed that.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use stockade_lab::{
     doors,
 };
 
-/// The kernel's limit for its lines: `DEFAULT_RATELIMIT_BURST` in `DEFAULT_RATELIMIT_INTERVAL`.
+/// The kernel's rate limit for lockdown lines: `DEFAULT_RATELIMIT_BURST` in `DEFAULT_RATELIMIT_INTERVAL`.
 const BURST: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(5200);
 
@@ -56,7 +56,7 @@ pub fn run() -> Result<()> {
 
 type Knock = Box<dyn Fn() -> Result<String>>;
 
-/// The lab's own doors, and of the harmless ones those that the lab's do not have.
+/// Returns the lab's own doors, and those harmless doors that the lab's do not include.
 fn knocks() -> Vec<(&'static str, &'static str, Knock)> {
     let mut all: Vec<(&str, &str, Knock)> = doors::all()
         .into_iter()
@@ -100,7 +100,7 @@ fn set(setting: Setting) -> Result<()> {
         Setting::Nothing => Ok(()),
         Setting::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
         Setting::OurIntegrity => stockade(&["enforce", "integrity"]),
-        // What is sealed already is stacked upon.
+        // On a seal this adds the stricter policy.
         Setting::OurConfidentiality | Setting::SealedConfidentiality => {
             stockade(&["enforce", "confidentiality"])
         }
@@ -113,11 +113,11 @@ fn set(setting: Setting) -> Result<()> {
     }
 }
 
-/// Who tells the administrator, and in which words, that something was refused.
+/// A source of the words by which the administrator learns of a refusal.
 trait Told {
-    /// Before a door is knocked at.
+    /// Prepares for the next door.
     fn prepare(&mut self) -> Result<()>;
-    /// What was told since: the kernel's words for each reason, once.
+    /// Returns the kernel's words for each reason since then, without consecutive repetitions.
     fn take(&mut self) -> Result<Vec<String>>;
 }
 
@@ -193,7 +193,7 @@ impl Native {
 }
 
 impl Told for Native {
-    /// Two lines are left for the door: none makes the kernel write more.
+    /// Leaves room for two lines: no door makes the kernel write more.
     fn prepare(&mut self) -> Result<()> {
         self.read();
         if self.lines + 2 > BURST {

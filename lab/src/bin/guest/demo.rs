@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// Whether a command ended in another way than the tour tells.
+/// Whether a command ended with another status than the tour expects.
 static OTHERWISE: AtomicBool = AtomicBool::new(false);
 
 pub fn run() -> ExitCode {
@@ -82,7 +82,7 @@ fn show(status: i32, line: &[&str]) {
     told(status, answer.map(|status| status.code()), line[0]);
 }
 
-/// Notes, and says, when a command ended otherwise.
+/// Prints and notes when a command ended with another status.
 fn told(expected: i32, answer: std::io::Result<Option<i32>>, program: &str) {
     match answer {
         Ok(Some(status)) if status == expected => return,

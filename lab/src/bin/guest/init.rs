@@ -1,17 +1,17 @@
 /*!
-PID 1 of a guest: makes the file system a normal system would have, does what `stockade.run=` on the
-kernel's command line says, and powers off.
+PID 1 of a guest: mounts the file systems of a normal system, does the work that `stockade.run=` on the kernel's command line names, and
+powers off.
 
 ```text
 stockade.run=play          play the scenarios that the host orders on ttyS1, each in a process of its own; results on ttyS1
-stockade.run=exec:/path    run a program, what it prints goes to ttyS1
-stockade.run=again:/path   the same, and reboot instead
-stockade.run=demo          the same with /bin/stockade-demo
-stockade.run=shell         a shell on ttyS2
+stockade.run=exec:/path    run a program with its output on ttyS1
+stockade.run=again:/path   run a program with its output on ttyS1, then reboot instead of powering off
+stockade.run=demo          run /bin/stockade-demo with its output on ttyS1
+stockade.run=shell         run a shell on ttyS2
 ```
 
-On the host, `--list` prints the scenarios. In a guest scenarios call it with `--play NAME`, `--knock DOOR`,
-`--attack-doors` and `--excepted WHAT`.
+On the host, `--list` prints the scenarios. In a guest, scenarios call this program with `--play NAME`, `--knock DOOR`, `--attack-doors` and
+`--excepted WHAT`.
 */
 use std::{
     env,
@@ -37,13 +37,13 @@ use stockade_lab::{
     scenarios, userland,
 };
 
-/// A scenario that takes longer hangs: in seconds, see [`patience`].
+/// The limit for a scenario in seconds, see [`patience`]. A scenario that takes longer counts as hung.
 const TIMEOUT: u64 = 180;
 
 /// Exit status of a scenario's process that returned [`Skip`].
 const SKIPPED: u8 = 77;
 
-/// As much as is reported of what a scenario printed.
+/// The maximum of a scenario's output that is reported, in bytes.
 const DETAIL: usize = 8192;
 
 const MOUNTS: [(&str, &str); 10] = [
@@ -68,7 +68,7 @@ pub fn run() -> ExitCode {
         ["--knock", door] => knock(door),
         ["--attack-doors"] => attack_doors(),
         ["--excepted", what] => play_excepted(what),
-        // The kernel hands unknown words of its command line to PID 1.
+        // The kernel passes unknown words of its command line to PID 1 as arguments.
         _ if std::process::id() == 1 => {
             if let Err(error) = init() {
                 eprintln!("stockade-guest: {error:#}");
@@ -93,12 +93,12 @@ fn list() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The program that the policy of some attacks excepts.
+/// Runs as the program that the policy of some attacks excepts.
 fn play_excepted(what: &str) -> ExitCode {
     attacks::play_excepted(what).map_or(ExitCode::from(2), ExitCode::from)
 }
 
-/// The process of one scenario.
+/// Plays one scenario in this process.
 fn play(name: &str) -> ExitCode {
     let Some(scenario) = scenarios::all().into_iter().find(|s| s.name == name) else {
         eprintln!("there is no scenario {name}");
@@ -117,7 +117,7 @@ fn play(name: &str) -> ExitCode {
     }
 }
 
-/// What scenarios copy this program for: a process of another program, and its answer as exit status.
+/// Tries a door for a scenario that runs a copy of this program. The exit status is the errno.
 fn knock(door: &str) -> ExitCode {
     match scenarios::knock(door).map(u8::try_from) {
         Ok(Ok(errno)) => ExitCode::from(errno),
@@ -128,7 +128,7 @@ fn knock(door: &str) -> ExitCode {
     }
 }
 
-/// A new process as the proof after an attack: every door's answer.
+/// Tries every door for the proof after an attack, and prints the answers.
 fn attack_doors() -> ExitCode {
     match attacks::answer() {
         Ok(answer) => {
@@ -151,7 +151,7 @@ fn init() -> anyhow::Result<()> {
         notes.extend(load_modules(userland::ORDER));
         notes.extend(mount_userland().err().map(|error| format!("{error:#}")));
     }
-    // SAFETY: this process has one thread.
+    // SAFETY: set_var needs a process with one thread, and this one has no other.
     unsafe {
         env::set_var("PATH", "/bin");
         env::set_var("HOME", "/root");
@@ -162,12 +162,12 @@ fn init() -> anyhow::Result<()> {
     match run.split_once(':').unwrap_or((run, "")) {
         ("play", _) => {
             let mut host = Host(raw_tty("/dev/ttyS1")?);
-            // Firmware may have left half a line there.
+            // The firmware may have written a part of a line.
             host.0.write_all(b"\n").context("writing to ttyS1")?;
             for detail in notes {
                 host.tell(&Event::Note { detail })?;
             }
-            // The host may save the machine here, and resume it often: nothing before may depend on the order.
+            // The host may save the machine here and resume it often, so nothing before this line may depend on the order.
             host.tell(&Event::Ready)?;
             let order = host.order()?;
             play_all(&mut host, &order)
@@ -183,7 +183,7 @@ fn init() -> anyhow::Result<()> {
     }
 }
 
-/// The results' end of the line to the host.
+/// The serial port to the host.
 struct Host(File);
 
 impl Host {
@@ -238,7 +238,7 @@ fn play_all(host: &mut Host, order: &Order) -> anyhow::Result<()> {
     host.tell(&Event::Done)
 }
 
-/// Plays a scenario once more that had itself ended on purpose.
+/// Plays a scenario again if it had its own process killed on purpose.
 fn play_again(scenario: &Scenario, played: (Outcome, String)) -> anyhow::Result<(Outcome, String)> {
     match fs::read_to_string(AGAIN) {
         Ok(name) if name == scenario.name => {
@@ -249,7 +249,7 @@ fn play_again(scenario: &Scenario, played: (Outcome, String)) -> anyhow::Result<
     }
 }
 
-/// Plays one scenario in a process and a session of its own, so that a crash or hang ends nothing else.
+/// Plays one scenario in a process and a session of its own, so that a crash or hang affects nothing else.
 fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     let said = Path::new("/run/scenario");
     let output = File::create(said).context("creating /run/scenario")?;
@@ -285,7 +285,7 @@ fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     Ok((result, detail))
 }
 
-/// Its status, or nothing when it had to be ended. Whatever it left running in its session's group is ended too.
+/// Returns the exit status, or none if the process had to be killed. Also kills the processes that it left in its process group.
 fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
     let begin = Instant::now();
     let status = loop {
@@ -306,8 +306,8 @@ fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Runs a program with its output on ttyS1. That the kernel went wrong meanwhile is its failure: on the console
-/// `quiet` hides warnings.
+/// Runs a program with its output on ttyS1. A fault of the kernel meanwhile counts as the program's failure: on the console `quiet` hides
+/// warnings.
 fn exec(path: &str) -> anyhow::Result<()> {
     let mut tty = raw_tty("/dev/ttyS1")?;
     let mut log = KernelLog::open()?;
@@ -333,7 +333,7 @@ fn exec(path: &str) -> anyhow::Result<()> {
     Ok(writeln!(tty, "{ENDED}{status}")?)
 }
 
-/// A shell on ttyS2, which keeps its line discipline: somebody types there.
+/// Runs a shell on ttyS2, which keeps its line discipline for interactive use.
 fn shell() -> anyhow::Result<()> {
     let tty = OpenOptions::new().read(true).write(true).open("/dev/ttyS2").context("opening /dev/ttyS2")?;
     let mut command = Command::new("/bin/busybox");
@@ -352,7 +352,7 @@ fn shell() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A serial port that passes bytes on as they are.
+/// Opens a serial port in raw mode.
 fn raw_tty(path: &str) -> anyhow::Result<File> {
     let tty = OpenOptions::new()
         .read(true)
@@ -375,10 +375,10 @@ fn raw_tty(path: &str) -> anyhow::Result<File> {
     Ok(tty)
 }
 
-/// Stands for records that were overwritten before they were read.
+/// The line for records that were overwritten before they were read.
 const OVERWRITTEN: &str = "(records of the kernel's log were overwritten before they were read)";
 
-/// Lines of the kernel's log that nobody read yet.
+/// The lines of the kernel log that were not read yet.
 struct KernelLog(File);
 
 impl KernelLog {
@@ -393,7 +393,7 @@ impl KernelLog {
         loop {
             match self.0.read(&mut record) {
                 Ok(0) => return lines,
-                // "priority,sequence,time,flags;text", then continuation lines that nobody misses.
+                // "priority,sequence,time,flags;text", then continuation lines, which are dropped.
                 Ok(n) => {
                     let text = String::from_utf8_lossy(&record[..n]);
                     if let Some((_, text)) = text.split_once(';') {
@@ -409,7 +409,7 @@ impl KernelLog {
     }
 }
 
-/// Mounts what a normal system has. What this kernel lacks is told, not fatal.
+/// Mounts the file systems of a normal system. Returns a note for each that cannot be mounted.
 fn mount_all() -> Vec<String> {
     let mut notes = Vec::new();
     for (kind, target) in MOUNTS {
@@ -421,7 +421,7 @@ fn mount_all() -> Vec<String> {
     notes
 }
 
-/// Where the command line asks for it, has cgroups of version 1 in place of those of version 2.
+/// Mounts cgroup v1 instead of cgroup v2, if the command line asks for it.
 fn mount_legacy_cgroups() -> anyhow::Result<()> {
     const FOLDER: &CStr = c"/sys/fs/cgroup";
     let cmdline = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
@@ -436,8 +436,7 @@ fn mount_legacy_cgroups() -> anyhow::Result<()> {
         .context("mounting cgroups of version 1")
 }
 
-/// Mounts file systems that are modules: the firmware's variables where there are any, and configfs, without
-/// which nothing could be said of ACPI's door in it.
+/// Mounts file systems that modules provide: EFI variables where there are any, and configfs, in which the door of ACPI tables is.
 fn mount_what_modules_bring() -> Vec<String> {
     let folders = [("efivarfs", "/sys/firmware/efi/efivars"), ("configfs", "/sys/kernel/config")];
     let there = folders.into_iter().filter(|(_, folder)| Path::new(folder).exists());
@@ -455,10 +454,10 @@ fn mount_as(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> io:
     check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null()) })
 }
 
-/// Mounts the disk with Debian's programs, and into it what a program expects to find.
+/// Mounts the disk with Debian's programs, and binds the file systems that they need into it.
 fn mount_userland() -> anyhow::Result<()> {
     let root = userland::MOUNTED;
-    // The driver finds the disk on its own time.
+    // The driver probes the disk asynchronously.
     let begin = Instant::now();
     while !Path::new(userland::DEVICE).exists() && begin.elapsed() < Duration::from_secs(30) {
         thread::sleep(Duration::from_millis(10));
@@ -472,8 +471,8 @@ fn mount_userland() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads the modules that were shipped. One that does not load is told, not fatal; one whose device this
-/// guest lacks, or that is loaded already, is not even told.
+/// Loads the modules of this list. Returns a note for each that fails, except with ENODEV (the guest lacks the device) or EEXIST (it is
+/// loaded already).
 fn load_modules(order: &str) -> Vec<String> {
     let order = fs::read_to_string(order).unwrap_or_default();
     let load = |path: &str| -> io::Result<()> {
@@ -496,7 +495,7 @@ fn power_off() -> ! {
     leave(libc::RB_POWER_OFF)
 }
 
-/// Powers off or reboots once everything is said.
+/// Powers off or reboots, after the serial ports have sent everything.
 fn leave(how: i32) -> ! {
     for path in ["/dev/ttyS1", "/dev/ttyS2"] {
         if let Ok(tty) = OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(path) {
@@ -504,7 +503,7 @@ fn leave(how: i32) -> ! {
             unsafe { libc::tcdrain(tty.as_raw_fd()) };
         }
     }
-    // SAFETY: there is nothing to be lost: this guest has no disk.
+    // SAFETY: reboot takes a number, and the guest has no disk whose unwritten data matters.
     unsafe { libc::reboot(how) };
     unreachable!("a guest that cannot end panics, which ends it too")
 }

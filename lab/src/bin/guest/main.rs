@@ -1,5 +1,5 @@
 /*!
-The lab's own programs in a guest, in one file: which one it is, the name by which it is started says. Linking one file takes a fifth
+The lab's own programs in a guest, as one binary: the name under which it is started selects the program. Linking one binary takes a fifth
 of the time of linking five.
 
 | started as | is |
@@ -8,7 +8,7 @@ of the time of linking five.
 | stockade-demo | the guided tour: `demo.rs` |
 | stockade-bench | the benchmark: `bench.rs` |
 | stockade-conformance | the conformance matrix: `conformance.rs` |
-| stockade-seal-at-boot | what a guest does first that is sealed at every boot: `seal_at_boot.rs` |
+| stockade-seal-at-boot | the first program of a guest that is sealed at every boot: `seal_at_boot.rs` |
 
 On a host it only knows `--list`.
 */

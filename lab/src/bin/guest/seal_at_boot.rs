@@ -1,4 +1,4 @@
-//! What a guest does first that is sealed at every boot, see `stockade_lab::reboots`: enforce, seal, have it verified.
+//! The first program of a guest that is sealed at every boot, see `stockade_lab::reboots`: enforces, seals, and has the seal verified.
 
 use std::{
     fs::{self, File},
