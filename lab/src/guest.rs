@@ -30,7 +30,7 @@ impl Guest {
         self.scenario.as_deref()
     }
 
-    /// The kernel's release, as `uname -r` prints it.
+    /// Returns the kernel's release, as `uname -r` prints it.
     pub fn kernel_release(&self) -> anyhow::Result<String> {
         let text =
             fs::read_to_string("/proc/sys/kernel/osrelease").context("reading /proc/sys/kernel/osrelease")?;

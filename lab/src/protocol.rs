@@ -69,7 +69,7 @@ pub struct Listed {
     pub name: String,
     /// The boot of its guest.
     pub boot: Boot,
-    /// On which kernels it is played.
+    /// The part of a kernel that its outcome depends on.
     pub depends: Depends,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Control(PathBuf);
 impl Control {
     pub(crate) fn new() -> anyhow::Result<Control> {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        // Not beside the console: a socket's path has at most 107 bytes.
+        // The socket cannot be beside the console: its path has at most 107 bytes.
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("stockade-qmp-{}-{number}", process::id()));
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;

@@ -47,7 +47,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// The boot of the guest. Scenarios of one boot share a guest and run in the order of [`crate::scenarios::all`].
     pub boot: Boot,
-    /// The part of a kernel that decides on which kernels it is played.
+    /// The part of a kernel that its outcome depends on.
     pub depends: Depends,
     /// The code that plays it. Any error, panic or hang is a failure, except [`Skip`].
     pub run: fn(&Guest) -> anyhow::Result<()>,

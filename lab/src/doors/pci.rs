@@ -70,7 +70,7 @@ fn map(file: &fs::File) -> Answer {
     if place == libc::MAP_FAILED {
         return Answer::of::<()>(Err(io::Error::last_os_error()));
     }
-    // SAFETY: mapped just now, with this length.
+    // SAFETY: the address and the length are those of the mapping, which nothing uses.
     unsafe { libc::munmap(place, 4096) };
     Answer::DONE
 }
@@ -112,7 +112,7 @@ fn with_proc(what: fn(&fs::File) -> Answer) -> Answer {
     }
 }
 
-/// `PCIIOC_BASE` is `'P' << 24 | 'C' << 16 | 'I' << 8`.
+/// Issues an ioctl of /proc/bus/pci: `PCIIOC_BASE` is `'P' << 24 | 'C' << 16 | 'I' << 8`.
 fn ioctl(file: &fs::File, number: u64) -> Answer {
     // SAFETY: these requests take no argument.
     Answer::call(unsafe { libc::ioctl(file.as_raw_fd(), 0x5043_4900 | number, 0) }.into())

@@ -65,7 +65,7 @@ pub fn run() -> Result<()> {
     stockade(&["lift"])?;
     policies(&mut subjects, &floor)?;
 
-    // Last, since native lockdown only goes up.
+    // Last, since native lockdown can only be raised.
     fs::write("/sys/kernel/security/lockdown", "integrity")?;
     let native = measure_all(&mut subjects, None)?;
     print_row("native integrity: refuses MSR write and ioperm, allows the others", &native, None);
