@@ -151,7 +151,7 @@ impl Machine<'_> {
         self.follow(self.qemu(), heard)
     }
 
-    /// [`Machine::run`], but the BIOS boots the packaged bzImage; with a TPM if asked for.
+    /// Runs a guest whose BIOS boots the packaged bzImage, with a TPM if asked for; see [`Machine::run`].
     pub fn run_packaged(&self, tpm: bool, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         let tpm = if tpm { Some(Tpm::start(&self.console.with_extension("swtpm"))?) } else { None };
         let mut qemu = self.qemu_packaged();
@@ -165,7 +165,7 @@ impl Machine<'_> {
         self.qemu_with(&self.kernel.bzimage().unwrap_or_else(|| self.kernel.image.clone()))
     }
 
-    /// [`Machine::run`], until `ready` returns [`Next::End`]; then saves the guest's state to a file. With `packaged`, the BIOS boots the
+    /// Runs the guest until `ready` returns [`Next::End`], then saves the guest's state to a file. With `packaged`, the BIOS boots the
     /// packaged bzImage.
     pub fn save(
         &self,
@@ -190,7 +190,7 @@ impl Machine<'_> {
         saved
     }
 
-    /// [`Machine::run`], from a state that [`Machine::save`] wrote for the same machine. Sends the guest this line first.
+    /// Runs the guest from a state that [`Machine::save`] wrote for the same machine. Sends the guest this line first.
     pub fn resume(
         &self,
         packaged: bool,
@@ -233,7 +233,7 @@ impl Machine<'_> {
         bail!("the guest on {} {complaint}. Its console:\n{}", self.kernel.id, self.console_tail())
     }
 
-    /// [`Machine::run`], but EFI firmware boots the guest from a disk, with the kernel, initrd and command line on it, until `heard`
+    /// Runs a guest that EFI firmware boots from a disk, with the kernel, initrd and command line on it, until `heard`
     /// returns [`Next::End`]. The firmware writes to every serial port, ttyS1 included.
     pub fn run_firmware(
         &self,
@@ -246,7 +246,7 @@ impl Machine<'_> {
         self.follow(qemu, heard)
     }
 
-    /// [`Machine::run`], with a guest that boots again when it reboots, until `heard` returns [`Next::End`].
+    /// Runs a guest that boots again when it reboots, until `heard` returns [`Next::End`].
     pub fn run_rebooting(&self, heard: impl FnMut(Line<'_>) -> Next) -> anyhow::Result<End> {
         self.follow(self.qemu_rebooting(&self.kernel.image), heard)
     }

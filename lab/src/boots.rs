@@ -48,7 +48,7 @@ const GENERIC: Facts = Facts { generic: true, ..USUAL };
 /// [`GENERIC`] with Debian's programs and the modules that they need.
 const WITH_PROGRAMS: Facts = Facts { userland: true, ..GENERIC };
 
-/// Boot by EFI firmware, with or without an enrolled key.
+/// Returns a boot by EFI firmware, with or without an enrolled key.
 const fn by_firmware(secure_boot: bool, image: Image) -> Facts {
     Facts { firmware: Some(firmware::Setup { secure_boot, image }), ..GENERIC }
 }
@@ -59,22 +59,22 @@ const ASSESSED: Facts = Facts { packaged: true, ..GENERIC };
 /// The word on the kernel's command line that makes a guest mount cgroup v1 instead of cgroup v2.
 pub const LEGACY_CGROUPS: &str = "stockade.cgroups=1";
 
-/// [`ASSESSED`] with these words on the command line.
+/// Returns [`ASSESSED`] with these words on the command line.
 const fn assessed(cmdline: &'static str) -> Facts {
     Facts { cmdline, ..ASSESSED }
 }
 
-/// [`ASSESSED`] with this processor model.
+/// Returns [`ASSESSED`] with this processor model.
 const fn on_cpu(cpu: &'static str) -> Facts {
     Facts { hardware: Hardware { cpu, ..Hardware::USUAL }, ..ASSESSED }
 }
 
-/// [`ASSESSED`] with these words on the command line, Debian's programs and a writable disk.
+/// Returns [`ASSESSED`] with these words on the command line, Debian's programs and a writable disk.
 const fn assessed_programs(cmdline: &'static str) -> Facts {
     Facts { userland: true, hardware: Hardware { scratch: true, ..Hardware::USUAL }, ..assessed(cmdline) }
 }
 
-/// [`ASSESSED`] with this board, these devices and these words on the command line.
+/// Returns [`ASSESSED`] with this board, these devices and these words on the command line.
 const fn with_device(board: &'static str, devices: &'static [&'static str], cmdline: &'static str) -> Facts {
     Facts { hardware: Hardware { board, devices, ..Hardware::USUAL }, cmdline, ..ASSESSED }
 }
@@ -247,13 +247,13 @@ boots! {
 }
 
 impl Boot {
-    /// Whether firmware may write to a serial port before the guest does.
+    /// Reports whether firmware may write to a serial port before the guest does.
     #[must_use]
     pub fn has_firmware(self) -> bool {
         self.facts().firmware.is_some() || self.facts().packaged
     }
 
-    /// Whether the firmware has to refuse the image: such a scenario is played by the host.
+    /// Reports whether the firmware has to refuse the image: such a scenario is played by the host.
     #[must_use]
     pub fn is_refused(self) -> bool {
         self.facts().firmware.is_some_and(|setup| setup.secure_boot && setup.image != Image::Signed)

@@ -159,7 +159,7 @@ impl Archive {
         command
     }
 
-    /// Whether the package lists contain this package.
+    /// Reports whether the package lists contain this package.
     #[must_use]
     pub fn knows(&self, package: &str) -> bool {
         tool::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]))

@@ -64,13 +64,13 @@ pub struct Disk {
     variables: PathBuf,
 }
 
-/// Whether firmware can boot this kernel: it needs the bzImage, and the generic flavour of each series is enough.
+/// Reports whether firmware can boot this kernel: it needs the bzImage, and the generic flavour of each series is enough.
 #[must_use]
 pub fn suits(kernel: &Kernel) -> bool {
     kernel.id.ends_with("-generic")
 }
 
-/// Whether this line of the firmware's output says that it refuses the image.
+/// Reports whether this line of the firmware's output says that it refuses the image.
 #[must_use]
 pub fn is_refusal(line: &str) -> bool {
     line.contains("failed to load") && line.contains(REFUSAL)

@@ -24,7 +24,7 @@ impl Guest {
         Guest { scenario: Some(scenario.to_owned()) }
     }
 
-    /// The name of the scenario that this process plays.
+    /// Returns the name of the scenario that this process plays.
     #[must_use]
     pub fn scenario(&self) -> Option<&str> {
         self.scenario.as_deref()

@@ -58,7 +58,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether guests with this boot are played on a kernel with this role.
+    /// Reports whether guests with this boot are played on a kernel with this role.
     #[must_use]
     pub fn plays(self, boot: Boot) -> bool {
         (boot == Boot::TooOld) == (self == Self::Refused)
@@ -187,7 +187,7 @@ fn packaged_image(root: &Path, release: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.exists())
 }
 
-/// Whether the kernel with this name is in the cache.
+/// Reports whether the kernel with this name is in the cache.
 #[must_use]
 pub fn is_fetched(id: &str) -> bool {
     cache::folder().is_ok_and(|folder| folder.join("kernels").join(id).join("release").exists())

@@ -148,7 +148,7 @@ fn chosen(kernels: &[Kernel], depends: Depends, able: &dyn Fn(&Kernel) -> bool) 
     }
 }
 
-/// Whether a kernel of the same series was chosen.
+/// Reports whether a kernel of the same series was chosen.
 fn same_series(kernels: &[Kernel], chosen: &[usize], kernel: &Kernel) -> bool {
     chosen.iter().any(|at| kernels[*at].series() == kernel.series())
 }

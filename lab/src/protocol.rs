@@ -86,7 +86,7 @@ pub const ENDED: &str = "stockade-guest: the program ended with status ";
 const TROUBLE: [&str; 6] =
     ["Oops", "BUG:", "Kernel panic", "WARNING:", "general protection fault", "hung_task"];
 
-/// Whether a line of the kernel log reports a fault of the kernel itself.
+/// Reports whether a line of the kernel log reports a fault of the kernel itself.
 #[must_use]
 pub fn is_trouble(line: &str) -> bool {
     TROUBLE.iter().any(|word| line.contains(word))

@@ -419,7 +419,7 @@ fn prepare(machine: &Machine<'_>, setup: firmware::Setup) -> anyhow::Result<firm
         .with_context(|| format!("making the boot disk for {}", machine.kernel.id))
 }
 
-/// Whether the line is the firmware's, which writes to every serial port.
+/// Reports whether the line is the firmware's, which writes to every serial port.
 fn is_firmware(line: &str) -> bool {
     line.starts_with("BdsDxe:") || line.contains('\u{1b}')
 }

@@ -51,7 +51,7 @@ pub fn output(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// [`output`], as text.
+/// Runs a command as [`output`] does, and returns its output as text.
 pub fn text(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output(command)?).with_context(|| format!("{} did not print text", words(command)))
 }

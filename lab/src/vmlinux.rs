@@ -16,7 +16,7 @@ const COMPRESSIONS: [(&[u8], &str); 4] = [
     (b"\x02\x21\x4c\x18", "lz4"),
 ];
 
-/// Whether the image is an ELF file.
+/// Reports whether the image is an ELF file.
 #[must_use]
 pub fn is_elf(image: &[u8]) -> bool {
     image.starts_with(b"\x7fELF")

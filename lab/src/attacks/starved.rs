@@ -117,13 +117,13 @@ fn descriptors(_: &Guest) -> Result<()> {
     starve(&limits, libc::RLIMIT_NOFILE, "descriptors")
 }
 
-/// The limits range from too little to start the program to almost enough.
+/// Limits memory to amounts from too little to start the program to almost enough.
 fn memory(_: &Guest) -> Result<()> {
     let limits: Vec<u64> = (2..=7).map(|megabytes| megabytes << 20).collect();
     starve(&limits, libc::RLIMIT_AS, "bytes of memory")
 }
 
-/// `seal` needs neither locked memory nor files: if it succeeds, the seal has to be complete.
+/// Forbids locked memory and writes to files. `seal` needs neither: if it succeeds, the seal has to be complete.
 fn locked(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
@@ -132,8 +132,8 @@ fn locked(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A process removes the refusals of all but two reasons from every policy map that appears, as fast as it can, from before `seal` begins
-/// until after it has ended.
+/// Has a process remove the refusals of all but two reasons from every policy map that appears, as fast as it can, from before `seal`
+/// begins until after it has ended.
 fn meddled(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;

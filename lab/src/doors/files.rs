@@ -52,7 +52,7 @@ fn first_word(path: &str, word: &str) -> Answer {
     }
 }
 
-/// While hibernation is disabled the file does not show the current mode; the modes `platform` and `shutdown` exist on every machine.
+/// Writes the current mode back. While hibernation is disabled the file does not show it; the modes `platform` and `shutdown` exist on every machine.
 fn write_mode() -> Answer {
     let modes = fs::read_to_string("/sys/power/disk").unwrap_or_default();
     let current = modes.split(['[', ']']).nth(1).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::boots::Boot;
 /// The boots that others are compared with.
 pub const BASES: &[Boot] = &[Boot::Assessed, Boot::AssessedIommu, Boot::Efi];
 
-/// A difference from [`Boot::Assessed`].
+/// Makes a difference from [`Boot::Assessed`].
 const fn booted(boot: Boot, flips: &'static [super::Flip], also: &'static [&'static str]) -> Booted {
     Booted { boot, base: Boot::Assessed, measured: false, flips, also }
 }

@@ -49,7 +49,7 @@ pub struct Boots {
 }
 
 impl Boots {
-    /// Whether each boot was sealed and verified, and no unit failed.
+    /// Reports whether each boot was sealed and verified, and no unit failed.
     #[must_use]
     pub fn are_sealed(self) -> bool {
         self.unsealed == 0 && self.failed_units == 0

@@ -434,7 +434,7 @@ fn sealed_package(story: &mut Story<'_>) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-/// Whether this line of `stockade status` says that the seal was verified.
+/// Reports whether this line of `stockade status` says that the seal was verified.
 pub(super) fn is_sealed(line: &str) -> bool {
     let said = line.trim().strip_prefix("sealed ").map(str::trim_start);
     said.is_some_and(|said| said.starts_with("yes, verified"))

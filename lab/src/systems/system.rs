@@ -25,7 +25,7 @@ use crate::tool;
 /// answer the questions of a first boot.
 const CMDLINE: &str = "root=/dev/vda ro console=ttyS0 systemd.getty_auto=no systemd.firstboot=no quiet panic=-1 cryptomgr.notests no_timer_check";
 
-/// The limit on the host's processor time for one command. A boot takes some 50 s.
+/// The limit on the host's processor time until the guest writes its next line, in seconds. A boot takes some 50 s.
 const PROCESSOR_SECONDS: f64 = 900.0;
 
 /// The time between two checks of QEMU while its guest says nothing.
@@ -216,7 +216,7 @@ impl<'a> System<'a> {
         }
     }
 
-    /// [`System::run`], but an exit status other than 0 is an error.
+    /// Runs shell commands as [`System::run`] does; an exit status other than 0 is an error.
     pub fn must(&mut self, commands: &str) -> anyhow::Result<String> {
         let answer = self.run(commands)?;
         ensure!(answer.status == 0, "`{commands}` ended with {answer}");
