@@ -5,7 +5,8 @@
 docs/, SECURITY.md and others ─▶ target/book-source ─ mdbook ─▶ target/book/index.html
 ```
 
-The book has the pages at the top of the repository too, so that links between pages are the same there and in a checkout.
+The book has the pages at the top of the repository too, so that links between pages are the same there and in a checkout. Each link of a page in the book
+leads to a page of the book.
 */
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,13 +21,12 @@ use stockade_lab::tool;
 use crate::{setup, workspace};
 
 /// Folders and pages that the book consists of.
-const IN_BOOK: [&str; 8] = [
+const IN_BOOK: [&str; 7] = [
     "docs",
     "packaging",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
-    "README.md",
     "SECURITY.md",
     "SPECIFICATION.md",
 ];
@@ -34,15 +34,39 @@ const IN_BOOK: [&str; 8] = [
 /// Checks the links and builds the book. Returns whether every link leads somewhere; says which does not.
 pub fn run() -> anyhow::Result<bool> {
     let problems = broken_links()?;
-    for problem in &problems {
+    let book = build()?;
+    let missing = missing_in_book(&book)?;
+    for problem in problems.iter().chain(&missing) {
         println!("{problem}");
     }
-    let book = build()?;
-    println!("the book is {}", book.display());
-    Ok(problems.is_empty())
+    println!("the book is {}", book.join("index.html").display());
+    Ok(problems.is_empty() && missing.is_empty())
 }
 
-/// The book's first page.
+/// Describes each link of a page in the book to a page that the book lacks.
+fn missing_in_book(book: &Path) -> anyhow::Result<Vec<String>> {
+    let html = |page: &Path| {
+        let page = book.join(page);
+        if page.ends_with("README.md") {
+            page.with_file_name("index.html")
+        } else {
+            page.with_extension("html")
+        }
+    };
+    let (in_book, mut missing) = (git_files(&IN_BOOK)?, Vec::new());
+    for (file, page) in pages()?.into_iter().filter(|(file, _)| in_book.contains(file) && html(file).exists())
+    {
+        for (line, link) in page.links {
+            let to = target(&file, &link);
+            if to.extension().is_some_and(|e| e == "md") && !html(&to).exists() {
+                missing.push(format!("{}:{line}: {link}: docs/SUMMARY.md lacks this page", file.display()));
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Builds the book and returns its folder.
 fn build() -> anyhow::Result<PathBuf> {
     let mdbook = setup::mdbook()?;
     let (root, target) = (workspace::root(), workspace::target_folder());
@@ -55,7 +79,8 @@ fn build() -> anyhow::Result<PathBuf> {
         fs::copy(root.join(&file), &to).with_context(|| format!("copying {}", file.display()))?;
     }
     let summary = fs::read_to_string(root.join("docs/SUMMARY.md")).context("reading docs/SUMMARY.md")?;
-    write(&source.join("SUMMARY.md"), &summary_from_root(&summary))?;
+    let checks = git_files(&["docs/checks/SP*.md"])?;
+    write(&source.join("SUMMARY.md"), &summary_from_root(&summary, &checks))?;
     let settings = fs::read_to_string(root.join("docs/book.toml")).context("reading docs/book.toml")?;
     write(&source.join("book.toml"), &settings)?;
     let mut build = tool::command(&mdbook.to_string_lossy());
@@ -63,23 +88,31 @@ fn build() -> anyhow::Result<PathBuf> {
     tool::output(&mut build).context("building the book")?;
     let first = book.join("docs/introduction.html");
     ensure!(first.exists(), "mdbook made no {}", first.display());
-    Ok(book.join("index.html"))
+    Ok(book)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Rewrites the links of docs/SUMMARY.md to lead from the folder above.
-fn summary_from_root(summary: &str) -> String {
-    let line = |line: &str| match line.split_once("](") {
-        Some((before, link)) => {
-            let (link, after) = link.split_once(')').unwrap_or((link, ""));
-            format!("{before}]({}){after}\n", normal(Path::new("docs"), link).display())
+/// Rewrites the links of docs/SUMMARY.md to lead from the folder above, and puts the generated page of each code below their list.
+fn summary_from_root(summary: &str, checks: &[PathBuf]) -> String {
+    let mut text = String::new();
+    for line in summary.lines() {
+        let Some((before, rest)) = line.split_once("](") else {
+            text += &format!("{line}\n");
+            continue;
+        };
+        let (link, after) = rest.split_once(')').unwrap_or((rest, ""));
+        text += &format!("{before}]({}){after}\n", normal(Path::new("docs"), link).display());
+        if link == "checks/README.md" {
+            for check in checks {
+                let code = check.file_stem().unwrap_or_default().to_string_lossy();
+                text += &format!("  - [{code}]({})\n", check.display());
+            }
         }
-        None => format!("{line}\n"),
-    };
-    summary.lines().map(line).collect()
+    }
+    text
 }
 
 /// Files that git knows, or would add.
@@ -151,24 +184,33 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
+/// Reads every page in Markdown.
+fn pages() -> anyhow::Result<BTreeMap<PathBuf, Page>> {
+    let read = |file: PathBuf| {
+        let text = fs::read_to_string(workspace::root().join(&file));
+        let page = Page::read(&text.with_context(|| format!("reading {}", file.display()))?);
+        Ok((file, page))
+    };
+    git_files(&["*.md"])?.into_iter().map(read).collect()
+}
+
+/// Returns the file that a link of a page leads to.
+fn target(page: &Path, link: &str) -> PathBuf {
+    match link.split('#').next() {
+        Some("") | None => page.to_owned(),
+        Some(path) => normal(page.parent().unwrap_or(Path::new("")), path),
+    }
+}
+
 /// Describes each link that leads nowhere, or to a folder: a book has no page for one.
 fn broken_links() -> anyhow::Result<Vec<String>> {
     let root = workspace::root();
-    let mut pages: BTreeMap<PathBuf, Page> = BTreeMap::new();
-    for file in git_files(&["*.md"])? {
-        let text =
-            fs::read_to_string(root.join(&file)).with_context(|| format!("reading {}", file.display()))?;
-        pages.insert(file, Page::read(&text));
-    }
+    let pages = pages()?;
     let mut problems = Vec::new();
     for (file, page) in &pages {
         for (line, link) in &page.links {
-            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let to = if path.is_empty() {
-                file.clone()
-            } else {
-                normal(file.parent().unwrap_or(Path::new("")), path)
-            };
+            let to = target(file, link);
+            let anchor = link.split_once('#').map_or("", |(_, anchor)| anchor);
             let problem = match pages.get(&to) {
                 Some(there) if !anchor.is_empty() && !there.anchors.contains(anchor) => {
                     "there is no such heading"
@@ -205,8 +247,10 @@ mod tests {
 
     #[test]
     fn the_summary_leads_from_the_folder_above() {
-        let summary = "# Summary\n\n- [A](a.md)\n- [B](../B.md)\n";
-        assert_eq!(summary_from_root(summary), "# Summary\n\n- [A](docs/a.md)\n- [B](B.md)\n");
+        let summary = "# Summary\n\n- [A](checks/README.md)\n- [B](../B.md)\n";
+        let wanted =
+            "# Summary\n\n- [A](docs/checks/README.md)\n  - [SP001](docs/checks/SP001.md)\n- [B](B.md)\n";
+        assert_eq!(summary_from_root(summary, &["docs/checks/SP001.md".into()]), wanted);
     }
 
     #[test]
