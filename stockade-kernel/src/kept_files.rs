@@ -94,10 +94,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // Threads may have descriptors of their own, and go on when the first one has ended.
-        let threads = fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten();
-        let folders = threads.map(|thread| thread.path().join("fd")).chain([entry.path().join("fd")]);
-        for fd in folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten()) {
+        for fd in foreign::descriptors(&entry.path()) {
             let Ok(metadata) = fs::metadata(fd.path()) else { continue };
             let same = |(path, _): &&(PathBuf, KeptFile)| {
                 fs::metadata(path)
@@ -117,8 +114,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
 
 /// Whether a descriptor can be written through: the last octal digit of its flags is the way of access, 0 for reading alone.
 fn is_writable(fd: &fs::DirEntry) -> bool {
-    let info = fd.path().ancestors().nth(2).map(|thread| thread.join("fdinfo").join(fd.file_name()));
-    let info = info.and_then(|info| fs::read_to_string(info).ok()).unwrap_or_default();
+    let info = fs::read_to_string(foreign::fdinfo(fd)).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.is_none_or(|flags| !flags.trim().ends_with(['0', '4']))
 }

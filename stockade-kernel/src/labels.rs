@@ -76,7 +76,7 @@ pub(crate) fn missing_in(labels: BorrowedFd<'_>, programs: &[Program]) -> Result
         // The device is not compared: some file systems show user space another number than the kernel has.
         let Some(program) = programs.iter().find(|program| program.inode == exe.ino()) else { continue };
         if fs::metadata(&program.path).is_ok_and(|file| file.dev() == exe.dev())
-            && matches!(label(pid, labels), Ok(None))
+            && !has_label(pid, labels)?.unwrap_or(true)
         {
             missing.push((pid, program.path.clone()));
         }
@@ -87,19 +87,20 @@ pub(crate) fn missing_in(labels: BorrowedFd<'_>, programs: &[Program]) -> Result
 /// Whether any process has a label here.
 pub(crate) fn any_in(labels: BorrowedFd<'_>) -> Result<bool, Error> {
     for pid in processes()? {
-        match label(pid, labels) {
-            Ok(None) => {}
-            Ok(Some(_)) => return Ok(true),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {}
-            Err(e) => return Err(Error::io(format!("ask for the label of process {pid}"), e)),
+        if has_label(pid, labels)? == Some(true) {
+            return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// The label of a process, if it has one.
-fn label(pid: u32, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
-    found_by(&process(pid)?, labels)
+/// Reports whether a process has a label; `None` if the process has ended.
+fn has_label(pid: u32, labels: BorrowedFd<'_>) -> Result<Option<bool>, Error> {
+    match process(pid).and_then(|process| found_by(&process, labels)) {
+        Ok(label) => Ok(Some(label.is_some())),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Ok(None),
+        Err(e) => Err(Error::io(format!("read the label of process {pid}"), e)),
+    }
 }
 
 /// The same by its descriptor. An empty one is none.

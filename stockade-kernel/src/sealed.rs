@@ -106,7 +106,10 @@ impl Sealed {
         Ok(found)
     }
 
-    /// Reads what was added. Each byte is a call of its own, so that another process can add something in between: two readings have to be the same.
+    /// Reads what was added. Each byte is one bpf(2) call, and another process can add something between two calls: two successive readings should be equal.
+    ///
+    /// A process that adds something at every call must not keep others from adding, so after ten readings the last one is used. Additions only grow:
+    /// the reading contains all that was added before the first one. The description is checked against its digest, and [`crate::seal::prove`] tries what is refused.
     fn added() -> Result<Option<Additions>, Error> {
         const TRIES: usize = 10;
         let mut before: Option<Additions> = None;

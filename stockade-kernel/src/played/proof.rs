@@ -3,13 +3,15 @@ What the proof of a seal says of each reason, on the model.
 */
 use std::{path::Path, sync::Arc};
 
+use stockade_common::{Added, ReasonSet};
+
 use super::{
     Command, machine,
     stories::{CONFIDENTIALITY, INTEGRITY},
 };
 use crate::{
     btf::KernelTypes,
-    seal::{self, Cause, Conclusion, Knocked, Proof},
+    seal::{self, Cause, Conclusion, Knocked, Open, Proof},
     sys::fake::{self, Ended, Fate, Machine},
 };
 
@@ -178,4 +180,29 @@ fn the_scope_of_this_process_says_what_is_tried() {
     let proof = proven(&machine);
     assert_eq!((proof.conclusion(), &proof.refused[..]), (Conclusion::Verified, &["kcore".to_owned()][..]));
     assert_eq!(untried(&proof), OF_INTEGRITY.map(|id| (id, Cause::LetThroughHere)));
+}
+
+#[test]
+fn a_scope_that_does_not_refuse_an_integrity_reason_is_open() {
+    let open = |machine: &Arc<Machine>| {
+        let look = || {
+            let types = KernelTypes::of_running_kernel().unwrap();
+            match crate::anchor::look().unwrap() {
+                crate::anchor::Found::Sealed(sealed) => Open::of_seal(&sealed, &types),
+                _ => panic!("not sealed"),
+            }
+        };
+        machine.run(Fate::Lives, look).done()
+    };
+    let machine = sealed(&[LAXER_CAGE]);
+    let scopes = Open::Scopes(vec![format!("/cage: {}", OF_INTEGRITY.join(", "))]);
+    assert!(open(&machine).contains(&scopes), "{:?}", open(&machine));
+    // The seal refuses an added reason in every cgroup.
+    let added = Added { deny: ReasonSet::MAX, watched: ReasonSet::MAX, ..Added::NONE };
+    machine.run(Fate::Lives, || crate::sealed::add_reasons(&added)).done().unwrap();
+    assert!(!open(&machine).iter().any(|open| matches!(open, Open::Scopes(_))), "{:?}", open(&machine));
+    // Whether such a scope exists is not known without the description.
+    let machine = sealed(&[LAXER_CAGE]);
+    std::fs::remove_dir_all(machine.at(Path::new(crate::description::FOLDER))).unwrap();
+    assert!(open(&machine).contains(&Open::UnknownScopes), "{:?}", open(&machine));
 }

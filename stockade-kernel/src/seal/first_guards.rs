@@ -144,8 +144,8 @@ pub(super) fn insist<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Erro
     object::create_despite_openers(create, |error| matches!(error, Error::NoPrivilege { .. }))
 }
 
-/// Fails for an id above 2^30. Ids of BPF objects rise to 2^31 - 1 and start again at 1: after that, a map or program of the seal would have
-/// a lower id than the guards compare it with. Nobody creates 2^30 objects while one seal is made.
+/// Fails for an id above 2^30. The kernel allocates ids of BPF objects in ascending order up to 2^31 - 2 and then starts again at 1: a map or program of the seal
+/// would then have a lower id than the guards compare it with. No process creates 2^30 objects while one seal is made.
 fn still_counts(id: u32) -> Result<u32, Error> {
     if id > 1 << 30 {
         return Err(Error::Request(

@@ -3,9 +3,9 @@ What a seal of a policy leaves open: `seal` refuses it without `--best-effort`, 
 */
 use std::fmt;
 
-use stockade_common::{Seal, Slot};
+use stockade_common::{ReasonSet, Seal, Slot};
 use stockade_policy::{
-    compile::bit,
+    compile::{CompiledPlace, bit, compile},
     model::{Exception, Policy, Said},
 };
 
@@ -28,8 +28,12 @@ pub enum Open {
     Exceptions(Vec<String>),
     /// These exceptions end, and root can put that off: by keeping the kernel from counting time.
     Ends(Vec<String>),
-    /// These reasons of the integrity level are not refused to everybody: with them root changes the kernel, and so the seal.
+    /// These reasons of the integrity level are not refused outside of scopes: with them root changes the kernel, and so the seal.
     Reasons(Vec<String>),
+    /// Scopes that refuse fewer reasons of the integrity level than the policy does outside of them, each with these reasons. Root can move a process into the cgroup.
+    Scopes(Vec<String>),
+    /// Which reasons the scopes of the sealed policy refuse is not known, since its description is lost.
+    UnknownScopes,
 }
 
 impl Open {
@@ -43,6 +47,8 @@ impl Open {
             Self::Exceptions(names) => format!("exceptions {}", names.join(" ")),
             Self::Ends(names) => format!("ends {}", names.join(" ")),
             Self::Reasons(reasons) => reasons.join(" "),
+            Self::Scopes(scopes) => format!("scopes {}", scopes.join("; ")),
+            Self::UnknownScopes => "scopes unknown".into(),
         }
     }
 
@@ -60,10 +66,33 @@ impl Open {
             open.push(Self::Sysctl(staying));
         }
         if let Some(description) = sealed.description() {
-            open.extend(Self::exceptions(&description.policy, types));
-            open.extend(Self::ends(&description.policy));
+            let policy = &description.policy;
+            open.extend(Self::exceptions(policy, types));
+            open.extend(Self::ends(policy));
+            // What is added without scopes is refused everywhere.
+            let deny = sealed.slot().words.deny & !sealed.added.deny;
+            let places = compile(policy, description.auto.into(), &types.kernel_reasons(), host::now());
+            open.extend(
+                places.map_or(Some(Self::UnknownScopes), |tables| Self::scopes(deny, &tables.places, types)),
+            );
+        } else if slot.words.places != 0 {
+            open.push(Self::UnknownScopes);
         }
         open
+    }
+
+    /// The scopes among these places that do not refuse all integrity reasons that are in `deny`.
+    fn scopes(deny: ReasonSet, places: &[CompiledPlace], types: &KernelTypes) -> Option<Self> {
+        let laxer = |place: &CompiledPlace| {
+            let free =
+                types.reasons.iter().map(|reason| reason.number).filter(|&number| {
+                    types.is_integrity(number) && deny & !place.sets.deny & bit(number) != 0
+                });
+            let free: Vec<_> = free.map(|number| reason_id(types, number)).collect();
+            (!free.is_empty()).then(|| format!("{}: {}", place.place, free.join(", ")))
+        };
+        let scopes: Vec<_> = places.iter().filter_map(laxer).collect();
+        (!scopes.is_empty()).then_some(Self::Scopes(scopes))
     }
 
     /// Those of the exceptions of a policy that end.
@@ -140,6 +169,14 @@ impl fmt::Display for Open {
                 "root can change the kernel, and with it the seal, by what is not refused: {}",
                 reasons.join(", ")
             ),
+            Self::Scopes(scopes) => write!(
+                f,
+                "root can change the kernel, and with it the seal, from a process in a cgroup whose scope does not refuse what the policy refuses elsewhere: {}",
+                scopes.join("; ")
+            ),
+            Self::UnknownScopes => f.write_str(
+                "which reasons the scopes of the sealed policy refuse is not known, since the description of the policy is lost",
+            ),
         }
     }
 }
@@ -154,6 +191,7 @@ pub(super) fn left_open(
     let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
     open.extend(Open::exceptions(&ready.description.policy, types));
     open.extend(Open::ends(&ready.description.policy));
+    open.extend(Open::scopes(ready.slot.words.deny, &ready.tables.places, types));
     if !sysctl.is_empty() {
         open.push(Open::Sysctl(
             sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),

@@ -72,15 +72,7 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         Err(error) => problems.push(format!("whether other programs could answer in the place of the seal's cannot be told: {error}")),
     }
     problems.extend(let_through(sealed, types));
-    // Where nothing holds it, what is not 0 turns it on, as it is.
-    match fs::write("/proc/sys/kernel/ftrace_enabled", "2") {
-        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EROFS) => problems.push(
-            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
-                .to_owned(),
-        ),
-        _ => problems.push("kernel.ftrace_enabled is not held: 0 would silence every program".to_owned()),
-    }
+    problems.extend(tracing_not_held());
     if sealed.seal.boot_id != host::boot_id() {
         problems.push("the boot id is not that of the seal: /proc/sys/kernel/random/boot_id is not the kernel's own file".to_owned());
     }
@@ -88,6 +80,30 @@ fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         problems.push("the seal is of the future: the clock since boot is not the kernel's own".to_owned());
     }
     problems
+}
+
+/// Writes to kernel.ftrace_enabled and returns the problem unless the seal refuses it. Any value but 0 leaves tracing on; if the kernel takes it,
+/// the old value is written back.
+fn tracing_not_held() -> Option<String> {
+    const SETTING: &str = "/proc/sys/kernel/ftrace_enabled";
+    let old = fs::read_to_string(SETTING);
+    match fs::write(SETTING, "2") {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => None,
+        Err(e) if e.raw_os_error() == Some(libc::EROFS) => Some(
+            "whether kernel.ftrace_enabled is held cannot be tried: /proc/sys is mounted read-only here"
+                .to_owned(),
+        ),
+        Err(e) => Some(format!("whether kernel.ftrace_enabled is held cannot be tried: {e}")),
+        Ok(()) => {
+            let old = old.as_deref().map_or("1", str::trim);
+            let back = fs::write(SETTING, old).err();
+            let back = back.map(|e| format!("; it is 2 now, since writing {old} back failed: {e}"));
+            Some(format!(
+                "kernel.ftrace_enabled is not held: 0 would silence every BPF program{}",
+                back.unwrap_or_default()
+            ))
+        }
+    }
 }
 
 /// A link that holds a program of the seal: whoever has the link can let go of it, and with it of the program.
