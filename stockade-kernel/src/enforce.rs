@@ -19,10 +19,7 @@ first time                                    later
 A kill before the commit leaves the old state: the kernel detaches a link that has no reference, and decisions do not read the other slot. A
 kill after it leaves the new state; the next command deletes the old tables. Decisions read `active`, one slot, and entries of its generation.
 */
-use std::{
-    collections::HashMap,
-    os::fd::{BorrowedFd, OwnedFd},
-};
+use std::collections::HashMap;
 
 use serde::Serialize;
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
@@ -35,23 +32,28 @@ use stockade_reasons::Level;
 pub use crate::selftest::SelfTest;
 use crate::{
     Error,
-    anchor::{self, Found},
-    attach::Attachment,
-    btf::KernelTypes,
-    description::{self, Description},
-    duty::{Duty, Sealing},
-    elsewhere, host, labels,
+    machine::{Machine, btf::KernelTypes, host},
     notices::{self, Notice},
-    object::{LABELS, MAPS, Object},
-    pins::{self, Enforcement, Lock, Pinned},
-    read_back::held_unsealed,
+    pinned::{
+        description::{self, Description},
+        elsewhere, labels,
+        pins::{self, Enforcement, Lock, Pinned},
+        slots::{same, wait_for_decisions},
+        tables::{self, Maps, held_unsealed},
+    },
+    program::{
+        attach::Attachment,
+        duty::Duty,
+        object::{LABELS, MAPS, Object},
+    },
     ready::Ready,
     seal,
-    sealed::Sealed,
+    sealed::{
+        Sealed,
+        anchor::{self, Found},
+    },
     selftest,
-    slots::{same, wait_for_decisions},
-    sys::Counters,
-    tables::{self, Maps},
+    sys::step,
     trial::{self, Attached},
 };
 
@@ -96,7 +98,7 @@ pub enum Change {
 /// # Errors
 /// An [`Error`] that names the remedy for whatever is missing. The state is then unchanged.
 pub fn enforce(policy: &Policy, auto: Level) -> Result<Applied, Error> {
-    Machine::look()?.enforce(policy, auto)
+    enforce_on(Machine::look()?, policy, auto)
 }
 
 /// Returns the exceptions of the policy in force, grants included.
@@ -172,55 +174,18 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
     apply(machine, policy, description.auto.into())
 }
 
-/// The facts about the machine, read once, since reading BTF takes most of the time.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    pub(crate) types: KernelTypes,
-    pub(crate) lsms: String,
-    pub(crate) native: Level,
-}
-
-impl Machine {
-    /// Reads the facts.
-    ///
-    /// # Errors
-    /// Without root, BTF or securityfs.
-    pub fn look() -> Result<Self, Error> {
-        Self::may_look()?;
-        Self::with(KernelTypes::of_running_kernel()?)
-    }
-
-    /// Reads the facts and those for a seal, whose error is separate if the kernel lacks something.
-    pub(crate) fn look_to_seal() -> Result<(Self, Result<Sealing, Error>), Error> {
-        Self::may_look()?;
-        let (types, sealing) = Sealing::look_with_types()?;
-        Ok((Self::with(types)?, sealing))
-    }
-
-    fn may_look() -> Result<(), Error> {
-        if !host::is_root() {
-            return Err(Error::no_privilege("changing what the kernel refuses"));
-        }
-        host::is_new_enough()
-    }
-
-    fn with(types: KernelTypes) -> Result<Self, Error> {
-        Ok(Self { types, lsms: host::active_lsms()?, native: host::native_lockdown()? })
-    }
-
-    /// Applies a policy, see [`enforce`].
-    ///
-    /// # Errors
-    /// As for [`enforce`].
-    pub fn enforce(&self, policy: &Policy, auto: Level) -> Result<Applied, Error> {
-        let _lock = Lock::take()?;
-        let mut policy = policy.clone();
-        let in_force = exceptions_in_force()?;
-        settle(&mut policy, &in_force);
-        // A grant that has not ended stays in force under the new policy.
-        policy.exceptions.extend(in_force.into_iter().filter(|e| e.granted && !e.has_ended(host::now())));
-        apply(self.clone(), policy, auto)
-    }
+/// Applies a policy to a machine whose facts are known, see [`enforce`].
+///
+/// # Errors
+/// As for [`enforce`].
+pub fn enforce_on(machine: Machine, policy: &Policy, auto: Level) -> Result<Applied, Error> {
+    let _lock = Lock::take()?;
+    let mut policy = policy.clone();
+    let in_force = exceptions_in_force()?;
+    settle(&mut policy, &in_force);
+    // A grant that has not ended stays in force under the new policy.
+    policy.exceptions.extend(in_force.into_iter().filter(|e| e.granted && !e.has_ended(host::now())));
+    apply(machine, policy, auto)
 }
 
 fn apply(machine: Machine, policy: Policy, auto: Level) -> Result<Applied, Error> {
@@ -310,15 +275,6 @@ fn is_no_laxer(before: &Policy, after: &Policy, auto: Level) -> Result<(), Error
     })
 }
 
-/// Kills this process if STOCKADE_STOP_AT names the step: the lab uses it as a SIGKILL between two steps. In every build, since the lab tests
-/// the released program; it can only end the caller's own command.
-pub(crate) fn step(name: &str) {
-    if std::env::var_os("STOCKADE_STOP_AT").is_some_and(|at| at == name) {
-        // SAFETY: takes a number.
-        unsafe { libc::raise(libc::SIGKILL) };
-    }
-}
-
 /// Fails for exceptions by program where the bpf LSM is not active: programs cannot be labelled then.
 fn check_attachment(attachment: Attachment, ready: &Ready) -> Result<(), Error> {
     match ready.tables.programs.first() {
@@ -348,7 +304,7 @@ fn start(
     ready.write(&maps, 1)?;
     policy.slots[1] = ready.slot;
     write(&policy)?;
-    let beside = attach_all(&object, &duties)?;
+    let beside = object.attach_all(&duties)?;
     tables::place(&maps, &ready.tables.places, 1)?;
     let two_attachments = duties.contains(&Duty::Settings);
     if two_attachments {
@@ -385,19 +341,6 @@ fn start(
     }
     pinned?;
     Ok(heard)
-}
-
-pub(crate) fn counters(object: &Object) -> Result<Counters, Error> {
-    counters_of(object.map("COUNTS")?)
-}
-
-pub(crate) fn counters_of(map: BorrowedFd<'_>) -> Result<Counters, Error> {
-    map.try_clone_to_owned().map(Counters::of).map_err(|e| Error::io("keep a map", e))
-}
-
-pub(crate) fn attach_all(object: &Object, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
-    let targets = Duty::targets(duties)?;
-    duties.iter().zip(targets).map(|(&duty, target)| Ok((duty, object.attach(duty, target)?))).collect()
 }
 
 fn replace(
@@ -440,7 +383,7 @@ fn replace(
             if needs_whole {
                 enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
             }
-            for (duty, link) in attach_all(&object, &missing)? {
+            for (duty, link) in object.attach_all(&missing)? {
                 // The pinned attachment does not work any more.
                 pins::end(duty)?;
                 pins::pin(&link, duty.pin())?;
@@ -506,17 +449,4 @@ fn replace(
 fn end_all_but(needed: &[Duty]) -> Result<(), Error> {
     let beside = Duty::PLACES.into_iter().chain(Duty::LABELS).chain([Duty::Settings]);
     beside.filter(|duty| !needed.contains(duty)).try_for_each(pins::end)
-}
-
-/// Puts the other slot in force as it is, like the commit of a change. For the lab, which flips between two policies ten thousand times; the
-/// program does not call it.
-///
-/// # Errors
-/// If nothing is pinned or the map cannot be written.
-#[doc(hidden)]
-pub fn flip() -> Result<(), Error> {
-    match pins::open()? {
-        Pinned::Whole(mut enforcement) => enforcement.flip(),
-        Pinned::Nothing { .. } => Err(Error::Request("nothing is enforced".into())),
-    }
 }

@@ -3,7 +3,10 @@ The errors of this crate. Every message says what was tried, what the kernel ans
 */
 use std::{io, path::PathBuf};
 
-use crate::host;
+use crate::sys;
+
+/// The oldest kernel on which Stockade can enforce.
+pub const OLDEST: (u32, u32) = (5, 15);
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +30,7 @@ pub enum Error {
     /// The kernel is older than the oldest supported release.
     #[error(
         "kernel {release} is older than {}.{}, the oldest kernel on which Stockade can enforce\n  boot a newer one",
-        host::OLDEST.0, host::OLDEST.1
+        OLDEST.0, OLDEST.1
     )]
     OldKernel {
         /// `uname -r`.
@@ -152,7 +155,7 @@ pub enum Error {
         "nothing is pinned at {}, but a program of Stockade's is loaded (id {program}): it was started where another \
          BPF file system is mounted\n  \
          run stockade there; from a container that is on the host, for instance: nsenter -t 1 -m stockade status",
-        crate::pins::FOLDER
+        crate::pinned::pins::FOLDER
     )]
     Elsewhere {
         /// The program's id, as `bpftool prog` shows it.
@@ -206,7 +209,7 @@ impl Error {
 
     /// Returns the error for a missing capability; in a container, the error that says so.
     pub(crate) fn no_privilege(what: &'static str) -> Self {
-        if host::in_container() { Self::Container { what } } else { Self::NoPrivilege { what } }
+        if sys::in_container() { Self::Container { what } } else { Self::NoPrivilege { what } }
     }
 
     /// Returns the error of a bpf(2) call. EPERM has an error of its own, since its remedy differs.

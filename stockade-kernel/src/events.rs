@@ -15,8 +15,8 @@ use stockade_common::{Event, SettingEvent};
 
 use crate::{
     Error,
-    anchor::{self, Found},
-    pins,
+    pinned::pins,
+    sealed::anchor::{self, Found},
 };
 
 const READER_LOCK: &str = "/run/stockade-watch.lock";

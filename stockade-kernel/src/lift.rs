@@ -3,13 +3,13 @@ Lifts a policy: removes the link's pin first, which ends all decisions.
 */
 use crate::{
     Error,
-    anchor::{self, Found},
-    description,
-    duty::Duty,
-    elsewhere, host,
-    patience::Patience,
-    pins::{self, Lock, Pinned},
-    sys,
+    machine::host,
+    pinned::{
+        description, elsewhere,
+        pins::{self, Lock, Pinned},
+    },
+    program::{attach::wait_until_detached, duty::Duty},
+    sealed::anchor::{self, Found},
 };
 
 /// The result of [`lift`].
@@ -60,21 +60,4 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
         wait_until_detached(&attached)?;
     }
     Ok(Lifted::Lifted)
-}
-
-/// Waits until the kernel has detached a program. It does so some time after the last pin is removed: it frees the link's id, then detaches the
-/// program, then frees the program's id. Only a missing program id proves that nothing is refused.
-pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
-    let mut patience = Patience::new();
-    while sys::program_exists(attached.program) {
-        if !patience.wait() {
-            return Err(Error::Request(format!(
-                "nothing of Stockade's holds program {} any more, and the kernel did not forget it in {} s: some other process still holds \
-                 the program or its attachment (bpftool link show tells), and it may go on deciding until that process ends",
-                attached.program,
-                patience.seconds()
-            )));
-        }
-    }
-    Ok(())
 }

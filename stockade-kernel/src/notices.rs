@@ -12,7 +12,7 @@ use stockade_policy::{
 };
 use stockade_reasons::Level;
 
-use crate::{
+use crate::machine::{
     btf::KernelTypes,
     host::{self, ClockCare},
 };

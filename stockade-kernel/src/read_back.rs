@@ -8,18 +8,20 @@ use stockade_policy::compile::CompiledSetting;
 
 use crate::{
     Error,
-    anchor::{self, Found},
-    attach::Attachment,
-    btf::KernelTypes,
-    description::Description,
-    duty::Duty,
-    elsewhere, measure,
-    patience::Patience,
-    pins::{self, Enforcement, Pinned},
-    seal::Open,
-    sealed::Sealed,
+    machine::{btf::KernelTypes, patience::Patience},
+    pinned::{
+        description::Description,
+        elsewhere,
+        pins::{self, Enforcement, Pinned},
+        tables::{Maps, held_unsealed},
+    },
+    program::{attach::Attachment, duty::Duty, info},
+    sealed::{
+        Sealed,
+        anchor::{self, Found},
+        gap::Gap,
+    },
     sys::{self, Counters},
-    tables::Maps,
 };
 
 /// Counts of one reason since the policy came into force.
@@ -58,7 +60,7 @@ pub struct InForce {
     pub setting_writes: (u64, u64),
     /// The attachment of the deciding program.
     pub attachment: Attachment,
-    /// Requests that the kernel allowed without running the program, see [`crate::attach`].
+    /// Requests that the kernel allowed without running the program, see [`crate::program::attach`].
     pub skipped: u64,
     /// Id of the deciding program, as `bpftool prog` shows it.
     pub program_id: u32,
@@ -76,7 +78,7 @@ pub struct SealInForce {
     /// Number of policies: the sealed one and those that were added.
     pub policies: usize,
     /// The gaps that the seal leaves open.
-    pub open: Vec<Open>,
+    pub open: Vec<Gap>,
 }
 
 /// Reads the state that is in force; `None` if no policy is.
@@ -121,7 +123,7 @@ fn read_pinned(enforcement: &Enforcement, types: &KernelTypes) -> Result<InForce
         settings_held: pins::works(Duty::Settings),
         setting_writes: setting_writes(&enforcement.counters)?,
         attachment: Attachment::of(&info),
-        skipped: match measure::account(info.program) {
+        skipped: match info::account(info.program) {
             // A guard that a killed command left refuses even this. Guards need LSM programs, which the kernel never skips.
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => 0,
             account => account.map_err(|e| Error::io("ask for the program's statistics", e))?.skipped,
@@ -155,7 +157,7 @@ fn read_sealed(sealed: &Sealed, types: &KernelTypes) -> Result<InForce, Error> {
         sealed: Some(SealInForce {
             boot_ns: sealed.seal.sealed_boot_ns,
             policies: 1 + usize::try_from(sealed.added.count).unwrap_or(usize::MAX - 1),
-            open: Open::of_seal(sealed, types),
+            open: Gap::of_seal(sealed, types),
         }),
     })
 }
@@ -168,17 +170,10 @@ fn counts(counters: &Counters, types: &KernelTypes) -> Result<Vec<Count>, Error>
         let (refused, audited) = (count(Verdict::Refused)?, count(Verdict::Audited)?);
         let excepted = count(Verdict::Excepted)?;
         if refused + audited + excepted > 0 {
-            counts.push(Count { number, reason: reason_id(types, number), refused, audited, excepted });
+            counts.push(Count { number, reason: types.reason_id(number), refused, audited, excepted });
         }
     }
     Ok(counts)
-}
-
-/// Removes the settings that are files of other security modules, which only a seal holds.
-pub(crate) fn held_unsealed(mut settings: Vec<CompiledSetting>) -> Vec<CompiledSetting> {
-    let is_file = |name: &str| stockade_policy::settings::FILES.iter().any(|files| files.kernel_name == name);
-    settings.retain(|setting| !is_file(&setting.name));
-    settings
 }
 
 /// The state that is in force.
@@ -252,16 +247,5 @@ pub fn program_in_force() -> Option<u32> {
     match anchor::look() {
         Ok(Found::Sealed(sealed)) => Some(sealed.decides()),
         _ => pins::link_info().map(|link| link.program),
-    }
-}
-
-/// Returns the id of the reason with this number, or the kernel's name if the table lacks it.
-#[must_use]
-pub fn reason_id(types: &KernelTypes, number: u32) -> String {
-    match types.enum_name(number) {
-        Some(name) => {
-            stockade_reasons::by_enum_name(name).map_or_else(|| name.to_owned(), |r| r.id.to_owned())
-        }
-        None => format!("reason-{number}"),
     }
 }

@@ -11,14 +11,19 @@ use stockade_reasons::Level;
 
 use crate::{
     Error,
-    btf::KernelTypes,
-    cgroups,
-    description::{self, Description},
-    duty::Duty,
-    enforce::step,
-    executables::{self, Executable},
-    host, pins,
-    tables::Maps,
+    machine::{
+        btf::KernelTypes,
+        cgroups,
+        executables::{self, Executable},
+        host,
+    },
+    pinned::{
+        description::{self, Description},
+        pins,
+        tables::Maps,
+    },
+    program::duty::Duty,
+    sys::step,
 };
 
 /// A policy that is ready for this machine.

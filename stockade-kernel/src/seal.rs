@@ -23,7 +23,6 @@ mod addition;
 pub(crate) mod first_guards;
 mod lists;
 mod made;
-mod open;
 mod proof;
 mod references;
 
@@ -36,7 +35,7 @@ use stockade_common::{Seal, SettingRule, Slot, kinds};
 use stockade_policy::{compile::CompiledSetting, model::Policy};
 use stockade_reasons::Level;
 
-pub use open::Open;
+pub use crate::sealed::gap::Gap;
 pub use proof::{
     prove,
     reasons::{Cause, Conclusion, Knock, Knocked, Proof, Untried},
@@ -45,23 +44,26 @@ pub(crate) use {addition::add, proof::proof};
 
 use self::{
     made::{Made, Set},
-    open::left_open,
     proof::problems_of,
 };
 use crate::{
     Error,
-    anchor::{self, Found, Root},
-    btf::KernelTypes,
-    description::{self, Description},
-    duty::Duty,
-    enforce::{Machine, step},
-    foreign::{self, Foreign, Others},
-    host, kept_files,
-    pins::{self, Lock, Pinned},
+    machine::{Machine, btf::KernelTypes, host},
+    pinned::{
+        description::{self, Description},
+        pins::{self, Lock, Pinned},
+    },
+    program::duty::{Duty, Sealing},
     ready::Ready,
+    sealed::{
+        TRACING,
+        anchor::{self, Found, Root},
+        foreign::{self, Foreign, Others},
+        kept_files,
+        trust::Trust,
+    },
     selftest::SelfTest,
-    sys::fs,
-    trust::Trust,
+    sys::{fs, step},
 };
 
 /// What to keep beside the seal, and what to do without.
@@ -91,7 +93,7 @@ pub struct Done {
     /// Programs that the policy trusts and that no hook of this kernel can have: name and hook.
     pub trusted_without_hook: Vec<(String, String)>,
     /// What is left open.
-    pub open: Vec<Open>,
+    pub open: Vec<Gap>,
     /// Programs that are started already and excepted only when started anew: process id and path.
     pub started_before: Vec<(u32, PathBuf)>,
     /// How long it took until it was in force; the proof of that and its record come after.
@@ -106,6 +108,33 @@ pub struct Done {
     pub types: KernelTypes,
 }
 
+/// Fails if the seal of this policy would have a gap, unless `options` accept gaps.
+fn left_open(
+    ready: &Ready,
+    types: &KernelTypes,
+    sysctl: &[Foreign],
+    options: &Options,
+) -> Result<Vec<Gap>, Error> {
+    let mut open = Gap::of(&ready.slot, !ready.tables.places.is_empty(), types);
+    open.extend(Gap::exceptions(&ready.description.policy, types));
+    open.extend(Gap::ends(&ready.description.policy));
+    open.extend(Gap::scopes(ready.slot.words.deny, &ready.tables.places, types));
+    if !sysctl.is_empty() {
+        open.push(Gap::Sysctl(
+            sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),
+        ));
+    }
+    if options.best_effort || open.is_empty() {
+        return Ok(open);
+    }
+    let list: Vec<_> = open.iter().map(ToString::to_string).collect();
+    Err(Error::Request(format!(
+        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
+         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
+        list.join("\n  - ")
+    )))
+}
+
 /// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
 ///
 /// `before` is asked about the policy when nothing is in the way any more and nothing was done yet; what it returns is handed back.
@@ -118,7 +147,9 @@ pub fn seal<T>(
     before: impl FnOnce(&Policy) -> Result<T, Error>,
 ) -> Result<(Done, T), Error> {
     let begin = Instant::now();
-    let (machine, sealing) = Machine::look_to_seal()?;
+    Machine::may_look()?;
+    let (types, sealing) = Sealing::look_with_types()?;
+    let machine = Machine::with(types)?;
     let _lock = Lock::take()?;
     if let Found::Sealed(_) = anchor::look()? {
         return Err(Error::Sealed {
@@ -135,7 +166,7 @@ pub fn seal<T>(
     let mut ready = Ready::new(&machine.types, policy, auto)?;
     let others = Others::look()?;
     let trust = Trust::look(&ready.description.policy, &options.trust, &others)?;
-    let sysctl = others.asked_for_sysctls(&trust, &pins::programs());
+    let sysctl = trust.untrusted_sysctl_programs(&others, &pins::programs());
     let open = left_open(&ready, &machine.types, &sysctl, options)?;
     let places = ready.is_sealed_with_places(&machine.types)?;
     if ready.refuses_nothing() {
@@ -265,7 +296,7 @@ pub fn is_sealed() -> Result<bool, Error> {
 /// The policy in force in words, and what its `auto` was found to be.
 fn in_force() -> Result<(Policy, Level), Error> {
     let Pinned::Whole(enforcement) = pins::open()? else {
-        crate::elsewhere::nothing()?;
+        crate::pinned::elsewhere::nothing()?;
         return Err(Error::Request(
             "nothing is enforced, so there is nothing to seal: apply a policy first, for instance with stockade enforce integrity".into(),
         ));
@@ -285,9 +316,6 @@ fn keep_described() {
         description::keep_only(&[slot.words.generation]);
     }
 }
-
-/// The switch that silences all programs, by the kernel's name.
-pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
 
 const TRACING_IS_OFF: &str =
     "kernel.ftrace_enabled is 0, which silences the programs of a seal: sysctl kernel.ftrace_enabled=1";

@@ -5,7 +5,13 @@ Nobody gets a descriptor of what a seal decides by, Stockade included: see [`sto
 seal was answered by the program that keeps it there, and nobody else can answer in its place. The counters and the events
 alone are maps that can be opened: nothing is decided by them, and nothing proven.
 */
+pub(crate) mod anchor;
+pub mod foreign;
+pub(crate) mod gap;
+pub(crate) mod kept_files;
+pub mod kept_out;
 mod stacked;
+pub(crate) mod trust;
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
@@ -19,11 +25,9 @@ use stockade_policy::compile::{CompiledSetting, bit};
 
 use crate::{
     Error,
-    btf::KernelTypes,
-    cgroups,
-    description::Description,
-    duty::Duty,
-    enforce::counters_of,
+    machine::{btf::KernelTypes, cgroups},
+    pinned::description::Description,
+    program::duty::Duty,
     sys::{
         Counters,
         dialogue::{Answer, add, told},
@@ -32,6 +36,9 @@ use crate::{
 };
 
 pub(crate) use stacked::{Comparison, SAME_END, Transaction};
+
+/// The switch that silences all programs, by the kernel's name.
+pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
 
 /// [`Sealed::added`] and [`Sealed::stacked`].
 type Additions = (Added, Vec<(Slot, u64)>);
@@ -259,8 +266,7 @@ impl Sealed {
         let known = stockade_policy::settings::all().iter().map(|setting| setting.kernel_name);
         let files = stockade_policy::settings::FILES.iter().map(|files| files.kernel_name);
         let described = described.iter().map(String::as_str);
-        let names: BTreeSet<&str> =
-            known.chain(files).chain([crate::seal::TRACING]).chain(described).collect();
+        let names: BTreeSet<&str> = known.chain(files).chain([TRACING]).chain(described).collect();
         let mut found = Vec::new();
         for name in names {
             if let Some(rule) = self.rule(name)? {
@@ -272,7 +278,7 @@ impl Sealed {
 
     /// The counters. Root can write them.
     pub fn counters(&self) -> Result<Counters, Error> {
-        counters_of(std::os::fd::AsFd::as_fd(&self.shown(0, "counters")?))
+        self.shown(0, "counters").map(Counters::of)
     }
 
     /// The ring buffer.

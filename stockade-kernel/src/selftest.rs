@@ -11,7 +11,7 @@ use stockade_common::{ReasonSet, Verdict, counter_index};
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
-use crate::{Error, btf::KernelTypes, sys::Counters};
+use crate::{Error, machine::btf::KernelTypes, sys::Counters};
 
 /// The result of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +69,7 @@ pub(crate) fn run(
             }
             return Err(Error::SelfTest(format!(
                 "the program is attached, but a request for {id} did not reach it ({})",
-                if crate::host::tracing_is_off() {
+                if crate::machine::host::tracing_is_off() {
                     "kernel.ftrace_enabled is 0, which silences programs attached to the kernel's functions: sysctl kernel.ftrace_enabled=1"
                 } else {
                     "the kernel does not say why"

@@ -19,17 +19,19 @@ use stockade_reasons::Level;
 
 use crate::{
     Error,
-    anchor::{self, Found},
-    attach::Attachment,
-    btf::KernelTypes,
-    duty::Duty,
-    elsewhere,
-    enforce::{Machine, counters, step},
-    lift,
-    object::{MAPS, Object},
-    pins::{self, Lock, Pinned},
+    machine::{Machine, btf::KernelTypes},
+    pinned::{
+        elsewhere,
+        pins::{self, Lock, Pinned},
+    },
+    program::{
+        attach::{Attachment, wait_until_detached},
+        duty::Duty,
+        object::{MAPS, Object},
+    },
+    sealed::anchor::{self, Found},
     selftest::{self, SelfTest},
-    sys::{self, Counters},
+    sys::{self, Counters, step},
 };
 
 /// The attached program and its maps.
@@ -64,7 +66,7 @@ pub(crate) fn attach(
     step("loaded");
     let link = object.attach(decider, attachment.target(types)?)?;
     step("attached");
-    let counters = counters(&object)?;
+    let counters = object.counters()?;
     let heard =
         selftest::run(types, &selftest::counted(&counters), u64::MAX, attachment.refused_before(native))?;
     step("heard");
@@ -109,6 +111,6 @@ pub fn run() -> Result<Trial, Error> {
     let link = sys::link_info(attached.link.as_fd()).map_err(|e| Error::io("ask for the link", e))?;
     let heard = attached.heard.clone();
     drop(attached);
-    lift::wait_until_detached(&link)?;
+    wait_until_detached(&link)?;
     Ok(Trial::Worked(attachment, heard))
 }

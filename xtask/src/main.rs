@@ -10,6 +10,8 @@ mod docs;
 mod fuzz;
 mod html;
 mod lab;
+#[cfg(test)]
+mod layers;
 mod package;
 mod peers;
 mod programs;

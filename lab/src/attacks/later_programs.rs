@@ -7,7 +7,7 @@ something through.
 use std::{fs::File, os::fd::OwnedFd};
 
 use anyhow::{Context, Result};
-use stockade_kernel::{btf::KernelTypes, measure};
+use stockade_kernel::{btf::KernelTypes, lab};
 
 use super::{
     Attack, Pins, Setting, Tried,
@@ -94,7 +94,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let types = KernelTypes::of_running_kernel()?;
             let mut through = Vec::new();
-            for (what, answer) in measure::load_sealed_as_others(&types)? {
+            for (what, answer) in lab::load_sealed_as_others(&types)? {
                 match answer {
                     Ok(()) => through.push(what),
                     Err(error) => println!("{what}: {error}"),

@@ -250,7 +250,7 @@ fn other_version(_: &Guest) -> Result<()> {
 fn other_layout(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
-    stockade_kernel::pins::rewrite_layout(stockade_common::LAYOUT + 1)?;
+    stockade_kernel::lab::rewrite_layout(stockade_common::LAYOUT + 1)?;
     let this = format!("this one reads layout {}", stockade_common::LAYOUT);
     for command in [&["status"][..], &["enforce", "integrity"], &["watch", "--no-follow"], &["lift"]] {
         stockade(command)?.exits(2)?.says("another version of Stockade")?.says(&this)?;

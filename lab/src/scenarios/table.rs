@@ -1,7 +1,7 @@
 //! The table of reasons against the running kernel.
 
 use anyhow::{Result, ensure};
-use stockade_kernel::{btf::KernelTypes, measure};
+use stockade_kernel::{btf::KernelTypes, lab};
 use stockade_reasons::Level;
 
 use crate::{
@@ -63,9 +63,9 @@ fn no_executable(_: &Guest) -> Result<()> {
     types.offsets.inode_number = 0;
     types.offsets.inode_superblock = 0;
     types.offsets.superblock_device = 0;
-    measure::load_only(&types)?;
+    lab::load_only(&types)?;
     // The test can fail: a chain that lands beside its fields is refused.
     types.offsets.task_mm = 1;
-    ensure!(measure::load_only(&types).is_err(), "the verifier took an offset that points into a field");
+    ensure!(lab::load_only(&types).is_err(), "the verifier took an offset that points into a field");
     Ok(())
 }

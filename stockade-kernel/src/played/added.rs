@@ -15,13 +15,14 @@ use super::{
 };
 use crate::{
     Error,
-    btf::KernelTypes,
-    cgroups,
-    pins::{self, Pinned},
+    machine::{btf::KernelTypes, cgroups},
+    pinned::{
+        pins::{self, Pinned},
+        tables::{self, Entries, Sink, bytes},
+    },
     ready::Ready,
     sealed::{Sealed, Transaction},
     sys::fake::{Fate, Kind, Machine},
-    tables::{self, Entries, Sink, bytes},
 };
 
 /// A machine with this policy sealed.

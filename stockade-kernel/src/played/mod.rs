@@ -39,9 +39,8 @@ use stockade_reasons::Level;
 
 use self::stories::{STORIES, Story};
 use crate::{
-    Error,
-    btf::{self, KernelTypes},
-    enforce, lift,
+    Error, enforce, lift,
+    machine::btf::{self, KernelTypes},
     read_back::{InForce, read_back},
     seal,
     sys::fake::{Ended, Fate, Machine, Table},

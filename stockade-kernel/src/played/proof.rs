@@ -10,8 +10,9 @@ use super::{
     stories::{CONFIDENTIALITY, INTEGRITY},
 };
 use crate::{
-    btf::KernelTypes,
-    seal::{self, Cause, Conclusion, Knocked, Open, Proof},
+    machine::btf::KernelTypes,
+    seal::{self, Cause, Conclusion, Knocked, Proof},
+    sealed::gap::Gap,
     sys::fake::{self, Ended, Fate, Machine},
 };
 
@@ -162,7 +163,7 @@ fn an_exception_for_another_program_excuses_nothing() {
     let proof = proven_by(&machine, &lets_through);
     assert!(proof.problems[0].contains("kexec reached the seal and went through"), "{proof:?}");
     // Without its description it cannot be told whether this process is excepted.
-    std::fs::remove_dir_all(machine.at(Path::new(crate::description::FOLDER))).unwrap();
+    std::fs::remove_dir_all(machine.at(Path::new(crate::pinned::description::FOLDER))).unwrap();
     assert_eq!(proven(&machine).conclusion(), Conclusion::Verified);
     let proof = proven_by(&machine, &lets_through);
     assert!(proof.problems[0].contains("description of the policy is lost"), "{proof:?}");
@@ -187,22 +188,22 @@ fn a_scope_that_does_not_refuse_an_integrity_reason_is_open() {
     let open = |machine: &Arc<Machine>| {
         let look = || {
             let types = KernelTypes::of_running_kernel().unwrap();
-            match crate::anchor::look().unwrap() {
-                crate::anchor::Found::Sealed(sealed) => Open::of_seal(&sealed, &types),
+            match crate::sealed::anchor::look().unwrap() {
+                crate::sealed::anchor::Found::Sealed(sealed) => Gap::of_seal(&sealed, &types),
                 _ => panic!("not sealed"),
             }
         };
         machine.run(Fate::Lives, look).done()
     };
     let machine = sealed(&[LAXER_CAGE]);
-    let scopes = Open::Scopes(vec![format!("/cage: {}", OF_INTEGRITY.join(", "))]);
+    let scopes = Gap::Scopes(vec![format!("/cage: {}", OF_INTEGRITY.join(", "))]);
     assert!(open(&machine).contains(&scopes), "{:?}", open(&machine));
     // The seal refuses an added reason in every cgroup.
     let added = Added { deny: ReasonSet::MAX, watched: ReasonSet::MAX, ..Added::NONE };
     machine.run(Fate::Lives, || crate::sealed::add_reasons(&added)).done().unwrap();
-    assert!(!open(&machine).iter().any(|open| matches!(open, Open::Scopes(_))), "{:?}", open(&machine));
+    assert!(!open(&machine).iter().any(|open| matches!(open, Gap::Scopes(_))), "{:?}", open(&machine));
     // Whether such a scope exists is not known without the description.
     let machine = sealed(&[LAXER_CAGE]);
-    std::fs::remove_dir_all(machine.at(Path::new(crate::description::FOLDER))).unwrap();
-    assert!(open(&machine).contains(&Open::UnknownScopes), "{:?}", open(&machine));
+    std::fs::remove_dir_all(machine.at(Path::new(crate::pinned::description::FOLDER))).unwrap();
+    assert!(open(&machine).contains(&Gap::UnknownScopes), "{:?}", open(&machine));
 }

@@ -16,11 +16,8 @@ use super::{
     stories::{CONFIDENTIALITY, EVERYTHING, INTEGRITY},
 };
 use crate::{
-    Error,
-    duty::Duty,
-    enforce,
-    instructions::EXIT,
-    lift,
+    Error, enforce, lift,
+    program::{duty::Duty, instructions::EXIT},
     seal::{self, Conclusion},
     sealed::Sealed,
     sys::{
@@ -98,7 +95,10 @@ fn a_name_makes_no_program_one_of_ours() {
                 None,
                 &mut [],
             );
-            crate::anchor::Root::open().unwrap().attach(Duty::GuardCalls, guard.unwrap().as_fd()).unwrap();
+            crate::sealed::anchor::Root::open()
+                .unwrap()
+                .attach(Duty::GuardCalls, guard.unwrap().as_fd())
+                .unwrap();
         })
         .done();
     let play = |command: Command| machine.run(Fate::Lives, || command.execute()).done();
@@ -116,9 +116,9 @@ fn guards_keep_programs_there_and_others_out() {
     let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
     machine
         .run(Fate::Lives, || {
-            let root = crate::anchor::Root::open().unwrap();
+            let root = crate::sealed::anchor::Root::open().unwrap();
             let seal = Sealed::ask().unwrap().unwrap();
-            let there: Vec<(u32, u32)> = crate::anchor::KINDS
+            let there: Vec<(u32, u32)> = crate::sealed::anchor::KINDS
                 .into_iter()
                 .flat_map(|kind| root.programs(kind).unwrap().into_iter().map(move |id| (kind, id)))
                 .filter(|(_, id)| seal.seal.programs.contains(id))
@@ -128,10 +128,10 @@ fn guards_keep_programs_there_and_others_out() {
                 assert!(sys::program_by_id(id).is_err(), "program {id}");
                 assert!(refused(held::detach_from_nothing(kind)), "kind {kind}");
             }
-            assert!(refused(crate::instructions::load_foreign(sys::Target::lsm(HOOK))));
-            assert!(refused(crate::instructions::load_foreign(sys::Target::cgroup_sysctl())));
+            assert!(refused(crate::program::instructions::load_foreign(sys::Target::lsm(HOOK))));
+            assert!(refused(crate::program::instructions::load_foreign(sys::Target::cgroup_sysctl())));
             // One that is asked about something else cannot answer in our place.
-            crate::instructions::load_foreign(sys::Target::lsm(HOOK + 40)).unwrap();
+            crate::program::instructions::load_foreign(sys::Target::lsm(HOOK + 40)).unwrap();
             for id in seal.seal.maps.into_iter().filter(|&id| id != 0) {
                 assert!(held::map_by_id(id).is_err(), "map {id}");
             }
@@ -236,7 +236,7 @@ fn whoever_has_a_program_of_the_seal_at_any_call_keeps_it_from_being_made() {
             "a seal was made at call {at} although somebody has a program of it"
         );
         taken.borrow_mut().clear();
-        machine.run(Fate::Lives, crate::anchor::tidy_up).done().unwrap();
+        machine.run(Fate::Lives, crate::sealed::anchor::tidy_up).done().unwrap();
         // The description is that of a command that was killed.
         let now = (State::of(&machine), inventory(&machine));
         assert_eq!(now, before, "call {at}");

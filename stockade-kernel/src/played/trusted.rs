@@ -13,7 +13,8 @@ use stockade_reasons::Level;
 
 use super::{Command, HOOK, State, machine, policy, stories::INTEGRITY};
 use crate::{
-    Error, enforce, instructions, programs,
+    Error, enforce,
+    program::{instructions, loaded},
     seal::{self, Done},
     sys::{
         self,
@@ -109,7 +110,7 @@ fn a_trusted_sysctl_program_does_not_close_the_seal_to_others() {
     let (_, tag) = id_and_tag(&machine, &program);
     enforce(&machine, &trusting("kind = \"cgroup-sysctl\"", &tag));
     let done = seal(&machine, &[]).unwrap();
-    let open: Vec<_> = done.open.iter().map(seal::Open::word).collect();
+    let open: Vec<_> = done.open.iter().map(seal::Gap::word).collect();
     assert!(!open.iter().any(|word| word.contains("sysctl")), "{open:?}");
     load(&machine, sys::Target::cgroup_sysctl(), 7);
     assert!(refused(&machine, sys::Target::cgroup_sysctl(), 8));
@@ -288,7 +289,7 @@ fn what_another_guard_hides_after_the_seal_is_no_fault_of_it() {
 #[test]
 fn whatever_else_looks_at_programs_goes_on() {
     let (machine, program, id) = with_hidden(sys::Target::lsm(HOOK_OF_OTHERS));
-    let found = machine.run(Fate::Lives, || programs::look(None)).done().unwrap();
+    let found = machine.run(Fate::Lives, || loaded::look(None)).done().unwrap();
     let words = "a guard on BPF programs refuses to let it be looked at".to_owned();
     assert!(found.hidden.contains(&(id, words)), "{:?}", found.hidden);
     let before = State::of(&machine);

@@ -11,8 +11,8 @@ then runs no more.
 use std::{collections::BTreeSet, path::Path};
 
 use crate::{
-    Error, foreign,
-    patience::Patience,
+    Error,
+    machine::{patience::Patience, processes},
     sys::{self, fs},
 };
 
@@ -78,7 +78,7 @@ fn tells_enough() -> Result<(), Error> {
 }
 
 fn describe((process, _): Task, place: Place, seconds: u64) -> String {
-    let who = format!("{} ({process})", foreign::comm(&Path::new("/proc").join(process.to_string())));
+    let who = format!("{} ({process})", processes::comm(&Path::new("/proc").join(process.to_string())));
     match place {
         Place::AtSetting => format!(
             "not sealed: {who} has been reading or writing a file below /proc/sys for {seconds} s, since before settings were held, and could change one \

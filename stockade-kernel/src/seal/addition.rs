@@ -15,17 +15,19 @@ use stockade_policy::{
     settings,
 };
 
-use super::{TRACING, proof};
+use super::proof;
 use crate::{
     Error,
-    description::{self, Description},
-    duty::Duty,
-    enforce::{Machine, step},
-    host,
+    machine::{Machine, host},
+    pinned::{
+        description::{self, Description},
+        tables::{self, Sink},
+    },
+    program::duty::Duty,
     ready::Ready,
-    sealed::{self, Comparison, SAME_END, Sealed, Transaction},
+    sealed::{self, Comparison, SAME_END, Sealed, TRACING, Transaction},
     selftest::SelfTest,
-    tables::{self, Sink},
+    sys::step,
 };
 
 /// What is to be added.

@@ -23,14 +23,20 @@ use stockade_common::{GuardOffsets, Seal, kinds};
 
 use crate::{
     Error,
-    duty::{Duty, Sealing},
-    foreign::{self, Foreign, Others},
-    host,
-    instructions::{self, EXIT, SET, instruction},
-    links::Links,
-    object, pins,
+    machine::host,
+    pinned::pins,
+    program::{
+        duty::{Duty, Sealing},
+        info,
+        instructions::{self, EXIT, SET, instruction},
+        links::Links,
+        object,
+    },
+    sealed::{
+        foreign::{self, Foreign, Others},
+        trust::Trust,
+    },
     sys::{self, held},
-    trust::Trust,
 };
 
 /// The names that they are loaded under.
@@ -62,7 +68,7 @@ impl FirstGuard {
         // Of a kind that reaches nothing: whoever gets hold of it keeps nothing from being sealed.
         let program = instructions::load_constant(sys::Target::socket_filter(), 0)
             .map_err(|e| Error::bpf("loading a program that does nothing", e))?;
-        let newest = foreign::id(program.as_fd()).unwrap_or(u32::MAX);
+        let newest = info::id(program.as_fd()).unwrap_or(u32::MAX);
         let hooks = HOOKS.map(|duty| sealing.target(duty).hook());
         let instructions = of_programs(still_counts(newest)?, &hooks, &sealing.offsets)?;
         Self::attach(&instructions, &OF_PROGRAMS, sealing.target(Duty::GuardPrograms))
@@ -84,7 +90,7 @@ impl FirstGuard {
 
     /// The id of its program.
     pub fn id(&self) -> Option<u32> {
-        foreign::id(self.program.as_fd())
+        info::id(self.program.as_fd())
     }
 }
 

@@ -7,7 +7,7 @@ use stockade_common::Seen;
 
 use crate::{
     Error,
-    object::{Object, SEEN},
+    program::object::{Object, SEEN},
     sys,
 };
 

@@ -22,17 +22,21 @@ use super::{
 };
 use crate::{
     Error,
-    anchor::Root,
-    duty::{Duty, Sealing},
-    enforce::{Machine, step},
-    foreign::{self, Foreign},
-    host, instructions,
-    object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN, STACKED},
+    machine::{Machine, host},
+    pinned::tables::{self, Maps, meddled},
+    program::{
+        duty::{Duty, Sealing},
+        info, instructions,
+        object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN, STACKED},
+    },
     ready::Ready,
+    sealed::{
+        anchor::Root,
+        foreign::{self, Foreign},
+        trust::Trust,
+    },
     selftest::{self, SelfTest},
-    sys::{self, held},
-    tables::{self, Maps, meddled},
-    trust::{self, Trust},
+    sys::{self, held, step},
 };
 
 /// What is known of the seal to be made.
@@ -104,7 +108,7 @@ impl Made {
         let mut beside = Vec::new();
         if set.places {
             // The old attachments fill the old tables, for as long as those decide: these fill the new ones. Root can end them anyway.
-            beside = crate::enforce::attach_all(&object, &Duty::PLACES)?;
+            beside = object.attach_all(&Duty::PLACES)?;
         }
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&[Duty::ListTasks]) {
@@ -118,7 +122,7 @@ impl Made {
         // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is a program of others, and the guard on programs lets nobody see what it is.
         let free = seal.trusted.iter_mut().skip(set.trust.known.len());
         for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(tried).chain(enforcing)) {
-            *known = trust::by_id(id);
+            *known = foreign::by_id(id);
         }
         sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
 
@@ -129,7 +133,7 @@ impl Made {
         }
         check_value(&object, ADDED, &Added::NONE)?;
         check_value(&object, STACKED, &Stacked::NONE)?;
-        if crate::labels::any_in(object.map(LABELS.0)?)? {
+        if crate::pinned::labels::any_in(object.map(LABELS.0)?)? {
             return Err(meddled(LABELS.0));
         }
         Ok(Self { object, maps, policy, programs, beside, map_programs, _first: first, seal })
@@ -155,13 +159,13 @@ impl Made {
     /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is
     /// opened for reading.
     pub fn no_writer_of(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
-        crate::kept_files::no_writer_of(files, &|| self.seen().map(|seen| seen.file))
+        crate::sealed::kept_files::no_writer_of(files, &|| self.seen().map(|seen| seen.file))
     }
 
     /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
     /// known. Then what is decided by is read back.
     pub fn is_alone(&mut self) -> Result<(), Error> {
-        let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| foreign::id(program.as_fd()));
+        let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| info::id(program.as_fd()));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
         let programs = references::of_programs(&self.seal);
         let maps =
@@ -236,7 +240,7 @@ impl Made {
     }
 
     pub fn self_test(&self, machine: &Machine, watched: u64) -> Result<SelfTest, Error> {
-        let counters = crate::enforce::counters(&self.object)?;
+        let counters = self.object.counters()?;
         selftest::run(&machine.types, &selftest::counted(&counters), watched, machine.native)
     }
 
@@ -245,7 +249,7 @@ impl Made {
         if ready.executables.is_empty() {
             return Ok(Vec::new());
         }
-        crate::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
+        crate::pinned::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
     }
 }
 
@@ -292,8 +296,7 @@ fn seal(
     assert!(Duty::SEALED.len() <= HELD_MAX, "a seal has room for each of its programs");
     for (at, duty) in Duty::SEALED.into_iter().enumerate() {
         if let Some(program) = programs.get(&duty) {
-            seal.programs[at] =
-                foreign::id(program.as_fd()).ok_or_else(|| full("a program without an id"))?;
+            seal.programs[at] = info::id(program.as_fd()).ok_or_else(|| full("a program without an id"))?;
             seal.hooks[at] = sealing.target(duty).hook();
         }
     }

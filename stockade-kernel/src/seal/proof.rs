@@ -11,14 +11,18 @@ use self::reasons::{Knock, Proof};
 use super::{made, references};
 use crate::{
     Error,
-    anchor::{self, Found, Root},
-    btf::KernelTypes,
-    duty::{Duty, Sealing},
-    foreign, host, instructions, links,
-    sealed::Sealed,
+    machine::{btf::KernelTypes, host},
+    program::{
+        duty::{Duty, Sealing},
+        instructions, links,
+    },
+    sealed::{
+        Sealed,
+        anchor::{self, Found, Root},
+        foreign,
+    },
     selftest::{self, SelfTest},
     sys::{self, fs, held},
-    trust,
 };
 
 /// Tries what the seal claims: that its guards hold, and that it refuses every reason that its policies refuse to this process, as far as
@@ -159,7 +163,7 @@ fn not_held(sealed: &Sealed) -> Vec<String> {
 
 /// Whether a program of another's that the root cgroup holds is on another hook than those of the seal, or is trusted.
 fn is_harmless(sealed: &Sealed, id: u32) -> bool {
-    let Ok(Some((_, info))) = held::program(id) else { return trust::is_by_id(&sealed.seal, id) };
+    let Ok(Some((_, info))) = held::program(id) else { return foreign::is_by_id(&sealed.seal, id) };
     let kind = kinds::of(info.type_, kinds::ATTACH_LSM_CGROUP);
     let known = KnownProgram { tag: u64::from_ne_bytes(info.tag), kind, hook: info.attach_btf_id };
     links::on(&sealed.seal, info.attach_btf_id) == kinds::Hook::Another

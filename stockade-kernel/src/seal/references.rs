@@ -12,8 +12,8 @@ use std::io;
 use stockade_common::{Counted, Known, Seal};
 
 use crate::{
-    Error, foreign,
-    patience::Patience,
+    Error,
+    machine::{patience::Patience, processes},
     sealed::Sealed,
     sys::{self, held},
 };
@@ -94,10 +94,10 @@ impl Shared {
                 "how many references there are to {what} {id} of the seal cannot be told: another guard refuses it before that of the seal is asked"
             );
         }
-        let mut by = foreign::holders(field, id);
+        let mut by = processes::holders(field, id);
         if is_map(&self.known) {
             // A program that uses it, or a link that holds that one.
-            by.extend(passing.iter().flat_map(|program| foreign::holders("prog_id", *program)));
+            by.extend(passing.iter().flat_map(|program| processes::holders("prog_id", *program)));
         }
         let by: Vec<_> = by.into_iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
         let by = if by.is_empty() { "nobody that can be seen".to_owned() } else { by.join(", ") };

@@ -12,10 +12,13 @@ use stockade_common::{
 
 use super::{Sealed, done, failed, read_at};
 use crate::{
-    Error, cgroups,
-    slots::same,
+    Error,
+    machine::cgroups,
+    pinned::{
+        slots::same,
+        tables::{Entries, Sink, bytes},
+    },
     sys::dialogue::{Answer, add, told, write},
-    tables::{Entries, Sink, bytes},
 };
 
 /// Reads an entry of one of [`table`], of this many bytes.

@@ -13,7 +13,7 @@ use stockade_common::kinds;
 use super::{
     address, bpf, creates, fd_number,
     info::{BPF_OBJ_GET_INFO_BY_FD, IdAttr, InfoAttr},
-    maps::{BPF_MAP_LOOKUP_ELEM, ElementAttr, pages},
+    maps::{BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, ElementAttr, pages},
 };
 
 const BPF_PROG_ATTACH: i64 = 8;
@@ -107,6 +107,34 @@ pub fn programs_of_cgroup(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Resul
     bpf(BPF_PROG_QUERY, &mut attr)?;
     ids.truncate(attr.prog_cnt as usize);
     Ok(ids)
+}
+
+/// Writes the only value of a map and makes the map read-only for user space, permanently. The verifier takes reads of such a map for constants.
+pub fn fill_and_freeze(map: BorrowedFd<'_>, content: &[u8]) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let key = 0u32;
+    let mut update = Update {
+        map_fd: fd_number(map),
+        pad: 0,
+        key: address(&raw const key),
+        value: address(content.as_ptr()),
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
+    freeze(map)?;
+    // Until the map was frozen, root could write to it.
+    if value(map)? == content {
+        Ok(())
+    } else {
+        Err(io::Error::other("another process has written into the map"))
+    }
 }
 
 /// Makes a map read-only for user space, permanently. 5.2 and later.

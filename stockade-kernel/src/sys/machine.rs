@@ -143,6 +143,18 @@ pub fn wait_for_grace_period() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The initial user namespace; the inode number is fixed since 3.8 (`PROC_USER_INIT_INO`). The uid map does not identify it, since root can give a new
+/// namespace the same map.
+const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
+/// Reports whether this process is in another user namespace than the initial one: its mounts may differ from the machine's, and root there has no
+/// rights over the machine.
+#[must_use]
+pub fn in_container() -> bool {
+    super::fs::read_link("/proc/self/ns/user")
+        .is_ok_and(|link| link != std::path::Path::new(INITIAL_USER_NAMESPACE))
+}
+
 /// Opens a pidfd, the key of task storage (5.3 and later).
 pub fn process(pid: u32) -> io::Result<OwnedFd> {
     #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::{address, bpf, creates, fd_number, held, programs::load_types};
+use super::{address, bpf, creates, fd_number, programs::load_types};
 
 const BPF_MAP_CREATE: i64 = 0;
 pub(super) const BPF_MAP_LOOKUP_ELEM: i64 = 1;
@@ -24,34 +24,6 @@ pub const PERCPU_ARRAY: u32 = 6;
 /// `BPF_MAP_TYPE_RINGBUF`
 pub const RINGBUF: u32 = 27;
 const BPF_F_NO_PREALLOC: u32 = 1;
-
-/// Writes the only value of a map and makes the map read-only for user space, permanently. The verifier takes reads of such a map for constants.
-pub fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
-    #[repr(C)]
-    struct Update {
-        map_fd: u32,
-        pad: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let key = 0u32;
-    let mut update = Update {
-        map_fd: fd_number(map),
-        pad: 0,
-        key: address(&raw const key),
-        value: address(value.as_ptr()),
-        flags: 0,
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
-    held::freeze(map)?;
-    // Until the map was frozen, root could write to it.
-    if held::value(map)? == value {
-        Ok(())
-    } else {
-        Err(io::Error::other("another process has written into the map"))
-    }
-}
 
 /// The attributes of `BPF_MAP_CREATE` that are used here.
 #[repr(C)]

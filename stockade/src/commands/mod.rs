@@ -3,7 +3,7 @@ One file per command. Each first gathers a report, then prints it as text or JSO
 is the JSON's schema.
 */
 use anyhow::{Result, anyhow};
-use stockade_kernel::{attach::Attachment, btf::KernelTypes, host, read_back::reason_id};
+use stockade_kernel::{attach::Attachment, btf::KernelTypes, host};
 use stockade_policy::{
     compile::CompiledSetting,
     settings::{self, Coverage},
@@ -46,7 +46,7 @@ fn all_ids() -> String {
 
 /// Ids of the reasons in a set of this kernel.
 fn ids(set: u64, types: &KernelTypes) -> Vec<String> {
-    types.reasons.iter().filter(|r| set >> r.number & 1 == 1).map(|r| reason_id(types, r.number)).collect()
+    types.reasons.iter().filter(|r| set >> r.number & 1 == 1).map(|r| types.reason_id(r.number)).collect()
 }
 
 /// How to come by the rights that an answer takes.

@@ -59,7 +59,7 @@ pub fn run(flags: &flags::Seal, json: bool) -> Result<Exit> {
     let (done, prepared) = seal(&options, |policy| record::prepare(&policy.seal))?;
     let mut report = report(&done);
     let at = Clock { boot_ns: done.sealed_boot_ns, wall: Timestamp::now() };
-    let left_open = done.open.iter().map(stockade_kernel::seal::Open::word).collect();
+    let left_open = done.open.iter().map(stockade_kernel::seal::Gap::word).collect();
     let recorded = record::commit(prepared, &done.policy, done.auto, left_open, at);
     match &recorded {
         Ok(recorded) => {

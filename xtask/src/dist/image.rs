@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use anyhow::{Context, bail, ensure};
 use object::{
-    LittleEndian as Little, Object, ObjectSection, elf,
-    read::elf::{ElfFile64, ProgramHeader, SectionHeader},
+    LittleEndian as Little, Object, ObjectSection, ObjectSymbol, elf,
+    read::elf::{ElfFile64, ElfSymbol64, ProgramHeader, SectionHeader},
 };
 
 /// A parsed program for x86-64.
@@ -17,6 +17,9 @@ pub struct Image<'d> {
     /// Addresses that the program's own start-up code fills in.
     pub relocated: HashSet<u64>,
 }
+
+/// Part of the symbol of each function of the module `lab` of stockade-kernel, as the compiler mangles paths.
+const OF_LAB: &str = "15stockade_kernel3lab";
 
 impl<'d> Image<'d> {
     /// Parses it.
@@ -65,7 +68,21 @@ impl<'d> Image<'d> {
                 || flag(elf::DT_FLAGS, elf::DF_BIND_NOW)
                 || flag(elf::DT_FLAGS_1, elf::DF_1_NOW),
         )?;
+        self.check_symbols()?;
         self.build_id().map(drop)
+    }
+
+    /// Refuses functions that only the lab needs. The linker leaves them out as long as the program does not call them.
+    fn check_symbols(&self) -> anyhow::Result<()> {
+        let of_lab =
+            |symbol: &ElfSymbol64<'_, '_, Little>| symbol.name().is_ok_and(|name| name.contains(OF_LAB));
+        if let Some(symbol) = self.file.symbols().find(of_lab) {
+            bail!(
+                "the program has a function that only the lab needs, {}: nothing that ships may call the module `lab` of stockade-kernel",
+                symbol.name().unwrap_or_default()
+            );
+        }
+        Ok(())
     }
 
     /// The build ID in hexadecimal digits.

@@ -105,6 +105,13 @@ fn each_fault_of_the_linked_file_has_a_sentence_of_its_own() {
 }
 
 #[test]
+fn a_program_with_a_function_of_the_lab_is_refused() {
+    let source =
+        "void _ZN15stockade_kernel3lab4flip17h0123456789abcdefE(void) {} int main(void) { return 0; }";
+    assert!(refusal(source, STATIC).contains("only the lab needs"));
+}
+
+#[test]
 fn a_program_that_does_not_say_how_its_stack_is_mapped_is_refused() {
     const PT_GNU_STACK: [u8; 4] = 0x6474_e551_u32.to_le_bytes();
     const PT_NULL: [u8; 4] = [0; 4];

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use stockade_kernel::{btf::KernelTypes, events::Reader, measure};
+use stockade_kernel::{btf::KernelTypes, events::Reader, lab};
 
 const CALLS: u32 = 500;
 const BATCHES: u32 = 8;
@@ -42,7 +42,7 @@ pub fn run() -> Result<()> {
 
     print_row("nothing on the hook", &measure_all(&mut subjects, None)?, None);
     let floor = {
-        let _program = measure::attach_empty_program(&types)?;
+        let _program = lab::attach_empty_program(&types)?;
         measure_all(&mut subjects, None)?
     };
     print_row("an empty BPF LSM program: the floor", &floor, None);
@@ -87,7 +87,7 @@ fn sealed(types: &KernelTypes, subjects: &mut [Subject]) -> Result<()> {
     let names: Vec<&str> = subjects.iter().map(|s| s.reason).collect();
     let allow: Vec<&str> = names.iter().flat_map(|name| ["--allow", name]).collect();
     let floor = {
-        let _program = measure::hold_empty_program(types)?;
+        let _program = lab::hold_empty_program(types)?;
         measure_all(subjects, None)?
     };
     enforce(&[&["confidentiality"], &allow[..]].concat())?;
@@ -286,11 +286,11 @@ fn statistics(subjects: &mut [Subject]) -> Result<()> {
     fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
     let mut cells = Vec::new();
     for subject in subjects {
-        let before = measure::statistics()?;
+        let before = lab::statistics()?;
         for _ in 0..CALLS {
             (subject.call)();
         }
-        let after = measure::statistics()?;
+        let after = lab::statistics()?;
         let runs = after.runs - before.runs;
         let each = (after.nanoseconds - before.nanoseconds).checked_div(runs).unwrap_or(0);
         cells.push(format!("{runs} runs, {each} each"));

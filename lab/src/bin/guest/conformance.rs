@@ -18,7 +18,6 @@ use anyhow::{Context, Result, ensure};
 use stockade_kernel::{
     btf::KernelTypes,
     events::{self, Reader},
-    read_back::reason_id,
 };
 use stockade_lab::{
     conformance::{Row, SEALED, Setting},
@@ -148,7 +147,7 @@ impl Told for Ours<'_> {
     fn take(&mut self) -> Result<Vec<String>> {
         let mut told: Vec<String> = std::iter::from_fn(|| self.reader.take())
             .filter_map(|told| match told {
-                events::Told::Request(event) => Some(reason_id(self.types, event.reason)),
+                events::Told::Request(event) => Some(self.types.reason_id(event.reason)),
                 // No policy of the matrix holds settings.
                 events::Told::Setting(_) => None,
             })

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use stockade_kernel::enforce::Machine;
+use stockade_kernel::{Machine, enforce::enforce_on};
 use stockade_policy::{
     load,
     load::{Trust, Where},
@@ -73,7 +73,7 @@ fn flips(_: &Guest) -> Result<()> {
     let cage = Cgroup::new("/cage")?;
     let policies = [read(STRICT)?, read(LAX)?];
     let machine = Machine::look()?;
-    machine.enforce(&policies[0], Level::None)?;
+    enforce_on(machine.clone(), &policies[0], Level::None)?;
     let mut askers = Vec::new();
     for _ in 0..4 {
         let mut free = Command::new(TOOL);
@@ -126,16 +126,16 @@ fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Resu
     let mut whole = 0;
     // How many there are is the machine's business.
     while whole < 2 || (whole < WHOLE_CHANGES && Instant::now() < deadline) {
-        machine.enforce(&policies[(whole + 1) % 2], Level::None)?;
+        enforce_on(machine.clone(), &policies[(whole + 1) % 2], Level::None)?;
         whole += 1;
         unanswered(whole)?;
     }
     println!("{whole} whole changes");
-    machine.enforce(&policies[0], Level::None)?;
+    enforce_on(machine.clone(), &policies[0], Level::None)?;
     write(LAX)?;
     with_env(&["enforce"], &[("STOCKADE_STOP_AT", "flipped")])?.exits(-1)?;
     for done in 0..FLIPS {
-        stockade_kernel::enforce::flip()?;
+        stockade_kernel::lab::flip()?;
         if done % 20 == 0 {
             // Let them ask under this one.
             std::thread::sleep(Duration::from_micros(500));

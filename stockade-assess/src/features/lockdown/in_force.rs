@@ -8,7 +8,7 @@ use stockade_kernel::{
     attach::Attachment,
     btf::KernelTypes,
     host,
-    read_back::{self, read_back, reason_id},
+    read_back::{self, read_back},
 };
 use stockade_reasons::Level;
 
@@ -82,7 +82,7 @@ impl Stockade {
         let denied = |number: u32| state.slot.words.deny >> number & 1 == 1;
         let ids = |wanted: &dyn Fn(u32) -> bool| {
             let numbers = types.reasons.iter().map(|reason| reason.number);
-            numbers.filter(|number| wanted(*number)).map(|number| reason_id(types, number)).collect()
+            numbers.filter(|number| wanted(*number)).map(|number| types.reason_id(number)).collect()
         };
         Self {
             level,

@@ -23,8 +23,12 @@ use stockade_policy::{
 use stockade_reasons::Level;
 
 use crate::{
-    Error, btf::KernelTypes, cgroups, description::Description, host, read_back::reason_id, sealed::Sealed,
-    selftest::is_refused_natively, sys,
+    Error,
+    machine::{btf::KernelTypes, cgroups, host},
+    pinned::description::Description,
+    sealed::Sealed,
+    selftest::is_refused_natively,
+    sys,
 };
 
 /// What came of an attempt to do what a reason guards.
@@ -123,7 +127,7 @@ pub(super) fn try_all(
     let anywhere = sealed.policies().fold(here, |anywhere, policy| anywhere | policy.words.deny);
     let mut proof = Proof::default();
     for reason in types.kernel_reasons() {
-        let id = reason_id(types, reason.number);
+        let id = types.reason_id(reason.number);
         if anywhere & bit(reason.number) == 0 {
             continue;
         }

@@ -14,9 +14,11 @@ use super::{
     objects::{Program, What},
 };
 use crate::{
-    duty::Duty,
-    object::{self, MAPS},
-    tables::SETTINGS,
+    pinned::tables::SETTINGS,
+    program::{
+        duty::Duty,
+        object::{self, MAPS},
+    },
 };
 
 /// How many reasons the machine knows at most.
@@ -50,7 +52,7 @@ struct Here<'a> {
 impl Here<'_> {
     fn find<K: Copy, V: Copy>(&self, map: &str, key: &K) -> Option<V> {
         let map = self.kernel.map(self.kernel.map_of(self.program, map)?)?;
-        let value = map.entries.get(&crate::tables::bytes(key))?;
+        let value = map.entries.get(&crate::pinned::tables::bytes(key))?;
         assert_eq!(value.len(), size_of::<V>());
         // SAFETY: of its size; the tables' values are plain data, for which any bytes are a value.
         Some(unsafe { value.as_ptr().cast::<V>().read_unaligned() })
@@ -74,7 +76,7 @@ impl World for Here<'_> {
     }
 
     fn boot_ns(&self) -> u64 {
-        crate::host::boot_ns()
+        crate::machine::host::boot_ns()
     }
 
     fn exception(&self, key: &ExceptionKey) -> Option<Exception> {
@@ -335,7 +337,7 @@ impl Kernel {
                 self.program(*id).map_or_else(String::new, |p| text(&p.name))
             ));
         }
-        for folder in [crate::pins::FOLDER, crate::description::FOLDER] {
+        for folder in [crate::pinned::pins::FOLDER, crate::pinned::description::FOLDER] {
             for entry in
                 std::fs::read_dir(self.at(std::path::Path::new(folder))).into_iter().flatten().flatten()
             {

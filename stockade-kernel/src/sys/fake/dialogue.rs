@@ -14,10 +14,12 @@ use stockade_common::{
 
 use super::{Kernel, calls::Attributes};
 use crate::{
-    duty::Duty,
-    object::{self, MAPS},
+    pinned::tables::{SETTINGS, bytes},
+    program::{
+        duty::Duty,
+        object::{self, MAPS},
+    },
     sys::fake::calls::from,
-    tables::{SETTINGS, bytes},
 };
 
 /// Plain data of its size.

@@ -47,7 +47,7 @@ use std::{
 };
 
 pub(crate) use self::{decide::Table, objects::Kernel};
-use crate::executables::Executable;
+use crate::machine::executables::Executable;
 
 /// How many processors the machine has.
 pub(crate) const PROCESSORS: usize = 2;

@@ -15,7 +15,7 @@ use std::{
 use stockade_common::Words;
 
 use super::Table;
-use crate::duty::Duty;
+use crate::program::duty::Duty;
 
 /// A map.
 #[derive(Clone)]
@@ -296,7 +296,7 @@ impl Kernel {
     fn pinned(&mut self) -> &BTreeSet<u32> {
         if self.pins.is_none() {
             let mut found = BTreeSet::new();
-            let mut folders = vec![self.at(Path::new(crate::pins::BPFFS))];
+            let mut folders = vec![self.at(Path::new(crate::pinned::pins::BPFFS))];
             while let Some(folder) = folders.pop() {
                 for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

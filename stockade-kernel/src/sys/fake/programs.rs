@@ -10,11 +10,13 @@ use super::{
     objects::{Program, What},
 };
 use crate::{
-    duty::Duty,
-    object::{self, ADDED, SEAL, SEEN},
+    pinned::tables::bytes,
+    program::{
+        duty::Duty,
+        object::{self, ADDED, SEAL, SEEN},
+    },
     seal::first_guards,
     sys,
-    tables::bytes,
 };
 
 const TRACING_LINK: u32 = 2;
@@ -219,7 +221,7 @@ impl Kernel {
             return Ok(self.make(What::Link { program, attach_type, cgroup: 0 }).into());
         }
         self.expect_cgroup(attr.word(4))?;
-        let cgroup = crate::cgroups::ROOT_ID;
+        let cgroup = crate::machine::cgroups::ROOT_ID;
         Ok(self.make(What::Link { program, attach_type: attr.word(8), cgroup }).into())
     }
 

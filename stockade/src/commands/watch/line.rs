@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_kernel::{Event, SettingEvent, SettingRule, Verdict, btf::KernelTypes, read_back::reason_id};
+use stockade_kernel::{Event, SettingEvent, SettingRule, Verdict, btf::KernelTypes};
 use stockade_policy::settings;
 
 use crate::{output, requester};
@@ -163,7 +163,7 @@ pub(super) fn written(told: &SettingEvent, names: &mut requester::Names) -> Writ
 }
 
 pub(super) fn seen(event: &Event, types: &KernelTypes, names: &mut requester::Names) -> Seen {
-    let reason = reason_id(types, event.reason);
+    let reason = types.reason_id(event.reason);
     Seen {
         boot_ns: event.boot_ns,
         verdict: verdict(event).into(),

@@ -5,9 +5,10 @@ finish a change.
 The limit counts rounds, not only time, since a busy machine does less in the same time: in each later round the kernel completes a grace
 period and schedules this process. A program without references is freed within a few rounds.
 */
+use std::io;
 use std::time::{Duration, Instant};
 
-use crate::{slots::grace_period, sys};
+use crate::sys;
 
 /// Number of rounds that only sleep, which suffice nearly always.
 const QUICK: u32 = 100;
@@ -48,4 +49,9 @@ impl Patience {
     pub fn seconds(&self) -> u64 {
         self.begin.elapsed().as_secs()
     }
+}
+
+/// Waits for a grace period, without a limit. Where membarrier(2) refuses (`nohz_full`), another call makes the kernel wait.
+pub(crate) fn grace_period() -> io::Result<()> {
+    sys::wait_for_grace_period().or_else(|_| sys::wait_for_programs())
 }

@@ -30,16 +30,18 @@ use stockade_common::{COUNTERS, LAST_BIT, LAYOUT, LOST, MAGIC, Policy, Verdict, 
 
 use crate::{
     Error,
-    duty::Duty,
-    host,
-    object::{LABELS, MAPS},
+    machine::host,
+    program::{
+        duty::Duty,
+        object::{LABELS, MAPS},
+    },
     sys::{self, Counters, fs, held},
 };
 
 /// The BPF file system with the pins.
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// The folder with the pins.
-pub const FOLDER: &str = "/sys/fs/bpf/stockade";
+pub const FOLDER: &str = host::PINS;
 
 const POLICY: &str = "policy";
 const COUNTS: &str = "counters";
@@ -232,25 +234,13 @@ pub(crate) fn open_events() -> Result<RingBuf<MapData>, Error> {
     RingBuf::try_from(open_map(EVENTS)?).map_err(|e| other_version(&e))
 }
 
-fn open_policy() -> Result<OwnedFd, Error> {
+pub(crate) fn open_policy() -> Result<OwnedFd, Error> {
     let (map, _) = open_as(POLICY, sys::ARRAY, size_of::<PolicyValue>())?;
     let value = PolicyValue::read(map.as_fd())?;
     if value.0.magic != MAGIC || value.0.layout != LAYOUT {
         return Err(other_version(&format!("layout {}", value.0.layout)));
     }
     Ok(map)
-}
-
-/// Changes the layout number in the pinned policy, as a program of another version would write it. For the lab; the program does not call it.
-///
-/// # Errors
-/// When nothing is pinned or the map cannot be written.
-#[doc(hidden)]
-pub fn rewrite_layout(layout: u32) -> Result<(), Error> {
-    let map = open_policy()?;
-    let mut value = PolicyValue::read(map.as_fd())?;
-    value.0.layout = layout;
-    value.write(map.as_fd())
 }
 
 fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {

@@ -1,20 +1,17 @@
 /*!
 Programs of others that a seal lets in: by the policy, before they are loaded, or by the command that seals.
 */
-use stockade_common::{KnownProgram, Seal, TRUSTED_MAX, kinds};
+use stockade_common::{KnownProgram, TRUSTED_MAX, kinds};
 use stockade_policy::{
     model::Policy,
     trusted::{ProgramHook, ProgramKind, TrustedProgram},
 };
 
 use crate::{
-    Error, btf,
-    foreign::{Foreign, Others},
+    Error,
+    machine::btf,
+    sealed::foreign::{self, Foreign, Others},
 };
-
-/// The kind in a [`KnownProgram`] that stands for one program, by its id in place of the tag. No program has this kind, so that the
-/// guard lets none in by it: what is loaded stays, and nothing like it can be loaded.
-const BY_ID: u32 = u32::MAX;
 
 /// What a seal is told to let in.
 #[derive(Debug, Default)]
@@ -60,10 +57,10 @@ impl Trust {
         for name in names {
             if let Some(id) = name.parse().ok().filter(|id| others.hidden.contains(id)) {
                 trust.by_id.push(id);
-                trust.add(by_id(id));
+                trust.add(foreign::by_id(id));
             } else {
                 let program = others.named(name)?;
-                trust.add(program.known().unwrap_or_else(|| by_id(program.id)));
+                trust.add(program.known().unwrap_or_else(|| foreign::by_id(program.id)));
                 trust.named.push(program);
             }
         }
@@ -83,6 +80,14 @@ impl Trust {
         }
     }
 
+    /// The programs of others that run on accesses to sysctls and that are neither trusted nor among `ours`.
+    pub fn untrusted_sysctl_programs(&self, others: &Others, ours: &[u32]) -> Vec<Foreign> {
+        let runs = others.seen.iter().filter(|program| {
+            program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !self.has(program)
+        });
+        runs.cloned().collect()
+    }
+
     /// Whether it lets a program in.
     pub fn has(&self, program: &Foreign) -> bool {
         program.known().is_some_and(|known| self.known.contains(&known)) || self.is_named(program.id)
@@ -92,16 +97,6 @@ impl Trust {
     pub fn is_named(&self, id: u32) -> bool {
         self.by_id.contains(&id) || self.named.iter().any(|foreign| foreign.id == id)
     }
-}
-
-/// The entry of [`Seal::trusted`] for the one loaded program with this id.
-pub(crate) fn by_id(id: u32) -> KnownProgram {
-    KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 }
-}
-
-/// Whether a seal trusts the one program with this id.
-pub(crate) fn is_by_id(seal: &Seal, id: u32) -> bool {
-    seal.trusted.contains(&by_id(id))
 }
 
 /// The kernel's number of a kind.

@@ -1,6 +1,6 @@
 /*!
 The compiled kernel side, loaded. Aya's object crate parses and relocates the ELF file, and Aya creates the maps; [`crate::sys`] loads programs
-with the ids and offsets of [`crate::btf`].
+with the ids and offsets of [`crate::machine::btf`].
 
 Each duty has a program of its own. The deciding program is always loaded, the others when a policy needs them, with the same maps.
 */
@@ -18,11 +18,13 @@ use stockade_common::{GuardOffsets, Label};
 
 use crate::{
     Error,
-    btf::KernelTypes,
-    cgroups,
-    duty::Duty,
-    host::{self, Tracing},
-    sys,
+    machine::{
+        btf::KernelTypes,
+        cgroups,
+        host::{self, Tracing},
+    },
+    program::duty::Duty,
+    sys::{self, Counters},
 };
 
 /// `cargo xtask bpf` builds it from the folder stockade-ebpf.
@@ -134,7 +136,7 @@ impl Object {
                 None => sys::create(&name, &map).map_err(|e| Error::bpf("creating a BPF map", e))?,
             };
             if map.section_kind() == EbpfSectionKind::Rodata {
-                sys::fill_and_freeze(fd.as_fd(), map.data())
+                sys::held::fill_and_freeze(fd.as_fd(), map.data())
                     .map_err(|e| Error::bpf("writing the program's constants", e))?;
             }
             plan.push((name.clone(), fd.as_raw_fd(), map));
@@ -156,6 +158,18 @@ impl Object {
     pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
         let map = self.maps.get(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
         Ok(map.as_fd())
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let map = self.map("COUNTS")?.try_clone_to_owned();
+        map.map(Counters::of).map_err(|e| Error::io("duplicate the descriptor of the counters", e))
+    }
+
+    /// Loads and attaches the programs for these duties.
+    pub fn attach_all(&self, duties: &[Duty]) -> Result<Vec<(Duty, OwnedFd)>, Error> {
+        let targets = Duty::targets(duties)?;
+        duties.iter().zip(targets).map(|(&duty, target)| Ok((duty, self.attach(duty, target)?))).collect()
     }
 
     /// Loads the program for a duty and attaches it. The attachment lasts as long as the returned link.

@@ -84,13 +84,13 @@ impl Crate {
                 prefix.pop();
             }
             syn::UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.add_aliases(module, prefix, tree))
+                group.items.iter().for_each(|tree| self.add_aliases(module, prefix, tree));
             }
             syn::UseTree::Name(name) => {
-                self.add_alias(module, prefix, &name.ident.to_string(), &name.ident.to_string())
+                self.add_alias(module, prefix, &name.ident.to_string(), &name.ident.to_string());
             }
             syn::UseTree::Rename(name) => {
-                self.add_alias(module, prefix, &name.ident.to_string(), &name.rename.to_string())
+                self.add_alias(module, prefix, &name.ident.to_string(), &name.rename.to_string());
             }
             syn::UseTree::Glob(_) => {}
         }
@@ -106,13 +106,13 @@ impl Crate {
         } else {
             alias.to_owned()
         };
-        if let Some(path) = self.from_root(module, &path) {
+        if let Some(path) = self.resolve(module, &path) {
             self.aliases.insert([module.clone(), vec![alias]].concat(), path);
         }
     }
 
     /// A path as it stands in a module, from the root of the crate; `None` if it leads out of the crate.
-    fn from_root(&self, module: &Names, path: &[String]) -> Option<Names> {
+    fn resolve(&self, module: &Names, path: &[String]) -> Option<Names> {
         let first = path.first()?;
         let mut base = module.clone();
         let mut rest = path;
@@ -170,7 +170,7 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn add(&mut self, path: &[String]) {
-        if let Some(path) = self.of.from_root(self.module, path) {
+        if let Some(path) = self.of.resolve(self.module, path) {
             self.uses.insert((self.module.clone(), self.of.owner(&path)));
         }
     }
@@ -280,7 +280,9 @@ fn cycles(of: &Crate) -> Vec<String> {
         loop {
             let further: Vec<_> = reached
                 .iter()
-                .flat_map(|(a, b)| edges.keys().filter(move |(c, _)| b == c).map(move |(_, d)| (a.clone(), d.clone())))
+                .flat_map(|(a, b)| {
+                    edges.keys().filter(move |(c, _)| b == c).map(move |(_, d)| (a.clone(), d.clone()))
+                })
                 .filter(|pair| !reached.contains(pair))
                 .collect();
             if further.is_empty() {

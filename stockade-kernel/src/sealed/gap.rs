@@ -9,14 +9,14 @@ use stockade_policy::{
     model::{Exception, Policy, Said},
 };
 
-use super::Options;
 use crate::{
-    Error, btf::KernelTypes, foreign::Foreign, host, read_back::reason_id, ready::Ready, sealed::Sealed,
+    machine::{btf::KernelTypes, host},
+    sealed::Sealed,
 };
 
 /// What the seal does not close: told as long as it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Open {
+pub enum Gap {
     /// Root can end the attachments that give new cgroups their places.
     NewCgroups,
     /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
@@ -36,7 +36,7 @@ pub enum Open {
     UnknownScopes,
 }
 
-impl Open {
+impl Gap {
     /// In a word or two, for a record: `new-cgroups`, or the reasons.
     #[must_use]
     pub fn word(&self) -> String {
@@ -82,13 +82,13 @@ impl Open {
     }
 
     /// The scopes among these places that do not refuse all integrity reasons that are in `deny`.
-    fn scopes(deny: ReasonSet, places: &[CompiledPlace], types: &KernelTypes) -> Option<Self> {
+    pub(crate) fn scopes(deny: ReasonSet, places: &[CompiledPlace], types: &KernelTypes) -> Option<Self> {
         let laxer = |place: &CompiledPlace| {
             let free =
                 types.reasons.iter().map(|reason| reason.number).filter(|&number| {
                     types.is_integrity(number) && deny & !place.sets.deny & bit(number) != 0
                 });
-            let free: Vec<_> = free.map(|number| reason_id(types, number)).collect();
+            let free: Vec<_> = free.map(|number| types.reason_id(number)).collect();
             (!free.is_empty()).then(|| format!("{}: {}", place.place, free.join(", ")))
         };
         let scopes: Vec<_> = places.iter().filter_map(laxer).collect();
@@ -96,7 +96,7 @@ impl Open {
     }
 
     /// Those of the exceptions of a policy that end.
-    fn ends(policy: &Policy) -> Option<Self> {
+    pub(crate) fn ends(policy: &Policy) -> Option<Self> {
         let now = host::now();
         let end = policy.exceptions.iter().filter(|exception| exception.ends(now) != u64::MAX);
         let names: Vec<_> = end.map(|exception| exception.name.value.clone()).collect();
@@ -104,7 +104,7 @@ impl Open {
     }
 
     /// Those of the exceptions of a policy that void the level.
-    fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
+    pub(crate) fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
         let is_integrity = |reason: &Said<String>| {
             let number =
                 stockade_reasons::by_id(&reason.value).and_then(|reason| types.number(reason.enum_name));
@@ -118,12 +118,12 @@ impl Open {
     }
 
     /// What a policy with this slot leaves open once it is sealed.
-    fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
+    pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
         let mut open = Vec::new();
         let reasons = types.reasons.iter().map(|reason| reason.number);
         let free: Vec<_> = reasons
             .filter(|&number| types.is_integrity(number) && slot.words.deny & bit(number) == 0)
-            .map(|number| reason_id(types, number))
+            .map(|number| types.reason_id(number))
             .collect();
         if !free.is_empty() {
             open.push(Self::Reasons(free));
@@ -135,7 +135,7 @@ impl Open {
     }
 }
 
-impl fmt::Display for Open {
+impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NewCgroups => f.write_str(
@@ -179,31 +179,4 @@ impl fmt::Display for Open {
             ),
         }
     }
-}
-
-/// Fails where something is left open, unless that is wanted.
-pub(super) fn left_open(
-    ready: &Ready,
-    types: &KernelTypes,
-    sysctl: &[Foreign],
-    options: &Options,
-) -> Result<Vec<Open>, Error> {
-    let mut open = Open::of(&ready.slot, !ready.tables.places.is_empty(), types);
-    open.extend(Open::exceptions(&ready.description.policy, types));
-    open.extend(Open::ends(&ready.description.policy));
-    open.extend(Open::scopes(ready.slot.words.deny, &ready.tables.places, types));
-    if !sysctl.is_empty() {
-        open.push(Open::Sysctl(
-            sysctl.iter().map(|program| format!("{} {}", program.id, program.name)).collect(),
-        ));
-    }
-    if options.best_effort || open.is_empty() {
-        return Ok(open);
-    }
-    let list: Vec<_> = open.iter().map(ToString::to_string).collect();
-    Err(Error::Request(format!(
-        "not sealed: a seal of the policy in force would leave something open:\n  - {}\n  \
-         apply a policy that does not, or seal this one with --best-effort; status then says what is open until reboot",
-        list.join("\n  - ")
-    )))
 }

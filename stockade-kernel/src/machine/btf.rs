@@ -14,7 +14,7 @@ use stockade_reasons::Level;
 
 use stockade_policy::interpret::KernelReason;
 
-use crate::{Error, host, sys::fs::File};
+use crate::{Error, machine::host, sys::fs::File};
 
 mod blob;
 
@@ -51,6 +51,17 @@ pub struct KernelTypes {
 }
 
 impl KernelTypes {
+    /// Returns the id of the reason with this number in this kernel, or the kernel's name if the table lacks it.
+    #[must_use]
+    pub fn reason_id(&self, number: u32) -> String {
+        match self.enum_name(number) {
+            Some(name) => {
+                stockade_reasons::by_enum_name(name).map_or_else(|| name.to_owned(), |r| r.id.to_owned())
+            }
+            None => format!("reason-{number}"),
+        }
+    }
+
     /// Reads the running kernel's BTF.
     ///
     /// # Errors

@@ -1,19 +1,24 @@
 /*!
-Measurements for the benchmark: empty programs on the same hook, and the kernel's statistics of the deciding program.
+What only the lab needs: empty programs on the same hook, the statistics of the deciding program, and states that no command makes. The linker leaves it out of the
+released program, which `cargo xtask dist` checks.
 */
 use std::{
-    fs, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    io,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use crate::{
     Error,
-    anchor::Root,
-    attach::Attachment,
-    btf::KernelTypes,
-    duty::{Duty, Sealing},
-    instructions::load_constant,
-    object::Object,
+    machine::btf::KernelTypes,
+    pinned::pins::{self, Pinned},
+    program::{
+        attach::Attachment,
+        duty::{Duty, Sealing},
+        info,
+        instructions::load_constant,
+        object::Object,
+    },
+    sealed::anchor::Root,
     sys,
 };
 
@@ -28,12 +33,11 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
     Ok(EmptyProgram { _program: program, _link: link })
 }
 
-/// Loads each program of a seal for hooks and types that it was not made for, unloads it, and returns the results. For the lab: the guards must not
+/// Loads each program of a seal for hooks and types that it was not made for, unloads it, and returns the results. The guards must not
 /// accept a program by its instructions alone.
 ///
 /// # Errors
 /// As for [`crate::enforce::enforce`], as far as the object is concerned.
-#[doc(hidden)]
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
     let sealing = Sealing::look()?;
     let object = Object::open_sealing(types, sealing.offsets, false, &mut || Ok(()))?;
@@ -44,7 +48,8 @@ pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Res
         ("security_bpf", sys::Target::modify_return),
         ("security_bpf_prog", sys::Target::modify_return),
     ] {
-        let id = crate::btf::function(function)?.ok_or(Error::TooOld("the functions that ask for bpf(2)"))?;
+        let id = crate::machine::btf::function(function)?
+            .ok_or(Error::TooOld("the functions that ask for bpf(2)"))?;
         for duty in Duty::SEALED {
             let answer = object.load(duty, target(id)).map(drop).map_err(|error| match error {
                 Error::Rejected { source, .. } => source,
@@ -93,11 +98,10 @@ pub struct EmptyProgram {
     _link: OwnedFd,
 }
 
-/// Loads the deciding programs for these types, attaches them to nothing, and unloads them. For the lab, which simulates kernels that lack a field.
+/// Loads the deciding programs for these types, attaches them to nothing, and unloads them. The lab simulates kernels that lack a field.
 ///
 /// # Errors
 /// [`Error::Rejected`] when the verifier rejects it.
-#[doc(hidden)]
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     let object = Object::open(types, std::collections::HashMap::new())?;
     for duty in [Duty::Decide, Duty::DecideWhole] {
@@ -126,27 +130,28 @@ pub fn statistics() -> Result<Statistics, Error> {
     let program = crate::read_back::program_in_force()
         .ok_or_else(|| Error::Request("nothing is enforced: there are no statistics".into()))?;
     let account =
-        account(program).map_err(|e: io::Error| Error::io("ask for the program's statistics", e))?;
+        info::account(program).map_err(|e: io::Error| Error::io("ask for the program's statistics", e))?;
     Ok(Statistics { runs: account.runs, nanoseconds: account.nanoseconds })
 }
 
-/// The kernel's statistics of a program.
-pub(crate) struct Account {
-    runs: u64,
-    nanoseconds: u64,
-    /// Requests for which the kernel skipped the program, since it was deciding another one on the same processor. Always 0 for LSM programs.
-    pub skipped: u64,
+/// Puts the other slot in force as it is, like the commit of a change. The lab flips between two policies ten thousand times.
+///
+/// # Errors
+/// If nothing is pinned or the map cannot be written.
+pub fn flip() -> Result<(), Error> {
+    match pins::open()? {
+        Pinned::Whole(mut enforcement) => enforcement.flip(),
+        Pinned::Nothing { .. } => Err(Error::Request("nothing is enforced".into())),
+    }
 }
 
-pub(crate) fn account(program: u32) -> io::Result<Account> {
-    let program = sys::program_by_id(program)?;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
-    let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
-    };
-    Ok(Account {
-        runs: field("run_cnt:"),
-        nanoseconds: field("run_time_ns:"),
-        skipped: field("recursion_misses:"),
-    })
+/// Changes the layout number in the pinned policy, as a program of another version would write it.
+///
+/// # Errors
+/// When nothing is pinned or the map cannot be written.
+pub fn rewrite_layout(layout: u32) -> Result<(), Error> {
+    let map = pins::open_policy()?;
+    let mut value = pins::PolicyValue::read(map.as_fd())?;
+    value.0.layout = layout;
+    value.write(map.as_fd())
 }

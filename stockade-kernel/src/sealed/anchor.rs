@@ -23,11 +23,10 @@ use std::{
 use stockade_common::kinds;
 
 use crate::{
-    Error, cgroups,
-    duty::Duty,
-    host, object,
-    patience::Patience,
-    pins,
+    Error,
+    machine::{cgroups, host, patience::Patience},
+    pinned::pins,
+    program::{duty::Duty, object},
     sealed::Sealed,
     sys::{self, held},
 };

@@ -15,9 +15,8 @@ use stockade_common::Label;
 
 use crate::{
     Error,
-    description::Program,
-    object::LABELS,
-    pins,
+    pinned::{description::Program, pins},
+    program::object::LABELS,
     sys::{self, fs, process},
 };
 

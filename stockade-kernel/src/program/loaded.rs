@@ -17,7 +17,10 @@ use std::{
 use aya_obj::generated::bpf_insn;
 
 use crate::{
-    links::{Links, refused_by},
+    program::{
+        info,
+        links::{Links, refused_by},
+    },
     sys,
 };
 
@@ -36,43 +39,6 @@ const GUARDED: [(&str, &str); 5] = [
     ("bpf_probe_write_user", "bpf-write-user"),
 ];
 
-/// Names of `enum bpf_prog_type`, in its order.
-const TYPES: [&str; 33] = [
-    "unspecified",
-    "socket filter",
-    "kprobe",
-    "traffic classifier",
-    "traffic action",
-    "tracepoint",
-    "XDP",
-    "perf event",
-    "cgroup skb",
-    "cgroup sock",
-    "LWT in",
-    "LWT out",
-    "LWT xmit",
-    "sock ops",
-    "sk skb",
-    "cgroup device",
-    "sk msg",
-    "raw tracepoint",
-    "cgroup sock addr",
-    "LWT seg6local",
-    "LIRC mode 2",
-    "sk reuseport",
-    "flow dissector",
-    "cgroup sysctl",
-    "writable raw tracepoint",
-    "cgroup sockopt",
-    "tracing",
-    "struct ops",
-    "extension",
-    "LSM",
-    "sk lookup",
-    "syscall",
-    "netfilter",
-];
-
 /// Maximum number of pins that are searched for a program.
 const MOST_PINS: usize = 4096;
 
@@ -85,7 +51,7 @@ pub struct Program {
     pub name: String,
     /// Its type, in words.
     pub kind: String,
-    /// Time of loading, on the clock of [`crate::host::boot_ns`].
+    /// Time of loading, on the clock of [`crate::machine::host::boot_ns`].
     pub loaded_boot_ns: u64,
     /// The guarded helpers it calls.
     pub helpers: Vec<&'static str>,
@@ -151,8 +117,8 @@ pub fn look(known: Option<u32>) -> io::Result<Programs> {
             reasons.dedup();
             programs.guarded.push(Program {
                 id,
-                name: text(&info.name.map(i8::cast_unsigned)),
-                kind: kind(info.type_),
+                name: info::text(&info.name.map(i8::cast_unsigned)),
+                kind: info::kind(info.type_),
                 loaded_boot_ns: info.load_time,
                 helpers: found.into_iter().map(|(name, _)| name).collect(),
                 reasons,
@@ -241,22 +207,6 @@ fn symbol(line: &[u8]) -> Option<(u64, &str)> {
         rest.get(3..).filter(|name| name.starts_with(b"bpf_probe_") || name.starts_with(b"__bpf_call_"))?;
     let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
     Some((address, std::str::from_utf8(name).ok()?))
-}
-
-pub(crate) fn kind(number: u32) -> String {
-    TYPES.get(number as usize).map_or_else(|| format!("type {number}"), ToString::to_string)
-}
-
-/// Returns the printable name of a loaded program; `None` if it cannot be read.
-pub(crate) fn name(id: u32) -> Option<String> {
-    let program = sys::program_by_id(id).ok()?;
-    let info = sys::program_info(program.as_fd(), &mut []).ok()?;
-    Some(text(&info.name.map(libc::c_char::cast_unsigned)))
-}
-
-pub(crate) fn text(name: &[u8]) -> String {
-    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    stockade_text::harmless(&name[..end])
 }
 
 /// A reference that keeps a program loaded.
@@ -376,8 +326,8 @@ ffffffffc0000000 t bpf_probe_read_compat\t[impostor]
     #[test]
     fn guarded_helpers_belong_to_reasons_of_the_table() {
         assert!(GUARDED.iter().all(|(_, reason)| stockade_reasons::by_id(reason).is_some()));
-        assert_eq!(kind(2), "kprobe");
-        assert_eq!(kind(29), "LSM");
-        assert_eq!(kind(99), "type 99");
+        assert_eq!(info::kind(2), "kprobe");
+        assert_eq!(info::kind(29), "LSM");
+        assert_eq!(info::kind(99), "type 99");
     }
 }

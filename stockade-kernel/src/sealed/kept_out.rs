@@ -14,13 +14,21 @@ use stockade_policy::{
 
 use crate::{
     Error,
-    anchor::{self, Found},
-    btf::{self, KernelTypes},
-    duty::{Duty, Sealing},
-    foreign::{Foreign, Others, held_by},
-    host, instructions,
-    links::refused_by,
-    object, pins, programs,
+    machine::{
+        btf::{self, KernelTypes},
+        host,
+    },
+    pinned::pins,
+    program::{
+        duty::{Duty, Sealing},
+        instructions,
+        links::refused_by,
+        loaded, object,
+    },
+    sealed::{
+        anchor::{self, Found},
+        foreign::{Foreign, Others, held_by},
+    },
 };
 
 /// The loaded programs of others that a seal would keep out.
@@ -89,7 +97,7 @@ fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
     let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
     let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
     let names = btf::function_names(&hooks)?;
-    let holds = programs::holds(&ids, &[Path::new(pins::BPFFS).to_owned()]);
+    let holds = loaded::holds(&ids, &[Path::new(pins::BPFFS).to_owned()]);
     for (program, function) in kept.into_iter().zip(names) {
         let (kind, hook) = match (program.number, function) {
             (kinds::EXT, _) => (ProgramKind::Ext, Some(ProgramHook::Number(program.hook))),

@@ -10,7 +10,11 @@ use std::{os::unix::fs::MetadataExt, path::PathBuf};
 use stockade_common::KeptFile;
 use stockade_policy::{compile::CompiledSetting, settings};
 
-use crate::{Error, foreign, patience::Patience, sys::fs};
+use crate::{
+    Error,
+    machine::{patience::Patience, processes},
+    sys::fs,
+};
 
 /// The files that these settings mean here, where their security modules are active.
 pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
@@ -94,7 +98,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        for fd in foreign::descriptors(&entry.path()) {
+        for fd in processes::descriptors(&entry.path()) {
             let Ok(metadata) = fs::metadata(fd.path()) else { continue };
             let same = |(path, _): &&(PathBuf, KeptFile)| {
                 fs::metadata(path)
@@ -103,7 +107,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
             if let Some((path, _)) = files.iter().find(same).filter(|_| is_writable(&fd)) {
                 return Err(Error::Request(format!(
                     "{} ({pid}) has {} open for writing, and could write it after the seal: end it and seal again",
-                    foreign::comm(&entry.path()),
+                    processes::comm(&entry.path()),
                     path.display()
                 )));
             }
@@ -114,7 +118,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
 
 /// Whether a descriptor can be written through: the last octal digit of its flags is the way of access, 0 for reading alone.
 fn is_writable(fd: &fs::DirEntry) -> bool {
-    let info = fs::read_to_string(foreign::fdinfo(fd)).unwrap_or_default();
+    let info = fs::read_to_string(processes::fdinfo(fd)).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.is_none_or(|flags| !flags.trim().ends_with(['0', '4']))
 }

@@ -18,8 +18,12 @@ use stockade_reasons::Level;
 
 use crate::{
     Error,
-    btf::{self, KernelTypes},
-    host, sys,
+    machine::{
+        btf::{self, KernelTypes},
+        host,
+        patience::Patience,
+    },
+    sys,
 };
 
 /// The function to which modify-return attaches.
@@ -87,4 +91,21 @@ impl Attachment {
             Self::ModifyReturn => Level::None,
         }
     }
+}
+
+/// Waits until the kernel has detached a program. It does so some time after the last pin is removed: it frees the link's id, then detaches the
+/// program, then frees the program's id. Only a missing program id proves that nothing is refused.
+pub(crate) fn wait_until_detached(attached: &sys::LinkInfo) -> Result<(), Error> {
+    let mut patience = Patience::new();
+    while sys::program_exists(attached.program) {
+        if !patience.wait() {
+            return Err(Error::Request(format!(
+                "nothing of Stockade's holds program {} any more, and the kernel did not forget it in {} s: some other process still holds \
+                 the program or its attachment (bpftool link show tells), and it may go on deciding until that process ends",
+                attached.program,
+                patience.seconds()
+            )));
+        }
+    }
+    Ok(())
 }

@@ -20,7 +20,13 @@ use stockade_policy::{
     model::Place,
 };
 
-use crate::{Error, cgroups, executables::Executable, object::Object, pins, sys::held};
+use crate::{
+    Error,
+    machine::{cgroups, executables::Executable},
+    pinned::pins,
+    program::object::Object,
+    sys::held,
+};
 
 /// The hash maps of a policy.
 pub(crate) struct Maps {
@@ -304,4 +310,11 @@ fn write_exceptions(
     }
     sink.put("UNTIL", Entries::of(until))?;
     sink.put("EXCEPTIONS", Entries::of(exceptions))
+}
+
+/// Removes the settings that are files of other security modules, which only a seal holds.
+pub(crate) fn held_unsealed(mut settings: Vec<CompiledSetting>) -> Vec<CompiledSetting> {
+    let is_file = |name: &str| stockade_policy::settings::FILES.iter().any(|files| files.kernel_name == name);
+    settings.retain(|setting| !is_file(&setting.name));
+    settings
 }

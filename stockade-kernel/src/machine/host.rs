@@ -13,6 +13,10 @@ use crate::{
     sys::{self, fs, is_mounted},
 };
 
+pub use crate::{error::OLDEST, sys::in_container};
+
+/// The folder of the pins of a policy in force.
+pub(crate) const PINS: &str = "/sys/fs/bpf/stockade";
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const EFI: &str = "/sys/firmware/efi";
@@ -21,10 +25,6 @@ const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const EFIVARFS_MAGIC: i64 = 0xde5e_81e4;
-
-/// The initial user namespace; the inode number is fixed since 3.8 (`PROC_USER_INIT_INO`). The uid map does not identify it, since root can give a new
-/// namespace the same map.
-const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 
 /// The initial pid namespace; the inode number is fixed since 3.8 (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -139,9 +139,6 @@ pub(crate) fn is_release_at_least(release: &str, major: u32, minor: u32) -> bool
     }
 }
 
-/// The oldest kernel on which Stockade can enforce.
-pub const OLDEST: (u32, u32) = (5, 15);
-
 /// Fails if the running kernel is older than [`OLDEST`]. Accepts a release that is not a version.
 ///
 /// # Errors
@@ -202,7 +199,7 @@ pub fn tracing_is_off() -> bool {
 pub fn may_switch_in_kernel() -> Option<bool> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let release = kernel_release();
-    let closed = Path::new(crate::pins::FOLDER).exists() || !matches!(native_lockdown(), Ok(Level::None));
+    let closed = Path::new(PINS).exists() || !matches!(native_lockdown(), Ok(Level::None));
     let list = if closed { String::new() } else { read("/sys/kernel/debug/sched/preempt") };
     preemption(
         &read("/proc/sys/kernel/version"),
@@ -247,13 +244,6 @@ fn preemption(version: &str, cmdline: &str, list: &str, config: &str) -> Option<
 #[must_use]
 pub fn is_root() -> bool {
     sys::effective_user() == 0 && !in_container()
-}
-
-/// Reports whether this process is in another user namespace than the initial one: its mounts may differ from the machine's, and root there has no
-/// rights over the machine.
-#[must_use]
-pub fn in_container() -> bool {
-    fs::read_link("/proc/self/ns/user").is_ok_and(|link| link != Path::new(INITIAL_USER_NAMESPACE))
 }
 
 /// Reports whether another process traces this one.
@@ -357,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_clock_is_not_before_this_version() {
-        let changelog = include_str!("../../CHANGELOG.md");
+        let changelog = include_str!("../../../CHANGELOG.md");
         let day = changelog.lines().find_map(|line| line.strip_prefix("## ")?.split_once(" - ")).unwrap().1;
         let released: Timestamp = format!("{day}T00:00:00Z").parse().unwrap();
         let before = released.duration_since(MADE).as_hours() / 24;

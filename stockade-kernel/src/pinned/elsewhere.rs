@@ -3,9 +3,12 @@ Detects a deciding program that is loaded but not pinned at the known path: pinn
 as in a privileged container, or hidden by a BPF file system that was mounted over it. Without this test Stockade would report that
 nothing is enforced while a policy is in force.
 */
-use std::{io, os::fd::AsFd};
-
-use crate::{Error, duty::PROGRAM_NAMES, patience::Patience, sys};
+use crate::{
+    Error,
+    machine::patience::Patience,
+    program::{duty::PROGRAM_NAMES, info},
+    sys,
+};
 
 /// Fails if a deciding program is loaded. The caller holds the lock and has found no pins: without the lock, the program may be pinned by now.
 /// A process that may not list programs gets no error. Waits, since the kernel unloads a program some time after its last reference is gone, and
@@ -25,14 +28,9 @@ pub(crate) fn ours() -> Option<u32> {
     let mut id = 0;
     while let Ok(Some(next)) = sys::next_program(id) {
         id = next;
-        if name(id).is_ok_and(|name| PROGRAM_NAMES.contains(&&name)) {
+        if info::raw_name(id).is_ok_and(|name| PROGRAM_NAMES.contains(&&name)) {
             return Some(id);
         }
     }
     None
-}
-
-pub(crate) fn name(program: u32) -> io::Result<[u8; 16]> {
-    let program = sys::program_by_id(program)?;
-    Ok(sys::program_info(program.as_fd(), &mut [])?.name.map(libc::c_char::cast_unsigned))
 }

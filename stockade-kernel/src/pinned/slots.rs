@@ -2,22 +2,20 @@
 The two slots of a pinned policy and the deciding program: reads and writes the slots, flips them, exchanges the program, and waits for decisions
 that still read the old policy.
 */
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::os::fd::{AsFd, OwnedFd};
 
 use stockade_common::{Policy as KernelPolicy, Slot, Words};
 
 use crate::{
     Error,
-    attach::Attachment,
-    duty::PROGRAM_NAMES,
-    elsewhere,
-    enforce::step,
-    lift,
-    pins::{self, Enforcement, PolicyValue},
-    sys,
+    machine::patience::grace_period,
+    pinned::pins::{self, Enforcement, PolicyValue},
+    program::{
+        attach::{self, Attachment},
+        duty::PROGRAM_NAMES,
+        info,
+    },
+    sys::{self, step},
 };
 
 /// Reports whether two slots have the same policy, apart from generation and time.
@@ -41,7 +39,7 @@ impl Enforcement {
     pub(crate) fn is_whole(&self) -> Result<bool, Error> {
         let failed = |e| Error::io("ask for the program that decides", e);
         let info = sys::link_info(self.link.as_fd()).map_err(failed)?;
-        Ok(elsewhere::name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
+        Ok(info::raw_name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
     }
 
     /// Replaces the deciding program by an attached one. For a moment both decide, by the same policy, and refusals may be counted twice. Returns
@@ -55,7 +53,7 @@ impl Enforcement {
         step("taken-over");
         // The old descriptor would keep the old link attached.
         self.link = link;
-        lift::wait_until_detached(&old).map_err(|_| {
+        attach::wait_until_detached(&old).map_err(|_| {
             Error::Request(
                 "another process holds the program that decided so far, which knows no scopes and exceptions: end it \
                  (bpftool link show tells who holds what), and apply the policy again"
@@ -102,9 +100,4 @@ pub(crate) fn wait_for_decisions() {
     if let Err(error) = grace_period() {
         eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
     }
-}
-
-/// Waits for a grace period, without a limit. Where membarrier(2) refuses (`nohz_full`), another call makes the kernel wait.
-pub(crate) fn grace_period() -> io::Result<()> {
-    sys::wait_for_grace_period().or_else(|_| sys::wait_for_programs())
 }

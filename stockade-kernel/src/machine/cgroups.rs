@@ -16,7 +16,7 @@ use std::{
 use stockade_common::{DEPTH_MAX, Sets};
 use stockade_policy::{check::Disk, compile::CompiledPlace, finder::Finder, unit::is_of, unit_files};
 
-use crate::{Error, host, sys::fs};
+use crate::{Error, machine::host, sys::fs};
 
 /// Mount points that systemd uses: without cgroup v1 hierarchies, and beside them.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];

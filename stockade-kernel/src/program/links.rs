@@ -10,7 +10,8 @@ use stockade_common::{
 };
 
 use crate::{
-    btf, programs,
+    machine::btf,
+    program::info,
     sys::{self, LinkInfo},
 };
 
@@ -118,7 +119,7 @@ impl Links {
                 words.push_str(", ");
             }
             seen.push(id);
-            match programs::name(id) {
+            match info::name(id) {
                 Some(name) if !name.is_empty() => words += &format!("{name} (program {id})"),
                 _ => words += &format!("program {id}, whose name it refuses as well"),
             }

@@ -1,25 +1,26 @@
 /*!
 Programs of others that could stand between a question and the answer of a sealed one, and who holds what.
 */
-use std::{
-    os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
-};
+use std::{os::fd::AsFd, path::Path};
 
 use stockade_common::{KnownProgram, Seal, kinds};
 use stockade_text::harmless;
 
 use crate::{
     Error,
-    duty::{Duty, Sealing},
-    instructions,
-    links::{self, Links, refused_by},
-    object,
-    patience::Patience,
-    programs,
-    sys::{self, fs, held},
-    trust::{self, Trust},
+    machine::{patience::Patience, processes},
+    program::{
+        duty::{Duty, Sealing},
+        info, instructions,
+        links::{self, Links, refused_by},
+        loaded, object,
+    },
+    sys::{self, held},
 };
+
+/// The kind in a [`KnownProgram`] that stands for one program, by its id in place of the tag. No program has this kind, so that the
+/// guard lets none in by it: what is loaded stays, and nothing like it can be loaded.
+const BY_ID: u32 = u32::MAX;
 
 /// A loaded program of another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +86,8 @@ impl Foreign {
     pub(crate) fn of(info: &aya_obj::generated::bpf_prog_info) -> Self {
         Self {
             id: info.id,
-            name: programs::text(&info.name.map(libc::c_char::cast_unsigned)),
-            kind: programs::kind(info.type_),
+            name: info::text(&info.name.map(libc::c_char::cast_unsigned)),
+            kind: info::kind(info.type_),
             tag: info.tag,
             uid: info.created_by_uid,
             number: info.type_,
@@ -157,10 +158,10 @@ impl Others {
         let mut patience = Patience::new();
         loop {
             let before = mark()?;
-            let first = id(before.as_fd()).unwrap_or_default();
+            let first = info::id(before.as_fd()).unwrap_or_default();
             let others = Self::look_beside(&[ours, &[first]].concat())?;
             let listed = loaded()?;
-            let last = id(mark()?.as_fd());
+            let last = info::id(mark()?.as_fd());
             // The kernel allocates ids in ascending order.
             if last == first.checked_add(1) && listed == others.listed && listed.contains(&first) {
                 return Ok(others);
@@ -212,14 +213,16 @@ impl Others {
             Error::Request(words)
         })
     }
+}
 
-    /// Programs of others that are asked for sysctls, apart from those that are trusted.
-    pub fn asked_for_sysctls(&self, trust: &Trust, ours: &[u32]) -> Vec<Foreign> {
-        let asked = self.seen.iter().filter(|program| {
-            program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !trust.has(program)
-        });
-        asked.cloned().collect()
-    }
+/// The entry of [`Seal::trusted`] for the one loaded program with this id.
+pub(crate) fn by_id(id: u32) -> KnownProgram {
+    KnownProgram { tag: id.into(), kind: BY_ID, hook: 0 }
+}
+
+/// Whether a seal trusts the one program with this id.
+pub(crate) fn is_by_id(seal: &Seal, id: u32) -> bool {
+    seal.trusted.contains(&by_id(id))
 }
 
 /// The lowest id of a loaded program above this one.
@@ -247,7 +250,7 @@ pub(crate) fn strangers_beside(seal: &Seal, sealing: &Sealing) -> Result<Vec<u32
     let mut patience = Patience::new();
     loop {
         let others = Others::look_quietly(&ours)?;
-        let strangers = others.strangers(seal, &is_known, &|id| trust::is_by_id(seal, id));
+        let strangers = others.strangers(seal, &is_known, &|id| is_by_id(seal, id));
         if strangers.is_empty() || !patience.wait() {
             return Ok(strangers);
         }
@@ -278,8 +281,8 @@ pub(crate) fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
 /// In words what [`Error::Foreign`] is about. The guard has to be gone again.
 pub(crate) fn describe(ids: &[u32]) -> String {
     let mut text = String::new();
-    let holds = programs::holds(ids, &[Path::new(crate::pins::BPFFS).to_owned()]);
-    let pinned = crate::pins::programs();
+    let holds = loaded::holds(ids, &[Path::new(crate::pinned::pins::BPFFS).to_owned()]);
+    let pinned = crate::pinned::pins::programs();
     let links = Links::look();
     for &id in ids {
         if pinned.contains(&id) {
@@ -325,64 +328,15 @@ pub(crate) fn describe(ids: &[u32]) -> String {
 }
 
 /// Who holds a program, in words.
-pub(crate) fn held_by(id: u32, holds: &[(u32, programs::Hold)]) -> String {
+pub(crate) fn held_by(id: u32, holds: &[(u32, loaded::Hold)]) -> String {
     let mut by: Vec<String> = holds
         .iter()
         .filter(|(program, _)| *program == id)
         .map(|(_, hold)| match hold {
-            programs::Hold::Link(link) => format!("link {link}"),
-            programs::Hold::Pin(path) => harmless(path.as_os_str().as_encoded_bytes()),
+            loaded::Hold::Link(link) => format!("link {link}"),
+            loaded::Hold::Pin(path) => harmless(path.as_os_str().as_encoded_bytes()),
         })
         .collect();
-    by.extend(holders("prog_id", id).into_iter().map(|(pid, comm)| format!("{comm} ({pid})")));
+    by.extend(processes::holders("prog_id", id).into_iter().map(|(pid, comm)| format!("{comm} ({pid})")));
     if by.is_empty() { "nobody that can be seen".to_owned() } else { by.join(", ") }
-}
-
-/// Processes other than this one with a descriptor of the BPF object with this id.
-pub(crate) fn holders(field: &str, id: u32) -> Vec<(u32, String)> {
-    let wanted = format!("{field}:\t{id}\n");
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if pid == std::process::id() {
-            continue;
-        }
-        // The link of a descriptor says whether it is a BPF object: reading it is far cheaper than reading every fdinfo.
-        let has = descriptors(&entry.path()).any(|fd| {
-            let link = fs::read_link(fd.path()).unwrap_or_default();
-            link.to_string_lossy().starts_with("anon_inode:bpf")
-                && fs::read_to_string(fdinfo(&fd)).is_ok_and(|info| info.contains(&wanted))
-        });
-        if has {
-            found.push((pid, comm(&entry.path())));
-        }
-    }
-    found
-}
-
-/// The open descriptors of all threads of the process with this folder under /proc. A thread can have a descriptor table of its own, and can outlive the
-/// first thread.
-pub(crate) fn descriptors(process: &Path) -> impl Iterator<Item = fs::DirEntry> {
-    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    let folders = threads.map(|thread| thread.path().join("fd")).chain([process.join("fd")]);
-    folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-}
-
-/// The path of the fdinfo of a descriptor.
-pub(crate) fn fdinfo(fd: &fs::DirEntry) -> PathBuf {
-    let thread = fd.path().ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
-    thread.join("fdinfo").join(fd.file_name())
-}
-
-/// What a process calls itself, fit to print. It ends with a line break of the kernel's.
-pub(crate) fn comm(process: &Path) -> String {
-    let comm = fs::read(process.join("comm")).unwrap_or_default();
-    harmless(comm.strip_suffix(b"\n").unwrap_or(&comm))
-}
-
-/// The id of a program.
-pub(crate) fn id(program: BorrowedFd<'_>) -> Option<u32> {
-    sys::program_info(program, &mut []).ok().map(|info| info.id)
 }

@@ -7,7 +7,7 @@ use stockade_common::{GuardOffsets, Seal, kinds};
 
 use crate::{
     Error,
-    btf::{self, KernelTypes},
+    machine::btf::{self, KernelTypes},
     sys,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use aya_obj::generated::{__BindgenBitfieldUnit, bpf_insn};
 
-use crate::{Error, btf::KernelTypes, sys};
+use crate::{Error, machine::btf::KernelTypes, program::info, sys};
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K`
 pub(crate) const SET: u8 = 0xb7;
@@ -36,7 +36,7 @@ pub(crate) fn load_constant(target: sys::Target, constant: i32) -> io::Result<Ow
 /// Loads a program that cannot be trusted, and unloads it.
 pub(crate) fn load_foreign(target: sys::Target) -> io::Result<()> {
     // A different program each time, so that no trusted one has the same tag.
-    let any = i32::try_from(crate::host::boot_ns() & 0x7fff_ffff).unwrap_or_default();
+    let any = i32::try_from(crate::machine::host::boot_ns() & 0x7fff_ffff).unwrap_or_default();
     load_constants(target, &[any, 0]).map(drop)
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn try_bounds(types: &KernelTypes) -> Result<(bool, Option<u32>), Err
     let Some(hook) = types.hook else { return Ok((false, None)) };
     let harmless = load_constant(sys::Target::lsm(hook), 0);
     let harmless = harmless.map_err(|e| Error::bpf("loading a program that does nothing", e))?;
-    let id = crate::foreign::id(harmless.as_fd());
+    let id = info::id(harmless.as_fd());
     // A program of others on the hook `bpf` could also refuse the call. Only the verifier's log proves that the verifier did.
     let mut log = vec![0; 4096];
     let refused = load_named_floor(&[instruction(SET, (0, 0), 0, 1), EXIT], sys::Target::lsm(hook), &mut log)
