@@ -12,13 +12,14 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile},
 };
 use stockade_common::{
-    Added, LAST_BIT, NO_PLACE, Seal, Seen, Verdict, Words,
+    LAST_BIT, NO_PLACE, Verdict, Words,
     decide::{Decision, decide},
 };
 
 use crate::{
-    decide::{Here, words_in_force},
+    decide::Here,
     label,
+    maps::{added, words_in_force},
     report::{Who, report},
     stacked,
     task::Task,
@@ -26,36 +27,6 @@ use crate::{
 
 const GOES_ON: i32 = 1;
 const REFUSED: i32 = 0;
-
-/// User space writes the map once and freezes it.
-#[unsafe(link_section = ".data.seal")]
-#[unsafe(no_mangle)]
-static mut SEAL: Seal = Seal::NONE;
-
-/// Additions to the seal.
-#[unsafe(link_section = ".data.added")]
-#[unsafe(no_mangle)]
-static mut ADDED: Added = Added::NONE;
-
-/// Reference counts, written by the guards.
-#[unsafe(link_section = ".data.seen")]
-#[unsafe(no_mangle)]
-static mut SEEN: Seen = Seen::NONE;
-
-#[inline(always)]
-pub fn seen() -> *mut Seen {
-    addr_of_mut!(SEEN)
-}
-
-#[inline(always)]
-pub fn seal() -> *const Seal {
-    addr_of!(SEAL)
-}
-
-#[inline(always)]
-pub fn added() -> *mut Added {
-    addr_of_mut!(ADDED)
-}
 
 /// Decides for policies without places and exceptions.
 #[lsm_cgroup(hook = "locked_down")]
@@ -77,7 +48,8 @@ fn unless_allowed(ctx: &LsmContext, otherwise: fn(u32, *const Words) -> i32) -> 
     let reason = if reason > LAST_BIT { LAST_BIT } else { reason };
     // SAFETY: inside POLICY and ADDED, which live as long as the program.
     let watched = unsafe {
-        read_volatile(addr_of!((*words).watched_anywhere)) | read_volatile(addr_of!((*added()).watched_anywhere))
+        read_volatile(addr_of!((*words).watched_anywhere))
+            | read_volatile(addr_of!((*added()).watched_anywhere))
     };
     if watched >> reason & 1 == 0 { GOES_ON } else { otherwise(reason, words) }
 }
@@ -107,7 +79,12 @@ fn refuse_whole(reason: u32, words: *const Words) -> i32 {
     };
     // SAFETY: inside POLICY.
     let words = unsafe { &*words };
-    together(reason, words, decision.map(|verdict| Decision { verdict, place: asked.place, shape: asked.shape }), Who::is)
+    together(
+        reason,
+        words,
+        decision.map(|verdict| Decision { verdict, place: asked.place, shape: asked.shape }),
+        Who::is,
+    )
 }
 
 /// A request, and the strictest verdict so far.

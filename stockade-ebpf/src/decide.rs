@@ -9,8 +9,7 @@ maps. User space does not write a slot that is no longer in force until a grace 
 */
 use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop},
-    macros::{lsm, map},
-    maps::HashMap,
+    macros::lsm,
     programs::LsmContext,
 };
 use core::{
@@ -18,33 +17,19 @@ use core::{
     ptr::{addr_of, read_volatile},
 };
 use stockade_common::{
-    EXCEPTIONS_MAX, Exception, ExceptionKey, LAST_BIT, Label, NO_PLACE, Policy, Sets, Slot, Until, UntilKey,
-    Verdict, Words,
+    Exception, ExceptionKey, LAST_BIT, Label, NO_PLACE, Sets, Until, UntilKey, Verdict, Words,
     decide::{Ask, Decision, World, decide},
 };
 
-use crate::{label, place, report::{Who, report}, task::Task};
+use crate::{
+    label,
+    maps::{EXCEPTIONS, UNTIL, words_in_force},
+    place,
+    report::{Who, report},
+    task::Task,
+};
 
 const EPERM: i32 = 1;
-
-/// Entries are allocated when they are written, so that policies without exceptions use no memory.
-pub const BPF_F_NO_PREALLOC: u32 = 1;
-
-/// Programs may only read the map, those of others included. The loader clears the flag of maps that the programs of a seal write.
-pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-
-#[map]
-pub static EXCEPTIONS: HashMap<ExceptionKey, Exception> =
-    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-
-#[map]
-pub static UNTIL: HashMap<UntilKey, Until> =
-    HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-
-/// Written by user space alone.
-#[unsafe(link_section = ".data.policy")]
-#[unsafe(no_mangle)]
-static mut POLICY: Policy = Policy::EMPTY;
 
 /// Refuses with -EPERM, as the kernel's own lockdown does, or returns 0. For policies without places and exceptions.
 #[lsm(hook = "locked_down")]
@@ -98,30 +83,6 @@ pub fn with_places_and_exceptions(reason: u32, words: *const Words) -> i32 {
     let Some(decision) = decide(words, reason, bit, &Here) else { return 0 };
     report(reason, decision, words.quiet & bit != 0, Who::is);
     if matches!(decision.verdict, Verdict::Refused) { -EPERM } else { 0 }
-}
-
-/// Returns the words of the policy in force.
-#[inline(always)]
-pub fn words_in_force() -> *const Words {
-    // SAFETY: both slots are inside POLICY; the verifier checks the bound again.
-    unsafe {
-        let policy = addr_of!(POLICY);
-        let active = read_volatile(addr_of!((*policy).active)) & 1;
-        words_of(active as usize)
-    }
-}
-
-/// Returns the words of one of the two slots.
-#[inline(always)]
-pub fn words_of(slot: usize) -> *const Words {
-    // SAFETY: both slots are inside POLICY; the verifier checks the bound again.
-    unsafe { addr_of!((*addr_of!((*addr_of!(POLICY)).slots).cast::<Slot>().add(slot)).words) }
-}
-
-/// Returns the value of the policy map.
-#[inline(always)]
-pub fn policy() -> *const Policy {
-    addr_of!(POLICY)
 }
 
 /// The requester and the maps, for [`decide`].

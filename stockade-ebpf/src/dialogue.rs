@@ -5,27 +5,26 @@ No process has a descriptor of the maps by which a seal decides. A process there
 and the errno carries one byte of the answer. Additions can only refuse more. They set bits by atomic instructions, so that concurrent additions
 do not undo each other.
 */
-use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_set_retval};
+use aya_ebpf::helpers::generated::bpf_set_retval;
 use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd},
-    mem::MaybeUninit,
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
     Added, Counted, ExceptionKey, Known, Policy, Seal, SettingKey, SettingRule, Stacked,
     dialogue::{
-        ADD, ADDED, ANNOUNCE, BYTE, COMMIT, DONE, ENTRY, EXCEPTION, FORGET, HOLD, NO_ROOM, NOT_ROOT, NOTHING, NewSetting, POLICY,
-        REVOKE, Revoked, SEAL, SEEN, SETTING, STACKED, UNREADABLE, WRITE,
+        ADD, ADDED, ANNOUNCE, COMMIT, DONE, ENTRY, EXCEPTION, FORGET, HOLD, NO_ROOM, NOT_ROOT, NOTHING,
+        NewSetting, POLICY, REVOKE, Revoked, SEAL, SEEN, SETTING, STACKED, UNREADABLE, WRITE,
     },
 };
 
 use crate::{
-    anchor::{added, seal, seen},
-    decide::{EXCEPTIONS, policy},
-    guard::GUARD_OFFSETS,
-    settings::SETTINGS,
-    stacked::{self, stacked},
+    bytes::{byte, payload},
+    maps::{
+        EXCEPTIONS, GUARD_OFFSETS, SETTINGS, added, has_room, policy, seal, seen, stacked, words_in_force,
+    },
+    stacked,
     task::{Task, field},
 };
 
@@ -57,7 +56,13 @@ fn code(what: u32, at: usize, from: *const c_void) -> u32 {
         REVOKE => revoke(from),
         SEEN => counted(from, false),
         FORGET => counted(from, true),
-        _ => if stacked::has_room() { of_stacked(what, at, from) } else { NOTHING },
+        _ => {
+            if has_room() {
+                of_stacked(what, at, from)
+            } else {
+                NOTHING
+            }
+        }
     }
 }
 
@@ -85,33 +90,6 @@ fn is_root() -> bool {
         let namespace: *const u8 = *field(cred, &GUARD_OFFSETS.cred_namespace);
         let level = *field::<u32>(namespace, &GUARD_OFFSETS.namespace_level);
         capabilities >> CAP_SYS_ADMIN & 1 != 0 && level == 0 && Task::current().uid() == 0
-    }
-}
-
-#[inline(always)]
-pub fn byte<T>(value: *const T, at: usize) -> u32 {
-    byte_at(value.cast(), size_of::<T>() as u64, at as u64)
-}
-
-/// Not inlined: the verifier must know the bound of the register that is added, and older kernels lose the bound if the index is loaded from
-/// the stack again after the comparison.
-#[inline(never)]
-fn byte_at(value: *const u8, size: u64, at: u64) -> u32 {
-    if at >= size {
-        return NOTHING;
-    }
-    // SAFETY: `at` is below the size of the value.
-    BYTE + u32::from(unsafe { read_volatile(value.add(at as usize)) })
-}
-
-/// Reads the argument of a question.
-#[inline(always)]
-pub fn payload<T>(from: *const c_void) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper fills the whole value, with zeros if it cannot read; the types are plain data.
-    unsafe {
-        let failed = bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
-        if failed == 0 { Some(value.assume_init()) } else { None }
     }
 }
 
@@ -154,7 +132,7 @@ fn add(from: *const c_void) -> u32 {
 fn hold(from: *const c_void) -> u32 {
     let Some(new) = payload::<NewSetting>(from) else { return UNREADABLE };
     // SAFETY: the slot is inside POLICY.
-    if new.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
+    if new.key.generation != unsafe { (*words_in_force()).generation } {
         return NOTHING;
     }
     const NO_EXIST: u64 = 1;
@@ -211,15 +189,24 @@ fn look_at(known: &Known, forget: u32) -> u32 {
 fn revoke(from: *const c_void) -> u32 {
     let Some(revoked) = payload::<Revoked>(from) else { return UNREADABLE };
     // SAFETY: the slot is inside POLICY.
-    if revoked.key.generation != unsafe { (*crate::decide::words_in_force()).generation } {
+    if revoked.key.generation != unsafe { (*words_in_force()).generation } {
         return NOTHING;
     }
     let Some(exception) = EXCEPTIONS.get_ptr_mut(&revoked.key) else { return NOTHING };
     // SAFETY: an entry of the map, which no program removes; its words are aligned and changed by atomic instructions only.
     unsafe {
-        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).always), !revoked.ends.always);
-        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).inherited), !revoked.ends.inherited);
-        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*exception).timed), !revoked.ends.timed);
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(
+            addr_of_mut!((*exception).always),
+            !revoked.ends.always,
+        );
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(
+            addr_of_mut!((*exception).inherited),
+            !revoked.ends.inherited,
+        );
+        atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(
+            addr_of_mut!((*exception).timed),
+            !revoked.ends.timed,
+        );
     }
     DONE
 }

@@ -20,23 +20,19 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    GuardOffsets, HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, Known, Seal, Seen, SettingRule, Verdict, dialogue,
+    HELD_MAX, KEPT_FILES_MAX, KEPT_MAPS_MAX, KNOWN_MAX, Known, Seal, Seen, SettingRule, Verdict, dialogue,
     kinds::{self, Hook},
 };
 
 use crate::{
-    anchor::{added, seal, seen},
     dialogue::answer,
+    maps::{GUARD_OFFSETS, added, seal, seen},
     report::{Write, report_write},
     task::{File, field},
 };
 
 const GOES_ON: i32 = 1;
 const REFUSED: i32 = 0;
-
-/// Written by the loader.
-#[unsafe(no_mangle)]
-pub static GUARD_OFFSETS: GuardOffsets = GuardOffsets::NONE;
 
 const BPF_PROG_ATTACH: u32 = 8;
 const BPF_PROG_DETACH: u32 = 9;
@@ -136,8 +132,9 @@ pub fn guard_programs(ctx: LsmContext) -> i32 {
         return if is_closed() { hidden() } else { GOES_ON };
     }
     // SAFETY: inside SEAL.
-    let (flags, dialogue) =
-        unsafe { (read_volatile(addr_of!((*seal()).flags)), read_volatile(addr_of!((*seal()).dialogue_hook))) };
+    let (flags, dialogue) = unsafe {
+        (read_volatile(addr_of!((*seal()).flags)), read_volatile(addr_of!((*seal()).dialogue_hook)))
+    };
     let on = if hook == dialogue {
         Hook::Dialogue
     } else if is_ours(hook) != 0 {
@@ -257,10 +254,7 @@ pub fn guard_files(ctx: LsmContext) -> i32 {
             }
             let told = Write { name: &kept.name, value: &[0; 8], length: 0, hold: SettingRule::FREEZE };
             let audited = kept.audit != 0;
-            report_write(
-                &told,
-                if audited { Verdict::Audited } else { Verdict::Refused },
-            );
+            report_write(&told, if audited { Verdict::Audited } else { Verdict::Refused });
             return if audited { GOES_ON } else { REFUSED };
         }
         at += 1;

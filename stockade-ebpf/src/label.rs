@@ -33,8 +33,8 @@ use core::{
 use stockade_common::{EXCEPTIONS_MAX, Label, Program, ProgramKey};
 
 use crate::{
-    decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_in_force},
     harmless::is_harmless,
+    maps::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_in_force},
     task::{Binprm, File, Task},
 };
 
@@ -42,7 +42,7 @@ const EPERM: i32 = 1;
 const EAGAIN: i32 = 11;
 
 #[map]
-static PROGRAMS: HashMap<ProgramKey, Program> = 
+static PROGRAMS: HashMap<ProgramKey, Program> =
     HashMap::with_max_entries(EXCEPTIONS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// `struct bpf_map_def`. aya-ebpf supports task storage only with BTF for the map.
@@ -89,7 +89,8 @@ struct Unknown;
 #[inline(always)]
 fn of(task: Task) -> Option<&'static mut Label> {
     // SAFETY: a task from the kernel; without CREATE the helper allocates nothing.
-    let label = unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }?;
+    let label =
+        unsafe { bpf_task_storage_get(labels(), task.pointer(), null_mut(), 0).cast::<Label>().as_mut() }?;
     if is_void(label, task) { None } else { Some(label) }
 }
 

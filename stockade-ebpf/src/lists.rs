@@ -21,8 +21,8 @@ use core::{
 };
 
 use crate::{
-    anchor::seen,
-    guard::{GUARD_OFFSETS, next_number},
+    guard::next_number,
+    maps::{GUARD_OFFSETS, seen},
     task::{Task, field},
 };
 
@@ -97,7 +97,11 @@ fn is_for_us() -> bool {
 /// # Safety
 /// `file` must come from the kernel; `format` must take N words and end with a zero.
 #[inline(always)]
-unsafe fn print<const N: usize, const M: usize>(file: *mut seq_file, format: *const [u8; N], words: &[u64; M]) {
+unsafe fn print<const N: usize, const M: usize>(
+    file: *mut seq_file,
+    format: *const [u8; N],
+    words: &[u64; M],
+) {
     let data = words.as_ptr().cast::<c_void>();
     // SAFETY: the caller passes a file from the kernel and a matching format.
     unsafe { bpf_seq_printf(file, format.cast(), N as u32, data, size_of::<[u64; M]>() as u32) };

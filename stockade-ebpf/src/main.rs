@@ -23,12 +23,14 @@ lists     iterator over tasks                           shows whether a process 
 #![feature(core_intrinsics)]
 
 mod anchor;
+mod bytes;
 mod decide;
 mod dialogue;
 mod guard;
 mod harmless;
 mod label;
 mod lists;
+mod maps;
 mod place;
 mod report;
 mod settings;

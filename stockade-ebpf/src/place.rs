@@ -8,31 +8,20 @@ run for that.
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_snprintf},
     macros::{btf_tracepoint, map},
-    maps::{Array, HashMap},
+    maps::Array,
     programs::BtfTracePointContext,
 };
 use core::ffi::{c_char, c_void};
 use stockade_common::{
-    CGROUPS_MAX, CgroupKey, DEPTH_MAX, NAME_PART_MAX, NO_PLACE, PATH_MAX, PATHS_MAX, PATTERNS, PathKey,
-    Pattern, Sets, Stacked, UNPLACED,
+    CgroupKey, DEPTH_MAX, NAME_PART_MAX, NO_PLACE, PATH_MAX, PATTERNS, PathKey, Sets, Stacked, UNPLACED,
 };
 
 use crate::{
-    decide::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, words_of},
+    maps::{CGROUPS, PATHS, PATTERNS_BELOW, words_of},
     report::count,
     stacked,
     task::{Cgroup, Task},
 };
-
-#[map]
-pub static CGROUPS: HashMap<CgroupKey, Sets> = HashMap::with_max_entries(CGROUPS_MAX, BPF_F_NO_PREALLOC);
-
-#[map]
-pub static PATHS: HashMap<PathKey, Sets> = HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-
-#[map]
-pub static PATTERNS_BELOW: HashMap<PathKey, [Pattern; PATTERNS]> =
-    HashMap::with_max_entries(PATHS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Scratch memory for a path, which exceeds the stack. One entry is enough, since the kernel creates one cgroup at a time.
 #[map]

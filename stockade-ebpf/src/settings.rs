@@ -12,27 +12,18 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_strtol, bpf_sysctl_get_current_value, bpf_sysctl_get_name, bpf_sysctl_get_new_value,
     },
-    macros::{cgroup_sysctl, map},
-    maps::HashMap,
+    macros::cgroup_sysctl,
     programs::SysctlContext,
 };
 use core::{mem::MaybeUninit, ptr::read_volatile};
 use stockade_common::{
-    SETTING_NAME_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SettingKey, SettingRule, SettingText, Verdict,
-    same_text,
+    SETTING_NAME_MAX, SETTING_VALUE_MAX, SettingKey, SettingRule, SettingText, Verdict, same_text,
 };
 
 use crate::{
-    decide::{BPF_F_NO_PREALLOC, words_in_force},
+    maps::{SETTINGS, words_in_force},
     report::{Write, report_write},
 };
-
-/// Programs may only read the map. The loader clears the flag for a seal, whose programs write it.
-const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-
-#[map]
-pub static SETTINGS: HashMap<SettingKey, SettingRule> =
-    HashMap::with_max_entries(SETTINGS_MAX, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Return values of a CGROUP_SYSCTL program: the kernel fails the access with EPERM on 0.
 const REFUSE: i32 = 0;

@@ -12,38 +12,15 @@ use core::{
     ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
 };
 use stockade_common::{
-    CGROUPS_MAX, CgroupKey, Exception, ExceptionKey, PATTERNS, PathKey, Pattern, STACKED_MAX, Sets, Slot, Stacked, Until, UntilKey,
-    Words,
+    CGROUPS_MAX, CgroupKey, Exception, ExceptionKey, PATTERNS, PathKey, Pattern, STACKED_MAX, Sets, Slot,
+    Stacked, Until, UntilKey, Words,
     dialogue::{Commit, DONE, MEDDLED, NO_ROOM, NOTHING, UNREADABLE, table},
 };
 
 use crate::{
-    anchor::added,
-    decide::{EXCEPTIONS, UNTIL},
-    dialogue::{byte as byte_of, payload},
-    place::{CGROUPS, PATHS, PATTERNS_BELOW},
+    bytes::{byte as byte_of, payload},
+    maps::{CGROUPS, EXCEPTIONS, PATHS, PATTERNS_BELOW, UNTIL, added, stacked},
 };
-
-/// Written by the dialogue alone.
-#[unsafe(link_section = ".data.stacked")]
-#[unsafe(no_mangle)]
-static mut STACKED: Stacked = Stacked::NONE;
-
-/// Written by the loader: 1 if the seal's deciding program runs these policies. The verifier knows the value and skips code that
-/// it makes unreachable.
-#[unsafe(no_mangle)]
-static HAS_ROOM: u32 = 0;
-
-#[inline(always)]
-pub fn has_room() -> bool {
-    // SAFETY: a constant that the loader has written.
-    unsafe { read_volatile(&raw const HAS_ROOM) != 0 }
-}
-
-#[inline(always)]
-pub fn stacked() -> *mut Stacked {
-    addr_of_mut!(STACKED)
-}
 
 /// Returns [`Stacked::pending`].
 #[inline(always)]
@@ -71,7 +48,9 @@ pub fn count() -> u32 {
 #[inline(always)]
 pub fn words(slot: u32) -> *const Words {
     // SAFETY: inside the array.
-    unsafe { addr_of!((*addr_of!((*stacked()).slots).cast::<Slot>().add(slot as usize & (STACKED_MAX - 1))).words) }
+    unsafe {
+        addr_of!((*addr_of!((*stacked()).slots).cast::<Slot>().add(slot as usize & (STACKED_MAX - 1))).words)
+    }
 }
 
 /// Adds to a counter atomically and returns its former value.
@@ -94,7 +73,10 @@ pub fn announce() -> u32 {
         if alone {
             write_volatile(addr_of_mut!((*here).placing), Stacked::generation(written));
             write_volatile(addr_of_mut!((*here).placed_before), count_up(addr_of_mut!((*here).placed), 0));
-            atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*here).pending), Stacked::generation(written));
+            atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(
+                addr_of_mut!((*here).pending),
+                Stacked::generation(written),
+            );
         }
         count_up(addr_of_mut!((*here).writing), u64::MAX);
         if alone { DONE } else { MEDDLED }
@@ -191,7 +173,11 @@ fn put<K, V>(map: &'static HashMap<K, V>, key: &K, generation: u64, from: *const
     let mut value = MaybeUninit::<V>::uninit();
     // SAFETY: the helper fills the whole value; values are plain data.
     let failed = unsafe {
-        bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<V>() as u32, from.cast::<u8>().add(size_of::<K>()).cast())
+        bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<V>() as u32,
+            from.cast::<u8>().add(size_of::<K>()).cast(),
+        )
     };
     if failed != 0 {
         return UNREADABLE;
@@ -250,7 +236,8 @@ fn commit_pending(from: *const c_void) -> u32 {
             return NOTHING;
         }
         // In this order: a WRITE that is counted in `placed` is then counted in `written` as well.
-        let placed = count_up(addr_of_mut!((*here).placed), 0) - read_volatile(addr_of!((*here).placed_before));
+        let placed =
+            count_up(addr_of_mut!((*here).placed), 0) - read_volatile(addr_of!((*here).placed_before));
         let written = count_up(addr_of_mut!((*here).written), 0);
         if written != new.written {
             return MEDDLED;
@@ -272,7 +259,10 @@ fn commit_pending(from: *const c_void) -> u32 {
         // The slot is complete.
         atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(addr_of_mut!((*slot).words.generation), generation);
         let added = added();
-        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*added).quiet), new.slot.words.quiet);
+        atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(
+            addr_of_mut!((*added).quiet),
+            new.slot.words.quiet,
+        );
         atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(
             addr_of_mut!((*added).watched_anywhere),
             new.slot.words.watched_anywhere,
