@@ -18,12 +18,12 @@ use std::{
 };
 
 use stockade_common::{
-    ANY_UID, EXCEPTIONS_MAX, LAST_BIT, NO_PLACE, PATHS_MAX, PATTERNS, ReasonSet, SETTINGS_MAX, Sets,
-    SettingRule, Words,
+    ANY_UID, EXCEPTIONS_MAX, LAST_BIT, NO_PLACE, PATHS_MAX, PATTERNS, ReasonSet, SETTINGS_MAX, Sets, Words,
     decide::{BY_PLACE, BY_PROGRAM, BY_UID},
 };
 use stockade_reasons::Level;
 
+pub use crate::settings::CompiledSetting;
 use crate::{
     interpret::KernelReason,
     model::{Clock, Digest, Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
@@ -43,17 +43,6 @@ pub struct Tables {
     pub programs: Vec<CompiledProgram>,
     /// Settings that are held, each once.
     pub settings: Vec<CompiledSetting>,
-}
-
-/// A setting that is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CompiledSetting {
-    /// The kernel's name, with slashes.
-    pub name: String,
-    /// How.
-    pub rule: SettingRule,
-    /// Whether the policy names it; otherwise it is of the default profile.
-    pub named: bool,
 }
 
 /// A place and what it decides.

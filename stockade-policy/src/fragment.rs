@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::{
     document::Document,
-    problem::Problems,
+    problems::Problems,
     quote::quoted,
     read::read,
     source::Source,

@@ -4,54 +4,14 @@ A policy, read and merged: every value has its type, and knows where it was said
 Nothing here depends on the kernel or the machine it will be applied to. What each value means is
 written down once, in [`crate::interpret`], and proven of what [`crate::compile`] makes of it.
 */
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stockade_reasons::{Level, Reason};
 
-use crate::trusted::TrustedProgram;
-
-/// Where something was said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Origin {
-    /// The file as it was named, or words such as `command line` and `default`.
-    pub file: Arc<str>,
-    /// Line, from 1; 0 where there are no lines.
-    pub line: u32,
-    /// Byte offsets of the value in that file: start and end; both 0 where there are none.
-    pub span: (u32, u32),
-}
-
-impl Origin {
-    /// A place without lines.
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        Self { file: name.into(), line: 0, span: (0, 0) }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 { f.write_str(&self.file) } else { write!(f, "{}:{}", self.file, self.line) }
-    }
-}
-
-/// A value and where it was said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said<T> {
-    /// What.
-    pub value: T,
-    /// Where.
-    pub origin: Origin,
-}
-
-impl<T> Said<T> {
-    /// A value said at a place without lines.
-    pub fn at(value: T, place: &str) -> Self {
-        Self { value, origin: Origin::named(place) }
-    }
-}
+pub use crate::said::{Origin, Said};
+use crate::{trusted::TrustedProgram, words::Word};
 
 /// What happens to a request. The order is that of strictness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -390,6 +350,29 @@ impl Policy {
         }
         Ok(self)
     }
+}
+
+impl Word for LevelChoice {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("integrity", Self::Integrity),
+        ("confidentiality", Self::Confidentiality),
+        ("auto", Self::Auto),
+    ];
+}
+
+impl Word for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("audit", Self::Audit)];
+}
+
+impl Word for Verdict {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("allow", Self::Allow), ("audit", Self::Audit), ("deny", Self::Deny)];
+}
+
+impl Word for Unknown {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("level", Self::Level), ("allow", Self::Allow), ("audit", Self::Audit), ("deny", Self::Deny)];
 }
 
 impl LevelChoice {

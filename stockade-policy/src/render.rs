@@ -10,7 +10,7 @@ use std::{borrow::Cow, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, renderer::DecorStyle};
 
-use crate::{model::Origin, problem::Problem, source::Source};
+use crate::{problem::Problem, said::Origin, source::Source};
 
 /// More than this at once nobody reads; the first ones are what has to be mended first.
 const SHOWN: usize = 50;

@@ -10,7 +10,6 @@ use stockade_common::{SETTING_NAME_MAX, SettingRule};
 use stockade_reasons::Level;
 
 use crate::{
-    compile::CompiledSetting,
     model::{Hold, Mode, Policy},
     words::{Word, nearest},
 };
@@ -234,6 +233,17 @@ pub fn wrong_name(name: &str) -> Option<String> {
     } else {
         None
     }
+}
+
+/// A setting that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledSetting {
+    /// The kernel's name, with slashes.
+    pub name: String,
+    /// How.
+    pub rule: SettingRule,
+    /// Whether the policy names it; otherwise it is of the default profile.
+    pub named: bool,
 }
 
 /// The settings that a policy holds, as the kernel side has them. What is named is held as it is named there, whatever

@@ -3,7 +3,7 @@ The text of one file, and what line and column an offset is on.
 */
 use std::{ops::Range, sync::Arc};
 
-use crate::model::Origin;
+use crate::said::Origin;
 
 /// A file's text under the name it is told by.
 #[derive(Clone, Debug)]

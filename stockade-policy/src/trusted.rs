@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use stockade_common::TRUSTED_MAX;
 
 use crate::{
-    model::{Origin, Said},
     problem::Problem,
+    said::{Origin, Said},
     words::Word,
 };
 

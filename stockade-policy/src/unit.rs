@@ -11,8 +11,6 @@ Which unit, session or container a cgroup's path belongs to, by the names that s
 */
 use std::{collections::HashMap, fmt};
 
-use crate::unit_files::default_slice;
-
 /// What a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Home {
@@ -227,6 +225,35 @@ pub fn usual(unit: &str) -> String {
     let slice = user.map_or_else(|| default_slice(unit), |user| format!("user-{user}"));
     let folder = slice_path(&slice);
     format!("{}/{}", if folder == "/" { "" } else { &folder }, escaped(unit))
+}
+
+/// Where systemd puts a unit whose files do not say Slice=.
+pub(crate) fn default_slice(unit: &str) -> String {
+    if unit == "-.mount" {
+        return "-".into();
+    }
+    // The prefix of an instance becomes one step: its dashes and backslashes are escaped once more.
+    prefix_of_instance(unit).map_or_else(|| "system".into(), |prefix| format!("system-{}", escape(prefix)))
+}
+
+/// `agent` of `agent@a.service`.
+pub(crate) fn prefix_of_instance(unit: &str) -> Option<&str> {
+    let (prefix, rest) = unit.split_once('@')?;
+    (rest.rfind('.')? > 0).then_some(prefix)
+}
+
+/// `unit_name_escape()`.
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for (at, c) in text.char_indices() {
+        match c {
+            '/' => out.push('-'),
+            '.' if at == 0 => out += "\\x2e",
+            _ if c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '.') => out.push(c),
+            _ => out += &format!("\\x{:02x}", u32::from(c)),
+        }
+    }
+    out
 }
 
 /// The path of a slice by its name without `.slice`: `a-b` is below `a` (systemd.slice(5)).

@@ -11,12 +11,12 @@ Only what systemd decides by files is told. A scope, or a unit without files, is
 [`Unplaced`] says so, and nothing is guessed. Sources: systemd.unit(5), systemd.resource-control(5), systemd.slice(5), and
 `unit_set_default_slice()`, `unit_name_escape()` and `cg_needs_escape()` of systemd's own code.
 */
-use std::{collections::BTreeMap, path::Path};
-
-use crate::{
-    check::Disk,
-    unit::{escaped, slice_path},
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
 };
+
+use crate::unit::{default_slice, escaped, prefix_of_instance, slice_path};
 
 /// Where systemd looks for units of the system, the first has precedence (systemd.unit(5)).
 const FOLDERS: [&str; 13] = [
@@ -37,6 +37,15 @@ const FOLDERS: [&str; 13] = [
 
 /// As many aliases of aliases are followed.
 const ALIASES: usize = 8;
+
+/// The files of systemd's folders on the machine that a policy is for.
+pub trait UnitFiles {
+    /// The path of a text file once links are followed, and its content; `None` if there is no such file.
+    fn text(&self, path: &Path) -> Option<(PathBuf, String)>;
+
+    /// The names in a folder; none if there is no such folder.
+    fn list(&self, folder: &Path) -> Vec<String>;
+}
 
 /// Why it cannot be told where systemd will put a unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,25 +86,25 @@ pub struct Placed {
 
 /// Looks a unit up in the files of a machine.
 #[must_use]
-pub fn place(unit: &str, disk: &Disk) -> Placed {
-    let name = main_name(unit, disk);
-    let path = place_of(&name, disk);
+pub fn place(unit: &str, files: &dyn UnitFiles) -> Placed {
+    let name = main_name(unit, files);
+    let path = place_of(&name, files);
     Placed { name, path }
 }
 
-fn place_of(unit: &str, disk: &Disk) -> Result<String, Unplaced> {
+fn place_of(unit: &str, files: &dyn UnitFiles) -> Result<String, Unplaced> {
     match unit.rsplit_once('.') {
         Some((name, "slice")) => return Ok(slice_path(name)),
         _ if unit == "init.scope" => return Ok("/init.scope".into()),
         Some((_, "scope")) => return Err(Unplaced::Scope(unit.into())),
         _ => {}
     }
-    let fragment = fragment(unit, disk);
+    let fragment = fragment(unit, files);
     // systemd makes mounts and swaps of what it finds mounted, without a file.
     if fragment.is_none() && !matches!(kind(unit), "mount" | "swap") {
         return Err(Unplaced::NoFile(unit.into()));
     }
-    let texts = fragment.map(|(_, text)| text).into_iter().chain(drop_ins(unit, disk));
+    let texts = fragment.map(|(_, text)| text).into_iter().chain(drop_ins(unit, files));
     let mut chosen = None;
     for text in texts {
         for value in slices(&text, kind(unit)) {
@@ -115,23 +124,8 @@ fn below(slice: &str, unit: &str) -> String {
     format!("{}/{}", if folder == "/" { "" } else { &folder }, escaped(unit))
 }
 
-/// Where systemd puts a unit whose files do not say Slice=.
-pub(crate) fn default_slice(unit: &str) -> String {
-    if unit == "-.mount" {
-        return "-".into();
-    }
-    // The prefix of an instance becomes one step: its dashes and backslashes are escaped once more.
-    prefix_of_instance(unit).map_or_else(|| "system".into(), |prefix| format!("system-{}", escape(prefix)))
-}
-
 fn kind(unit: &str) -> &str {
     unit.rsplit('.').next().unwrap_or_default()
-}
-
-/// `agent` of `agent@a.service`.
-fn prefix_of_instance(unit: &str) -> Option<&str> {
-    let (prefix, rest) = unit.split_once('@')?;
-    (rest.rfind('.')? > 0).then_some(prefix)
 }
 
 /// `agent@.service` of `agent@a.service`.
@@ -139,29 +133,15 @@ fn template(unit: &str) -> Option<String> {
     Some(format!("{}@.{}", prefix_of_instance(unit)?, kind(unit)))
 }
 
-/// `unit_name_escape()`.
-fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for (at, c) in text.char_indices() {
-        match c {
-            '/' => out.push('-'),
-            '.' if at == 0 => out += "\\x2e",
-            _ if c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '.') => out.push(c),
-            _ => out += &format!("\\x{:02x}", u32::from(c)),
-        }
-    }
-    out
-}
-
 fn is_slice(name: &str) -> bool {
     name == "-" || !(name.is_empty() || name.starts_with('-') || name.ends_with('-') || name.contains("--"))
 }
 
 /// The name that systemd knows a unit by: a link to another name in its folders is an alias.
-fn main_name(unit: &str, disk: &Disk) -> String {
+fn main_name(unit: &str, files: &dyn UnitFiles) -> String {
     let mut name = unit.to_owned();
     for _ in 0..ALIASES {
-        let Some((target, _)) = fragment(&name, disk) else { break };
+        let Some((target, _)) = fragment(&name, files) else { break };
         // An alias of a template keeps the instance.
         let next = match (target.split_once("@."), name.split_once('@')) {
             (Some((prefix, _)), Some((_, instance))) => format!("{prefix}@{instance}"),
@@ -176,12 +156,12 @@ fn main_name(unit: &str, disk: &Disk) -> String {
 }
 
 /// The file of a unit or of its template: the name of the file that a link leads to, and its text.
-fn fragment(unit: &str, disk: &Disk) -> Option<(String, String)> {
+fn fragment(unit: &str, files: &dyn UnitFiles) -> Option<(String, String)> {
     let names = [Some(unit.to_owned()), template(unit)];
     names.iter().flatten().find_map(|name| {
         FOLDERS.iter().find_map(|folder| {
             // A masked unit is a link to /dev/null: once it is unmasked, the file behind the mask counts.
-            let (real, text) = disk.text(&Path::new(folder).join(name))?;
+            let (real, text) = files.text(&Path::new(folder).join(name))?;
             let target = real.file_name()?.to_str()?.to_owned();
             Some((if kind(&target) == kind(name) { target } else { name.clone() }, text))
         })
@@ -189,7 +169,7 @@ fn fragment(unit: &str, disk: &Disk) -> Option<(String, String)> {
 }
 
 /// The texts of drop-ins, in the order in which systemd reads them.
-fn drop_ins(unit: &str, disk: &Disk) -> Vec<String> {
+fn drop_ins(unit: &str, files: &dyn UnitFiles) -> Vec<String> {
     let mut names = vec![unit.to_owned()];
     names.extend(template(unit));
     let stem = unit.rsplit_once('.').map_or(unit, |(stem, _)| stem);
@@ -201,9 +181,9 @@ fn drop_ins(unit: &str, disk: &Disk) -> Vec<String> {
     // Of two files of one name the first counts; all are read in the order of their names.
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for folder in folders {
-        for name in disk.list(Path::new(&folder)) {
+        for name in files.list(Path::new(&folder)) {
             if kind(&name) == "conf" && !found.contains_key(&name) {
-                let text = disk.text(&Path::new(&folder).join(&name)).map(|(_, text)| text);
+                let text = files.text(&Path::new(&folder).join(&name)).map(|(_, text)| text);
                 found.insert(name, text);
             }
         }
@@ -266,6 +246,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+    use crate::check::Disk;
 
     /// A machine with these files.
     fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Disk) {

@@ -1,8 +1,6 @@
 /*!
 The words of the language: how each choice is spelt, for reading and for writing.
 */
-use crate::model::{LevelChoice, Mode, Unknown, Verdict};
-
 /// A choice among a few words.
 pub trait Word: Copy + PartialEq + 'static {
     /// Every choice and its word.
@@ -20,29 +18,6 @@ pub trait Word: Copy + PartialEq + 'static {
     fn of(word: &str) -> Option<Self> {
         Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, choice)| *choice)
     }
-}
-
-impl Word for LevelChoice {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("none", Self::None),
-        ("integrity", Self::Integrity),
-        ("confidentiality", Self::Confidentiality),
-        ("auto", Self::Auto),
-    ];
-}
-
-impl Word for Mode {
-    const WORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("audit", Self::Audit)];
-}
-
-impl Word for Verdict {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("allow", Self::Allow), ("audit", Self::Audit), ("deny", Self::Deny)];
-}
-
-impl Word for Unknown {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("level", Self::Level), ("allow", Self::Allow), ("audit", Self::Audit), ("deny", Self::Deny)];
 }
 
 /// The candidate that was probably meant, or none when nothing is near enough to suggest.

@@ -19,7 +19,7 @@ use super::{
     content,
     machine::{FileSystem, Files, Keeper, Program, Step, Unseen},
 };
-use crate::unit_files::{self, Placed};
+use crate::unit_files::{self, Placed, UnitFiles};
 
 /// As many links as the kernel follows.
 const LINKS: usize = 40;
@@ -131,9 +131,8 @@ impl Disk {
     }
 }
 
-impl Disk {
-    /// Where a regular file of text is once links are followed, and what is in it; none where there is none.
-    pub(crate) fn text(&self, path: &Path) -> Option<(PathBuf, String)> {
+impl UnitFiles for Disk {
+    fn text(&self, path: &Path) -> Option<(PathBuf, String)> {
         let (real, _) = self.walk(path).ok()?;
         let here = self.here(&real);
         if !fs::symlink_metadata(&here).ok()?.is_file() {
@@ -142,8 +141,7 @@ impl Disk {
         Some((real, fs::read_to_string(here).ok()?))
     }
 
-    /// The names of what is in a folder, none where it is none.
-    pub(crate) fn list(&self, folder: &Path) -> Vec<String> {
+    fn list(&self, folder: &Path) -> Vec<String> {
         let entries = self.real(folder).and_then(fs::read_dir);
         let names = entries.into_iter().flatten().flatten();
         names.filter_map(|entry| entry.file_name().into_string().ok()).collect()

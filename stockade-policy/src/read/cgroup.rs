@@ -1,7 +1,7 @@
 /*!
 Paths and patterns of cgroups.
 */
-use super::{fields::printable, place::Wrong};
+use super::{fields::printable, wrong::Wrong};
 use crate::model::Place;
 
 /// The longest path that the kernel side can hold, in bytes.

@@ -35,17 +35,14 @@ mod table;
 mod trusted;
 mod unit;
 mod waivers;
+mod wrong;
 
 pub use table::VERSION;
 pub use waivers::{Waiver, read_waivers};
 
 use toml::de::DeTable;
 
-use crate::{
-    document::Document,
-    problem::{Problem, Problems},
-    source::Source,
-};
+use crate::{document::Document, problem::Problem, problems::Problems, source::Source};
 
 /// The keys of each kind of table.
 pub mod keys {

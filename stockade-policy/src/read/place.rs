@@ -5,20 +5,9 @@ use super::{
     Reader, cgroup,
     fields::{Table, Value},
     unit,
+    wrong::Wrong,
 };
 use crate::model::{Place, Said};
-
-/// What is wrong with a value, and what would be right.
-pub(super) struct Wrong {
-    pub(super) what: String,
-    pub(super) help: String,
-}
-
-impl Wrong {
-    pub(super) fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
-    }
-}
 
 impl Reader<'_> {
     pub(super) fn place(&mut self, table: &Table) -> Option<Said<Place>> {

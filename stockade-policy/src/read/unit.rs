@@ -1,7 +1,7 @@
 /*!
 Names of systemd's units, by its own rules (systemd.unit(5), unit_name_is_valid(), slice_name_is_valid()).
 */
-use super::{fields::printable, place::Wrong};
+use super::{fields::printable, wrong::Wrong};
 use crate::{
     model::Place,
     words::{nearest, one_of},

@@ -13,7 +13,7 @@ use super::{
     Reader,
     fields::{Once, Table, Value, printable},
 };
-use crate::{model::Said, problem::Problems, source::Source, words::nearest};
+use crate::{model::Said, problems::Problems, source::Source, words::nearest};
 
 const TOP: &[&str] = &["waiver"];
 const KEYS: &[&str] = &["finding", "reason", "expires"];
