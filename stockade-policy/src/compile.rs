@@ -25,8 +25,8 @@ use stockade_reasons::Level;
 
 pub use crate::settings::CompiledSetting;
 use crate::{
-    interpret::KernelReason,
-    model::{Clock, Digest, Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
+    interpret::{Descent, KernelReason},
+    model::{Clock, Digest, Exception, Place, Policy, Scope, Verdict},
     place, settings,
 };
 
@@ -149,15 +149,12 @@ pub fn compile(
     now: Clock,
 ) -> Result<Tables, CompileError> {
     let kernel = Kernel::new(reasons);
-    let host = kernel.host(policy, auto);
+    let host = kernel.decide(policy, auto, &[]);
     let index = Index::new(policy)?;
     let mut places = Vec::with_capacity(index.places.len());
     for (number, &place) in (1..).zip(&index.places) {
-        let mut decided = host;
-        for scope in index.scopes_of(place).into_iter().map(|at| &policy.scopes[at]) {
-            decided = kernel.scope(decided, scope, policy, auto);
-        }
-        let (watched, deny) = (decided.watched, decided.deny);
+        let scopes: Vec<_> = index.scopes_of(place).into_iter().map(|at| &policy.scopes[at]).collect();
+        let Decided { watched, deny } = kernel.decide(policy, auto, &scopes);
         places.push(CompiledPlace {
             place: place.clone(),
             sets: Sets { watched, deny, place: number, pad: 0 },
@@ -201,98 +198,56 @@ pub fn bit(number: u32) -> ReasonSet {
     1 << number.min(LAST_BIT)
 }
 
-/// Verdicts for every reason, and the level and mode they came from.
-#[derive(Clone, Copy)]
+/// The verdicts of all reasons as sets.
 struct Decided {
-    level: LevelChoice,
-    mode: Mode,
     watched: ReasonSet,
     deny: ReasonSet,
 }
 
-/// The reasons of a kernel as sets.
+/// The reasons of a kernel.
 struct Kernel<'a> {
     reasons: &'a [KernelReason],
     numbers: HashMap<&'static str, u32>,
-    integrity: ReasonSet,
-    all: ReasonSet,
-    unknown: ReasonSet,
+    /// Stands for the numbers beyond the sets, which share the last bit. No policy can name it, so that the level decides: confidentiality refuses them.
+    beyond: KernelReason,
     quiet: ReasonSet,
 }
 
 impl<'a> Kernel<'a> {
     fn new(reasons: &'a [KernelReason]) -> Self {
-        let set = |of: &dyn Fn(&KernelReason) -> bool| {
-            reasons.iter().filter(|reason| of(reason)).fold(0, |set, reason| set | bit(reason.number))
-        };
         Self {
             reasons,
             numbers: reasons.iter().filter_map(|reason| Some((reason.id?, reason.number))).collect(),
-            integrity: set(&|reason| reason.level == Level::Integrity),
-            // Numbers beyond the sets share the last bit: closed rather than open.
-            all: set(&|_| true) | bit(LAST_BIT),
-            unknown: set(&|reason| reason.id.is_none()),
-            quiet: set(&|reason| reason.debugger),
+            beyond: KernelReason {
+                number: LAST_BIT,
+                id: Some(""),
+                enum_name: String::new(),
+                level: Level::Confidentiality,
+                debugger: false,
+            },
+            quiet: reasons
+                .iter()
+                .filter(|reason| reason.debugger)
+                .fold(0, |set, reason| set | bit(reason.number)),
         }
     }
 
-    fn of_level(&self, level: LevelChoice, mode: Mode, auto: Level) -> (ReasonSet, ReasonSet) {
-        let set = match level.settled(auto) {
-            Level::None => 0,
-            Level::Integrity => self.integrity,
-            Level::Confidentiality => self.all,
-        };
-        (set, if mode == Mode::Enforce { set } else { 0 })
-    }
-
-    /// Which reasons are named, and their verdicts. Reasons that the table lacks are named by `unknown-reasons`.
-    fn named(&self, reasons: &Reasons, unknown: Unknown) -> (ReasonSet, ReasonSet, ReasonSet) {
-        let (mut named, mut watched, mut deny) = match unknown {
-            Unknown::Level => (0, 0, 0),
-            Unknown::Allow => (self.unknown, 0, 0),
-            Unknown::Audit => (self.unknown, self.unknown, 0),
-            Unknown::Deny => (self.unknown, self.unknown, self.unknown),
-        };
-        for (id, verdict) in reasons {
-            // A reason that this kernel lacks is never asked for.
-            let Some(&number) = self.numbers.get(id.as_str()) else { continue };
-            named |= bit(number);
-            if verdict.value >= Verdict::Audit {
-                watched |= bit(number);
+    /// Decides about every reason within these scopes, the outermost first.
+    fn decide(&self, policy: &Policy, auto: Level, scopes: &[&Scope]) -> Decided {
+        let mut decided = Decided { watched: 0, deny: 0 };
+        for reason in self.reasons.iter().chain([&self.beyond]) {
+            let mut descent = Descent::new(policy, auto, reason);
+            for scope in scopes {
+                descent.enter(scope);
             }
-            if verdict.value == Verdict::Deny {
-                deny |= bit(number);
+            if descent.ruling.verdict >= Verdict::Audit {
+                decided.watched |= bit(reason.number);
+            }
+            if descent.ruling.verdict == Verdict::Deny {
+                decided.deny |= bit(reason.number);
             }
         }
-        (named, watched, deny)
-    }
-
-    fn host(&self, policy: &Policy, auto: Level) -> Decided {
-        let (level, mode) = (policy.level.value, policy.mode.value);
-        let (watched, deny) = self.of_level(level, mode, auto);
-        let (named, named_watched, named_deny) = self.named(&policy.reasons, policy.unknown_reasons.value);
-        Decided { level, mode, watched: watched & !named | named_watched, deny: deny & !named | named_deny }
-    }
-
-    fn scope(&self, around: Decided, scope: &Scope, policy: &Policy, auto: Level) -> Decided {
-        let level = scope.level.as_ref().map_or(around.level, |said| said.value);
-        let mode = scope.mode.as_ref().map_or(around.mode, |said| said.value);
-        let (named, named_watched, named_deny) = self.named(&scope.reasons, policy.unknown_reasons.value);
-        let (mut said, mut watched, mut deny) = (named, named_watched, named_deny);
-        if scope.level.is_some() || scope.mode.is_some() {
-            let (of_level, refused) = self.of_level(level, mode, auto);
-            said = ReasonSet::MAX;
-            watched |= of_level & !named;
-            deny |= refused & !named;
-        }
-        if scope.loosen.value {
-            watched |= around.watched & !said;
-            deny |= around.deny & !said;
-        } else {
-            watched |= around.watched;
-            deny |= around.deny;
-        }
-        Decided { level, mode, watched, deny }
+        decided
     }
 }
 

@@ -7,10 +7,11 @@ on and off, since `auto` depends on it. Scopes, exceptions, trusted programs and
 use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
-use stockade_reasons::{Level, Reason};
+use stockade_reasons::Level;
 
 use crate::{
-    model::{Accepted, Exception, Hold, Mode, Policy, Reasons, Said, Scope, Verdict},
+    interpret::{KernelReason, host},
+    model::{Accepted, Exception, Hold, Policy, Reasons, Said, Scope, Verdict},
     trusted::TrustedProgram,
     words::Word,
 };
@@ -112,7 +113,7 @@ impl Difference {
 #[must_use]
 pub fn diff(old: &Policy, new: &Policy) -> Difference {
     let mut changes = Vec::new();
-    host(&mut changes, old, new);
+    host_keys(&mut changes, old, new);
     settings(&mut changes, old, new);
     named(&mut changes, &old.scopes, &new.scopes);
     named(&mut changes, &old.exceptions, &new.exceptions);
@@ -128,7 +129,7 @@ fn word_of<W: Word>(key: &str, said: &Said<W>) -> (String, String) {
     (key.to_owned(), said.value.word().to_owned())
 }
 
-fn host(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
+fn host_keys(changes: &mut Vec<Change>, old: &Policy, new: &Policy) {
     let fields = |policy: &Policy| {
         let mut fields = vec![
             word_of("level", &policy.level),
@@ -322,11 +323,13 @@ impl Named for Accepted {
 fn verdicts(old: &Policy, new: &Policy) -> Vec<VerdictChange> {
     let mut changes = Vec::new();
     for reason in stockade_reasons::all() {
-        let change = |auto| (verdict(old, reason, auto), verdict(new, reason, auto));
+        let id = reason.id;
+        let reason = KernelReason::from(reason);
+        let change = |auto| (host(old, auto, &reason).verdict, host(new, auto, &reason).verdict);
         let (on, off) = (change(Level::Integrity), change(Level::None));
         let mut add = |when, (from, to)| {
             if from != to {
-                changes.push(VerdictChange { reason: reason.id.to_owned(), when, from, to });
+                changes.push(VerdictChange { reason: id.to_owned(), when, from, to });
             }
         };
         if on == off {
@@ -337,18 +340,6 @@ fn verdicts(old: &Policy, new: &Policy) -> Vec<VerdictChange> {
         }
     }
     changes
-}
-
-/// What happens to a request for it outside all scopes, where nobody is excepted.
-fn verdict(policy: &Policy, reason: &Reason, auto: Level) -> Verdict {
-    if let Some(said) = policy.reasons.get(reason.id) {
-        return said.value;
-    }
-    match policy.mode.value {
-        _ if reason.level > policy.level.value.settled(auto) => Verdict::Allow,
-        Mode::Enforce => Verdict::Deny,
-        Mode::Audit => Verdict::Audit,
-    }
 }
 
 #[cfg(test)]

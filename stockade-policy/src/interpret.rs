@@ -1,24 +1,24 @@
 /*!
-What a policy means, said as plainly as possible: one request, one verdict, and the sentence that decides.
+The meaning of a policy: one request, one verdict, and the sentence of the policy that decides.
 
-Slow on purpose. `policy test` uses it to replay what happened, and a property test holds what
-[`crate::compile`] makes of a policy against it.
+Everything that asks what a policy says asks this module: [`crate::compile`] for the tables of the kernel, [`crate::check`], [`crate::diff`],
+[`crate::laxer`] and [`crate::replay`]. A property test holds the tables against it, with how the kernel side looks places and exceptions up.
 
 ```text
 the machine's verdict      [reasons], else the level under the mode
 then each scope around the requester, from the outermost inwards:
-    its own verdict        its [reasons], else its level and mode where it says either, else as it was
-    it decides             where it is stricter, or says loosen = true
-then, unless allowed:      any exception that fits lets through
+    its own verdict        its [reasons], else its level and mode if it has either, else none
+    it decides             if it is stricter, or says loosen = true
+then, unless allowed:      any exception that fits lets the request through
 ```
 */
 use std::path::Path;
 
 use jiff::Timestamp;
-use stockade_reasons::Level;
+use stockade_reasons::{Level, Reason};
 
 use crate::{
-    model::{Exception, LevelChoice, Mode, Policy, Reasons, Scope, Unknown, Verdict},
+    model::{Exception, LevelChoice, Mode, Place, Policy, Reasons, Scope, Unknown, Verdict},
     place,
 };
 
@@ -37,7 +37,20 @@ pub struct KernelReason {
     pub debugger: bool,
 }
 
-/// Somebody asks for something.
+impl From<&Reason> for KernelReason {
+    /// A reason of the table, as a kernel has it; no kernel's number, but 0.
+    fn from(reason: &Reason) -> Self {
+        Self {
+            number: 0,
+            id: Some(reason.id),
+            enum_name: reason.enum_name.to_owned(),
+            level: reason.level,
+            debugger: reason.debugger,
+        }
+    }
+}
+
+/// A request of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// For what.
@@ -92,7 +105,7 @@ pub fn interpret<'a>(policy: &'a Policy, auto: Level, request: &Request<'_>) -> 
     }
 }
 
-/// The verdict where nobody is excepted.
+/// Decides about a reason in a cgroup, exceptions left out.
 #[must_use]
 pub fn without_exceptions<'a>(
     policy: &'a Policy,
@@ -100,30 +113,57 @@ pub fn without_exceptions<'a>(
     reason: &KernelReason,
     cgroup: &str,
 ) -> Ruling<'a> {
-    let (mut level, mut mode) = (policy.level.value, policy.mode.value);
-    let mut ruling = host(policy, auto, reason);
+    let mut descent = Descent::new(policy, auto, reason);
     for scope in scopes_around(policy, cgroup) {
-        if let Some(own) = &scope.level {
-            level = own.value;
-        }
-        if let Some(own) = &scope.mode {
-            mode = own.value;
-        }
-        let says_level = scope.level.is_some() || scope.mode.is_some();
-        let own = if let Some(verdict) = named(&scope.reasons, reason) {
-            verdict
-        } else if let Some(verdict) = unknown(policy, reason) {
-            verdict
-        } else if says_level {
-            of_level(level, mode, auto, reason)
-        } else {
-            continue;
-        };
-        if scope.loosen.value || own > ruling.verdict {
-            ruling = Ruling { verdict: own, by: By::Scope(scope) };
-        }
+        descent.enter(scope);
     }
-    ruling
+    descent.ruling
+}
+
+/// The decision about one reason on the way from the machine inwards, through one scope after the other. Exceptions are left out.
+#[derive(Clone, Debug)]
+pub struct Descent<'a, 'r> {
+    policy: &'a Policy,
+    auto: Level,
+    reason: &'r KernelReason,
+    level: LevelChoice,
+    mode: Mode,
+    /// The decision where the way has led to.
+    pub ruling: Ruling<'a>,
+}
+
+impl<'a, 'r> Descent<'a, 'r> {
+    /// Begins outside of every scope.
+    #[must_use]
+    pub fn new(policy: &'a Policy, auto: Level, reason: &'r KernelReason) -> Self {
+        let (level, mode) = (policy.level.value, policy.mode.value);
+        Self { policy, auto, reason, level, mode, ruling: host(policy, auto, reason) }
+    }
+
+    /// Enters a scope. Returns the verdict that the scope itself says, whether or not it decides; `None` if it says none.
+    pub fn enter(&mut self, scope: &'a Scope) -> Option<Verdict> {
+        self.level = scope.level.as_ref().map_or(self.level, |own| own.value);
+        self.mode = scope.mode.as_ref().map_or(self.mode, |own| own.value);
+        let own = if let Some(verdict) = named(&scope.reasons, self.reason) {
+            verdict
+        } else if let Some(verdict) = unknown(self.policy, self.reason) {
+            verdict
+        } else if scope.level.is_some() || scope.mode.is_some() {
+            of_level(self.level, self.mode, self.auto, self.reason)
+        } else {
+            return None;
+        };
+        if scope.loosen.value || own > self.ruling.verdict {
+            self.ruling = Ruling { verdict: own, by: By::Scope(scope) };
+        }
+        Some(own)
+    }
+
+    /// Returns the level that the scope, or the nearest one around it that has a level, or the machine says.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level.settled(self.auto)
+    }
 }
 
 /// The machine's own verdict, outside of every scope.
@@ -169,16 +209,30 @@ fn of_level(level: LevelChoice, mode: Mode, auto: Level, reason: &KernelReason) 
     }
 }
 
-/// Whether an exception lets this request through.
+/// Reports whether an exception lets this request through.
 #[must_use]
 pub fn fits(exception: &Exception, request: &Request<'_>) -> bool {
-    let reason = request.reason.id.is_some_and(|id| exception.reasons.iter().any(|said| said.value == id));
-    let program = exception
-        .exe
-        .as_ref()
-        .is_none_or(|exe| request.exe == Some(&exe.value) && (!request.inherited || exception.inherit.value));
-    let place = exception.place.as_ref().is_none_or(|place| place.value.covers(request.cgroup));
-    let user = exception.uid.as_ref().is_none_or(|uid| uid.value == request.uid);
-    let time = exception.expires.as_ref().is_none_or(|expires| request.at < expires.value);
-    reason && program && place && user && time
+    request.reason.id.is_some_and(|id| {
+        let program =
+            |exe: &Path| request.exe == Some(exe) && (!request.inherited || exception.inherit.value);
+        let place = |place: &Place| place.covers(request.cgroup);
+        fits_where(exception, id, program, place, request.uid, request.at)
+    })
+}
+
+/// Reports whether an exception lets requests for the reason with this id through, from a program and a place for which these functions return true.
+#[must_use]
+pub fn fits_where(
+    exception: &Exception,
+    reason: &str,
+    program: impl Fn(&Path) -> bool,
+    place: impl Fn(&Place) -> bool,
+    uid: u32,
+    at: Timestamp,
+) -> bool {
+    exception.reasons.iter().any(|said| said.value == reason)
+        && exception.exe.as_ref().is_none_or(|exe| program(&exe.value))
+        && exception.place.as_ref().is_none_or(|said| place(&said.value))
+        && exception.uid.as_ref().is_none_or(|own| own.value == uid)
+        && exception.expires.as_ref().is_none_or(|expires| at < expires.value)
 }

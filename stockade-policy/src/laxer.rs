@@ -10,6 +10,7 @@ use stockade_reasons::Level;
 
 use crate::{
     diff::{About, Change, Effect, When, diff},
+    interpret::{KernelReason, host},
     model::{Exception, LevelChoice, Mode, Place, Policy, Scope, Unknown, Verdict},
     settings,
     trusted::TrustedProgram,
@@ -95,10 +96,9 @@ fn is_laxer(change: &Change, old: &Policy, new: &Policy) -> bool {
 
 /// Whether a request for it is refused or reported, at the most that `auto` can be.
 fn watches(policy: &Policy, reason: &str) -> bool {
-    if let Some(said) = policy.reasons.get(reason) {
-        return said.value != Verdict::Allow;
-    }
-    reaches(policy.level.value, reason)
+    stockade_reasons::by_id(reason).is_none_or(|reason| {
+        host(policy, Level::Integrity, &KernelReason::from(reason)).verdict != Verdict::Allow
+    })
 }
 
 /// The same of a scope by what it says itself. What it leaves to its surroundings is theirs, of which there is always the host.

@@ -78,16 +78,51 @@ impl Place {
         }
     }
 
-    /// Whether it covers whatever the other one names.
+    /// Reports whether it covers whatever the other one names, as far as the names tell. A unit is wherever systemd puts it: a slice has a path, of
+    /// another unit the name alone is compared.
     #[must_use]
     pub fn covers_all(&self, other: &Place) -> bool {
-        let above = match other {
-            Self::Path(path) => parent(path),
-            Self::Glob { .. } if other.above().is_empty() => Some("/"),
-            Self::Glob { .. } => Some(other.above()),
-            Self::Unit(_) => None,
+        let covers_path = |path: &str| match self {
+            Self::Unit(unit) => path.split('/').any(|name| name == unit),
+            _ => self.covers(path),
         };
-        self.contains(other) || above.is_some_and(|above| self.covers(above))
+        match (self, other) {
+            _ if self == other => true,
+            (Self::Unit(own), Self::Unit(other)) => match (slice_path(own), slice_path(other)) {
+                (Some(own), Some(other)) => Self::Path(own).covers(&other),
+                _ => false,
+            },
+            (Self::Glob { prefix, suffix }, Self::Unit(unit)) => {
+                let start = &prefix[prefix.rfind('/').map_or(0, |slash| slash + 1)..];
+                unit.len() >= start.len() + suffix.len()
+                    && unit.starts_with(start)
+                    && unit.ends_with(suffix.as_str())
+            }
+            (Self::Path(_), Self::Unit(unit)) => self.covers(&slice_path(unit).unwrap_or_else(|| "/".into())),
+            (_, Self::Path(path)) => covers_path(path),
+            (_, Self::Glob { .. }) => self.contains(other) || covers_path(other.folder()),
+        }
+    }
+
+    /// Reports whether it names a cgroup above everything that the other one names.
+    #[must_use]
+    pub fn is_above(&self, other: &Place) -> bool {
+        match other {
+            Self::Path(path) => {
+                parent(path).is_some_and(|above| self.covers_all(&Self::Path(above.to_owned())))
+            }
+            Self::Glob { .. } => self.covers_all(&Self::Path(other.folder().to_owned())),
+            Self::Unit(unit) => {
+                let path = slice_path(unit);
+                let above = path.as_deref().and_then(parent).unwrap_or("/");
+                self.covers_all(&Self::Path(above.to_owned()))
+            }
+        }
+    }
+
+    /// The path of the cgroup whose children a pattern names.
+    fn folder(&self) -> &str {
+        if self.above().is_empty() { "/" } else { self.above() }
     }
 
     /// Whether there can be a cgroup that both name although neither contains the other.
@@ -103,6 +138,13 @@ impl Place {
             && !self.contains(other)
             && !other.contains(self)
     }
+}
+
+/// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
+fn slice_path(unit: &str) -> Option<String> {
+    let name = unit.strip_suffix(".slice")?;
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    Some(ends.flat_map(|end| ["/", &name[..end], ".slice"]).collect())
 }
 
 /// The most specific of those that name this cgroup.
@@ -162,5 +204,64 @@ mod tests {
         assert!(!glob("/a/x*").is_ambiguous_with(&glob("/a/*")));
         assert!(!glob("/a/x*").is_ambiguous_with(&glob("/a/y*")));
         assert!(!glob("/a/x*").is_ambiguous_with(&glob("/b/*y")));
+    }
+
+    fn place(text: &str) -> Place {
+        match text.split_once('*') {
+            Some((prefix, suffix)) => Place::Glob { prefix: prefix.into(), suffix: suffix.into() },
+            None if text.starts_with('/') => Place::Path(text.into()),
+            None => Place::Unit(text.into()),
+        }
+    }
+
+    #[test]
+    fn places_cover_each_other_by_name() {
+        for (outer, inner) in [
+            ("/", "/a"),
+            ("/", "a.service"),
+            ("/a", "/a/b"),
+            ("/a", "/a/b-*.scope"),
+            ("/a/b-*.scope", "/a/b-1.scope"),
+            ("/a/b-*.scope", "/a/b-1.scope/c"),
+            ("/a/b-*.scope", "/a/b-1.scope/c/d-*"),
+            ("/a/*", "/a/b-*.scope"),
+            ("/a/*", "/a/b/c-*"),
+            ("a.slice", "a-b.slice"),
+            ("/a.slice", "a-b.slice"),
+            ("a.service", "/system.slice/a.service/b"),
+            ("a.slice", "/a.slice/b-*"),
+            ("/system.slice/web-*", "web-1.service"),
+        ] {
+            assert!(place(outer).covers_all(&place(inner)), "{outer} contains {inner}");
+            assert!(!place(inner).covers_all(&place(outer)), "{inner} does not contain {outer}");
+        }
+        for (a, b) in [
+            ("/a", "/ab"),
+            ("/a/b-*", "/a/c"),
+            ("/a/aa*aa", "/a/aaa"),
+            ("/a", "b.service"),
+            ("ab.slice", "a-b.slice"),
+        ] {
+            assert!(!place(a).covers_all(&place(b)) && !place(b).covers_all(&place(a)), "{a}, {b}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_ambiguous_when_a_name_can_match_both_and_neither_is_a_part() {
+        for (a, b) in [("/s/web-*", "/s/*-test"), ("/s/a*c", "/s/ab*")] {
+            assert!(
+                place(a).is_ambiguous_with(&place(b)) && place(b).is_ambiguous_with(&place(a)),
+                "{a}, {b}"
+            );
+        }
+        for (a, b) in [
+            ("/s/web-*", "/s/db-*"),
+            ("/s/*", "/s/web-*"),
+            ("/s/a*", "/t/*b"),
+            ("/s/*a", "/s/*b"),
+            ("/s", "/s/*"),
+        ] {
+            assert!(!place(a).is_ambiguous_with(&place(b)), "{a}, {b}");
+        }
     }
 }

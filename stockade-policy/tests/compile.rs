@@ -1,4 +1,4 @@
-//! What compiling makes of a policy decides like the slow interpreter: a million random pairs of policy and request.
+//! Compiled tables, and the comparison of two policies, agree with the interpreter: a million random pairs of policy and request each.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -11,6 +11,7 @@ use stockade_policy::{
     compile::{CompileError, Tables, bit, compile},
     finder::Finder,
     interpret::{By, KernelReason, Request, interpret},
+    laxer::laxer,
     model::{Clock, Exception, LevelChoice, Mode, Place, Policy, Said, Scope, Unknown, Verdict},
 };
 use stockade_reasons::Level;
@@ -252,4 +253,63 @@ fn compiled_policies_decide_as_interpreted_ones() {
     assert!(seen.len() == 4 && seen.values().all(|&count| count > 10_000), "{seen:?}");
     assert!(ambiguous > 0, "no policy was refused");
     assert_ne!(ANY_UID, 1000);
+}
+
+/// A policy that says a little more or less than another one.
+fn changed(chance: &mut Chance, old: &Policy, now: Timestamp) -> Policy {
+    let (mut new, other) = (old.clone(), policy(chance, now));
+    for _ in 0..=chance.below(2) {
+        match chance.below(8) {
+            0 => new.level = other.level.clone(),
+            1 => new.mode = other.mode.clone(),
+            2 => new.unknown_reasons = other.unknown_reasons.clone(),
+            3 => new.reasons = other.reasons.clone(),
+            4 => new.exceptions.clone_from(&other.exceptions),
+            5 => drop(new.exceptions.pop()),
+            6 => drop(new.scopes.pop()),
+            _ => {
+                let place = |scope: &Scope| scope.place.value.clone();
+                let free = |scope: &&Scope| new.scopes.iter().all(|own| place(own) != place(scope));
+                let added = other.scopes.iter().find(free).cloned();
+                new.scopes.extend(added.map(|scope| Scope { name: said("added".to_owned()), ..scope }));
+            }
+        }
+    }
+    new
+}
+
+#[test]
+fn a_policy_that_is_called_no_laxer_lets_no_request_through_that_the_other_refuses() {
+    let reasons = reasons();
+    let wall: Timestamp = "2026-06-01T12:00:00Z".parse().expect("it fits");
+    let mut chance = Chance(20_261_201);
+    let (mut pairs, mut stricter) = (0u32, 0u32);
+    while pairs < 1_000_000 {
+        let old = policy(&mut chance, wall);
+        let new = changed(&mut chance, &old, wall);
+        let auto = chance.of(&[Level::None, Level::Integrity]);
+        let compiles = |policy| compile(policy, auto, &reasons, Clock { wall, boot_ns: 1 }).is_ok();
+        if !laxer(&old, &new, auto).is_empty() || !compiles(&old) || !compiles(&new) {
+            continue;
+        }
+        for _ in 0..40 {
+            let exe = chance.one_in(2).then(|| PathBuf::from(chance.of(&PROGRAMS)));
+            let request = Request {
+                reason: &reasons[chance.below(reasons.len())],
+                cgroup: chance.of(&PATHS),
+                exe: exe.as_deref(),
+                inherited: chance.one_in(2),
+                uid: u32::try_from(chance.below(2)).expect("it fits") * 1000,
+                at: wall,
+            };
+            let (before, after) = (interpret(&old, auto, &request), interpret(&new, auto, &request));
+            assert!(
+                after.verdict >= before.verdict,
+                "{request:#?}\n{before:#?}\n{after:#?}\n{old:#?}\n{new:#?}"
+            );
+            stricter += u32::from(after.verdict > before.verdict);
+            pairs += 1;
+        }
+    }
+    assert!(stricter > 10_000, "{stricter}");
 }

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::places;
 use crate::model::Place;
 
 /// Paths of cgroups, as places have them.
@@ -54,7 +53,7 @@ impl Cgroups {
     pub fn named_by(&self, place: &Place) -> Vec<String> {
         match place {
             Place::Path(path) => self.0.get(path).into_iter().cloned().collect(),
-            Place::Glob { .. } => self.0.iter().filter(|path| places::names(place, path)).cloned().collect(),
+            Place::Glob { .. } => self.0.iter().filter(|path| place.names(path)).cloned().collect(),
             Place::Unit(unit) => {
                 let is_unit = |path: &&String| crate::unit::is_of(path, unit);
                 self.0.iter().filter(is_unit).cloned().collect()

@@ -8,7 +8,7 @@ use stockade_reasons::{Level, all};
 use super::{
     About, Case, Finding, Report, Severity, code,
     falls::{about, subject},
-    list, places, scopes,
+    list, scopes,
 };
 use crate::model::{Exception, Mode, Place, Reasons, Said, Verdict, known};
 
@@ -240,7 +240,7 @@ fn covers(outer: &Exception, inner: &Exception) -> bool {
         && same(outer.digest.as_ref(), inner.digest.as_ref())
         && same(outer.uid.as_ref(), inner.uid.as_ref())
         && outer.place.as_ref().is_none_or(|outer| {
-            inner.place.as_ref().is_some_and(|inner| places::contains(&outer.value, &inner.value))
+            inner.place.as_ref().is_some_and(|inner| outer.value.covers_all(&inner.value))
         })
         && (outer.inherit.value || !inner.inherit.value)
         && outer

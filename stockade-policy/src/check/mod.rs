@@ -57,8 +57,8 @@ pub use machine::{FileSystem, Files, Keeper, Machine, Now, Program, Step, Unseen
 
 use stockade_reasons::Level;
 
-use crate::model::{Exception, Mode, Origin, Place, Policy, Scope, Verdict, known};
-use verdicts::{InScope, Verdicts, settled};
+use crate::model::{Exception, Origin, Place, Policy, Scope, Verdict, known};
+use verdicts::{InScope, Verdicts, enforcing, settled};
 
 /// One argument against a policy.
 #[derive(Clone, Debug)]
@@ -222,15 +222,16 @@ impl<'a> Case<'a> {
         let place = |scope: &Scope| resolved(&scope.place.value, machine);
         let places: Vec<Place> = policy.scopes.iter().map(place).collect();
         let chains: Vec<_> = (0..places.len()).map(|scope| places::chain(&places, scope)).collect();
-        let scopes = |mode| chains.iter().map(move |chain| InScope::of(policy, chain, machine, mode));
+        let enforcing = enforcing(policy);
+        let scopes = |policy| chains.iter().map(move |chain| InScope::of(policy, chain, machine));
         let look = |exception: &Exception| {
             let exe = exception.exe.as_ref().filter(|_| !ended(exception, machine))?;
             Some(machine.files.program(&exe.value))
         };
-        let host = Verdicts::of_host(policy, machine, None);
-        let meant = Verdicts::of_host(policy, machine, Some(Mode::Enforce));
-        let meant_scopes: Vec<_> = scopes(Some(Mode::Enforce)).map(|scope| scope.effective).collect();
-        let scopes: Vec<_> = scopes(None).collect();
+        let host = Verdicts::of_host(policy, machine);
+        let meant = Verdicts::of_host(&enforcing, machine);
+        let meant_scopes: Vec<_> = scopes(&enforcing).map(|scope| scope.effective).collect();
+        let scopes: Vec<_> = scopes(policy).collect();
         let somewhere = |host: &Verdicts, scopes: &mut dyn Iterator<Item = &Verdicts>, least: Verdict| {
             let mut found = host.at_least(least);
             scopes.for_each(|scope| found.extend(scope.at_least(least)));

@@ -129,7 +129,9 @@ fn overlaps(case: &Case<'_>, report: &mut Report) {
     let scopes = &case.policy.scopes;
     for (at, scope) in scopes.iter().enumerate() {
         for other in &scopes[..at] {
-            if places::clash(&scope.place.value, &other.place.value) {
+            if scope.place.value == other.place.value
+                || scope.place.value.is_ambiguous_with(&other.place.value)
+            {
                 let same = scope.place.value == other.place.value;
                 report.findings.push(
                     Finding::new(

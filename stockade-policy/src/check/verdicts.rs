@@ -1,27 +1,27 @@
 /*!
-What becomes of each reason of the table, on the host and in each scope, if the policy is applied.
+The verdict of each reason of the table, on the host and in each scope, if the policy is applied. Asks [`crate::interpret`].
 */
 use std::collections::{BTreeMap, BTreeSet};
 
 use stockade_reasons::{Level, Reason};
 
 use super::machine::Machine;
-use crate::model::{LevelChoice, Mode, Policy, Reasons, Verdict};
+use crate::{
+    interpret::{Descent, KernelReason, host},
+    model::{LevelChoice, Mode, Policy, Verdict},
+};
 
 /// The verdict of each reason at one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdicts(BTreeMap<&'static str, Verdict>);
 
 impl Verdicts {
-    /// Outside all scopes. `mode` replaces that of the policy where it is given.
-    pub fn of_host(policy: &Policy, machine: &Machine<'_>, mode: Option<Mode>) -> Self {
-        let level = settled(policy.level.value, machine);
-        let mode = mode.unwrap_or(policy.mode.value);
-        Self::from(|reason| said(&policy.reasons, reason).unwrap_or_else(|| by_level(level, mode, reason)))
-    }
-
-    fn from(verdict: impl Fn(&'static Reason) -> Verdict) -> Self {
-        Self(stockade_reasons::all().iter().map(|reason| (reason.id, verdict(reason))).collect())
+    /// Outside all scopes.
+    pub fn of_host(policy: &Policy, machine: &Machine<'_>) -> Self {
+        let verdict = |reason: &'static Reason| {
+            (reason.id, host(policy, auto(machine), &KernelReason::from(reason)).verdict)
+        };
+        Self(stockade_reasons::all().iter().map(verdict).collect())
     }
 
     pub fn of(&self, id: &str) -> Verdict {
@@ -48,60 +48,59 @@ impl Verdicts {
     }
 }
 
-/// What a scope makes of each reason.
+/// The verdicts in a scope.
 #[derive(Clone, Debug)]
 pub(super) struct InScope {
-    /// What surrounds it.
+    /// Those around it.
     pub around: Verdicts,
-    /// What it says, laxer or not.
+    /// Those that it says itself, laxer or not; where it says none, those around it.
     pub asked: Verdicts,
-    /// What becomes of that.
+    /// Those that decide in it.
     pub effective: Verdicts,
-    /// The level it or the nearest around it says.
+    /// The level that it or the nearest around it says.
     pub level: Level,
 }
 
 impl InScope {
     /// By the scope and those around it, the nearest first.
-    pub fn of(policy: &Policy, chain: &[usize], machine: &Machine<'_>, mode: Option<Mode>) -> Self {
-        let host = Verdicts::of_host(policy, machine, mode);
-        let mut level = settled(policy.level.value, machine);
-        let mut own_mode = policy.mode.value;
-        let mut here = Self { around: host.clone(), asked: host.clone(), effective: host, level };
-        for scope in chain.iter().rev().map(|scope| &policy.scopes[*scope]) {
-            level = scope.level.as_ref().map_or(level, |said| settled(said.value, machine));
-            own_mode = scope.mode.as_ref().map_or(own_mode, |said| said.value);
-            let around = here.effective;
-            let own = scope.level.is_some() || scope.mode.is_some();
-            let asked = Verdicts::from(|reason| {
-                said(&scope.reasons, reason).unwrap_or_else(|| {
-                    if own { by_level(level, mode.unwrap_or(own_mode), reason) } else { around.of(reason.id) }
-                })
-            });
-            let effective = if scope.loosen.value {
-                asked.clone()
-            } else {
-                Verdicts::from(|reason| asked.of(reason.id).max(around.of(reason.id)))
-            };
-            here = Self { around, asked, effective, level };
+    pub fn of(policy: &Policy, chain: &[usize], machine: &Machine<'_>) -> Self {
+        let level = settled(policy.level.value, machine);
+        let (around, asked, effective) = Default::default();
+        let mut here = Self { around, asked, effective, level };
+        for reason in stockade_reasons::all() {
+            let kernel_reason = KernelReason::from(reason);
+            let mut descent = Descent::new(policy, auto(machine), &kernel_reason);
+            let mut around = descent.ruling.verdict;
+            let mut asked = around;
+            for scope in chain.iter().rev().map(|scope| &policy.scopes[*scope]) {
+                around = descent.ruling.verdict;
+                asked = descent.enter(scope).unwrap_or(around);
+            }
+            here.around.0.insert(reason.id, around);
+            here.asked.0.insert(reason.id, asked);
+            here.effective.0.insert(reason.id, descent.ruling.verdict);
+            here.level = descent.level();
         }
         here
     }
 }
 
-/// The level; `auto` is argued about as integrity where nobody knows, since that is where it bites.
-pub(super) fn settled(level: LevelChoice, machine: &Machine<'_>) -> Level {
-    level.settled(machine.auto.unwrap_or(Level::Integrity))
-}
-
-fn said(reasons: &Reasons, reason: &Reason) -> Option<Verdict> {
-    reasons.get(reason.id).map(|said| said.value)
-}
-
-fn by_level(level: Level, mode: Mode, reason: &Reason) -> Verdict {
-    match mode {
-        _ if level < reason.level => Verdict::Allow,
-        Mode::Enforce => Verdict::Deny,
-        Mode::Audit => Verdict::Audit,
+/// The policy with every mode set to enforce: what it is meant to come to.
+pub(super) fn enforcing(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    policy.mode.value = Mode::Enforce;
+    for mode in policy.scopes.iter_mut().filter_map(|scope| scope.mode.as_mut()) {
+        mode.value = Mode::Enforce;
     }
+    policy
+}
+
+/// The level that `auto` stands for. Integrity where that is not known, since `auto` refuses something only there.
+fn auto(machine: &Machine<'_>) -> Level {
+    machine.auto.unwrap_or(Level::Integrity)
+}
+
+/// The level that a choice stands for.
+pub(super) fn settled(level: LevelChoice, machine: &Machine<'_>) -> Level {
+    level.settled(auto(machine))
 }

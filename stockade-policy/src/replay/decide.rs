@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use stockade_reasons::Level;
 
 use crate::{
-    interpret::{By, KernelReason, Request, Ruling, interpret, without_exceptions},
+    interpret::{By, KernelReason, Request, Ruling, fits_where, interpret, without_exceptions},
     model::{Exception, Place, Policy, Verdict},
     requester::{Asked, Program, Wanted},
 };
@@ -101,35 +101,28 @@ fn candidates(policy: &Policy, asked: &Asked) -> Vec<String> {
 
 /// As the running kernel would have it; where the table lacks it, both that it can be.
 fn kernel_reasons(reason: &Wanted) -> Vec<KernelReason> {
-    let of = |level, id, enum_name: &str, debugger| KernelReason {
-        number: 0,
-        id,
-        enum_name: enum_name.to_owned(),
-        level,
-        debugger,
-    };
-    match (reason.known(), reason) {
-        (Some(known), _) => vec![of(known.level, Some(known.id), known.enum_name, known.debugger)],
-        (None, reason) => {
-            [Level::Integrity, Level::Confidentiality].map(|level| of(level, None, reason.id(), false)).into()
-        }
+    if let Some(known) = reason.known() {
+        return vec![KernelReason::from(known)];
     }
+    let of = |level| KernelReason {
+        number: 0,
+        id: None,
+        enum_name: reason.id().to_owned(),
+        level,
+        debugger: false,
+    };
+    [Level::Integrity, Level::Confidentiality].map(of).into()
 }
 
-/// Whether an exception fits, taking what is not known to fit or not.
+/// Reports whether an exception fits, with `unknown` as the answer for a program or cgroup that the record lacks.
 fn fits(exception: &Exception, asked: &Asked, now: Timestamp, unknown: bool) -> bool {
-    let id = asked.reason.id();
     let program = |own: &Path| match &asked.exe {
         Program::Path(path) => Path::new(path) == own,
         Program::NotOfHost(_) => false,
         Program::Gone(_) => unknown,
     };
     let place = |own: &Place| asked.cgroup.as_ref().map_or(unknown, |cgroup| own.covers(cgroup));
-    exception.reasons.iter().any(|said| said.value == id)
-        && exception.exe.as_ref().is_none_or(|exe| program(&exe.value))
-        && exception.place.as_ref().is_none_or(|said| place(&said.value))
-        && exception.uid.as_ref().is_none_or(|uid| uid.value == asked.uid)
-        && exception.expires.as_ref().is_none_or(|expires| now < expires.value)
+    fits_where(exception, asked.reason.id(), program, place, asked.uid, now)
 }
 
 fn told(ruling: &Ruling) -> Decision {
