@@ -13,8 +13,9 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use crate::follow::ENDED;
 pub use crate::follow::{End, Line, Next};
-use crate::{firmware, follow, kernels::Kernel, protocol::ENDED, saved, tool, tpm::Tpm};
+use crate::{firmware, follow, kernels::Kernel, saved, tool, tpm::Tpm};
 
 const ALWAYS: &str = "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check";
 

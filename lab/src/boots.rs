@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     boot::Hardware,
     firmware::{self, Image},
+    kernels::Role,
 };
 
 /// The properties of a way to boot.
@@ -247,6 +248,12 @@ boots! {
 }
 
 impl Boot {
+    /// Reports whether guests with this boot are played on a kernel with this role.
+    #[must_use]
+    pub fn is_played_on(self, role: Role) -> bool {
+        (self == Self::TooOld) == (role == Role::Refused)
+    }
+
     /// Reports whether firmware may write to a serial port before the guest does.
     #[must_use]
     pub fn has_firmware(self) -> bool {
@@ -270,7 +277,15 @@ impl fmt::Display for Boot {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::Boot;
+    use super::{Boot, Role};
+
+    #[test]
+    fn a_kernel_that_is_too_old_plays_refusals_alone() {
+        assert!(Boot::TooOld.is_played_on(Role::Refused) && !Boot::Plain.is_played_on(Role::Refused));
+        for role in [Role::Enforces, Role::OnRequest, crate::kernels::role("given")] {
+            assert!(Boot::Plain.is_played_on(role) && !Boot::TooOld.is_played_on(role));
+        }
+    }
 
     #[test]
     fn names_are_unique() {

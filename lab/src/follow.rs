@@ -18,6 +18,9 @@ use anyhow::{Context, bail};
 
 use crate::tool;
 
+/// The beginning of the last line of a guest that runs one program; the program's exit status follows.
+pub const ENDED: &str = "stockade-guest: the program ended with status ";
+
 /// The end of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

@@ -16,7 +16,6 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 use crate::{
-    boots::Boot,
     cache,
     debian::{self, Archive, Suite},
     tool, vmlinux,
@@ -55,14 +54,6 @@ pub enum Role {
     OnRequest,
     /// The kernel is too old: Stockade refuses to enforce on it, and only the scenarios about that are played.
     Refused,
-}
-
-impl Role {
-    /// Reports whether guests with this boot are played on a kernel with this role.
-    #[must_use]
-    pub fn plays(self, boot: Boot) -> bool {
-        (boot == Boot::TooOld) == (self == Self::Refused)
-    }
 }
 
 const KNOWN: [Known; 9] = [
@@ -266,11 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_is_refused_plays_refusals_alone_and_is_not_among_the_usual_ones() {
-        assert!(Role::Refused.plays(Boot::TooOld) && !Role::Refused.plays(Boot::Plain));
-        for role in [Role::Enforces, Role::OnRequest, role("given")] {
-            assert!(role.plays(Boot::Plain) && !role.plays(Boot::TooOld));
-        }
+    fn a_kernel_that_is_refused_is_not_among_the_usual_ones() {
         assert_eq!(role("5.10-generic"), Role::Refused);
         assert!(every_id().contains(&"5.10-generic") && !ids().contains(&"5.10-generic"));
     }

@@ -32,6 +32,8 @@ pub mod plan;
 #[cfg(feature = "scenarios")]
 pub mod program;
 pub mod protocol;
+#[cfg(feature = "scenarios")]
+mod raw;
 pub mod reboots;
 pub mod report;
 mod saved;

@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
         let mut left_out: BTreeMap<(usize, Boot), usize> = BTreeMap::new();
         for scenario in scenarios {
             let able = |kernel: &Kernel| {
-                kernels::role(&kernel.id).plays(scenario.boot)
+                scenario.boot.is_played_on(kernels::role(&kernel.id))
                     && (!scenario.boot.facts().generic || firmware::suits(kernel))
             };
             let depends = if extent == Extent::Everything { Depends::Flavour } else { scenario.depends };
@@ -90,7 +90,7 @@ impl<'a> Plan<'a> {
             for (at, kernel) in kernels.iter().enumerate() {
                 if chosen.contains(&at) {
                     names.entry((at, scenario.boot)).or_default().push(&scenario.name);
-                } else if kernels::role(&kernel.id).plays(scenario.boot)
+                } else if scenario.boot.is_played_on(kernels::role(&kernel.id))
                     && depends > Depends::NewestSeries
                     && !same_series(kernels, &chosen, kernel)
                 {

@@ -90,3 +90,10 @@ impl Answer {
             .with_context(|| format!("{} printed no JSON: {}", self.line, self.out))
     }
 }
+
+/// Lifts whatever an earlier scenario enforced.
+pub(crate) fn lift_all() -> Result<()> {
+    let answer = stockade(&["lift", "--force"])?;
+    ensure!(answer.code == 0, "lift --force ended with {}: {}", answer.code, answer.err);
+    Ok(())
+}

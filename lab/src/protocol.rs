@@ -79,9 +79,6 @@ pub const AGAIN: &str = "/run/again";
 /// A scenario that sends the host more than its outcome writes an [`Event`] to this file.
 pub const TOLD: &str = "/run/told";
 
-/// The beginning of the last line of a guest that runs one program; the program's exit status follows.
-pub const ENDED: &str = "stockade-guest: the program ended with status ";
-
 /// Words in the kernel log that report a fault of the kernel itself.
 const TROUBLE: [&str; 6] =
     ["Oops", "BUG:", "Kernel panic", "WARNING:", "general protection fault", "hung_task"];

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{Clock, End, Hardware, Machine, Next},
+    follow::ENDED,
     initrd::{self, Program},
     kernels::Kernel,
-    protocol::{ENDED, is_trouble},
+    protocol::is_trouble,
 };
 
 /// A limit in processor time, larger than any boot with its seal takes.

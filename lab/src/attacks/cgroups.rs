@@ -2,13 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 
 use super::{
     Attack, Pins, Tried,
-    calls::{Undo, attack, check, in_child},
-    elsewhere::reached,
-    proof,
+    calls::{Undo, attack, check},
+    proof::knock_after,
 };
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -87,13 +86,3 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(answer?.holding(undo))
     }),
 ];
-
-/// Prepares a child process, and tries every door from it.
-pub(super) fn knock_after(prepare: impl FnOnce() -> Result<()>) -> Result<Tried> {
-    let here = proof::here()?;
-    let went = in_child(|| {
-        prepare()?;
-        Ok(reached(&here, &proof::here()?))
-    })?;
-    Ok(went.into())
-}

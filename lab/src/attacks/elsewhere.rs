@@ -7,11 +7,10 @@ use anyhow::{Context, Result};
 use super::{
     Attack, Pins, Tried, Went,
     calls::{Undo, check, in_child, shell},
-    cgroups::knock_after,
-    proof::{self, Doors},
+    proof::{self, knock_after, reached},
     ring::{self, Ring},
 };
-use crate::scenarios::raw::{self, Caller, Entry};
+use crate::raw::{self, Caller, Entry};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("user-namespace", "ask as root of a user namespace with root's number", Pins::Holds, || {
@@ -91,18 +90,6 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 const DEVICES: [&str; 4] = ["/dev/mem", "/dev/port", "/proc/kcore", "/sys/kernel/debug/sched/verbose"];
-
-/// Returns the doors that are refused here and open there. A missing path and a missing capability are no open doors.
-pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
-    let closed = [libc::EPERM, libc::ENOENT, libc::EACCES];
-    let refused = here.iter().filter(|(_, errno)| **errno == libc::EPERM);
-    let through: Vec<_> = refused
-        .filter_map(|(door, _)| Some((door, there.get(door)?)))
-        .filter(|(_, errno)| !closed.contains(errno))
-        .map(|(door, errno)| format!("{door} ({errno})"))
-        .collect();
-    if through.is_empty() { Went::Refused("every door".into()) } else { Went::Reached(through.join(", ")) }
-}
 
 fn unshared(flags: i32) -> Result<Tried> {
     let supported = in_child(|| {

@@ -6,7 +6,7 @@ use super::{
     Attack, Pins, Tried, Went,
     bpf::{self, SOCKET_FILTER},
     calls::{Running, Undo, attack, check, in_child, shell},
-    cgroups::knock_after,
+    proof::knock_after,
 };
 
 pub(super) const ATTACKS: &[Attack] = &[

@@ -66,7 +66,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         fs::write(ONLINE, "0").context("take processor 1 off line")?;
         let meanwhile = proof::here();
         fs::write(ONLINE, "1").context("take processor 1 on line")?;
-        Ok(super::elsewhere::reached(&before, &meanwhile?).into())
+        Ok(super::proof::reached(&before, &meanwhile?).into())
     })
     .with_two_processors(),
     Attack::new("ask-from-every-processor", "ask from both processors at once, thousands of times", Pins::Holds, || {

@@ -24,6 +24,7 @@ use anyhow::Result;
 use crate::scenario::{Boot, Depends, Scenario};
 
 mod anchors;
+mod begin;
 pub(crate) mod bpf;
 mod calls;
 mod cgroups;

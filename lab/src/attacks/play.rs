@@ -3,18 +3,21 @@
 use std::{fs, path::Path, thread::sleep, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 use stockade_kernel::host;
 
 use super::{
-    Attack, Pins, Play, Sealed, Setting, Tried, Went, clocks, exceptions, ftrace, of_scenario, prepared,
+    Attack, Pins, Play, Sealed, Setting, Tried, Went,
+    begin::{FOLDER, enforce, is_sealed},
+    clocks, ftrace, of_scenario, prepared,
     proof::{Prover, opened, shut, wait_for},
     world::{World, mount_again, wait_until_free},
 };
-use crate::{guest::Guest, program::stockade, protocol::AGAIN, scenario::Skip, scenarios::lift_all};
-
-/// The folder of the guest for files of attacks.
-pub(super) const FOLDER: &str = "/run/attacks";
+use crate::{
+    guest::Guest,
+    program::{lift_all, stockade},
+    protocol::AGAIN,
+    scenario::Skip,
+};
 
 /// The doors that were shut before every process was killed.
 const SHUT: &str = "/run/attacks/shut";
@@ -113,15 +116,6 @@ fn skip_if_impossible(went: &Went) -> Result<()> {
     }
 }
 
-/// Enforces the policy of a setting.
-pub(super) fn enforce(setting: Setting) -> Result<()> {
-    match setting {
-        Setting::Exceptions => clocks::enforce(),
-        Setting::Programs => exceptions::enforce(),
-        _ => stockade(&["enforce", "confidentiality"])?.exits(0)?.says("proven").map(drop),
-    }
-}
-
 /// Runs an attack that kills every process, after which PID 1 plays the scenario again.
 fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Tried>) -> Result<Tried> {
     fs::write(SHUT, serde_json::to_vec(shut)?)?;
@@ -195,12 +189,5 @@ fn still_sealed(attack: &Attack, went: &Went, opened: &[String]) -> Result<()> {
         !demanded || matches!(went, Went::Refused(_)),
         "sealed, the attempt itself has to be refused, and it was let in: {went:?}"
     );
-    Ok(())
-}
-
-/// Requires that `status` reports a verified seal.
-pub(super) fn is_sealed(status: &Value) -> Result<()> {
-    let seal = &status["stockade"]["sealed"];
-    ensure!(seal["verified"] == true, "status says of the seal: {status}");
     Ok(())
 }

@@ -20,11 +20,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     Later, Play, Setting, Went, all,
+    begin::{self, FOLDER},
     calls::check,
-    play::{self, FOLDER},
     proof::wait_for,
 };
-use crate::{program::stockade, scenario::Boot, scenarios::lift_all};
+use crate::{
+    program::{lift_all, stockade},
+    scenario::Boot,
+};
 
 const MARK: &str = "/run/attacks/sealed";
 
@@ -45,7 +48,7 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
         Boot::SealAttackedPrograms => Setting::Programs,
         _ => Setting::Usual,
     };
-    play::enforce(setting)?;
+    begin::enforce(setting)?;
     for attack in &attacks {
         if let Play::Prepared(prepare) = attack.play {
             Process::start(attack.name, prepare)?;
@@ -55,7 +58,7 @@ pub(super) fn seal(boot: Boot) -> Result<()> {
     let seal: &[&str] = if setting == Setting::Usual { &["seal"] } else { &["seal", "--best-effort"] };
     stockade(seal)?.exits(0)?;
     fs::write(MARK, "")?;
-    play::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
+    begin::is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
 }
 
 /// The process of a prepared attack, started before the seal and killed when this is dropped.

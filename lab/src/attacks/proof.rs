@@ -13,9 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use super::{Tried, Went, calls::in_child};
 use crate::{
     guest::patience,
-    scenarios::raw::{self, Caller, Entry},
+    raw::{self, Caller, Entry},
 };
 
 /// The errno of each door, 0 if it is free.
@@ -126,4 +127,26 @@ pub(super) fn wait_for(seconds: u64, mut condition: impl FnMut() -> Result<bool>
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Returns the doors that are refused here and open there. A missing path and a missing capability are no open doors.
+pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
+    let closed = [libc::EPERM, libc::ENOENT, libc::EACCES];
+    let refused = here.iter().filter(|(_, errno)| **errno == libc::EPERM);
+    let through: Vec<_> = refused
+        .filter_map(|(door, _)| Some((door, there.get(door)?)))
+        .filter(|(_, errno)| !closed.contains(errno))
+        .map(|(door, errno)| format!("{door} ({errno})"))
+        .collect();
+    if through.is_empty() { Went::Refused("every door".into()) } else { Went::Reached(through.join(", ")) }
+}
+
+/// Prepares a child process, and tries every door from it.
+pub(super) fn knock_after(prepare: impl FnOnce() -> Result<()>) -> Result<Tried> {
+    let before = here()?;
+    let went = in_child(|| {
+        prepare()?;
+        Ok(reached(&before, &here()?))
+    })?;
+    Ok(went.into())
 }

@@ -14,7 +14,7 @@ use super::{
     ftrace::{FALLS, FILE, by, counted, is_off, written},
     ring::{self, Ring},
 };
-use crate::scenarios::raw;
+use crate::raw;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new(

@@ -15,17 +15,16 @@ use anyhow::{Context, Result, ensure};
 use stockade_kernel::btf::KernelTypes;
 
 use super::{
+    begin::is_sealed,
     bpf::{self, What},
     calls::check,
     maps,
-    play::is_sealed,
     proof::{Prover, opened, shut},
 };
 use crate::{
     guest::Guest,
-    program::{Answer, run, stockade},
+    program::{Answer, lift_all, run, stockade},
     scenario::{Boot, Depends, Scenario},
-    scenarios::lift_all,
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[

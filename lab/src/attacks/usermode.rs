@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Attack, Pins, Tried,
     calls::{Undo, in_child},
-    elsewhere::reached,
     ftrace::{FALLS, FILE, written},
+    proof::reached,
     proof::{self, Doors, wait_for},
 };
 use crate::attacks::Went;

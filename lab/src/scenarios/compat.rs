@@ -2,10 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::{
-    lift_all,
-    raw::{Caller, Entry, answers, differences, shut},
-};
+use super::lift_all;
+use crate::raw::{Caller, Entry, answers, differences, shut};
 use crate::{
     guest::Guest,
     program::stockade,

@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 
-use super::{
-    enforcement::doors,
-    lift_all,
-    raw::{self, Caller, Entry},
-};
+use super::{enforcement::doors, lift_all};
+use crate::raw::{self, Caller, Entry};
 use crate::{
     guest::Guest,
     program::stockade,

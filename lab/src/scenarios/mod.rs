@@ -5,7 +5,8 @@ use std::ffi::CString;
 
 use anyhow::{Result, ensure};
 
-pub use raw::knock;
+pub(crate) use crate::program::lift_all;
+pub use crate::raw::knock;
 
 use crate::{attacks, program::stockade, scenario::Scenario};
 
@@ -26,7 +27,6 @@ mod native;
 mod policy;
 mod probing;
 mod programs;
-pub(crate) mod raw;
 mod residual;
 mod seal_record;
 mod sealing;
@@ -74,13 +74,6 @@ pub fn all() -> Vec<Scenario> {
         flips::traces::SCENARIOS,
     ]
     .concat()
-}
-
-/// Back to nothing enforced, whatever an earlier scenario left.
-pub(crate) fn lift_all() -> Result<()> {
-    let answer = stockade(&["lift", "--force"])?;
-    ensure!(answer.code == 0, "lift --force ended with {}: {}", answer.code, answer.err);
-    Ok(())
 }
 
 /// A mount that ends with the scenario.

@@ -10,10 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    lift_all,
-    raw::{Caller, Entry, answers, shut},
-};
+use super::lift_all;
+use crate::raw::{Caller, Entry, answers, shut};
 use crate::{
     guest::Guest,
     program::{Answer, run, stockade},

@@ -31,8 +31,9 @@ use std::{
 use anyhow::{Context, bail};
 use stockade_lab::{
     attacks, boots,
+    follow::ENDED,
     guest::{Guest, exit_status, patience},
-    protocol::{AGAIN, ENDED, Event, Listed, Order, Outcome, TOLD, is_trouble},
+    protocol::{AGAIN, Event, Listed, Order, Outcome, TOLD, is_trouble},
     scenario::{Scenario, Skip},
     scenarios, userland,
 };

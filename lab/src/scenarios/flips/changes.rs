@@ -31,11 +31,6 @@ pub(super) struct Change {
     pub also: &'static [&'static str],
 }
 
-/// Every change.
-pub(super) fn all() -> impl Iterator<Item = &'static Change> {
-    ALL.iter().chain(super::programs::ALL)
-}
-
 const fn change(
     name: &'static str,
     make: fn() -> Result<Option<Undo>>,
@@ -65,7 +60,7 @@ const fn mends(finding: &'static str, from: Verdict) -> Flip {
 }
 
 /// In the order in which they are made. Those for good are each made on top of those before.
-const ALL: &[Change] = &[
+pub(super) const ALL: &[Change] = &[
     change(
         "flips: KSM on",
         || write("/sys/kernel/mm/ksm/run", "1"),
@@ -270,7 +265,7 @@ const ALL: &[Change] = &[
 
 /// Plays the change that has the scenario's name.
 pub(super) fn play(guest: &Guest) -> Result<()> {
-    let change = all().find(|change| Some(change.name) == guest.scenario());
+    let change = super::all_changes().find(|change| Some(change.name) == guest.scenario());
     let change = change.context("no change has this scenario's name")?;
     let before = before()?;
     let undo = (change.make)()?;

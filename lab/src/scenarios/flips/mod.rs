@@ -36,6 +36,11 @@ const IN_TESTS: &[Boot] = &[
     Boot::SecureBoot,
 ];
 
+/// Every change.
+fn all_changes() -> impl Iterator<Item = &'static changes::Change> {
+    changes::ALL.iter().chain(programs::ALL)
+}
+
 /// What every guest tells the host, and then what is changed in one that runs.
 pub(super) fn all() -> Vec<Scenario> {
     let booted = BOOTED.iter().map(|booted| booted.boot);
@@ -49,7 +54,7 @@ pub(super) fn all() -> Vec<Scenario> {
         let depends = if IN_TESTS.contains(&boot) { Depends::NewestSeries } else { Depends::FullTest };
         Scenario { name, boot, depends, run: tell }
     };
-    let changed = changes::all().map(|change| Scenario {
+    let changed = all_changes().map(|change| Scenario {
         name: change.name,
         boot: change.boot,
         depends: Depends::NewestSeries,
