@@ -1,5 +1,5 @@
 /*!
-Every door that lockdown guards, tried.
+A probe of every door that lockdown guards.
 */
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -15,7 +15,7 @@ use crate::{Finding, How, Report, System, Verdict, few};
 const INTEGRITY: &str = "lockdown.doors";
 const CONFIDENTIALITY: &str = "lockdown.confidentiality-doors";
 
-/// A door and what came of it.
+/// A door and the result of its probe.
 struct Tried {
     reason: &'static str,
     door: &'static str,
@@ -23,14 +23,14 @@ struct Tried {
     by: By,
 }
 
-/// Who refused.
+/// The mechanism that refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Native,
     Stockade,
     Else,
-    /// The kernel's own level is not known.
-    Somebody,
+    /// Not known, since the kernel's own level could not be read.
+    Unknown,
 }
 
 impl By {
@@ -39,12 +39,12 @@ impl By {
             By::Native => "the kernel's own lockdown",
             By::Stockade => "Stockade",
             By::Else => "something else",
-            By::Somebody => "lockdown, or something else: the kernel's own level is not known",
+            By::Unknown => "the kernel's own lockdown or something else (its level could not be read)",
         }
     }
 }
 
-/// Knocks at every door and reports both levels.
+/// Probes every door and reports a finding for each level.
 pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) {
     let why_not = if system.is_live() { system.lacks_root() } else { Some(NOT_LIVE) };
     if let Some(why_not) = why_not {
@@ -56,7 +56,7 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
     let counted = |stockade: Option<&super::Stockade>| {
         stockade.map_or_else(BTreeMap::new, |stockade| stockade.counts.clone())
     };
-    // What Stockade refused it has counted. Where it has nothing in force, there is nothing to ask again.
+    // Stockade's counters show what it refused. Without a policy in force there are no counters.
     let before = in_force.stockade.as_ref().ok().and_then(Option::as_ref);
     let after = match (before, &in_force.types) {
         (Some(_), Some(types)) => counted(read_stockade(types).ok().flatten().as_ref()),
@@ -70,7 +70,7 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
         } else if in_force.native_covers(finding.reason) {
             By::Native
         } else if in_force.native.is_err() {
-            By::Somebody
+            By::Unknown
         } else {
             By::Else
         };
@@ -84,7 +84,7 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
     report.add(judged(CONFIDENTIALITY, &confidentiality));
 }
 
-/// What the doors of a level come to.
+/// Judges the doors of a level.
 fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     let these =
         |wanted: &dyn Fn(&Tried) -> bool| doors.iter().filter(|door| wanted(door)).collect::<Vec<_>>();
@@ -99,24 +99,29 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
             id,
             open,
             How::Tried,
-            format!("root gets through {} of {of} doors: {}", free.len(), reasons.join(", ")),
+            format!("{} of {of} doors open to root: {}", free.len(), reasons.join(", ")),
         )
     } else if let Some(first) = untried.first() {
         let (Answer::NeedsRoot(why) | Answer::Failed(why)) = &first.answer else { unreachable!("see above") };
         Finding::unknown(
             id,
             How::Tried,
-            format!("{} doors could not be tried: {}: {why}", untried.len(), first.door),
+            format!("{} doors could not be probed: {}: {why}", untried.len(), first.door),
         )
     } else if refused.is_empty() {
         Finding::not_applicable(id, How::Tried, "this kernel has none of these doors")
     } else {
-        Finding::new(id, Verdict::Pass, How::Tried, format!("all {of} doors that could be tried refuse root"))
+        Finding::new(
+            id,
+            Verdict::Pass,
+            How::Tried,
+            format!("all {of} doors that could be probed are closed to root"),
+        )
     };
     for door in &free {
-        finding = finding.seen(door.door, format!("free ({})", door.reason));
+        finding = finding.seen(door.door, format!("open ({})", door.reason));
     }
-    for by in [By::Native, By::Stockade, By::Else, By::Somebody] {
+    for by in [By::Native, By::Stockade, By::Else, By::Unknown] {
         let here: Vec<&str> = refused.iter().filter(|door| door.by == by).map(|door| door.door).collect();
         if !here.is_empty() {
             finding = finding.seen(format!("{} doors, refused by {}", here.len(), by.name()), few(&here));
@@ -124,11 +129,11 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     }
     for door in &untried {
         if let Answer::NeedsRoot(why) | Answer::Failed(why) = &door.answer {
-            finding = finding.seen(door.door, format!("not tried: {why}"));
+            finding = finding.seen(door.door, format!("not probed: {why}"));
         }
     }
     let mut rest = String::new();
-    for (what, never) in [("not there", false), ("never tried, since trying does harm", true)] {
+    for (what, never) in [("absent", false), ("never probed, since a probe would do harm", true)] {
         let count = doors.iter().filter(|door| match door.answer {
             Answer::Absent(_) => !never,
             Answer::Never(_) => never,
@@ -153,7 +158,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     finding
 }
 
-/// The reasons of doors, each once.
+/// Returns the reasons of doors, each once.
 fn unique(doors: &[&Tried]) -> Vec<&'static str> {
     let mut reasons: Vec<&str> = doors.iter().map(|door| door.reason).collect();
     reasons.dedup();
@@ -175,7 +180,7 @@ mod tests {
         assert_eq!(judged(INTEGRITY, &[refused()]).verdict, Verdict::Pass);
         let failed = judged(INTEGRITY, &[refused(), free(), free()]);
         assert_eq!(failed.verdict, Verdict::Fail);
-        assert_eq!(failed.found, "root gets through 2 of 3 doors: dev-mem");
+        assert_eq!(failed.found, "2 of 3 doors open to root: dev-mem");
         assert_eq!(judged(CONFIDENTIALITY, &[refused(), free()]).verdict, Verdict::Warn);
     }
 
