@@ -363,9 +363,14 @@ fn tenths(bits: f64) -> f64 {
 
 /// Judges all parts of 32-bit programs in one finding: the worst counts.
 fn compat(system: &System, layouts: &[Layout]) -> Finding {
+    const SETTING: &str = "vm.mmap_rnd_compat_bits";
     let mut worst = (Verdict::Pass, String::new());
     let mut finding = Finding::new(COMPAT, Verdict::Pass, How::Tried, "");
     let mut least = f64::MAX;
+    let set = match system.setting(SETTING) {
+        Ok(bits) => format!("{SETTING} = {bits} (should be 16)"),
+        Err(_) => format!("{SETTING} should be 16"),
+    };
     for part in &PARTS {
         // Some kernels give 32-bit programs no vDSO.
         let Some(entropy) = sampled(part, layouts) else { continue };
@@ -395,12 +400,9 @@ fn compat(system: &System, layouts: &[Layout]) -> Finding {
             (Verdict::Pass, "32-bit programs randomized: addresses change (entropy not measured)".into())
         }
         // As set, and still guessed within minutes.
-        (Verdict::Pass, _) if least < 15.5 => (
-            Verdict::Warn,
-            format!(
-                "32-bit programs have only {least:.1} bits of entropy (vm.mmap_rnd_compat_bits should be 16)"
-            ),
-        ),
+        (Verdict::Pass, _) if least < 15.5 => {
+            (Verdict::Warn, format!("32-bit programs have only {least:.1} bits of entropy: {set}"))
+        }
         (Verdict::Pass, _) => {
             (Verdict::Pass, format!("32-bit programs randomized: at least {least:.1} bits of entropy"))
         }
