@@ -379,7 +379,7 @@ fn compat(system: &System, layouts: &[Layout]) -> Finding {
             let finding = judge_few(COMPAT, part.name, &entropy, layouts);
             (finding.verdict, finding.found)
         } else {
-            // The heap has 13 bits on x86, relative to the program, whatever vm.mmap_rnd_compat_bits is.
+            // The 32-bit heap has 13 bits relative to the program, whatever vm.mmap_rnd_compat_bits is.
             if part.id != "aslr.heap" {
                 least = least.min(entropy.bits);
             }

@@ -29,7 +29,7 @@ fn check(system: &System, report: &mut Report) {
     report.add(preboot(system, &view));
 }
 
-/// The state that every finding is judged by.
+/// The state of the machine on which the findings are based.
 struct View {
     /// Names of the IOMMUs in use.
     units: Result<Vec<String>, Unread>,

@@ -246,7 +246,7 @@ fn files(system: &System, devices: &Devices) -> Finding {
         .filter_map(|name| attribute(&format!("/usr/bin/{name}"), StatxAttributes::VERITY).ok())
         .collect();
     let verity = looked.iter().filter(|protected| **protected).count();
-    open_homes(&plain, &unknown, |home| attribute(home, StatxAttributes::ENCRYPTED)).seen(
+    judge_homes(&plain, &unknown, |home| attribute(home, StatxAttributes::ENCRYPTED)).seen(
         "statx(2) of programs in /usr/bin",
         format!("{verity} of {} protected by fs-verity", looked.len()),
     )
@@ -263,7 +263,7 @@ fn attribute(path: &str, wanted: StatxAttributes) -> io::Result<bool> {
     Ok(answer.stx_attributes.contains(wanted))
 }
 
-fn open_homes(
+fn judge_homes(
     plain: &[String],
     unknown: &[String],
     is_encrypted: impl Fn(&str) -> io::Result<bool>,
@@ -451,13 +451,13 @@ mod tests {
     fn a_home_is_encrypted_by_its_disk_or_by_itself() {
         let plain = ["/root".to_owned(), "/home/a".to_owned()];
         let verdict =
-            |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, &[], is_encrypted).verdict;
+            |is_encrypted: fn(&str) -> io::Result<bool>| judge_homes(&plain, &[], is_encrypted).verdict;
         assert_eq!(verdict(|_| Ok(true)), Verdict::Pass);
         assert_eq!(verdict(|home| Ok(home == "/root")), Verdict::Warn);
         let fails =
             |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         assert_eq!(verdict(fails), Verdict::Unknown);
-        assert_eq!(open_homes(&plain, &["/home/b".to_owned()], |_| Ok(true)).verdict, Verdict::Unknown);
+        assert_eq!(judge_homes(&plain, &["/home/b".to_owned()], |_| Ok(true)).verdict, Verdict::Unknown);
         let on = |mounts: &str| {
             let files = [(MOUNTS, mounts), ("/root/", ""), ("/home/a/", "")];
             FEATURE.findings(&System::fake(&files))[FILES].verdict

@@ -35,7 +35,7 @@ fn check(system: &System, report: &mut Report) {
     report.add(compiled(system));
     let before = InForce::read(system);
     report.add(level(&before));
-    doors::try_all(system, &before, report);
+    doors::probe_all(system, &before, report);
     report.add(residual::finding(system, &before));
     report.add(sealed(&before));
 }
@@ -200,7 +200,7 @@ fn sealed(in_force: &InForce) -> Finding {
             .seen("/proc/sys/kernel/ftrace_enabled", "0");
     }
     match in_force.types.as_ref().map(|types| seal::prove(types, &crate::proof::knock)) {
-        Some(Ok(proof)) => proven(ID, &proof, left_open),
+        Some(Ok(proof)) => judge_proof(ID, &proof, left_open),
         Some(Err(error)) => {
             Finding::unknown(ID, How::Tried, format!("sealed, but the seal could not be tested: {error}"))
         }
@@ -212,7 +212,7 @@ fn sealed(in_force: &InForce) -> Finding {
     }
 }
 
-fn proven(id: &'static str, proof: &Proof, left_open: &[String]) -> Finding {
+fn judge_proof(id: &'static str, proof: &Proof, left_open: &[String]) -> Finding {
     let finding = match proof.conclusion() {
         Conclusion::NotVerified => {
             Finding::new(id, Verdict::Fail, How::Tried, "Stockade is sealed, but the seal does not hold")
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(sealed(&silent).verdict, Verdict::Fail);
         let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };
         assert_eq!(sealed(&hidden).verdict, Verdict::Unknown);
-        let proven = |proof: &Proof, open: &[String]| proven("lockdown.sealed", proof, open).verdict;
+        let proven = |proof: &Proof, open: &[String]| judge_proof("lockdown.sealed", proof, open).verdict;
         let tried = Proof { refused: vec!["msr".into()], ..Proof::default() };
         assert_eq!(proven(&tried, &[]), Verdict::Pass);
         assert_eq!(proven(&tried, &["new-cgroups".into()]), Verdict::Warn);

@@ -168,7 +168,7 @@ mod tests {
         assert!(sample(1, 300, |_| 0).bits < 1e-9);
         assert_eq!(sample(1, 300, |_| 0).places, 1);
         for seed in 1..=20 {
-            // Four places, far apart and at no regular distance.
+            // Four addresses, far apart and at irregular distances.
             let few = [0, 0x1234_5000, 0x7fff_1000, 0x10_0000_3000];
             let found = sample(seed, 300, |dice| few[(dice.next() & 3) as usize]);
             assert!((found.bits - 2.0).abs() < 0.2 && !found.even, "{found:?}");
@@ -179,16 +179,16 @@ mod tests {
     #[test]
     fn bias_is_taken_off() {
         for seed in 1..=20 {
-            // Nine times of ten in the lowest 1/256 of 2^28: 0.9 · 20 + 0.1 · 28 bits and what the choice itself is worth.
+            // In 9 of 10 cases in the lowest 1/256 of 2^28: 0.9 · 20 + 0.1 · 28 bits, plus the entropy of that choice.
             let found = sample(seed, 300, |dice| {
                 let place = dice.next() & 0x0fff_ffff;
                 if dice.next() % 10 == 0 { place << 12 } else { (place >> 8) << 12 }
             });
             assert!(!found.even && found.bits < 26.0, "{found:?}");
-            // Of the two lowest bits one is always 0.
+            // One of the two lowest bits is always 0.
             let found = sample(seed, 300, |dice| (dice.next() & 0x0fff_fffd) << 12);
             assert!((found.bits - 27.0).abs() < 0.2, "{found:?}");
-            // The highest bit is 1 only once in eight times.
+            // The highest bit is 1 in one of eight cases.
             let found = sample(seed, 300, |dice| {
                 let place = dice.next() & 0x07ff_ffff;
                 (place | if dice.next() % 8 == 0 { 1 << 27 } else { 0 }) << 12

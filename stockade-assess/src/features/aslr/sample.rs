@@ -43,7 +43,7 @@ const AT_PHDR: u64 = 3;
 const AT_BASE: u64 = 7;
 const AT_SYSINFO_EHDR: u64 = 33;
 
-/// What the child ends with where it could not become the program.
+/// The exit status of a child that cannot be traced. Another status is the errno of execveat(2).
 const NOT_TRACED: c_int = 201;
 
 /// Returns the layouts of this many programs.
@@ -72,7 +72,7 @@ impl Image {
     fn new(width: Width) -> Result<Self, Trouble> {
         const NAME: &CStr = c"stockade-assess";
         const EXECUTABLE: libc::c_uint = 0x10;
-        // SAFETY: the name is a string that lives for the call.
+        // SAFETY: the name is a NUL-terminated constant.
         let create = |flags| unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | flags) };
         let mut fd = create(EXECUTABLE);
         if fd < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
@@ -110,7 +110,7 @@ impl Image {
             return Err(other("no child could be started"));
         }
         let mut status = 0;
-        // SAFETY: waits for the child just made; `status` lives for the call.
+        // SAFETY: `status` is valid for writing and lives for the call.
         if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
             return Err(other("waitpid(2) for a child failed"));
         }
@@ -122,7 +122,7 @@ impl Image {
             libc::SIGTRAP => self.read(system, pid),
             signal => Err(Trouble::Other(format!("the test program could not be started: signal {signal}"))),
         };
-        // SAFETY: ends a child of this process, which is stopped, and takes its status.
+        // SAFETY: both calls take numbers, and waitpid(2) accepts a null status; `pid` is an unreaped child, so its number is not reused.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
             libc::waitpid(pid, ptr::null_mut(), 0);
@@ -190,8 +190,8 @@ fn vector(bytes: &[u8], width: Width) -> Vec<(u64, u64)> {
 extern "C" fn begin(start: *mut c_void) -> c_int {
     const QUERY: libc::c_ulong = 0xffff_ffff;
     const ARGUMENTS: [*const libc::c_char; 2] = [c"p".as_ptr(), ptr::null()];
-    // SAFETY: `start` is the parent's reference, alive while this runs. All else are system calls that change this child alone; strings and
-    // arrays are constants.
+    // SAFETY: `start` is the parent's reference and lives while this runs. The system calls change only this child; their strings and arrays are
+    // constants or live on this stack.
     unsafe {
         let start = &*start.cast::<Start>();
         // The child dies with its parent, also after exec: a tracer that dies leaves stopped tracees behind.
@@ -237,7 +237,7 @@ mod tests {
     fn a_child_s_parts_are_where_programs_have_them() {
         let layouts = sample(&System::live(false), Width::Native, 3).unwrap();
         for layout in layouts {
-            // Each in the user's half, the heap behind the program, the stack above the mappings.
+            // All in the user half, the heap above the program, the stack above the mmap region.
             assert!(layout.heap > layout.executable && layout.stack > layout.mmap, "{layout:?}");
             assert!(layout.executable > 0x1_0000 && layout.stack < 1 << 63);
         }

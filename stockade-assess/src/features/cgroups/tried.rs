@@ -34,12 +34,12 @@ const BYTES: u32 = 512 << 10;
 const PAGES: usize = 16 << 10;
 
 pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
-    let (place, hierarchy) = match place(system, hierarchies, "pids", PIDS) {
+    let (place, hierarchy) = match parent_cgroup(system, hierarchies, "pids", PIDS) {
         Ok(found) => found,
         Err(finding) => return *finding,
     };
     let source = format!("child in a cgroup with pids.max {PROCESSES}");
-    let said = within(&place, "pids.max", PROCESSES, |out, cgroup| {
+    let said = run_in_cgroup(&place, "pids.max", PROCESSES, |out, cgroup| {
         enter(cgroup, out)?;
         // With the default action, exited children stay zombies and count until they are waited for.
         // SAFETY: the default action runs no code of this process.
@@ -64,7 +64,7 @@ pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
     });
     let (said, cgroup) = match said {
         Ok(said) => said,
-        Err(error) => return not_tried(PIDS, "pids", hierarchy, &error),
+        Err(error) => return cannot_create(PIDS, "pids", hierarchy, &error),
     };
     let left = cgroup.remove();
     let finding = if said == format!("forks {}, then {}", PROCESSES - 1, libc::EAGAIN) {
@@ -73,13 +73,13 @@ pub(super) fn pids(system: &System, hierarchies: &Hierarchies) -> Finding {
     } else if said == format!("forks {ATTEMPTS}, none refused") {
         Finding::new(PIDS, Verdict::Fail, How::Tried, "pids.max is not enforced: forks beyond it succeed")
     } else {
-        Finding::unknown(PIDS, How::Tried, unclear(&said))
+        Finding::unknown(PIDS, How::Tried, explain_failure(&said))
     };
-    noted(finding.seen(source, plain(&said)), left)
+    note_leftover(finding.seen(source, with_error_text(&said)), left)
 }
 
 pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
-    let (place, hierarchy) = match place(system, hierarchies, "memory", MEMORY) {
+    let (place, hierarchy) = match parent_cgroup(system, hierarchies, "memory", MEMORY) {
         Ok(found) => found,
         Err(finding) => return *finding,
     };
@@ -88,7 +88,7 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
         _ => ("memory.max", "memory.current", "memory.events"),
     };
     let source = format!("child in a cgroup with {limit} {BYTES} that asks for twice as much");
-    let said = within(&place, limit, BYTES, |out, cgroup| {
+    let said = run_in_cgroup(&place, limit, BYTES, |out, cgroup| {
         if let Err(error) = enlarge_pipe() {
             return write!(out, "outside {}", errno(&error));
         }
@@ -100,12 +100,12 @@ pub(super) fn memory(system: &System, hierarchies: &Hierarchies) -> Finding {
     });
     let (said, cgroup) = match said {
         Ok(said) => said,
-        Err(error) => return not_tried(MEMORY, "memory", hierarchy, &error),
+        Err(error) => return cannot_create(MEMORY, "memory", hierarchy, &error),
     };
     let hits = times_hit(&read(&cgroup, hits));
     let left = cgroup.remove();
-    let seen = format!("{}; limit hit {hits} times", plain(&said));
-    noted(judge_memory(&said, hits).seen(source, seen), left)
+    let seen = format!("{}; limit hit {hits} times", with_error_text(&said));
+    note_leftover(judge_memory(&said, hits).seen(source, seen), left)
 }
 
 fn read(cgroup: &Cgroup, file: &str) -> String {
@@ -159,7 +159,7 @@ fn judge_memory(said: &str, hits: u64) -> Finding {
             Finding::unknown(MEMORY, How::Tried, missing)
         }
     } else {
-        Finding::unknown(MEMORY, How::Tried, unclear(said))
+        Finding::unknown(MEMORY, How::Tried, explain_failure(said))
     }
 }
 
@@ -175,7 +175,7 @@ fn enlarge_pipe() -> io::Result<(io::PipeReader, io::PipeWriter)> {
 }
 
 /// Returns the folder in which to create a cgroup, or the finding if there is none.
-fn place<'a>(
+fn parent_cgroup<'a>(
     system: &System,
     hierarchies: &'a Hierarchies,
     controller: &str,
@@ -237,7 +237,7 @@ fn enter(cgroup: &Cgroup, out: &mut dyn Write) -> io::Result<()> {
 const ENDED: &str = "ended by signal 9";
 
 /// Runs `duty` in a child with a cgroup that has a limit. Returns the message of the child, and the cgroup.
-fn within(
+fn run_in_cgroup(
     place: &Path,
     file: &str,
     limit: u32,
@@ -273,7 +273,7 @@ fn errno(error: &io::Error) -> i32 {
 }
 
 /// Returns the message of a child with the text of the error in place of its errno.
-fn plain(said: &str) -> String {
+fn with_error_text(said: &str) -> String {
     match said.rsplit_once(' ').map(|(words, number)| (words, number.parse::<i32>())) {
         Some((words, Ok(number))) if number > 0 && !words.ends_with("signal") => {
             format!("{words}: {}", io::Error::from_raw_os_error(number))
@@ -282,20 +282,20 @@ fn plain(said: &str) -> String {
     }
 }
 
-fn unclear(said: &str) -> String {
+fn explain_failure(said: &str) -> String {
     match said.split_once(' ') {
         Some(("outside", "1")) => {
             "a pipe large enough to exceed the limit needs CAP_SYS_RESOURCE, which this process lacks; run this as root with all capabilities".into()
         }
-        Some(("outside", _)) => format!("the memory is refused without a limit too; {}", plain(said)),
+        Some(("outside", _)) => format!("the memory is refused without a limit too; {}", with_error_text(said)),
         Some(("entering", _)) => {
-            format!("a child cannot move into the test cgroup; {}", plain(said))
+            format!("a child cannot move into the test cgroup; {}", with_error_text(said))
         }
-        _ => format!("the child that tried to exceed the limit gave no result: {}", plain(said)),
+        _ => format!("the child that tried to exceed the limit gave no result: {}", with_error_text(said)),
     }
 }
 
-fn not_tried(id: &'static str, controller: &str, hierarchy: &Hierarchy, error: &io::Error) -> Finding {
+fn cannot_create(id: &'static str, controller: &str, hierarchy: &Hierarchy, error: &io::Error) -> Finding {
     let mount = &hierarchy.mount;
     let missing = match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -308,7 +308,7 @@ fn not_tried(id: &'static str, controller: &str, hierarchy: &Hierarchy, error: &
     Finding::unknown(id, How::Tried, missing)
 }
 
-fn noted(finding: Finding, left: Option<io::Error>) -> Finding {
+fn note_leftover(finding: Finding, left: Option<io::Error>) -> Finding {
     match left {
         Some(error) => finding
             .seen(format!("removing {NAME}{}", std::process::id()), format!("{error}: it is still there")),
@@ -337,7 +337,7 @@ mod tests {
         for unclear in ["outside 1", "entering 13", "more refused 1", "no answer: it hangs", ""] {
             assert_eq!(verdict(unclear, 1), Verdict::Unknown, "{unclear}");
         }
-        assert_eq!(plain("outside 1"), "outside: Operation not permitted (os error 1)");
-        assert_eq!(plain(ENDED), ENDED);
+        assert_eq!(with_error_text("outside 1"), "outside: Operation not permitted (os error 1)");
+        assert_eq!(with_error_text(ENDED), ENDED);
     }
 }

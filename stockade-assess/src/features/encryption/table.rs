@@ -70,7 +70,7 @@ pub(super) fn read(major: u32, minor: u32) -> io::Result<Table> {
     let control = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
     request(&mut buffer, major, minor);
-    // SAFETY: the kernel reads and writes as many bytes of the buffer as its field `data_size` says, which is its size.
+    // SAFETY: the kernel reads and writes `data_size` bytes of the buffer, and `request` has set that to the size of the buffer.
     let answer = unsafe { libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, buffer.as_mut_ptr()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());

@@ -16,7 +16,7 @@ const INTEGRITY: &str = "lockdown.doors";
 const CONFIDENTIALITY: &str = "lockdown.confidentiality-doors";
 
 /// A door and the result of its probe.
-struct Tried {
+struct ProbedDoor {
     reason: &'static str,
     door: &'static str,
     answer: Answer,
@@ -45,7 +45,7 @@ impl By {
 }
 
 /// Probes every door and reports a finding for each level.
-pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) {
+pub(super) fn probe_all(system: &System, in_force: &InForce, report: &mut Report) {
     let why_not = if system.is_live() { system.lacks_root() } else { Some(NOT_LIVE) };
     if let Some(why_not) = why_not {
         report.add(Finding::unknown(INTEGRITY, How::Tried, why_not));
@@ -74,20 +74,20 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
         } else {
             By::Else
         };
-        let tried = Tried { reason: finding.reason, door: finding.door, answer: finding.answer, by };
+        let tried = ProbedDoor { reason: finding.reason, door: finding.door, answer: finding.answer, by };
         match in_force.level_of(finding.reason) {
             Level::Confidentiality => confidentiality.push(tried),
             _ => integrity.push(tried),
         }
     }
-    report.add(judged(INTEGRITY, &integrity));
-    report.add(judged(CONFIDENTIALITY, &confidentiality));
+    report.add(judge(INTEGRITY, &integrity));
+    report.add(judge(CONFIDENTIALITY, &confidentiality));
 }
 
 /// Judges the doors of a level.
-fn judged(id: &'static str, doors: &[Tried]) -> Finding {
+fn judge(id: &'static str, doors: &[ProbedDoor]) -> Finding {
     let these =
-        |wanted: &dyn Fn(&Tried) -> bool| doors.iter().filter(|door| wanted(door)).collect::<Vec<_>>();
+        |wanted: &dyn Fn(&ProbedDoor) -> bool| doors.iter().filter(|door| wanted(door)).collect::<Vec<_>>();
     let free = these(&|door| door.answer == Answer::Free);
     let refused = these(&|door| matches!(door.answer, Answer::Refused | Answer::RefusedElsewhere(_)));
     let untried = these(&|door| matches!(door.answer, Answer::NeedsRoot(_) | Answer::Failed(_)));
@@ -159,7 +159,7 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
 }
 
 /// Returns the reasons of doors, each once.
-fn unique(doors: &[&Tried]) -> Vec<&'static str> {
+fn unique(doors: &[&ProbedDoor]) -> Vec<&'static str> {
     let mut reasons: Vec<&str> = doors.iter().map(|door| door.reason).collect();
     reasons.dedup();
     reasons
@@ -169,29 +169,29 @@ fn unique(doors: &[&Tried]) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    fn door(reason: &'static str, answer: Answer) -> Tried {
-        Tried { reason, door: reason, answer, by: By::Native }
+    fn door(reason: &'static str, answer: Answer) -> ProbedDoor {
+        ProbedDoor { reason, door: reason, answer, by: By::Native }
     }
 
     #[test]
     fn one_open_door_is_enough_to_fail() {
         let refused = || door("msr", Answer::Refused);
         let free = || door("dev-mem", Answer::Free);
-        assert_eq!(judged(INTEGRITY, &[refused()]).verdict, Verdict::Pass);
-        let failed = judged(INTEGRITY, &[refused(), free(), free()]);
+        assert_eq!(judge(INTEGRITY, &[refused()]).verdict, Verdict::Pass);
+        let failed = judge(INTEGRITY, &[refused(), free(), free()]);
         assert_eq!(failed.verdict, Verdict::Fail);
         assert_eq!(failed.found, "2 of 3 doors open to root: dev-mem");
-        assert_eq!(judged(CONFIDENTIALITY, &[refused(), free()]).verdict, Verdict::Warn);
+        assert_eq!(judge(CONFIDENTIALITY, &[refused(), free()]).verdict, Verdict::Warn);
     }
 
     #[test]
     fn what_was_not_tried_is_not_shut() {
         let refused = || door("msr", Answer::Refused);
         let failed = door("kexec", Answer::Failed("no answer".into()));
-        let unknown = judged(INTEGRITY, &[refused(), failed]);
+        let unknown = judge(INTEGRITY, &[refused(), failed]);
         assert_eq!(unknown.verdict, Verdict::Unknown);
         assert!(unknown.found.contains("kexec: no answer"), "{}", unknown.found);
         let absent = door("xmon-wr", Answer::Absent("only on powerpc".into()));
-        assert_eq!(judged(INTEGRITY, &[absent]).verdict, Verdict::NotApplicable);
+        assert_eq!(judge(INTEGRITY, &[absent]).verdict, Verdict::NotApplicable);
     }
 }

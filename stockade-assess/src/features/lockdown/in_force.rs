@@ -124,7 +124,7 @@ impl InForce {
             {
                 Ok(None)
             }
-            (None, Some(Err(error))) => Err(in_a_line(error)),
+            (None, Some(Err(error))) => Err(join_lines(error)),
         };
         let types = types.and_then(Result::ok);
         let (native, seen) = match native(system) {
@@ -165,12 +165,12 @@ impl InForce {
 pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
     match read_back(types) {
         Ok(state) => Ok(state.map(|state| Stockade::from_state(&state, types))),
-        Err(error) => Err(in_a_line(&error)),
+        Err(error) => Err(join_lines(&error)),
     }
 }
 
 /// Joins the lines of an error, whose remedy is on a line of its own.
-fn in_a_line(error: &Error) -> String {
+fn join_lines(error: &Error) -> String {
     error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
 }
 

@@ -33,10 +33,10 @@ pub(super) fn finding(system: &System, in_force: &InForce) -> Finding {
         _ => {}
     }
     let refused = |reason: &str| in_force.refuses(reason);
-    judged(look(&refused, stockade.and_then(|stockade| stockade.program)), &refused)
+    judge(look(&refused, stockade.and_then(|stockade| stockade.program)), &refused)
 }
 
-fn judged(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
+fn judge(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
     let against: Vec<Leftover> =
         residue.leftovers.into_iter().filter(|leftover| refused(leftover.reason)).collect();
     // kdump loads a crash kernel on purpose before the level is set.
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn verdict(leftovers: Vec<Leftover>, unseen: Vec<Unseen>) -> Verdict {
-        judged(Residue { leftovers, unseen, ..Residue::default() }, &|reason| reason != "kcore").verdict
+        judge(Residue { leftovers, unseen, ..Residue::default() }, &|reason| reason != "kcore").verdict
     }
 
     #[test]
