@@ -55,9 +55,13 @@ fn check(system: &System, report: &mut Report) {
             }
         }
         Err(error) => {
-            let lacks = system.lacks_root().unwrap_or("the kernel does not show its IPsec states");
+            let lacks = system.lacks_root().map_or_else(String::new, |lacks| format!("; {lacks}"));
             for id in ALL {
-                report.add(Finding::unknown(id, How::Read, format!("{lacks}: {error}")));
+                report.add(Finding::unknown(
+                    id,
+                    How::Read,
+                    format!("the IPsec states cannot be read: {error}{lacks}"),
+                ));
             }
         }
     }

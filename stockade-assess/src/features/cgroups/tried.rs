@@ -276,7 +276,12 @@ fn errno(error: &io::Error) -> i32 {
 fn with_error_text(said: &str) -> String {
     match said.rsplit_once(' ').map(|(words, number)| (words, number.parse::<i32>())) {
         Some((words, Ok(number))) if number > 0 && !words.ends_with("signal") => {
-            format!("{words}: {}", io::Error::from_raw_os_error(number))
+            let what = match words {
+                "outside" => "without the limit",
+                "entering" => "moving into the cgroup",
+                words => words,
+            };
+            format!("{what}: {}", io::Error::from_raw_os_error(number))
         }
         _ => said.to_owned(),
     }
@@ -287,9 +292,9 @@ fn explain_failure(said: &str) -> String {
         Some(("outside", "1")) => {
             "a pipe large enough to exceed the limit needs CAP_SYS_RESOURCE, which this process lacks; run this as root with all capabilities".into()
         }
-        Some(("outside", _)) => format!("the memory is refused without a limit too; {}", with_error_text(said)),
+        Some(("outside", _)) => format!("the memory is refused, also {}", with_error_text(said)),
         Some(("entering", _)) => {
-            format!("a child cannot move into the test cgroup; {}", with_error_text(said))
+            format!("a child failed {}", with_error_text(said))
         }
         _ => format!("the child that tried to exceed the limit gave no result: {}", with_error_text(said)),
     }
@@ -337,7 +342,7 @@ mod tests {
         for unclear in ["outside 1", "entering 13", "more refused 1", "no answer: it hangs", ""] {
             assert_eq!(verdict(unclear, 1), Verdict::Unknown, "{unclear}");
         }
-        assert_eq!(with_error_text("outside 1"), "outside: Operation not permitted (os error 1)");
+        assert_eq!(with_error_text("outside 1"), "without the limit: Operation not permitted (os error 1)");
         assert_eq!(with_error_text(ENDED), ENDED);
     }
 }
