@@ -280,7 +280,7 @@ fn whoever_closes_the_pipe_has_read_enough() {
 #[test]
 fn findings_and_features_are_explained() {
     let out = text(&stockade(&["explain", "ksm.running"]).stdout);
-    assert!(out.starts_with("ksm.running: equal pages") && out.contains("echo 2 > /sys"), "{out}");
+    assert!(out.starts_with("ksm.running: KSM is off") && out.contains("echo 2 > /sys"), "{out}");
     let json: Value = serde_json::from_slice(&stockade(&["explain", "ksm", "--json"]).stdout).expect("JSON");
     assert_eq!(json["feature"], "ksm");
     for (typed, meant) in [("ksm.runing", "ksm.running"), ("ASLR", "aslr"), ("secureboot", "secure-boot")] {

@@ -1,5 +1,5 @@
 /*!
-AES: whether the kernel computes it right in each mode, by which implementation, and how fast.
+AES: whether the kernel computes it correctly in each mode, with which implementation, and how fast.
 */
 use std::io;
 
@@ -35,10 +35,10 @@ const FAMILIES: [Family; 1] = [Family {
     option: "CONFIG_CRYPTO_LIB_AES_ARCH",
 }];
 
-/// One block, some, a sector, a page, and one that is no multiple of a block, for the modes that take it.
+/// Message lengths: one block, several blocks, a sector, a page, and a length that is no multiple of a block, for the modes that accept it.
 const LENGTHS: [usize; 5] = [16, 64, 512, 4096, 1007];
 
-/// What is measured with which keys, 64 KiB at a time.
+/// The algorithms whose throughput is measured: name, length of the key in bytes, label. Each request has 64 KiB.
 const MEASURED: [(&str, usize, &str); 4] = [
     ("xts(aes)", 64, "xts(aes) 256"),
     ("cbc(aes)", 32, "cbc(aes) 256"),
@@ -90,7 +90,7 @@ fn speed_of(kind: Kind, name: &str, driver: &str, key: usize) -> io::Result<f64>
     let (iv, message) = (random(iv_length(name))?, vec![0; REQUEST]);
     if name == GCM {
         algorithm.set_tag()?;
-        // Room for the tag is needed in the same request.
+        // The kernel returns the tag in the same request, so the message leaves room for it.
         let message = &message[TAG..];
         let operation = algorithm.begin()?;
         return speed(message.len(), || {
@@ -130,7 +130,7 @@ fn trial(answers: &mut Answers, name: &str, driver: &str, algorithm: &Algorithm)
             cipher: [vector.cipher, vector.tag].concat(),
         };
         let outcome = question.ask(name, &algorithm.begin()?)?;
-        answers.known(driver, &format!("{} {}", outcome.word(), vector.source), outcome.is_right());
+        answers.known(driver, &format!("{} {}", outcome.operation(), vector.source), outcome.is_right());
     }
     for length in if name == "xts(aes)" { &[32, 64][..] } else { &[16, 24, 32] } {
         let key = random(*length)?;
@@ -142,7 +142,8 @@ fn trial(answers: &mut Answers, name: &str, driver: &str, algorithm: &Algorithm)
             let Some(cipher) = computed(name, &key, &iv, &associated, &plain) else { continue };
             let outcome =
                 Question { iv: &iv, associated: &associated, plain: &plain, cipher }.ask(name, &operation)?;
-            let what = format!("{} {length} random bytes, a key of {} bits", outcome.word(), key.len() * 8);
+            let what =
+                format!("{} {length} random bytes with a {}-bit key", outcome.operation(), key.len() * 8);
             answers.computed(driver, &what, outcome.is_right());
         }
     }
@@ -157,11 +158,11 @@ struct Question<'a> {
     cipher: Vec<u8>,
 }
 
-/// What came of it.
+/// The result of one [`Question`].
 struct Outcome {
     encrypted: bool,
     decrypted: bool,
-    /// Whether a changed tag was refused, where there are tags.
+    /// Whether a changed tag was refused; none for modes without a tag.
     refused: Option<bool>,
 }
 
@@ -177,7 +178,7 @@ impl Question<'_> {
         let is_refusal = |answer: &io::Result<Vec<u8>>| matches!(answer, Err(error) if error.raw_os_error() == Some(libc::EBADMSG));
         let encrypted = ask(Direction::Encrypt, self.plain)? == self.cipher;
         let answer = ask(Direction::Decrypt, &self.cipher);
-        // Refusing a right tag is a wrong answer as well.
+        // Refusing a correct tag is a wrong answer too.
         let decrypted = if is_refusal(&answer) { false } else { answer? == self.plain };
         let refused = (name == GCM).then(|| {
             let mut forged = self.cipher.clone();
@@ -195,8 +196,8 @@ impl Outcome {
         self.encrypted && self.decrypted && self.refused != Some(false)
     }
 
-    /// What was wrong, in a word.
-    fn word(&self) -> &'static str {
+    /// Names the operation whose result was wrong.
+    fn operation(&self) -> &'static str {
         match (self.encrypted, self.decrypted) {
             (false, _) => "encrypting",
             (true, false) => "decrypting",
@@ -205,7 +206,7 @@ impl Outcome {
     }
 }
 
-/// The same encryption by another implementation.
+/// Encrypts with a second implementation, RustCrypto, to compare with the kernel.
 fn computed(name: &str, key: &[u8], iv: &[u8], associated: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
     match (name, key.len()) {
         ("xts(aes)", 32) => xts::<Aes128>(key, iv, plain),

@@ -1,5 +1,5 @@
 /*!
-AppArmor: whether it is active and holds, the profiles and their modes, and which processes go without.
+AppArmor: whether it is active and enforced, the profiles and their modes, and which processes are unconfined.
 */
 use std::collections::BTreeMap;
 
@@ -25,10 +25,10 @@ const NAMESPACES: &str = "apparmor.user-namespaces";
 
 const FILE: &str = "/sys/kernel/security/apparmor/profiles";
 const RESTRICTION: &str = "kernel.apparmor_restrict_unprivileged_userns";
-/// With it, the restriction refuses nothing.
-const ONLY_LOGS: &str = "kernel.apparmor_restrict_unprivileged_userns_complain";
-/// Where one of them is 0, there is nothing to restrict.
-const NONE: [&str; 2] = ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"];
+/// With a value other than 0, the restriction is only logged.
+const COMPLAIN: &str = "kernel.apparmor_restrict_unprivileged_userns_complain";
+/// If one of these is 0, unprivileged programs get no user namespaces at all.
+const DISABLED_BY: [&str; 2] = ["kernel.unprivileged_userns_clone", "user.max_user_namespaces"];
 
 fn check(system: &System, report: &mut Report) {
     let (enabled, inactive) = mandatory::enabled(system, Module::AppArmor, ENABLED);
@@ -39,7 +39,7 @@ fn check(system: &System, report: &mut Report) {
         }
         return;
     }
-    let profiles = Profiles::of(system);
+    let profiles = Profiles::read(system);
     report.add(match &profiles {
         Ok(profiles) => profiles.finding(),
         Err(unread) => Finding::unknown(PROFILES, How::Read, unread),
@@ -49,7 +49,7 @@ fn check(system: &System, report: &mut Report) {
         Ok(profiles) => confined::confinement(system, profiles),
         Err(unread) => Finding::unknown(CONFINEMENT, How::Tried, unread),
     });
-    match processes::without(system) {
+    match processes::find_unconfined(system) {
         Ok(without) => {
             report.add(attachment::unconfined(system, &without));
             report.add(listening::listening(system, &without));
@@ -62,11 +62,11 @@ fn check(system: &System, report: &mut Report) {
     }
 }
 
-/// The loaded profiles, by their modes.
+/// The names of the loaded profiles, by mode.
 struct Profiles(BTreeMap<String, Vec<String>>);
 
 impl Profiles {
-    fn of(system: &System) -> Result<Self, Unread> {
+    fn read(system: &System) -> Result<Self, Unread> {
         let mut profiles: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in system.text(FILE)?.lines() {
             let (name, mode) = line
@@ -78,7 +78,7 @@ impl Profiles {
         Ok(Self(profiles))
     }
 
-    /// The names of those in a mode.
+    /// Returns the names of the profiles in a mode.
     fn in_mode(&self, mode: &str) -> &[String] {
         self.0.get(mode).map_or(&[], Vec::as_slice)
     }
@@ -87,46 +87,56 @@ impl Profiles {
         let (enforced, complaining) =
             (self.in_mode("enforce").len() + self.in_mode("kill").len(), self.in_mode("complain"));
         let (verdict, found) = if self.0.is_empty() {
-            (Verdict::Fail, "no profile is loaded, so that nothing is confined".to_owned())
+            (Verdict::Fail, "no profile is loaded: nothing is confined".to_owned())
         } else if enforced == 0 {
-            (Verdict::Fail, "none of the loaded profiles is enforced".to_owned())
+            (Verdict::Fail, "no loaded profile is in enforce mode".to_owned())
         } else if !complaining.is_empty() {
             let found = format!(
-                "profiles that only log what they would refuse: {}, enforced: {enforced}",
+                "{} profiles in complain mode deny nothing ({enforced} in enforce mode)",
                 complaining.len()
             );
             (Verdict::Warn, found)
         } else {
-            (Verdict::Pass, format!("profiles enforced: {enforced}, none only logs"))
+            (Verdict::Pass, format!("{enforced} profiles in enforce mode, none in complain mode"))
         };
         let modes: Vec<String> =
             self.0.iter().map(|(mode, names)| format!("{mode} {}", names.len())).collect();
         let finding = Finding::new(PROFILES, verdict, How::Read, found)
             .seen(FILE, if modes.is_empty() { "empty".into() } else { few(&modes) });
-        if complaining.is_empty() { finding } else { finding.seen("in mode complain", few(complaining)) }
+        if complaining.is_empty() {
+            finding
+        } else {
+            finding.seen("profiles in complain mode", few(complaining))
+        }
     }
 }
 
-/// Ubuntu's restriction: whoever is not confined gets no capabilities in a user namespace of their own.
+/// Ubuntu's restriction: an unconfined program gets no capabilities in its own user namespace.
 fn namespaces(system: &System) -> Finding {
     let restricted = match system.setting(RESTRICTION) {
         Ok(value) => value,
         Err(unread) if unread.is_missing() => {
-            let found = "this kernel has no such restriction, which is Ubuntu's";
+            let found = "this kernel has no kernel.apparmor_restrict_unprivileged_userns, which only Ubuntu's kernels have";
             return Finding::not_applicable(NAMESPACES, How::Read, found);
         }
         Err(unread) => return Finding::unknown(NAMESPACES, How::Read, unread),
     };
-    let none = NONE.iter().find(|name| system.setting(name).is_ok_and(|value| value == "0"));
-    let only_logs = system.setting(ONLY_LOGS).is_ok_and(|value| value != "0");
+    let none = DISABLED_BY.iter().find(|name| system.setting(name).is_ok_and(|value| value == "0"));
+    let only_logs = system.setting(COMPLAIN).is_ok_and(|value| value != "0");
     let (verdict, found) = match (restricted.as_str(), none) {
-        ("0", Some(_)) => (Verdict::NotApplicable, "programs without rights get no user namespaces at all"),
-        ("0", None) => (Verdict::Warn, "user namespaces give capabilities to every program"),
-        ("1", _) if only_logs => {
-            (Verdict::Warn, "user namespaces give capabilities to every program, which is only logged")
+        ("0", Some(_)) => {
+            (Verdict::NotApplicable, "unprivileged programs cannot create user namespaces at all")
         }
+        ("0", None) => (
+            Verdict::Warn,
+            "kernel.apparmor_restrict_unprivileged_userns = 0 (should be 1): every program gets capabilities in a user namespace",
+        ),
+        ("1", _) if only_logs => (
+            Verdict::Warn,
+            "kernel.apparmor_restrict_unprivileged_userns_complain = 1 (should be 0): the restriction is only logged",
+        ),
         ("1", _) => {
-            (Verdict::Pass, "user namespaces give capabilities to programs with a profile for it only")
+            (Verdict::Pass, "only programs whose profile allows it get capabilities in a user namespace")
         }
         (other, _) => {
             let missing = format!("{RESTRICTION} is {other:?}, neither 0 nor 1");
@@ -134,7 +144,7 @@ fn namespaces(system: &System) -> Finding {
         }
     };
     let finding = Finding::new(NAMESPACES, verdict, How::Read, found).seen(RESTRICTION, restricted);
-    let finding = if only_logs { finding.seen(ONLY_LOGS, "on") } else { finding };
+    let finding = if only_logs { finding.seen(COMPLAIN, "on") } else { finding };
     none.iter().fold(finding, |finding, name| finding.seen(**name, "0"))
 }
 
@@ -171,8 +181,8 @@ mod tests {
             let other = (crate::system::setting_path(name), other);
             verdict(NAMESPACES, &[ACTIVE, (path.as_str(), value), (other.0.as_str(), other.1)])
         };
-        assert_eq!(beside("1", ONLY_LOGS, "0"), Verdict::Pass);
-        assert_eq!(beside("1", ONLY_LOGS, "1"), Verdict::Warn);
+        assert_eq!(beside("1", COMPLAIN, "0"), Verdict::Pass);
+        assert_eq!(beside("1", COMPLAIN, "1"), Verdict::Warn);
         assert_eq!(beside("0", "user.max_user_namespaces", "0"), Verdict::NotApplicable);
         assert_eq!(beside("0", "kernel.unprivileged_userns_clone", "1"), Verdict::Warn);
         assert_eq!(verdict(NAMESPACES, &[ACTIVE]), Verdict::NotApplicable);

@@ -1,6 +1,6 @@
 /*!
-Addresses left to chance: how many bits of them, measured on programs that are started for it; whether the kernel was moved; and what tells
-where it is.
+ASLR and KASLR: bits of entropy of each part of a program's address space, measured on programs that are started for it; whether the kernel runs
+at its link address; and which files show kernel addresses.
 */
 use crate::{Feature, Finding, How, Report, System, Unread, Verdict};
 
@@ -18,8 +18,9 @@ use sample::{Layout, Trouble};
 pub(super) const FEATURE: Feature =
     Feature { id: "aslr", title: "ASLR and KASLR", measure: Some(measure), ..Feature::new(check) };
 
-/// How many programs are started to measure, and where only a look is wanted.
+/// The number of programs started to measure entropy.
 const MANY: usize = 300;
+/// The number of programs started to see whether addresses change at all.
 const SOME: usize = 12;
 
 const COMPAT: &str = "aslr.compat";
@@ -31,28 +32,33 @@ fn check(system: &System, report: &mut Report) {
     report.add(pointers(system));
     report.add(leaks::finding(system));
     if !system.measures() {
-        look(system, SOME, report);
+        sample_programs(system, SOME, report);
     }
 }
 
 fn measure(system: &System, report: &mut Report) {
-    look(system, MANY, report);
+    sample_programs(system, MANY, report);
 }
 
 fn enabled(system: &System) -> Finding {
     const ID: &str = "aslr.enabled";
     const SETTING: &str = "kernel.randomize_va_space";
     let found = match system.setting(SETTING).as_deref() {
-        Ok("2") => (Verdict::Pass, "programs get their parts at random places"),
-        Ok("1") => (Verdict::Warn, "programs get their parts at random places, except the heap"),
-        Ok("0") => (Verdict::Fail, "programs get their parts where every attacker expects them"),
+        Ok("2") => (
+            Verdict::Pass,
+            "ASLR on: stack, heap, mmap and vDSO are randomized (kernel.randomize_va_space = 2)",
+        ),
+        Ok("1") => {
+            (Verdict::Warn, "ASLR on, but not for the heap: kernel.randomize_va_space = 1 (should be 2)")
+        }
+        Ok("0") => (Verdict::Fail, "ASLR off: kernel.randomize_va_space = 0 (should be 2)"),
         Ok(other) => return Finding::unknown(ID, How::Read, Unread::not_understood(SETTING, other)),
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let value = system.setting(SETTING).unwrap_or_default();
     let finding = Finding::new(ID, found.0, How::Read, found.1).seen(SETTING, value);
     match system.parameter("norandmaps") {
-        Ok(Some(_)) => finding.seen("the kernel's command line", "norandmaps"),
+        Ok(Some(_)) => finding.seen("/proc/cmdline", "norandmaps"),
         _ => finding,
     }
 }
@@ -66,7 +72,7 @@ fn mmap_bits(system: &System) -> Finding {
             return Finding::not_applicable(
                 ID,
                 How::Read,
-                "this kernel lets nobody choose the number of bits",
+                "this kernel has no vm.mmap_rnd_bits: the number of random bits is fixed",
             )
             .seen(SETTING, "not there");
         }
@@ -78,37 +84,37 @@ fn mmap_bits(system: &System) -> Finding {
     };
     let Some(most) = config.get("CONFIG_ARCH_MMAP_RND_BITS_MAX").and_then(|most| most.parse::<i64>().ok())
     else {
-        let missing = format!("{} does not say how many bits are possible", config.path);
+        let missing =
+            format!("{} has no CONFIG_ARCH_MMAP_RND_BITS_MAX, the maximum of {SETTING}", config.path);
         return Finding::unknown(ID, How::Read, missing).seen(SETTING, bits.to_string());
     };
     let (verdict, found) = if bits >= most {
-        (Verdict::Pass, format!("all {most} bits that are possible are used"))
+        (Verdict::Pass, format!("{SETTING} = {bits}, the maximum of this kernel"))
     } else {
-        (Verdict::Warn, format!("{bits} bits are used of {most} that are possible"))
+        (Verdict::Warn, format!("{SETTING} = {bits} (should be {most}, the maximum of this kernel)"))
     };
     Finding::new(ID, verdict, How::Read, found)
         .seen(SETTING, bits.to_string())
         .seen(&config.path, format!("CONFIG_ARCH_MMAP_RND_BITS_MAX={most}"))
 }
 
-/// What the kernel was started with, as it keeps it (Documentation/arch/x86/boot.rst). One bit of it says that the loader left the kernel's
-/// place to chance (`KASLR_FLAG` of `loadflags`).
-const STARTED_WITH: &str = "/sys/kernel/boot_params/data";
+/// The boot parameters that x86 kernels keep (Documentation/arch/x86/boot.rst). `KASLR_FLAG` in `loadflags` says that the decompressor did KASLR.
+const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
 
-/// Whether the loader left the kernel's place to chance; none where x86's own loader does not tell.
-fn was_left_to_chance(system: &System) -> Option<bool> {
+/// Reports whether the decompressor did KASLR; none where there are no boot parameters.
+fn has_kaslr_flag(system: &System) -> Option<bool> {
     const LOADFLAGS: usize = 0x211;
     const KASLR_FLAG: u8 = 1 << 1;
-    let bytes = system.bytes(STARTED_WITH).ok()?;
+    let bytes = system.bytes(BOOT_PARAMS).ok()?;
     bytes.get(LOADFLAGS).map(|flags| flags & KASLR_FLAG != 0)
 }
 
-/// Where x86-64 maps the kernel's code; a kernel that was not moved begins CONFIG_PHYSICAL_START behind it.
+/// The start of the x86-64 mapping of kernel code. The link address is CONFIG_PHYSICAL_START above it.
 const CODE: u64 = 0xffff_ffff_8000_0000;
 
 fn kernel(system: &System) -> Finding {
     const ID: &str = "aslr.kernel";
-    const LINE: &str = "the kernel's command line";
+    const LINE: &str = "/proc/cmdline";
     const SYMBOLS: &str = "/proc/kallsyms";
     match system.parameter("nokaslr") {
         Ok(Some(_)) => {
@@ -116,7 +122,7 @@ fn kernel(system: &System) -> Finding {
                 ID,
                 Verdict::Fail,
                 How::Read,
-                "the kernel is where every attacker expects it",
+                "KASLR off: nokaslr on the kernel command line",
             )
             .seen(LINE, "nokaslr");
         }
@@ -128,8 +134,13 @@ fn kernel(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     if !config.has("CONFIG_RANDOMIZE_BASE") {
-        return Finding::new(ID, Verdict::Fail, How::Read, "the kernel was built without it")
-            .seen(&config.path, "CONFIG_RANDOMIZE_BASE is not set");
+        return Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "KASLR off: the kernel was built without CONFIG_RANDOMIZE_BASE",
+        )
+        .seen(&config.path, "CONFIG_RANDOMIZE_BASE is not set");
     }
     let memory = config.has("CONFIG_RANDOMIZE_MEMORY");
     let seen = |finding: Finding| {
@@ -145,10 +156,14 @@ fn kernel(system: &System) -> Finding {
         .get("CONFIG_PHYSICAL_START")
         .and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
     let unknown = |missing: String| seen(Finding::unknown(ID, How::Read, missing));
-    // The beginning is enough: the file is in order of addresses, behind a few hundred symbols that count from 0.
+    // The first 256 KiB are enough: symbols are sorted by address, and only a few hundred per-CPU symbols, which count from 0, precede _text.
     let symbols = match system.beginning(SYMBOLS, 256 << 10) {
         Ok(symbols) => String::from_utf8_lossy(&symbols).into_owned(),
-        Err(unread) => return unknown(format!("built in and not switched off; whether it worked: {unread}")),
+        Err(unread) => {
+            return unknown(format!(
+                "KASLR is built in and not disabled; whether it took effect is unknown: {unread}"
+            ));
+        }
     };
     let text = symbols.lines().find_map(|line| {
         let mut words = line.split(' ');
@@ -157,33 +172,36 @@ fn kernel(system: &System) -> Finding {
     });
     match (text, start) {
         (Some(0), _) => unknown(format!(
-            "built in and not switched off; whether it worked, {SYMBOLS} does not show{}",
-            system.lacks_root().map_or_else(String::new, |what| format!(": {what}"))
+            "KASLR is built in and not disabled; whether it took effect is unknown: {SYMBOLS} hides addresses{}",
+            system.lacks_root().map_or_else(String::new, |lacks| format!("; {lacks}"))
         )),
         (Some(at), Some(start)) if at >> 31 == CODE >> 31 => {
             let unmoved = at == CODE.wrapping_add(start);
-            // Chance moves it by nothing in one of about 500 boots.
-            let (verdict, found) = match was_left_to_chance(system) {
-                _ if !unmoved => (Verdict::Pass, "the kernel was moved at boot"),
+            // The random offset is 0 in one of about 500 boots.
+            let (verdict, found) = match has_kaslr_flag(system) {
+                _ if !unmoved => {
+                    (Verdict::Pass, "KASLR on: the kernel does not run at its link address".to_owned())
+                }
                 Some(true) => (
                     Verdict::Pass,
-                    "the kernel's place was left to chance, which this time put it where it was built for",
+                    "KASLR on: the random offset of this boot happens to be 0 (about one boot in 500)"
+                        .to_owned(),
                 ),
-                Some(false) => (
-                    Verdict::Fail,
-                    "the kernel is where it was built for: whoever started it did not move it",
-                ),
+                Some(false) => {
+                    (Verdict::Fail, format!("KASLR off: the kernel runs at its link address {at:#x}"))
+                }
                 None => {
                     return unknown(format!(
-                        "the kernel is where it was built for, and whether by chance {STARTED_WITH} does not tell"
+                        "the kernel runs at its link address {at:#x}; {BOOT_PARAMS}, which says whether KASLR was done, cannot be read"
                     ));
                 }
             };
-            let shown = if unmoved { "not moved" } else { "moved" };
+            let shown = if unmoved { "the link address" } else { "not the link address" };
             seen(Finding::new(ID, verdict, How::Read, found)).seen(format!("_text in {SYMBOLS}"), shown)
         }
         _ => unknown(
-            "built in and not switched off; whether it worked is not known on this architecture".into(),
+            "KASLR is built in and not disabled; whether it took effect cannot be seen on this architecture"
+                .into(),
         ),
     }
 }
@@ -198,20 +216,29 @@ fn pointers(system: &System) -> Finding {
     };
     let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, &value);
     match value.as_str() {
-        "2" => seen(Verdict::Pass, "the kernel's addresses are shown to nobody"),
-        "1" => seen(Verdict::Pass, "the kernel's addresses are shown to those with CAP_SYSLOG only"),
-        // kallsyms_show_value(): who may profile the kernel sees them as well.
+        "2" => seen(
+            Verdict::Pass,
+            "kernel addresses are hidden from all users, root included (kernel.kptr_restrict = 2)",
+        ),
+        "1" => {
+            seen(Verdict::Pass, "kernel addresses are shown only with CAP_SYSLOG (kernel.kptr_restrict = 1)")
+        }
+        // kallsyms_show_value(): a user who may profile the kernel sees addresses too.
         "0" => match system.setting(PERF).map(|text| text.parse::<i64>()) {
             Ok(Ok(perf)) if perf <= 1 => {
-                seen(Verdict::Fail, "the kernel's addresses are shown to every user")
+                let found = format!(
+                    "kernel addresses are shown to every user: {SETTING} = 0 (should be 1 or 2), {PERF} = {perf} (should be 2 or more)"
+                );
+                Finding::new(ID, Verdict::Fail, How::Read, found)
+                    .seen(SETTING, &value)
                     .seen(PERF, perf.to_string())
             }
             Ok(Ok(perf)) => {
-                let found = "the kernel's addresses are shown to those with CAP_SYSLOG, and hashed to others";
+                let found = "kernel.kptr_restrict = 0 (should be 1 or 2): kernel addresses are shown with CAP_SYSLOG, hashed for other users";
                 seen(Verdict::Warn, found).seen(PERF, perf.to_string())
             }
             Ok(Err(_)) => {
-                Finding::unknown(ID, How::Read, format!("{PERF} is no number")).seen(SETTING, &value)
+                Finding::unknown(ID, How::Read, format!("{PERF} is not a number")).seen(SETTING, &value)
             }
             Err(unread) => Finding::unknown(ID, How::Read, unread).seen(SETTING, &value),
         },
@@ -219,8 +246,8 @@ fn pointers(system: &System) -> Finding {
     }
 }
 
-/// Starts programs and says where their parts were.
-fn look(system: &System, count: usize, report: &mut Report) {
+/// Starts programs and reports how random the addresses of their parts are.
+fn sample_programs(system: &System, count: usize, report: &mut Report) {
     if !system.is_live() {
         for id in PARTS.iter().map(|part| part.id).chain([COMPAT]) {
             report.add(Finding::unknown(id, How::Tried, "not tried: this is not the running machine"));
@@ -235,7 +262,7 @@ fn look(system: &System, count: usize, report: &mut Report) {
         }
         Err(trouble) => {
             for part in &PARTS {
-                report.add(Finding::unknown(part.id, How::Tried, words(&trouble)));
+                report.add(Finding::unknown(part.id, How::Tried, explain(&trouble)));
             }
         }
     }
@@ -245,24 +272,24 @@ fn look(system: &System, count: usize, report: &mut Report) {
             Finding::not_applicable(COMPAT, How::Tried, "this kernel runs no 32-bit programs")
                 .seen("execveat(2) of a 32-bit program", "ENOEXEC")
         }
-        Err(trouble) => Finding::unknown(COMPAT, How::Tried, words(&trouble)),
+        Err(trouble) => Finding::unknown(COMPAT, How::Tried, explain(&trouble)),
     });
 }
 
-fn words(trouble: &Trouble) -> &str {
+fn explain(trouble: &Trouble) -> &str {
     match trouble {
-        Trouble::NoSuchPrograms => "this kernel does not run the program that was made for it",
+        Trouble::NoSuchPrograms => "this kernel does not run the test program (ENOEXEC)",
         Trouble::Other(words) => words,
     }
 }
 
 fn sampled(part: &Part, layouts: &[Layout]) -> Option<Entropy> {
-    let places: Option<Vec<u64>> = layouts.iter().map(part.of).collect();
+    let places: Option<Vec<u64>> = layouts.iter().map(part.address).collect();
     entropy::estimate(&places?)
 }
 
 fn source(layouts: &[Layout]) -> String {
-    format!("{} programs that were started", layouts.len())
+    format!("{} programs started", layouts.len())
 }
 
 fn part_of(system: &System, part: &Part, layouts: &[Layout]) -> Finding {
@@ -270,26 +297,27 @@ fn part_of(system: &System, part: &Part, layouts: &[Layout]) -> Finding {
         return Finding::unknown(
             part.id,
             How::Tried,
-            format!("the kernel does not tell where {} is", part.name),
+            format!("the kernel does not show the address of the {}", part.name),
         );
     };
     let expected = (part.expected)(system, Width::Native);
     judge(part, &entropy, expected, layouts)
 }
 
-/// Too few samples to tell bits: whether there is any chance at all.
-fn glance(id: &'static str, name: &str, entropy: &Entropy, layouts: &[Layout]) -> Finding {
+/// Judges a sample that is too small to estimate entropy: whether addresses change at all.
+fn judge_few(id: &'static str, name: &str, entropy: &Entropy, layouts: &[Layout]) -> Finding {
     let (verdict, found) = if entropy.places == 1 {
-        (Verdict::Fail, format!("{name} is always at the same place"))
+        (Verdict::Fail, format!("{name} not randomized: the same address in each program"))
     } else {
-        (Verdict::Pass, format!("{name} is at changing places; how many bits that is was not measured"))
+        (Verdict::Pass, format!("{name} randomized: addresses change (entropy not measured)"))
     };
-    Finding::new(id, verdict, How::Tried, found).seen(source(layouts), format!("{} places", entropy.places))
+    Finding::new(id, verdict, How::Tried, found)
+        .seen(source(layouts), format!("{} different addresses", entropy.places))
 }
 
 fn judge(part: &Part, entropy: &Entropy, expected: Option<f64>, layouts: &[Layout]) -> Finding {
     if layouts.len() < MANY {
-        return glance(part.id, part.name, entropy, layouts);
+        return judge_few(part.id, part.name, entropy, layouts);
     }
     let (verdict, found) = verdict(part.name, entropy, expected);
     Finding::new(part.id, verdict, How::Tried, found).seen(source(layouts), shown(entropy)).measured(
@@ -300,53 +328,61 @@ fn judge(part: &Part, entropy: &Entropy, expected: Option<f64>, layouts: &[Layou
     )
 }
 
-/// What half a bit below what it should be, or less, comes to.
+/// Judges a measured entropy: half a bit below the expected value still passes.
 fn verdict(name: &str, entropy: &Entropy, expected: Option<f64>) -> (Verdict, String) {
     const TOLERANCE: f64 = 0.5;
     let bits = entropy.bits;
     if entropy.places == 1 {
-        return (Verdict::Fail, format!("{name} is always at the same place"));
+        return (Verdict::Fail, format!("{name} not randomized: the same address in each program"));
     }
     match expected {
         None => (
             Verdict::Unknown,
             format!(
-                "{name} has {bits:.1} bits left to chance; how many this architecture should give is not known"
+                "{name} has {bits:.1} bits of entropy; the value to expect on this architecture is not known"
             ),
         ),
         Some(expected) if bits >= expected - TOLERANCE => {
-            (Verdict::Pass, format!("{name} has {bits:.1} bits left to chance; {expected:.0} are meant"))
+            (Verdict::Pass, format!("{name} randomized: {bits:.1} bits of entropy, {expected:.0} expected"))
         }
         Some(expected) => {
             let verdict = if bits < expected / 2.0 { Verdict::Fail } else { Verdict::Warn };
-            (verdict, format!("{name} has only {bits:.1} bits left to chance of {expected:.0}"))
+            (verdict, format!("{name} has only {bits:.1} bits of entropy, {expected:.0} expected"))
         }
     }
 }
 
 fn shown(entropy: &Entropy) -> String {
     let even = if entropy.even { "evenly spread" } else { "unevenly spread" };
-    format!("{} places, {even}, {:.2} bits, give or take {:.2}", entropy.places, entropy.bits, entropy.error)
+    format!("{} different addresses, {even}, {:.2} ± {:.2} bits", entropy.places, entropy.bits, entropy.error)
 }
 
 fn tenths(bits: f64) -> f64 {
     (bits * 10.0).round() / 10.0
 }
 
-/// All parts of 32-bit programs in one finding: the worst counts.
+/// Judges all parts of 32-bit programs in one finding: the worst counts.
 fn compat(system: &System, layouts: &[Layout]) -> Finding {
+    const SETTING: &str = "vm.mmap_rnd_compat_bits";
     let mut worst = (Verdict::Pass, String::new());
     let mut finding = Finding::new(COMPAT, Verdict::Pass, How::Tried, "");
     let mut least = f64::MAX;
+    let set = match system.setting(SETTING) {
+        Ok(bits) => format!("{SETTING} = {bits} (should be 16)"),
+        Err(_) => format!("{SETTING} should be 16"),
+    };
     for part in &PARTS {
-        // Some kernels give 32-bit programs none.
+        // Some kernels give 32-bit programs no vDSO.
         let Some(entropy) = sampled(part, layouts) else { continue };
         let expected = (part.expected)(system, Width::Compat);
         let judged = if layouts.len() < MANY {
-            let finding = glance(COMPAT, part.name, &entropy, layouts);
+            let finding = judge_few(COMPAT, part.name, &entropy, layouts);
             (finding.verdict, finding.found)
         } else {
-            least = least.min(entropy.bits);
+            // The 32-bit heap has 13 bits relative to the program, whatever vm.mmap_rnd_compat_bits is.
+            if part.id != "aslr.heap" {
+                least = least.min(entropy.bits);
+            }
             finding = finding
                 .seen(format!("{} of {}", part.label, source(layouts)), shown(&entropy))
                 .measured(&format!("{}, 32-bit", part.label), tenths(entropy.bits), "bits", expected);
@@ -360,22 +396,17 @@ fn compat(system: &System, layouts: &[Layout]) -> Finding {
         finding = finding.seen(source(layouts), format!("{} programs", layouts.len()));
     }
     (finding.verdict, finding.found) = match worst {
-        (Verdict::Pass, _) if layouts.len() < MANY => (
-            Verdict::Pass,
-            "parts of 32-bit programs are at changing places; how many bits that is was not measured".into(),
-        ),
-        // As it should be, and still guessed in minutes.
-        (Verdict::Pass, _) if least < 15.5 => (
-            Verdict::Warn,
-            format!(
-                "as little of 32-bit programs' addresses is left to chance as is set: {least:.1} bits, of up to 16"
-            ),
-        ),
-        (Verdict::Pass, _) => (
-            Verdict::Pass,
-            format!("at least {least:.1} bits of 32-bit programs' addresses are left to chance"),
-        ),
-        (verdict, found) => (verdict, format!("of 32-bit programs, {found}")),
+        (Verdict::Pass, _) if layouts.len() < MANY => {
+            (Verdict::Pass, "32-bit programs randomized: addresses change (entropy not measured)".into())
+        }
+        // As set, and still guessed within minutes.
+        (Verdict::Pass, _) if least < 15.5 => {
+            (Verdict::Warn, format!("32-bit programs have only {least:.1} bits of entropy: {set}"))
+        }
+        (Verdict::Pass, _) => {
+            (Verdict::Pass, format!("32-bit programs randomized: at least {least:.1} bits of entropy"))
+        }
+        (verdict, found) => (verdict, format!("32-bit programs: {found}")),
     };
     finding
 }

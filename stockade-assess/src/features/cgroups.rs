@@ -1,6 +1,5 @@
 /*!
-cgroups, which keep one service from taking the machine's memory and processes: the hierarchies, their controllers, and whether limits
-hold.
+cgroups, which limit the memory and processes of a service: the mounted hierarchies, their controllers, and whether limits are enforced.
 */
 use crate::{Feature, Finding, How, Report, System, Verdict};
 
@@ -22,14 +21,14 @@ const CONTROLLERS: &str = "cgroups.controllers";
 const PIDS: &str = "cgroups.pids-limit";
 const MEMORY: &str = "cgroups.memory-limit";
 
-/// The file in which a process reads its mounts.
+/// The mounts that a process sees.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The namespace of the machine itself, as the kernel numbers it (`PROC_CGROUP_INIT_INO`).
+/// The initial cgroup namespace (`PROC_CGROUP_INIT_INO`).
 const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
 
 fn check(system: &System, report: &mut Report) {
-    let hierarchies = match Hierarchies::of(system) {
+    let hierarchies = match Hierarchies::read(system) {
         Ok(hierarchies) => hierarchies,
         Err(unread) => {
             for (id, how) in
@@ -49,16 +48,22 @@ fn check(system: &System, report: &mut Report) {
 fn version(system: &System, hierarchies: &Hierarchies) -> Finding {
     let (old, new) = (hierarchies.of_version_1(), hierarchies.of_version_2());
     let finding = match (old.is_empty(), new.is_some()) {
-        (true, true) => Finding::new(VERSION, Verdict::Pass, How::Read, "version 2 alone"),
-        (false, true) => Finding::new(VERSION, Verdict::Warn, How::Read, "version 2 beside version 1"),
-        (false, false) => Finding::new(VERSION, Verdict::Warn, How::Read, "version 1"),
+        (true, true) => Finding::new(VERSION, Verdict::Pass, How::Read, "cgroup version 2 only"),
+        (false, true) => Finding::new(
+            VERSION,
+            Verdict::Warn,
+            How::Read,
+            "cgroup version 1 is mounted beside version 2 (should be version 2 only)",
+        ),
+        (false, false) => {
+            Finding::new(VERSION, Verdict::Warn, How::Read, "cgroup version 1 only (should be version 2)")
+        }
         (true, false) if is_whole_machine(system) => {
-            return Finding::new(VERSION, Verdict::Fail, How::Read, "no hierarchy of cgroups is mounted")
+            return Finding::new(VERSION, Verdict::Fail, How::Read, "no cgroup file system is mounted")
                 .seen(MOUNTS, "no cgroup, no cgroup2");
         }
         (true, false) => {
-            let missing =
-                "no hierarchy of cgroups is mounted in this container; run this on the machine itself";
+            let missing = "no cgroup file system is mounted in this container; run this on the host";
             return Finding::unknown(VERSION, How::Read, missing);
         }
     };
@@ -66,34 +71,37 @@ fn version(system: &System, hierarchies: &Hierarchies) -> Finding {
         let kind = match hierarchy.version {
             2 => "cgroup2".to_owned(),
             _ if hierarchy.controllers.is_empty() => "cgroup without controllers".to_owned(),
-            _ => format!("cgroup of {}", hierarchy.controllers.join(", ")),
+            _ => format!("cgroup with {}", hierarchy.controllers.join(", ")),
         };
         finding.seen(MOUNTS, format!("{}: {kind}", hierarchy.mount))
     })
 }
 
-/// What limits on services are made of, as version 2 calls it, and whether a server can do without.
+/// The controllers that limits of services need, by their version 2 names, with the verdict where one is missing.
 const WANTED: [(&str, Verdict); 4] =
     [("memory", Verdict::Fail), ("pids", Verdict::Fail), ("cpu", Verdict::Warn), ("io", Verdict::Warn)];
 
 fn controllers(system: &System, hierarchies: &Hierarchies) -> Finding {
     if hierarchies.all.is_empty() {
-        return Finding::unknown(CONTROLLERS, How::Read, "no hierarchy of cgroups is mounted");
+        return Finding::unknown(CONTROLLERS, How::Read, "no cgroup file system is mounted");
     }
     let missing: Vec<_> = WANTED.into_iter().filter(|(name, _)| hierarchies.with(name).is_none()).collect();
     let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
     let finding = match missing.iter().map(|(_, verdict)| *verdict).min() {
-        None => {
-            Finding::new(CONTROLLERS, Verdict::Pass, How::Read, "memory, pids, cpu and io can be limited")
-        }
+        None => Finding::new(
+            CONTROLLERS,
+            Verdict::Pass,
+            How::Read,
+            "the controllers memory, pids, cpu and io are available",
+        ),
         Some(_) if !is_whole_machine(system) => {
             let found =
-                format!("this container is not given {}; run this on the machine itself", names.join(", "));
+                format!("this container has no controller {}; run this on the host", names.join(", "));
             Finding::unknown(CONTROLLERS, How::Read, found)
         }
         Some(_) if let Some(unread) = &hierarchies.unread => Finding::unknown(CONTROLLERS, How::Read, unread),
         Some(verdict) => {
-            let found = format!("no hierarchy that is mounted has a controller for {}", names.join(", "));
+            let found = format!("cgroup controllers missing: {}", names.join(", "));
             Finding::new(CONTROLLERS, verdict, How::Read, found)
         }
     };
@@ -104,7 +112,7 @@ fn controllers(system: &System, hierarchies: &Hierarchies) -> Finding {
         .fold(finding, |finding, hierarchy| finding.seen(&hierarchy.mount, hierarchy.controllers.join(", ")))
 }
 
-/// Whether what is seen here is the machine's, and not what a container is given of it.
+/// Reports whether this process is in the initial cgroup namespace, and not in a container.
 fn is_whole_machine(system: &System) -> bool {
     system.link("/proc/self/ns/cgroup").map_or(true, |namespace| namespace == INITIAL_NAMESPACE)
 }

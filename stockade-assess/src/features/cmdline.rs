@@ -1,11 +1,10 @@
 /*!
-What the kernel does against the exploitation of its own mistakes: defaults it was built with, and the words on its command line that
-override them.
+Kernel self-protection: defaults from the kernel configuration, and parameters on the kernel command line that override them.
 
 | file | what it owns |
 |---|---|
-| `switches.rs` | defences with a default and a word that switches them |
-| `control_flow.rs` | calls through pointers, checked by the compiler's code or by the processor |
+| `switches.rs` | defences with a compile-time default and a boot parameter |
+| `control_flow.rs` | indirect calls, checked by CFI, or by the CPU with IBT or BTI |
 */
 use crate::{Config, Feature, Finding, How, Report, System, Unread, Verdict, system::boolean};
 
@@ -15,7 +14,7 @@ mod switches;
 pub(super) const FEATURE: Feature =
     Feature { id: "cmdline", title: "Hardening at build time and at boot", ..Feature::new(check) };
 
-const LINE: &str = "the kernel's command line";
+const LINE: &str = "/proc/cmdline";
 
 fn check(system: &System, report: &mut Report) {
     switches::check(system, report);
@@ -26,21 +25,22 @@ fn check(system: &System, report: &mut Report) {
     report.add(vsyscall(system));
     report.add(debugfs(system));
     report.add(control_flow::finding(system));
-    report.add(terminal_input(system));
+    report.add(tiocsti(system));
 }
 
 fn value(config: &Config, option: &str) -> String {
     config.get(option).map_or_else(|| format!("{option} is not set"), |value| format!("{option}={value}"))
 }
 
-/// A defence that is built in or not.
+/// A defence that is decided at compile time.
 struct BuiltIn {
     id: &'static str,
-    /// In each group one of these options is enough.
+    /// The options that it needs: one of each group is enough.
     groups: &'static [&'static [&'static str]],
-    /// The verdict where all groups are missing, and where some are.
+    /// The verdict where all groups are missing; where some are, it is a warning.
     without: Verdict,
-    told: [&'static str; 2],
+    /// The texts of a pass, and of a failure or a warning.
+    found: [&'static str; 2],
 }
 
 const BUILT_IN: &[BuiltIn] = &[
@@ -48,40 +48,34 @@ const BUILT_IN: &[BuiltIn] = &[
         id: "cmdline.stack-protector",
         groups: &[
             &["CONFIG_STACKPROTECTOR_STRONG", "CONFIG_CC_STACKPROTECTOR_STRONG"],
-            // An overflown stack of the kernel's ends in a page that is not there. Not on every architecture.
+            // The guard page below the kernel stack. Not on every architecture.
             &["CONFIG_VMAP_STACK"],
         ],
         without: Verdict::Fail,
-        told: [
-            "overflows of the kernel's stack are caught",
-            "overflows of the kernel's stack are not all caught",
-        ],
+        found: ["kernel stack overflows are detected", "kernel stack overflows are not all detected"],
     },
     BuiltIn {
         id: "cmdline.fortify",
         groups: &[&["CONFIG_FORTIFY_SOURCE"]],
         without: Verdict::Fail,
-        told: [
-            "copies within the kernel are checked against sizes",
-            "copies within the kernel are not checked",
+        found: [
+            "copies inside the kernel are bounds-checked (FORTIFY_SOURCE)",
+            "copies inside the kernel are not bounds-checked",
         ],
     },
     BuiltIn {
         id: "cmdline.slab-freelist",
         groups: &[&["CONFIG_SLAB_FREELIST_HARDENED"], &["CONFIG_SLAB_FREELIST_RANDOM"]],
         without: Verdict::Fail,
-        told: [
-            "lists of free objects are mixed and protected",
-            "lists of free objects are not all mixed and protected",
-        ],
+        found: ["slab freelists are hardened and randomized", "slab freelists are not fully hardened"],
     },
     BuiltIn {
         id: "cmdline.data-corruption",
         groups: &[&["CONFIG_LIST_HARDENED", "CONFIG_DEBUG_LIST"], &["CONFIG_BUG_ON_DATA_CORRUPTION"]],
         without: Verdict::Warn,
-        told: [
-            "the kernel stops at corrupted lists of its own",
-            "the kernel does not check its lists, or goes on where one is corrupted",
+        found: [
+            "corrupted kernel lists stop the task (BUG_ON_DATA_CORRUPTION)",
+            "corrupted kernel lists are not checked, or do not stop the task",
         ],
     },
     BuiltIn {
@@ -92,9 +86,9 @@ const BUILT_IN: &[BuiltIn] = &[
             &["CONFIG_RANDSTRUCT_FULL", "CONFIG_RANDSTRUCT_PERFORMANCE", "CONFIG_GCC_PLUGIN_RANDSTRUCT"],
         ],
         without: Verdict::Warn,
-        told: [
-            "the compiler hardened variables, registers and structures",
-            "the compiler did not harden all of variables, registers and structures",
+        found: [
+            "compiler hardening is complete: zeroed stack variables, cleared registers, randomized structures",
+            "compiler hardening is incomplete",
         ],
     },
 ];
@@ -106,11 +100,13 @@ impl BuiltIn {
             Err(unread) => return Finding::unknown(self.id, How::Read, unread),
         };
         let there = |group: &&[&str]| group.iter().any(|option| config.has(option));
-        let count = self.groups.iter().filter(|group| there(group)).count();
-        let (verdict, found) = match count {
-            n if n == self.groups.len() => (Verdict::Pass, self.told[0]),
-            0 => (self.without, self.told[1]),
-            _ => (Verdict::Warn, self.told[1]),
+        let missing: Vec<&str> =
+            self.groups.iter().filter(|group| !there(group)).map(|group| group[0]).collect();
+        let weak = || format!("{} ({} not set)", self.found[1], missing.join(", "));
+        let (verdict, found) = match missing.len() {
+            0 => (Verdict::Pass, self.found[0].to_owned()),
+            n if n == self.groups.len() => (self.without, weak()),
+            _ => (Verdict::Warn, weak()),
         };
         let shown: Vec<String> = self
             .groups
@@ -121,21 +117,21 @@ impl BuiltIn {
     }
 }
 
-/// The kernel tells root whether it does; to others the command line has to be enough.
+/// Judges page allocator shuffling, by the module parameter, which only root can read, or by the command line.
 fn page_shuffle(system: &System) -> Finding {
     const ID: &str = "cmdline.page-shuffle";
     const STATE: &str = "/sys/module/page_alloc/parameters/shuffle";
     const OPTION: &str = "CONFIG_SHUFFLE_PAGE_ALLOCATOR";
-    let told = |on: bool| {
+    let judge = |on: bool| {
         let (verdict, found) = if on {
-            (Verdict::Pass, "free pages are shuffled")
+            (Verdict::Pass, "page allocator free lists are shuffled")
         } else {
-            (Verdict::Warn, "free pages lie in the order of their addresses")
+            (Verdict::Warn, "page allocator free lists are not shuffled: free pages are in address order")
         };
         Finding::new(ID, verdict, How::Read, found)
     };
     match system.text(STATE).as_deref() {
-        Ok(state @ ("Y" | "N")) => return told(state == "Y").seen(STATE, state),
+        Ok(state @ ("Y" | "N")) => return judge(state == "Y").seen(STATE, state),
         Ok(other) => return Finding::unknown(ID, How::Read, Unread::not_understood(STATE, other)),
         Err(unread) if unread.is_missing() => {}
         Err(_) => {
@@ -146,14 +142,14 @@ fn page_shuffle(system: &System) -> Finding {
                         .is_some_and(|value| value.is_empty() || boolean(value) == Some(true));
                     let shown =
                         value.map_or("no page_alloc.shuffle".into(), |v| format!("page_alloc.shuffle={v}"));
-                    told(on).seen(LINE, shown)
+                    judge(on).seen(LINE, shown)
                 }
                 Err(unread) => Finding::unknown(ID, How::Read, unread),
             };
         }
     }
     match system.config() {
-        Ok(config) if !config.has(OPTION) => told(false).seen(&config.path, value(config, OPTION)),
+        Ok(config) if !config.has(OPTION) => judge(false).seen(&config.path, value(config, OPTION)),
         Ok(_) => Finding::unknown(ID, How::Read, format!("{STATE} is not there")),
         Err(unread) => Finding::unknown(ID, How::Read, unread),
     }
@@ -169,16 +165,20 @@ fn vsyscall(system: &System) -> Finding {
     };
     let rights = maps.lines().find(|line| line.trim_end().ends_with("[vsyscall]"));
     match rights.map(|line| line.split_whitespace().nth(1).unwrap_or_default()) {
-        None => {
-            Finding::new(ID, Verdict::Pass, How::Read, "there is no code at a fixed address in every program")
-                .seen(MAPS, "no [vsyscall]")
-        }
+        None => Finding::new(
+            ID,
+            Verdict::Pass,
+            How::Read,
+            "no vsyscall page is mapped: no code at a fixed address",
+        )
+        .seen(MAPS, "no [vsyscall]"),
         Some(rights) if rights.starts_with('r') => {
-            let found = "every program has readable code at one fixed address";
+            let found =
+                "every program has a readable vsyscall page at a fixed address (should be vsyscall=none)";
             Finding::new(ID, Verdict::Fail, How::Read, found).seen(MAPS, format!("{rights} [vsyscall]"))
         }
         Some(rights) => {
-            let found = "every program can call three system calls at one fixed address";
+            let found = "every program has an execute-only vsyscall page at a fixed address (should be vsyscall=none)";
             Finding::new(ID, Verdict::Warn, How::Read, found).seen(MAPS, format!("{rights} [vsyscall]"))
         }
     }
@@ -205,27 +205,29 @@ fn debugfs(system: &System) -> Finding {
     });
     let finding = |found| Finding::new(ID, Verdict::Warn, How::Read, found).seen(KINDS, "debugfs");
     match mounted {
-        Some(at) => finding("debugfs is mounted").seen(MOUNTS, at),
-        None => finding("debugfs is not mounted, and root can mount it"),
+        Some(at) => finding("debugfs is mounted (should be debugfs=off)").seen(MOUNTS, at),
+        None => finding("debugfs is not mounted, but root can mount it (should be debugfs=off)"),
     }
 }
 
-/// Since 6.2. Before, every program could put characters into its terminal.
-fn terminal_input(system: &System) -> Finding {
+/// Judges TIOCSTI. Before Linux 6.2 it could not be turned off.
+fn tiocsti(system: &System) -> Finding {
     const ID: &str = "cmdline.tiocsti";
     const SETTING: &str = "dev.tty.legacy_tiocsti";
-    let weak =
-        || Finding::new(ID, Verdict::Warn, How::Read, "programs can put characters into their terminal");
+    let weak = |why: &str| {
+        let found = format!("{why}: programs can inject input into their terminal with TIOCSTI");
+        Finding::new(ID, Verdict::Warn, How::Read, found)
+    };
     match system.setting(SETTING).as_deref() {
         Ok("0") => {
-            Finding::new(ID, Verdict::Pass, How::Read, "programs cannot put characters into their terminal")
-                .seen(SETTING, "0")
+            let found = "dev.tty.legacy_tiocsti = 0: programs cannot inject input into their terminal";
+            Finding::new(ID, Verdict::Pass, How::Read, found).seen(SETTING, "0")
         }
-        Ok("1") => weak().seen(SETTING, "1"),
+        Ok("1") => weak("dev.tty.legacy_tiocsti = 1 (should be 0)").seen(SETTING, "1"),
         Ok(other) => Finding::unknown(ID, How::Read, Unread::not_understood(SETTING, other)),
         Err(unread) if unread.is_missing() => match system.release() {
             Ok(release) if release.starts_with(|c: char| c.is_ascii_digit()) && !system.is_at_least(6, 2) => {
-                weak().seen("kernel", release)
+                weak("this kernel is older than Linux 6.2").seen("kernel", release)
             }
             _ => Finding::unknown(ID, How::Read, unread),
         },

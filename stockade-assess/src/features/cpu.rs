@@ -1,5 +1,5 @@
 /*!
-What the processor's own faults leave open: what the kernel says of each vulnerability, and what was switched off on its command line.
+CPU vulnerabilities: the state that the kernel reports for each, and mitigations that the command line turns off.
 */
 use crate::{
     Feature, Finding, How, Report, System, Verdict, few,
@@ -12,10 +12,10 @@ pub(super) const FEATURE: Feature =
 const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// In a guest, behind a mitigation that holds only if no other guest's thread runs on the same core.
+/// The kernel's note in a guest on a mitigation that is complete only without SMT on the host.
 const HOST_UNKNOWN: &str = "SMT Host state unknown";
 
-/// Words on the command line that switch one mitigation off (Documentation/admin-guide/kernel-parameters.txt, `mitigations=`).
+/// Parameters and their values that turn one mitigation off (Documentation/admin-guide/kernel-parameters.txt, `mitigations=`).
 const OFF: &[(&str, &[&str])] = &[
     ("nopti", &[""]),
     ("pti", &["off"]),
@@ -51,18 +51,18 @@ fn check(system: &System, report: &mut Report) {
     let known = known(system);
     report.add(vulnerabilities(known.as_ref()));
     report.add(mitigations(system));
-    report.add(threads(system, known.as_deref().unwrap_or_default()));
+    report.add(smt(system, known.as_deref().unwrap_or_default()));
     report.add(microcode(system, known.as_deref().unwrap_or_default()));
 }
 
-/// Each vulnerability that the kernel knows of, and what it says about it.
+/// Returns the name of each vulnerability that the kernel knows of, and its state as text.
 fn known(system: &System) -> Result<Vec<(String, String)>, crate::Unread> {
     let names = system.names(VULNERABILITIES)?;
-    let said = |name: String| Some((system.text(&format!("{VULNERABILITIES}/{name}")).ok()?, name));
-    Ok(names.into_iter().filter_map(said).map(|(text, name)| (name, text)).collect())
+    let state_of = |name: String| Some((system.text(&format!("{VULNERABILITIES}/{name}")).ok()?, name));
+    Ok(names.into_iter().filter_map(state_of).map(|(text, name)| (name, text)).collect())
 }
 
-/// What the kernel's words come to.
+/// The state of a vulnerability.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
@@ -95,7 +95,7 @@ fn vulnerabilities(known: Result<&Vec<(String, String)>, &crate::Unread>) -> Fin
     let known = match known {
         Ok(known) if !known.is_empty() => known,
         Ok(_) => {
-            return Finding::unknown(ID, How::Read, format!("the kernel tells nothing in {VULNERABILITIES}"));
+            return Finding::unknown(ID, How::Read, format!("{VULNERABILITIES} is empty"));
         }
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
@@ -103,16 +103,21 @@ fn vulnerabilities(known: Result<&Vec<(String, String)>, &crate::Unread>) -> Fin
     let names = |wanted| few(&of(wanted).map(|(name, _)| name.as_str()).collect::<Vec<_>>());
     let count = |wanted| of(wanted).count();
     let (verdict, found, shown) = if count(State::Open) > 0 {
-        (Verdict::Fail, format!("open: {}", names(State::Open)), State::Open)
+        (Verdict::Fail, format!("the CPU is vulnerable, not mitigated: {}", names(State::Open)), State::Open)
     } else if count(State::Partly) > 0 {
-        (Verdict::Warn, format!("mitigated in part: {}", names(State::Partly)), State::Partly)
+        (
+            Verdict::Warn,
+            format!("the CPU is vulnerable, mitigated only in part: {}", names(State::Partly)),
+            State::Partly,
+        )
     } else if count(State::NotKnown) > 0 {
-        let found = format!("the kernel cannot tell of {}", names(State::NotKnown));
+        let found =
+            format!("the kernel does not know whether this CPU is vulnerable: {}", names(State::NotKnown));
         (Verdict::Unknown, found, State::NotKnown)
     } else {
         let affected = known.iter().filter(|(_, text)| text.contains("Mitigation")).count();
         let found = format!(
-            "of {} known vulnerabilities this CPU has {affected}, and all are mitigated",
+            "{affected} of {} known vulnerabilities affect this CPU, and all are mitigated",
             known.len()
         );
         (Verdict::Pass, found, State::Closed)
@@ -126,7 +131,7 @@ fn vulnerabilities(known: Result<&Vec<(String, String)>, &crate::Unread>) -> Fin
 
 fn mitigations(system: &System) -> Finding {
     const ID: &str = "cpu.mitigations";
-    const SOURCE: &str = "the kernel's command line";
+    const SOURCE: &str = "/proc/cmdline";
     let general = match system.parameter("mitigations") {
         Ok(general) => general,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
@@ -134,8 +139,13 @@ fn mitigations(system: &System) -> Finding {
     let said = general.as_deref().unwrap_or_default();
     let words: Vec<&str> = said.split([',', ';']).collect();
     if words.contains(&"off") {
-        return Finding::new(ID, Verdict::Fail, How::Read, "all mitigations are switched off")
-            .seen(SOURCE, format!("mitigations={said}"));
+        return Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "all CPU mitigations are off: mitigations=off on the kernel command line",
+        )
+        .seen(SOURCE, format!("mitigations={said}"));
     }
     let mut off: Vec<String> = OFF
         .iter()
@@ -145,27 +155,32 @@ fn mitigations(system: &System) -> Finding {
             values.contains(&value.as_str()).then_some(word)
         })
         .collect();
-    // Since 6.17 whole ways of attack can be left open: mitigations=auto,no_user_kernel.
+    // Since Linux 6.17 whole attack vectors can be left unmitigated: mitigations=auto,no_user_kernel.
     off.extend(words.iter().filter(|word| word.starts_with("no_")).map(|word| format!("mitigations={word}")));
     if !off.is_empty() {
-        return Finding::new(ID, Verdict::Warn, How::Read, "some mitigations are switched off")
-            .seen(SOURCE, few(&off));
+        let found = format!("CPU mitigations turned off on the kernel command line: {}", few(&off));
+        return Finding::new(ID, Verdict::Warn, How::Read, found).seen(SOURCE, few(&off));
     }
-    // The option has this name on every architecture since 6.9, and before it had none on most.
+    // Since Linux 6.9 the option has this name on every architecture; before, most had no option.
     if general.is_none()
         && system.is_at_least(6, 12)
         && let Ok(config) = system.config()
         && !config.has("CONFIG_CPU_MITIGATIONS")
     {
-        return Finding::new(ID, Verdict::Fail, How::Read, "the kernel was built with mitigations off")
-            .seen(&config.path, "CONFIG_CPU_MITIGATIONS is not set");
+        return Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "CPU mitigations are off: the kernel was built without CONFIG_CPU_MITIGATIONS",
+        )
+        .seen(&config.path, "CONFIG_CPU_MITIGATIONS is not set");
     }
     let seen = general.map_or("no mitigations=".to_owned(), |said| format!("mitigations={said}"));
-    Finding::new(ID, Verdict::Pass, How::Read, "the kernel chooses the mitigations by the CPU")
+    Finding::new(ID, Verdict::Pass, How::Read, "CPU mitigations are on: the kernel chooses them for this CPU")
         .seen(SOURCE, seen)
 }
 
-fn threads(system: &System, known: &[(String, String)]) -> Finding {
+fn smt(system: &System, known: &[(String, String)]) -> Finding {
     const ID: &str = "cpu.smt";
     const ACTIVE: &str = "/sys/devices/system/cpu/smt/active";
     let with = |words: &[&str]| -> Vec<&str> {
@@ -176,7 +191,7 @@ fn threads(system: &System, known: &[(String, String)]) -> Finding {
     let active = system.number(ACTIVE);
     if !hidden.is_empty() && !matches!(active, Ok(1..)) {
         let missing = format!(
-            "a guest's kernel cannot tell whether the cores of its host run two threads at once, which would leave open: {}",
+            "a guest cannot see whether SMT is on in its host; with SMT these are not fully mitigated: {}",
             few(&hidden)
         );
         return Finding::unknown(ID, How::Read, missing)
@@ -184,15 +199,18 @@ fn threads(system: &System, known: &[(String, String)]) -> Finding {
     }
     match active {
         Ok(0) => {
-            let found = "the kernel sees no core that runs two threads at once";
+            let found = "SMT off: the kernel sees no core with two active hardware threads";
             Finding::new(ID, Verdict::Pass, How::Read, found).seen(ACTIVE, "0")
         }
         Ok(_) if exposed.is_empty() => {
-            let found = "cores run two threads at once, and the kernel knows of nothing that is open by it";
+            let found = "SMT on: no known vulnerability of this CPU depends on it";
             Finding::new(ID, Verdict::Pass, How::Read, found).seen(ACTIVE, "1")
         }
         Ok(_) => {
-            let found = format!("cores run two threads at once, which leaves open: {}", few(&exposed));
+            let found = format!(
+                "SMT on (should be off, or used with core scheduling): not fully mitigated: {}",
+                few(&exposed)
+            );
             let finding = Finding::new(ID, Verdict::Warn, How::Read, found).seen(ACTIVE, "1");
             let said = known.iter().filter(|(name, _)| exposed.contains(&name.as_str()));
             said.fold(finding, |finding, (name, text)| {
@@ -200,7 +218,7 @@ fn threads(system: &System, known: &[(String, String)]) -> Finding {
             })
         }
         Err(unread) if unread.is_missing() && system.exists(CPUS) => {
-            Finding::not_applicable(ID, How::Read, "the kernel controls no hardware threads here")
+            Finding::not_applicable(ID, How::Read, "the kernel has no SMT control on this machine")
                 .seen(ACTIVE, "not there")
         }
         Err(unread) => Finding::unknown(ID, How::Read, unread),
@@ -225,10 +243,10 @@ fn microcode(system: &System, known: &[(String, String)]) -> Finding {
     let revisions = values("microcode");
     if revisions.is_empty() {
         return if info.contains("processor") {
-            Finding::not_applicable(ID, How::Read, "the kernel knows of no microcode on this CPU")
+            Finding::not_applicable(ID, How::Read, "the kernel shows no microcode revision for this CPU")
                 .seen(CPUINFO, "no line microcode")
         } else {
-            Finding::unknown(ID, How::Read, format!("{CPUINFO} names no processor"))
+            Finding::unknown(ID, How::Read, format!("{CPUINFO} lists no processor"))
         };
     }
     let seen = |finding: Finding| finding.seen(format!("microcode in {CPUINFO}"), few(&revisions));
@@ -241,31 +259,36 @@ fn microcode(system: &System, known: &[(String, String)]) -> Finding {
         .collect();
     let old = format!("{VULNERABILITIES}/{OLD}");
     if revisions.len() > 1 {
-        let found = "cores have different revisions, so that a mitigation may hold on some only";
+        let found = "cores run different microcode revisions, so a mitigation may be missing on some of them";
         return seen(Finding::new(ID, Verdict::Warn, How::Read, found));
     }
     match text(OLD) {
         Some(text) if state(text) == State::Open => {
-            let found = "the microcode is older than the newest that the kernel knows of";
+            let found = "microcode outdated: the kernel knows a newer revision for this CPU";
             seen(Finding::new(ID, Verdict::Fail, How::Read, found)).seen(old, text)
         }
         _ if !missing.is_empty() => {
-            let found = format!("microcode that mitigations need is missing: {}", few(&missing));
+            let guest = if is_guest { "; in a guest, update the host" } else { "" };
+            let found = format!("microcode too old for the mitigation of {}{guest}", few(&missing));
             seen(Finding::new(ID, Verdict::Fail, How::Read, found))
         }
-        // A hypervisor shows what it likes, so the kernel judges no guest's and says "Not affected".
+        // A hypervisor may show any revision, so the kernel judges none in a guest and says "Not affected".
         _ if is_guest => {
-            let missing = "a guest is not told which microcode the processor has; look at the host";
+            let missing = "a guest cannot see the microcode revision of the CPU; check the host";
             seen(Finding::unknown(ID, How::Read, missing))
         }
-        // The kernel has a list of Intel's revisions only. Of a model that is not in it, it says the same.
+        // The kernel lists only revisions of Intel CPUs; for a model that is not in the list it also says "Not affected".
         Some(text) if state(text) == State::Closed && values("vendor_id") == ["GenuineIntel"] => {
-            seen(Finding::new(ID, Verdict::Pass, How::Read, "the kernel knows of no newer revision"))
-                .seen(old, text)
+            seen(Finding::new(
+                ID,
+                Verdict::Pass,
+                How::Read,
+                "microcode up to date: the kernel knows no newer revision for this CPU",
+            ))
+            .seen(old, text)
         }
         _ => {
-            let missing =
-                "the kernel has no list of the newest revisions for this CPU (Intel's, since 6.16, it has)";
+            let missing = "the kernel does not know the newest microcode revision for this CPU (it does for Intel CPUs since Linux 6.16)";
             seen(Finding::unknown(ID, How::Read, missing))
         }
     }

@@ -1,5 +1,5 @@
 /*!
-The kernel's crypto API: what it offers, whether it tested that before it offered it, and who can reach it.
+The kernel's crypto API: the registered algorithms, their self-tests, FIPS mode, and AF_ALG sockets.
 */
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) const FEATURE: Feature =
 const NO_TESTS: &str = "/sys/module/cryptomgr/parameters/notests";
 const FIPS: &str = "/proc/sys/crypto/fips_enabled";
 
-/// Broken or obsolete: nothing new should use them, and what does protects little.
+/// Broken or obsolete algorithms, which protect little.
 const WEAK: [&str; 12] = [
     "md4",
     "des",
@@ -32,7 +32,7 @@ const WEAK: [&str; 12] = [
     "michael_mic",
 ];
 
-/// Broken for signatures, and kept by every kernel for what needs them: NFS, TCP-MD5, old measurements, old certificates, HMAC.
+/// Algorithms broken for signatures that every kernel keeps for NFS, TCP-MD5, old measurements, old certificates and HMAC.
 const KEPT: [&str; 2] = ["md5", "sha1"];
 
 fn check(system: &System, report: &mut Report) {
@@ -59,25 +59,24 @@ fn self_tests(system: &System, algorithms: &Algorithms) -> Finding {
     let list = format!("{all} implementations, {} not marked as passed", failed.len());
     let finding = |verdict, found: &str| Finding::new(ID, verdict, How::Read, found).seen(LIST, &list);
 
-    // The mark in the list is set as well where nothing is tested.
+    // /proc/crypto shows "passed" even where nothing is tested.
     if let Some((option, value)) = without_tests(system) {
-        return finding(Verdict::Warn, "the kernel was built without its crypto self-tests")
+        return finding(Verdict::Warn, "crypto self-tests off: the kernel was built without them")
             .seen(option, value);
     }
     let fips = system.text(FIPS).is_ok_and(|text| text == "1");
     match system.text(NO_TESTS) {
         Ok(value) if value == "Y" && !fips => {
-            finding(Verdict::Warn, "crypto self-tests are turned off (cryptomgr.notests)")
-                .seen(NO_TESTS, value)
+            finding(Verdict::Warn, "crypto self-tests off: cryptomgr.notests is set").seen(NO_TESTS, value)
         }
         Ok(value) if matches!(value.as_str(), "Y" | "N") => {
-            // FIPS mode tests in spite of the parameter.
+            // FIPS mode runs the tests despite cryptomgr.notests.
             let finding = if failed.is_empty() {
-                finding(Verdict::Pass, "every implementation passed the kernel's self-test")
+                finding(Verdict::Pass, "every crypto implementation passed the kernel's self-tests")
             } else {
                 finding(
                     Verdict::Warn,
-                    "implementations did not pass the self-test; the kernel does not use them",
+                    "crypto implementations failed the kernel's self-tests; the kernel does not use them",
                 )
                 .seen("not passed", few(&failed))
             };
@@ -85,13 +84,14 @@ fn self_tests(system: &System, algorithms: &Algorithms) -> Finding {
         }
         Ok(value) => Finding::unknown(ID, How::Read, format!("{NO_TESTS}: not understood: {value:?}")),
         Err(unread) => {
-            // Without it, nothing says that anything was tested.
-            Finding::unknown(ID, How::Read, format!("whether self-tests are on: {unread}")).seen(LIST, &list)
+            // Without the parameter, nothing shows that tests ran.
+            Finding::unknown(ID, How::Read, format!("whether crypto self-tests ran is unknown: {unread}"))
+                .seen(LIST, &list)
         }
     }
 }
 
-/// The option that says the tests were left out. Its meaning was turned round in 6.16.
+/// Returns the option that says the tests were compiled out. Linux 6.16 replaced it by one with the opposite meaning.
 fn without_tests(system: &System) -> Option<(String, &'static str)> {
     const OLD: &str = "CONFIG_CRYPTO_MANAGER_DISABLE_TESTS";
     const NEW: &str = "CONFIG_CRYPTO_SELFTESTS";
@@ -108,7 +108,7 @@ fn fips(system: &System) -> Finding {
     let state = system.text(FIPS);
     let wanted = match system.parameter("fips") {
         Ok(value) => value.filter(|value| value != "0"),
-        // Where it is on, nobody has to have asked.
+        // If FIPS mode is on, the command line does not matter.
         Err(_) if state.as_deref() == Ok("1") => None,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
@@ -131,22 +131,26 @@ fn fips(system: &System) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "FIPS mode is off although the command line asks for it",
+            "FIPS mode is off although fips=1 is on the kernel command line",
         )
         .seen(FIPS, text)),
-        Ok(text) if text == "0" => {
-            Finding::not_applicable(ID, How::Read, "nobody asked for FIPS mode").seen(FIPS, text)
-        }
+        Ok(text) if text == "0" => Finding::not_applicable(
+            ID,
+            How::Read,
+            "FIPS mode is off, and the kernel command line has no fips=1",
+        )
+        .seen(FIPS, text),
         Ok(text) => Finding::unknown(ID, How::Read, format!("{FIPS}: not understood: {text:?}")),
         Err(unread) if unread.is_missing() && system.exists("/proc/sys/kernel") => {
             let finding = if wanted.is_some() {
-                let found = "the command line asks for FIPS mode, which this kernel was built without";
+                let found =
+                    "fips=1 has no effect: this kernel was built without FIPS mode (CONFIG_CRYPTO_FIPS)";
                 Finding::new(ID, Verdict::Fail, How::Read, found)
             } else {
                 Finding::not_applicable(
                     ID,
                     How::Read,
-                    "this kernel has no FIPS mode, and nobody asked for it",
+                    "this kernel has no FIPS mode, and the kernel command line has no fips=1",
                 )
             };
             add(finding.seen(FIPS, "not there"))
@@ -158,7 +162,7 @@ fn fips(system: &System) -> Finding {
 fn weak(system: &System, algorithms: &Algorithms) -> Finding {
     const ID: &str = "crypto-api.weak";
     let rests_on = |one: &Implementation, among: &[&str]| {
-        // `ecb(des)` and `hmac(md5)` rest on what stands between the brackets.
+        // The template `ecb(des)` uses the algorithm between the brackets.
         one.name.split(['(', ')', ',']).any(|part| among.contains(&part))
     };
     let registered = |among: &[&str]| -> Vec<String> {
@@ -172,16 +176,20 @@ fn weak(system: &System, algorithms: &Algorithms) -> Finding {
     };
     let (weak, kept) = (registered(&WEAK), registered(&KEPT));
     let mut finding = if weak.is_empty() {
-        let none = "no broken algorithm is registered";
-        let found = if kept.is_empty() { none.to_owned() } else { format!("{none}, but for {}", few(&kept)) };
+        let none = "no broken crypto algorithm is registered";
+        let found = if kept.is_empty() {
+            none.to_owned()
+        } else {
+            format!("{none}, except those kept for compatibility: {}", few(&kept))
+        };
         Finding::new(ID, Verdict::Pass, How::Read, found)
-            .seen(LIST, "none of MD4, DES, 3DES, RC4 and their kind")
+            .seen(LIST, "no MD4, DES, 3DES, RC4 or other broken algorithm")
     } else {
-        let found = format!("broken algorithms are registered: {}", few(&weak));
+        let found = format!("broken crypto algorithms are registered: {}", few(&weak));
         Finding::new(ID, Verdict::Warn, How::Read, found).seen(LIST, few(&weak))
     };
     if !kept.is_empty() {
-        finding = finding.seen("kept by the kernel for what still needs them", few(&kept));
+        finding = finding.seen("kept by the kernel for compatibility", few(&kept));
     }
     if let Ok(config) = system.config() {
         let options =
@@ -208,16 +216,18 @@ fn reach(system: &System) -> Finding {
             let restrict = restrict.as_deref();
             let found = match restrict {
                 Some("1") => {
-                    "any user reaches some of the kernel's ciphers and hashes through AF_ALG sockets"
+                    "any user can run some of the kernel's ciphers and hashes through AF_ALG sockets"
                 }
-                _ => "any user reaches the kernel's ciphers and hashes through AF_ALG sockets",
+                _ => "any user can run the kernel's ciphers and hashes through AF_ALG sockets",
             };
             let how = if tried.is_some() { How::Tried } else { How::Read };
             let (verdict, found) = match (&tried, restrict) {
-                (Some(Err(_)) | None, Some("2")) => (Verdict::Pass, "AF_ALG sockets are switched off"),
+                (Some(Err(_)) | None, Some("2")) => {
+                    (Verdict::Pass, "AF_ALG is off (crypto.af_alg_restrict = 2)")
+                }
                 (Some(Err(_)), _) => (
                     Verdict::Unknown,
-                    "a child without rights could not open an AF_ALG socket; whether other users can is not known",
+                    "an unprivileged child could not open an AF_ALG socket; whether other users can is not known",
                 ),
                 (Some(Ok(())) | None, _) => (Verdict::Warn, found),
             };
@@ -227,13 +237,13 @@ fn reach(system: &System) -> Finding {
                 finding = finding.seen(af_alg::RESTRICT, restrict);
             }
             match tried {
-                Some(Ok(())) => finding.seen("a child without rights: socket(AF_ALG)", "opened"),
-                Some(Err(error)) => finding.seen("a child without rights: socket(AF_ALG)", error),
+                Some(Ok(())) => finding.seen("unprivileged child: socket(AF_ALG)", "opened"),
+                Some(Err(error)) => finding.seen("unprivileged child: socket(AF_ALG)", error),
                 None => finding,
             }
         }
         Reach::Loadable { option } => {
-            let found = "not loaded, but any user who opens an AF_ALG socket loads it";
+            let found = "AF_ALG is not loaded, but any user can load it by opening an AF_ALG socket";
             Finding::new(ID, Verdict::Warn, How::Derived, found)
                 .seen(af_alg::PROTOCOLS, "ALG is not registered")
                 .seen(option.0, option.1)

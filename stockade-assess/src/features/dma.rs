@@ -1,10 +1,10 @@
 /*!
-DMA protection: whether devices reach only the memory they were given, or all of it.
+DMA protection: whether devices reach only the memory that drivers mapped for them, or all of it.
 
 | file | what it owns |
 |---|---|
-| `groups.rs` | the IOMMU's groups: their devices and how each is translated |
-| `external.rs` | ports that strangers' devices are plugged into |
+| `groups.rs` | IOMMU groups: their devices and their type of translation |
+| `external.rs` | ports for external devices |
 */
 mod external;
 mod groups;
@@ -14,14 +14,14 @@ use crate::{Feature, Finding, How, Report, System, Unread, Verdict, few, instruc
 
 pub(super) const FEATURE: Feature = Feature { id: "dma", title: "DMA protection", ..Feature::new(check) };
 
-/// IOMMUs that the kernel uses.
+/// The IOMMUs that the kernel uses.
 const UNITS: &str = "/sys/class/iommu";
 
-/// Where the firmware tells of its IOMMUs: Intel's, AMD's, ARM's, virtio's.
+/// The ACPI tables that describe IOMMUs: of Intel, AMD, ARM and virtio.
 const TABLES: [&str; 4] = ["DMAR", "IVRS", "IORT", "VIOT"];
 
 fn check(system: &System, report: &mut Report) {
-    let view = View::of(system);
+    let view = View::read(system);
     report.add(iommu(system, &view));
     report.add(strict(system, &view));
     report.add(separate(&view));
@@ -29,35 +29,35 @@ fn check(system: &System, report: &mut Report) {
     report.add(preboot(system, &view));
 }
 
-/// What every finding looks at.
+/// The state of the machine on which the findings are based.
 struct View {
     /// Names of the IOMMUs in use.
     units: Result<Vec<String>, Unread>,
     groups: Result<Groups, Unread>,
-    /// Whether this is a virtual machine, where the processor tells.
+    /// Whether this is a virtual machine; none where the CPU does not show it.
     virtual_machine: Option<bool>,
 }
 
 impl View {
-    fn of(system: &System) -> Self {
+    fn read(system: &System) -> Self {
         let units = match system.names(UNITS) {
-            // The class comes with the kernel's support.
+            // A kernel without IOMMU support has no such class.
             Err(unread) if unread.is_missing() && system.exists("/sys/class") => Ok(Vec::new()),
             units => units,
         };
         Self {
             units,
-            groups: Groups::of(system),
+            groups: Groups::read(system),
             virtual_machine: Instructions::of(system).ok().and_then(|processor| processor.of_a_guest()),
         }
     }
 
-    /// The groups, or why there is nothing to say of them.
+    /// Returns the groups, or the finding if there are none.
     fn groups(&self, id: &'static str) -> Result<&Groups, Finding> {
         match (&self.units, &self.groups) {
             (Err(unread), _) | (_, Err(unread)) => Err(Finding::unknown(id, How::Read, unread)),
             (Ok(units), Ok(groups)) if units.is_empty() && groups.is_empty() => {
-                Err(Finding::not_applicable(id, How::Read, "no IOMMU is in use, see dma.iommu")
+                Err(Finding::not_applicable(id, How::Read, "no IOMMU in use, see dma.iommu")
                     .seen(UNITS, "empty"))
             }
             (Ok(_), Ok(groups)) => Ok(groups),
@@ -76,58 +76,63 @@ fn iommu(system: &System, view: &View) -> Finding {
     let finding = if groups.is_empty() {
         match table {
             _ if !units.is_empty() => {
-                Finding::new(ID, Verdict::Fail, How::Read, "there is an IOMMU, but no device is behind it")
+                Finding::new(ID, Verdict::Fail, How::Read, "IOMMU present, but no device is behind it")
             }
-            // ARM's table tells of other things than IOMMUs, too.
+            // IORT also describes other devices than IOMMUs.
             Some(table) if table != "IORT" => Finding::new(
                 ID,
                 Verdict::Fail,
                 How::Read,
-                format!("the firmware tells of an IOMMU (table {table}), and the kernel does not use it"),
+                format!(
+                    "IOMMU not used: the firmware reports one (ACPI table {table}), but the kernel does not use it"
+                ),
             ),
             _ if view.virtual_machine == Some(true) => Finding::not_applicable(
                 ID,
                 How::Read,
-                "a virtual machine without an IOMMU of its own: what its devices reach is decided by its host",
+                "virtual machine without an IOMMU: the host decides which memory its devices reach",
             ),
             _ if view.virtual_machine.is_none() => Finding::unknown(
                 ID,
                 How::Read,
-                "no IOMMU is in use; whether this is a virtual machine, whose host then decides, the processor does not tell",
+                "no IOMMU in use; if this is a virtual machine, its host decides, but the CPU does not show whether it is one",
             ),
             _ => {
-                let found = "no IOMMU: every device can reach all memory; this machine has none, or its firmware hides it";
+                let found = "no IOMMU in use: every device reaches all memory by DMA; the machine has none, or it is off in the firmware setup";
                 Finding::new(ID, Verdict::Fail, How::Read, found)
             }
         }
     } else if open.len() == groups.len() {
-        let found = "there is an IOMMU, but it lets every device reach all memory (passthrough)";
+        let found = "IOMMU in passthrough mode: every device reaches all memory by DMA";
         Finding::new(ID, Verdict::Fail, How::Read, found)
     } else if !open.is_empty() {
-        let found =
-            format!("in use, but {} of {} groups of devices reach all memory", open.len(), groups.len());
+        let found = format!(
+            "IOMMU in use, but {} of {} groups reach all memory (passthrough)",
+            open.len(),
+            groups.len()
+        );
         Finding::new(ID, Verdict::Warn, How::Read, found).seen("groups of type identity", few(&open))
     } else if !untold.is_empty() {
         let found = format!(
-            "the kernel does not say how {} of {} groups of devices are translated",
+            "the kernel does not show the type of translation of {} of {} IOMMU groups",
             untold.len(),
             groups.len()
         );
         Finding::unknown(ID, How::Read, found).seen("groups of another type", few(&untold))
     } else {
-        let found = format!("in use for all {} groups of devices", groups.len());
+        let found = format!("IOMMU in use for all {} groups", groups.len());
         Finding::new(ID, Verdict::Pass, How::Read, found)
     };
     let units = if units.is_empty() { "empty".into() } else { few(units) };
-    let mut finding = finding.seen(UNITS, units).seen(groups::FOLDER, groups.in_words());
+    let mut finding = finding.seen(UNITS, units).seen(groups::FOLDER, groups.summary());
     if let Some(table) = table {
-        finding = finding.seen(format!("/sys/firmware/acpi/tables/{table}"), "there");
+        finding = finding.seen(format!("/sys/firmware/acpi/tables/{table}"), "present");
     }
     let words = command_line(system);
     if words.is_empty() { finding } else { finding.seen("/proc/cmdline", words.join(" ")) }
 }
 
-/// What the kernel was told about IOMMUs.
+/// Returns the parameters about IOMMUs on the kernel command line.
 fn command_line(system: &System) -> Vec<String> {
     const PARAMETERS: [&str; 6] =
         ["iommu", "intel_iommu", "amd_iommu", "iommu.passthrough", "iommu.strict", "efi"];
@@ -147,22 +152,26 @@ fn strict(system: &System, view: &View) -> Finding {
     let (lazy, untold) = (groups.with(Kind::Lazy), groups.with(Kind::Other));
     let finding = if !lazy.is_empty() {
         let found = format!(
-            "lazy for {} of {} groups of devices: memory stays reachable for a moment after it was taken back",
+            "IOMMU lazy for {} of {} groups: devices reach memory for some milliseconds after it was unmapped (should be strict)",
             lazy.len(),
             groups.len()
         );
         Finding::new(ID, Verdict::Warn, How::Read, found)
     } else if !untold.is_empty() {
-        let found =
-            format!("{}/*/type does not say of {} of {} groups", groups::FOLDER, untold.len(), groups.len());
+        let found = format!(
+            "{}/*/type does not show the mode of {} of {} groups",
+            groups::FOLDER,
+            untold.len(),
+            groups.len()
+        );
         Finding::unknown(ID, How::Read, found)
     } else if groups.with(Kind::Strict).is_empty() {
-        Finding::not_applicable(ID, How::Read, "no device is translated, see dma.iommu")
+        Finding::not_applicable(ID, How::Read, "the IOMMU translates for no device, see dma.iommu")
     } else {
-        let found = "strict: memory that is taken back from a device is out of its reach at once";
+        let found = "IOMMU strict: a device cannot reach memory once it is unmapped";
         Finding::new(ID, Verdict::Pass, How::Read, found)
     };
-    let finding = finding.seen(format!("{}/*/type", groups::FOLDER), groups.in_words());
+    let finding = finding.seen(format!("{}/*/type", groups::FOLDER), groups.summary());
     let words = command_line(system);
     if words.is_empty() { finding } else { finding.seen("/proc/cmdline", words.join(" ")) }
 }
@@ -182,33 +191,33 @@ fn separate(view: &View) -> Finding {
             ID,
             Verdict::Pass,
             How::Read,
-            format!("{} groups, each of one device and its functions", groups.len()),
+            format!("{} IOMMU groups, each with a single device", groups.len()),
         )
     } else {
         let found = format!(
-            "{} of {} groups hold several devices, which reach each other unchecked",
+            "{} of {} IOMMU groups hold several devices, which are not isolated from each other",
             shared.len(),
             groups.len()
         );
         Finding::new(ID, Verdict::Warn, How::Read, found).seen("groups of several devices", few(&shared))
     };
-    finding.seen(groups::FOLDER, groups.in_words())
+    finding.seen(groups::FOLDER, groups.summary())
 }
 
-/// What the firmware says it does before the kernel takes over.
+/// Judges the DMA protection that the firmware reports for the time before the kernel starts.
 fn preboot(system: &System, view: &View) -> Finding {
     const ID: &str = "dma.preboot";
-    /// In Intel's table: DMA_CTRL_PLATFORM_OPT_IN_FLAG. In AMD's: DMA remap support, in IVinfo.
+    /// DMA_CTRL_PLATFORM_OPT_IN_FLAG in Intel's DMAR; DMA remap support, of IVinfo, in AMD's IVRS.
     const FLAGS: [(&str, usize, u8); 2] = [("DMAR", 0x25, 0x4), ("IVRS", 0x24, 0x2)];
     let table = |name: &str| format!("/sys/firmware/acpi/tables/{name}");
     if view.virtual_machine == Some(true) {
-        return Finding::not_applicable(ID, How::Read, "a virtual machine: its firmware is part of its host");
+        return Finding::not_applicable(ID, How::Read, "virtual machine: its host provides the firmware");
     }
     if !system.exists("/sys/firmware") {
         return Finding::unknown(ID, How::Read, "/sys/firmware is not there");
     }
     let Some((name, at, flag)) = FLAGS.into_iter().find(|(name, _, _)| system.exists(&table(name))) else {
-        let found = "no firmware table that would say so: neither DMAR (Intel) nor IVRS (AMD)";
+        let found = "no ACPI table that could report it: neither DMAR (Intel) nor IVRS (AMD)";
         return Finding::not_applicable(ID, How::Read, found);
     };
     let path = table(name);
@@ -224,14 +233,10 @@ fn preboot(system: &System, view: &View) -> Finding {
         );
     };
     let finding = if value & flag != 0 {
-        Finding::new(
-            ID,
-            Verdict::Pass,
-            How::Read,
-            "the firmware says that it protects memory before the kernel starts",
-        )
+        Finding::new(ID, Verdict::Pass, How::Read, "pre-boot DMA protection on: the firmware reports it")
     } else {
-        let found = "the firmware does not say that it protects memory before the kernel starts";
+        let found =
+            "pre-boot DMA protection not reported: devices may reach all memory before the kernel starts";
         Finding::new(ID, Verdict::Warn, How::Read, found)
     };
     finding.seen(path, format!("flags {value:#04x}"))
@@ -272,7 +277,7 @@ mod tests {
         let with = |file: (&'static str, &'static str)| verdict("dma.iommu", &[none[0], none[1], file]);
         assert_eq!(with(("/proc/cpuinfo", "flags : fpu hypervisor\n")), Verdict::NotApplicable);
         assert_eq!(with(("/proc/cpuinfo", "flags : fpu\n")), Verdict::Fail);
-        // ARM's processors do not tell a virtual machine from another.
+        // ARM CPUs do not show whether this is a virtual machine.
         assert_eq!(with(("/proc/cpuinfo", "Features : fp asimd\n")), Verdict::Unknown);
         assert_eq!(with(("/sys/firmware/acpi/tables/DMAR", "DMAR")), Verdict::Fail);
         assert_eq!(verdict("dma.iommu", &[]), Verdict::Unknown);

@@ -1,8 +1,8 @@
 /*!
-Encryption of what is stored: whether what lies on the disks can be read by somebody who takes them out.
+Disk encryption: whether an attacker who gets the disks can read the file systems and swap on them.
 
-Content is followed from its mount down to the disks, through everything between them. No key is read to be kept, and no content of a file: secrets
-that lie in plain text are named by their paths.
+Each mount is followed down to its disks, through all layers of block devices. No key is kept, and no content of a file is read: secrets in plain text
+are named by their paths.
 */
 mod cipher;
 mod devices;
@@ -31,7 +31,7 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 const SWAPS: &str = "/proc/swaps";
 const RESUME: &str = "/sys/power/resume";
 
-/// What whoever reads a disk looks for first.
+/// Paths of secrets that an attacker reads first.
 const SECRETS: [&str; 9] = [
     "/etc/shadow",
     "/etc/ssh/ssh_host_ed25519_key",
@@ -66,55 +66,50 @@ fn check(system: &System, report: &mut Report) {
 
 fn root(system: &System, devices: &Devices) -> Finding {
     let Some(mount) = devices.mount_at("/") else {
-        return Finding::unknown(ROOT, How::Read, format!("{MOUNTS} does not tell of /"));
+        return Finding::unknown(ROOT, How::Read, format!("{MOUNTS} does not list /"));
     };
     let on_it = |path: &&str| {
         system.exists(path)
-            // An empty folder keeps no secret.
+            // An empty folder holds no secret.
             && system.names(path).map_or(true, |names| !names.is_empty())
             && devices.mount_of(path).is_some_and(|other| other.majmin == mount.majmin)
     };
     let finding = match devices.behind(mount) {
-        Cover::Encrypted(_) => {
-            Finding::new(ROOT, Verdict::Pass, How::Derived, "what / holds is encrypted on its disks")
-        }
+        Cover::Encrypted(_) => Finding::new(ROOT, Verdict::Pass, How::Derived, "/ is encrypted on its disks"),
         Cover::Plain(_) => {
             let secrets: Vec<&str> = SECRETS.into_iter().filter(on_it).collect();
             if secrets.is_empty() {
-                let found = "/ lies in plain text on its disks; no secrets that Stockade knows of are there";
+                let found = "/ is not encrypted: its disks hold plain text, but none of the secrets that Stockade looks for";
                 Finding::new(ROOT, Verdict::Warn, How::Derived, found)
             } else {
-                Finding::new(
-                    ROOT,
-                    Verdict::Fail,
-                    How::Derived,
-                    "/ lies in plain text on its disks, with secrets on it",
-                )
-                .seen("secrets in plain text", few(&secrets))
+                let found = "/ is not encrypted: its disks hold secrets in plain text";
+                Finding::new(ROOT, Verdict::Fail, How::Derived, found)
+                    .seen("secrets in plain text", few(&secrets))
             }
         }
-        Cover::Memory => Finding::not_applicable(ROOT, How::Derived, "/ is in memory and on no disk"),
+        Cover::Memory => Finding::not_applicable(ROOT, How::Derived, "/ is in memory, on no disk"),
         Cover::Elsewhere(kind) => {
             Finding::not_applicable(ROOT, How::Read, format!("/ is not on a disk of this machine ({kind})"))
         }
         Cover::Unknown(why) => Finding::unknown(ROOT, How::Derived, why),
     };
-    finding.seen(format!("{MOUNTS}: /"), behind(devices, mount))
+    finding.seen(format!("{MOUNTS}: /"), describe_mount(devices, mount))
 }
 
-/// A mount in words.
-fn behind(devices: &Devices, mount: &MountInfo) -> String {
+/// Describes the devices behind a mount.
+fn describe_mount(devices: &Devices, mount: &MountInfo) -> String {
     let kind = &mount.fs_type;
-    format!("{kind} on {}", cover(devices, &devices.behind(mount)))
+    format!("{kind} on {}", describe(devices, &devices.behind(mount)))
 }
 
-fn cover(devices: &Devices, cover: &Cover) -> String {
+/// Describes a cover.
+fn describe(devices: &Devices, cover: &Cover) -> String {
     let titles = |names: &[String]| few(&names.iter().map(|name| devices.title(name)).collect::<Vec<_>>());
     match cover {
         Cover::Encrypted(names) => format!("{}, encrypted", titles(names)),
         Cover::Plain(names) => format!("{}, plain", titles(names)),
         Cover::Memory => "memory".into(),
-        Cover::Elsewhere(_) => "another machine or a program".into(),
+        Cover::Elsewhere(_) => "another machine or a user space file system".into(),
         Cover::Unknown(why) => why.clone(),
     }
 }
@@ -123,10 +118,10 @@ fn data(devices: &Devices) -> Finding {
     let (mut plain, mut unknown, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     for mount in devices.others() {
         let point = mount.mount_point.to_string_lossy().into_owned();
-        // The boot loader has to read it. What is there is no secret, and signatures protect it.
+        // The boot loader has to read it; it holds no secrets, and signatures protect it.
         let boot = ["/boot", "/efi"].iter().any(|boot| mount.mount_point.starts_with(boot));
         let cover = devices.behind(mount);
-        seen.push((format!("{MOUNTS}: {point}"), behind(devices, mount)));
+        seen.push((format!("{MOUNTS}: {point}"), describe_mount(devices, mount)));
         match cover {
             Cover::Plain(_) if !boot => plain.push(point),
             Cover::Unknown(_) if !boot => unknown.push(point),
@@ -138,18 +133,22 @@ fn data(devices: &Devices) -> Finding {
             DATA,
             Verdict::Warn,
             How::Derived,
-            format!("in plain text on its disks: {}", few(&plain)),
+            format!("file systems not encrypted: {}", few(&plain)),
         )
     } else if !unknown.is_empty() {
-        Finding::unknown(DATA, How::Derived, format!("what is behind {} is not known", few(&unknown)))
+        Finding::unknown(
+            DATA,
+            How::Derived,
+            format!("whether the devices behind {} are encrypted is not known", few(&unknown)),
+        )
     } else if seen.is_empty() {
-        return Finding::not_applicable(DATA, How::Read, "no other file system of a disk is mounted");
+        return Finding::not_applicable(DATA, How::Read, "no other file system on a disk is mounted");
     } else {
         Finding::new(
             DATA,
             Verdict::Pass,
             How::Derived,
-            "nothing but what the boot loader reads lies in plain text",
+            "all other file systems are encrypted, except those that the boot loader reads",
         )
     };
     seen.into_iter().take(8).fold(finding, |finding, (source, observed)| finding.seen(source, observed))
@@ -178,43 +177,42 @@ fn swap(system: &System, devices: &Devices) -> Finding {
     {
         let name = devices.by_numbers(&numbers);
         let cover = name.as_ref().map_or_else(
-            || Cover::Unknown(format!("there is no device {numbers}, from which the kernel resumes")),
+            || Cover::Unknown(format!("the resume device {numbers} does not exist")),
             |name| devices.behind_path(name, false),
         );
         places.push((RESUME.into(), name.unwrap_or(numbers), cover));
     }
     if places.is_empty() {
-        return Finding::not_applicable(SWAP, How::Read, "nothing is swapped").seen(SWAPS, "no swap");
+        return Finding::not_applicable(SWAP, How::Read, "no swap is in use").seen(SWAPS, "no swap");
     }
     let named = |wanted: fn(&Cover) -> bool| -> Vec<&str> {
         places.iter().filter(|(.., cover)| wanted(cover)).map(|(_, place, _)| place.as_str()).collect()
     };
     let plain = named(|cover| matches!(cover, Cover::Plain(_)));
-    // Another machine may write it to its disk as it comes.
+    // Another machine may write it to its disk in plain text.
     let unknown = named(|cover| matches!(cover, Cover::Unknown(_) | Cover::Elsewhere(_)));
     let finding = if !plain.is_empty() {
-        let found = format!("memory may be written in plain text to {}", few(&plain));
+        let found = format!("swap is not encrypted: memory is written in plain text to {}", few(&plain));
         Finding::new(SWAP, Verdict::Fail, How::Derived, found)
     } else if !unknown.is_empty() {
-        Finding::unknown(SWAP, How::Derived, format!("what is behind {} is not known", few(&unknown)))
-    } else {
-        Finding::new(
+        Finding::unknown(
             SWAP,
-            Verdict::Pass,
             How::Derived,
-            "memory is swapped to nothing that lies in plain text on a disk",
+            format!("whether the devices behind {} are encrypted is not known", few(&unknown)),
         )
+    } else {
+        Finding::new(SWAP, Verdict::Pass, How::Derived, "swap is encrypted, or in memory only")
     };
     places.iter().take(6).fold(finding, |finding, (source, place, behind)| {
-        finding.seen(source.as_str(), format!("{place}: {}", cover(devices, behind)))
+        finding.seen(source.as_str(), format!("{place}: {}", describe(devices, behind)))
     })
 }
 
-/// People's folders that lie on plain file systems.
+/// Judges home directories on file systems that are not encrypted.
 fn files(system: &System, devices: &Devices) -> Finding {
     let cover = |path: &str| devices.mount_of(path).map(|mount| devices.behind(mount));
     let mut homes = vec!["/root".to_owned()];
-    // Another machine is not asked: it may not answer.
+    // A network file system is not read: its server may not answer.
     if !matches!(cover("/home"), Some(Cover::Elsewhere(_))) {
         let names = system.names("/home").unwrap_or_default();
         homes.extend(names.iter().take(64).map(|name| format!("/home/{name}")));
@@ -231,20 +229,16 @@ fn files(system: &System, devices: &Devices) -> Finding {
         }
     }
     if plain.is_empty() && !unknown.is_empty() {
-        let missing = format!("what is behind {} is not known", few(&unknown));
+        let missing = format!("whether the devices behind {} are encrypted is not known", few(&unknown));
         return Finding::unknown(FILES, How::Derived, missing);
     }
     if plain.is_empty() {
-        return Finding::not_applicable(
-            FILES,
-            How::Derived,
-            "no home folder lies on a file system that is plain",
-        );
+        return Finding::not_applicable(FILES, How::Derived, "no home directory is on a plain file system");
     }
     if !system.is_live() {
         return Finding::unknown(FILES, How::Read, "not tried: this is not the running machine");
     }
-    // A taste: as many as that take a millisecond.
+    // A sample, which takes about a millisecond.
     let programs = system.names("/usr/bin").unwrap_or_default();
     let looked: Vec<bool> = programs
         .iter()
@@ -252,29 +246,33 @@ fn files(system: &System, devices: &Devices) -> Finding {
         .filter_map(|name| attribute(&format!("/usr/bin/{name}"), StatxAttributes::VERITY).ok())
         .collect();
     let verity = looked.iter().filter(|protected| **protected).count();
-    open_homes(&plain, &unknown, |home| attribute(home, StatxAttributes::ENCRYPTED))
-        .seen("statx of programs in /usr/bin", format!("{verity} of {} protected by fs-verity", looked.len()))
+    judge_homes(&plain, &unknown, |home| attribute(home, StatxAttributes::ENCRYPTED)).seen(
+        "statx(2) of programs in /usr/bin",
+        format!("{verity} of {} protected by fs-verity", looked.len()),
+    )
 }
 
-/// Also true for what may not be asked.
+/// Reports whether a path is a directory; true if stat(2) fails.
 fn is_folder(path: &str) -> bool {
     rustix::fs::stat(path).map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Whether a file system says this of one of its files.
+/// Reports whether a file has this statx(2) attribute.
 fn attribute(path: &str, wanted: StatxAttributes) -> io::Result<bool> {
     let answer = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::empty())?;
     Ok(answer.stx_attributes.contains(wanted))
 }
 
-fn open_homes(
+fn judge_homes(
     plain: &[String],
     unknown: &[String],
     is_encrypted: impl Fn(&str) -> io::Result<bool>,
 ) -> Finding {
     let (mut encrypted, mut open) = (0, Vec::new());
-    let mut failed: Vec<String> =
-        unknown.iter().map(|home| format!("{home}: what is behind it is not known")).collect();
+    let mut failed: Vec<String> = unknown
+        .iter()
+        .map(|home| format!("{home}: whether its devices are encrypted is not known"))
+        .collect();
     for home in plain {
         match is_encrypted(home) {
             Ok(true) => encrypted += 1,
@@ -283,15 +281,16 @@ fn open_homes(
         }
     }
     let finding = if !open.is_empty() {
-        let found = format!("neither the disk nor the folder is encrypted: {}", few(&open));
+        let found =
+            format!("home directories not encrypted, neither by their disk nor by fscrypt: {}", few(&open));
         Finding::new(FILES, Verdict::Warn, How::Read, found)
     } else if !failed.is_empty() {
         Finding::unknown(FILES, How::Read, few(&failed))
     } else {
-        let found = "home folders on plain file systems are encrypted by fscrypt";
+        let found = "home directories on plain file systems are encrypted by fscrypt";
         Finding::new(FILES, Verdict::Pass, How::Read, found)
     };
-    finding.seen("statx of home folders", format!("{encrypted} of {} encrypted", plain.len()))
+    finding.seen("statx(2) of home directories", format!("{encrypted} of {} encrypted", plain.len()))
 }
 
 #[cfg(test)]
@@ -305,7 +304,7 @@ mod tests {
 25 22 0:40 /home /home rw - btrfs /dev/mapper/home rw,subvol=/home
 ";
 
-    /// LVM over LUKS for /, btrfs over two LUKS devices for /home, and a plain /boot.
+    /// A machine with LVM over LUKS for /, btrfs over two LUKS devices for /home, and a plain /boot.
     fn files() -> Vec<(String, String)> {
         let mut files: Vec<(String, String)> = vec![
             (MOUNTS.into(), TWO.into()),
@@ -336,7 +335,7 @@ mod tests {
         files
     }
 
-    /// With some files changed.
+    /// Returns the machine with some files changed.
     fn with(changes: &[(&str, &str)]) -> System {
         let mut files = files();
         for (path, content) in changes {
@@ -369,9 +368,9 @@ mod tests {
     fn what_is_plain_below_fails() {
         let luks = "/sys/class/block/dm-1/dm/uuid";
         assert_eq!(verdicts(&[(luks, "LVM-x")]), [Verdict::Fail, Verdict::Pass, Verdict::Pass]);
-        // Verity protects from changes and hides nothing.
+        // dm-verity protects integrity, not confidentiality.
         assert_eq!(verdicts(&[(luks, "CRYPT-VERITY-0123-root")])[0], Verdict::Fail);
-        // One made by hand may encrypt, and its table was not looked at.
+        // A device made by dmsetup may encrypt, and its table was not read.
         assert_eq!(verdicts(&[(luks, "")])[0], Verdict::Unknown);
         assert_eq!(verdicts(&[("/sys/class/block/dm-4/dm/uuid", "LVM-x")])[1], Verdict::Warn);
         assert_eq!(verdicts(&[("/sys/class/block/dm-2/dm/uuid", "LVM-x")])[2], Verdict::Fail);
@@ -416,7 +415,7 @@ mod tests {
         };
         assert_eq!((zram("none\n"), zram("/dev/dm-1\n")), (Verdict::Pass, Verdict::Pass));
         assert_eq!(zram("/dev/sda1\n"), Verdict::Fail);
-        // Without udev it is no link.
+        // Without udev, the entry in /dev/mapper is no symlink.
         assert_eq!(swaps("/dev/mapper/swap partition 9 0 -2"), Verdict::Pass);
         assert_eq!(swaps("/dev/sdz partition 9 0 100"), Verdict::Unknown);
         assert_eq!(swaps(""), Verdict::NotApplicable);
@@ -444,7 +443,7 @@ mod tests {
         assert_eq!(on("/var/disk.img"), Verdict::Pass);
         // A device instead of a file: /dev itself is in memory.
         assert_eq!((on("/dev/sda1"), on("/dev/dm-1")), (Verdict::Warn, Verdict::Pass));
-        // A circle ends.
+        // A cycle of devices ends.
         assert_eq!(on("/home/disk.img"), Verdict::Unknown);
     }
 
@@ -452,13 +451,13 @@ mod tests {
     fn a_home_is_encrypted_by_its_disk_or_by_itself() {
         let plain = ["/root".to_owned(), "/home/a".to_owned()];
         let verdict =
-            |is_encrypted: fn(&str) -> io::Result<bool>| open_homes(&plain, &[], is_encrypted).verdict;
+            |is_encrypted: fn(&str) -> io::Result<bool>| judge_homes(&plain, &[], is_encrypted).verdict;
         assert_eq!(verdict(|_| Ok(true)), Verdict::Pass);
         assert_eq!(verdict(|home| Ok(home == "/root")), Verdict::Warn);
         let fails =
             |home: &str| if home == "/root" { Ok(true) } else { Err(io::ErrorKind::PermissionDenied.into()) };
         assert_eq!(verdict(fails), Verdict::Unknown);
-        assert_eq!(open_homes(&plain, &["/home/b".to_owned()], |_| Ok(true)).verdict, Verdict::Unknown);
+        assert_eq!(judge_homes(&plain, &["/home/b".to_owned()], |_| Ok(true)).verdict, Verdict::Unknown);
         let on = |mounts: &str| {
             let files = [(MOUNTS, mounts), ("/root/", ""), ("/home/a/", "")];
             FEATURE.findings(&System::fake(&files))[FILES].verdict

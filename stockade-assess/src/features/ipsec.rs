@@ -1,8 +1,8 @@
 /*!
-IPsec: the states and policies that the kernel has, which algorithms protect what they carry, and whether root can read their keys.
+IPsec: the kernel's states and policies in the network namespace of the caller, their algorithms, and whether root can read their keys.
 
-Of the network namespace of the caller. Nothing is asked unless the kernel's side of it is there already, since asking would load it; without it
-nobody can have set up IPsec, but by the old interface PF_KEY.
+The kernel is asked only if xfrm_user is loaded or built in, since asking would load it; without it, IPsec can be set up only by the old interface
+PF_KEY.
 */
 mod algorithms;
 mod netlink;
@@ -19,10 +19,10 @@ const REPLAY: &str = "ipsec.replay";
 const ALL: [&str; 4] = [STATES, ALGORITHMS, SECRETS, REPLAY];
 
 const NETLINK: &str = "netlink (XFRM)";
-const NOT_UNDERSTOOD: &str = "a part of the kernel's answer is not understood";
+const NOT_UNDERSTOOD: &str = "a part of the kernel's answer could not be read";
 
 fn check(system: &System, report: &mut Report) {
-    match there(system) {
+    match not_in_use(system) {
         Ok(None) => {}
         Ok(Some(why)) => {
             for id in ALL {
@@ -50,22 +50,26 @@ fn check(system: &System, report: &mut Report) {
                 report.add(Finding::not_applicable(
                     id,
                     How::Tried,
-                    "this kernel was built without IPsec's interface",
+                    "this kernel was built without the netlink interface for IPsec (CONFIG_XFRM_USER)",
                 ));
             }
         }
         Err(error) => {
-            let lacks = system.lacks_root().unwrap_or("the kernel does not tell its IPsec states");
+            let lacks = system.lacks_root().map_or_else(String::new, |lacks| format!("; {lacks}"));
             for id in ALL {
-                report.add(Finding::unknown(id, How::Read, format!("{lacks}: {error}")));
+                report.add(Finding::unknown(
+                    id,
+                    How::Read,
+                    format!("the IPsec states cannot be read: {error}{lacks}"),
+                ));
             }
         }
     }
 }
 
-/// Why there is nothing to ask; none if there is something. The kernel's own socket for an interface by netlink is listed as soon as the
-/// interface is there, loaded or built in.
-fn there(system: &System) -> Result<Option<&'static str>, String> {
+/// Returns the reason why IPsec is not in use; none if the kernel can be asked. /proc/net/netlink lists the kernel's own socket of xfrm_user
+/// if that is loaded or built in.
+fn not_in_use(system: &System) -> Result<Option<&'static str>, String> {
     const SOCKETS: &str = "/proc/net/netlink";
     const XFRM: &str = "6";
     let sockets = match system.text(SOCKETS) {
@@ -76,11 +80,11 @@ fn there(system: &System) -> Result<Option<&'static str>, String> {
     if sockets.lines().skip(1).any(|line| line.split_ascii_whitespace().nth(1) == Some(XFRM)) {
         Ok(None)
     } else if system.exists("/proc/net/pfkey") {
-        Err("IPsec may have been set up by its old interface PF_KEY (the module af_key is there): load xfrm_user to \
-             have its states looked at"
+        Err("IPsec may have been set up by the old interface PF_KEY (af_key is loaded): load the module xfrm_user, so that \
+             its states can be read"
             .into())
     } else {
-        Ok(Some("IPsec is not in use: the kernel's interface for it (xfrm_user) is not there"))
+        Ok(Some("IPsec is not in use: xfrm_user is neither loaded nor built in"))
     }
 }
 
@@ -89,11 +93,7 @@ fn judge(database: &Database, report: &mut Report) {
     if states.is_empty() && policies.is_empty() {
         for id in ALL {
             let finding = if database.garbled == 0 {
-                Finding::not_applicable(
-                    id,
-                    How::Read,
-                    "IPsec is not in use: there are no states and no policies",
-                )
+                Finding::not_applicable(id, How::Read, "IPsec is not in use: no states and no policies")
             } else {
                 Finding::unknown(id, How::Read, NOT_UNDERSTOOD)
             };
@@ -102,13 +102,13 @@ fn judge(database: &Database, report: &mut Report) {
         return;
     }
     let findings = if states.is_empty() {
-        let none = |id| Finding::not_applicable(id, How::Read, "there are policies, and no states yet");
+        let none = |id| Finding::not_applicable(id, How::Read, "IPsec policies exist, but no states yet");
         [consistent(database), none(ALGORITHMS), none(SECRETS), none(REPLAY)]
     } else {
         [consistent(database), strength(states), secrets(states), replay(states, policies)]
     };
     for mut finding in findings {
-        // What was not understood may be worse.
+        // A message that could not be read may describe a weaker state.
         if database.garbled > 0 && !matches!(finding.verdict, Verdict::Fail | Verdict::Warn) {
             (finding.verdict, finding.found) = (Verdict::Unknown, NOT_UNDERSTOOD.to_owned());
         }
@@ -119,12 +119,12 @@ fn judge(database: &Database, report: &mut Report) {
 fn summary(database: &Database) -> String {
     let garbled = match database.garbled {
         0 => String::new(),
-        n => format!(", {n} messages not understood"),
+        n => format!(", {n} messages not read"),
     };
     format!("{} states, {} policies{garbled}", database.states.len(), database.policies.len())
 }
 
-/// Whether what should be protected can pass in plain text.
+/// Judges whether packets that policies protect can pass in plain text.
 fn consistent(database: &Database) -> Finding {
     let policies = &database.policies;
     let optional =
@@ -133,29 +133,32 @@ fn consistent(database: &Database) -> Finding {
     let wants = policies.iter().any(|policy| !policy.templates.is_empty());
     let (verdict, found) = if optional > 0 {
         let found = format!(
-            "packets pass in plain text while there is no state for them, by {optional} of {} policies",
+            "{optional} of {} IPsec policies let packets pass in plain text while there is no state (level use, should be required)",
             policies.len()
         );
         (Verdict::Warn, found)
     } else if database.states.is_empty() && !wants {
-        (Verdict::NotApplicable, "there are no states, and no policy wants any".to_owned())
+        (Verdict::NotApplicable, "no IPsec states exist, and no policy requires any".to_owned())
     } else if database.states.is_empty() {
-        // As between two machines that have nothing to say to each other yet.
-        (Verdict::Pass, "what policies are for does not pass while there are no states".to_owned())
+        // Such as between two peers that have not exchanged packets yet.
+        (Verdict::Pass, "IPsec policies block their packets while there are no states".to_owned())
     } else if !wants {
-        (Verdict::Warn, "there are states, and no policy sends anything through them".to_owned())
+        (
+            Verdict::Warn,
+            "IPsec states exist, but no policy sends packets through them: nothing is protected".to_owned(),
+        )
     } else {
-        (Verdict::Pass, "what policies are for passes by states or not at all".to_owned())
+        (Verdict::Pass, "packets that IPsec policies select pass encrypted or not at all".to_owned())
     };
     let plain = policies.iter().filter(|policy| policy.allows && policy.templates.is_empty()).count();
     let default = match database.refused.as_slice() {
-        [] => "let through in plain text".to_owned(),
-        refused => format!("refused: {}", refused.join(", ")),
+        [] => "passes in plain text".to_owned(),
+        refused => format!("blocked: {}", refused.join(", ")),
     };
     Finding::new(STATES, verdict, How::Read, found)
         .seen(NETLINK, summary(database))
-        .seen("policies that except from IPsec", plain.to_string())
-        .seen("what no policy is for", default)
+        .seen("policies that exempt packets from IPsec", plain.to_string())
+        .seen("traffic that no policy selects", default)
 }
 
 fn strength(states: &[State]) -> Finding {
@@ -166,25 +169,25 @@ fn strength(states: &[State]) -> Finding {
             (verdict, format!("{why} ({})", names(state)), state.to_string())
         })
         .collect();
-    // In order, the worst first.
+    // Verdicts are ordered, the worst first.
     graded.sort();
     let (verdict, found) = match graded.first() {
         Some((verdict, why, state)) if *verdict != Verdict::Pass => {
             let weak = graded.iter().filter(|(verdict, ..)| *verdict != Verdict::Pass).count();
-            (*verdict, format!("{weak} of {} states are weak; {state}: {why}", states.len()))
+            (*verdict, format!("{weak} of {} IPsec states use weak algorithms; {state}: {why}", states.len()))
         }
-        _ => (Verdict::Pass, "each state uses good algorithms".to_owned()),
+        _ => (Verdict::Pass, "every IPsec state uses strong algorithms".to_owned()),
     };
     let finding = Finding::new(ALGORITHMS, verdict, How::Read, found);
     graded.into_iter().take(6).fold(finding, |finding, (_, why, state)| finding.seen(state, why))
 }
 
-/// The algorithms of a state, with the lengths of their keys.
+/// Names the algorithms of a state, with the lengths of their keys.
 fn names(state: &State) -> String {
     let all = [&state.aead, &state.cipher, &state.authentication];
-    let name = |algorithm: &netlink::Algorithm| match algorithm.cut {
+    let name = |algorithm: &netlink::Algorithm| match algorithm.tag_bits {
         0 => format!("{} {}", algorithm.name, algorithm.bits),
-        cut => format!("{} {}/{cut}", algorithm.name, algorithm.bits),
+        tag_bits => format!("{} {}/{tag_bits}", algorithm.name, algorithm.bits),
     };
     all.into_iter().flatten().map(name).collect::<Vec<_>>().join(" + ")
 }
@@ -192,14 +195,14 @@ fn names(state: &State) -> String {
 fn secrets(states: &[State]) -> Finding {
     let shown = states.iter().filter(|state| state.shows_key == Some(true)).count();
     let (verdict, found) = if shown > 0 {
-        (Verdict::Warn, format!("the kernel shows root the keys of {shown} of {} states", states.len()))
+        (Verdict::Warn, format!("the kernel shows root the keys of {shown} of {} IPsec states", states.len()))
     } else if states.iter().any(|state| state.shows_key.is_some()) {
-        (Verdict::Pass, "the kernel hides the keys of its states from root".to_owned())
+        (Verdict::Pass, "the kernel hides the keys of IPsec states from root".to_owned())
     } else {
-        return Finding::not_applicable(SECRETS, How::Tried, "no state has a key");
+        return Finding::not_applicable(SECRETS, How::Tried, "no IPsec state has a key");
     };
     Finding::new(SECRETS, verdict, How::Tried, found)
-        .seen(NETLINK, format!("{shown} of {} with a key", states.len()))
+        .seen(NETLINK, format!("{shown} of {} states with a visible key", states.len()))
 }
 
 fn replay(states: &[State], policies: &[Policy]) -> Finding {
@@ -208,7 +211,7 @@ fn replay(states: &[State], policies: &[Policy]) -> Finding {
         match state.inbound.or_else(|| direction(state, policies)) {
             Some(false) => {}
             None if state.replay_window == 0 => unclear += 1,
-            // One with a window refuses what it has seen, whichever it is for.
+            // A state with a window refuses replayed packets, whatever its direction.
             Some(true) | None => inbound.push(state),
         }
     }
@@ -220,26 +223,30 @@ fn replay(states: &[State], policies: &[Policy]) -> Finding {
             REPLAY,
             Verdict::Fail,
             How::Read,
-            format!("{} of {} states accept packets again and again", open.len(), inbound.len()),
+            format!(
+                "{} of {} inbound IPsec states accept replayed packets (replay window 0)",
+                open.len(),
+                inbound.len()
+            ),
         )
         .seen("replay window 0", few(&open))
     } else if unclear > 0 {
         let missing = format!(
-            "neither the kernel nor a policy tells whether {unclear} of {} states are for what comes in",
+            "the direction of {unclear} of {} IPsec states without a replay window is not known",
             states.len()
         );
         Finding::unknown(REPLAY, How::Derived, missing)
     } else if inbound.is_empty() {
-        Finding::not_applicable(REPLAY, How::Derived, "no state is known to be for what comes in")
+        Finding::not_applicable(REPLAY, How::Derived, "no IPsec state is known to be inbound")
     } else {
-        let found = "each state for what comes in refuses packets that it has seen";
+        let found = "every inbound IPsec state has a replay window";
         Finding::new(REPLAY, Verdict::Pass, How::Read, found)
     };
-    finding.seen("extended sequence numbers", format!("{extended} of {}", inbound.len()))
+    finding.seen("extended sequence numbers", format!("{extended} of {} inbound states", inbound.len()))
 }
 
-/// Whether a state is for what comes in, where the kernel does not say so: older ones do not. Policies for the one direction want it then, and
-/// none for the other.
+/// Reports whether a state is inbound, for kernels before 6.10, which do not show it: policies of one direction require it, and none of the other.
+/// None if that does not decide it.
 fn direction(state: &State, policies: &[Policy]) -> Option<bool> {
     let is_wanted = |out: bool| {
         let policies = policies.iter().filter(|policy| (policy.direction == "out") == out);
@@ -296,7 +303,7 @@ mod tests {
             (database.states[0].request, database.states[0].replay_window) = (8, 32);
         };
         assert_eq!(verdict(guarded), Verdict::Pass);
-        // A policy that names neither wants any state.
+        // A template without destination and reqid accepts any state.
         let any = |database: &mut Database| {
             database.states[0].request = 8;
             let template = &mut database.policies[0].templates[0];
@@ -318,7 +325,7 @@ mod tests {
         );
         database.garbled = 1;
         assert_eq!(verdicts(&database), [Verdict::Unknown; 4]);
-        // One that only excepts, as of strongSwan for the network around.
+        // A policy that only exempts packets, as strongSwan adds for the local network.
         database.garbled = 0;
         database.policies.iter_mut().for_each(|policy| policy.templates.clear());
         assert_eq!(verdicts(&database), [Verdict::NotApplicable; 4]);
@@ -342,7 +349,7 @@ mod tests {
         assert_eq!(verdict(&[("/proc/net/netlink", &routes), ("/proc/net/pfkey", "")]), Verdict::Unknown);
         assert_eq!(verdict(&[("/proc/net/netlink", "6 6 6")]), Verdict::Unknown);
         assert_eq!(verdict(&[]), Verdict::Unknown);
-        // There is something to ask, and this is not the running machine.
+        // xfrm_user is there, but this is not the running machine.
         let findings = FEATURE.findings(&System::fake(&[("/proc/net/netlink", &with_xfrm)]));
         assert!(findings[STATES].found.starts_with("not tried"), "{}", findings[STATES].found);
     }

@@ -1,7 +1,7 @@
 /*!
-KSM, which merges equal pages of different processes: whoever shares a page can tell by the time a write takes, and flip its bits.
+KSM, which merges equal pages of different processes: a process that shares a page can detect it by the time of a write, and attack it by Rowhammer.
 
-A process offers its memory by madvise(2), range by range, or by prctl(2), all of it; children inherit the latter.
+A process offers a range of its memory with madvise(2), or all of it with prctl(2), which its children inherit.
 */
 use crate::{
     Feature, Finding, How, Report, System, Verdict, few,
@@ -32,7 +32,7 @@ fn check(system: &System, report: &mut Report) {
     report.add(opted_in(system));
 }
 
-/// Whether ksmd merges: a flag, beside that for memory being taken away (`KSM_RUN_MERGE`, `KSM_RUN_OFFLINE`).
+/// Reports whether ksmd merges: `KSM_RUN_MERGE`; another flag is set while memory goes offline (`KSM_RUN_OFFLINE`).
 fn merges(run: i64) -> bool {
     run & 1 != 0
 }
@@ -41,9 +41,9 @@ fn running(system: &System) -> Finding {
     match system.number(RUN) {
         Ok(n) => {
             let (verdict, found) = if merges(n) {
-                (Verdict::Warn, "pages are merged")
+                (Verdict::Warn, "KSM on: equal pages of different processes are merged")
             } else {
-                (Verdict::Pass, "no more pages are merged")
+                (Verdict::Pass, "KSM off: no pages are being merged")
             };
             Finding::new(RUNNING, verdict, How::Read, found).seen(RUN, n.to_string())
         }
@@ -51,13 +51,15 @@ fn running(system: &System) -> Finding {
     }
 }
 
-/// Pages that were merged stay so when merging is only stopped.
+/// Judges the number of merged pages, which stay merged when KSM is only stopped.
 fn shared(system: &System) -> Finding {
     match system.number(SHARING) {
         Ok(n) => {
             let (verdict, found) = match n {
-                0 => (Verdict::Pass, "no page is shared by merging".to_owned()),
-                n => (Verdict::Warn, format!("{n} pages stand for equal ones elsewhere")),
+                0 => (Verdict::Pass, "no page is merged by KSM".to_owned()),
+                n => {
+                    (Verdict::Warn, format!("{n} merged pages are left, which leak their content by timing"))
+                }
             };
             let pages = u32::try_from(n).unwrap_or(u32::MAX);
             Finding::new(SHARED, verdict, How::Read, found).seen(SHARING, n.to_string()).measured(
@@ -71,35 +73,36 @@ fn shared(system: &System) -> Finding {
     }
 }
 
-/// What was found out about who offers memory.
+/// The processes that offer memory to KSM.
 #[derive(Default)]
 struct Offers {
-    /// All of it, by prctl.
+    /// Processes that offer all of their memory, with prctl(2).
     all: Vec<String>,
-    /// Some of it, by madvise.
+    /// Processes that offer some of their memory, with madvise(2).
     some: Vec<String>,
-    /// Pages of theirs are looked at or merged; how they were offered, this kernel does not tell.
+    /// Processes whose pages KSM scans or has merged; this kernel does not show how they were offered.
     merged: Vec<String>,
-    /// The kernel tells who has offered anything, since 6.14.
-    told: bool,
-    /// The kernel counts what ksmd has looked at, since 6.1.
+    /// Whether the kernel shows which processes offer memory, since Linux 6.14.
+    shown: bool,
+    /// Whether the kernel counts the pages that ksmd has scanned, since Linux 6.1.
     counted: bool,
-    /// There was something to read.
+    /// The number of processes whose file could be read.
     read: usize,
+    /// The number of processes whose file may not be read.
     hidden: usize,
 }
 
 impl Offers {
-    fn of(system: &System, processes: &[u32]) -> Self {
+    fn read(system: &System, processes: &[u32]) -> Self {
         let mut offers = Self::default();
         for &pid in processes {
-            // The one since 6.1, the other since 5.19.
+            // ksm_stat since Linux 6.1, ksm_merging_pages since 5.19.
             let text = [format!("/proc/{pid}/ksm_stat"), format!("/proc/{pid}/ksm_merging_pages")]
                 .iter()
                 .map(|path| system.text(path))
                 .find(|text| !text.as_ref().is_err_and(crate::Unread::is_missing));
             match text {
-                // Threads of the kernel have no memory of their own: their file is empty.
+                // Kernel threads have no memory of their own: their file is empty.
                 Some(Ok(text)) if text.is_empty() => {}
                 Some(Ok(text)) => {
                     offers.read += 1;
@@ -119,7 +122,7 @@ impl Offers {
                 line.strip_prefix(key).is_some_and(|n| n.trim().parse::<u64>().is_ok_and(|n| n > 0))
             })
         };
-        self.told |= field(text, "ksm_mergeable").is_some();
+        self.shown |= field(text, "ksm_mergeable").is_some();
         self.counted |= text.lines().any(|line| line.starts_with("ksm_rmap_items "));
         if says("ksm_merge_any") {
             self.all.push(name());
@@ -141,12 +144,12 @@ fn opted_in(system: &System) -> Finding {
         Ok(run) => run,
         Err(unread) => return Finding::unknown(OPTED_IN, How::Read, unread),
     };
-    let offers = Offers::of(system, &processes);
+    let offers = Offers::read(system, &processes);
     let count = offers.all.len() + offers.some.len() + offers.merged.len();
     let lacks = system.lacks_root().unwrap_or("the kernel hides them from this process");
     let more = match offers.hidden {
         0 => String::new(),
-        n => format!("; {n} more may not be looked at: {lacks}"),
+        n => format!("; {n} more cannot be read: {lacks}"),
     };
     let finding = if count > 0 {
         let (verdict, effect) = if merges(run) {
@@ -155,33 +158,32 @@ fn opted_in(system: &System) -> Finding {
             (Verdict::Pass, ", without effect while KSM is off")
         };
         let found = match count {
-            1 => format!("1 process offers its memory for merging{effect}{more}"),
-            n => format!("{n} processes offer their memory for merging{effect}{more}"),
+            1 => format!("1 process offers its memory to KSM{effect}{more}"),
+            n => format!("{n} processes offer their memory to KSM{effect}{more}"),
         };
         Finding::new(OPTED_IN, verdict, How::Read, found)
     } else if offers.hidden > 0 {
-        let found = format!("none of {} processes offers memory{more}", offers.read);
+        let found = format!("none of {} processes offers memory to KSM{more}", offers.read);
         Finding::unknown(OPTED_IN, How::Read, found)
     } else if let Some(why) = unseen(system) {
         Finding::unknown(OPTED_IN, How::Read, why)
-    } else if offers.told {
-        Finding::new(OPTED_IN, Verdict::Pass, How::Read, "no process offers its memory for merging")
+    } else if offers.shown {
+        Finding::new(OPTED_IN, Verdict::Pass, How::Read, "no process offers its memory to KSM")
     } else if !merges(run) {
         Finding::not_applicable(
             OPTED_IN,
             How::Derived,
-            "KSM is off; who would let memory be merged is told since Linux 6.14",
+            "KSM is off; which processes would offer memory is shown since Linux 6.14",
         )
         .seen(RUN, run.to_string())
     } else if offers.counted {
-        // A KSM that runs looks at whatever is offered.
-        Finding::new(OPTED_IN, Verdict::Pass, How::Derived, "KSM runs and has found no process to merge")
+        // While KSM runs, it scans all memory that is offered.
+        Finding::new(OPTED_IN, Verdict::Pass, How::Derived, "KSM runs, but no process offers memory to it")
     } else {
-        let missing =
-            "this kernel does not tell of which process it looks at memory, as Linux does since 6.1";
+        let missing = "this kernel does not show which processes KSM scans (Linux 6.1 and later do)";
         return Finding::unknown(OPTED_IN, How::Read, missing);
     };
-    let groups = [("all", &offers.all), ("parts", &offers.some), ("looked at or merged", &offers.merged)];
+    let groups = [("all", &offers.all), ("parts", &offers.some), ("scanned or merged", &offers.merged)];
     let seen: Vec<String> = groups
         .into_iter()
         .filter(|(_, who)| !who.is_empty())
@@ -212,7 +214,7 @@ mod tests {
         assert_eq!(verdict(&[(RUN, "1\n")]), Verdict::Warn);
         assert_eq!(verdict(&[(RUN, "0\n")]), Verdict::Pass);
         assert_eq!(verdict(&[(RUN, "2\n")]), Verdict::Pass);
-        // While memory is being taken away.
+        // While memory goes offline.
         assert_eq!([verdict(&[(RUN, "5\n")]), verdict(&[(RUN, "4\n")])], [Verdict::Warn, Verdict::Pass]);
         assert_eq!(verdict(&[("/sys/kernel/mm/", "")]), Verdict::NotApplicable);
         assert_eq!(verdict(&[]), Verdict::Unknown);
@@ -256,7 +258,7 @@ mod tests {
         assert_eq!(finding(OPTED_IN, &[(RUN, "1"), ("/proc/1/comm", "x")]).verdict, Verdict::Unknown);
         let oldest = [(RUN, "1"), ("/proc/1/ksm_merging_pages", "5\n")];
         assert_eq!(finding(OPTED_IN, &oldest).verdict, Verdict::Warn);
-        // It may be offered and nothing equal to it found.
+        // Memory may be offered without an equal page.
         let nothing = [(RUN, "1"), ("/proc/1/ksm_merging_pages", "0\n")];
         assert_eq!(finding(OPTED_IN, &nothing).verdict, Verdict::Unknown);
     }

@@ -1,11 +1,11 @@
 /*!
-Lockdown: what root can still do to the running kernel, by the kernel's own level and by Stockade's, tried at every door.
+Lockdown: whether root can change the running kernel or read its memory, by the kernel's own level and Stockade's, with a probe of each door.
 
 | file | what it owns |
 |---|---|
-| `in_force.rs` | who refuses what: both levels as they are read |
-| `doors.rs` | the doors, tried |
-| `residual.rs` | what was opened or loaded before and goes on |
+| `in_force.rs` | both levels in force, and the reasons that each refuses |
+| `doors.rs` | the probes of the doors |
+| `residual.rs` | leftovers: what was opened or loaded before the level was set |
 */
 mod doors;
 mod in_force;
@@ -24,51 +24,51 @@ use crate::{Feature, Finding, How, Report, System, Verdict, few};
 pub(super) const FEATURE: Feature =
     Feature { id: "lockdown", title: "Kernel lockdown", limit: LIMIT, ..Feature::new(check) };
 
-/// There are some forty doors, and each is tried in a process of its own: on an emulated machine that takes a second. Several may hang,
-/// each for as long as a probe may.
+/// The limit for about forty probes, each in a process of its own: one takes a second on an emulated machine, and several may hang until their
+/// own limit.
 const LIMIT: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::from_mins(3) };
 
-/// What is said of a folder of files, of which nothing can be tried.
+/// The reason given for a folder of files, where nothing can be tried.
 const NOT_LIVE: &str = "not tried: these are files, not the running machine";
 
 fn check(system: &System, report: &mut Report) {
     report.add(compiled(system));
     let before = InForce::read(system);
     report.add(level(&before));
-    doors::try_all(system, &before, report);
+    doors::probe_all(system, &before, report);
     report.add(residual::finding(system, &before));
     report.add(sealed(&before));
 }
 
-/// The level that both come to.
+/// Judges the level in force, the kernel's own or Stockade's.
 fn level(in_force: &InForce) -> Finding {
     const ID: &str = "lockdown.level";
     let native = in_force.native.as_ref();
     let of_stockade = in_force.stockade.as_ref().ok().and_then(Option::as_ref);
     let (verdict, found) = match (native, of_stockade) {
-        (Ok(native), stockade) if *native > Level::None && *native >= upheld(stockade) => {
-            (Verdict::Pass, format!("{native}, by the kernel's own lockdown"))
+        (Ok(native), stockade) if *native > Level::None && *native >= enforced_level(stockade) => {
+            (Verdict::Pass, format!("level {native}, enforced by the kernel's own lockdown"))
         }
-        // It may refuse what Stockade does not.
-        (Err(unread), stockade) if upheld(stockade) == Level::None => (
+        // The kernel's own level may refuse what Stockade does not.
+        (Err(unread), stockade) if enforced_level(stockade) == Level::None => (
             Verdict::Unknown,
-            format!("{unread}; securityfs shows it: mount -t securityfs securityfs /sys/kernel/security"),
+            format!("the kernel's own level cannot be read: {unread}; mount securityfs: mount -t securityfs securityfs /sys/kernel/security"),
         ),
         (_, Some(stockade)) if stockade.silent => (
             Verdict::Fail,
-            "Stockade's programs are silent: kernel.ftrace_enabled is 0, so they do not run".into(),
+            "nothing is refused: kernel.ftrace_enabled = 0 (should be 1) keeps Stockade's BPF programs from running".into(),
         ),
         (_, Some(stockade)) if stockade.refused.is_empty() && stockade.audit => {
-            (Verdict::Fail, "Stockade only audits, and nothing is refused".into())
+            (Verdict::Fail, "nothing is refused: Stockade is in audit mode".into())
         }
         (_, Some(stockade)) if stockade.audit || stockade.level == Level::None => (
             Verdict::Warn,
-            format!("no level, {} single reasons refused everywhere by Stockade", stockade.refused.len()),
+            format!("no level in force: Stockade refuses only {} single reasons", stockade.refused.len()),
         ),
         (_, Some(stockade)) if !stockade.open.is_empty() => (
             Verdict::Warn,
             format!(
-                "{}, by Stockade, which lets some of it through: {}",
+                "level {}, enforced by Stockade except for: {}",
                 stockade.level,
                 few(&stockade.open)
             ),
@@ -76,32 +76,32 @@ fn level(in_force: &InForce) -> Finding {
         (_, Some(stockade)) if stockade.weaker => (
             Verdict::Warn,
             format!(
-                "{}, by Stockade, attached in the weaker way: bpf is not among the active security modules",
+                "level {}, enforced by Stockade without BPF LSM, which can miss a request (add bpf to lsm= on the kernel command line)",
                 stockade.level
             ),
         ),
-        (_, Some(stockade)) => (Verdict::Pass, format!("{}, by Stockade", stockade.level)),
+        (_, Some(stockade)) => (Verdict::Pass, format!("level {}, enforced by Stockade", stockade.level)),
         (_, None) => match &in_force.stockade {
             Ok(_) => (
                 Verdict::Fail,
-                "nothing is refused, neither by the kernel's own lockdown nor by Stockade".into(),
+                "no level in force: neither the kernel's own lockdown nor Stockade refuses anything".into(),
             ),
             Err(why) => (
                 Verdict::Unknown,
-                format!("the kernel's own lockdown is off; whether Stockade enforces one: {why}"),
+                format!("the kernel's own lockdown is off; whether Stockade enforces a level is unknown: {why}"),
             ),
         },
     };
     let finding = Finding::new(ID, verdict, How::Read, found).seen(&in_force.seen.0, &in_force.seen.1);
     match &in_force.stockade {
-        Ok(Some(stockade)) => finding.seen("Stockade's own tables", stockade.in_words()),
-        Ok(None) => finding.seen("Stockade's own tables", "nothing in force"),
-        Err(why) => finding.seen("Stockade's own tables", why),
+        Ok(Some(stockade)) => finding.seen("Stockade's BPF maps", stockade.summary()),
+        Ok(None) => finding.seen("Stockade's BPF maps", "no policy in force"),
+        Err(why) => finding.seen("Stockade's BPF maps", why),
     }
 }
 
-/// The level that Stockade upholds as a whole.
-fn upheld(stockade: Option<&Stockade>) -> Level {
+/// Returns the level that Stockade enforces without gaps.
+fn enforced_level(stockade: Option<&Stockade>) -> Level {
     match stockade {
         Some(stockade)
             if !stockade.audit && !stockade.silent && !stockade.weaker && stockade.open.is_empty() =>
@@ -112,12 +112,12 @@ fn upheld(stockade: Option<&Stockade>) -> Level {
     }
 }
 
-/// Whether this kernel can be locked down by itself, and whether anything makes it do so.
+/// Judges whether the kernel has lockdown built in, and what turns it on.
 fn compiled(system: &System) -> Finding {
     const ID: &str = "lockdown.compiled";
     const LSM: &str = "CONFIG_SECURITY_LOCKDOWN_LSM";
     const EARLY: &str = "CONFIG_SECURITY_LOCKDOWN_LSM_EARLY";
-    /// Distributions carry the patch that ties the level to Secure Boot, under these names.
+    /// The options of the distributions' patches that tie the level to Secure Boot.
     const TIED: [&str; 2] = ["CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT", "CONFIG_EFI_SECURE_BOOT_LOCK_DOWN"];
     const FORCED: [(&str, &str); 2] = [
         ("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY", "confidentiality"),
@@ -131,30 +131,26 @@ fn compiled(system: &System) -> Finding {
     let forced = FORCED.into_iter().find(|(name, _)| config.has(name));
     let told = system.parameter("lockdown").ok().flatten();
     let (verdict, found) = if !config.has(LSM) {
-        (Verdict::Fail, "this kernel was built without lockdown; Stockade can still enforce it".to_owned())
+        (Verdict::Fail, "the kernel was built without lockdown (CONFIG_SECURITY_LOCKDOWN_LSM); Stockade can enforce the same levels".to_owned())
     } else if in_force::is_inactive(system) {
-        let found = "built in, but not among the active security modules: no level of it refuses anything";
+        let found = "lockdown is built in, but not active: it is missing from the list of security modules (lsm=), so no level refuses anything";
         (Verdict::Fail, found.into())
     } else if let Some((_, level)) = forced {
-        (Verdict::Pass, format!("built in, and at {level} from boot on"))
+        (Verdict::Pass, format!("lockdown is built in, and at level {level} from boot"))
     } else if tied.is_some() {
-        (Verdict::Pass, "built in, and on by itself where Secure Boot is on".into())
+        (Verdict::Pass, "lockdown is built in, and turned on by Secure Boot".into())
     } else if !config.has(EARLY) {
         (
             Verdict::Warn,
-            "built in, but not early: what happens before the security modules start is not refused".into(),
+            "lockdown is built in, but starts late (CONFIG_SECURITY_LOCKDOWN_LSM_EARLY not set): early boot is not covered".into(),
         )
     } else if let Some(level @ ("integrity" | "confidentiality")) = told.as_deref() {
         let found = format!(
-            "built in, and on by lockdown={level} alone: whoever changes the kernel command line turns it off"
+            "lockdown is built in, and on only by lockdown={level}: an attacker who changes the kernel command line turns it off"
         );
         (Verdict::Warn, found)
     } else {
-        (
-            Verdict::Warn,
-            "built in, but nothing turns it on by itself: it takes lockdown= on the kernel command line"
-                .into(),
-        )
+        (Verdict::Warn, "lockdown is built in, but off unless lockdown= is on the kernel command line".into())
     };
     let mut options = vec![LSM, EARLY];
     options.extend(tied);
@@ -168,14 +164,14 @@ fn compiled(system: &System) -> Finding {
     }
 }
 
-/// Whether root can take it back.
+/// Judges whether root can lower the level before a reboot.
 fn sealed(in_force: &InForce) -> Finding {
     const ID: &str = "lockdown.sealed";
     let stockade = match &in_force.stockade {
         Ok(stockade) => stockade.as_ref(),
         Err(why) => return Finding::unknown(ID, How::Read, why),
     };
-    // What the kernel's own level refuses as well cannot be lifted. A policy may also refuse at places only.
+    // Reasons that the kernel's own level also refuses cannot be lifted. A policy may refuse reasons only at places.
     let more = |stockade: &&Stockade| {
         stockade.sealed.is_some()
             || stockade.refused.is_empty() && !stockade.audit
@@ -188,54 +184,59 @@ fn sealed(in_force: &InForce) -> Finding {
                 ID,
                 Verdict::Pass,
                 How::Read,
-                "the kernel's own level cannot be lowered before a reboot",
+                "the kernel's own lockdown level cannot be lowered before a reboot",
             )
             .seen(&in_force.seen.0, &in_force.seen.1),
             Err(unread) => Finding::unknown(ID, How::Read, unread),
         };
     };
     let Some(left_open) = &stockade.sealed else {
-        let found = "root can lift what Stockade enforces: it is not sealed";
-        return Finding::new(ID, Verdict::Warn, How::Read, found).seen("Stockade's own tables", "no seal");
+        let found = "not sealed: root can lift Stockade's policy";
+        return Finding::new(ID, Verdict::Warn, How::Read, found).seen("Stockade's BPF maps", "no seal");
     };
     if stockade.silent {
-        let found = "the seal does not hold: kernel.ftrace_enabled is 0, so no program runs";
+        let found = "the seal does not hold: kernel.ftrace_enabled = 0 (should be 1) keeps its BPF programs from running";
         return Finding::new(ID, Verdict::Fail, How::Read, found)
             .seen("/proc/sys/kernel/ftrace_enabled", "0");
     }
     match in_force.types.as_ref().map(|types| seal::prove(types, &crate::proof::knock)) {
-        Some(Ok(proof)) => proven(ID, &proof, left_open),
-        Some(Err(error)) => Finding::unknown(ID, How::Tried, format!("the seal could not be tried: {error}")),
-        None => Finding::unknown(ID, How::Tried, "the seal could not be tried without this kernel's types"),
+        Some(Ok(proof)) => judge_proof(ID, &proof, left_open),
+        Some(Err(error)) => {
+            Finding::unknown(ID, How::Tried, format!("sealed, but the seal could not be tested: {error}"))
+        }
+        None => Finding::unknown(
+            ID,
+            How::Tried,
+            "sealed, but the seal could not be tested without the kernel's BTF",
+        ),
     }
 }
 
-fn proven(id: &'static str, proof: &Proof, left_open: &[String]) -> Finding {
+fn judge_proof(id: &'static str, proof: &Proof, left_open: &[String]) -> Finding {
     let finding = match proof.conclusion() {
         Conclusion::NotVerified => {
             Finding::new(id, Verdict::Fail, How::Tried, "Stockade is sealed, but the seal does not hold")
         }
-        Conclusion::Unknown => Finding::unknown(
-            id,
-            How::Tried,
-            "sealed until reboot, and no reason that it refuses could be tried",
-        ),
+        Conclusion::Unknown => {
+            Finding::unknown(id, How::Tried, "sealed until reboot, but no refused reason could be tested")
+        }
         Conclusion::Verified if left_open.is_empty() => {
-            Finding::new(id, Verdict::Pass, How::Tried, "sealed until reboot, proven by trying")
+            Finding::new(id, Verdict::Pass, How::Tried, "sealed until reboot, verified by tests")
         }
         Conclusion::Verified => Finding::new(
             id,
             Verdict::Warn,
             How::Tried,
-            "sealed until reboot, proven by trying, with gaps left open on purpose",
+            "sealed until reboot, verified by tests, but the policy leaves ways open on purpose",
         ),
     };
     let finding =
         if left_open.is_empty() { finding } else { finding.seen("left open by the seal", few(left_open)) };
     let untried: Vec<String> = proof.untried.iter().map(|untried| untried.reason.clone()).collect();
-    let finding = finding.seen("reasons tried and refused", few(&proof.refused));
-    let finding = if untried.is_empty() { finding } else { finding.seen("reasons not tried", few(&untried)) };
-    proof.problems.iter().fold(finding, |finding, problem| finding.seen("a trial of the seal", problem))
+    let finding = finding.seen("reasons tested and refused", few(&proof.refused));
+    let finding =
+        if untried.is_empty() { finding } else { finding.seen("reasons not tested", few(&untried)) };
+    proof.problems.iter().fold(finding, |finding, problem| finding.seen("failed test of the seal", problem))
 }
 
 #[cfg(test)]
@@ -274,8 +275,8 @@ mod tests {
         let both = |stockade| InForce { native: Ok(Level::Integrity), ..with(stockade) };
         assert_eq!(verdict(&both(Stockade { audit: true, ..integrity() })), Verdict::Pass);
         let more = Stockade { level: Level::Confidentiality, ..Stockade::default() };
-        assert_eq!(level(&both(more)).found, "confidentiality, by Stockade");
-        // What is added to a level makes it no worse.
+        assert_eq!(level(&both(more)).found, "level confidentiality, enforced by Stockade");
+        // Stockade's policy on top of the kernel's own level does not make the verdict worse.
         let partly =
             Stockade { level: Level::Confidentiality, open: vec!["perf".into()], ..Stockade::default() };
         assert_eq!(verdict(&both(partly)), Verdict::Pass);
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(compiled(&System::fake(&[])).verdict, Verdict::Unknown);
         let forced = format!("{lsm}CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y\n");
         let told = System::fake(&[RELEASE, (CONFIG, lsm), ("/proc/cmdline", "quiet lockdown=integrity\n")]);
-        assert!(compiled(&told).found.contains("on by lockdown=integrity alone"), "{:?}", compiled(&told));
+        assert!(compiled(&told).found.contains("only by lockdown=integrity"), "{:?}", compiled(&told));
         let inactive =
             System::fake(&[RELEASE, (CONFIG, &forced), (crate::mandatory::LIST, "capability,yama\n")]);
         assert_eq!(compiled(&inactive).verdict, Verdict::Fail);
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(sealed(&silent).verdict, Verdict::Fail);
         let hidden = InForce { stockade: Err("run this as root".into()), ..native(Level::None) };
         assert_eq!(sealed(&hidden).verdict, Verdict::Unknown);
-        let proven = |proof: &Proof, open: &[String]| proven("lockdown.sealed", proof, open).verdict;
+        let proven = |proof: &Proof, open: &[String]| judge_proof("lockdown.sealed", proof, open).verdict;
         let tried = Proof { refused: vec!["msr".into()], ..Proof::default() };
         assert_eq!(proven(&tried, &[]), Verdict::Pass);
         assert_eq!(proven(&tried, &["new-cgroups".into()]), Verdict::Warn);

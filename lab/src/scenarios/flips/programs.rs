@@ -52,7 +52,7 @@ pub(super) const ALL: &[Change] = &[
         Boot::AssessedPrograms,
         "flips: an AppArmor profile only logs",
         || profile("flags=(complain)"),
-        &[flip("apparmor.profiles", Fail, Fail, "none of the loaded profiles is enforced")],
+        &[flip("apparmor.profiles", Fail, Fail, "no loaded profile is in enforce mode")],
         &[],
     ),
     change(

@@ -1,25 +1,25 @@
 /*!
-Which programs a profile is for: the loaded profiles' attachments, which are patterns for paths.
+The programs to which profiles attach: the attachments of the loaded profiles, which are patterns for paths.
 */
 use std::{cell::OnceCell, collections::HashMap};
 
 use regex_lite::Regex;
 
-use super::{UNCONFINED, processes::Without, sources};
+use super::{UNCONFINED, processes::Unconfined, sources};
 use crate::{Finding, How, System, Verdict, few, processes::name, system::Why};
 
 const LOADED: &str = "/sys/kernel/security/apparmor/policy/profiles";
 
-/// Programs for which a profile is loaded that confines them as soon as they are started anew.
-pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
-    let attachments = match Attachments::of(system) {
+/// Finds processes whose profile is loaded but not attached: it confines them once they are restarted.
+pub(super) fn unconfined(system: &System, without: &Unconfined) -> Finding {
+    let attachments = match Attachments::read(system) {
         Ok(attachments) => attachments,
         Err(missing) => return Finding::unknown(UNCONFINED, How::Read, missing),
     };
     let mut found = Vec::new();
     let mut hidden = 0;
     let mut known: HashMap<String, Option<String>> = HashMap::new();
-    for &pid in &without.unconfined {
+    for &pid in &without.without_profile {
         let program = match system.link(&format!("/proc/{pid}/exe")) {
             Ok(program) => program,
             Err(unread) if unread.why == Why::NotAllowed => {
@@ -31,7 +31,7 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
         let program = program.strip_suffix(" (deleted)").unwrap_or(&program).to_owned();
         let profile = known.entry(program).or_insert_with_key(|program| attachments.profile_for(program));
         if let Some(profile) = profile {
-            found.push(format!("{}, for which {profile} is loaded", name(system, pid)));
+            found.push(format!("{}: profile {profile} is loaded", name(system, pid)));
         }
     }
     if found.is_empty()
@@ -41,32 +41,34 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
     }
     if found.is_empty() && hidden > 0 {
         let missing =
-            format!("the programs of {hidden} unconfined processes may not be looked at; run this as root");
+            format!("/proc/PID/exe of {hidden} unconfined processes cannot be read; run this as root");
         return Finding::unknown(UNCONFINED, How::Read, missing);
     }
-    if found.is_empty() && !attachments.untold.is_empty() {
+    if found.is_empty() && !attachments.unknown.is_empty() {
         let missing = format!(
-            "neither the kernel nor /etc/apparmor.d tells which programs these profiles are for: {}",
-            few(&attachments.untold)
+            "neither the kernel nor /etc/apparmor.d shows to which programs these profiles attach: {}",
+            few(&attachments.unknown)
         );
         return Finding::unknown(UNCONFINED, How::Read, missing);
     }
-    let seen = format!("{} of {} processes are unconfined", without.unconfined.len(), without.seen);
+    let seen = format!("{} of {} processes are unconfined", without.without_profile.len(), without.seen);
     let finding = match found.len() {
         0 => Finding::new(
             UNCONFINED,
             Verdict::Pass,
             How::Derived,
-            "every program with a profile runs under it",
+            "every program that has a profile runs under it",
         ),
         1 => Finding::new(
             UNCONFINED,
             Verdict::Fail,
             How::Derived,
-            "one process runs without the profile that is loaded for it",
+            "1 process runs unconfined although its profile is loaded: it was started before the profile",
         ),
         n => {
-            let found = format!("{n} processes run without the profiles that are loaded for them");
+            let found = format!(
+                "{n} processes run unconfined although their profiles are loaded: they were started before them"
+            );
             Finding::new(UNCONFINED, Verdict::Fail, How::Derived, found)
         }
     };
@@ -74,24 +76,26 @@ pub(super) fn unconfined(system: &System, without: &Without) -> Finding {
     if found.is_empty() { finding } else { finding.seen(format!("/proc/PID/exe and {LOADED}"), few(&found)) }
 }
 
-/// Patterns and the names of their profiles.
+/// The attachments of the loaded profiles.
 struct Attachments {
+    /// Names of profiles by the path that they attach to.
     plain: HashMap<String, String>,
+    /// Patterns and the names of their profiles.
     patterns: Vec<(Regex, String)>,
-    /// Profiles of which nobody tells which programs they are for.
-    untold: Vec<String>,
+    /// Profiles whose attachment is not known.
+    unknown: Vec<String>,
 }
 
-/// What the kernel says of an attachment whose pattern it was not given, as by the parsers before AppArmor 4.
-const FORGOTTEN: &str = "<unknown>";
+/// The attachment that the kernel shows if the parser did not pass the pattern, as parsers before AppArmor 4.
+const NOT_PASSED: &str = "<unknown>";
 
 impl Attachments {
-    fn of(system: &System) -> Result<Self, String> {
-        let mut all = Self { plain: HashMap::new(), patterns: Vec::new(), untold: Vec::new() };
+    fn read(system: &System) -> Result<Self, String> {
+        let mut all = Self { plain: HashMap::new(), patterns: Vec::new(), unknown: Vec::new() };
         let sources = OnceCell::new();
         for folder in system.names(LOADED).map_err(|unread| unread.to_string())? {
             let text = |file: &str| system.text(&format!("{LOADED}/{folder}/{file}"));
-            // One that refuses nothing is none to miss.
+            // A profile that denies nothing confines nothing.
             if text("mode").is_ok_and(|mode| ["unconfined", "complain"].contains(&mode.as_str())) {
                 continue;
             }
@@ -100,10 +104,10 @@ impl Attachments {
                 (Err(unread), _) | (_, Err(unread)) if !unread.is_missing() => {
                     return Err(unread.to_string());
                 }
-                // Removed meanwhile.
+                // The profile was removed meanwhile.
                 _ => continue,
             };
-            let pattern = if attachment != FORGOTTEN {
+            let pattern = if attachment != NOT_PASSED {
                 Some(attachment)
             } else if name.starts_with('/') {
                 Some(name.clone())
@@ -111,8 +115,8 @@ impl Attachments {
                 sources.get_or_init(|| sources::patterns(system)).get(&name).cloned()
             };
             match pattern {
-                None => all.untold.push(name),
-                // One that is for no program has its own name there.
+                None => all.unknown.push(name),
+                // A profile that attaches to no program shows its own name.
                 Some(pattern) if pattern.starts_with(['/', '{']) => all.add(pattern, name),
                 Some(_) => {}
             }
@@ -126,7 +130,7 @@ impl Attachments {
         } else if let Some(pattern) = translated(&pattern) {
             self.patterns.push((pattern, name));
         } else {
-            self.untold.push(name);
+            self.unknown.push(name);
         }
     }
 
@@ -140,8 +144,8 @@ impl Attachments {
     }
 }
 
-/// A pattern as AppArmor writes it, as a regular expression: `*` and `?` stop at slashes, `**` does not, braces hold alternatives. None
-/// for one that is not well formed.
+/// Translates an AppArmor pattern into a regular expression: `*` and `?` stop at slashes, `**` does not, braces hold alternatives. None if it is
+/// malformed.
 fn translated(pattern: &str) -> Option<Regex> {
     let mut to = String::from("^(?s:");
     let mut depth = 0_u32;
@@ -211,11 +215,11 @@ mod tests {
                 ("/proc/8/attr/current", "unconfined"),
                 ("/proc/8/exe", "-> /usr/bin/other"),
             ]);
-            unconfined(&system, &super::super::processes::without(&system).unwrap())
+            unconfined(&system, &super::super::processes::find_unconfined(&system).unwrap())
         };
         let bad = with("enforce\n", "unconfined\n");
         assert_eq!(bad.verdict, Verdict::Fail);
-        assert_eq!(bad.evidence[1].observed, "ntpd (7), for which ntpd is loaded");
+        assert_eq!(bad.evidence[1].observed, "ntpd (7): profile ntpd is loaded");
         assert_eq!(with("enforce\n", "ntpd (enforce)\n").verdict, Verdict::Pass);
         assert_eq!(with("complain\n", "unconfined\n").verdict, Verdict::Pass);
     }
@@ -230,7 +234,7 @@ mod tests {
                 ("/proc/7/attr/current", "unconfined"),
                 ("/proc/7/exe", "-> /usr/sbin/ntpd"),
             ]);
-            unconfined(&system, &super::super::processes::without(&system).unwrap()).verdict
+            unconfined(&system, &super::super::processes::find_unconfined(&system).unwrap()).verdict
         };
         assert_eq!(with("profile ntpd /usr/{s,}bin/ntpd {\n"), Verdict::Fail);
         assert_eq!(with("profile ntpd /usr/lib/ntpd {\n"), Verdict::Pass);
@@ -240,7 +244,7 @@ mod tests {
     #[test]
     fn without_the_loaded_profiles_nothing_is_known() {
         let system = System::fake(&[("/proc/7/attr/current", "unconfined")]);
-        let without = super::super::processes::without(&system).unwrap();
+        let without = super::super::processes::find_unconfined(&system).unwrap();
         assert_eq!(unconfined(&system, &without).verdict, Verdict::Unknown);
     }
 

@@ -1,8 +1,8 @@
 /*!
-A child takes one of the loaded profiles and loses a capability by it, which leaves no line in the log.
+A child enters one of the loaded profiles and so loses a capability, without a line in the log.
 
-Most of what a profile refuses is logged. Not so a capability that the kernel only asks for to decide what to show: attributes of the
-kind `trusted` are listed for CAP_SYS_ADMIN, and left out for everybody else. They are the child's own, on a file in memory.
+The kernel logs most denials of a profile, but not that of a capability which only decides what is shown: `trusted.*` extended attributes are listed
+with CAP_SYS_ADMIN and left out without it. The child sets one on a memfd of its own.
 */
 use std::{ffi::CStr, fs, io, os::fd::RawFd};
 
@@ -12,18 +12,18 @@ use crate::{
     child::{self, End},
 };
 
-/// As many profiles are tried: some grant the capability.
+/// The number of profiles that are tried, as some grant the capability.
 const PROFILES: usize = 4;
 
 const ATTRIBUTE: &CStr = c"trusted.stockade";
 
-/// How the child ends.
+/// Exit statuses of the child.
 const REFUSED: i32 = 10;
 const GRANTED: i32 = 11;
 const NOT_SEEN_BEFORE: i32 = 12;
 const NO_FILE: i32 = 13;
 const NO_ANSWER: i32 = 14;
-/// The error's number is added.
+/// The errno is added to this.
 const NOT_TAKEN: i32 = 100;
 
 pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
@@ -32,62 +32,62 @@ pub(super) fn confinement(system: &System, profiles: &Profiles) -> Finding {
         return unknown(child::NOT_TRIED);
     }
     if system.lacks_root().is_some() {
-        return unknown("only root can try it; run this as root");
+        return unknown("only root can enter a profile; run this as root");
     }
-    // Somebody who is confined may not take any profile, and that would be logged.
+    // A confined process may not enter any profile, and the denial would be logged.
     match label(system, "self") {
         Some(label) if label == "unconfined" => {}
-        Some(label) => return unknown(&format!("this process is itself confined, by {label}")),
-        None => return unknown("/proc/self/attr/apparmor/current does not tell this process's profile"),
+        Some(label) => return unknown(&format!("this process is itself confined by the profile {label}")),
+        None => return unknown("/proc/self/attr/apparmor/current does not show the profile of this process"),
     }
-    // Those of other namespaces, and those that are only parts of others, are not for everybody to take.
+    // Profiles of other policy namespaces and child profiles cannot be entered from here.
     let usable = |name: &&String| !name.starts_with(':') && !name.contains("//");
     let names: Vec<&String> = profiles.in_mode("enforce").iter().filter(usable).take(PROFILES).collect();
     if names.is_empty() {
-        return unknown("no profile is enforced that could be tried");
+        return unknown("no profile in enforce mode can be tried");
     }
     let mut granted = Vec::new();
     for name in names {
-        // It ends before it writes anything, which its profile may not grant.
+        // The child exits without writing, as its profile may not allow it.
         let end = match child::run(child::TRIAL, |_| child::leave(try_profile(name))) {
             Ok((end, _)) => end,
             Err(error) => return unknown(&format!("no child could be started: {error}")),
         };
-        let source = format!("a child that took the profile {name}");
+        let source = format!("child under the profile {name}");
         match end {
             End::Exited(REFUSED) => {
                 return Finding::new(
                     CONFINEMENT,
                     Verdict::Pass,
                     How::Tried,
-                    "a profile takes what it does not grant",
+                    "a child under a profile lost a capability that the profile does not grant",
                 )
                 .seen(source, "lost CAP_SYS_ADMIN");
             }
             End::Exited(GRANTED) => granted.push(name.as_str()),
             End::Exited(NOT_SEEN_BEFORE) => {
-                return unknown("attributes of the kind trusted are not shown to this process as it is");
+                return unknown(
+                    "trusted.* extended attributes are not listed for this process even without a profile",
+                );
             }
             End::Exited(NO_FILE) => {
-                return unknown("a file in memory takes no attributes of the kind trusted here");
+                return unknown("this kernel sets no trusted.* extended attributes on a memfd");
             }
             End::Exited(status @ NOT_TAKEN..) => {
                 let error = io::Error::from_raw_os_error(status - NOT_TAKEN);
-                return unknown(&format!("a child could not take the profile {name}: {error}"));
+                return unknown(&format!("a child could not enter the profile {name}: {error}"));
             }
             End::Exited(_) | End::Signal(_) | End::TooLong(_) | End::TooMuch | End::Unseen => {
-                return unknown(&format!(
-                    "the child that took the profile {name} did not come to an answer: it {end}"
-                ));
+                return unknown(&format!("the child under the profile {name} gave no result: it {end}"));
             }
         }
     }
-    unknown("every profile that was tried grants CAP_SYS_ADMIN, which is what can be tried without a line in the log")
-        .seen("children that took profiles", granted.join(", "))
+    unknown("every profile that was tried grants CAP_SYS_ADMIN, the only capability that can be tested without a line in the log")
+        .seen("children under profiles", granted.join(", "))
 }
 
 fn try_profile(name: &str) -> i32 {
-    // SAFETY: the name is a string that lives for the call.
+    // SAFETY: the name is a NUL-terminated string that lives for the call.
     let file = unsafe { libc::memfd_create(c"stockade".as_ptr(), libc::MFD_CLOEXEC) };
     // SAFETY: the attribute's name and its value of one byte live for the call.
     let set =
@@ -113,7 +113,7 @@ fn try_profile(name: &str) -> i32 {
     }
 }
 
-/// None if the kernel lists no attributes at all.
+/// Reports whether the attribute is listed; none if the kernel lists no attributes at all.
 fn is_listed(file: RawFd) -> Option<bool> {
     let mut names = [0_u8; 1024];
     // SAFETY: the buffer is live and of this length.

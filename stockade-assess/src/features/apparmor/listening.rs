@@ -1,5 +1,5 @@
 /*!
-Processes that listen on the network without a profile: the first that somebody from outside talks to.
+Processes that listen on the network without being confined by a profile: the first that a remote attacker reaches.
 */
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -8,30 +8,30 @@ use procfs_core::{
     net::{TcpNetEntries, UdpNetEntries},
 };
 
-use super::{LISTENING, processes::Without};
+use super::{LISTENING, processes::Unconfined};
 use crate::{Finding, How, System, Unread, Verdict, few, processes::name, system::Why};
 
-/// In /proc/net/tcp: waits for connections.
+/// The state TCP_LISTEN in /proc/net/tcp.
 const LISTENS: &str = "0A";
 
-/// In /proc/net/udp: bound, and to nobody in particular.
+/// The state of a bound, unconnected socket in /proc/net/udp.
 const BOUND: &str = "07";
 
-pub(super) fn listening(system: &System, without: &Without) -> Finding {
+pub(super) fn listening(system: &System, without: &Unconfined) -> Finding {
     let sockets = match sockets(system) {
         Ok(sockets) => sockets,
         Err(unread) => return Finding::unknown(LISTENING, How::Read, unread),
     };
     let all = sockets.len();
     if all == 0 {
-        let found = "nothing listens on the network";
+        let found = "no process listens on the network";
         return Finding::not_applicable(LISTENING, How::Read, found)
             .seen("/proc/net/tcp, tcp6, udp, udp6", found);
     }
     let mut found = Vec::new();
     let mut hidden = 0;
-    for &pid in without.unconfined.iter().chain(&without.by_name_only) {
-        // Whoever listens on several ports is named once, and so is each of several that share a socket.
+    for &pid in without.without_profile.iter().chain(&without.by_name_only) {
+        // A process that listens on several ports is named once, and so is each process that shares a socket.
         match listens(system, pid, &sockets) {
             Ok(Some(socket)) => found.push(format!("{} on {socket}", name(system, pid))),
             Err(unread) if unread.why == Why::NotAllowed => hidden += 1,
@@ -45,7 +45,7 @@ pub(super) fn listening(system: &System, without: &Without) -> Finding {
     }
     if found.is_empty() && hidden > 0 {
         let missing =
-            format!("what {hidden} unconfined processes have open may not be looked at; run this as root");
+            format!("the file descriptors of {hidden} unconfined processes cannot be read; run this as root");
         return Finding::unknown(LISTENING, How::Read, missing);
     }
     let finding = match found.len() {
@@ -53,16 +53,16 @@ pub(super) fn listening(system: &System, without: &Without) -> Finding {
             LISTENING,
             Verdict::Pass,
             How::Derived,
-            "whatever listens on the network is confined",
+            "every process that listens on the network is confined",
         ),
         1 => Finding::new(
             LISTENING,
             Verdict::Warn,
             How::Derived,
-            "one process listens on the network without being confined",
+            "1 process listens on the network unconfined",
         ),
         n => {
-            let found = format!("{n} processes listen on the network without being confined");
+            let found = format!("{n} processes listen on the network unconfined");
             Finding::new(LISTENING, Verdict::Warn, How::Derived, found)
         }
     };
@@ -70,7 +70,7 @@ pub(super) fn listening(system: &System, without: &Without) -> Finding {
     if found.is_empty() { finding } else { finding.seen("/proc/PID/fd of unconfined processes", few(&found)) }
 }
 
-/// The first of these sockets that a process has.
+/// Returns the first of these sockets that a process has open.
 fn listens(system: &System, pid: u32, sockets: &BTreeMap<u64, String>) -> Result<Option<String>, Unread> {
     let folder = format!("/proc/{pid}/fd");
     Ok(system.names(&folder)?.iter().find_map(|number| {
@@ -80,7 +80,7 @@ fn listens(system: &System, pid: u32, sockets: &BTreeMap<u64, String>) -> Result
     }))
 }
 
-/// What listens on other addresses than the machine's own, by inode.
+/// Returns the sockets that listen on other addresses than loopback, by inode.
 fn sockets(system: &System) -> Result<BTreeMap<u64, String>, Unread> {
     let machine = ExplicitSystemInfo {
         boot_time_secs: 0,
@@ -109,7 +109,7 @@ fn sockets(system: &System) -> Result<BTreeMap<u64, String>, Unread> {
     Ok(sockets)
 }
 
-/// The lines of sockets in this state, with the table's head. None for a table that is not there, as without IPv6.
+/// Returns the lines of sockets in this state, with the header of the table; none if the table does not exist, as without IPv6.
 fn lines(system: &System, path: &str, state: &str) -> Result<Option<String>, Unread> {
     let text = match system.text(path) {
         Ok(text) => text,
@@ -132,7 +132,7 @@ mod tests {
 
     fn verdict(sockets: &str, label: &str) -> Finding {
         let system = machine(sockets, label);
-        listening(&system, &super::super::processes::without(&system).unwrap())
+        listening(&system, &super::super::processes::find_unconfined(&system).unwrap())
     }
 
     fn machine(sockets: &str, label: &str) -> System {
@@ -152,7 +152,7 @@ mod tests {
     fn where_processes_are_hidden_no_listener_is_called_confined() {
         let verdict = |label| {
             let system = machine(EVERYWHERE, label).not_root();
-            listening(&system, &super::super::processes::without(&system).unwrap()).verdict
+            listening(&system, &super::super::processes::find_unconfined(&system).unwrap()).verdict
         };
         assert_eq!((verdict("x (enforce)"), verdict("unconfined")), (Verdict::Unknown, Verdict::Warn));
     }
@@ -171,7 +171,7 @@ mod tests {
     fn the_machine_talking_to_itself_does_not_count() {
         assert_eq!(verdict(INSIDE, "unconfined").verdict, Verdict::NotApplicable);
         let system = System::fake(&[("/proc/7/attr/current", "unconfined")]);
-        let without = super::super::processes::without(&system).unwrap();
+        let without = super::super::processes::find_unconfined(&system).unwrap();
         assert_eq!(listening(&system, &without).verdict, Verdict::Unknown);
         assert_eq!(verdict("   0: x y 0A\n", "unconfined").verdict, Verdict::Unknown);
     }

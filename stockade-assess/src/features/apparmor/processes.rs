@@ -1,32 +1,32 @@
 /*!
-Processes that no profile confines.
+Processes that are not confined by a profile.
 */
 use crate::{
     System,
     processes::{is_kernels, unseen},
 };
 
-/// Programs without a profile that confines them.
-pub(super) struct Without {
-    /// Those without any.
-    pub(super) unconfined: Vec<u32>,
-    /// Those whose profile is in a mode in which it refuses nothing.
+/// Processes that are not confined, without kernel threads.
+pub(super) struct Unconfined {
+    /// Processes without a profile.
+    pub(super) without_profile: Vec<u32>,
+    /// Processes whose profile is in a mode that denies nothing.
     pub(super) by_name_only: Vec<u32>,
-    /// How many processes told their profile.
+    /// The number of processes whose profile could be read.
     pub(super) seen: usize,
-    /// Why there may be more.
+    /// The reason why some processes may be missing.
     pub(super) unseen: Option<String>,
 }
 
-/// All of them, threads of the kernel aside.
-pub(super) fn without(system: &System) -> Result<Without, String> {
+/// Finds the processes that are not confined.
+pub(super) fn find_unconfined(system: &System) -> Result<Unconfined, String> {
     let mut without =
-        Without { unconfined: Vec::new(), by_name_only: Vec::new(), seen: 0, unseen: unseen(system) };
+        Unconfined { without_profile: Vec::new(), by_name_only: Vec::new(), seen: 0, unseen: unseen(system) };
     for pid in system.processes().map_err(|unread| unread.to_string())? {
         let Some(label) = label(system, &pid.to_string()) else { continue };
         without.seen += 1;
         let group = if label == "unconfined" {
-            &mut without.unconfined
+            &mut without.without_profile
         } else if [" (unconfined)", " (complain)"].iter().any(|mode| label.ends_with(mode)) {
             &mut without.by_name_only
         } else {
@@ -37,12 +37,12 @@ pub(super) fn without(system: &System) -> Result<Without, String> {
         }
     }
     if without.seen == 0 {
-        return Err("no process shows its profile (/proc/PID/attr/apparmor/current)".into());
+        return Err("no process shows its profile in /proc/PID/attr/apparmor/current".into());
     }
     Ok(without)
 }
 
-/// A process's profile with its mode: AppArmor's own file, which is there since Linux 5.1, or the one that all modules share.
+/// Returns a process's profile with its mode, from AppArmor's own file, since Linux 5.1, or the one that all security modules share.
 pub(super) fn label(system: &System, process: &str) -> Option<String> {
     ["attr/apparmor/current", "attr/current"]
         .iter()
@@ -66,8 +66,8 @@ mod tests {
             ("/proc/9/attr/apparmor/current", "/usr/sbin/cupsd (enforce)\n"),
             ("/proc/81/attr/apparmor/current", "/usr/sbin/ntpd (complain)\n"),
         ]);
-        let without = without(&system).unwrap();
-        assert_eq!((without.unconfined, without.by_name_only, without.seen), (vec![7], vec![8, 81], 5));
-        assert!(super::without(&System::fake(&[("/proc/1/comm", "x")])).is_err());
+        let without = find_unconfined(&system).unwrap();
+        assert_eq!((without.without_profile, without.by_name_only, without.seen), (vec![7], vec![8, 81], 5));
+        assert!(find_unconfined(&System::fake(&[("/proc/1/comm", "x")])).is_err());
     }
 }

@@ -1,7 +1,7 @@
 /*!
-The profiles' texts in /etc/apparmor.d, for what the kernel has forgotten: which programs a profile with a name of its own is for.
+The profiles in /etc/apparmor.d, read for what the kernel does not know: to which programs a profile with its own name attaches.
 
-Only heads of profiles and variables are read: `profile NAME PATTERN … {` or `PATTERN … {` at the beginning of a line, `@{NAME} = …`.
+Only variables (`@{NAME} = …`) and the first lines of profiles are read: `profile NAME PATTERN … {` or `PATTERN … {` at the beginning of a line.
 */
 use std::collections::HashMap;
 
@@ -9,16 +9,16 @@ use crate::System;
 
 const FOLDER: &str = "/etc/apparmor.d";
 
-/// Where variables are that all profiles share.
+/// The folder of the variables that all profiles share.
 const TUNABLES: &str = "/etc/apparmor.d/tunables";
 
-/// As deep do variables stand in each other.
+/// The depth to which variables may be nested.
 const DEPTH: u32 = 8;
 
-/// Longer patterns are nobody's.
+/// The longest pattern that is expanded, in bytes.
 const LENGTH: usize = 16 << 10;
 
-/// Patterns by the names of profiles.
+/// Returns the attachment patterns by the names of profiles.
 pub(super) fn patterns(system: &System) -> HashMap<String, String> {
     let texts = |folder: &str| -> Vec<String> {
         let names = system.names(folder).unwrap_or_default();
@@ -41,7 +41,7 @@ pub(super) fn patterns(system: &System) -> HashMap<String, String> {
     found
 }
 
-/// Takes what a text says of variables: words that stand for each other.
+/// Adds the variables that a text defines: each has a list of values.
 fn define(variables: &mut HashMap<String, Vec<String>>, text: &str) {
     for line in text.lines() {
         let Some((name, rest)) = line.trim().strip_prefix("@{").and_then(|rest| rest.split_once('}')) else {
@@ -63,7 +63,7 @@ fn define(variables: &mut HashMap<String, Vec<String>>, text: &str) {
     }
 }
 
-/// The name and the pattern in the first line of a profile. Profiles within others are indented.
+/// Returns the name and the pattern in the first line of a profile. Child profiles are indented and left out.
 fn head(line: &str) -> Option<(&str, &str)> {
     if line.starts_with(char::is_whitespace) || !line.trim_end().ends_with('{') {
         return None;
@@ -79,7 +79,7 @@ fn head(line: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// With alternatives in place of variables. None where one is not known.
+/// Replaces variables by alternatives; none where a variable is not defined.
 fn expanded(variables: &HashMap<String, Vec<String>>, pattern: &str, depth: u32) -> Option<String> {
     let mut to = String::new();
     let mut rest = pattern;

@@ -1,34 +1,34 @@
 /*!
-How many bits of an address are left to chance, from a sample of addresses.
+The entropy of an address in bits, estimated from a sample of addresses.
 
-A kernel that works as meant takes one of K places, all as likely and a stride apart. The stride is the greatest common divisor of all
+A correct kernel chooses one of K addresses, all equally likely and a stride apart. The stride is the greatest common divisor of all
 differences. The span of n samples is expected to be (n-1)/(n+1) of all places, from which K and log₂ K follow. What is missing from the span, at
 both ends together, is distributed as the sum of two exponentials of 1/n each: 2/n is expected, and in one of a thousand samples it is
 more than 9.2/n. So the estimate is at most 2/(n ln 2) bits too high, and in 999 of 1000 samples at most 7.2/(n ln 2) too low: with 300
 samples 0.01 and 0.035 bits.
 
-That is only true of places that are equally likely, which is looked at in three ways. What each finds beyond chance is taken off:
+This holds only if all addresses are equally likely, which three tests check. The entropy that a test finds missing, beyond chance, is subtracted:
 
-- the sample in 16 parts of the span: bits that are biased at the top;
-- the remainder by 16 of each place: bits that are biased at the bottom;
-- places taken twice: with n(n-1)/2 pairs, more than chance gives means fewer places, wherever they are.
+- counts in 16 parts of the span: biased high bits;
+- the remainder by 16 of each address: biased low bits;
+- equal addresses: more of the n(n-1)/2 pairs than chance gives mean fewer addresses, wherever they are.
 
-What is hidden between, such as a biased bit in the middle of 28, is not seen unless places repeat.
+A biased bit in the middle, such as bit 14 of 28, is not found unless addresses repeat.
 */
 
-/// In as many parts is a sample sorted.
+/// The number of parts in which a sample is counted.
 const PARTS: u64 = 16;
 
-/// What is left to chance.
+/// The estimated entropy of an address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Entropy {
     /// The estimate, in bits.
     pub bits: f64,
-    /// By how much it is wrong at most, in 999 of 1000 samples.
+    /// The largest error of the estimate in 999 of 1000 samples, in bits.
     pub error: f64,
-    /// How many places were seen.
+    /// The number of different addresses in the sample.
     pub places: usize,
-    /// Whether all places looked equally likely.
+    /// Whether all addresses looked equally likely.
     pub even: bool,
 }
 
@@ -37,7 +37,7 @@ fn real(n: u64) -> f64 {
     n as f64
 }
 
-/// None of fewer than three samples.
+/// Estimates the entropy of a sample; none from fewer than three addresses.
 pub(super) fn estimate(sample: &[u64]) -> Option<Entropy> {
     if sample.len() < 3 {
         return None;
@@ -55,18 +55,18 @@ pub(super) fn estimate(sample: &[u64]) -> Option<Entropy> {
     let spread = (real(span) * (n + 1.0) / (n - 1.0) + 1.0).log2();
 
     let parts = PARTS.min(span.saturating_add(1));
-    // Such as 17 places in 16 parts: one part holds two of them.
+    // The parts may differ by one address: of 17 addresses in 16 parts, one part holds two.
     let begin = |part: u64| (u128::from(part) * (u128::from(span) + 1)).div_ceil(u128::from(parts));
     #[allow(clippy::cast_possible_truncation, reason = "a part has no more places than the span")]
     let weights: Vec<f64> = (0..parts).map(|part| real((begin(part + 1) - begin(part)) as u64)).collect();
     #[allow(clippy::cast_possible_truncation, reason = "smaller than the number of parts")]
     let part_of = |place: u64| (u128::from(place) * u128::from(parts) / (u128::from(span) + 1)) as usize;
-    let top = lost(at.iter().map(|place| part_of(*place)), &weights);
+    let top = missing_bits(at.iter().map(|place| part_of(*place)), &weights);
 
-    // Only where each remainder has as many places, or nearly.
+    // Only where each remainder has nearly the same number of addresses.
     let bottom = if span >= 16 * PARTS {
         #[allow(clippy::cast_possible_truncation, reason = "a remainder by 16")]
-        lost(at.iter().map(|place| (place % PARTS) as usize), &[1.0; PARTS as usize])
+        missing_bits(at.iter().map(|place| (place % PARTS) as usize), &[1.0; PARTS as usize])
     } else {
         0.0
     };
@@ -77,7 +77,7 @@ pub(super) fn estimate(sample: &[u64]) -> Option<Entropy> {
     let same: u64 =
         at.chunk_by(|a, b| a == b).map(|run| (run.len() as u64) * (run.len() as u64 - 1) / 2).sum();
     let expected = pairs / bits.exp2();
-    // Repetitions are nearly Poisson's.
+    // The number of repetitions is nearly Poisson distributed.
     let repeats = real(same) > expected + 4.0 * expected.sqrt() + 2.0;
     if repeats {
         bits = bits.min((pairs / real(same)).log2());
@@ -93,9 +93,8 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// How many bits a sample in parts has less than it would have if each part were as likely as its weight says. Nothing where chance
-/// explains it.
-fn lost(sample: impl Iterator<Item = usize>, weights: &[f64]) -> f64 {
+/// Returns by how many bits the entropy of the counts is below that of the weights; 0 where chance explains the difference.
+fn missing_bits(sample: impl Iterator<Item = usize>, weights: &[f64]) -> f64 {
     let mut counts = vec![0_u64; weights.len()];
     for part in sample {
         if let Some(count) = counts.get_mut(part) {
@@ -169,7 +168,7 @@ mod tests {
         assert!(sample(1, 300, |_| 0).bits < 1e-9);
         assert_eq!(sample(1, 300, |_| 0).places, 1);
         for seed in 1..=20 {
-            // Four places, far apart and at no regular distance.
+            // Four addresses, far apart and at irregular distances.
             let few = [0, 0x1234_5000, 0x7fff_1000, 0x10_0000_3000];
             let found = sample(seed, 300, |dice| few[(dice.next() & 3) as usize]);
             assert!((found.bits - 2.0).abs() < 0.2 && !found.even, "{found:?}");
@@ -180,16 +179,16 @@ mod tests {
     #[test]
     fn bias_is_taken_off() {
         for seed in 1..=20 {
-            // Nine times of ten in the lowest 1/256 of 2^28: 0.9 · 20 + 0.1 · 28 bits and what the choice itself is worth.
+            // In 9 of 10 cases in the lowest 1/256 of 2^28: 0.9 · 20 + 0.1 · 28 bits, plus the entropy of that choice.
             let found = sample(seed, 300, |dice| {
                 let place = dice.next() & 0x0fff_ffff;
                 if dice.next() % 10 == 0 { place << 12 } else { (place >> 8) << 12 }
             });
             assert!(!found.even && found.bits < 26.0, "{found:?}");
-            // Of the two lowest bits one is always 0.
+            // One of the two lowest bits is always 0.
             let found = sample(seed, 300, |dice| (dice.next() & 0x0fff_fffd) << 12);
             assert!((found.bits - 27.0).abs() < 0.2, "{found:?}");
-            // The highest bit is 1 only once in eight times.
+            // The highest bit is 1 in one of eight cases.
             let found = sample(seed, 300, |dice| {
                 let place = dice.next() & 0x07ff_ffff;
                 (place | if dice.next() % 8 == 0 { 1 << 27 } else { 0 }) << 12

@@ -1,15 +1,15 @@
 /*!
-How many bits each part of a program should have, from the kernel's sources.
+The entropy that each part of a program should have, in bits, from the kernel's source.
 
-| part | x86-64 | arm64 | where |
+| part | x86-64 | arm64 | kernel function |
 |---|---|---|---|
-| mappings, program | `vm.mmap_rnd_bits` | the same | `arch_mmap_rnd()`, `load_elf_binary()` |
-| the same, 32-bit | `vm.mmap_rnd_compat_bits` | the same | |
+| mmap, executable | `vm.mmap_rnd_bits` | `vm.mmap_rnd_bits` | `arch_mmap_rnd()`, `load_elf_binary()` |
+| mmap, executable, 32-bit | `vm.mmap_rnd_compat_bits` | `vm.mmap_rnd_compat_bits` | |
 | stack | 22 bits of pages and 9 of 16 bytes, which overlap by one | 18 bits of pages and 8 of 16 bytes | `STACK_RND_MASK`, `arch_align_stack()` |
-| the same, 32-bit | 11 bits of pages, and as above | the same | |
-| heap, from the program's end | 1 GiB since 6.9 and in some older stable kernels, before 32 MiB | 1 GiB | `arch_randomize_brk()` |
-| the same, 32-bit | 32 MiB | the same | |
-| vDSO | with the mappings since 6.9, before with the stack: 22 bits; 32-bit with the mappings | with the mappings | `map_vdso()`, `vdso_addr()` |
+| stack, 32-bit | 11 bits of pages and 9 of 16 bytes, which overlap by one | 11 bits of pages, 8 of 16 bytes | |
+| heap, relative to the end of the program | 1 GiB since 6.9 and in some older stable kernels, before 32 MiB | 1 GiB | `arch_randomize_brk()` |
+| heap, 32-bit | 32 MiB | 32 MiB | |
+| vDSO | with mmap since 6.9, before with the stack: 22 bits; 32-bit with mmap | with mmap | `map_vdso()`, `vdso_addr()` |
 */
 use super::{image::Width, sample::Layout};
 use crate::{System, system::setting_path};
@@ -17,45 +17,46 @@ use crate::{System, system::setting_path};
 /// A part of a program.
 pub(super) struct Part {
     pub id: &'static str,
-    /// In sentences.
+    /// The name in sentences.
     pub name: &'static str,
-    /// In charts.
+    /// The name in charts.
     pub label: &'static str,
-    pub of: fn(&Layout) -> Option<u64>,
-    /// In bits; none where it is not known.
+    /// The address of the part in a sampled program.
+    pub address: fn(&Layout) -> Option<u64>,
+    /// The expected entropy in bits; none where it is not known.
     pub expected: fn(&System, Width) -> Option<f64>,
 }
 
 pub(super) const PARTS: [Part; 5] = [
-    Part { id: "aslr.stack", name: "the stack", label: "stack", of: |at| Some(at.stack), expected: stack },
+    Part { id: "aslr.stack", name: "stack", label: "stack", address: |at| Some(at.stack), expected: stack },
     Part {
         id: "aslr.mmap",
-        name: "what is mapped, libraries included,",
+        name: "mmap (libraries included)",
         label: "mmap",
-        of: |at| Some(at.mmap),
+        address: |at| Some(at.mmap),
         expected: mmap,
     },
     Part {
         id: "aslr.heap",
-        name: "the heap, seen from the program,",
+        name: "heap (relative to the program)",
         label: "heap",
-        of: |at| at.heap.checked_sub(at.executable),
+        address: |at| at.heap.checked_sub(at.executable),
         expected: heap,
     },
     Part {
         id: "aslr.executable",
-        name: "a position-independent program",
+        name: "position-independent executable",
         label: "executable",
-        of: |at| Some(at.executable),
+        address: |at| Some(at.executable),
         expected: mmap,
     },
-    Part { id: "aslr.vdso", name: "the vDSO", label: "vdso", of: |at| at.vdso, expected: vdso },
+    Part { id: "aslr.vdso", name: "vDSO", label: "vdso", address: |at| at.vdso, expected: vdso },
 ];
 
 const X86: bool = cfg!(target_arch = "x86_64");
 const ARM: bool = cfg!(target_arch = "aarch64");
 
-/// Pages of 4 KiB, of which the figures above speak.
+/// Reports whether pages have 4 KiB, for which the figures above hold.
 fn has_small_pages() -> bool {
     rustix::param::page_size() == 4096
 }

@@ -1,11 +1,11 @@
 /*!
-The smallest program that the kernel gives an address space: it is mapped, and no instruction of it is ever run.
+The smallest program that the kernel gives an address space: it is mapped, and none of its instructions ever runs.
 
-It is position-independent and names itself as the loader of its libraries, so that the kernel maps it twice: once where programs go, once
-where libraries and mappings go.
+It is position-independent and names itself as its own dynamic loader (PT_INTERP), so that the kernel maps it twice: once at the address of the
+executable, once in the mmap region.
 */
 
-/// How wide a program's addresses are.
+/// The width of a program's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     Native,
@@ -27,7 +27,7 @@ const PT_GNU_STACK: u32 = 0x6474_e551;
 const READ: u32 = 4;
 const WRITE: u32 = 2;
 
-/// The bytes of it. None on an architecture whose headers are not known here.
+/// Returns the bytes of the ELF file; none on an architecture whose headers are not known here.
 pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
     let [native, compat] = MACHINES?;
     let (wide, (machine, flags)) = match width {
@@ -38,7 +38,7 @@ pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
     let begin = header + 3 * entry;
     let length = loader.len() as u64 + 1;
     let end = begin + length;
-    // Programs that ask for more than a page lose as many bits by it.
+    // An alignment above the page size would cost entropy.
     let align = rustix::param::page_size() as u64;
     let mut out = Vec::new();
     // Magic; class, little-endian, version.
@@ -50,7 +50,7 @@ pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
     };
     let half = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
     let short = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&value.to_le_bytes()[..2]);
-    // A shared object, as position-independent programs are.
+    // ET_DYN, the type of position-independent executables.
     short(&mut out, 3);
     short(&mut out, machine.into());
     half(&mut out, 1);
@@ -64,7 +64,7 @@ pub(super) fn image(width: Width, loader: &str) -> Option<Vec<u8>> {
     }
     for (kind, rights, at, size, align) in [
         (PT_INTERP, READ, begin, length, 1),
-        // Writable: 6.1 does not start a program whose loader has nothing that is.
+        // Writable: Linux 6.1 does not start a program whose loader has no writable segment.
         (PT_LOAD, READ | WRITE, 0, end, align),
         (PT_GNU_STACK, READ | WRITE, 0, 0, 16),
     ] {

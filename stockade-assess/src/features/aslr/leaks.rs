@@ -1,7 +1,7 @@
 /*!
-Files in which the kernel's addresses have stood, read by a child that has no rights.
+Files that have shown kernel addresses in the past, read by an unprivileged child.
 
-What is found is never told: where it stands is.
+Addresses are never reported, only the files that show them.
 */
 use std::io::Write;
 
@@ -9,10 +9,10 @@ use crate::{Finding, How, System, Verdict, child, child::End, few, instructions:
 
 const ID: &str = "aslr.leaks";
 
-/// As much is read of each. An address stands in every line or in none.
+/// The number of bytes read of each file. A file shows an address in every line or in none.
 const SIZE: u64 = 64 << 10;
 
-/// How many modules are looked at.
+/// The number of modules whose sections are read.
 const MODULES: usize = 8;
 
 const FILES: &[&str] = &[
@@ -57,14 +57,14 @@ pub(super) fn finding(system: &System) -> Finding {
     let text = match ended {
         Ok((End::Exited(0), text)) => String::from_utf8_lossy(&text).into_owned(),
         Ok((end, _)) => {
-            return Finding::unknown(ID, How::Tried, format!("the child that reads {end}"));
+            return Finding::unknown(ID, How::Tried, format!("the unprivileged child {end}"));
         }
         Err(error) => return Finding::unknown(ID, How::Tried, format!("no child could be started: {error}")),
     };
     judge(&text)
 }
 
-/// Where the kernel's addresses begin: on x86 further down with five levels of page tables, on arm64 with those for 52 bits.
+/// Returns the lowest kernel address: lower with five levels of page tables on x86 and with 52-bit addresses on arm64.
 fn lowest(system: &System) -> u64 {
     if cfg!(target_arch = "aarch64") {
         0xfff0_0000_0000_0000
@@ -75,26 +75,36 @@ fn lowest(system: &System) -> u64 {
     }
 }
 
-/// The upper half of 48 bits.
+/// The start of the upper half of 48-bit addresses.
 const FOUR_LEVELS: u64 = 0xffff_8000_0000_0000;
 
-/// A line for each file: `-` was not to be read, `=` was read, `+` has addresses; `!` is why nothing was.
+/// Judges the lines of the child, one for each file: `-` not readable, `=` without addresses, `+` with addresses; `!` an error.
 fn judge(text: &str) -> Finding {
-    const SOURCE: &str = "a child without rights that read where addresses have stood";
+    const SOURCE: &str = "unprivileged child";
     let of = |mark: char| -> Vec<&str> { text.lines().filter_map(|line| line.strip_prefix(mark)).collect() };
     let (leaks, read, refused, errors) = (of('+'), of('='), of('-'), of('!'));
     if let Some(error) = errors.first() {
-        return Finding::unknown(ID, How::Tried, format!("no child without rights could be had: {error}"));
+        return Finding::unknown(ID, How::Tried, format!("no unprivileged child could be started: {error}"));
     }
     if !leaks.is_empty() {
-        return Finding::new(ID, Verdict::Fail, How::Tried, "the kernel's addresses are shown to every user")
+        let found = format!("every user can read kernel addresses in {}", few(&leaks));
+        return Finding::new(ID, Verdict::Fail, How::Tried, found)
             .seen(SOURCE, format!("addresses in {}", few(&leaks)));
     }
     if read.is_empty() {
-        return Finding::unknown(ID, How::Tried, "none of the files could be read");
+        return Finding::unknown(
+            ID,
+            How::Tried,
+            "none of the files that may show kernel addresses could be read",
+        );
     }
-    Finding::new(ID, Verdict::Pass, How::Tried, "no usual place shows the kernel's addresses to users")
-        .seen(SOURCE, format!("none in {}; not to be read: {}", few(&read), few(&refused)))
+    Finding::new(
+        ID,
+        Verdict::Pass,
+        How::Tried,
+        "no file that showed kernel addresses in the past shows them to unprivileged users",
+    )
+    .seen(SOURCE, format!("no address in {}; not readable: {}", few(&read), few(&refused)))
 }
 
 fn read_all(system: &System, out: &mut dyn Write) {
@@ -122,7 +132,7 @@ fn read_all(system: &System, out: &mut dyn Write) {
     let _ = writeln!(out, "{mark}{LOG}");
 }
 
-/// The end of the kernel log, if it may be read.
+/// Returns the end of the kernel log, if it may be read.
 fn log() -> Option<Vec<u8>> {
     const READ_ALL: libc::c_int = 3;
     let mut text = vec![0_u8; 256 << 10];
@@ -133,15 +143,15 @@ fn log() -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Whether there is a number of 16 hexadecimal digits that can be an address of the kernel's: of the upper half, and neither of the few
-/// that are the same everywhere.
+/// Reports whether the text has a number of 16 hexadecimal digits that can be a kernel address: in the upper half, and not one of the few that
+/// are the same on every machine.
 fn has_address(text: &[u8], lowest: u64) -> bool {
     let is_address = |number| is_address(number, lowest);
     text.split(|byte| !byte.is_ascii_hexdigit()).any(|word| {
         let number = || u64::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok();
         word.len() == 16 && number().is_some_and(is_address)
     }) || text.split(u8::is_ascii_whitespace).any(|word| {
-        // /proc/PID/stat has them in decimal.
+        // /proc/PID/stat shows addresses in decimal.
         let number = || std::str::from_utf8(word).ok()?.parse().ok();
         word.len() == 20 && number().is_some_and(is_address)
     })
@@ -149,7 +159,7 @@ fn has_address(text: &[u8], lowest: u64) -> bool {
 
 fn is_address(number: u64, lowest: u64) -> bool {
     const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
-    // What is higher is an error code or a mask.
+    // Higher numbers are error codes or masks.
     (lowest..0xffff_ffff_ffff_0000).contains(&number) && number & !0xfff != VSYSCALL
         // Round numbers are ends of regions, the same on every machine, such as 0xffff800000000000 and 0xffffffff80000000.
         && number.trailing_zeros() < 30

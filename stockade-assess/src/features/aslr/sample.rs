@@ -1,6 +1,5 @@
 /*!
-Where the kernel puts the parts of a program: children that are started with a tiny program, looked at before they run its first
-instruction, and killed.
+The addresses of the parts of a program: each child executes a tiny program, is stopped before its first instruction, read and killed.
 
 ```text
 check ── clone ──▶ child: PTRACE_TRACEME, execveat(image)
@@ -20,7 +19,7 @@ use std::{
 use super::image::{Width, image};
 use crate::System;
 
-/// Where the parts of one child were.
+/// The addresses of the parts of one child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub stack: u64,
@@ -31,7 +30,7 @@ pub(super) struct Layout {
     pub vdso: Option<u64>,
 }
 
-/// Why there is no sample.
+/// The reason why there is no sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// The kernel runs no programs of this width.
@@ -44,10 +43,10 @@ const AT_PHDR: u64 = 3;
 const AT_BASE: u64 = 7;
 const AT_SYSINFO_EHDR: u64 = 33;
 
-/// What the child ends with where it could not become the program.
+/// The exit status of a child that cannot be traced. Another status is the errno of execveat(2).
 const NOT_TRACED: c_int = 201;
 
-/// As many layouts as asked for.
+/// Returns the layouts of this many programs.
 pub(super) fn sample(system: &System, width: Width, count: usize) -> Result<Vec<Layout>, Trouble> {
     let image = Image::new(width)?;
     let mut stack = vec![0_u8; 64 * 1024];
@@ -59,7 +58,7 @@ struct Image {
     width: Width,
 }
 
-/// What the child needs; it shares the parent's memory until it becomes the program.
+/// The arguments of the child, which shares the memory of its parent until execveat(2).
 struct Start {
     fd: RawFd,
     parent: libc::pid_t,
@@ -73,22 +72,23 @@ impl Image {
     fn new(width: Width) -> Result<Self, Trouble> {
         const NAME: &CStr = c"stockade-assess";
         const EXECUTABLE: libc::c_uint = 0x10;
-        // SAFETY: the name is a string that lives for the call.
+        // SAFETY: the name is a NUL-terminated constant.
         let create = |flags| unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | flags) };
         let mut fd = create(EXECUTABLE);
         if fd < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
-            // Before 6.3 every one was executable, and there was no flag to say so.
+            // Before Linux 6.3 every memfd was executable, and MFD_EXEC was not known.
             fd = create(0);
         }
         if fd < 0 {
-            return Err(other("no program could be made in memory (vm.memfd_noexec?)"));
+            return Err(other("cannot create an executable memfd (vm.memfd_noexec may forbid it)"));
         }
-        // SAFETY: the descriptor was just made and belongs to nobody else.
+        // SAFETY: the descriptor was just created, and nothing else owns it.
         let mut file = unsafe { File::from_raw_fd(fd) };
         let Some(bytes) = image(width, &format!("/proc/self/fd/{fd}")) else {
             return Err(Trouble::Other("not tried on this architecture".into()));
         };
-        file.write_all(&bytes).map_err(|error| Trouble::Other(format!("a program in memory: {error}")))?;
+        file.write_all(&bytes)
+            .map_err(|error| Trouble::Other(format!("cannot write the test program to a memfd: {error}")))?;
         Ok(Self { file, width })
     }
 
@@ -96,8 +96,8 @@ impl Image {
         // SAFETY: getpid has no precondition and cannot fail.
         let start = Start { fd: self.file.as_raw_fd(), parent: unsafe { libc::getpid() } };
         let top = (stack.as_mut_ptr_range().end as usize & !15) as *mut c_void;
-        // SAFETY: `begin` runs on this stack, of which nobody else uses anything, while this process waits for it to become the program or to
-        // end (CLONE_VFORK); `start` lives until then.
+        // SAFETY: `begin` runs on this stack, which nothing else uses, while this process waits until it executes the program or exits
+        // (CLONE_VFORK); `start` lives until then.
         let pid = unsafe {
             libc::clone(
                 begin,
@@ -110,21 +110,19 @@ impl Image {
             return Err(other("no child could be started"));
         }
         let mut status = 0;
-        // SAFETY: waits for the child just made; `status` lives for the call.
+        // SAFETY: `status` is valid for writing and lives for the call.
         if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
-            return Err(other("a child was lost"));
+            return Err(other("waitpid(2) for a child failed"));
         }
         if !libc::WIFSTOPPED(status) {
             return Err(self.ended(status));
         }
-        // Stopped as a program that has begun; any other signal would have ended it.
+        // SIGTRAP is the stop at exec of a traced process.
         let layout = match libc::WSTOPSIG(status) {
             libc::SIGTRAP => self.read(system, pid),
-            signal => {
-                Err(Trouble::Other(format!("a program in memory could not be started: signal {signal}")))
-            }
+            signal => Err(Trouble::Other(format!("the test program could not be started: signal {signal}"))),
         };
-        // SAFETY: ends a child of this process, which is stopped, and takes its status.
+        // SAFETY: both calls take numbers, and waitpid(2) accepts a null status; `pid` is an unreaped child, so its number is not reused.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
             libc::waitpid(pid, ptr::null_mut(), 0);
@@ -134,16 +132,16 @@ impl Image {
 
     fn ended(&self, status: c_int) -> Trouble {
         if !libc::WIFEXITED(status) {
-            return Trouble::Other("a child was killed before it could be looked at".into());
+            return Trouble::Other("a child was killed before its addresses could be read".into());
         }
         match libc::WEXITSTATUS(status) {
-            NOT_TRACED => Trouble::Other(
-                "a process may not be looked at by its parent (ptrace is refused; kernel.yama.ptrace_scope is 3?)".into(),
-            ),
+            NOT_TRACED => {
+                Trouble::Other("ptrace(2) of a child is refused (kernel.yama.ptrace_scope may be 3)".into())
+            }
             libc::ENOEXEC if self.width == Width::Compat => Trouble::NoSuchPrograms,
             errno => {
                 let error = io::Error::from_raw_os_error(errno);
-                Trouble::Other(format!("a program in memory could not be started: {error}"))
+                Trouble::Other(format!("the test program could not be started: {error}"))
             }
         }
     }
@@ -155,7 +153,7 @@ impl Image {
         let vector = vector(&read("auxv")?, self.width);
         let value = |key| vector.iter().find(|(other, _)| *other == key).map(|(_, value)| *value);
         let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
-        // The fields behind the name, which may hold anything; the third comes first.
+        // The fields behind the name, which may contain any character; the first of them is field 3.
         let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
         let field = |number: usize| after.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
         let layout = || {
@@ -167,12 +165,13 @@ impl Image {
                 vdso: value(AT_SYSINFO_EHDR),
             })
         };
-        layout()
-            .ok_or_else(|| Trouble::Other("the kernel does not tell where the parts of a program are".into()))
+        layout().ok_or_else(|| {
+            Trouble::Other("the kernel does not show the addresses of the parts of a program".into())
+        })
     }
 }
 
-/// Pairs of keys and values, as wide as the program's words.
+/// Returns the keys and values of an auxiliary vector.
 fn vector(bytes: &[u8], width: Width) -> Vec<(u64, u64)> {
     let size = if width == Width::Compat { 4 } else { 8 };
     let number = |part: &[u8]| {
@@ -187,22 +186,22 @@ fn vector(bytes: &[u8], width: Width) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// The child's whole life. It shares memory with its parent, so it makes system calls and nothing else.
+/// Runs in the child. It shares memory with its parent, so it only makes system calls.
 extern "C" fn begin(start: *mut c_void) -> c_int {
     const QUERY: libc::c_ulong = 0xffff_ffff;
     const ARGUMENTS: [*const libc::c_char; 2] = [c"p".as_ptr(), ptr::null()];
-    // SAFETY: `start` is the parent's reference, alive while this runs. All else are system calls that change this child alone; strings and
-    // arrays are constants.
+    // SAFETY: `start` is the parent's reference and lives while this runs. The system calls change only this child; their strings and arrays are
+    // constants or live on this stack.
     unsafe {
         let start = &*start.cast::<Start>();
-        // It ends with its parent, as the program as well: a tracer that dies leaves behind whom it stopped.
+        // The child dies with its parent, also after exec: a tracer that dies leaves stopped tracees behind.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::getppid() != start.parent {
             libc::_exit(NOT_TRACED);
         }
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        // A stack without a limit, or a parent started by `setarch -R`, would be answered by another layout than programs have.
+        // With an unlimited stack, or a parent started by `setarch -R`, the kernel uses another layout than for usual programs.
         let mut limit = none;
         if libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) == 0 && limit.rlim_cur == libc::RLIM_INFINITY {
             limit.rlim_cur = 8 << 20;
@@ -238,7 +237,7 @@ mod tests {
     fn a_child_s_parts_are_where_programs_have_them() {
         let layouts = sample(&System::live(false), Width::Native, 3).unwrap();
         for layout in layouts {
-            // Each in the user's half, the heap behind the program, the stack above the mappings.
+            // All in the user half, the heap above the program, the stack above the mmap region.
             assert!(layout.heap > layout.executable && layout.stack > layout.mmap, "{layout:?}");
             assert!(layout.executable > 0x1_0000 && layout.stack < 1 << 63);
         }

@@ -45,7 +45,7 @@ fn a_kernel_that_was_not_moved_is_found() {
         with[0x211] = loadflags;
         let system = System::fake(&files).with("/sys/kernel/boot_params/data", &with);
         let finding = FEATURE.findings(&system)["aslr.kernel"].clone();
-        assert!(!format!("{finding:?}").contains("9a0"), "an address is told");
+        assert!(!format!("{finding:?}").contains("9a0"), "an address is shown");
         finding.verdict
     };
     let kernel = |line, config, symbols: &str| started(0x81, line, config, symbols);
@@ -53,7 +53,7 @@ fn a_kernel_that_was_not_moved_is_found() {
     let moved = format!("{first}ffffffff9a000000 T _text\n");
     assert_eq!(kernel("quiet", GOOD, &moved), Verdict::Pass);
     assert_eq!(kernel("quiet", GOOD, "ffffffff81000000 T _text\n"), Verdict::Fail);
-    // Where chance put it.
+    // KASLR was done, with the offset 0.
     assert_eq!(started(0x83, "quiet", GOOD, "ffffffff81000000 T _text\n"), Verdict::Pass);
     let untold = [
         ("/proc/cmdline", ""),
@@ -69,7 +69,7 @@ fn a_kernel_that_was_not_moved_is_found() {
     assert_eq!(kernel("quiet", GOOD, ""), Verdict::Unknown);
 }
 
-/// Layouts whose every part has this many bits.
+/// Makes layouts in which each part has this many bits of entropy.
 fn layouts(count: usize, bits: u32) -> Vec<Layout> {
     let mut seed = 12_345_u64;
     let mut next = || {
@@ -141,7 +141,7 @@ fn programs_of_this_machine_are_started() {
         Ok(layouts) => {
             assert_eq!(layouts.len(), 50);
             let places = sampled(&PARTS[1], &layouts).unwrap().places;
-            // Unless this machine has it switched off.
+            // ASLR may be off on this machine.
             let on = system.setting("kernel.randomize_va_space").is_ok_and(|value| value != "0");
             assert!(places > 40 || !on, "{places}");
         }

@@ -1,5 +1,5 @@
 /*!
-The hierarchies of cgroups, and where this process is in them.
+The mounted cgroup hierarchies, and the cgroup of this process in each.
 */
 use procfs_core::process::MountInfo;
 
@@ -8,7 +8,7 @@ use crate::{System, Unread};
 
 const OWN: &str = "/proc/self/cgroup";
 
-/// Controllers as version 1 names them among the options of its mounts.
+/// The controllers of version 1, which appear among the mount options.
 const OLD_CONTROLLERS: [&str; 14] = [
     "blkio",
     "cpu",
@@ -26,29 +26,29 @@ const OLD_CONTROLLERS: [&str; 14] = [
     "rdma",
 ];
 
-/// All of them.
+/// All mounted hierarchies.
 #[derive(Debug)]
 pub(super) struct Hierarchies {
     pub(super) all: Vec<Hierarchy>,
-    /// Why the controllers of one are not known: then none can be said to be missing.
+    /// The reason why the controllers of one hierarchy are not known; then none can be reported missing.
     pub(super) unread: Option<Unread>,
 }
 
-/// One that is mounted.
+/// A mounted hierarchy.
 #[derive(Debug)]
 pub(super) struct Hierarchy {
-    /// 1 or 2.
+    /// The cgroup version, 1 or 2.
     pub(super) version: u8,
     /// The mount point.
     pub(super) mount: String,
-    /// Those that can be used in it.
+    /// The controllers that can be used in it.
     pub(super) controllers: Vec<String>,
-    /// Where this process is, below the mount point; none if that is out of sight.
+    /// The cgroup of this process, below the mount point; none if it is not below the mounted root.
     own: Option<String>,
 }
 
 impl Hierarchies {
-    pub(super) fn of(system: &System) -> Result<Self, Unread> {
+    pub(super) fn read(system: &System) -> Result<Self, Unread> {
         let mounts = system.text(MOUNTS)?;
         let own = system.text(OWN)?;
         let mut all: Vec<Hierarchy> = Vec::new();
@@ -74,7 +74,7 @@ impl Hierarchies {
                     .collect()
             };
             controllers.sort();
-            // One that is mounted twice is still one.
+            // A hierarchy that is mounted twice counts once.
             if all.iter().any(|other| other.version == version && other.controllers == controllers) {
                 continue;
             }
@@ -84,17 +84,17 @@ impl Hierarchies {
         Ok(Self { all, unread })
     }
 
-    /// Those of version 1.
+    /// Returns the hierarchies of version 1.
     pub(super) fn of_version_1(&self) -> Vec<&Hierarchy> {
         self.all.iter().filter(|hierarchy| hierarchy.version == 1).collect()
     }
 
-    /// That of version 2.
+    /// Returns the hierarchy of version 2.
     pub(super) fn of_version_2(&self) -> Option<&Hierarchy> {
         self.all.iter().find(|hierarchy| hierarchy.version == 2)
     }
 
-    /// The one that has a controller, by the name that it has in version 2.
+    /// Returns the hierarchy that has a controller, by its version 2 name.
     pub(super) fn with(&self, controller: &str) -> Option<&Hierarchy> {
         let old = if controller == "io" { "blkio" } else { controller };
         self.all.iter().find(|hierarchy| {
@@ -105,7 +105,7 @@ impl Hierarchies {
 }
 
 impl Hierarchy {
-    /// The folder of this process's own cgroup, and those above it.
+    /// Returns the folder of this process's cgroup and those of its ancestors.
     pub(super) fn own_and_above(&self) -> Vec<String> {
         let mut folders = Vec::new();
         let Some(own) = &self.own else { return folders };
@@ -120,7 +120,7 @@ impl Hierarchy {
     }
 }
 
-/// The path in a line `number:controllers:path`, which has neither number nor controllers in version 2.
+/// Returns the path from a line `number:controllers:path`; version 2 has the number 0 and no controllers.
 fn path<'a>(own: &'a str, version: u8, controllers: &[String]) -> Option<&'a str> {
     own.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -134,7 +134,7 @@ fn path<'a>(own: &'a str, version: u8, controllers: &[String]) -> Option<&'a str
     })
 }
 
-/// A path below the mount point, when the mount shows the hierarchy from `root` on.
+/// Returns a path relative to the mount point, where `root` is the root of the mount in the hierarchy.
 fn below(path: &str, root: &str) -> Option<String> {
     let rest = path.strip_prefix(root.trim_end_matches('/'))?;
     let is_below = rest.is_empty() || rest.starts_with('/');
@@ -160,7 +160,7 @@ mod tests {
             (OWN, "4:memory:/a/b\n5:pids:/elsewhere\n1:name=systemd:/c\n0::/d\n"),
             ("/sys/fs/cgroup/unified/cgroup.controllers", "cpu\n"),
         ]);
-        let hierarchies = Hierarchies::of(&system).unwrap();
+        let hierarchies = Hierarchies::read(&system).unwrap();
         assert_eq!(hierarchies.all.len(), 4);
         assert_eq!(hierarchies.with("cpu").unwrap().version, 2);
         assert_eq!(

@@ -1,6 +1,6 @@
 /*!
-A cgroup that is made to try something in, and does not stay: whoever makes it holds a lock on it, so that one whose maker was killed is
-found and removed by whoever comes next.
+A temporary cgroup for a trial. The process that creates it holds a lock on it, so that the next run finds and removes a cgroup whose creator was
+killed.
 */
 use std::{
     fs::{self, File},
@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// What a cgroup is called, with the number of the process that made it behind it.
+/// The prefix of the cgroup's name, followed by the id of the process that created it.
 pub(super) const NAME: &str = "stockade-assess.";
 
-/// A cgroup of ours, there as long as this lives, and locked, so that others can tell.
+/// A cgroup that exists while this value lives, locked so that other runs leave it alone.
 pub(super) struct Cgroup {
     pub(super) folder: PathBuf,
     lock: File,
@@ -40,13 +40,13 @@ impl Cgroup {
         fs::write(self.folder.join("cgroup.procs"), "0")
     }
 
-    /// In a child, whose life is not what keeps it locked.
+    /// Closes the lock in a child, so that only the parent keeps it locked.
     pub(super) fn leave_to_parent(&self) {
-        // SAFETY: the child has a table of descriptors of its own, and leaves without closing what is in it.
+        // SAFETY: the child has its own file descriptor table and exits without running destructors, so the descriptor is not closed twice.
         unsafe { libc::close(self.lock.as_raw_fd()) };
     }
 
-    /// What keeps it from being removed, if anything does.
+    /// Removes it; returns the error if that fails.
     pub(super) fn remove(self) -> Option<io::Error> {
         remove(&self.folder).err()
     }
@@ -58,7 +58,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes a cgroup. Processes that were killed in it may take an instant to go, and some seconds where many wait for a processor.
+/// Removes a cgroup, retrying while killed processes in it still exit: on a busy machine that takes seconds.
 fn remove(folder: &Path) -> io::Result<()> {
     const ATTEMPTS: u32 = 2000;
     let mut last = fs::remove_dir(folder);
@@ -73,7 +73,7 @@ fn remove(folder: &Path) -> io::Result<()> {
     last
 }
 
-/// Removes cgroups of ours that nobody holds any more, with what is in them.
+/// Removes cgroups of earlier runs that no process holds a lock on, and kills the processes in them.
 pub(super) fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -85,7 +85,7 @@ pub(super) fn sweep(place: &Path) {
         }
         for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
             if let Ok(pid @ 1..) = pid.parse::<i32>() {
-                // SAFETY: a signal to a process in a cgroup that this program made.
+                // SAFETY: kill(2) takes two numbers; the process is in a cgroup that this program created.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
         }

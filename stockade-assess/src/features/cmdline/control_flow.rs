@@ -1,5 +1,5 @@
 /*!
-Calls through pointers: where they may lead.
+Indirect calls in the kernel: CFI, IBT and BTI.
 */
 use super::{LINE, value};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     instructions::{CPUINFO, Instructions},
 };
 
-/// Calls through pointers checked: kCFI (renamed in 6.18), or what the processor offers.
+/// Judges whether indirect calls are checked: by kCFI (its option was renamed in Linux 6.18), or by the CPU.
 pub(super) fn finding(system: &System) -> Finding {
     const ID: &str = "cmdline.control-flow";
     const SOFTWARE: &[&str] = &["CONFIG_CFI", "CONFIG_CFI_CLANG"];
@@ -21,7 +21,7 @@ pub(super) fn finding(system: &System) -> Finding {
         Ok(words) => words,
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
-    let said = |name: &str| -> Vec<&str> {
+    let values = |name: &str| -> Vec<&str> {
         words.iter().filter_map(|word| word.strip_prefix(name)).flat_map(|value| value.split(',')).collect()
     };
     let first = |options: &[&'static str]| options.iter().copied().find(|option| config.has(option));
@@ -29,42 +29,51 @@ pub(super) fn finding(system: &System) -> Finding {
         if strict {
             Finding::new(ID, Verdict::Pass, How::Read, found)
         } else {
-            let found = "calls through pointers are checked, but a wrong one is only logged";
+            let found = "kernel CFI or IBT is permissive: a violation is only logged";
             Finding::new(ID, Verdict::Warn, How::Read, found)
         }
     };
-    // Read where the kernel can choose the sort of check at boot; the last that names one counts.
-    let cfi = if config.has("CONFIG_FINEIBT") { said("cfi=") } else { Vec::new() };
+    // cfi= is parsed only with FineIBT; the last value that names a mode counts.
+    let cfi = if config.has("CONFIG_FINEIBT") { values("cfi=") } else { Vec::new() };
     let chosen = cfi.iter().rfind(|word| matches!(**word, "auto" | "off" | "kcfi" | "fineibt"));
     if let Some(option) = first(SOFTWARE)
         && chosen != Some(&"off")
     {
         let permissive = config.has(PERMISSIVE);
         let warns = cfi.contains(&"warn");
-        let found = "calls through pointers are checked for the type of the function";
+        let found = "kernel CFI on: an indirect call reaches only functions of the same type";
         let finding = checked(!permissive && !warns, found)
             .seen(&config.path, value(config, if permissive { PERMISSIVE } else { option }));
         return if warns { finding.seen(LINE, "cfi=warn") } else { finding };
     }
     let instruction =
         Instructions::of(system).ok().and_then(|all| all.among(&["ibt", "bti"]).first().copied());
-    let ibt = said("ibt=");
+    let ibt = values("ibt=");
     if let Some(option) = first(HARDWARE)
         && let Some(instruction) = instruction
         && !ibt.contains(&"off")
     {
-        let found = "calls through pointers only reach the beginnings of functions";
-        return checked(!ibt.contains(&"warn"), found)
+        let name = instruction.to_uppercase();
+        let found = format!("kernel {name} on: an indirect call reaches only marked entry points");
+        return checked(!ibt.contains(&"warn"), &found)
             .seen(&config.path, value(config, option))
             .seen(format!("flags in {CPUINFO}"), instruction);
     }
-    let shown = match (first(SOFTWARE), first(HARDWARE)) {
-        (Some(option), _) => format!("{}, cfi=off", value(config, option)),
-        (None, Some(option)) => {
-            format!("{}, and the CPU has no such feature or it is off", value(config, option))
+    let software = if system.is_at_least(6, 18) { SOFTWARE[0] } else { SOFTWARE[1] };
+    let hardware = if config.has("CONFIG_ARM64") { HARDWARE[1] } else { HARDWARE[0] };
+    let (off, why, shown) = match (first(SOFTWARE), first(HARDWARE)) {
+        (Some(option), _) => ("kernel CFI off", "cfi=off".to_owned(), value(config, option)),
+        (None, Some(option)) if ibt.contains(&"off") => {
+            ("kernel IBT off", "ibt=off".to_owned(), value(config, option))
         }
-        (None, None) => value(config, SOFTWARE[0]),
+        (None, Some(option)) => {
+            let why = format!("{option} is set, but the CPU does not have the feature");
+            ("kernel IBT or BTI off", why, value(config, option))
+        }
+        (None, None) => {
+            ("no kernel CFI or IBT", format!("{software}, {hardware} not set"), value(config, software))
+        }
     };
-    Finding::new(ID, Verdict::Warn, How::Read, "calls through pointers reach any code of the kernel's")
-        .seen(&config.path, shown)
+    let found = format!("{off}: an indirect call can reach any kernel code ({why})");
+    Finding::new(ID, Verdict::Warn, How::Read, found).seen(&config.path, shown)
 }

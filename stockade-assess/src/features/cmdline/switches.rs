@@ -1,5 +1,5 @@
 /*!
-Defences with a default that the kernel was built with, and a word on its command line that switches them.
+Defences with a default from the kernel configuration, and a parameter on the kernel command line that turns them on or off.
 */
 use super::{LINE, value};
 use crate::{Config, Finding, How, Report, System, Verdict, system::boolean};
@@ -11,17 +11,17 @@ pub(super) fn check(system: &System, report: &mut Report) {
     }
 }
 
-/// How the command line switches a defence.
-enum Words {
-    /// By a parameter that is on or off.
+/// The parameters on the command line that turn a defence on or off.
+enum Parameters {
+    /// A parameter with a boolean value.
     Boolean(&'static str),
-    /// By words of their own: those that switch it on, and those that switch it off.
+    /// Parameters without a value: those that turn it on, and those that turn it off.
     Each { on: &'static [&'static str], off: &'static [&'static str] },
 }
 
-impl Words {
-    /// Whether a word switches the defence on or off; none where it does neither. `a-b` and `a_b` are the same to the kernel.
-    fn say(&self, word: &str) -> Option<bool> {
+impl Parameters {
+    /// Returns whether a word turns the defence on or off; none where it does neither. The kernel treats `a-b` and `a_b` alike.
+    fn state_set_by(&self, word: &str) -> Option<bool> {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
         let name = name.replace('-', "_");
         match self {
@@ -33,92 +33,107 @@ impl Words {
     }
 }
 
-/// What decides where the command line says nothing.
-enum ByDefault {
-    /// It is on where this option is set.
+/// The configuration option that decides where no parameter is given.
+enum ConfigDefault {
+    /// On where this option is set.
     IfSet(&'static str),
-    /// It is on where this option is not set.
+    /// On where this option is not set.
     UnlessSet(&'static str),
-    /// It is on where an option is set, which is another one since this version.
+    /// On where an option is set, which is another one since this version.
     IfSetSince { version: (u32, u32), since: &'static str, before: &'static str },
 }
 
-/// A defence with a default from the configuration and a switch on the command line.
+/// A defence with a default from the configuration and parameters on the command line.
 struct Switch {
     id: &'static str,
-    words: Words,
-    /// Without any of these options the words mean nothing. Empty where the words always have a meaning.
+    parameters: Parameters,
+    /// The options of which one is needed for the parameters to have an effect. Empty where they always have one.
     needs: &'static [&'static str],
-    /// Before this version, this option is enough for them to mean something.
+    /// Before this version, this option is enough.
     needs_before: Option<((u32, u32), &'static str)>,
-    default: ByDefault,
-    /// Whether it clears memory, which poisoned pages take the place of.
+    default: ConfigDefault,
+    /// Whether it zeroes memory, which page_poison replaces.
     clears: bool,
     /// The verdict where it is off.
     without: Verdict,
-    /// What is so when it is on, and when it is off.
-    told: [&'static str; 2],
+    /// The texts where it is on, and where it is off.
+    found: [&'static str; 2],
 }
 
 const SWITCHES: &[Switch] = &[
     Switch {
         id: "cmdline.init-on-alloc",
-        words: Words::Boolean("init_on_alloc"),
+        parameters: Parameters::Boolean("init_on_alloc"),
         needs: &[],
         needs_before: None,
-        default: ByDefault::IfSet("CONFIG_INIT_ON_ALLOC_DEFAULT_ON"),
+        default: ConfigDefault::IfSet("CONFIG_INIT_ON_ALLOC_DEFAULT_ON"),
         clears: true,
         without: Verdict::Fail,
-        told: ["memory is cleared when it is given out", "memory is given out with what was in it before"],
+        found: [
+            "init_on_alloc on: kernel memory is zeroed when allocated",
+            "init_on_alloc off: allocated kernel memory keeps its old content",
+        ],
     },
     Switch {
         id: "cmdline.init-on-free",
-        words: Words::Boolean("init_on_free"),
+        parameters: Parameters::Boolean("init_on_free"),
         needs: &[],
         needs_before: None,
-        default: ByDefault::IfSet("CONFIG_INIT_ON_FREE_DEFAULT_ON"),
+        default: ConfigDefault::IfSet("CONFIG_INIT_ON_FREE_DEFAULT_ON"),
         clears: true,
         without: Verdict::Warn,
-        told: ["memory is cleared when it is freed", "freed memory keeps what was in it"],
+        found: [
+            "init_on_free on: kernel memory is zeroed when freed",
+            "init_on_free off: freed kernel memory keeps its content",
+        ],
     },
     Switch {
         id: "cmdline.slab-nomerge",
-        words: Words::Each { on: &["slab_nomerge", "slub_nomerge"], off: &["slab_merge", "slub_merge"] },
+        parameters: Parameters::Each {
+            on: &["slab_nomerge", "slub_nomerge"],
+            off: &["slab_merge", "slub_merge"],
+        },
         needs: &[],
         needs_before: None,
-        default: ByDefault::UnlessSet("CONFIG_SLAB_MERGE_DEFAULT"),
+        default: ConfigDefault::UnlessSet("CONFIG_SLAB_MERGE_DEFAULT"),
         clears: false,
         without: Verdict::Warn,
-        told: ["each kind of object has memory of its own", "objects of one size share their memory"],
+        found: [
+            "slab caches are not merged",
+            "slab caches of equal size are merged (should be slab_nomerge)",
+        ],
     },
     Switch {
         id: "cmdline.kstack-offset",
-        words: Words::Boolean("randomize_kstack_offset"),
+        parameters: Parameters::Boolean("randomize_kstack_offset"),
         needs: &["CONFIG_RANDOMIZE_KSTACK_OFFSET", "CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT"],
-        // The code was there wherever the architecture can do it.
+        // Before, the code was built wherever the architecture supports it.
         needs_before: Some(((5, 18), "CONFIG_HAVE_ARCH_RANDOMIZE_KSTACK_OFFSET")),
-        default: ByDefault::IfSet("CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT"),
+        default: ConfigDefault::IfSet("CONFIG_RANDOMIZE_KSTACK_OFFSET_DEFAULT"),
         clears: false,
         without: Verdict::Warn,
-        told: [
-            "each system call begins elsewhere on the kernel's stack",
-            "the kernel's stack is the same at each system call",
+        found: [
+            "randomize_kstack_offset on: each system call has a random kernel stack offset",
+            "randomize_kstack_offset off: the kernel stack offset is the same in each system call",
         ],
     },
     Switch {
         id: "cmdline.usercopy",
-        words: Words::Boolean("hardened_usercopy"),
+        parameters: Parameters::Boolean("hardened_usercopy"),
         needs: &["CONFIG_HARDENED_USERCOPY"],
         needs_before: None,
-        // Before, it is always on where it is built in.
-        default: ByDefault::IfSetSince {
+        // Before 6.15, it is always on where it is built in.
+        default: ConfigDefault::IfSetSince {
             version: (6, 15),
             since: "CONFIG_HARDENED_USERCOPY_DEFAULT_ON",
             before: "CONFIG_HARDENED_USERCOPY",
         },
         clears: false,
         without: Verdict::Fail,
-        told: ["copies to and from programs are checked", "copies to and from programs are not checked"],
+        found: [
+            "hardened usercopy on: copies to and from user space are bounds-checked",
+            "hardened usercopy off: copies to and from user space are not bounds-checked",
+        ],
     },
 ];
 
@@ -132,11 +147,11 @@ impl Switch {
         if let Ok(config) = config
             && !self.is_built(system, config)
         {
-            let found = format!("the kernel was built without it; {}", self.told[1]);
+            let found = format!("{} (the kernel was built without {})", self.found[1], self.needs[0]);
             return Finding::new(self.id, self.without, How::Read, found)
                 .seen(&config.path, format!("{} is not set", self.needs[0]));
         }
-        let said = words.iter().rev().find_map(|word| Some((word, self.words.say(word)?)));
+        let said = words.iter().rev().find_map(|word| Some((word, self.parameters.state_set_by(word)?)));
         if let Some((word, is_on)) = said {
             let finding = if is_on {
                 if let Err(unread) = config
@@ -144,9 +159,9 @@ impl Switch {
                 {
                     return Finding::unknown(self.id, How::Read, unread).seen(LINE, word);
                 }
-                Finding::new(self.id, Verdict::Pass, How::Read, self.told[0])
+                Finding::new(self.id, Verdict::Pass, How::Read, self.found[0])
             } else {
-                Finding::new(self.id, self.without, How::Read, self.told[1])
+                Finding::new(self.id, self.without, How::Read, self.found[1])
             };
             return finding.seen(LINE, word);
         }
@@ -155,16 +170,16 @@ impl Switch {
             Ok(config) => {
                 let (option, wanted) = self.default(system);
                 let (verdict, found) = if config.has(option) == wanted {
-                    (Verdict::Pass, self.told[0])
+                    (Verdict::Pass, self.found[0])
                 } else {
-                    (self.without, self.told[1])
+                    (self.without, self.found[1])
                 };
                 Finding::new(self.id, verdict, How::Read, found).seen(&config.path, value(config, option))
             }
         }
     }
 
-    /// Whether the kernel has the code, so that a word means something.
+    /// Reports whether the kernel has the code, so that the parameters have an effect.
     fn is_built(&self, system: &System, config: &Config) -> bool {
         let old = self.needs_before.filter(|((major, minor), _)| !system.is_at_least(*major, *minor));
         self.needs.is_empty()
@@ -172,20 +187,20 @@ impl Switch {
             || old.is_some_and(|(_, option)| config.has(option))
     }
 
-    /// The option that decides where the command line says nothing, and whether it is to be set.
+    /// Returns the option that decides where no parameter is given, and whether it should be set.
     fn default(&self, system: &System) -> (&'static str, bool) {
         match self.default {
-            ByDefault::IfSet(option) => (option, true),
-            ByDefault::UnlessSet(option) => (option, false),
-            ByDefault::IfSetSince { version: (major, minor), since, before } => {
+            ConfigDefault::IfSet(option) => (option, true),
+            ConfigDefault::UnlessSet(option) => (option, false),
+            ConfigDefault::IfSetSince { version: (major, minor), since, before } => {
                 (if system.is_at_least(major, minor) { since } else { before }, true)
             }
         }
     }
 }
 
-/// Poisoned pages take precedence: the kernel then clears nothing (mm/mm_init.c). It fills pages with a pattern when they are freed, and
-/// leaves what is smaller as it is.
+/// Warns where page_poison takes precedence: the kernel then zeroes nothing (mm/mm_init.c). It fills freed pages with a pattern and does nothing for
+/// smaller allocations.
 fn unless_poisoned(id: &'static str, system: &System, finding: Finding) -> Finding {
     const PARAMETER: &str = "page_poison";
     let value = system.parameter(PARAMETER).ok().flatten().unwrap_or_default();
@@ -194,7 +209,7 @@ fn unless_poisoned(id: &'static str, system: &System, finding: Finding) -> Findi
     }
     match system.config() {
         Ok(config) if config.has("CONFIG_PAGE_POISONING") => {
-            let found = "page_poison takes its place: freed pages are filled, but what is smaller than a page is not cleared";
+            let found = "page_poison replaces zeroing: freed pages are filled with a pattern, allocations below a page are not zeroed";
             Finding::new(id, Verdict::Warn, How::Read, found).seen(LINE, format!("{PARAMETER}={value}"))
         }
         Ok(_) => finding,

@@ -1,5 +1,5 @@
 /*!
-Ports that strangers' devices are plugged into: Thunderbolt and USB4, slots outside the case, FireWire.
+Ports for external devices: Thunderbolt and USB4, external PCI slots, FireWire.
 */
 use super::{View, groups::Kind};
 use crate::{Finding, How, System, Verdict, few};
@@ -7,10 +7,10 @@ use crate::{Finding, How, System, Verdict, few};
 const ID: &str = "dma.external";
 const THUNDERBOLT: &str = "/sys/bus/thunderbolt/devices";
 const PCI: &str = "/sys/bus/pci/devices";
-/// Whether FireWire devices may read and write memory by themselves.
+/// Whether FireWire devices may read and write physical memory.
 const REMOTE_DMA: &str = "/sys/module/firewire_ohci/parameters/remote_dma";
 
-/// What a port comes to, and why.
+/// A port with its verdict and evidence.
 struct Port {
     verdict: Verdict,
     source: String,
@@ -27,17 +27,17 @@ pub(super) fn finding(system: &System, view: &View) -> Finding {
     let of = |verdict: Verdict| ports.iter().filter(move |port| port.verdict == verdict).count();
     let (bad, weak, unknown) = (of(Verdict::Fail), of(Verdict::Warn), of(Verdict::Unknown));
     let finding = if bad > 0 {
-        Finding::new(ID, Verdict::Fail, How::Read, "a device plugged in from outside can reach all memory")
+        Finding::new(ID, Verdict::Fail, How::Read, "an external device can reach all memory by DMA")
     } else if weak > 0 {
-        let found = "a device plugged in from outside can reach all memory once it was authorised";
+        let found = "an external device can reach all memory by DMA once it is authorised";
         Finding::new(ID, Verdict::Warn, How::Read, found)
     } else if unknown > 0 {
-        Finding::unknown(ID, How::Read, "a port to the outside does not say how it is protected")
+        Finding::unknown(ID, How::Read, "the DMA protection of an external port cannot be read")
     } else if ports.is_empty() {
         return Finding::not_applicable(
             ID,
             How::Read,
-            "the kernel knows of no port that gives a device from outside access to memory",
+            "the kernel reports no external port with DMA (Thunderbolt, USB4, removable PCI, FireWire)",
         )
         .seen(THUNDERBOLT, "no controllers");
     } else {
@@ -45,13 +45,13 @@ pub(super) fn finding(system: &System, view: &View) -> Finding {
             ID,
             Verdict::Pass,
             How::Read,
-            "devices plugged in from outside reach only what they are given",
+            "external devices reach only memory that was mapped for them",
         )
     };
     ports.into_iter().fold(finding, |finding, port| finding.seen(port.source, port.observed))
 }
 
-/// One for each controller: Documentation/admin-guide/thunderbolt.rst.
+/// Returns a port for each Thunderbolt controller: Documentation/admin-guide/thunderbolt.rst.
 fn thunderbolt(system: &System) -> Vec<Port> {
     let names = system.names(THUNDERBOLT).unwrap_or_default();
     let domains = names.into_iter().filter(|name| name.starts_with("domain"));
@@ -60,7 +60,7 @@ fn thunderbolt(system: &System) -> Vec<Port> {
         let protected = system.number(&format!("{source}/iommu_dma_protection"));
         let security = system.text(&format!("{source}/security"));
         let verdict = match (&protected, security.as_deref()) {
-            // The firmware's level does not matter behind an IOMMU; these levels let nobody near memory.
+            // Behind an IOMMU the security level does not matter; these levels allow no PCIe tunnels.
             (Ok(1), _) | (_, Ok("dponly" | "usbonly" | "nopcie")) => Verdict::Pass,
             (_, Ok("user" | "secure")) => Verdict::Warn,
             (_, Ok("none")) => Verdict::Fail,
@@ -73,7 +73,7 @@ fn thunderbolt(system: &System) -> Vec<Port> {
     domains.map(port).collect()
 }
 
-/// Devices on PCI that can be taken out: the kernel translates those strictly, unless it does not translate them at all.
+/// Returns the removable PCI devices as a port: the kernel uses strict mode for them, unless they are not translated at all.
 fn removable(system: &System, view: &View) -> Option<Port> {
     let groups = view.groups.as_ref().ok()?;
     let names = system.names(PCI).unwrap_or_default();
@@ -91,7 +91,7 @@ fn removable(system: &System, view: &View) -> Option<Port> {
     let (verdict, observed) = if !open.is_empty() {
         (Verdict::Fail, format!("not translated: {}", few(&open)))
     } else if !untold.is_empty() {
-        (Verdict::Unknown, format!("not said how translated: {}", few(&untold)))
+        (Verdict::Unknown, format!("type of translation not shown: {}", few(&untold)))
     } else {
         (Verdict::Pass, format!("behind the IOMMU: {}", few(&removable)))
     };

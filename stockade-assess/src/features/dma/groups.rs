@@ -1,5 +1,5 @@
 /*!
-The IOMMU's groups: devices that it cannot tell apart, and how their addresses are translated.
+IOMMU groups: devices that the IOMMU cannot isolate from each other, and the type of their translation.
 */
 use std::collections::BTreeSet;
 
@@ -7,33 +7,34 @@ use crate::{System, Unread};
 
 pub(super) const FOLDER: &str = "/sys/kernel/iommu_groups";
 
-/// How a group's addresses are translated: Documentation/ABI/testing/sysfs-kernel-iommu_groups.
+/// The type of a group's translation: Documentation/ABI/testing/sysfs-kernel-iommu_groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Each to itself: no protection.
+    /// Device addresses are physical addresses: no protection.
     Identity,
-    /// What is unmapped is out of reach when the call returns; for a group that is blocked everything is.
+    /// Unmapped memory is unreachable when the call returns; a blocked group reaches nothing.
     Strict,
-    /// What is unmapped is out of reach a moment later.
+    /// Unmapped memory becomes unreachable some milliseconds later.
     Lazy,
-    /// The kernel does not say, or something else.
+    /// The kernel does not show the type, or shows another one.
     Other,
 }
 
+/// An IOMMU group.
 pub(super) struct Group {
     number: String,
     kind: Kind,
     devices: Vec<String>,
 }
 
-/// All of them.
+/// All IOMMU groups.
 pub(super) struct Groups(Vec<Group>);
 
 impl Groups {
-    pub(super) fn of(system: &System) -> Result<Self, Unread> {
+    pub(super) fn read(system: &System) -> Result<Self, Unread> {
         let names = match system.names(FOLDER) {
             Ok(names) => names,
-            // The folder comes with the kernel's support.
+            // A kernel without IOMMU support has no such folder.
             Err(unread) if unread.is_missing() && system.exists("/sys/kernel") => Vec::new(),
             Err(unread) => return Err(unread),
         };
@@ -58,23 +59,24 @@ impl Groups {
         self.0.is_empty()
     }
 
-    /// Those of a kind, with their devices.
+    /// Returns the groups of a kind, with their devices.
     pub(super) fn with(&self, kind: Kind) -> Vec<String> {
-        self.0.iter().filter(|group| group.kind == kind).map(Group::in_words).collect()
+        self.0.iter().filter(|group| group.kind == kind).map(Group::label).collect()
     }
 
-    /// Those of more than one device. Functions of one device are one.
+    /// Returns the groups of more than one device; the functions of a device count as one.
     pub(super) fn shared(&self) -> Vec<String> {
-        self.0.iter().filter(|group| group.slots().len() > 1).map(Group::in_words).collect()
+        self.0.iter().filter(|group| group.slots().len() > 1).map(Group::label).collect()
     }
 
-    /// How a device's group is translated.
+    /// Returns the type of translation of a device's group.
     pub(super) fn kind_of(&self, device: &str) -> Option<Kind> {
         let group = self.0.iter().find(|group| group.devices.iter().any(|name| name == device))?;
         Some(group.kind)
     }
 
-    pub(super) fn in_words(&self) -> String {
+    /// Counts groups, devices and types, for evidence.
+    pub(super) fn summary(&self) -> String {
         let devices: usize = self.0.iter().map(|group| group.devices.len()).sum();
         let kinds = [
             (Kind::Strict, "strict"),
@@ -92,11 +94,11 @@ impl Groups {
 }
 
 impl Group {
-    fn in_words(&self) -> String {
+    fn label(&self) -> String {
         format!("{} ({})", self.number, self.devices.join(" "))
     }
 
-    /// Its devices without the functions: 0000:00:1f.3 is function 3 of a device.
+    /// Returns its devices without their functions: 0000:00:1f.3 is function 3 of a device.
     fn slots(&self) -> BTreeSet<&str> {
         self.devices
             .iter()

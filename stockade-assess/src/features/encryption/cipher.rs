@@ -1,27 +1,27 @@
 /*!
-How good a cipher of dm-crypt is, by its name: `aes-xts-plain64`, or in the crypto API's own words `capi:authenc(hmac(sha256),xts(aes))-random`.
+The strength of a dm-crypt cipher by its name: `aes-xts-plain64`, or in the notation of the crypto API `capi:authenc(hmac(sha256),xts(aes))-random`.
 */
 use crate::Verdict;
 
-/// Ciphers with blocks of 64 bits or known to be broken: after some gigabytes, blocks repeat and tell of their content.
+/// Broken ciphers, and ciphers with 64-bit blocks, whose blocks collide after some gigabytes and leak plaintext.
 const BROKEN: [&str; 8] = ["des", "des3_ede", "blowfish", "cast5", "arc4", "tea", "xtea", "khazad"];
 
-/// Sound as far as anybody knows, and seldom looked at or used.
+/// Ciphers without known attacks, but rarely analysed or used.
 const RARE: [&str; 9] =
     ["serpent", "twofish", "camellia", "aria", "sm4", "anubis", "cast6", "kuznyechik", "seed"];
 
-/// Modes of which one use of a key and a number gives away what another hides: numbers of sectors come again with each write.
+/// Modes that must never use an IV twice with one key. Sector numbers repeat with each write of a sector.
 const ONCE: [&str; 5] = ["ctr", "gcm", "ccm", "poly1305", "aegis128"];
 
-/// Whether it is a cipher in name only.
+/// Reports whether the cipher is `cipher_null`, which does not encrypt.
 pub(super) fn encrypts_nothing(spec: &str) -> bool {
     spec.to_ascii_lowercase().contains("cipher_null")
 }
 
-/// What is to be said of a cipher, and whether it is good.
+/// Grades a cipher and says why.
 pub(super) fn grade(spec: &str) -> (Verdict, &'static str) {
     if encrypts_nothing(spec) {
-        return (Verdict::Fail, "it encrypts nothing");
+        return (Verdict::Fail, "cipher_null does not encrypt");
     }
     let spec = spec.to_ascii_lowercase();
     let (plain, spec) = match spec.strip_prefix("capi:") {
@@ -36,50 +36,57 @@ pub(super) fn grade(spec: &str) -> (Verdict, &'static str) {
     let vector = spec.rsplit_once('-').map_or("", |(_, vector)| vector);
     let vector = vector.split(':').next().unwrap_or_default();
     if BROKEN.iter().any(|cipher| has(cipher)) {
-        return (Verdict::Fail, "its blocks are too short or it is broken");
+        return (Verdict::Fail, "the cipher is broken or has 64-bit blocks");
     }
     if has("ecb") {
-        return (Verdict::Fail, "equal blocks stay equal");
+        return (Verdict::Fail, "ECB mode: equal blocks have equal ciphertext");
     }
     if ONCE.iter().any(|mode| has(mode)) && vector != "random" {
-        return (Verdict::Fail, "a sector that is written twice gives both contents away");
+        return (Verdict::Fail, "the IV repeats: a sector that is written twice reveals both contents");
     }
     if vector == "null" {
-        return (Verdict::Fail, "equal sectors stay equal");
+        return (Verdict::Fail, "null IV: equal sectors have equal ciphertext");
     }
     if has("gcm") || has("ccm") || has("poly1305") || has("authenc") || has("aegis128") {
-        return (Verdict::Pass, "encrypted, and protected from changes");
+        return (Verdict::Pass, "authenticated encryption");
     }
     if has("cbc") || has("pcbc") {
         return match vector {
-            "essiv" | "eboiv" => (Verdict::Warn, "changes to a sector can be aimed at"),
-            _ if has("essiv") => (Verdict::Warn, "changes to a sector can be aimed at"),
-            "lmk" | "tcw" | "elephant" => (Verdict::Warn, "made to read volumes of other programs"),
-            _ => (Verdict::Fail, "prepared files can be recognised without the key"),
+            "essiv" | "eboiv" => {
+                (Verdict::Warn, "CBC mode: an attacker can make targeted changes without the key")
+            }
+            _ if has("essiv") => {
+                (Verdict::Warn, "CBC mode: an attacker can make targeted changes without the key")
+            }
+            "lmk" | "tcw" | "elephant" => (
+                Verdict::Warn,
+                "a legacy mode for volumes of other programs (loop-AES, TrueCrypt, BitLocker)",
+            ),
+            _ => (Verdict::Fail, "predictable IV: an attacker can recognise prepared files (watermarking)"),
         };
     }
     if has("adiantum") || has("hctr2") {
         return (Verdict::Pass, "good");
     }
     if has("lrw") {
-        return (Verdict::Warn, "its mode has been superseded by XTS");
+        return (Verdict::Warn, "LRW mode is superseded by XTS");
     }
     if has("xts") {
         return if RARE.iter().any(|cipher| has(cipher)) {
-            (Verdict::Warn, "its cipher is seldom looked at or used")
+            (Verdict::Warn, "the cipher is rarely analysed and used")
         } else if !has("aes") {
-            (Verdict::Warn, "its cipher is not known to Stockade")
+            (Verdict::Warn, "Stockade does not know this cipher")
         } else if vector == "plain" {
-            (Verdict::Warn, "sector numbers repeat after 2 TiB")
+            (Verdict::Warn, "32-bit IV (plain): IVs repeat after 2 TiB")
         } else {
             (Verdict::Pass, "good")
         };
     }
     if plain && matches!(words[..], [_] | [_, "plain"]) {
-        // The kernel's own default for a cipher without a mode: cbc-plain.
-        return (Verdict::Fail, "prepared files can be recognised without the key");
+        // The kernel's default for a cipher without a mode is cbc-plain.
+        return (Verdict::Fail, "predictable IV: an attacker can recognise prepared files (watermarking)");
     }
-    (Verdict::Warn, "its mode is not known to Stockade")
+    (Verdict::Warn, "Stockade does not know this mode")
 }
 
 #[cfg(test)]

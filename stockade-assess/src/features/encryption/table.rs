@@ -1,8 +1,8 @@
 /*!
-What the device mapper says of a device: its cipher, and where its key is.
+The device mapper table of a device: its cipher, and whether the kernel shows its key.
 
-The kernel shows the key itself in the table unless it was loaded from a keyring. No copy is made of what it answers, and all of it is wiped
-before anything else is done; what is kept is the key's length and whether it was there to be read.
+The kernel shows the key itself in the table unless it was loaded from a keyring. The answer is not copied, and its buffer is wiped when dropped;
+only the length of the key and whether it was shown are kept.
 
 ```text
 struct dm_ioctl (312 bytes) | struct dm_target_spec (40 bytes) | table of the target, with NUL at its end | next dm_target_spec …
@@ -18,14 +18,14 @@ use std::{
 
 use zeroize::Zeroizing;
 
-/// Only devices that exist are asked for, so that the device mapper is loaded already and this loads nothing.
+/// Opened only if a device mapper device exists, so that opening it does not load the module.
 const CONTROL: &std::ffi::CStr = c"/dev/mapper/control";
 
 /// `struct dm_ioctl` up to its data.
 const HEADER: usize = 312;
 const SPEC: usize = 40;
 
-/// A table of some kilobytes has more targets than anybody encrypts.
+/// The size of the buffer for an answer. A table of some kilobytes has hundreds of targets.
 const SIZE: usize = 16 << 10;
 
 /// `_IOWR(0xfd, 12, struct dm_ioctl)`
@@ -34,55 +34,55 @@ const DM_TABLE_STATUS: libc::Ioctl = 0xc138_fd0c_u32 as libc::Ioctl;
 const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
 const DM_BUFFER_FULL_FLAG: u32 = 1 << 8;
 const DM_NOFLUSH_FLAG: u32 = 1 << 11;
-/// The kernel wipes its own copies. 4.20 and later; ignored before.
+/// Asks the kernel to wipe its own copies. Linux 4.20 and later; ignored before.
 const DM_SECURE_DATA_FLAG: u32 = 1 << 15;
 
-/// A part of a device that is encrypted.
+/// A target of type crypt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Crypt {
     /// Its cipher, mode and initialisation vector.
     pub(super) cipher: String,
-    /// How long its key is, in bits. With integrity, the key of that is part of it.
+    /// The length of its key in bits. With integrity, it includes the key for that.
     pub(super) bits: usize,
-    /// The type of the key in a keyring; none if the table itself has the key.
+    /// The type of the key in a keyring; none if the table itself shows the key.
     pub(super) keyring: Option<String>,
-    /// How changes are found out, where they are.
+    /// The integrity mode, if there is one.
     pub(super) integrity: Option<String>,
 }
 
-/// The parts of a device.
+/// The table of a device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Those that are encrypted.
+    /// Its targets of type crypt.
     pub(super) crypts: Vec<Crypt>,
-    /// How many others it has.
+    /// The number of its other targets.
     pub(super) others: usize,
 }
 
-/// The table of a device, by its numbers.
-pub(super) fn of_device(major: u32, minor: u32) -> io::Result<Table> {
-    // SAFETY: the path ends with NUL.
+/// Reads the table of a device by its numbers.
+pub(super) fn read(major: u32, minor: u32) -> io::Result<Table> {
+    // SAFETY: the path is a NUL-terminated constant.
     let fd = unsafe { libc::open(CONTROL.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call succeeded, so the descriptor is open and nobody else owns it.
+    // SAFETY: open(2) succeeded, so the descriptor is open, and nothing else owns it.
     let control = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut buffer = Zeroizing::new(vec![0_u8; SIZE]);
     request(&mut buffer, major, minor);
-    // SAFETY: the kernel reads and writes as many bytes of the buffer as its field `data_size` says, which is its size.
+    // SAFETY: the kernel reads and writes `data_size` bytes of the buffer, and `request` has set that to the size of the buffer.
     let answer = unsafe { libc::ioctl(control.as_raw_fd(), DM_TABLE_STATUS, buffer.as_mut_ptr()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
-    parse(&buffer).ok_or_else(|| io::Error::other("the device mapper's answer is not understood"))
+    parse(&buffer).ok_or_else(|| io::Error::other("the answer of the device mapper is malformed"))
 }
 
 fn request(buffer: &mut [u8], major: u32, minor: u32) {
-    // As the kernel writes a device's numbers into 64 bits.
+    // The kernel's encoding of a device number in 64 bits (huge_encode_dev).
     let device = u64::from(minor & 0xff) | (u64::from(major) << 8) | (u64::from(minor & !0xff) << 12);
     let mut put = |at: usize, bytes: &[u8]| buffer[at..at + bytes.len()].copy_from_slice(bytes);
-    // Version 4.0.0 of the interface, which every kernel of today speaks.
+    // Version 4.0.0 of the interface, which every current kernel supports.
     put(0, &4_u32.to_ne_bytes());
     put(12, &u32::try_from(SIZE).unwrap_or(u32::MAX).to_ne_bytes());
     put(16, &u32::try_from(HEADER).unwrap_or(u32::MAX).to_ne_bytes());
@@ -106,7 +106,7 @@ fn parse(answer: &[u8]) -> Option<Table> {
         } else {
             table.others += 1;
         }
-        // From the beginning of the first, and always forward.
+        // The offset counts from the first target and must increase.
         let next = usize::try_from(number(spec, 20)?).ok()?;
         if next <= at {
             return None;
@@ -138,7 +138,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Up to the first NUL.
+/// Returns the bytes up to the first NUL.
 fn text(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// An answer with these targets and tables.
+    /// Makes an answer with these targets and tables.
     fn answer(targets: &[(&str, &str)]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
         request(&mut bytes, 253, 0);

@@ -1,20 +1,20 @@
 /*!
-Encrypted volumes: how good their ciphers are, and where their keys.
+Encrypted volumes: the strength of their ciphers, and whether the kernel shows their keys.
 */
 use super::{
     KEY, STRENGTH, cipher,
-    devices::{Devices, Told},
+    devices::{Devices, Encryption},
     table::{self, Crypt, Table},
 };
 use crate::{Finding, How, System, Verdict, few};
 
-/// A device and what encrypts it.
+/// Encrypted devices with their crypt targets.
 pub(super) type Tables = Vec<(String, Vec<Crypt>)>;
 
-/// The tables of all encrypted devices. What they say of others becomes known by them too.
+/// Reads the tables of all encrypted devices, and records in `devices` what every table shows.
 pub(super) fn tables(system: &System, devices: &mut Devices) -> Result<Tables, String> {
     let mapped = devices.mapped();
-    let wanted = |name: &String| devices.says_that_it_encrypts(name) || devices.says_nothing(name);
+    let wanted = |name: &String| devices.has_crypt_uuid(name) || devices.has_empty_uuid(name);
     let lacks = match system.lacks_root() {
         None if !system.is_live() => Some("not tried: this is not the running machine"),
         lacks => lacks,
@@ -27,18 +27,18 @@ pub(super) fn tables(system: &System, devices: &mut Devices) -> Result<Tables, S
     let mut tables = Vec::new();
     for name in mapped {
         let Some((major, minor)) = devices.numbers(&name) else { continue };
-        let says_so = devices.says_that_it_encrypts(&name);
-        match table::of_device(major, minor) {
+        let says_so = devices.has_crypt_uuid(&name);
+        match table::read(major, minor) {
             Ok(table) => {
-                let told = told(&table, says_so);
-                // Some disks encrypt by themselves, and cryptsetup only unlocks them.
+                let encryption = encryption(&table, says_so);
+                // Self-encrypting disks have no crypt target: cryptsetup only unlocks them.
                 if says_so || !table.crypts.is_empty() {
                     tables.push((devices.title(&name), table.crypts));
                 }
-                devices.told.insert(name, told);
+                devices.by_table.insert(name, encryption);
             }
-            Err(error) if says_so || devices.says_nothing(&name) => {
-                return Err(format!("the device mapper does not tell of {name}: {error}"));
+            Err(error) if says_so || devices.has_empty_uuid(&name) => {
+                return Err(format!("the device mapper table of {name} cannot be read: {error}"));
             }
             Err(_) => {}
         }
@@ -46,15 +46,16 @@ pub(super) fn tables(system: &System, devices: &mut Devices) -> Result<Tables, S
     Ok(tables)
 }
 
-fn told(table: &Table, says_so: bool) -> Told {
+/// Returns the encryption that a table shows, for a device whose UUID says that it is encrypted or not.
+fn encryption(table: &Table, says_so: bool) -> Encryption {
     if table.crypts.iter().any(|crypt| cipher::encrypts_nothing(&crypt.cipher)) {
-        Told::EncryptsNothing
+        Encryption::None
     } else if table.crypts.is_empty() {
-        if says_so { Told::Encrypts } else { Told::EncryptsNothing }
+        if says_so { Encryption::Full } else { Encryption::None }
     } else if table.others > 0 {
-        Told::Partly
+        Encryption::Partial
     } else {
-        Told::Encrypts
+        Encryption::Full
     }
 }
 
@@ -73,7 +74,7 @@ pub(super) fn strength(tables: Result<&Tables, &String>) -> Finding {
         if graded.is_empty() {
             graded.push((
                 Verdict::Unknown,
-                format!("{device} is encrypted by the disk itself, which tells no cipher"),
+                format!("{device} is a self-encrypting disk, whose cipher cannot be read"),
             ));
         }
         for crypt in crypts.iter().take(4) {
@@ -84,12 +85,12 @@ pub(super) fn strength(tables: Result<&Tables, &String>) -> Finding {
                 format!("{}, key of {} bits{integrity}", crypt.cipher, crypt.bits),
             ));
         }
-        // In order, the worst first.
+        // Verdicts are ordered, the worst first.
         worst = graded.into_iter().chain(worst).min_by_key(|(verdict, _)| *verdict);
     }
     let (verdict, found) = match worst {
         Some((Verdict::Pass, _)) | None => {
-            (Verdict::Pass, "each encrypted device uses a good cipher".to_owned())
+            (Verdict::Pass, "every encrypted device uses a strong cipher".to_owned())
         }
         Some(worst) => worst,
     };
@@ -100,9 +101,9 @@ pub(super) fn strength(tables: Result<&Tables, &String>) -> Finding {
 fn grade(device: &str, crypt: &Crypt) -> (Verdict, String) {
     let (mut verdict, mut why) = cipher::grade(&crypt.cipher);
     if verdict == Verdict::Pass && (1..128).contains(&crypt.bits) {
-        (verdict, why) = (Verdict::Fail, "its key is shorter than 128 bits");
+        (verdict, why) = (Verdict::Fail, "the key is shorter than 128 bits");
     }
-    (verdict, format!("{device} is encrypted with {}: {why}", crypt.cipher))
+    (verdict, format!("{device} uses {} ({why})", crypt.cipher))
 }
 
 pub(super) fn key(tables: Result<&Tables, &String>) -> Finding {
@@ -119,9 +120,15 @@ pub(super) fn key(tables: Result<&Tables, &String>) -> Finding {
         .map(|(device, _)| device.as_str())
         .collect();
     let (verdict, found) = if shown.is_empty() {
-        (Verdict::Pass, "the kernel shows no disk's key".to_owned())
+        (Verdict::Pass, "the kernel does not show the key of any encrypted disk".to_owned())
     } else {
-        (Verdict::Warn, format!("the kernel shows root the key of {}", few(&shown)))
+        (
+            Verdict::Warn,
+            format!(
+                "the kernel shows root the disk encryption key of {} (dmsetup table --showkeys)",
+                few(&shown)
+            ),
+        )
     };
     let finding = Finding::new(KEY, verdict, How::Read, found);
     tables.iter().take(6).fold(finding, |finding, (device, crypts)| {
@@ -149,13 +156,13 @@ mod tests {
     fn a_table_counts_for_more_than_an_identifier() {
         let with = |cipher: Option<&str>, others, says_so| {
             let crypts = cipher.map(|cipher| crypt(cipher, 512, None)).into_iter().collect();
-            told(&Table { crypts, others }, says_so)
+            encryption(&Table { crypts, others }, says_so)
         };
-        assert_eq!(with(Some("aes-xts-plain64"), 0, false), Told::Encrypts);
-        assert_eq!(with(Some("aes-xts-plain64"), 1, true), Told::Partly);
-        assert_eq!(with(Some("cipher_null-ecb"), 0, true), Told::EncryptsNothing);
-        // A disk that encrypts by itself, and a device made by hand.
-        assert_eq!((with(None, 1, true), with(None, 1, false)), (Told::Encrypts, Told::EncryptsNothing));
+        assert_eq!(with(Some("aes-xts-plain64"), 0, false), Encryption::Full);
+        assert_eq!(with(Some("aes-xts-plain64"), 1, true), Encryption::Partial);
+        assert_eq!(with(Some("cipher_null-ecb"), 0, true), Encryption::None);
+        // A self-encrypting disk, and a device made by dmsetup.
+        assert_eq!((with(None, 1, true), with(None, 1, false)), (Encryption::Full, Encryption::None));
     }
 
     #[test]
@@ -170,7 +177,7 @@ mod tests {
         assert_eq!(verdict(vec![fair, bad, good.clone()]), (Verdict::Fail, Verdict::Warn));
         assert_eq!(verdict(vec![good, disk.clone()]), (Verdict::Unknown, Verdict::Pass));
         assert_eq!(verdict(vec![disk]), (Verdict::Unknown, Verdict::NotApplicable));
-        // What has no key shows none.
+        // A cipher without a key shows none.
         let none = ("dm-4".to_owned(), vec![crypt("cipher_null-ecb", 0, None)]);
         assert_eq!(verdict(vec![none]), (Verdict::Fail, Verdict::Pass));
         assert_eq!(verdict(vec![]), (Verdict::NotApplicable, Verdict::NotApplicable));

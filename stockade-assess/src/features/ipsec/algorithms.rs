@@ -1,50 +1,52 @@
 /*!
-How good the algorithms of an IPsec state are. Names are the kernel's (`net/xfrm/xfrm_algo.c`), lengths are in bits.
+The strength of the algorithms of an IPsec state. Names are the kernel's (`net/xfrm/xfrm_algo.c`), lengths are in bits.
 */
 use super::netlink::State;
 use crate::Verdict;
 
-/// Ciphers with blocks of 64 bits, of which some gigabytes under one key tell of their content, and those that are broken.
+/// Broken ciphers, and ciphers with 64-bit blocks, which leak plaintext after some gigabytes under one key (Sweet32).
 const BROKEN: [&str; 4] = ["cbc(des)", "cbc(des3_ede)", "cbc(blowfish)", "cbc(cast5)"];
 
 /// Encapsulating security payload, and the authentication header.
 pub(super) const ESP: u8 = 50;
 pub(super) const AH: u8 = 51;
 
-/// What is to be said of a state's algorithms, the worst of it, and whether they are good.
+/// Grades the algorithms of a state by the worst of them, and says why.
 pub(super) fn grade(state: &State) -> (Verdict, &'static str) {
     if state.protocol == AH {
         return match authentication(state) {
-            (Verdict::Pass, _) => (Verdict::Warn, "it protects from changes and hides nothing (AH)"),
+            (Verdict::Pass, _) => (Verdict::Warn, "AH: authenticated, but not encrypted"),
             worse => worse,
         };
     }
     if let Some(aead) = &state.aead {
-        // The key has a salt behind it, of three bytes for CCM and of four for the others.
+        // The key is followed by a salt, of three bytes for CCM and of four for the others.
         return match aead.name.as_str() {
-            "rfc4543(gcm(aes))" => (Verdict::Fail, "it protects from changes and hides nothing (GMAC)"),
+            "rfc4543(gcm(aes))" => (Verdict::Fail, "GMAC: authenticated, but not encrypted"),
             "rfc4106(gcm(aes))" | "rfc4309(ccm(aes))" if aead.bits < 128 + 24 => {
-                (Verdict::Fail, "its key is short")
+                (Verdict::Fail, "the key is shorter than 128 bits")
             }
-            "rfc4106(gcm(aes))" | "rfc4309(ccm(aes))" | "rfc7539esp(chacha20,poly1305)" => match aead.cut {
-                128.. => (Verdict::Pass, "good"),
-                96.. => (Verdict::Warn, "its tags are cut to 96 bits"),
-                _ => (Verdict::Warn, "its tags are so short that one in many forged packets is accepted"),
-            },
-            _ => (Verdict::Warn, "its algorithm is not known to Stockade"),
+            "rfc4106(gcm(aes))" | "rfc4309(ccm(aes))" | "rfc7539esp(chacha20,poly1305)" => {
+                match aead.tag_bits {
+                    128.. => (Verdict::Pass, "strong"),
+                    96.. => (Verdict::Warn, "tags are truncated to 96 bits"),
+                    _ => (Verdict::Warn, "tags are so short that an attacker can guess them"),
+                }
+            }
+            _ => (Verdict::Warn, "Stockade does not know this algorithm"),
         };
     }
-    let Some(cipher) = &state.cipher else { return (Verdict::Fail, "it has no cipher") };
+    let Some(cipher) = &state.cipher else { return (Verdict::Fail, "no encryption") };
     let confidentiality = match cipher.name.as_str() {
-        "ecb(cipher_null)" => (Verdict::Fail, "it encrypts nothing"),
-        name if BROKEN.contains(&name) => (Verdict::Fail, "its cipher has blocks of 64 bits, or is broken"),
-        _ if cipher.bits < 128 => (Verdict::Fail, "its key is shorter than 128 bits"),
+        "ecb(cipher_null)" => (Verdict::Fail, "null encryption"),
+        name if BROKEN.contains(&name) => (Verdict::Fail, "the cipher is broken or has 64-bit blocks"),
+        _ if cipher.bits < 128 => (Verdict::Fail, "the key is shorter than 128 bits"),
         "cbc(aes)" | "rfc3686(ctr(aes))" | "cbc(camellia)" | "cbc(serpent)" | "cbc(twofish)" | "cbc(sm4)" => {
-            (Verdict::Pass, "good")
+            (Verdict::Pass, "strong")
         }
-        _ => (Verdict::Warn, "its cipher is not known to Stockade"),
+        _ => (Verdict::Warn, "Stockade does not know this cipher"),
     };
-    // In order, the worst first.
+    // Verdicts are ordered, the worst first.
     [confidentiality, authentication(state)]
         .into_iter()
         .min_by_key(|(verdict, _)| *verdict)
@@ -53,20 +55,20 @@ pub(super) fn grade(state: &State) -> (Verdict, &'static str) {
 
 fn authentication(state: &State) -> (Verdict, &'static str) {
     let Some(hash) = &state.authentication else {
-        return (Verdict::Fail, "its packets can be changed: it has no authentication");
+        return (Verdict::Fail, "no authentication: an attacker can change packets");
     };
     match hash.name.as_str() {
-        "digest_null" => (Verdict::Fail, "its packets can be changed: its authentication does nothing"),
-        "hmac(md5)" => (Verdict::Fail, "it relies on MD5"),
-        "hmac(sha1)" => (Verdict::Warn, "it relies on SHA-1"),
-        "hmac(rmd160)" => (Verdict::Warn, "it relies on RIPEMD-160"),
-        "hmac(sha256)" if hash.cut < 128 => {
-            (Verdict::Warn, "its tags are cut to less than the standard's 128 bits")
+        "digest_null" => (Verdict::Fail, "null authentication: an attacker can change packets"),
+        "hmac(md5)" => (Verdict::Fail, "authenticated by HMAC-MD5"),
+        "hmac(sha1)" => (Verdict::Warn, "authenticated by HMAC-SHA-1"),
+        "hmac(rmd160)" => (Verdict::Warn, "authenticated by HMAC-RIPEMD-160"),
+        "hmac(sha256)" if hash.tag_bits < 128 => {
+            (Verdict::Warn, "tags are truncated to less than the standard 128 bits")
         }
         "hmac(sha256)" | "hmac(sha384)" | "hmac(sha512)" | "hmac(sm3)" | "xcbc(aes)" | "cmac(aes)" => {
-            (Verdict::Pass, "good")
+            (Verdict::Pass, "strong")
         }
-        _ => (Verdict::Warn, "its authentication is not known to Stockade"),
+        _ => (Verdict::Warn, "Stockade does not know this authentication algorithm"),
     }
 }
 
@@ -75,7 +77,7 @@ mod tests {
     use super::{super::netlink::Algorithm, *};
 
     fn algorithm(name: &str, bits: u32, cut: u32) -> Algorithm {
-        Algorithm { name: name.into(), bits, cut }
+        Algorithm { name: name.into(), bits, tag_bits: cut }
     }
 
     #[test]

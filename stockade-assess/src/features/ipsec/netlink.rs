@@ -1,8 +1,8 @@
 /*!
 The kernel's IPsec states and policies, by netlink.
 
-The kernel shows states with their keys. Nothing is kept of a key but whether it was shown and how long it is: what was received is wiped, and so
-are the keys in the messages that were made of it.
+The kernel shows states with their keys. Only the length of a key and whether it was shown are kept: the receive buffer is wiped, and so are the keys
+in the parsed messages.
 */
 use std::{
     fmt, io,
@@ -19,26 +19,26 @@ use netlink_packet_xfrm::{
 use netlink_sys::{Socket, protocols::NETLINK_XFRM};
 use zeroize::{Zeroize, Zeroizing};
 
-/// More than the kernel puts into an answer.
+/// The size of the receive buffer, more than the kernel puts into one answer.
 const SIZE: usize = 64 << 10;
 
-/// As many states and as many policies are read as this.
+/// The number of states, and of policies, that are read.
 const MOST: usize = 100_000;
 
-/// The protocol that compresses. It protects nothing, and is left out where the packet gets no smaller.
+/// IPPROTO_COMP: compression, which protects nothing and is skipped for packets that do not get smaller.
 const COMPRESSION: u8 = 108;
 
-/// Whether a state is for what comes or for what goes. 6.10 and later.
+/// The attribute with the direction of a state, in or out. Linux 6.10 and later.
 const XFRMA_SA_DIR: u16 = 33;
 
-/// Everything that was asked for.
+/// The states and policies of the kernel.
 #[derive(Debug, Default)]
 pub(super) struct Database {
     pub(super) states: Vec<State>,
     pub(super) policies: Vec<Policy>,
-    /// Directions in which what no policy is for is refused.
+    /// The directions in which packets that no policy selects are blocked.
     pub(super) refused: Vec<&'static str>,
-    /// Messages that were not understood, or not read since there are too many.
+    /// The number of messages that could not be parsed, or were not read since there are too many.
     pub(super) garbled: usize,
 }
 
@@ -55,9 +55,9 @@ pub(super) struct State {
     pub(super) aead: Option<Algorithm>,
     pub(super) replay_window: u32,
     pub(super) extended_numbers: bool,
-    /// Whether it is for what comes, if the kernel says so.
+    /// Whether it is inbound; none if the kernel does not show it.
     pub(super) inbound: Option<bool>,
-    /// Whether a byte of a key was shown; none if it has no key.
+    /// Whether the kernel showed a key, and not zeros in its place; none if the state has no key.
     pub(super) shows_key: Option<bool>,
 }
 
@@ -73,8 +73,8 @@ impl fmt::Display for State {
 pub(super) struct Algorithm {
     pub(super) name: String,
     pub(super) bits: u32,
-    /// To how many bits tags are cut.
-    pub(super) cut: u32,
+    /// The length to which tags are truncated, in bits; 0 for ciphers.
+    pub(super) tag_bits: u32,
 }
 
 /// A policy.
@@ -86,24 +86,24 @@ pub(super) struct Policy {
     pub(super) templates: Vec<Template>,
 }
 
-/// What a policy wants to be done.
+/// A template of a policy: the state that it requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
-    /// None if the state's may be any.
+    /// The destination of the state; none for any.
     pub(super) destination: Option<String>,
-    /// 0 if the state's may be any.
+    /// The reqid of the state; 0 for any.
     pub(super) request: u32,
-    /// What has no state for it is let through as it is.
+    /// Whether packets pass in plain text while there is no state (level use).
     pub(super) optional: bool,
 }
 
 impl Database {
-    /// Asks the kernel. The module `xfrm_user` must be there: asking would load it.
+    /// Asks the kernel. The module `xfrm_user` must be loaded or built in: asking would load it.
     pub(super) fn ask() -> io::Result<Self> {
         let mut database = Self::default();
         database.dump(XfrmMessage::GetDumpSa(state::GetDumpMessage::default()), true)?;
         database.dump(XfrmMessage::GetPolicy(policy::DelGetMessage::default()), true)?;
-        // 5.15 and later; before, everything is let through.
+        // Linux 5.15 and later; before, packets that no policy selects always pass.
         let default = XfrmMessage::GetPolicyDefault(policy::DefaultMessage::default());
         match database.dump(default, false) {
             Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
@@ -113,7 +113,7 @@ impl Database {
         }
     }
 
-    /// Each on a socket of its own: what is left of one that has become too long ends with it.
+    /// Sends a request and reads its answers, on a socket of its own, so that closing it discards the rest of a dump that is too long.
     fn dump(&mut self, request: XfrmMessage, all: bool) -> io::Result<()> {
         let socket = Socket::new(NETLINK_XFRM)?;
         let most = self.states.len() + self.policies.len() + MOST;
@@ -138,7 +138,7 @@ impl Database {
         }
     }
 
-    /// Takes what was received; true if nothing follows.
+    /// Reads the messages in the received bytes; returns true if none follow.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         while let Ok(header) = NetlinkBuffer::new_checked(bytes) {
             let length = usize::try_from(header.length()).unwrap_or(usize::MAX);
@@ -148,7 +148,7 @@ impl Database {
                 XFRM_MSG_GETDEFAULT => 3,
                 _ => 0,
             };
-            // The crate takes for granted that the fixed part is there.
+            // netlink-packet-xfrm assumes that the fixed part is complete.
             let message = (header.payload_length() >= fixed).then(|| {
                 NetlinkMessage::<XfrmMessage>::deserialize(bytes.get(..length).unwrap_or(bytes)).ok()
             });
@@ -172,8 +172,8 @@ impl Database {
 
     fn add(&mut self, message: XfrmMessage) {
         match message {
-            XfrmMessage::AddSa(message) => self.states.extend(State::of(message)),
-            XfrmMessage::AddPolicy(message) => self.policies.extend(Policy::of(&message)),
+            XfrmMessage::AddSa(message) => self.states.extend(State::from_message(message)),
+            XfrmMessage::AddPolicy(message) => self.policies.extend(Policy::from_message(&message)),
             XfrmMessage::GetPolicyDefault(message) => {
                 let policy = message.user_policy;
                 let directions = [("in", policy.input), ("fwd", policy.forward), ("out", policy.output)];
@@ -186,8 +186,8 @@ impl Database {
 }
 
 impl State {
-    /// None for states that protect nothing: compression, and those that wait for their keys.
-    fn of(message: state::ModifyMessage) -> Option<Self> {
+    /// Reads a state from a message; none for states that protect nothing: compression, and larval states without keys.
+    fn from_message(message: state::ModifyMessage) -> Option<Self> {
         let info = message.user_sa_info;
         let mut state = Self {
             protocol: info.id.proto,
@@ -202,19 +202,19 @@ impl State {
         for attribute in message.nlas {
             match attribute {
                 XfrmAttrs::EncryptionAlg(mut alg) => {
-                    state.cipher = Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, 0));
-                    state.judge(&mut alg.alg_key);
+                    state.cipher = Some(Algorithm::new(&alg.alg_name, alg.alg_key_len, 0));
+                    state.wipe_key(&mut alg.alg_key);
                 }
-                // The kernel tells it in both ways; this one says to how many bits.
+                // The kernel sends both authentication attributes; only this one has the length of the tag.
                 XfrmAttrs::AuthenticationAlgTrunc(mut alg) => {
                     state.authentication =
-                        Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, alg.alg_trunc_len));
-                    state.judge(&mut alg.alg_key);
+                        Some(Algorithm::new(&alg.alg_name, alg.alg_key_len, alg.alg_trunc_len));
+                    state.wipe_key(&mut alg.alg_key);
                 }
-                XfrmAttrs::AuthenticationAlg(mut alg) => state.judge(&mut alg.alg_key),
+                XfrmAttrs::AuthenticationAlg(mut alg) => state.wipe_key(&mut alg.alg_key),
                 XfrmAttrs::EncryptionAlgAead(mut alg) => {
-                    state.aead = Some(Algorithm::of(&alg.alg_name, alg.alg_key_len, alg.alg_icv_len));
-                    state.judge(&mut alg.alg_key);
+                    state.aead = Some(Algorithm::new(&alg.alg_name, alg.alg_key_len, alg.alg_icv_len));
+                    state.wipe_key(&mut alg.alg_key);
                 }
                 XfrmAttrs::ReplayStateEsn(replay) => state.replay_window = replay.replay_window,
                 XfrmAttrs::Other(other) if other.kind() == XFRMA_SA_DIR && other.value_len() == 1 => {
@@ -230,8 +230,8 @@ impl State {
         (protects && has_keys).then_some(state)
     }
 
-    /// Sees whether a key was shown, and wipes it.
-    fn judge(&mut self, key: &mut Vec<u8>) {
+    /// Records whether a key was shown, and wipes it.
+    fn wipe_key(&mut self, key: &mut Vec<u8>) {
         if !key.is_empty() {
             let shown = key.iter().any(|byte| *byte != 0);
             self.shows_key = Some(self.shows_key.unwrap_or(false) || shown);
@@ -241,15 +241,15 @@ impl State {
 }
 
 impl Algorithm {
-    fn of(name: &[u8], bits: u32, cut: u32) -> Self {
+    fn new(name: &[u8], bits: u32, tag_bits: u32) -> Self {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        Self { name: String::from_utf8_lossy(name).into_owned(), bits, cut }
+        Self { name: String::from_utf8_lossy(name).into_owned(), bits, tag_bits }
     }
 }
 
 impl Policy {
-    /// None for the policies of single sockets.
-    fn of(message: &policy::ModifyMessage) -> Option<Self> {
+    /// Reads a policy from a message; none for per-socket policies.
+    fn from_message(message: &policy::ModifyMessage) -> Option<Self> {
         let info = &message.user_policy_info;
         let direction = *["in", "out", "fwd"].get(usize::from(info.direction))?;
         let templates = message.nlas.iter().filter_map(|attribute| match attribute {
@@ -304,7 +304,7 @@ pub(super) mod tests {
         bytes
     }
 
-    /// A state with AES in CBC mode and SHA-256, as the kernel tells of it.
+    /// Makes the message of a state with AES in CBC mode and SHA-256.
     fn state(key: u8, replay_window: u8) -> Vec<u8> {
         let mut info = UserSaInfo { family: 2, reqid: 7, replay_window, ..UserSaInfo::default() };
         info.id.proto = 50;
@@ -326,7 +326,7 @@ pub(super) mod tests {
         message(XfrmMessage::AddSa(state::ModifyMessage { user_sa_info: info, nlas }))
     }
 
-    /// One that also compresses where that helps.
+    /// Makes the message of a policy with a template for compression.
     fn policy(direction: u8, optional: u8) -> Vec<u8> {
         let mut template = UserTemplate { family: 2, reqid: 7, optional, ..UserTemplate::default() };
         template.id.daddr.addr[..4].copy_from_slice(&[192, 0, 2, if direction == 1 { 1 } else { 2 }]);
@@ -339,14 +339,14 @@ pub(super) mod tests {
         message(XfrmMessage::AddPolicy(policy))
     }
 
-    /// What is read of these messages.
+    /// Reads these messages.
     fn read(messages: &[Vec<u8>]) -> Database {
         let mut database = Database::default();
         assert!(!database.take(&messages.concat()).unwrap());
         database
     }
 
-    /// A database with a state and policies for both directions.
+    /// Makes a database with a state and policies for both directions.
     pub(in super::super) fn database(key: u8, replay_window: u8, optional: u8) -> Database {
         read(&[state(key, replay_window), policy(0, optional), policy(1, 0)])
     }
@@ -356,17 +356,17 @@ pub(super) mod tests {
         let database = database(0x5a, 32, 1);
         let state = &database.states[0];
         assert_eq!(state.to_string(), "ESP 192.0.2.1 to 192.0.2.2 (SPI 0x12345678)");
-        assert_eq!(state.cipher, Some(Algorithm { name: "cbc(aes)".into(), bits: 128, cut: 0 }));
+        assert_eq!(state.cipher, Some(Algorithm { name: "cbc(aes)".into(), bits: 128, tag_bits: 0 }));
         assert_eq!(
             state.authentication,
-            Some(Algorithm { name: "hmac(sha256)".into(), bits: 256, cut: 128 })
+            Some(Algorithm { name: "hmac(sha256)".into(), bits: 256, tag_bits: 128 })
         );
         assert_eq!((state.inbound, state.replay_window, state.shows_key), (Some(true), 32, Some(true)));
         let shown: Vec<_> =
             database.policies.iter().map(|p| (p.direction, p.templates[0].optional)).collect();
         assert_eq!(shown, [("in", true), ("out", false)]);
         assert_eq!(database.garbled, 0);
-        // On the wire the index is in network order.
+        // The SPI is in network byte order.
         assert_eq!(super::tests::state(0, 0)[16 + 72..][..4], [0x12, 0x34, 0x56, 0x78]);
     }
 
@@ -376,7 +376,7 @@ pub(super) mod tests {
         let mut aead =
             AlgAead { alg_name: name("x"), alg_key_len: 8, alg_icv_len: 8, alg_key: vec![0, 0, 1] };
         let mut state = State::default();
-        state.judge(&mut aead.alg_key);
+        state.wipe_key(&mut aead.alg_key);
         assert_eq!((state.shows_key, aead.alg_key.is_empty()), (Some(true), true));
     }
 

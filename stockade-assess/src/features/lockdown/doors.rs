@@ -1,5 +1,5 @@
 /*!
-Every door that lockdown guards, tried.
+A probe of every door that lockdown guards.
 */
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -15,22 +15,22 @@ use crate::{Finding, How, Report, System, Verdict, few};
 const INTEGRITY: &str = "lockdown.doors";
 const CONFIDENTIALITY: &str = "lockdown.confidentiality-doors";
 
-/// A door and what came of it.
-struct Tried {
+/// A door and the result of its probe.
+struct ProbedDoor {
     reason: &'static str,
     door: &'static str,
     answer: Answer,
     by: By,
 }
 
-/// Who refused.
+/// The mechanism that refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Native,
     Stockade,
     Else,
-    /// The kernel's own level is not known.
-    Somebody,
+    /// Not known, since the kernel's own level could not be read.
+    Unknown,
 }
 
 impl By {
@@ -39,13 +39,13 @@ impl By {
             By::Native => "the kernel's own lockdown",
             By::Stockade => "Stockade",
             By::Else => "something else",
-            By::Somebody => "lockdown, or something else: the kernel's own level is not known",
+            By::Unknown => "the kernel's own lockdown or something else (its level could not be read)",
         }
     }
 }
 
-/// Knocks at every door and reports both levels.
-pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) {
+/// Probes every door and reports a finding for each level.
+pub(super) fn probe_all(system: &System, in_force: &InForce, report: &mut Report) {
     let why_not = if system.is_live() { system.lacks_root() } else { Some(NOT_LIVE) };
     if let Some(why_not) = why_not {
         report.add(Finding::unknown(INTEGRITY, How::Tried, why_not));
@@ -56,7 +56,7 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
     let counted = |stockade: Option<&super::Stockade>| {
         stockade.map_or_else(BTreeMap::new, |stockade| stockade.counts.clone())
     };
-    // What Stockade refused it has counted. Where it has nothing in force, there is nothing to ask again.
+    // Stockade's counters show what it refused. Without a policy in force there are no counters.
     let before = in_force.stockade.as_ref().ok().and_then(Option::as_ref);
     let after = match (before, &in_force.types) {
         (Some(_), Some(types)) => counted(read_stockade(types).ok().flatten().as_ref()),
@@ -70,24 +70,24 @@ pub(super) fn try_all(system: &System, in_force: &InForce, report: &mut Report) 
         } else if in_force.native_covers(finding.reason) {
             By::Native
         } else if in_force.native.is_err() {
-            By::Somebody
+            By::Unknown
         } else {
             By::Else
         };
-        let tried = Tried { reason: finding.reason, door: finding.door, answer: finding.answer, by };
+        let tried = ProbedDoor { reason: finding.reason, door: finding.door, answer: finding.answer, by };
         match in_force.level_of(finding.reason) {
             Level::Confidentiality => confidentiality.push(tried),
             _ => integrity.push(tried),
         }
     }
-    report.add(judged(INTEGRITY, &integrity));
-    report.add(judged(CONFIDENTIALITY, &confidentiality));
+    report.add(judge(INTEGRITY, &integrity));
+    report.add(judge(CONFIDENTIALITY, &confidentiality));
 }
 
-/// What the doors of a level come to.
-fn judged(id: &'static str, doors: &[Tried]) -> Finding {
+/// Judges the doors of a level.
+fn judge(id: &'static str, doors: &[ProbedDoor]) -> Finding {
     let these =
-        |wanted: &dyn Fn(&Tried) -> bool| doors.iter().filter(|door| wanted(door)).collect::<Vec<_>>();
+        |wanted: &dyn Fn(&ProbedDoor) -> bool| doors.iter().filter(|door| wanted(door)).collect::<Vec<_>>();
     let free = these(&|door| door.answer == Answer::Free);
     let refused = these(&|door| matches!(door.answer, Answer::Refused | Answer::RefusedElsewhere(_)));
     let untried = these(&|door| matches!(door.answer, Answer::NeedsRoot(_) | Answer::Failed(_)));
@@ -99,24 +99,29 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
             id,
             open,
             How::Tried,
-            format!("root gets through {} of {of} doors: {}", free.len(), reasons.join(", ")),
+            format!("{} of {of} doors open to root: {}", free.len(), reasons.join(", ")),
         )
     } else if let Some(first) = untried.first() {
         let (Answer::NeedsRoot(why) | Answer::Failed(why)) = &first.answer else { unreachable!("see above") };
         Finding::unknown(
             id,
             How::Tried,
-            format!("{} doors could not be tried: {}: {why}", untried.len(), first.door),
+            format!("{} doors could not be probed: {}: {why}", untried.len(), first.door),
         )
     } else if refused.is_empty() {
         Finding::not_applicable(id, How::Tried, "this kernel has none of these doors")
     } else {
-        Finding::new(id, Verdict::Pass, How::Tried, format!("all {of} doors that could be tried refuse root"))
+        Finding::new(
+            id,
+            Verdict::Pass,
+            How::Tried,
+            format!("all {of} doors that could be probed are closed to root"),
+        )
     };
     for door in &free {
-        finding = finding.seen(door.door, format!("free ({})", door.reason));
+        finding = finding.seen(door.door, format!("open ({})", door.reason));
     }
-    for by in [By::Native, By::Stockade, By::Else, By::Somebody] {
+    for by in [By::Native, By::Stockade, By::Else, By::Unknown] {
         let here: Vec<&str> = refused.iter().filter(|door| door.by == by).map(|door| door.door).collect();
         if !here.is_empty() {
             finding = finding.seen(format!("{} doors, refused by {}", here.len(), by.name()), few(&here));
@@ -124,11 +129,11 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     }
     for door in &untried {
         if let Answer::NeedsRoot(why) | Answer::Failed(why) = &door.answer {
-            finding = finding.seen(door.door, format!("not tried: {why}"));
+            finding = finding.seen(door.door, format!("not probed: {why}"));
         }
     }
     let mut rest = String::new();
-    for (what, never) in [("not there", false), ("never tried, since trying does harm", true)] {
+    for (what, never) in [("absent", false), ("never probed, since a probe would do harm", true)] {
         let count = doors.iter().filter(|door| match door.answer {
             Answer::Absent(_) => !never,
             Answer::Never(_) => never,
@@ -153,8 +158,8 @@ fn judged(id: &'static str, doors: &[Tried]) -> Finding {
     finding
 }
 
-/// The reasons of doors, each once.
-fn unique(doors: &[&Tried]) -> Vec<&'static str> {
+/// Returns the reasons of doors, each once.
+fn unique(doors: &[&ProbedDoor]) -> Vec<&'static str> {
     let mut reasons: Vec<&str> = doors.iter().map(|door| door.reason).collect();
     reasons.dedup();
     reasons
@@ -164,29 +169,29 @@ fn unique(doors: &[&Tried]) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    fn door(reason: &'static str, answer: Answer) -> Tried {
-        Tried { reason, door: reason, answer, by: By::Native }
+    fn door(reason: &'static str, answer: Answer) -> ProbedDoor {
+        ProbedDoor { reason, door: reason, answer, by: By::Native }
     }
 
     #[test]
     fn one_open_door_is_enough_to_fail() {
         let refused = || door("msr", Answer::Refused);
         let free = || door("dev-mem", Answer::Free);
-        assert_eq!(judged(INTEGRITY, &[refused()]).verdict, Verdict::Pass);
-        let failed = judged(INTEGRITY, &[refused(), free(), free()]);
+        assert_eq!(judge(INTEGRITY, &[refused()]).verdict, Verdict::Pass);
+        let failed = judge(INTEGRITY, &[refused(), free(), free()]);
         assert_eq!(failed.verdict, Verdict::Fail);
-        assert_eq!(failed.found, "root gets through 2 of 3 doors: dev-mem");
-        assert_eq!(judged(CONFIDENTIALITY, &[refused(), free()]).verdict, Verdict::Warn);
+        assert_eq!(failed.found, "2 of 3 doors open to root: dev-mem");
+        assert_eq!(judge(CONFIDENTIALITY, &[refused(), free()]).verdict, Verdict::Warn);
     }
 
     #[test]
     fn what_was_not_tried_is_not_shut() {
         let refused = || door("msr", Answer::Refused);
         let failed = door("kexec", Answer::Failed("no answer".into()));
-        let unknown = judged(INTEGRITY, &[refused(), failed]);
+        let unknown = judge(INTEGRITY, &[refused(), failed]);
         assert_eq!(unknown.verdict, Verdict::Unknown);
         assert!(unknown.found.contains("kexec: no answer"), "{}", unknown.found);
         let absent = door("xmon-wr", Answer::Absent("only on powerpc".into()));
-        assert_eq!(judged(INTEGRITY, &[absent]).verdict, Verdict::NotApplicable);
+        assert_eq!(judge(INTEGRITY, &[absent]).verdict, Verdict::NotApplicable);
     }
 }

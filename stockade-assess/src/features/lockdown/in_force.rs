@@ -1,5 +1,5 @@
 /*!
-Who refuses what: the kernel's own level and Stockade's, as they are read.
+The levels in force, the kernel's own and Stockade's, and the reasons that each refuses.
 */
 use std::{collections::BTreeMap, io};
 
@@ -14,43 +14,43 @@ use stockade_reasons::Level;
 
 use crate::{System, Unread, mandatory};
 
-/// The kernel's own level, the one in force in brackets.
+/// The file with the kernel's own levels, the one in force in brackets.
 pub(in crate::features) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// Both levels.
+/// The kernel's own level and Stockade's.
 pub(super) struct InForce {
     pub(super) native: Result<Level, Unread>,
-    /// Where the kernel's own was read, and what stood there.
+    /// The file that showed the kernel's own level, and its content.
     pub(super) seen: (String, String),
-    /// None where nothing is in force; else why it is not known.
+    /// Stockade's policy, none where it has none in force; or the reason why it is not known.
     pub(super) stockade: Result<Option<Stockade>, String>,
-    /// This kernel's reasons, where it describes its types.
+    /// The kernel's reasons, where it has BTF.
     pub(super) types: Option<KernelTypes>,
 }
 
-/// What Stockade has in force, as far as it is told here.
+/// The state of Stockade's policy, as far as the findings need it.
 #[derive(Debug)]
 pub(super) struct Stockade {
     pub(super) level: Level,
-    /// Nothing is refused, only reported.
+    /// Whether the mode is audit: nothing is refused, only reported.
     pub(super) audit: bool,
-    /// Reasons that are refused everywhere.
+    /// The reasons that are refused everywhere.
     pub(super) refused: Vec<String>,
-    /// Reasons of the level that are let through.
+    /// The reasons of the level that are not refused.
     pub(super) open: Vec<String>,
-    /// Attached in the way that can miss a request.
+    /// Whether it is attached without BPF LSM, in the way that can miss a request.
     pub(super) weaker: bool,
-    /// The kernel does not run its programs.
+    /// Whether the kernel does not run its BPF programs (kernel.ftrace_enabled = 0).
     pub(super) silent: bool,
-    /// What the seal leaves open, where there is one.
+    /// What the seal leaves open; none if there is no seal.
     pub(super) sealed: Option<Vec<String>>,
-    /// Refusals by reason until now.
+    /// The number of refusals by reason.
     pub(super) counts: BTreeMap<String, u64>,
-    /// Its program in the kernel.
+    /// The id of its deciding program.
     pub(super) program: Option<u32>,
 }
 
-/// Nothing is refused.
+/// A policy that refuses nothing.
 impl Default for Stockade {
     fn default() -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Default for Stockade {
 }
 
 impl Stockade {
-    fn of(state: &read_back::InForce, types: &KernelTypes) -> Self {
+    fn from_state(state: &read_back::InForce, types: &KernelTypes) -> Self {
         let level = match state.slot.level {
             0 => Level::None,
             1 => Level::Integrity,
@@ -97,16 +97,16 @@ impl Stockade {
         }
     }
 
-    /// Whether it refuses a reason to everybody.
+    /// Reports whether it refuses a reason everywhere.
     pub(super) fn refuses(&self, reason: &str) -> bool {
         !self.silent && self.refused.iter().any(|refused| refused == reason)
     }
 
-    /// In a line.
-    pub(super) fn in_words(&self) -> String {
-        let audited = if self.audit { ", audited" } else { "" };
+    /// Describes the policy in one line.
+    pub(super) fn summary(&self) -> String {
+        let audited = if self.audit { ", audit mode" } else { "" };
         let sealed = if self.sealed.is_some() { ", sealed" } else { ", not sealed" };
-        format!("{}{audited}, {} reasons refused{sealed}", self.level, self.refused.len())
+        format!("level {}{audited}, {} reasons refused{sealed}", self.level, self.refused.len())
     }
 }
 
@@ -117,14 +117,14 @@ impl InForce {
             (_, None) => Err(super::NOT_LIVE.into()),
             (Some(lacks), _) => Err(lacks.to_owned()),
             (None, Some(Ok(types))) => read_stockade(types),
-            // What Stockade asks first, and cannot do without.
+            // Stockade cannot run on such a kernel, so it has nothing in force.
             (None, Some(Err(Error::TooOld(_)))) => Ok(None),
             (None, Some(Err(Error::NoBtf { source, .. })))
                 if source.kind() == io::ErrorKind::NotFound && system.exists("/sys/kernel") =>
             {
                 Ok(None)
             }
-            (None, Some(Err(error))) => Err(in_a_line(error)),
+            (None, Some(Err(error))) => Err(join_lines(error)),
         };
         let types = types.and_then(Result::ok);
         let (native, seen) = match native(system) {
@@ -140,18 +140,18 @@ impl InForce {
         Self { native, seen, stockade, types }
     }
 
-    /// Whether the kernel's own lockdown refuses a reason.
+    /// Reports whether the kernel's own lockdown refuses a reason.
     pub(super) fn native_covers(&self, reason: &str) -> bool {
         self.native.as_ref().is_ok_and(|native| *native >= self.level_of(reason))
     }
 
-    /// Whether anybody refuses a reason to everybody.
+    /// Reports whether the kernel's own lockdown or Stockade refuses a reason everywhere.
     pub(super) fn refuses(&self, reason: &str) -> bool {
         let by_stockade = self.stockade.as_ref().ok().and_then(Option::as_ref);
         self.native_covers(reason) || by_stockade.is_some_and(|stockade| stockade.refuses(reason))
     }
 
-    /// The level from which on this kernel refuses a reason: its own numbers count where they are known.
+    /// Returns the lowest level that refuses a reason on this kernel, by the kernel's own numbers where they are known.
     pub(super) fn level_of(&self, reason: &str) -> Level {
         let Some(reason) = stockade_reasons::by_id(reason) else { return Level::Confidentiality };
         match self.types.as_ref().and_then(|types| Some((types, types.number(reason.enum_name)?))) {
@@ -164,47 +164,43 @@ impl InForce {
 
 pub(super) fn read_stockade(types: &KernelTypes) -> Result<Option<Stockade>, String> {
     match read_back(types) {
-        Ok(state) => Ok(state.map(|state| Stockade::of(&state, types))),
-        Err(error) => Err(in_a_line(&error)),
+        Ok(state) => Ok(state.map(|state| Stockade::from_state(&state, types))),
+        Err(error) => Err(join_lines(&error)),
     }
 }
 
-/// A remedy stands on a line of its own.
-fn in_a_line(error: &Error) -> String {
+/// Joins the lines of an error, whose remedy is on a line of its own.
+fn join_lines(error: &Error) -> String {
     error.to_string().split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-/// The level that the kernel has from boot on by the way it was built, and the option that says so: where securityfs is not mounted, this
-/// much is still known. A level is never lowered.
+/// Returns the level that is compiled into the kernel, and its option, for machines where securityfs is not mounted. The kernel never lowers a level.
 fn built_in(system: &System) -> Option<(Level, (String, String))> {
     let config = system.config().ok()?;
     let (level, option) = if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM") {
         (Level::None, "CONFIG_SECURITY_LOCKDOWN_LSM is not set")
     } else if !config.has("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY") {
-        // It can have been left out of the active modules.
+        // lsm= can have left it out of the active modules.
         return None;
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY") {
         (Level::Confidentiality, "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y")
     } else if config.has("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
-        (
-            Level::Integrity,
-            "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y, or more: it can have been raised since",
-        )
+        (Level::Integrity, "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y (the level may have been raised since)")
     } else {
         return None;
     };
     Some((level, (config.path.clone(), option.to_owned())))
 }
 
-/// Whether lockdown is known not to be among the active security modules. Unless it was built to start early, it can be left out like any
-/// other; in older kernels its file is there even then, and takes a level that refuses nothing.
+/// Reports whether lockdown is known not to be among the active security modules. Without CONFIG_SECURITY_LOCKDOWN_LSM_EARLY, lsm= can leave it out;
+/// older kernels show its file even then, and accept a level that refuses nothing.
 pub(super) fn is_inactive(system: &System) -> bool {
     system
         .text(mandatory::LIST)
         .is_ok_and(|list| !list.is_empty() && list.split(',').all(|name| name != "lockdown"))
 }
 
-/// The kernel's own level. None where lockdown is not built in, as far as that is known, or not active.
+/// Reads the kernel's own level: [`Level::None`] where lockdown is not built in or not active.
 pub(in crate::features) fn native(system: &System) -> Result<Level, Unread> {
     match system.text(LOCKDOWN) {
         Ok(_) if is_inactive(system) => Ok(Level::None),

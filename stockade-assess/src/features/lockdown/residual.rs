@@ -1,5 +1,5 @@
 /*!
-What was opened or loaded before the level and goes on: lockdown takes nothing back.
+Leftovers: what was opened or loaded before the level was set, which lockdown does not revoke.
 */
 use stockade_reasons::Level;
 use stockade_residual::{Kind, Leftover, Residue, incomplete_view, look};
@@ -9,7 +9,7 @@ use crate::{Finding, How, System, Verdict};
 
 const ID: &str = "lockdown.residual";
 
-/// As many are shown; `stockade residual` lists all.
+/// The number of leftovers in the evidence; `stockade residual` lists all.
 const SHOWN: usize = 6;
 
 pub(super) fn finding(system: &System, in_force: &InForce) -> Finding {
@@ -27,41 +27,41 @@ pub(super) fn finding(system: &System, in_force: &InForce) -> Finding {
     let nothing_refused = stockade.is_none_or(|stockade| stockade.silent || stockade.refused.is_empty());
     match &in_force.native {
         Ok(Level::None) if nothing_refused => {
-            return Finding::not_applicable(ID, How::Read, "nothing is refused, so nothing contradicts it");
+            return Finding::not_applicable(ID, How::Read, "nothing is refused, so nothing can bypass it");
         }
         Err(unread) if nothing_refused => return Finding::unknown(ID, How::Read, unread),
         _ => {}
     }
     let refused = |reason: &str| in_force.refuses(reason);
-    judged(look(&refused, stockade.and_then(|stockade| stockade.program)), &refused)
+    judge(look(&refused, stockade.and_then(|stockade| stockade.program)), &refused)
 }
 
-fn judged(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
+fn judge(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
     let against: Vec<Leftover> =
         residue.leftovers.into_iter().filter(|leftover| refused(leftover.reason)).collect();
-    // A kernel for crashes is loaded on purpose, by kdump, before the level is raised.
+    // kdump loads a crash kernel on purpose before the level is set.
     let (on_purpose, bad): (Vec<_>, Vec<_>) = against.iter().partition(|l| l.kind == Kind::CrashImage);
-    // What a refusal hides from this look is hidden from everybody who comes now.
+    // A part that lockdown itself hides from this check is hidden from new programs too.
     let unseen = residue.unseen.iter().find(|unseen| unseen.hidden_by.is_none());
     let mut finding = if !bad.is_empty() {
         Finding::new(
             ID,
             Verdict::Fail,
             How::Read,
-            format!("{} things opened or loaded before go on in spite of what is refused now", bad.len()),
+            format!("{} leftovers, opened or loaded before, bypass what is refused now", bad.len()),
         )
     } else if let Some(unseen) = unseen {
         Finding::unknown(
             ID,
             How::Read,
-            format!("not everything could be looked at: {}: {}", unseen.what, unseen.why),
+            format!("not everything could be checked: {}: {}", unseen.what, unseen.why),
         )
     } else if !on_purpose.is_empty() {
         Finding::new(
             ID,
             Verdict::Warn,
             How::Read,
-            "only a kernel for crashes was loaded before, whose signature nobody vouches for",
+            "a crash kernel (kdump) was loaded before signatures were enforced",
         )
     } else {
         Finding::new(
@@ -69,7 +69,7 @@ fn judged(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
             Verdict::Pass,
             How::Read,
             format!(
-                "nothing of what is refused now is still open or loaded, {} processes looked at",
+                "no leftovers: nothing that is refused now is still open or loaded ({} processes checked)",
                 residue.processes
             ),
         )
@@ -85,7 +85,7 @@ fn judged(residue: Residue, refused: &dyn Fn(&str) -> bool) -> Finding {
         finding = finding.seen("stockade residual", format!("lists {} more", against.len() - SHOWN));
     }
     for unseen in &residue.unseen {
-        finding = finding.seen(unseen.what, format!("not looked at: {}", unseen.why));
+        finding = finding.seen(unseen.what, format!("not checked: {}", unseen.why));
     }
     finding
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn verdict(leftovers: Vec<Leftover>, unseen: Vec<Unseen>) -> Verdict {
-        judged(Residue { leftovers, unseen, ..Residue::default() }, &|reason| reason != "kcore").verdict
+        judge(Residue { leftovers, unseen, ..Residue::default() }, &|reason| reason != "kcore").verdict
     }
 
     #[test]
