@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 pub(crate) use crate::program::lift_all;
 pub use crate::raw::knock;
 
-use crate::{attacks, program::stockade, scenario::Scenario};
+use crate::{attacks, scenario::Scenario};
 
 mod apparmor;
 mod bad_input;
