@@ -1,14 +1,7 @@
 /*!
 What the kernel was built with: /proc/config.gz where it keeps its configuration, else the copy that distributions install beside it.
 */
-use std::{collections::HashMap, io::Read};
-
-use flate2::read::GzDecoder;
-
-use crate::system::{System, Unread};
-
-/// As much configuration is unpacked as this, in bytes.
-const SIZE: u64 = 4 << 20;
+use std::collections::HashMap;
 
 /// A kernel's configuration.
 #[derive(Debug)]
@@ -19,43 +12,8 @@ pub struct Config {
 }
 
 impl Config {
-    pub(crate) fn of(system: &System) -> Result<Self, Unread> {
-        const OWN: &str = "/proc/config.gz";
-        if let Ok(packed) = system.bytes(OWN) {
-            let mut text = Vec::new();
-            return match GzDecoder::new(packed.as_slice()).take(SIZE).read_to_end(&mut text) {
-                Ok(_) => Ok(Self::parse(OWN, &String::from_utf8_lossy(&text))),
-                Err(error) => Err(Unread::not_understood(OWN, &error.to_string())),
-            };
-        }
-        let release = system.release()?;
-        // It becomes part of a path.
-        if release.is_empty() || release.contains('/') {
-            return Err(Unread::not_understood("/proc/sys/kernel/osrelease", &release));
-        }
-        let copies = [
-            format!("/boot/config-{release}"),
-            format!("/lib/modules/{release}/config"),
-            format!("/usr/lib/modules/{release}/config"),
-            format!("/usr/lib/kernel/config-{release}"),
-        ];
-        let mut last = None;
-        for path in copies {
-            match system.text(&path) {
-                Ok(text) => return Ok(Self::parse(&path, &text)),
-                Err(unread) if unread.is_missing() => {
-                    last.get_or_insert(Unread {
-                        path: format!("the kernel's configuration ({OWN} or {path})"),
-                        ..unread
-                    });
-                }
-                Err(unread) => last = Some(unread),
-            }
-        }
-        Err(last.unwrap_or_else(|| Unread::not_understood(OWN, "")))
-    }
-
-    fn parse(path: &str, text: &str) -> Self {
+    /// Parses a configuration that was read from this file.
+    pub(crate) fn parse(path: &str, text: &str) -> Self {
         let options = text.lines().filter_map(|line| {
             let (name, value) = line.trim().split_once('=')?;
             name.starts_with("CONFIG_").then(|| (name.to_owned(), value.trim_matches('"').to_owned()))
@@ -80,7 +38,7 @@ impl Config {
 mod tests {
     use std::io::Write;
 
-    use super::*;
+    use crate::System;
 
     #[test]
     fn options_are_read_from_either_place() {

@@ -48,3 +48,9 @@ pub use finding::{Evidence, Finding, How, Measure, Verdict, few};
 pub use runner::{Assessment, Feature, Report, assess};
 pub use system::{System, Unread};
 pub use text::Text;
+
+/// Returns every feature, in the order of reports.
+#[must_use]
+pub fn everything() -> &'static [Feature] {
+    features::ALL
+}

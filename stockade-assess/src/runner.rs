@@ -21,7 +21,6 @@ use stockade_probe::limit::Limit;
 
 use crate::{
     child::{self, Child, End},
-    features,
     finding::{Finding, How},
     system::System,
     text::Text,
@@ -175,12 +174,6 @@ pub fn assess(
     }
 }
 
-/// Every feature there is.
-#[must_use]
-pub fn everything() -> &'static [Feature] {
-    features::ALL
-}
-
 #[derive(Clone, Copy)]
 enum Phase {
     Check,
@@ -305,7 +298,7 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Verdict;
+    use crate::{Verdict, features};
 
     fn only(check: fn(&System, &mut Report), limit: Limit) -> Finding {
         let feature = Feature { id: "ksm", title: "KSM", limit, ..Feature::new(check) };

@@ -12,9 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use flate2::read::GzDecoder;
 use stockade_kernel::host;
 
 use crate::config::Config;
+
+/// The maximum size of an unpacked kernel configuration, in bytes.
+const CONFIG_SIZE: u64 = 4 << 20;
 
 /// As much of a file is read as this, in bytes. The largest one that is wanted, a configuration, has a twentieth.
 pub(crate) const SIZE: u64 = 8 << 20;
@@ -304,7 +308,7 @@ impl System {
     /// # Errors
     /// [`Unread`] when no copy of its configuration is found.
     pub fn config(&self) -> Result<&Config, Unread> {
-        self.config.get_or_init(|| Config::of(self)).as_ref().map_err(Clone::clone)
+        self.config.get_or_init(|| read_config(self)).as_ref().map_err(Clone::clone)
     }
 
     /// The words of the kernel's command line.
@@ -370,6 +374,43 @@ fn words(line: &str) -> Vec<String> {
         words.push(word);
     }
     words
+}
+
+/// Reads the configuration of the kernel.
+fn read_config(system: &System) -> Result<Config, Unread> {
+    const OWN: &str = "/proc/config.gz";
+    if let Ok(packed) = system.bytes(OWN) {
+        let mut text = Vec::new();
+        return match GzDecoder::new(packed.as_slice()).take(CONFIG_SIZE).read_to_end(&mut text) {
+            Ok(_) => Ok(Config::parse(OWN, &String::from_utf8_lossy(&text))),
+            Err(error) => Err(Unread::not_understood(OWN, &error.to_string())),
+        };
+    }
+    let release = system.release()?;
+    // It becomes part of a path.
+    if release.is_empty() || release.contains('/') {
+        return Err(Unread::not_understood("/proc/sys/kernel/osrelease", &release));
+    }
+    let copies = [
+        format!("/boot/config-{release}"),
+        format!("/lib/modules/{release}/config"),
+        format!("/usr/lib/modules/{release}/config"),
+        format!("/usr/lib/kernel/config-{release}"),
+    ];
+    let mut last = None;
+    for path in copies {
+        match system.text(&path) {
+            Ok(text) => return Ok(Config::parse(&path, &text)),
+            Err(unread) if unread.is_missing() => {
+                last.get_or_insert(Unread {
+                    path: format!("the kernel's configuration ({OWN} or {path})"),
+                    ..unread
+                });
+            }
+            Err(unread) => last = Some(unread),
+        }
+    }
+    Err(last.unwrap_or_else(|| Unread::not_understood(OWN, "")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use anyhow::{Result, anyhow};
 use schemars::JsonSchema;
 use serde::Serialize;
-use stockade_assess::{Text, runner::everything};
+use stockade_assess::{Text, everything};
 use stockade_policy::check::{Code, code};
 use stockade_reasons::{Implies, Probe, Reason, Subject};
 

@@ -1,15 +1,11 @@
 /*!
 The strength of the algorithms of an IPsec state. Names are the kernel's (`net/xfrm/xfrm_algo.c`), lengths are in bits.
 */
-use super::netlink::State;
+use super::netlink::{AH, State};
 use crate::Verdict;
 
 /// Broken ciphers, and ciphers with 64-bit blocks, which leak plaintext after some gigabytes under one key (Sweet32).
 const BROKEN: [&str; 4] = ["cbc(des)", "cbc(des3_ede)", "cbc(blowfish)", "cbc(cast5)"];
-
-/// Encapsulating security payload, and the authentication header.
-pub(super) const ESP: u8 = 50;
-pub(super) const AH: u8 = 51;
 
 /// Grades the algorithms of a state by the worst of them, and says why.
 pub(super) fn grade(state: &State) -> (Verdict, &'static str) {
@@ -74,7 +70,10 @@ fn authentication(state: &State) -> (Verdict, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::netlink::Algorithm, *};
+    use super::{
+        super::netlink::{Algorithm, ESP},
+        *,
+    };
 
     fn algorithm(name: &str, bits: u32, cut: u32) -> Algorithm {
         Algorithm { name: name.into(), bits, tag_bits: cut }

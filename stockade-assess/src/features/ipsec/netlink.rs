@@ -19,6 +19,10 @@ use netlink_packet_xfrm::{
 use netlink_sys::{Socket, protocols::NETLINK_XFRM};
 use zeroize::{Zeroize, Zeroizing};
 
+/// Encapsulating security payload, and the authentication header.
+pub(super) const ESP: u8 = 50;
+pub(super) const AH: u8 = 51;
+
 /// The size of the receive buffer, more than the kernel puts into one answer.
 const SIZE: usize = 64 << 10;
 
@@ -63,7 +67,7 @@ pub(super) struct State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = if self.protocol == super::algorithms::AH { "AH" } else { "ESP" };
+        let protocol = if self.protocol == AH { "AH" } else { "ESP" };
         write!(f, "{protocol} {} to {} (SPI {:#010x})", self.source, self.destination, self.index)
     }
 }
@@ -225,7 +229,7 @@ impl State {
                 _ => {}
             }
         }
-        let protects = matches!(state.protocol, super::algorithms::ESP | super::algorithms::AH);
+        let protects = matches!(state.protocol, ESP | AH);
         let has_keys = state.cipher.is_some() || state.authentication.is_some() || state.aead.is_some();
         (protects && has_keys).then_some(state)
     }

@@ -6,7 +6,7 @@ use clap::{
     builder::{PossibleValue, StringValueParser, TypedValueParser},
     error::ErrorKind,
 };
-use stockade_assess::{Feature, Text, runner::everything};
+use stockade_assess::{Feature, Text, everything};
 use stockade_policy::words::nearest;
 
 /// What is wanted; everything, where no name is given.
