@@ -4,6 +4,7 @@ The one entry for developers: `cargo xtask --help`. One file per command.
 mod bench;
 mod bpf;
 mod browser;
+mod check;
 mod demo;
 mod dist;
 mod docs;
@@ -44,6 +45,8 @@ enum Command {
     Demo(demo::Flags),
     /// Everything that decides whether a change may land; the last line counts
     Test(test::Flags),
+    /// Format, clippy and unit tests of the crates that changed, in under a minute; also as a pre-commit hook
+    Check(check::Flags),
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
     /// Time `stockade assess` on this machine, beside other programs that check kernels
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Systems(flags) => systems::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test(flags) => test::run(&flags),
+        Command::Check(flags) => check::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),

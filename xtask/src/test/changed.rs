@@ -29,6 +29,8 @@ pub struct Affected {
     pub files: Vec<String>,
     /// The packages of the workspace that have to be built and tested anew.
     pub packages: BTreeSet<String>,
+    /// The packages among these that have a changed file of their own, or whose tests replay or follow one. The others need one of them.
+    pub direct: BTreeSet<String>,
     /// How much of the lab.
     pub lab: Lab,
     /// Whether the kernel-side object may be another.
@@ -42,6 +44,9 @@ pub struct Affected {
     /// Whether the page of `assess --html` may be another.
     pub page: bool,
 }
+
+/// The packages whose tests replay the properties and seeds below fuzz/.
+const REPLAY: [&str; 1] = ["stockade-policy"];
 
 /// Folders of packages that decide in the kernel or speak to it: a kernel's answer can depend on them.
 const KERNEL: [&str; 5] = ["stockade-common", "stockade-ebpf", "stockade-kernel", "stockade-probe", "lab"];
@@ -119,6 +124,7 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
         let is_in = |folder: &str| file.starts_with(folder);
         if let Some(package) = packages.iter().find(|package| is_in(&package.folder)) {
             found.packages.insert(package.name.clone());
+            found.direct.insert(package.name.clone());
             let kernel = KERNEL.iter().any(|name| is_in(&format!("{name}/")));
             let lab = if package.name == "xtask" {
                 Lab::Nothing
@@ -147,10 +153,16 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
                 found.documents = true;
                 let readers = ["stockade", "stockade-assess", "stockade-policy", "stockade-reasons", "xtask"];
                 found.packages.extend(readers.map(str::to_owned));
+                // The tests of xtask follow every link.
+                found.direct.insert("xtask".to_owned());
             }
             _ if is_in("stockade-ebpf/") => {
                 found.lab = Lab::Everything;
                 found.packages.insert("stockade-kernel".to_owned());
+            }
+            _ if is_in("fuzz/") => {
+                found.packages.extend(REPLAY.map(str::to_owned));
+                found.direct.extend(REPLAY.map(str::to_owned));
             }
             _ => {}
         }
@@ -202,6 +214,29 @@ mod tests {
         let found = of(&["docs/seal.md"]);
         assert_eq!(found.lab, Lab::Nothing);
         assert!(found.packages.contains("stockade-policy"));
+    }
+
+    #[test]
+    fn a_package_with_a_changed_file_is_direct_and_those_that_need_it_are_not() {
+        let direct = |files: &[&str]| of(files).direct.into_iter().collect::<Vec<_>>();
+        assert_eq!(direct(&["stockade-policy/src/diff.rs"]), ["stockade-policy"]);
+        assert_eq!(
+            direct(&["stockade-assess/findings/tpm/new.toml", "lab/src/tool.rs"]),
+            ["stockade-assess", "stockade-lab"]
+        );
+        assert_eq!(direct(&["docs/seal.md"]), ["xtask"]);
+        assert_eq!(direct(&["fuzz/seeds/read/full.toml"]), super::REPLAY);
+        // Other versions of dependencies change no package, but each has to be compiled.
+        let lock = of(&["Cargo.lock"]);
+        assert!(lock.direct.is_empty() && lock.packages.len() == packages().unwrap().len());
+    }
+
+    #[test]
+    fn direct_packages_are_among_the_affected_ones() {
+        for package in packages().unwrap() {
+            let found = of(&[&format!("{}Cargo.toml", package.folder), "README.md", "fuzz/Cargo.toml"]);
+            assert!(found.direct.is_subset(&found.packages), "{}", package.name);
+        }
     }
 
     #[test]

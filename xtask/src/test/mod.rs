@@ -7,10 +7,10 @@
 | `--changed` | what the difference from a commit can affect |
 | `--all` | everything, on every kernel, and what takes long: before a release. Its result is kept in docs/full-test.md |
 */
-mod changed;
+pub mod changed;
 mod played;
 mod record;
-mod times;
+pub mod times;
 
 use std::{
     io::{BufRead, BufReader},
@@ -134,7 +134,7 @@ impl Run<'_> {
             cargo.args(["clippy", "--quiet", "--all-targets"]).args(&packages);
             status(cargo.args(["--", "-D", "warnings"]))
         });
-        self.counted("unit tests", || unit_tests(&packages));
+        self.counted("unit tests", || unit_tests(&packages, &[]));
         if self.affects(|change| change.dependencies) {
             self.step("deny", deny);
         }
@@ -302,10 +302,14 @@ fn deny() -> anyhow::Result<bool> {
     status(deny.current_dir(workspace::root()))
 }
 
-/// The workspace's own tests, shown as they run and counted by their summaries.
-fn unit_tests(packages: &[String]) -> anyhow::Result<Counts> {
+/// Runs the unit tests and doc tests of these packages, given as cargo's arguments, without the tests whose names contain a word of `skip`. Shows
+/// them as they run and counts them by their summaries.
+pub fn unit_tests(packages: &[String], skip: &[&str]) -> anyhow::Result<Counts> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--quiet", "--no-fail-fast"]).args(packages).stdout(Stdio::piped());
+    if !skip.is_empty() {
+        cargo.arg("--").args(skip.iter().flat_map(|word| ["--skip", word]));
+    }
     let mut child = cargo.spawn().map_err(|e| tool::explain(&e, &cargo))?;
     let mut counts = Counts::default();
     for line in BufReader::new(child.stdout.take().context("the tests' output was piped")?).lines() {
@@ -318,7 +322,7 @@ fn unit_tests(packages: &[String]) -> anyhow::Result<Counts> {
             counts += found;
         }
     }
-    // Tests that do not compile are in nobody's summary.
+    // Tests that do not compile are in no summary.
     if !child.wait().context("waiting for the tests")?.success() && counts.failed == 0 {
         println!("FAIL tests: they did not run to their end");
         counts.failed += 1;
