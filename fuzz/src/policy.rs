@@ -1,7 +1,4 @@
-//! The properties that are fuzzed: whatever the bytes are, each function returns.
-//!
-//! The fuzz targets feed them what the fuzzer makes; `stockade-policy/tests/fuzzed.rs` replays seeds and corpora, so that every
-//! run of the tests plays them without building a fuzzer.
+//! The readers of policies and waivers. Their input is a file that an administrator wrote, or that an attacker left.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -23,7 +20,7 @@ static EMPTY: LazyLock<Disk> = LazyLock::new(|| {
     Disk::new(&root).expect("an empty folder can be read")
 });
 
-/// `check` argues about every policy that can be read, and `compile` compiles it.
+/// Checks and compiles each policy that can be read.
 pub fn policy_is_checked_and_compiled(bytes: &[u8]) {
     let Ok(document) = read(&Source::new("policy.toml", String::from_utf8_lossy(bytes))) else { return };
     let policy = merge([document]).expect("one file is right by itself or not at all");
@@ -58,7 +55,7 @@ pub fn policy_is_checked_and_compiled(bytes: &[u8]) {
     }
 }
 
-/// A policy is read or refused, and `show` prints a policy that reads as the same one.
+/// Reads a policy or refuses it. The output of `show` has to read as the same policy.
 pub fn policy_survives_show(bytes: &[u8]) {
     let source = Source::new("policy.toml", String::from_utf8_lossy(bytes));
     let document = match read(&source) {
@@ -85,9 +82,10 @@ pub fn policy_survives_show(bytes: &[u8]) {
     }
 }
 
+/// Ids of findings that exist.
 const FINDINGS: &[&str] = &["aslr.stack", "ksm.running", "tpm.event-log"];
 
-/// Waivers are read or refused, and no finding is waived twice or without an end.
+/// Reads waivers or refuses them. No finding may be waived twice or for ever.
 pub fn waivers_are_read(bytes: &[u8]) {
     let source = Source::new("assess.toml", String::from_utf8_lossy(bytes));
     match read_waivers(&source, FINDINGS) {
@@ -109,6 +107,7 @@ pub fn waivers_are_read(bytes: &[u8]) {
     }
 }
 
+/// Reports whether a text has control characters other than line ends.
 fn drives_a_terminal(text: &str) -> bool {
     text.contains(|c: char| c.is_control() && c != '\n')
 }

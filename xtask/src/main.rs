@@ -51,7 +51,7 @@ enum Command {
     Bench(bench::Flags),
     /// Time `stockade assess` on this machine, beside other programs that check kernels
     Peers(peers::Flags),
-    /// Feed the policy's reader what nobody would write
+    /// Fuzz the readers of policies, BTF, event logs, EFI signature lists and netlink answers
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),

@@ -46,7 +46,7 @@ pub struct Affected {
 }
 
 /// The packages whose tests replay the properties and seeds below fuzz/.
-const REPLAY: [&str; 1] = ["stockade-policy"];
+const REPLAY: [&str; 3] = ["stockade-assess", "stockade-kernel", "stockade-policy"];
 
 /// Folders of packages that decide in the kernel or speak to it: a kernel's answer can depend on them.
 const KERNEL: [&str; 5] = ["stockade-common", "stockade-ebpf", "stockade-kernel", "stockade-probe", "lab"];
