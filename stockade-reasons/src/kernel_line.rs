@@ -95,7 +95,7 @@ fn strip_prefix(line: &str) -> Option<&str> {
     from_kernel.then(|| strip_brackets(message))
 }
 
-/// Times and callers: "[   12.345678] ", "[Mon Nov 23 21:04:05 2026] ", "[   12.3][  T812] ".
+/// Strips times and callers: `[   12.345678] `, `[Mon Nov 23 21:04:05 2026] `, `[   12.3][  T812] `.
 fn strip_brackets(mut text: &str) -> &str {
     text = text.trim_start();
     while let Some((_, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

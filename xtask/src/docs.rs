@@ -43,6 +43,16 @@ pub fn run() -> anyhow::Result<bool> {
     Ok(problems.is_empty() && missing.is_empty())
 }
 
+/// Builds the documentation of every crate's items, private ones included. Returns whether rustdoc has no warning.
+///
+/// With private items a link of a public item to a private one leads somewhere.
+pub fn of_crates() -> anyhow::Result<bool> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    cargo.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+    Ok(workspace::status(&mut cargo)?.success())
+}
+
 /// Describes each link of a page in the book to a page that the book lacks.
 fn missing_in_book(book: &Path) -> anyhow::Result<Vec<String>> {
     let html = |page: &Path| {

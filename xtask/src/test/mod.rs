@@ -134,6 +134,9 @@ impl Run<'_> {
             cargo.args(["clippy", "--quiet", "--all-targets"]).args(&packages);
             status(cargo.args(["--", "-D", "warnings"]))
         });
+        if self.affects(|change| !change.packages.is_empty()) {
+            self.step("rustdoc", docs::of_crates);
+        }
         self.counted("unit tests", || unit_tests(&packages, &[]));
         if self.affects(|change| change.dependencies) {
             self.step("deny", deny);
