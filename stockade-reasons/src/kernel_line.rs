@@ -30,6 +30,13 @@ pub struct KernelLine<'a> {
 /// Takes a refusal out of a line of `dmesg`, `journalctl -k`, syslog or `/dev/kmsg`.
 ///
 /// `None` when the line is no lockdown refusal, or is not the kernel's.
+///
+/// ```
+/// let line = "[   12.345678] Lockdown: cat: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7";
+/// let refusal = stockade_reasons::parse_kernel_line(line).expect("a refusal");
+/// let reason = stockade_reasons::by_kernel_string(refusal.reason).expect("a known reason");
+/// assert_eq!(reason.id, "dev-mem");
+/// ```
 #[must_use]
 pub fn parse_kernel_line(line: &str) -> Option<KernelLine<'_>> {
     let message = strip_prefix(line.trim())?.strip_prefix("Lockdown: ")?;
