@@ -31,7 +31,7 @@ const IN_BOOK: [&str; 7] = [
     "SPECIFICATION.md",
 ];
 
-/// Checks the links and builds the book. Returns whether every link leads somewhere; says which does not.
+/// Checks the links and builds the book. Returns whether every link leads somewhere; prints those that do not.
 pub fn run() -> anyhow::Result<bool> {
     let problems = broken_links()?;
     let book = build()?;
@@ -125,7 +125,7 @@ fn summary_from_root(summary: &str, checks: &[PathBuf]) -> String {
     text
 }
 
-/// Files that git knows, or would add.
+/// Returns the files that git tracks or would add.
 fn git_files(paths: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let mut git = tool::command("git");
     git.current_dir(workspace::root()).args(["ls-files", "--cached", "--others", "--exclude-standard", "--"]);
@@ -188,7 +188,7 @@ impl Page {
     }
 }
 
-/// The anchor that GitHub and mdBook make of a heading.
+/// Returns the anchor that GitHub and mdBook make of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
