@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz` runs this. The property is in src/lib.rs.
+//! `cargo xtask fuzz` runs this. The property is in src/policy.rs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stockade_fuzz::policy_is_checked_and_compiled(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stockade_fuzz::policy::policy_is_checked_and_compiled(bytes));

@@ -16,6 +16,22 @@ What this kernel really defends: each defence is asked for, tried where that is 
 
 A check reports each of its findings once. What it did not report when it ended, died or was stopped is unknown, with the reason: the
 list of findings is the same on every machine. Nothing is changed: what is tried is undone or dies with its child.
+
+A folder of files can stand in for a machine; nothing is tried there:
+
+```
+use stockade_assess::{System, Verdict, assess, features};
+
+let folder = tempfile::tempdir()?;
+std::fs::create_dir_all(folder.path().join("sys/kernel/mm/ksm"))?;
+std::fs::write(folder.path().join("sys/kernel/mm/ksm/run"), "1\n")?;
+let wanted: Vec<_> = features::ALL.iter().filter(|feature| feature.id == "ksm").copied().collect();
+let assessment = assess(&System::below(folder.path()), &wanted, 1, |_, _, _| {});
+let mut findings = assessment.features.iter().flat_map(|feature| &feature.findings);
+let running = findings.find(|finding| finding.id == "ksm.running").expect("every finding is reported");
+assert_eq!(running.verdict, Verdict::Warn);
+# Ok::<(), std::io::Error>(())
+```
 */
 #![deny(missing_docs)]
 

@@ -84,8 +84,7 @@ impl<'a> Report<'a> {
         Self { findings: Vec::new(), out: Some(out) }
     }
 
-    /// What was reported, for tests of a check's parts.
-    #[cfg(test)]
+    /// Returns the findings of a report that writes none, for tests and fuzz targets of a check's parts.
     pub(crate) fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -141,6 +140,16 @@ pub struct Assessed {
 /// a feature that is done or being looked at, and how many are done of how many.
 ///
 /// From then on this process hears of the end of its children (SIGCHLD has its default action).
+///
+/// ```
+/// use stockade_assess::{System, Verdict, assess, features};
+///
+/// let empty = tempfile::tempdir()?;
+/// let assessment = assess(&System::below(empty.path()), &features::ALL[..2], 2, |_, _, _| {});
+/// let mut findings = assessment.features.iter().flat_map(|feature| &feature.findings);
+/// assert!(findings.all(|finding| finding.verdict != Verdict::Pass));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn assess(
     system: &System,

@@ -70,7 +70,7 @@ pub struct InForce {
     pub sealed: Option<SealInForce>,
 }
 
-/// A seal in force. [`crate::seal::problems`] tells whether it holds.
+/// A seal in force. [`crate::seal::prove`] tells whether it holds.
 #[derive(Clone, Debug)]
 pub struct SealInForce {
     /// Time of sealing: nanoseconds since boot, suspend included.

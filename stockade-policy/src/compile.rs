@@ -140,6 +140,17 @@ pub enum CompileError {
 
 /// Compiles a policy whose units were found, see [`Policy::with_units`]. Exceptions that ended before `now` are left out.
 ///
+/// ```
+/// use stockade_policy::{Source, compile::compile, merge::merge, model::Clock, read};
+/// use stockade_reasons::Level;
+///
+/// let text = "version = 1\nlevel = \"integrity\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n";
+/// let policy = merge([read(&Source::new("policy.toml", text))?]).expect("one file cannot contradict another");
+/// let now = Clock { wall: "2026-06-01T12:00:00Z".parse()?, boot_ns: 0 };
+/// assert_eq!(compile(&policy, Level::None, &[], now)?.places.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`CompileError`] says which.
 pub fn compile(

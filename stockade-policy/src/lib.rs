@@ -10,6 +10,30 @@ files ─ read ─▶ Documents ─ merge ─▶ Policy (model) ─ check ─▶
 events of watch ─ read_record ─▶ Record ─┬─ replay(policy) ─▶ what would be refused
                                          └─ learn ─▶ exceptions to review, as a file again
 ```
+
+From a file to tables for a kernel:
+
+```
+use stockade_policy::{Source, compile::compile, interpret::KernelReason, merge::merge, model::Clock, read};
+use stockade_reasons::Level;
+
+let document = read(&Source::new("policy.toml", "version = 1\nlevel = \"integrity\"\n"))?;
+let policy = merge([document]).expect("one file cannot contradict another");
+
+// On a running system stockade-kernel reads the numbers from the kernel's BTF.
+let dev_mem = stockade_reasons::by_id("dev-mem").expect("a reason of every kernel");
+let reasons = [KernelReason {
+    number: 2,
+    id: Some(dev_mem.id),
+    enum_name: dev_mem.enum_name.to_owned(),
+    level: dev_mem.level,
+    debugger: dev_mem.debugger,
+}];
+let now = Clock { wall: "2026-06-01T12:00:00Z".parse()?, boot_ns: 0 };
+let tables = compile(&policy, Level::None, &reasons, now)?;
+assert_eq!(tables.words.deny, 1 << 2);
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
 */
 #![deny(missing_docs)]
 

@@ -1,10 +1,13 @@
 //! The fuzzed properties, played on the fuzzer's seeds, on what it has reached on this machine, and on every seed cut short or
 //! with a line taken out. `cargo xtask fuzz` looks for new inputs.
 
-use std::{fs, path::Path};
-
-#[path = "../../fuzz/src/lib.rs"]
+#[path = "../../fuzz/src/policy.rs"]
 mod properties;
+#[path = "../../fuzz/src/replay.rs"]
+#[expect(dead_code, reason = "policies are text, whose mutations are cuts and missing lines")]
+mod replay;
+
+use replay::inputs;
 
 type Property = fn(&[u8]);
 
@@ -14,13 +17,6 @@ const PROPERTIES: [(&str, Property, &[&str]); 3] = [
     ("argue", properties::policy_is_checked_and_compiled, &["seeds/read", "corpus/argue", "artifacts/argue"]),
     ("waivers", properties::waivers_are_read, &["seeds/waivers", "corpus/waivers", "artifacts/waivers"]),
 ];
-
-/// The inputs of a folder; none where there is no such folder.
-fn inputs(folder: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(folder);
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| fs::read(file.path()).ok()).collect()
-}
 
 #[test]
 fn seeds_and_corpora_are_replayed() {

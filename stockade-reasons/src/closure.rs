@@ -8,6 +8,11 @@ use crate::{Implies, Reason, all, by_id};
 ///
 /// Empty when the reason stands alone; all the others when it leads to
 /// [`Implies::Everything`], be it over several steps.
+///
+/// ```
+/// let msr = stockade_reasons::by_id("msr").expect("a reason of every kernel");
+/// assert_eq!(stockade_reasons::closure(msr).len(), stockade_reasons::all().len() - 1);
+/// ```
 #[must_use]
 pub fn closure(reason: &Reason) -> Vec<&'static Reason> {
     let mut reached = vec![reason.id];

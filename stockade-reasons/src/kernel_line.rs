@@ -30,6 +30,13 @@ pub struct KernelLine<'a> {
 /// Takes a refusal out of a line of `dmesg`, `journalctl -k`, syslog or `/dev/kmsg`.
 ///
 /// `None` when the line is no lockdown refusal, or is not the kernel's.
+///
+/// ```
+/// let line = "[   12.345678] Lockdown: cat: /dev/mem,kmem,port is restricted; see man kernel_lockdown.7";
+/// let refusal = stockade_reasons::parse_kernel_line(line).expect("a refusal");
+/// let reason = stockade_reasons::by_kernel_string(refusal.reason).expect("a known reason");
+/// assert_eq!(reason.id, "dev-mem");
+/// ```
 #[must_use]
 pub fn parse_kernel_line(line: &str) -> Option<KernelLine<'_>> {
     let message = strip_prefix(line.trim())?.strip_prefix("Lockdown: ")?;
@@ -95,7 +102,7 @@ fn strip_prefix(line: &str) -> Option<&str> {
     from_kernel.then(|| strip_brackets(message))
 }
 
-/// Times and callers: "[   12.345678] ", "[Mon Nov 23 21:04:05 2026] ", "[   12.3][  T812] ".
+/// Strips times and callers: `[   12.345678] `, `[Mon Nov 23 21:04:05 2026] `, `[   12.3][  T812] `.
 fn strip_brackets(mut text: &str) -> &str {
     text = text.trim_start();
     while let Some((_, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

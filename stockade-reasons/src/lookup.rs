@@ -18,6 +18,11 @@ pub fn all() -> &'static [Reason] {
 
 /// Finds a reason by its id. Also accepts the kernel's name, with or without `LOCKDOWN_`, in any
 /// case, with underscores or hyphens.
+///
+/// ```
+/// let reason = stockade_reasons::by_id("LOCKDOWN_DEV_MEM").expect("a reason of every kernel");
+/// assert_eq!(reason.id, "dev-mem");
+/// ```
 #[must_use]
 pub fn by_id(name: &str) -> Option<&'static Reason> {
     let name = to_id(name);

@@ -21,6 +21,14 @@ impl Digest {
 
     /// What a register that holds this holds once this event was measured into it: TPM2_PCR_Event hashes the event and extends
     /// the register with what comes out.
+    ///
+    /// ```
+    /// use stockade_record::Digest;
+    ///
+    /// let event = b"sealed";
+    /// let extended = [Digest::default().0, Digest::of(event).0].concat();
+    /// assert_eq!(Digest::default().after(event), Digest::of(&extended));
+    /// ```
     #[must_use]
     pub fn after(self, event: &[u8]) -> Self {
         Self(Sha256::new().chain_update(self.0).chain_update(Sha256::digest(event)).finalize().into())

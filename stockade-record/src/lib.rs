@@ -19,6 +19,17 @@ quote that the TPM has signed; the lines say what it stands for. See docs/seal-r
 | `replay.rs` | from lines to the value of a register |
 | `tpm.rs` | the two commands that a TPM is given |
 | `digest.rs` | SHA-256, written down |
+
+The value that a register must have follows from the lines alone:
+
+```
+use stockade_record::{Digest, replay};
+
+let nothing_measured = Digest::default();
+assert!(replay("", nothing_measured).expect("an empty log is a log").values.is_empty());
+let misfit = replay("a line of somebody else\n", nothing_measured).unwrap_err();
+assert_eq!(misfit.line, 1);
+```
 */
 #![deny(missing_docs)]
 

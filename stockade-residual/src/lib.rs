@@ -16,6 +16,17 @@ It reads and changes nothing. What could not be looked at is said ([`Residue::un
 shows to nobody is in [`INVISIBLE`]: an empty list of leftovers alone proves nothing.
 
 A look is no snapshot: a process that hands a descriptor on while it is looked at can slip through.
+
+```no_run
+// As root: everything that integrity would refuse today.
+let integrity = |reason: &str| {
+    stockade_reasons::by_id(reason).is_some_and(|reason| reason.level == stockade_reasons::Level::Integrity)
+};
+let residue = stockade_residual::look(&integrity, None);
+for leftover in &residue.leftovers {
+    println!("{}: {}; {}", leftover.reason, leftover.what, leftover.advice);
+}
+```
 */
 #![deny(missing_docs)]
 
@@ -154,6 +165,14 @@ pub const INVISIBLE: [&str; 5] = [
 /// caller has loaded it.
 ///
 /// Needs root in the machine's own namespaces; see [`incomplete_view`].
+///
+/// ```no_run
+/// if let Some(why) = stockade_residual::incomplete_view() {
+///     eprintln!("only a part of the machine is seen: {why}");
+/// }
+/// let residue = stockade_residual::look(&|_| false, None);
+/// println!("{} leftovers in {} processes", residue.leftovers.len(), residue.processes);
+/// ```
 #[must_use]
 pub fn look(refused: &dyn Fn(&str) -> bool, known: Option<u32>) -> Residue {
     let mut residue = Residue::default();

@@ -317,6 +317,7 @@ pub enum PolicyCommand {
     /// says why. Changes nothing. Without root it goes as far as it can and names what it could not look at.
     ///
     /// Exit status 1 when an error or a warning is left, 2 when the policy could not be read.
+    #[expect(rustdoc::broken_intra_doc_links, reason = "[[accept]] is TOML and part of the help text")]
     Check(PolicyCheck),
     /// Print what all files of the policy say together, with the file and line of each value
     ///

@@ -1,6 +1,6 @@
 /*!
 `cargo xtask bench`: the cost of decisions, in instructions. Guest time counts instructions here, so
-figures repeat on any host, to an instruction or two. They are held against the promises of the specification, and written
+figures repeat on any host, to an instruction or two. They are compared with the promises of the specification, and written
 into it.
 */
 use std::{fs, time::Duration};
@@ -14,7 +14,7 @@ use stockade_lab::{
 
 use crate::{programs, setup, workspace};
 
-/// Where to measure, and what for.
+/// The kernels to measure on, and whether to write.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// The kernels to measure on; the specification has the figures of 6.12-generic
@@ -26,7 +26,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// To hold the figures of the specified kernel against the promises.
+    /// Returns the flags that compare the figures of the specified kernel with the promises.
     pub fn check() -> Self {
         Self { on: vec![SPECIFIED.to_owned()], check: true }
     }
@@ -35,10 +35,10 @@ impl Flags {
 /// The kernel whose figures are in the specification.
 const SPECIFIED: &str = "6.12-generic";
 
-/// Where figures are written down.
+/// The document with the figures.
 pub const DOCUMENT: &str = "SPECIFICATION.md";
 
-/// What a row of figures begins with, and how many instructions over the floor are promised at most.
+/// The beginning of a row of figures, and the promised greatest number of instructions over the floor.
 const PROMISES: [(&str, i64); 7] = [
     ("Stockade, level none: allowed", 20),
     ("Stockade, confidentiality, these allowed", 20),
@@ -69,7 +69,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
             clock: Clock::Instructions(0),
             limit: Duration::from_mins(20),
         };
-        // What is sealed stays so until the machine is booted again.
+        // A seal lasts until reboot.
         let machines = [machine(""), machine(" stockade.bench=sealed")];
         println!("{} ({})", kernel.id, kernel.release);
         let mut said = measure(&machines)?;
@@ -89,7 +89,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     Ok(kept)
 }
 
-/// What the benchmark prints, and prints it.
+/// Runs the benchmark, prints its output and returns it.
 fn measure(machines: &[Machine<'_>]) -> anyhow::Result<Vec<String>> {
     let mut said = Vec::new();
     for machine in machines {
@@ -101,7 +101,7 @@ fn measure(machines: &[Machine<'_>]) -> anyhow::Result<Vec<String>> {
     Ok(said)
 }
 
-/// The promises that these figures break. Figures that are not there are an error.
+/// Returns the promises that these figures break. A missing figure is an error.
 fn broken(said: &[String]) -> anyhow::Result<Vec<String>> {
     let mut broken = Vec::new();
     for (row, at_most) in PROMISES {
@@ -129,7 +129,7 @@ const TABLES: [(&str, &str); 4] = [
     ("sealed-commands", "| sealed: whole commands"),
 ];
 
-/// Puts the tables into the specification.
+/// Writes the tables into the specification.
 fn write(said: &[String], release: &str) -> anyhow::Result<()> {
     let file = workspace::root().join(DOCUMENT);
     let mut text = fs::read_to_string(&file).with_context(|| format!("reading {DOCUMENT}"))?;
@@ -141,7 +141,7 @@ fn write(said: &[String], release: &str) -> anyhow::Result<()> {
     fs::write(&file, text).with_context(|| format!("writing {DOCUMENT}"))
 }
 
-/// The text with what stands between two marks replaced.
+/// Returns the text with the part between two marks replaced.
 pub fn replaced(text: &str, name: &str, with: &str) -> anyhow::Result<String> {
     let (start, end) = (format!("<!-- {name}:start -->\n"), format!("<!-- {name}:end -->"));
     let missing = || format!("{DOCUMENT} has no marks {name}:start and {name}:end");

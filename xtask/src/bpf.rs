@@ -16,7 +16,7 @@ use stockade_lab::tool;
 
 use crate::{setup, workspace};
 
-/// Whether to write.
+/// Whether to compare instead of writing.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// Compile, and compare with what is committed instead of replacing it
@@ -28,7 +28,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "stockade-kernel/bpf/stockade.bpf.o";
 const PROVENANCE: &str = "stockade-kernel/bpf/provenance.toml";
 
-/// Everything the object is made of, apart from the toolchain.
+/// The sources of the object, without the toolchain.
 const SOURCES: [&str; 7] = [
     "stockade-common/Cargo.toml",
     "stockade-common/src",
@@ -39,7 +39,7 @@ const SOURCES: [&str; 7] = [
     "stockade-ebpf/src",
 ];
 
-/// Returns whether the committed object is what the sources make.
+/// Returns whether the committed object is the one that the sources make.
 pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     setup::need(&[setup::BPF])?;
     let linker = setup::bpf_linker()?;
@@ -128,14 +128,14 @@ fn compile(linker: &Path) -> anyhow::Result<Vec<u8>> {
     strip(&target.join(TARGET).join("release/stockade"), &target.join("stockade.bpf.o"))
 }
 
-/// Removes what only a debugger reads and what depends on the checkout's folder: the compiler puts a hash
+/// Removes debug information, and names that depend on the checkout's folder: the compiler puts a hash
 /// into the names of functions, and cargo makes it from the path of a crate outside the BPF crate's own
 /// workspace, as stockade-common is. The kernel and the loader go by names that are not mangled.
 fn strip(built: &Path, stripped: &Path) -> anyhow::Result<Vec<u8>> {
     let names = tool::text(tool::command(&format!("{}/bin/llvm-nm", setup::LLVM)).arg("-j").arg(built))?;
     let mut objcopy = tool::command(&format!("{}/bin/llvm-objcopy", setup::LLVM));
     objcopy.arg("--strip-debug");
-    // Type information of our own is not handed to the kernel, and names where cargo keeps its sources.
+    // Type information of our own is not handed to the kernel, and names the folders where cargo keeps its sources.
     objcopy.args(["--remove-section=.BTF", "--remove-section=.BTF.ext"]);
     for name in names.lines().filter(|name| name.starts_with("_R")) {
         objcopy.arg(format!("--redefine-sym={name}={}", without_hashes(name)));
@@ -144,7 +144,7 @@ fn strip(built: &Path, stripped: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(stripped).with_context(|| format!("reading {}", stripped.display()))
 }
 
-/// A mangled name with the hash of each crate (`Cs…_`, Rust's v0 mangling) taken out.
+/// Returns a mangled name with the hash of each crate (`Cs…_`, Rust's v0 mangling) taken out.
 fn without_hashes(name: &str) -> String {
     let mut parts = name.split("Cs");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -191,7 +191,7 @@ fn provenance(linker: &Path, object: &[u8]) -> anyhow::Result<String> {
     ))
 }
 
-/// Over every source file in the order of their paths: path, a zero byte, length (8 bytes, little-endian), content.
+/// Returns the digest of every source file in the order of their paths: path, a zero byte, length (8 bytes, little-endian), content.
 fn sources_digest(root: &Path) -> anyhow::Result<Vec<u8>> {
     let mut files = Vec::new();
     for source in SOURCES {

@@ -27,12 +27,12 @@ pub struct Browser {
     from: BufReader<File>,
     number: u64,
     session: Option<String>,
-    /// What happened and nobody has asked for.
+    /// Events that were received and not yet asked for.
     events: Vec<Value>,
 }
 
 impl Browser {
-    /// Starts it, with everything it keeps below a folder.
+    /// Starts the browser with its profile below a folder.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let (theirs_in, to) = pipe()?;
         let (from, theirs_out) = pipe()?;
@@ -67,7 +67,7 @@ impl Browser {
             });
         }
         let child = command.spawn().context("starting chromium")?;
-        // Held here, they would keep its death from being heard.
+        // With these ends open here, the pipes would not be closed when the browser dies.
         drop((theirs_in, theirs_out));
         let mut browser = Self {
             child,
@@ -111,7 +111,7 @@ impl Browser {
         }
     }
 
-    /// What happened since the last time, by the name of the event.
+    /// Takes the events received since the last call, by their name.
     pub fn take_events(&mut self) -> Vec<(String, Value)> {
         let name = |event: Value| {
             let name = event["method"].as_str().unwrap_or_default().to_owned();
@@ -120,7 +120,7 @@ impl Browser {
         self.events.drain(..).map(name).map(|(name, mut event)| (name, event["params"].take())).collect()
     }
 
-    /// Goes to a file and waits until it is loaded. What happened meanwhile is kept.
+    /// Goes to a file and waits until it is loaded. Events received meanwhile are kept.
     pub fn open(&mut self, file: &Path) -> anyhow::Result<()> {
         self.events.clear();
         self.call("Page.navigate", &json!({"url": format!("file://{}", file.display())}))?;
@@ -132,7 +132,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What an expression is, awaited if it is a promise.
+    /// Returns the value of an expression, awaited if it is a promise.
     pub fn eval(&mut self, expression: &str) -> anyhow::Result<Value> {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let mut answer = self.call("Runtime.evaluate", &params)?;
@@ -143,7 +143,7 @@ impl Browser {
         Ok(answer["result"]["value"].take())
     }
 
-    /// Presses a key and lets it go.
+    /// Presses a key and releases it.
     pub fn press(&mut self, key: &str) -> anyhow::Result<()> {
         let (code, text) = if key == "Enter" { (13, "\r") } else { (9, "") };
         for kind in ["keyDown", "keyUp"] {
@@ -162,7 +162,7 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", &size).map(drop)
     }
 
-    /// Shows it on a `screen` or in `print`, `light` or `dark`.
+    /// Emulates a `screen` or `print`, `light` or `dark`.
     pub fn media(&mut self, media: &str, scheme: &str) -> anyhow::Result<()> {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.call("Emulation.setEmulatedMedia", &json!({"media": media, "features": features})).map(drop)
@@ -174,7 +174,7 @@ impl Browser {
             if self.from.buffer().is_empty() {
                 self.wait(until)?;
             }
-            // Only what is there: reading on to the zero would wait without an end.
+            // Reads only the bytes that are there: reading on to the zero byte would block.
             let there = self.from.fill_buf()?;
             if there.is_empty() {
                 bail!("chromium has ended");
@@ -201,7 +201,7 @@ impl Browser {
     }
 }
 
-/// It ends with whoever started it, and so do its processes.
+/// Kills the browser with all its processes when the value is dropped.
 impl Drop for Browser {
     fn drop(&mut self) {
         if let Ok(group) = i32::try_from(self.child.id()) {

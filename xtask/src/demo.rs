@@ -11,7 +11,7 @@ use stockade_lab::{
 
 use crate::{programs, setup, workspace};
 
-/// What to show, and where.
+/// The demonstration and its kernel.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// A shell in the guest instead of the demonstration; `exit` ends it
@@ -22,7 +22,7 @@ pub struct Flags {
     on: String,
 }
 
-/// Boots and shows.
+/// Boots a guest and runs the demonstration.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     print!("{}", plan(&flags.on));
     setup::need(&[setup::LAB])?;
@@ -50,7 +50,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     machine.run_program(|line| println!("{line}"))
 }
 
-/// What is going to be installed, fetched and compiled, and how long that takes on two processors.
+/// Describes the packages, downloads and builds that are missing, and how long they take on two processors.
 fn plan(kernel: &str) -> String {
     let missing = setup::missing(&[setup::LAB, setup::LINKER]);
     let fetched = kernels::is_fetched(kernel);

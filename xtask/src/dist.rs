@@ -22,7 +22,7 @@ use self::image::Image;
 pub use self::reproduce::reproducible;
 use crate::{setup, workspace};
 
-/// Whether to build it twice.
+/// Whether to build the program twice.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// Build it a second time in a copy of the checkout in another folder, and compare the bytes
@@ -39,7 +39,7 @@ const LISTED: usize = 5;
 /// The release program, built, checked and placed.
 #[derive(Debug)]
 pub struct Program {
-    /// Where it is, stripped.
+    /// The path of the stripped program.
     pub place: PathBuf,
     /// Its build ID in hexadecimal digits.
     pub build_id: String,
@@ -54,7 +54,7 @@ impl std::fmt::Display for Program {
     }
 }
 
-/// What is built in the same run of cargo.
+/// The programs that one run of cargo builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum With {
     /// The program alone.
@@ -85,7 +85,7 @@ pub fn build(with: With) -> anyhow::Result<Program> {
     let build_id = check_file(&built)?;
     let folder = workspace::target_folder().join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    // Only what passed every check gets the program's name.
+    // Only a program that passed every check gets the program's name.
     let (place, stripped) = (folder.join("stockade"), folder.join("stockade.new"));
     strip(&built, &stripped)?;
     let size = fs::metadata(&stripped).with_context(|| format!("reading {}", stripped.display()))?.len();
@@ -105,14 +105,14 @@ fn strip(built: &Path, place: &Path) -> anyhow::Result<()> {
     tool::output(tool::command("objcopy").arg("--strip-all").arg(built).arg(place)).map(drop)
 }
 
-/// A checkout, and where cargo builds it.
+/// A checkout, and the folder where cargo builds it.
 struct Tree {
     checkout: PathBuf,
     target: PathBuf,
 }
 
 impl Tree {
-    /// Runs cargo; returns where the linked program is, with its symbols.
+    /// Runs cargo and returns the path of the linked program, with its symbols.
     fn build(&self, commit: &str, with: With) -> anyhow::Result<PathBuf> {
         let mut cargo = workspace::cargo();
         // Only with the target named: without, macros would be built static too, and they are loaded by the compiler.
@@ -138,12 +138,12 @@ impl Tree {
         Ok(self.built("stockade"))
     }
 
-    /// Where cargo leaves a program.
+    /// Returns the path at which cargo leaves a program.
     fn built(&self, name: &str) -> PathBuf {
         self.target.join(workspace::TARGET).join("release").join(name)
     }
 
-    /// The program is static, its build ID is made from its content, and it names no folder of the machine it was built on.
+    /// Returns rustc's flags: a static program, a build ID made from its content, and no name of a folder of the building machine.
     fn rust_flags(&self) -> anyhow::Result<Vec<String>> {
         let sysroot =
             tool::text(tool::command("rustc").args(["--print", "sysroot"]).current_dir(&self.checkout))?;
@@ -166,12 +166,12 @@ impl Tree {
     }
 }
 
-/// Where cargo left a program that was built with the release program.
+/// Returns the path of a program that was built with the release program.
 pub fn built(name: &str) -> PathBuf {
     Tree { checkout: workspace::root().to_owned(), target: workspace::target_folder() }.built(name)
 }
 
-/// The commit of the checkout, marked when files differ from it; `unknown` outside a repository.
+/// Returns the commit of the checkout, marked when files differ from it; `unknown` outside a repository.
 fn commit() -> String {
     let git = |args: &[&str]| tool::text(Command::new("git").args(args).current_dir(workspace::root()));
     let Ok(head) = git(&["rev-parse", "HEAD"]) else { return "unknown".to_owned() };

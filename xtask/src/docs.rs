@@ -31,7 +31,7 @@ const IN_BOOK: [&str; 7] = [
     "SPECIFICATION.md",
 ];
 
-/// Checks the links and builds the book. Returns whether every link leads somewhere; says which does not.
+/// Checks the links and builds the book. Returns whether every link leads somewhere; prints those that do not.
 pub fn run() -> anyhow::Result<bool> {
     let problems = broken_links()?;
     let book = build()?;
@@ -41,6 +41,16 @@ pub fn run() -> anyhow::Result<bool> {
     }
     println!("the book is {}", book.join("index.html").display());
     Ok(problems.is_empty() && missing.is_empty())
+}
+
+/// Builds the documentation of every crate's items, private ones included. Returns whether rustdoc has no warning.
+///
+/// With private items a link of a public item to a private one leads somewhere.
+pub fn of_crates() -> anyhow::Result<bool> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+    cargo.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+    Ok(workspace::status(&mut cargo)?.success())
 }
 
 /// Describes each link of a page in the book to a page that the book lacks.
@@ -115,7 +125,7 @@ fn summary_from_root(summary: &str, checks: &[PathBuf]) -> String {
     text
 }
 
-/// Files that git knows, or would add.
+/// Returns the files that git tracks or would add.
 fn git_files(paths: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let mut git = tool::command("git");
     git.current_dir(workspace::root()).args(["ls-files", "--cached", "--others", "--exclude-standard", "--"]);
@@ -178,7 +188,7 @@ impl Page {
     }
 }
 
-/// The anchor that GitHub and mdBook make of a heading.
+/// Returns the anchor that GitHub and mdBook make of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()

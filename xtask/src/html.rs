@@ -18,10 +18,10 @@ use crate::{browser::Browser, setup, workspace};
 const EXAMPLE: &str = "stockade/tests/data/assessment.json";
 const PICTURE: &str = "docs/assess.png";
 
-/// What attackers may have put where evidence is taken from.
+/// Text that an attacker may have put where evidence is read.
 const EVIL: &str = "</script></style><script>window.evil = 1</script><img src=x onerror='window.evil = 1'>";
 
-/// What to do with the page.
+/// The pictures to take.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// Only take the picture for the README, docs/assess.png
@@ -33,18 +33,18 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// As part of the tests.
+    /// Returns the flags for the tests.
     pub fn check() -> Self {
         Self { screenshot: false, pictures: None }
     }
 }
 
-/// Returns whether everything is as it should be; says what is not.
+/// Returns whether every check of the page passed; prints those that failed.
 pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     setup::need(&[setup::BROWSER])?;
     let folder = workspace::target_folder().join("html");
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    // Of its own each time: a profile that another browser has open is refused.
+    // A new profile each time: Chromium refuses one that another browser has open.
     let profile = folder.join(format!("profile-{}", std::process::id()));
     let result = look(flags, &folder, &profile);
     let _ = fs::remove_dir_all(&profile);
@@ -93,7 +93,7 @@ fn look(flags: &Flags, folder: &Path, profile: &Path) -> anyhow::Result<bool> {
     Ok(wrong.is_empty())
 }
 
-/// The page that the program makes of an assessment.
+/// Returns the page that the program makes of an assessment.
 fn page(folder: &Path, name: &str, assessment: &str) -> anyhow::Result<PathBuf> {
     let (json, html) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.html")));
     fs::write(&json, assessment).with_context(|| format!("writing {}", json.display()))?;
@@ -133,13 +133,13 @@ fn fresh(browser: &mut Browser, page: &Path, width: u32) -> anyhow::Result<()> {
 
 fn asks_for_nothing(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     fresh(browser, page, 1280)?;
-    // Whatever comes late has come after two frames.
+    // After two frames every late event has been received.
     browser
         .eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")?;
     Ok(heard(browser, page))
 }
 
-/// Requests, messages and exceptions since the page was opened.
+/// Returns the requests, messages and exceptions since the page was opened.
 fn heard(browser: &mut Browser, page: &Path) -> Vec<String> {
     let own = format!("file://{}", page.display());
     let events = browser.take_events();
@@ -177,7 +177,7 @@ fn accessible(browser: &mut Browser, page: &Path, axe: &str, scheme: &str) -> an
     Ok(wrong)
 }
 
-/// Tab goes to everything that can be opened, and Enter opens it.
+/// Checks that Tab reaches every element that can be opened, and that Enter opens it.
 fn keyboard(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     fresh(browser, page, 1280)?;
     let all = number(browser, "document.querySelectorAll('details.finding').length")?;
@@ -187,7 +187,7 @@ fn keyboard(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
         wrong.push("the first stop is not the way past the summary".into());
     }
     let (mut reached, mut opened, mut unseen) = (0, 0, 0);
-    // The findings, the links to them, the buttons; then it goes to the browser's own.
+    // The findings, the links to them, the buttons; the next Tab leaves the page.
     for _ in 0..all * 3 + 40 {
         browser.press("Tab")?;
         let at = browser.eval(
@@ -203,7 +203,7 @@ fn keyboard(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
             reached += 1;
             browser.press("Enter")?;
             opened += u64::from(browser.eval("document.activeElement.parentElement.open")? == true);
-            // What is opened has links of its own, which are not what is counted.
+            // Opened elements have links of their own, which are not counted.
             browser.press("Enter")?;
         }
         if reached == all {
@@ -235,7 +235,7 @@ fn filter(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     if !said.as_str().is_some_and(|said| said.starts_with(&format!("{shown} of "))) {
         wrong.push(format!("it says {said}"));
     }
-    // A link from the summary shows what it leads to, whatever is filtered.
+    // A link from the summary shows its finding, whatever the filter.
     let id = browser.eval("(() => { const a = document.querySelector('.open a[href=\"#ksm.running\"]'); a.click(); \
                            return new Promise((done) => setTimeout(() => done(document.getElementById('ksm.running').open), 100)); })()")?;
     if id != true {
@@ -263,7 +263,7 @@ fn narrow(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// What is folded on the screen is not on paper.
+/// Checks that elements folded on the screen are unfolded in print.
 fn printed(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<String>> {
     fresh(browser, page, 794)?;
     browser.media("print", "light")?;
@@ -303,7 +303,7 @@ fn without_script(browser: &mut Browser, page: &Path) -> anyhow::Result<Vec<Stri
     Ok(wrong)
 }
 
-/// Everything that a check observed is replaced by what would run if it were not escaped.
+/// Replaces every observed text by markup that would run if it were not escaped.
 fn evil(browser: &mut Browser, folder: &Path, example: &str) -> anyhow::Result<Vec<String>> {
     let mut assessment: Value = serde_json::from_str(example)?;
     spoil(&mut assessment["features"]);

@@ -17,7 +17,7 @@ use stockade_lab::{
 
 use crate::{programs, setup, workspace};
 
-/// What to play, and where.
+/// The scenarios and kernels to play.
 #[derive(Clone, Debug, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Flags {
@@ -50,7 +50,7 @@ pub struct Flags {
     pub other: Option<Other>,
 }
 
-/// What else the lab does.
+/// The other commands of the lab.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Other {
     /// Hold Stockade against the kernel's own lockdown on every kernel, and write docs/conformance.md
@@ -124,7 +124,7 @@ pub fn reboots(flags: &Flags, times: usize) -> anyhow::Result<bool> {
 
 const DOCUMENT: &str = "docs/conformance.md";
 
-/// Returns whether Stockade answers as native lockdown does and, with `check`, whether the document says what is.
+/// Returns whether Stockade answers as native lockdown does and, with `check`, whether the document is up to date.
 pub fn conformance(check: bool) -> anyhow::Result<bool> {
     setup::need(&[setup::LAB, setup::FIRMWARE])?;
     let programs = programs::build()?;
@@ -161,7 +161,7 @@ pub fn conformance(check: bool) -> anyhow::Result<bool> {
     Ok(differences.is_empty() && written == document)
 }
 
-/// Plays and counts.
+/// Plays the scenarios and counts the outcomes.
 pub fn play(flags: &Flags) -> anyhow::Result<Played> {
     setup::need(&[setup::LAB, setup::FIRMWARE, setup::TPM])?;
     let programs = programs::build()?;
@@ -191,7 +191,7 @@ pub fn play(flags: &Flags) -> anyhow::Result<Played> {
     Ok(played)
 }
 
-/// Takes out what only the full test plays, and says so.
+/// Removes the scenarios that only the full test plays, and prints their number.
 fn left_out(scenarios: &mut Vec<Listed>) -> Counts {
     let mut of_boots: BTreeMap<Boot, usize> = BTreeMap::new();
     scenarios.retain(|scenario| {
@@ -209,11 +209,11 @@ fn left_out(scenarios: &mut Vec<Listed>) -> Counts {
     Counts { skipped: of_boots.values().sum(), ..Counts::default() }
 }
 
-/// Where the tests play the scenarios: the oldest kernel, the newest, and one between with the drivers of a cloud. The matrix
-/// of conformance is held against all of them. And one that is too old, on which every command says so.
+/// The kernels of the tests: the oldest, the newest, and one between with the drivers of a cloud. The matrix
+/// of conformance is compared on all of them. One more is too old, and every command has to say so there.
 pub const IN_TESTS: [&str; 4] = ["5.10-generic", "6.1-generic", "6.12-cloud", "7-generic"];
 
-/// The kernels to play on. One that cannot be had is skipped when nobody asked for it by name.
+/// Returns the kernels to play on. One that cannot be fetched is skipped unless it was named.
 fn find_kernels(flags: &Flags) -> anyhow::Result<(Vec<Kernel>, Counts)> {
     let mut counts = Counts::default();
     if let Some(path) = &flags.kernel {

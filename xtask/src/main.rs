@@ -4,6 +4,7 @@ The one entry for developers: `cargo xtask --help`. One file per command.
 mod bench;
 mod bpf;
 mod browser;
+mod check;
 mod demo;
 mod dist;
 mod docs;
@@ -46,11 +47,13 @@ enum Command {
     Demo(demo::Flags),
     /// Everything that decides whether a change may land; the last line counts
     Test(test::Flags),
+    /// Format, clippy and unit tests of the crates that changed, in under a minute; also as a pre-commit hook
+    Check(check::Flags),
     /// Count the instructions of decisions in an emulated guest
     Bench(bench::Flags),
     /// Time `stockade assess` on this machine, beside other programs that check kernels
     Peers(peers::Flags),
-    /// Feed the policy's reader what nobody would write
+    /// Fuzz the readers of policies, BTF, event logs, EFI signature lists and netlink answers
     Fuzz(fuzz::Flags),
     /// Hold the page of `assess --html` against a real browser
     Html(html::Flags),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Systems(flags) => systems::run(&flags),
         Command::Demo(flags) => demo::run(&flags).map(|()| true),
         Command::Test(flags) => test::run(&flags),
+        Command::Check(flags) => check::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Peers(flags) => peers::run(&flags).map(|()| true),
         Command::Fuzz(flags) => fuzz::run(&flags),

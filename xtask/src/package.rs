@@ -25,7 +25,7 @@ const FORMATS: [&str; 4] = ["deb", "rpm", "apk", "archlinux"];
 /// The SBOM's file name, in the packages and beside them.
 const SBOM: &str = "stockade.cdx.json";
 
-/// The packages' maintainer. Whoever publishes packages of their own sets `STOCKADE_MAINTAINER`.
+/// The packages' maintainer. Another publisher of packages sets `STOCKADE_MAINTAINER`.
 const MAINTAINER: &str = "Stockade maintainers <maintainers@stockade.invalid>";
 
 /// The flags of `cargo xtask package`.
@@ -66,7 +66,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// As `cargo xtask package --check`: whether the packages are what they should be.
+/// Runs `cargo xtask package --check` and returns whether every check passed.
 pub fn check() -> anyhow::Result<bool> {
     check::run()
 }
@@ -122,13 +122,13 @@ fn make(formats: &[&str], version: &str, out: &Path) -> anyhow::Result<Vec<PathB
     Ok(files.into_iter().map(|name| out.join(name)).collect())
 }
 
-/// The one definition of all packages.
+/// Reads the one definition of all packages.
 fn definition() -> anyhow::Result<String> {
     let file = workspace::root().join("packaging/nfpm.yaml");
     fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// The names in a folder, sorted.
+/// Returns the names in a folder, sorted.
 fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))? {
@@ -138,7 +138,7 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The time of the last commit, in seconds since 1970: every time in the packages.
+/// Returns the time of the last commit, in seconds since 1970, which is every time in the packages.
 fn commit_time() -> anyhow::Result<u64> {
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
         return epoch
@@ -152,7 +152,7 @@ fn commit_time() -> anyhow::Result<u64> {
     time.trim().parse().with_context(|| format!("git answered {time:?} for the time of the last commit"))
 }
 
-/// A version that every format can have.
+/// Checks that every format can have this version.
 fn version(text: &str) -> Result<String, String> {
     let (numbers, before) = text.split_once('-').unwrap_or((text, "a"));
     let numbers: Vec<&str> = numbers.split('.').collect();

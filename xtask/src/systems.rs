@@ -11,7 +11,7 @@ use stockade_lab::{
 
 use crate::{setup, workspace};
 
-/// What to play, and where.
+/// The steps and systems to play.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Flags {
     /// Play in these systems only
@@ -56,7 +56,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<bool> {
     Ok(counts.failed == 0)
 }
 
-/// The names of the steps that are asked for.
+/// Returns the names of the steps that are asked for.
 fn named(flags: &Flags) -> anyhow::Result<Vec<&'static str>> {
     let only = flags.only.as_deref().unwrap_or_default();
     let mut names = systems::play::names();
@@ -68,14 +68,14 @@ fn named(flags: &Flags) -> anyhow::Result<Vec<&'static str>> {
     Ok(names)
 }
 
-/// Plays this package and counts.
+/// Plays the steps with this package and counts the outcomes.
 pub fn play(flags: &Flags, package: &Path) -> anyhow::Result<Counts> {
     named(flags)?;
     let releases = needed(flags, package, "")?;
     session(flags, package, &releases)?.play()
 }
 
-/// Boots systems with this package so many times, and counts how the boots came out.
+/// Boots systems with this package so many times, and counts their outcomes.
 pub fn boots(flags: &Flags, package: &Path, times: usize) -> anyhow::Result<Boots> {
     let releases = needed(flags, package, BOOTED)?;
     session(flags, package, &releases)?.boots(times)
@@ -84,7 +84,7 @@ pub fn boots(flags: &Flags, package: &Path, times: usize) -> anyhow::Result<Boot
 /// The system that is booted many times where none is named.
 const BOOTED: &str = "debian-13";
 
-/// Demands what every run needs, and returns the releases that are asked for: all, or the usual one, where none is named.
+/// Installs the packages that every run needs, and returns the releases that are asked for: all, or the usual one, where none is named.
 fn needed(flags: &Flags, package: &Path, usual: &str) -> anyhow::Result<Vec<Release>> {
     anyhow::ensure!(
         package.is_file(),

@@ -1,5 +1,5 @@
 /*!
-The checkout: where it is, and how cargo is run in it.
+The checkout: its folders, and how cargo is run in it.
 */
 use std::{
     env,
@@ -13,28 +13,28 @@ use stockade_lab::tool;
 /// The one target that is built for guests and releases.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The checkout's folder.
+/// Returns the checkout's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate xtask is a folder of the workspace")
 }
 
-/// Where cargo builds.
+/// Returns cargo's target folder.
 pub fn target_folder() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
-/// A folder for what the lab makes from what cargo built.
+/// Makes and returns the folder for files that the lab makes from built programs.
 pub fn lab_folder() -> anyhow::Result<PathBuf> {
     let folder = target_folder().join("lab");
     std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
     Ok(folder)
 }
 
-/// The cargo that runs this, in the checkout's folder.
+/// Returns a command for the cargo that runs xtask, in the checkout's folder.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // What cargo says about this package is not meant for the cargo that is started now.
+    // Variables about xtask's own package must not reach the cargo that is started.
     for (name, _) in env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("CARGO_PKG_")) {
         command.env_remove(name);
     }
@@ -42,7 +42,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Where cargo keeps the sources of dependencies.
+/// Returns the folder where cargo keeps the sources of dependencies.
 pub fn cargo_home() -> anyhow::Result<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)

@@ -7,6 +7,8 @@ PF_KEY.
 mod algorithms;
 mod netlink;
 
+use std::io;
+
 use self::netlink::{Database, Policy, State};
 use crate::{Feature, Finding, How, Report, System, Unread, Verdict, few};
 
@@ -86,6 +88,17 @@ fn not_in_use(system: &System) -> Result<Option<&'static str>, String> {
     } else {
         Ok(Some("IPsec is not in use: xfrm_user is neither loaded nor built in"))
     }
+}
+
+/// Returns the findings about a netlink answer: the messages that one recv(2) returned.
+///
+/// # Errors
+/// The error that the kernel answered with.
+pub fn judge_answer(answer: &[u8]) -> io::Result<Vec<Finding>> {
+    let (mut database, mut report) = (Database::default(), Report::default());
+    database.take(answer)?;
+    judge(&database, &mut report);
+    Ok(report.findings().to_vec())
 }
 
 fn judge(database: &Database, report: &mut Report) {

@@ -26,6 +26,12 @@ mod settings;
 mod sha;
 mod tpm;
 
+/// Readers of bytes from the firmware and the kernel, for fuzz targets. No part of the API.
+#[doc(hidden)]
+pub mod fuzzed {
+    pub use super::{ipsec::judge_answer, secure_boot::count_signatures, tpm::replay_log};
+}
+
 /// Every feature, in the order in which they are told.
 pub const ALL: &[Feature] = &[
     lockdown::FEATURE,

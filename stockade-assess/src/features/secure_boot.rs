@@ -25,6 +25,16 @@ pub(super) const FEATURE: Feature =
 /// Words in the certificates of keys whose private half everybody has: examples of makers of firmware, and Debian's for tests.
 const EXAMPLES: [&[u8]; 3] = [b"DO NOT TRUST", b"DO NOT SHIP", b"SnakeOil"];
 
+/// Counts the entries of the signature lists in a file of efivarfs, and returns the evidence that is shown for them.
+///
+/// # Errors
+/// The reason for which the variable is not understood.
+pub fn count_signatures(file: &[u8]) -> Result<(usize, String), String> {
+    let value = variables::value(file).ok_or("shorter than its attributes")?;
+    let lists = Lists::parse(value)?;
+    Ok((lists.entries(), lists.in_words(value.len())))
+}
+
 fn check(system: &System, report: &mut Report) {
     let firmware = Firmware::of(system);
     report.add(enabled(&firmware));

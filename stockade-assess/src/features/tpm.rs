@@ -34,6 +34,19 @@ const FIRMWARE: Range<u32> = 0..8;
 /// Those that it may explain. What the system extends is left out.
 const LATER: [u32; 3] = [8, 9, 14];
 
+/// Replays a firmware event log: returns the name of each bank that it has and the values of the registers that it explains, and whether it
+/// says that Secure Boot was on.
+///
+/// # Errors
+/// The place at which the log is not understood.
+#[expect(clippy::type_complexity, reason = "for fuzz targets only")]
+pub fn replay_log(bytes: &[u8]) -> Result<(Vec<(&'static str, Vec<Vec<u8>>)>, Option<bool>), String> {
+    let log = Log::read(bytes).map_err(|garbled| garbled.to_string())?;
+    let registers = |bank: &Bank| FIRMWARE.chain(LATER).map(|register| log.replay(*bank, register)).collect();
+    let banks = log.banks.iter().map(|bank| (bank.name(), registers(bank))).collect();
+    Ok((banks, log.variable(Bank::Sha256, "SecureBoot").map(|variable| variable.value == [1])))
+}
+
 fn check(system: &System, report: &mut Report) {
     let tpm = match Tpm::find(system) {
         Ok(Some(tpm)) => tpm,

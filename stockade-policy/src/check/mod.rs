@@ -302,6 +302,28 @@ fn ended(exception: &Exception, machine: &Machine<'_>) -> bool {
 }
 
 /// Argues against a policy.
+///
+/// ```
+/// use stockade_policy::{Source, check::{Disk, Machine, Now, check}, merge::merge, read};
+///
+/// let text = "version = 1\nlevel = \"integrity\"\nreasons.dev-mem = \"allow\"\n";
+/// let policy = merge([read(&Source::new("policy.toml", text))?]).expect("one file cannot contradict another");
+/// let folder = tempfile::tempdir()?;
+/// let machine = Machine {
+///     native: None,
+///     auto: None,
+///     reasons: None,
+///     now: "2026-06-01T12:00:00Z".parse()?,
+///     files: &Disk::new(folder.path())?,
+///     cgroups: &|_| None,
+///     function: &|_| None,
+///     setting: &|_| Now::Unknown,
+/// };
+/// // Writing kernel memory voids every other reason of the level.
+/// let report = check(&policy, &machine);
+/// assert!(report.findings.iter().any(|finding| finding.code.id == "SP001"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn check(policy: &Policy, machine: &Machine<'_>) -> Report {
     let case = Case::new(policy, machine);

@@ -57,6 +57,15 @@ pub const LARGEST: usize = 16 << 20;
 
 /// Reads one file.
 ///
+/// ```
+/// use stockade_policy::{Source, read};
+///
+/// let source = Source::new("policy.toml", "version = 1\nlevel = \"integrty\"\n");
+/// let problems = read(&source).unwrap_err();
+/// assert_eq!(problems.list.len(), 1);
+/// assert!(problems.to_string().contains("policy.toml:2"));
+/// ```
+///
 /// # Errors
 /// With everything that is wrong with it, in the order of its lines.
 pub fn read(source: &Source) -> Result<Document, Problems> {

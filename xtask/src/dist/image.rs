@@ -14,7 +14,7 @@ use object::{
 pub struct Image<'d> {
     /// The file.
     pub file: ElfFile64<'d, Little>,
-    /// Addresses that the program's own start-up code fills in.
+    /// The addresses that the program's own start-up code relocates.
     pub relocated: HashSet<u64>,
 }
 
@@ -22,10 +22,10 @@ pub struct Image<'d> {
 const OF_LAB: &str = "15stockade_kernel3lab";
 
 impl<'d> Image<'d> {
-    /// Parses it.
+    /// Parses a linked program.
     ///
     /// # Errors
-    /// It is no 64-bit little-endian ELF file for x86-64, or a table in it is damaged.
+    /// The file is no 64-bit little-endian ELF file for x86-64, or a table in it is damaged.
     pub fn parse(bytes: &'d [u8]) -> anyhow::Result<Self> {
         let file =
             ElfFile64::<Little>::parse(bytes).context("the program is no 64-bit little-endian ELF file")?;
@@ -85,7 +85,7 @@ impl<'d> Image<'d> {
         Ok(())
     }
 
-    /// The build ID in hexadecimal digits.
+    /// Returns the build ID in hexadecimal digits.
     ///
     /// # Errors
     /// There is none.
@@ -95,7 +95,7 @@ impl<'d> Image<'d> {
         Ok(data_encoding::HEXLOWER.encode(id))
     }
 
-    /// Where the bytes of this range of addresses are, if the file has them.
+    /// Returns the bytes at this range of addresses, if the file has them.
     pub fn bytes(&self, address: u64, size: u64) -> Option<&'d [u8]> {
         let mut sections = self.file.sections().filter(|section| section.address() != 0);
         sections.find_map(|section| section.data_range(address, size).ok().flatten())
@@ -146,7 +146,7 @@ impl<'d> Image<'d> {
         Ok(())
     }
 
-    /// Whether a relocation lies outside writable segments.
+    /// Reports whether a relocation lies outside writable segments.
     fn relocates_text(&self) -> bool {
         self.relocated.iter().any(|&place| {
             self.segments()
@@ -156,7 +156,7 @@ impl<'d> Image<'d> {
     }
 }
 
-/// The addresses of all dynamic relocations.
+/// Returns the addresses of all dynamic relocations.
 fn relocated(file: &ElfFile64<'_, Little>) -> anyhow::Result<HashSet<u64>> {
     let mut places = HashSet::new();
     for section in file.elf_section_table().iter() {

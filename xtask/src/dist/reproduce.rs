@@ -1,5 +1,5 @@
 /*!
-Whether two builds in two folders make the same bytes.
+The comparison of two builds in two folders, which have to make the same bytes.
 */
 use std::{
     fs,
@@ -44,12 +44,12 @@ pub fn reproducible() -> anyhow::Result<bool> {
     }
 }
 
-/// Where two files differ first, if they do.
+/// Returns the offset of the first difference of two files.
 fn first_difference(first: &[u8], second: &[u8]) -> Option<usize> {
     (first != second).then(|| first.iter().zip(second).take_while(|(a, b)| a == b).count())
 }
 
-/// Copies what git tracks and what is new and not ignored, as it is in the folder now.
+/// Copies the files that git tracks and the new ones that it does not ignore, as they are in the folder now.
 fn copy_checkout(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut git = tool::command("git");
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(from);

@@ -4,16 +4,16 @@ use std::{fs, path::Path, process::Command};
 
 use super::check;
 
-/// A function that no library defines is called without a question.
+/// A call without a check of a function that no library defines.
 const WEAK: &str = "extern int missing(int) __attribute__((weak));\n\
                     int main(int count, char **words) { (void)words; return missing(count); }\n";
 
-/// The same function through its address, which is loaded first.
+/// A call of that function through its address, which is loaded first.
 const THROUGH_A_REGISTER: &str = "extern int missing(int) __attribute__((weak));\n\
     int main(int count, char **words) { (void)words; int (*f)(int) = missing; __asm__ volatile (\"\" ::: \"memory\"); \
     return f(count) + f(count + 1); }\n";
 
-/// The same function, called where it is there.
+/// A call of that function behind a check of its address.
 const GUARDED: &str = "extern int missing(int) __attribute__((weak));\n\
     int main(int count, char **words) { (void)words; return missing ? missing(count) + missing(count + 1) : 0; }\n";
 
@@ -26,7 +26,7 @@ const IN_A_SWITCH: &str = "extern int missing(int) __attribute__((weak));\n\
 
 const GOOD: &str = "#include <stdio.h>\nint main(void) { return printf(\"hello\\n\") < 0; }\n";
 
-/// As the release program is linked.
+/// The flags with which the release program is linked.
 const STATIC: &[&str] = &["-O2", "-fPIE", "-static-pie", "-Wl,-z,relro,-z,now,--build-id=sha1"];
 
 fn build(source: &str, flags: &[&str], folder: &Path) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn build(source: &str, flags: &[&str], folder: &Path) -> Vec<u8> {
     fs::read(&program).unwrap()
 }
 
-/// Why a program is refused; empty when it is accepted.
+/// Returns the reason for which a program is refused; empty when it is accepted.
 fn refusal(source: &str, flags: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     check(&build(source, flags, folder.path())).map_or_else(|error| format!("{error:#}"), |_| String::new())

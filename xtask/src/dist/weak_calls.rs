@@ -1,8 +1,8 @@
 /*!
-Calls to functions that are not there.
+Calls to functions that are not linked.
 
 A static program may name a function weakly: when the C library's member that defines it was not linked, its address is 0, and
-whoever calls it must ask first. The standard library asks. Code of ours that names the same function does not, and after
+a caller must compare it with null first. The standard library does. Code of ours that names the same function does not, and after
 link-time optimization the weak declaration wins over the strong one: the linker is content, and the call goes to address 0.
 
 The linked program is decoded and every function that the linker kept is followed from its first instruction. Empty slots of the
@@ -70,7 +70,7 @@ pub fn find(image: &Image<'_>) -> anyhow::Result<BTreeSet<NullCall>> {
     Ok(found)
 }
 
-/// Functions of glibc that end a cancelled thread by `__pthread_unwind`, without a question. They name it weakly, because the member
+/// Functions of glibc that end a cancelled thread by `__pthread_unwind`, without a comparison. They name it weakly, because the member
 /// that defines `pthread_cancel` brings it; no thread is cancelled in a program that lacks both.
 const ONLY_WHEN_CANCELLED: [&str; 6] = [
     "libc_cleanup_pop_restore",
@@ -89,7 +89,7 @@ struct Function {
 struct Program<'i, 'd> {
     image: &'i Image<'d>,
     functions: BTreeMap<u64, Function>,
-    /// Slots of the global offset table that hold null for good.
+    /// Slots of the global offset table that stay null.
     null_slots: BTreeSet<u64>,
     /// Stubs of the procedure linkage table that jump through such a slot.
     null_stubs: BTreeSet<u64>,
@@ -142,14 +142,14 @@ impl<'i, 'd> Program<'i, 'd> {
         Ok(stubs)
     }
 
-    /// Whether this operand is the memory of a slot that is null.
+    /// Reports whether this operand is the memory of a slot that is null.
     fn is_null_slot(&self, instruction: &Instruction, operand: u32) -> bool {
         instruction.op_kind(operand) == OpKind::Memory
             && instruction.is_ip_rel_memory_operand()
             && self.null_slots.contains(&instruction.ip_rel_memory_address())
     }
 
-    /// Whether code that goes to this address goes to a function that is not there.
+    /// Reports whether a jump to this address reaches a function that is not linked.
     fn is_null(&self, target: u64) -> bool {
         target == 0 || self.null_stubs.contains(&target)
     }
@@ -197,7 +197,7 @@ fn functions(image: &Image<'_>, ends: &[(u64, u64)]) -> anyhow::Result<BTreeMap<
     Ok(functions)
 }
 
-/// What is known before an instruction.
+/// The facts that are known before an instruction.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     /// Registers that are null, one bit each.
@@ -207,7 +207,7 @@ struct State {
 }
 
 impl State {
-    /// What is known when either was.
+    /// Returns the facts that hold in both states.
     fn meet(self, other: Self) -> Self {
         Self { null: self.null & other.null, equal: self.equal.filter(|_| self.equal == other.equal) }
     }
@@ -289,7 +289,7 @@ impl Walk<'_, '_, '_> {
         (!instruction.is_invalid()).then_some(instruction)
     }
 
-    /// What is known after an instruction.
+    /// Returns the facts that are known after an instruction.
     fn after(&mut self, instruction: &Instruction, state: State) -> State {
         let mut after = state;
         let register = |operand: u32| {
@@ -338,7 +338,7 @@ impl Walk<'_, '_, '_> {
         after
     }
 
-    /// Where jump tables may lead: what the function takes the address of is read as a table of offsets from itself, as
+    /// Returns the targets of jump tables: memory whose address the function takes is read as a table of offsets from itself, as
     /// compilers write them for position-independent code, for as long as these lead into the function.
     fn jump_table_targets(&self) -> BTreeSet<u64> {
         let mut targets = BTreeSet::new();
@@ -362,14 +362,14 @@ impl Walk<'_, '_, '_> {
     }
 }
 
-/// Where a direct call or jump goes.
+/// Returns the target of a direct call or jump.
 fn near_target(instruction: &Instruction) -> Option<u64> {
     let direct =
         matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
     (instruction.op_count() > 0 && direct).then(|| instruction.near_branch_target())
 }
 
-/// Whether a conditional jump is taken, where that is known.
+/// Reports whether a conditional jump is taken, where that is known.
 fn taken(instruction: &Instruction, state: State) -> Option<bool> {
     match instruction.mnemonic() {
         Mnemonic::Je => state.equal,

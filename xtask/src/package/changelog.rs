@@ -14,7 +14,7 @@ const WIDTH: usize = 80;
 /// One release.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Release {
-    /// As in Cargo.toml.
+    /// The version, as in Cargo.toml.
     pub version: String,
     /// The day of the release.
     date: Date,
@@ -76,7 +76,7 @@ pub fn read(text: &str) -> anyhow::Result<Vec<Release>> {
     Ok(releases)
 }
 
-/// In the form of deb-changelog(5).
+/// Returns the changelog in the form of deb-changelog(5).
 pub fn debian(releases: &[Release], maintainer: &str) -> String {
     let mut out = String::new();
     for release in releases {
@@ -105,7 +105,7 @@ pub fn debian(releases: &[Release], maintainer: &str) -> String {
     out
 }
 
-/// In the form that nfpm reads. It is YAML; JSON is a part of that.
+/// Returns the changelog in the form that nfpm reads: YAML, of which JSON is a part.
 pub fn nfpm(releases: &[Release], maintainer: &str) -> String {
     let entries: Vec<_> = releases
         .iter()
@@ -123,7 +123,7 @@ pub fn nfpm(releases: &[Release], maintainer: &str) -> String {
     format!("{:#}\n", serde_json::Value::from(entries))
 }
 
-/// Without Markdown's marks: packages' changelogs are plain text.
+/// Removes Markdown's marks: packages' changelogs are plain text.
 fn plain(text: &str) -> String {
     text.replace('`', "").replace("**", "")
 }

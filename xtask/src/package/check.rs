@@ -53,13 +53,13 @@ const FORBIDDEN: [&str; 11] = [
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     path: String,
-    /// As `ls -l` shows it.
+    /// The mode, as `ls -l` shows it.
     mode: String,
-    /// `user/group`.
+    /// The owner: `user/group`.
     owner: String,
 }
 
-/// Runs all checks and prints what is wrong.
+/// Runs all checks and prints each fault.
 pub fn run() -> anyhow::Result<bool> {
     setup::need(&[setup::PACKAGE])?;
     dist::build(dist::With::Nothing)?;
@@ -123,7 +123,7 @@ pub fn run() -> anyhow::Result<bool> {
     Ok(right)
 }
 
-/// Whether a checker has nothing to object to; its output is shown otherwise.
+/// Returns whether a checker finds no fault; its output is shown otherwise.
 fn satisfied(command: &mut Command) -> anyhow::Result<bool> {
     let output = tool::finish(command)?;
     if !output.status.success() {
@@ -133,7 +133,7 @@ fn satisfied(command: &mut Command) -> anyhow::Result<bool> {
     Ok(output.status.success())
 }
 
-/// Files that are not the same in two folders.
+/// Returns the files that differ between two folders.
 fn differences(first: &Path, second: &Path) -> anyhow::Result<Vec<String>> {
     let all: BTreeSet<String> = names(first)?.into_iter().chain(names(second)?).collect();
     let mut problems = Vec::new();
@@ -146,7 +146,7 @@ fn differences(first: &Path, second: &Path) -> anyhow::Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Where the definition installs something in this format. One entry is one line; `dst` that ends in a slash is a folder.
+/// Returns the paths at which the definition installs a file in this format. One entry is one line; `dst` that ends in a slash is a folder.
 fn destinations(definition: &str, format: &str) -> anyhow::Result<Vec<String>> {
     let mut list = Vec::new();
     for line in definition.lines().filter(|line| line.trim_start().starts_with("- {src:")) {
@@ -178,7 +178,7 @@ fn tar_entries(text: &str) -> anyhow::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Reads what `rpm -qp` prints in the form asked for above.
+/// Reads the output of `rpm -qp` in the form of the query in [`run`].
 fn rpm_entries(text: &str) -> anyhow::Result<Vec<Entry>> {
     let entry = |line: &str| -> anyhow::Result<Entry> {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -188,7 +188,7 @@ fn rpm_entries(text: &str) -> anyhow::Result<Vec<Entry>> {
     text.lines().map(entry).collect()
 }
 
-/// What is wrong with a package's files.
+/// Describes each fault of a package's files.
 fn judge(format: &str, entries: &[Entry], destinations: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
     for Entry { path, mode, owner } in entries {
@@ -230,7 +230,7 @@ fn configuration(format: &str, mut files: Vec<String>) -> Option<String> {
         .then(|| format!("{format}: configuration files are {files:?}, not {CONFIGURATION:?}"))
 }
 
-/// Units that could be enabled and that the preset does not keep disabled.
+/// Returns the units that could be enabled and that the preset does not keep disabled.
 fn presets() -> anyhow::Result<Vec<String>> {
     let folder = workspace::root().join("packaging/systemd");
     let preset = workspace::root().join("packaging/systemd-preset/80-stockade.preset");
@@ -263,7 +263,7 @@ fn scripts() -> anyhow::Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Lines of a script that change what is enabled, running or in force. Comments and what is printed may speak of it.
+/// Returns the lines of a script that change which units are enabled or running, or the policy in force. Comments and printed text may mention it.
 fn forbidden(script: &str) -> Vec<&str> {
     let code = |line: &&str| {
         let line = line.trim_start();
@@ -354,7 +354,7 @@ mod tests {
         assert!(in_force["sealed"]["anyOf"].as_array().unwrap().iter().any(|kind| kind["type"] == "null"));
     }
 
-    /// What a maintainer script prints while `stockade status --json` prints this and ends with this exit status.
+    /// Returns the output of a maintainer script while `stockade status --json` prints this and ends with this exit status.
     fn printed(script: &str, argument: &str, status: &str, code: u8) -> String {
         use std::os::unix::fs::PermissionsExt;
         let folder =

@@ -32,13 +32,13 @@ pub struct Crate {
 }
 
 impl Crate {
-    /// Name and version.
+    /// Returns name and version.
     pub fn id(&self) -> String {
         format!("{}@{}", self.name, self.version)
     }
 }
 
-/// All crates in the program, by [`Crate::id`].
+/// Returns all crates in the program, by [`Crate::id`].
 pub fn shipped() -> anyhow::Result<BTreeMap<String, Crate>> {
     let root = workspace::root();
     let mut crates = BTreeMap::new();
@@ -56,7 +56,7 @@ pub fn shipped() -> anyhow::Result<BTreeMap<String, Crate>> {
         &checksums(&kernel.join("Cargo.lock"))?,
         &mut crates,
     )?;
-    // stockade-kernel carries the object in itself.
+    // stockade-kernel includes the object.
     let (Some(object), Some(carrier)) = (
         crates.values().find(|c| c.name == "stockade-ebpf").map(Crate::id),
         crates.values_mut().find(|c| c.name == "stockade-kernel"),
@@ -76,7 +76,7 @@ fn metadata(manifest: &Path, flags: &[&str]) -> anyhow::Result<Value> {
     serde_json::from_slice(&tool::output(&mut cargo)?).context("reading the answer of cargo metadata")
 }
 
-/// Cargo.lock's checksums, by name and version.
+/// Reads the checksums in Cargo.lock, by name and version.
 fn checksums(lock: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(lock).with_context(|| format!("reading {}", lock.display()))?;
     let lock: toml::Table = text.parse().with_context(|| format!("reading {}", lock.display()))?;

@@ -11,7 +11,7 @@ use crate::workspace;
 /// Words that files with notices begin with.
 const NOTICES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"];
 
-/// Every distinct text once, under the crates that carry it.
+/// Returns every distinct text once, under the crates that carry it.
 pub fn write(crates: &BTreeMap<String, Crate>) -> anyhow::Result<String> {
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut list = String::new();

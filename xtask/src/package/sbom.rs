@@ -21,7 +21,7 @@ use stockade_lab::tool;
 use super::crates::Crate;
 use crate::workspace;
 
-/// Lists the crates, Rust's standard library and the C library, with what uses what; checked against the form before it is returned.
+/// Lists the crates, Rust's standard library and the C library, with their dependencies; checked against the schema before it is returned.
 pub fn write(crates: &BTreeMap<String, Crate>, program: &[u8], time: u64) -> anyhow::Result<Vec<u8>> {
     let rustc = tool::text(tool::command("rustc").current_dir(workspace::root()).arg("--version"))
         .context("asking for the compiler's version")?;

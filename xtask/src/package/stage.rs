@@ -16,10 +16,10 @@ use stockade_lab::tool;
 use super::{SBOM, changelog, crates, maintainer, names, notices, sbom};
 use crate::workspace;
 
-/// What packages contain of the checkout.
+/// The paths in the checkout that packages contain.
 const SOURCES: [&str; 5] = ["docs", "packaging", "LICENSE-APACHE", "LICENSE-GPL-2.0", "LICENSE-MIT"];
 
-/// Fills it. `time` is in seconds since 1970.
+/// Fills the folder. `time` is in seconds since 1970.
 pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
     let root = workspace::root();
     for name in SOURCES {
@@ -64,7 +64,7 @@ pub fn fill(stage: &Path, time: u64) -> anyhow::Result<()> {
     set_times(stage, time)
 }
 
-/// As `gzip -9n`: no name and no time, so that equal content makes equal bytes.
+/// Compresses like `gzip -9n`: without name and time, so that equal content makes equal bytes.
 fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;

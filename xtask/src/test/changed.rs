@@ -1,5 +1,5 @@
 /*!
-What a change can affect: `cargo xtask test --changed` plays that and no more.
+The effects of a change: `cargo xtask test --changed` plays the steps that it can affect.
 */
 use std::{collections::BTreeSet, path::Path};
 
@@ -9,19 +9,19 @@ use stockade_lab::tool;
 
 use crate::workspace;
 
-/// How much of the lab a change can affect.
+/// The part of the lab that a change can affect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lab {
     /// Nothing.
     #[default]
     Nothing,
-    /// What our user side alone decides.
+    /// Scenarios whose outcome depends on our user side alone.
     UserSide,
     /// Everything that the tests play.
     Everything,
 }
 
-/// What a change can affect.
+/// The steps and packages that a change can affect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is affected or not, whatever the others are")]
 pub struct Affected {
@@ -29,24 +29,29 @@ pub struct Affected {
     pub files: Vec<String>,
     /// The packages of the workspace that have to be built and tested anew.
     pub packages: BTreeSet<String>,
-    /// How much of the lab.
+    /// The packages among these that have a changed file of their own, or whose tests replay or follow one. The others need one of them.
+    pub direct: BTreeSet<String>,
+    /// The part of the lab.
     pub lab: Lab,
-    /// Whether the kernel-side object may be another.
+    /// Whether the kernel-side object may be stale.
     pub object: bool,
-    /// Whether dependencies may be others.
+    /// Whether the set of dependencies may have changed.
     pub dependencies: bool,
-    /// Whether what is installed may be another.
+    /// Whether the packages may have changed.
     pub package: bool,
-    /// Whether the book of the documentation may be another.
+    /// Whether the book of the documentation may have changed.
     pub documents: bool,
-    /// Whether the page of `assess --html` may be another.
+    /// Whether the page of `assess --html` may have changed.
     pub page: bool,
 }
 
-/// Folders of packages that decide in the kernel or speak to it: a kernel's answer can depend on them.
+/// The packages whose tests replay the properties and seeds below fuzz/.
+const REPLAY: [&str; 3] = ["stockade-assess", "stockade-kernel", "stockade-policy"];
+
+/// The folders of packages that decide in the kernel or call it: a kernel's answer can depend on them.
 const KERNEL: [&str; 5] = ["stockade-common", "stockade-ebpf", "stockade-kernel", "stockade-probe", "lab"];
 
-/// The files that differ from a commit, those not yet added to git included.
+/// Returns the files that differ from a commit, those not yet added to git included.
 pub fn files(base: &str) -> anyhow::Result<Vec<String>> {
     let git = |arguments: &[&str]| {
         tool::text(tool::command("git").current_dir(workspace::root()).args(arguments))
@@ -62,7 +67,7 @@ pub fn files(base: &str) -> anyhow::Result<Vec<String>> {
         &commit,
     ]);
     let asked = tool::finish(&mut known)?;
-    // Any other status says that git itself has a complaint, which the next question brings out.
+    // Any other status is an error of git itself, which the next command reports.
     ensure!(asked.status.code() != Some(1), "--changed: this checkout has no commit {base:?}");
     let mut files: BTreeSet<String> =
         git(&["diff", "--name-only", base, "--"])?.lines().map(str::to_owned).collect();
@@ -70,7 +75,7 @@ pub fn files(base: &str) -> anyhow::Result<Vec<String>> {
     Ok(files.into_iter().collect())
 }
 
-/// The workspace's packages: name, folder, and the packages of the workspace that each needs.
+/// Returns the workspace's packages: name, folder, and the packages of the workspace that each needs.
 pub fn packages() -> anyhow::Result<Vec<Package>> {
     let mut cargo = workspace::cargo();
     let text =
@@ -111,7 +116,7 @@ pub struct Package {
     pub needs: Vec<String>,
 }
 
-/// What these files can affect.
+/// Works out the effects of a change of these files.
 #[must_use]
 pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
     let mut found = Affected::default();
@@ -119,6 +124,7 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
         let is_in = |folder: &str| file.starts_with(folder);
         if let Some(package) = packages.iter().find(|package| is_in(&package.folder)) {
             found.packages.insert(package.name.clone());
+            found.direct.insert(package.name.clone());
             let kernel = KERNEL.iter().any(|name| is_in(&format!("{name}/")));
             let lab = if package.name == "xtask" {
                 Lab::Nothing
@@ -139,7 +145,7 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
                 found.dependencies = true;
             }
             "deny.toml" => found.dependencies = true,
-            // Tests hold these documents against the code.
+            // Tests compare these documents with the code.
             _ if is_in("docs/")
                 || Path::new(file).extension().is_some_and(|e| e == "md")
                 || is_in("packaging/") =>
@@ -147,15 +153,21 @@ pub fn affected(files: Vec<String>, packages: &[Package]) -> Affected {
                 found.documents = true;
                 let readers = ["stockade", "stockade-assess", "stockade-policy", "stockade-reasons", "xtask"];
                 found.packages.extend(readers.map(str::to_owned));
+                // The tests of xtask follow every link.
+                found.direct.insert("xtask".to_owned());
             }
             _ if is_in("stockade-ebpf/") => {
                 found.lab = Lab::Everything;
                 found.packages.insert("stockade-kernel".to_owned());
             }
+            _ if is_in("fuzz/") => {
+                found.packages.extend(REPLAY.map(str::to_owned));
+                found.direct.extend(REPLAY.map(str::to_owned));
+            }
             _ => {}
         }
     }
-    // Whatever needs a changed package is affected with it.
+    // A package that needs a changed one is affected too.
     loop {
         let more: Vec<String> = packages
             .iter()
@@ -202,6 +214,29 @@ mod tests {
         let found = of(&["docs/seal.md"]);
         assert_eq!(found.lab, Lab::Nothing);
         assert!(found.packages.contains("stockade-policy"));
+    }
+
+    #[test]
+    fn a_package_with_a_changed_file_is_direct_and_those_that_need_it_are_not() {
+        let direct = |files: &[&str]| of(files).direct.into_iter().collect::<Vec<_>>();
+        assert_eq!(direct(&["stockade-policy/src/diff.rs"]), ["stockade-policy"]);
+        assert_eq!(
+            direct(&["stockade-assess/findings/tpm/new.toml", "lab/src/tool.rs"]),
+            ["stockade-assess", "stockade-lab"]
+        );
+        assert_eq!(direct(&["docs/seal.md"]), ["xtask"]);
+        assert_eq!(direct(&["fuzz/seeds/read/full.toml"]), super::REPLAY);
+        // Other versions of dependencies change no package, but each has to be compiled.
+        let lock = of(&["Cargo.lock"]);
+        assert!(lock.direct.is_empty() && lock.packages.len() == packages().unwrap().len());
+    }
+
+    #[test]
+    fn direct_packages_are_among_the_affected_ones() {
+        for package in packages().unwrap() {
+            let found = of(&[&format!("{}Cargo.toml", package.folder), "README.md", "fuzz/Cargo.toml"]);
+            assert!(found.direct.is_subset(&found.packages), "{}", package.name);
+        }
     }
 
     #[test]

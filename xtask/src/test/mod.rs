@@ -4,13 +4,13 @@
 | | plays |
 |---|---|
 | `cargo xtask test` | every check once; each scenario of the lab on the kernels that its outcome depends on |
-| `--changed` | what the difference from a commit can affect |
+| `--changed` | every step that the difference from a commit can affect |
 | `--all` | everything, on every kernel, and what takes long: before a release. Its result is kept in docs/full-test.md |
 */
-mod changed;
+pub mod changed;
 mod played;
 mod record;
-mod times;
+pub mod times;
 
 use std::{
     io::{BufRead, BufReader},
@@ -37,7 +37,7 @@ use times::Times;
 /// The whole system that every run of the tests plays: the one whose systemd loads BPF programs of its own.
 const IN_TESTS: &str = "debian-13";
 
-/// How much to test.
+/// The extent of the run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Flags {
     /// Everything on every kernel, with what takes long: before a release. Writes docs/full-test.md
@@ -95,16 +95,16 @@ struct Run<'a> {
     affected: Option<Affected>,
     counts: Counts,
     times: Times,
-    /// What the lab has played.
+    /// The outcomes of the lab.
     played: Option<Played>,
-    /// What has passed here before.
+    /// The steps that passed in earlier runs here.
     passed: Steps,
-    /// What the last step came to that is one test.
+    /// The outcome of the last step that is one test.
     last: Counts,
 }
 
 impl Run<'_> {
-    /// Whether a change can affect this; a run that is not about a change plays everything.
+    /// Reports whether the change can affect this; a run without `--changed` plays everything.
     fn affects(&self, of: impl Fn(&Affected) -> bool) -> bool {
         self.affected.as_ref().is_none_or(of)
     }
@@ -134,7 +134,10 @@ impl Run<'_> {
             cargo.args(["clippy", "--quiet", "--all-targets"]).args(&packages);
             status(cargo.args(["--", "-D", "warnings"]))
         });
-        self.counted("unit tests", || unit_tests(&packages));
+        if self.affects(|change| !change.packages.is_empty()) {
+            self.step("rustdoc", docs::of_crates);
+        }
+        self.counted("unit tests", || unit_tests(&packages, &[]));
         if self.affects(|change| change.dependencies) {
             self.step("deny", deny);
         }
@@ -160,7 +163,7 @@ impl Run<'_> {
         }
     }
 
-    /// A whole system is one guest on one processor for minutes: everything else plays beside it.
+    /// Plays the steps in guests. A whole system takes one processor for minutes, so the others play beside it.
     fn guests(&mut self) {
         let on = if self.flags.all { Vec::new() } else { vec![IN_TESTS.to_owned()] };
         let flags = systems::Flags { on, ..systems::Flags::default() };
@@ -200,9 +203,9 @@ impl Run<'_> {
         });
     }
 
-    /// A digest of what a step sees, unless it has passed before with the same: then that is said, and it is not played.
+    /// Returns the digest of the files that a step depends on; `None` if the step has passed with the same digest, which is printed.
     fn has_changed(&mut self, step: &str, more: &[&Path]) -> Option<String> {
-        // Where nothing can be seen the step itself says what is wrong.
+        // Where these files cannot be read, the step itself reports the error.
         let Ok(saw) = played::seen(more) else { return Some(String::new()) };
         if self.flags.all || self.flags.afresh {
             return Some(saw);
@@ -223,7 +226,7 @@ impl Run<'_> {
         }
     }
 
-    /// The packages that are tested, as cargo's arguments.
+    /// Returns the tested packages as cargo's arguments.
     fn packages(&self) -> Vec<String> {
         match &self.affected {
             Some(affected) if !affected.packages.is_empty() => {
@@ -257,7 +260,7 @@ impl Run<'_> {
         }
     }
 
-    /// A step that is one test.
+    /// Runs a step that is one test.
     fn step(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<bool>) {
         let result = self.times.of(name, step);
         let outcome = match result {
@@ -279,7 +282,7 @@ impl Run<'_> {
         self.counts.add(outcome);
     }
 
-    /// A step that counts its own tests.
+    /// Runs a step that counts its own tests.
     fn counted(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<Counts>) {
         let result = self.times.of(name, step);
         self.counts += result.unwrap_or_else(|error| could_not(name, &error));
@@ -295,17 +298,21 @@ fn could_not(name: &str, error: &anyhow::Error) -> Counts {
     Counts { failed: 1, ..Counts::default() }
 }
 
-/// Licences, sources and versions of the dependencies. Nothing is fetched but the tool.
+/// Checks licences, sources and versions of the dependencies. Fetches only the tool.
 fn deny() -> anyhow::Result<bool> {
     let mut deny = Command::new(setup::cargo_deny()?);
     deny.args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
     status(deny.current_dir(workspace::root()))
 }
 
-/// The workspace's own tests, shown as they run and counted by their summaries.
-fn unit_tests(packages: &[String]) -> anyhow::Result<Counts> {
+/// Runs the unit tests and doc tests of these packages, given as cargo's arguments, without the tests whose names contain a word of `skip`. Shows
+/// them as they run and counts them by their summaries.
+pub fn unit_tests(packages: &[String], skip: &[&str]) -> anyhow::Result<Counts> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--quiet", "--no-fail-fast"]).args(packages).stdout(Stdio::piped());
+    if !skip.is_empty() {
+        cargo.arg("--").args(skip.iter().flat_map(|word| ["--skip", word]));
+    }
     let mut child = cargo.spawn().map_err(|e| tool::explain(&e, &cargo))?;
     let mut counts = Counts::default();
     for line in BufReader::new(child.stdout.take().context("the tests' output was piped")?).lines() {
@@ -318,7 +325,7 @@ fn unit_tests(packages: &[String]) -> anyhow::Result<Counts> {
             counts += found;
         }
     }
-    // Tests that do not compile are in nobody's summary.
+    // Tests that do not compile are in no summary.
     if !child.wait().context("waiting for the tests")?.success() && counts.failed == 0 {
         println!("FAIL tests: they did not run to their end");
         counts.failed += 1;

@@ -1,6 +1,6 @@
 /*!
-Steps of a run that pass are not played again while nothing has changed that they could see: the programs that are put into guests,
-the kernels, and this program, which plays them. What was played is noted in the target folder, so that a clean clone plays everything.
+Steps that have passed are skipped until one of their inputs changes: the programs that are put into guests, the kernels, and this
+program, which plays them. Their digests are in the target folder, so that a clean clone plays everything.
 */
 use std::{
     collections::BTreeMap,
@@ -16,14 +16,14 @@ use stockade_lab::{cache, kernels, report::Counts};
 
 use crate::{bpf::hex, lab, programs, workspace};
 
-/// What a step came to, when it was last played and passed.
+/// The last run in which a step passed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Passed {
-    /// A digest of what it saw.
+    /// A digest of the inputs of the step.
     saw: String,
-    /// When, for people.
+    /// The time of the run, for people.
     pub when: String,
-    /// How many tests it has.
+    /// The number of tests of the step.
     pub tests: usize,
 }
 
@@ -37,18 +37,18 @@ fn file() -> anyhow::Result<PathBuf> {
 }
 
 impl Steps {
-    /// Those that were noted; none where nothing was, or what was noted cannot be read.
+    /// Loads the noted steps; none where the file is missing or damaged.
     pub fn load() -> Self {
         let text = file().ok().and_then(|file| fs::read(file).ok());
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// The last time that a step passed, if it would see the same now.
+    /// Returns the last run in which a step passed, if its inputs are the same now.
     pub fn passed(&self, step: &str, saw: &str) -> Option<&Passed> {
         self.0.get(step).filter(|passed| passed.saw == saw)
     }
 
-    /// Notes what a step has come to. One that failed is forgotten.
+    /// Notes the outcome of a step. The entry of a failed step is removed.
     pub fn note(&mut self, step: &str, saw: &str, counts: Counts) -> anyhow::Result<()> {
         if counts.failed == 0 {
             let when = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
@@ -61,7 +61,7 @@ impl Steps {
     }
 }
 
-/// A digest of what guests are made of, of this program, and of these files.
+/// Returns a digest of the inputs of all guests, of this program, and of these files.
 pub fn seen(more: &[&Path]) -> anyhow::Result<String> {
     let mut digest = Sha256::new();
     digest.update(guests()?);
@@ -76,7 +76,7 @@ fn of_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(Sha256::digest(bytes).to_vec())
 }
 
-/// The same of what is alike for every step. Builds the programs, once.
+/// Returns the digest of the inputs that every step shares. Builds the programs, once.
 fn guests() -> anyhow::Result<&'static [u8]> {
     static GUESTS: OnceLock<Vec<u8>> = OnceLock::new();
     if let Some(guests) = GUESTS.get() {

@@ -11,7 +11,7 @@ use crate::workspace;
 
 const DOCUMENT: &str = "docs/full-test.md";
 
-/// Writes it.
+/// Writes the document.
 pub fn write(run: &Run<'_>) -> anyhow::Result<()> {
     let git = |arguments: &[&str]| -> anyhow::Result<String> {
         Ok(tool::text(tool::command("git").current_dir(workspace::root()).args(arguments))?.trim().to_owned())

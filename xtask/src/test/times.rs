@@ -1,11 +1,11 @@
 /*!
-Where the time of a run went: by the clock for steps, in processor time for the lab's scenarios.
+The time that a run took: by the clock for steps, in processor time for the lab's scenarios.
 */
 use std::time::{Duration, Instant};
 
 use stockade_lab::{cache, plan::Durations};
 
-/// How many lines say where the time went.
+/// The greatest number of lines in each list of the report.
 const LONGEST: usize = 10;
 
 /// The steps of a run with the time that each took.
@@ -17,7 +17,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Takes the time of a step.
+    /// Runs a step and notes its time.
     pub fn of<T>(&mut self, name: &str, step: impl FnOnce() -> T) -> T {
         let begin = Instant::now();
         let result = step();
@@ -25,23 +25,23 @@ impl Times {
         result
     }
 
-    /// Notes the time of something that went on beside steps.
+    /// Notes the time of work that ran beside steps.
     pub fn beside(&mut self, name: &str, took: Duration) {
         self.beside.push((format!("{name}, beside other steps"), took));
     }
 
-    /// Notes the lab's own account.
+    /// Notes the durations of the lab's scenarios.
     pub fn scenarios(&mut self, durations: Durations) {
         self.scenarios = durations;
     }
 
-    /// The run's whole time.
+    /// Returns the time of the whole run.
     #[must_use]
     pub fn whole(&self) -> Duration {
         self.steps.iter().map(|(_, took)| *took).sum()
     }
 
-    /// The longest steps and scenarios, longest first, and the cache's size.
+    /// Returns the report: the longest steps and scenarios, longest first, and the folder of the cache.
     #[must_use]
     pub fn report(&self) -> String {
         let mut steps = [&self.steps[..], &self.beside].concat();
@@ -65,7 +65,7 @@ impl Times {
     }
 }
 
-/// For people: `4 min 07 s`, or `7.3 s` below a minute.
+/// Formats a time for people: `4 min 07 s`, or `7.3 s` below a minute.
 pub fn minutes(time: Duration) -> String {
     if time < Duration::from_mins(1) {
         return format!("{:.1} s", time.as_secs_f64());

@@ -29,6 +29,9 @@ const SIZE: usize = 64 << 10;
 /// The number of states, and of policies, that are read.
 const MOST: usize = 100_000;
 
+/// Message types below are of netlink itself: errors and the end of a dump.
+const NLMSG_MIN_TYPE: u16 = 16;
+
 /// IPPROTO_COMP: compression, which protects nothing and is skipped for packets that do not get smaller.
 const COMPRESSION: u8 = 108;
 
@@ -146,14 +149,15 @@ impl Database {
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         while let Ok(header) = NetlinkBuffer::new_checked(bytes) {
             let length = usize::try_from(header.length()).unwrap_or(usize::MAX);
+            // The crate panics where the fixed part of a message is cut off, so no type is parsed whose fixed part is not known here.
             let fixed = match header.message_type() {
-                XFRM_MSG_NEWSA => 224,
-                XFRM_MSG_NEWPOLICY => 168,
-                XFRM_MSG_GETDEFAULT => 3,
-                _ => 0,
+                0..NLMSG_MIN_TYPE => Some(0),
+                XFRM_MSG_NEWSA => Some(224),
+                XFRM_MSG_NEWPOLICY => Some(168),
+                XFRM_MSG_GETDEFAULT => Some(3),
+                _ => None,
             };
-            // netlink-packet-xfrm assumes that the fixed part is complete.
-            let message = (header.payload_length() >= fixed).then(|| {
+            let message = fixed.is_some_and(|fixed| header.payload_length() >= fixed).then(|| {
                 NetlinkMessage::<XfrmMessage>::deserialize(bytes.get(..length).unwrap_or(bytes)).ok()
             });
             match message.flatten().map(|message| message.payload) {
@@ -161,7 +165,10 @@ impl Database {
                     return Err(io::Error::from_raw_os_error(done.code.saturating_abs()));
                 }
                 Some(NetlinkPayload::Done(_)) => return Ok(true),
-                Some(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                // The crate's to_io() overflows on i32::MIN.
+                Some(NetlinkPayload::Error(error)) => {
+                    return Err(io::Error::from_raw_os_error(error.raw_code().saturating_abs()));
+                }
                 Some(NetlinkPayload::InnerMessage(message)) => self.add(message),
                 Some(_) => {}
                 None => self.garbled += 1,
@@ -395,6 +402,9 @@ pub(super) mod tests {
         assert_eq!(Database::default().take(&error).unwrap_err().raw_os_error(), Some(libc::EPERM));
         error[16..20].fill(0);
         assert!(Database::default().take(&error).unwrap());
+        error[4] = 2;
+        error[16..20].copy_from_slice(&i32::MIN.to_ne_bytes());
+        assert_eq!(Database::default().take(&error).unwrap_err().raw_os_error(), Some(i32::MAX));
         let default = policy::DefaultMessage {
             user_policy: netlink_packet_xfrm::UserPolicyDefault { input: 1, forward: 2, output: 1 },
         };
@@ -404,6 +414,16 @@ pub(super) mod tests {
         short.truncate(100);
         short[..4].copy_from_slice(&100_u32.to_ne_bytes());
         assert_eq!(read(&[short]).garbled, 1);
+    }
+
+    #[test]
+    fn a_short_message_of_any_type_is_not_understood_and_no_panic() {
+        for kind in NLMSG_MIN_TYPE..=0x30 {
+            let mut short = vec![20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+            short[4..6].copy_from_slice(&kind.to_ne_bytes());
+            let short = if kind == XFRM_MSG_GETDEFAULT { short[..16].to_vec() } else { short };
+            assert_eq!(Database::default().take(&short).ok(), Some(false), "{kind:#x}");
+        }
     }
 
     proptest! {

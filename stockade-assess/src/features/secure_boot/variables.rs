@@ -56,6 +56,11 @@ impl Variable {
     }
 }
 
+/// Returns the value in a file of efivarfs; `None` for a file shorter than the attributes.
+pub(super) fn value(file: &[u8]) -> Option<&[u8]> {
+    file.get(ATTRIBUTES..)
+}
+
 /// What is known of the firmware.
 pub(super) enum Firmware<'a> {
     /// The machine was booted without EFI.
@@ -97,7 +102,7 @@ impl<'a> Firmware<'a> {
     pub(super) fn value(&self, variable: Variable) -> Result<Option<Vec<u8>>, Unread> {
         let Self::Variables(system) = self else { return Ok(None) };
         match system.bytes(&variable.path()) {
-            Ok(bytes) => match bytes.get(ATTRIBUTES..) {
+            Ok(bytes) => match value(&bytes) {
                 Some(value) => Ok(Some(value.to_vec())),
                 None => Err(Unread::not_understood(&variable.path(), "shorter than its attributes")),
             },
