@@ -41,6 +41,7 @@ mod algorithms;
 mod answers;
 pub mod child;
 pub mod config;
+mod efi;
 pub mod features;
 pub mod finding;
 #[cfg(test)]

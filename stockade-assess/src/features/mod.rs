@@ -20,7 +20,7 @@ mod nx;
 mod random;
 mod rsa;
 mod seccomp;
-mod secure_boot;
+pub(crate) mod secure_boot;
 mod selinux;
 mod settings;
 mod sha;

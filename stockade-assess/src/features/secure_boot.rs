@@ -3,21 +3,20 @@ Secure Boot: whether the firmware lets only signed code boot, and whether that g
 
 | file | what it owns |
 |---|---|
-| `variables.rs` | the firmware's variables, as efivarfs shows them |
+| `efi.rs` of the crate | the firmware's variables, as efivarfs shows them |
 | `signatures.rs` | the lists of keys and digests in them |
 | `shim.rs` | what the boot loader shim adds to the firmware's keys |
 | `chain.rs` | the links from the firmware to a module, one by one |
 */
 mod chain;
 mod shim;
-mod signatures;
-pub(super) mod variables;
+pub(crate) mod signatures;
 
-use self::{
-    signatures::Lists,
-    variables::{Firmware, Variable},
+use self::signatures::Lists;
+use crate::{
+    Feature, Finding, How, Report, System, Verdict,
+    efi::{self, Firmware, Variable},
 };
-use crate::{Feature, Finding, How, Report, System, Verdict};
 
 pub(super) const FEATURE: Feature =
     Feature { id: "secure-boot", title: "Secure Boot", ..Feature::new(check) };
@@ -30,7 +29,7 @@ const EXAMPLES: [&[u8]; 3] = [b"DO NOT TRUST", b"DO NOT SHIP", b"SnakeOil"];
 /// # Errors
 /// The reason for which the variable is not understood.
 pub fn count_signatures(file: &[u8]) -> Result<(usize, String), String> {
-    let value = variables::value(file).ok_or("shorter than its attributes")?;
+    let value = efi::value(file).ok_or("shorter than its attributes")?;
     let lists = Lists::parse(value)?;
     Ok((lists.entries(), lists.in_words(value.len())))
 }
@@ -50,7 +49,7 @@ fn check(system: &System, report: &mut Report) {
 fn efi<'a>(id: &'static str, firmware: &'a Firmware<'_>) -> Result<&'a Firmware<'a>, Finding> {
     match firmware {
         Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without EFI")
-            .seen(variables::EFI, "not there")),
+            .seen(efi::EFI, "not there")),
         Firmware::Hidden(why) => Err(Finding::unknown(id, How::Read, why)),
         Firmware::Variables(_) => Ok(firmware),
     }
@@ -65,7 +64,7 @@ fn enabled(firmware: &Firmware<'_>) -> Finding {
             How::Read,
             "nothing verifies what boots here: the machine was booted without EFI (by a BIOS or a hypervisor)",
         )
-        .seen(variables::EFI, "not there"),
+        .seen(efi::EFI, "not there"),
         Firmware::Hidden(why) => Finding::unknown(ID, How::Read, why),
         Firmware::Variables(_) => match firmware.flag(Variable::SECURE_BOOT) {
             Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "on: the firmware boots only what is signed"),
@@ -250,10 +249,8 @@ fn contains(bytes: &[u8], words: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        variables::fake::{Boot, boot},
-        *,
-    };
+    use super::*;
+    use crate::efi::fake::{Boot, boot};
 
     fn verdicts(boot: &Boot<'_>, id: &str) -> Verdict {
         FEATURE.findings(&boot.system())[id].verdict

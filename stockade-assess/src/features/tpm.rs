@@ -278,7 +278,7 @@ mod tests {
     use sha2::Digest as _;
 
     use super::*;
-    use crate::features::secure_boot::variables::Variable;
+    use crate::efi::Variable;
 
     const SEABIOS: &[u8] = include_bytes!("tpm/samples/seabios.log");
     const SEABIOS_PCRS: &str = include_str!("tpm/samples/seabios.pcrs");

@@ -4,7 +4,7 @@ register of the TPM, and who attests both would find a kernel that nobody knows.
 */
 use crate::{
     System,
-    features::secure_boot::variables::{EFI, Variable},
+    efi::{EFI, Variable},
     mandatory,
 };
 

@@ -3,12 +3,10 @@ The chain from the firmware to a module: each link verifies the next, and one th
 */
 use stockade_reasons::Level;
 
-use super::{
-    efi, shim,
-    variables::{Firmware, Variable},
-};
+use super::{efi, shim};
 use crate::{
     Finding, How, System, Unread, Verdict,
+    efi::{Firmware, Variable},
     features::{
         lockdown::native,
         modules::{Answer, files_are_covered, try_unsigned_kernel, try_unsigned_module},
@@ -135,13 +133,8 @@ fn unclear(unread: &Unread) -> Link {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{
-            FEATURE,
-            variables::fake::{Boot, boot},
-        },
-        *,
-    };
+    use super::{super::FEATURE, *};
+    use crate::efi::fake::{Boot, boot};
 
     fn verdict(boot: &Boot<'_>) -> Verdict {
         FEATURE.findings(&boot.system())[ID].verdict

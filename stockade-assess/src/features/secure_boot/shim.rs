@@ -2,12 +2,11 @@
 Shim, the boot loader that most distributions start first: it verifies what it starts against the firmware's keys and its own, the
 machine owner's (MOK).
 */
-use super::{
-    efi,
-    signatures::Lists,
-    variables::{Firmware, Variable},
+use super::{efi, signatures::Lists};
+use crate::{
+    Finding, How, Unread, Verdict,
+    efi::{Firmware, Variable},
 };
-use crate::{Finding, How, Unread, Verdict};
 
 const ID: &str = "secure-boot.shim";
 
@@ -75,12 +74,10 @@ pub(super) fn finding(firmware: &Firmware<'_>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            FEATURE, signatures,
-            variables::fake::{Boot, boot},
-        },
+        super::{FEATURE, signatures},
         *,
     };
+    use crate::efi::fake::{Boot, boot};
 
     fn verdict(boot: &Boot<'_>) -> Verdict {
         FEATURE.findings(&boot.system())[ID].verdict

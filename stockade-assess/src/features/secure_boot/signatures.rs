@@ -94,7 +94,7 @@ fn split(bytes: &[u8]) -> Result<(List, &[u8]), String> {
 
 /// A list of certificates of one size.
 #[cfg(test)]
-pub(super) fn list(certificates: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn list(certificates: &[&[u8]]) -> Vec<u8> {
     let entry = certificates.first().map_or(OWNER + 1, |first| OWNER + first.len());
     let mut list = KINDS[0].0.to_vec();
     for number in [HEAD + entry * certificates.len(), 0, entry] {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Finding, How, System, Verdict,
-    features::secure_boot::variables::{EFI, Variable},
+    efi::{EFI, Variable},
 };
 
 pub(super) fn finding(

@@ -3,8 +3,8 @@ The firmware's variables, as efivarfs shows them: four bytes of attributes, then
 */
 use crate::{System, Unread};
 
-pub(in crate::features) const EFI: &str = "/sys/firmware/efi";
-pub(super) const FOLDER: &str = "/sys/firmware/efi/efivars";
+pub(crate) const EFI: &str = "/sys/firmware/efi";
+pub(crate) const FOLDER: &str = "/sys/firmware/efi/efivars";
 
 /// The bytes before a variable's value.
 const ATTRIBUTES: usize = 4;
@@ -24,45 +24,45 @@ const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
 
 /// A variable's name.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::features) struct Variable {
-    pub(super) name: &'static str,
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
     vendor: &'static str,
 }
 
 impl Variable {
-    pub(in crate::features) const SECURE_BOOT: Self = Self::new("SecureBoot", GLOBAL);
-    pub(super) const SETUP_MODE: Self = Self::new("SetupMode", GLOBAL);
-    pub(super) const AUDIT_MODE: Self = Self::new("AuditMode", GLOBAL);
-    pub(super) const DEPLOYED_MODE: Self = Self::new("DeployedMode", GLOBAL);
-    pub(super) const PK: Self = Self::new("PK", GLOBAL);
-    pub(super) const KEK: Self = Self::new("KEK", GLOBAL);
-    pub(super) const DB: Self = Self::new("db", SECURITY);
-    pub(super) const DBX: Self = Self::new("dbx", SECURITY);
+    pub(crate) const SECURE_BOOT: Self = Self::new("SecureBoot", GLOBAL);
+    pub(crate) const SETUP_MODE: Self = Self::new("SetupMode", GLOBAL);
+    pub(crate) const AUDIT_MODE: Self = Self::new("AuditMode", GLOBAL);
+    pub(crate) const DEPLOYED_MODE: Self = Self::new("DeployedMode", GLOBAL);
+    pub(crate) const PK: Self = Self::new("PK", GLOBAL);
+    pub(crate) const KEK: Self = Self::new("KEK", GLOBAL);
+    pub(crate) const DB: Self = Self::new("db", SECURITY);
+    pub(crate) const DBX: Self = Self::new("dbx", SECURITY);
     /// Shim's keys, as it hands them to the kernel.
-    pub(super) const MOK_LIST: Self = Self::new("MokListRT", SHIM);
+    pub(crate) const MOK_LIST: Self = Self::new("MokListRT", SHIM);
     /// 1 where shim was told not to verify. Missing where it verifies.
-    pub(super) const MOK_STATE: Self = Self::new("MokSBStateRT", SHIM);
+    pub(crate) const MOK_STATE: Self = Self::new("MokSBStateRT", SHIM);
     /// 1 where the kernel may trust shim's keys for modules.
-    pub(super) const MOK_TRUSTED: Self = Self::new("MokListTrustedRT", SHIM);
+    pub(crate) const MOK_TRUSTED: Self = Self::new("MokListTrustedRT", SHIM);
     /// Generations of boot loaders that shim no longer starts.
-    pub(super) const SBAT_LEVEL: Self = Self::new("SbatLevelRT", SHIM);
+    pub(crate) const SBAT_LEVEL: Self = Self::new("SbatLevelRT", SHIM);
 
     const fn new(name: &'static str, vendor: &'static str) -> Self {
         Self { name, vendor }
     }
 
-    pub(in crate::features) fn path(self) -> String {
+    pub(crate) fn path(self) -> String {
         format!("{FOLDER}/{}-{}", self.name, self.vendor)
     }
 }
 
 /// Returns the value in a file of efivarfs; `None` for a file shorter than the attributes.
-pub(super) fn value(file: &[u8]) -> Option<&[u8]> {
+pub(crate) fn value(file: &[u8]) -> Option<&[u8]> {
     file.get(ATTRIBUTES..)
 }
 
 /// What is known of the firmware.
-pub(super) enum Firmware<'a> {
+pub(crate) enum Firmware<'a> {
     /// The machine was booted without EFI.
     None,
     /// Its variables are not shown, or nobody knows whether there are any: why.
@@ -72,7 +72,7 @@ pub(super) enum Firmware<'a> {
 }
 
 impl<'a> Firmware<'a> {
-    pub(super) fn of(system: &'a System) -> Self {
+    pub(crate) fn of(system: &'a System) -> Self {
         if !system.exists(EFI) {
             return match system.names("/sys/firmware") {
                 Ok(names) => match OTHERS.into_iter().find(|other| names.iter().any(|name| name == other)) {
@@ -99,7 +99,7 @@ impl<'a> Firmware<'a> {
     }
 
     /// A variable's value; none if there is no such variable.
-    pub(super) fn value(&self, variable: Variable) -> Result<Option<Vec<u8>>, Unread> {
+    pub(crate) fn value(&self, variable: Variable) -> Result<Option<Vec<u8>>, Unread> {
         let Self::Variables(system) = self else { return Ok(None) };
         match system.bytes(&variable.path()) {
             Ok(bytes) => match value(&bytes) {
@@ -112,7 +112,7 @@ impl<'a> Firmware<'a> {
     }
 
     /// A variable of one byte, 0 or 1; none if there is no such variable.
-    pub(super) fn flag(&self, variable: Variable) -> Result<Option<bool>, Unread> {
+    pub(crate) fn flag(&self, variable: Variable) -> Result<Option<bool>, Unread> {
         match self.value(variable)?.as_deref() {
             None => Ok(None),
             Some([value @ (0 | 1)]) => Ok(Some(*value == 1)),
@@ -121,7 +121,7 @@ impl<'a> Firmware<'a> {
     }
 
     /// The same for people.
-    pub(super) fn in_words(&self, variable: Variable) -> &'static str {
+    pub(crate) fn in_words(&self, variable: Variable) -> &'static str {
         match self.flag(variable) {
             Ok(Some(true)) => "1",
             Ok(Some(false)) => "0",
@@ -132,18 +132,19 @@ impl<'a> Firmware<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod fake {
+pub(crate) mod fake {
     use std::{collections::BTreeMap, fs, path::Path};
 
-    use super::{super::signatures, *};
+    use super::*;
+    use crate::features::secure_boot::signatures;
 
     /// A machine that was booted with Secure Boot, to be changed.
-    pub(in super::super) struct Boot<'a> {
+    pub(crate) struct Boot<'a> {
         variables: BTreeMap<String, Vec<u8>>,
         files: Vec<(&'a str, &'a str)>,
     }
 
-    pub(in super::super) fn boot<'a>() -> Boot<'a> {
+    pub(crate) fn boot<'a>() -> Boot<'a> {
         let key = signatures::list(&[b"a certificate"]);
         let revoked = signatures::list(&[b"one certificate..", b"another of a size"]);
         Boot { variables: BTreeMap::new(), files: Vec::new() }
@@ -157,22 +158,22 @@ pub(super) mod fake {
     }
 
     impl<'a> Boot<'a> {
-        pub(in super::super) fn with(mut self, name: &str, value: &[u8]) -> Self {
+        pub(crate) fn with(mut self, name: &str, value: &[u8]) -> Self {
             self.variables.insert(name.into(), value.to_vec());
             self
         }
 
-        pub(in super::super) fn without(mut self, name: &str) -> Self {
+        pub(crate) fn without(mut self, name: &str) -> Self {
             self.variables.remove(name);
             self
         }
 
-        pub(in super::super) fn file(mut self, path: &'a str, content: &'a str) -> Self {
+        pub(crate) fn file(mut self, path: &'a str, content: &'a str) -> Self {
             self.files.push((path, content));
             self
         }
 
-        pub(in super::super) fn system(&self) -> System {
+        pub(crate) fn system(&self) -> System {
             let system = System::fake(&self.files);
             let folder = system.folder().join(FOLDER.trim_start_matches('/'));
             fs::create_dir_all(&folder).unwrap();
