@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use stockade_policy::model::{LevelChoice, Unknown};
 
-use crate::commands::assess::names::Parser as Names;
+use crate::names::Parser as Names;
 
 const EXIT_CODES: &str =
     "Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 it could not be asked.";

@@ -8,9 +8,11 @@ mod build_id;
 mod commands;
 #[cfg(test)]
 mod commands_page;
+mod exit;
 mod flags;
 mod kernel_log;
 mod manual;
+mod names;
 mod output;
 mod requester;
 mod sarif;
@@ -21,18 +23,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
 
+use exit::Exit;
 use flags::{Command, Flags};
-
-/// What a command found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
-    /// Done, or the answer is yes.
-    Done,
-    /// The answer is no.
-    No,
-    /// Not everything could be asked, and what could does not settle it.
-    Unknown,
-}
 
 fn main() -> ExitCode {
     let flags = match Flags::try_parse() {

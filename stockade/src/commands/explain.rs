@@ -11,7 +11,8 @@ use stockade_assess::{Text, everything};
 use stockade_policy::check::{Code, code};
 use stockade_reasons::{Implies, Probe, Reason, Subject};
 
-use super::assess::{names, report::About};
+use super::assess::report::About;
+use crate::names;
 use crate::{Exit, flags, output};
 
 /// What `explain --json` prints.

@@ -8,7 +8,7 @@ the machine, or --from ─▶ Report ─ waivers ─ baseline ─▶ table, JSON
 | file | what it owns |
 |---|---|
 | `report.rs` | what was found with its texts and sums: the JSON, in both directions |
-| `names.rs` | features and findings by the names that are typed |
+| `compare.rs` | compares with an earlier assessment |
 | `waivers.rs`, `changes.rs` | what is accepted, and what changed |
 | `table.rs`, `sarif.rs`, `junit.rs`, `html/` | one form each |
 | `progress.rs` | the line on the terminal while it takes long |
@@ -26,26 +26,27 @@ use stockade_assess::{System, Verdict, assess};
 
 use self::{
     changes::Direction,
-    names::Names,
     progress::Progress,
     report::{Found, Report, State},
 };
 use crate::{
     Exit,
     flags::{self, FailOn},
+    names::Names,
     output,
 };
 
 pub mod changes;
+mod compare;
 #[cfg(test)]
 pub mod example;
 mod html;
 mod junit;
-pub mod names;
 mod progress;
 pub mod report;
 mod sarif;
 mod table;
+mod waiver_file;
 mod waivers;
 
 /// As much of an assessment is read as this, in bytes. A whole one has a hundredth.
@@ -64,7 +65,7 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
     let waivers = match (&flags.from, &flags.config) {
         // What was waived then is in the report.
         (Some(_), None) => None,
-        (_, file) => waivers::File::read(file.as_deref())?,
+        (_, file) => waiver_file::File::read(file.as_deref())?,
     };
     let baseline = flags.baseline.as_deref().map(read).transpose()?;
     let mut report = match &flags.from {
@@ -82,7 +83,7 @@ pub fn run(flags: &flags::Assess, json: bool) -> Result<Exit> {
         waivers.apply(&mut report);
     }
     if let Some(baseline) = baseline {
-        changes::compare(&mut report, &baseline, |id| names.has(id));
+        compare::compare(&mut report, &baseline, |id| names.has(id));
     }
     for (form, path) in forms {
         form.write(&report, flags, path.as_deref())?;

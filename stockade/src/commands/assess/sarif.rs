@@ -71,7 +71,7 @@ fn is_path(source: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::assess::{changes, example};
+    use crate::commands::assess::{compare, example};
 
     fn results(report: &Report) -> Vec<serde_json::Value> {
         let log = serde_json::to_value(log(report)).unwrap();
@@ -100,7 +100,7 @@ mod tests {
         after.findings_mut().filter(|found| found.id() == "nx.cpu").for_each(|found| {
             found.finding.verdict = Verdict::Fail;
         });
-        changes::compare(&mut after, &before, |_| true);
+        compare::compare(&mut after, &before, |_| true);
         let states: Vec<_> = results(&after).iter().map(|r| r["baselineState"].clone()).collect();
         assert_eq!(states, ["updated", "new"]);
     }

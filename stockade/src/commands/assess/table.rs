@@ -257,7 +257,7 @@ fn style(verdict: Verdict) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::assess::{changes, example};
+    use crate::commands::assess::{compare, example};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -314,7 +314,7 @@ mod tests {
         before.time = "\u{1b}[4J".into();
         before.findings_mut().for_each(|found| found.finding.verdict = Verdict::Unknown);
         let alone = table(&report, 80, true);
-        changes::compare(&mut report, &before, |_| true);
+        compare::compare(&mut report, &before, |_| true);
         let compared = table(&report, 80, true);
         for text in [&alone, &compared] {
             assert!(!plain(text).contains(|c: char| c.is_control() && c != '\n'));
