@@ -46,8 +46,8 @@ const PACKAGES: [&str; 20] = [
 ];
 
 /// Keeps the package of systemd in the root, in the installed version: mmdebstrap's shell runs it with the root as its argument.
-const KEEP_SYSTEMD: &str =
-    "mkdir -p \"$1/srv/archive\" && chroot \"$1\" sh -c 'cd /srv/archive && apt-get download -qq systemd'";
+// With the network of the machine: systemd-resolved in the root has replaced /etc/resolv.conf there.
+const KEEP_SYSTEMD: &str = "mkdir -p \"$1/srv/archive\" && cd \"$1/srv/archive\" && APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get download -qq systemd";
 
 /// The size of the disk in bytes, most of which is a hole.
 const SIZE: u64 = 2 << 30;
