@@ -38,12 +38,12 @@ use stockade_reasons::Level;
 pub use crate::sealed::gap::Gap;
 pub use proof::{
     prove,
-    reasons::{Cause, Conclusion, Knock, Knocked, Proof, Untried},
+    reasons::{Cause, Conclusion, Probe, ProbeResult, Proof, Untried},
 };
 pub(crate) use {addition::add, proof::proof};
 
 use self::{
-    made::{Made, Set},
+    made::{SealInputs, UncommittedSeal},
     proof::problems_of,
 };
 use crate::{
@@ -189,10 +189,16 @@ pub fn seal<T>(
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
     let flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
-    let set =
-        Set { generation: next_generation()?, places, trust: &trust, files: &files, flags, staying: &sysctl };
-    let attached = (|| -> Result<(Made, SelfTest), Error> {
-        let mut made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
+    let set = SealInputs {
+        generation: next_generation()?,
+        places,
+        trust: &trust,
+        files: &files,
+        flags,
+        staying: &sysctl,
+    };
+    let attached = (|| -> Result<(UncommittedSeal, SelfTest), Error> {
+        let mut made = UncommittedSeal::new(&machine, &mut ready, &everything, &sealing, &set)?;
         step("sealed-loaded");
         made.attach(&root, Duty::GuardMaps)?;
         step("maps-guarded");
@@ -202,8 +208,8 @@ pub fn seal<T>(
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
-        made.no_writer_of(&files)?;
-        made.waits_for_access()?;
+        made.wait_for_no_writer(&files)?;
+        made.wait_for_earlier_calls()?;
         // Looked at before. Now nobody can change it any more.
         if host::tracing_is_off() {
             return Err(Error::Request(TRACING_IS_OFF.into()));
@@ -218,7 +224,7 @@ pub fn seal<T>(
             pins::pin_waiting(link, *duty)?;
             step("sealed-pinned");
         }
-        made.is_alone()?;
+        made.wait_for_no_other_references()?;
         step("alone");
         is_asked_last(&root, &made)?;
         if let Some(problem) = proof::linked(&made.seal) {
@@ -380,7 +386,7 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
 
 /// Whoever is asked for sysctls after us could change a value that we have let through. The kernel asks the programs of
 /// cgroups below first, and those of one cgroup in the order in which they were attached.
-fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
+fn is_asked_last(root: &Root, made: &UncommittedSeal) -> Result<(), Error> {
     let ours = Duty::SEALED.iter().position(|&duty| duty == Duty::Settings).map(|at| made.seal.programs[at]);
     let there = root.programs(kinds::ATTACH_CGROUP_SYSCTL);
     let there = there.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?;

@@ -84,7 +84,7 @@ impl Maps {
 
     /// Writes all tables except `cgroups`, see [`place`].
     pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
-        who_and_where(self, tables, executables, generation)?;
+        write_scopes_and_exceptions(self, tables, executables, generation)?;
         self.write_settings(&tables.settings, generation)?;
         let programs = executables.iter().zip(&tables.programs).map(|(executable, program)| {
             let inherit = if program.inherit { Program::INHERIT } else { 0 };
@@ -223,7 +223,7 @@ impl Sink for Maps {
 }
 
 /// Writes the tables for scopes and exceptions, except `cgroups`, see [`place`].
-pub(crate) fn who_and_where(
+pub(crate) fn write_scopes_and_exceptions(
     sink: &dyn Sink,
     tables: &Tables,
     executables: &[Executable],

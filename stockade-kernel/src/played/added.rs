@@ -120,7 +120,8 @@ fn a_twin_without_its_entries_or_with_one_more_is_not_taken_for_the_policy() {
                 let transaction = Transaction::open().unwrap();
                 let generation = transaction.generation;
                 let twin = Twin { of: &transaction, kind };
-                tables::who_and_where(&twin, &ready.tables, &ready.executables, generation).unwrap();
+                tables::write_scopes_and_exceptions(&twin, &ready.tables, &ready.executables, generation)
+                    .unwrap();
                 tables::place(&twin, &ready.tables.places, generation).unwrap();
                 let (key, value) = match kind {
                     "an exception for a user" => {

@@ -14,7 +14,7 @@ BPF links hold them, which support neither BPF_LINK_DETACH nor BPF_LINK_UPDATE f
 Another process could write to a map, so they have none: the instructions are written here, with the ids and offsets as immediates.
 
 A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first guard is attached no other process can load one, and
-[`none_before`] looks whether one is loaded already. It calls bpf(2) and uses no BPF iterator, since root could write to the iterator's map.
+[`fail_if_bypassable`] looks whether one is loaded already. It calls bpf(2) and uses no BPF iterator, since root could write to the iterator's map.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -60,7 +60,7 @@ impl FirstGuard {
         let map = sys::create_array("st_newest").map_err(|e| Error::bpf("creating a BPF map", e))?;
         let newest = held::map_info(map.as_fd()).map_err(|e| Error::io("ask for a map's id", e))?.id;
         let instructions = of_maps(still_counts(newest)?, &sealing.offsets)?;
-        insist(|| Self::attach(&instructions, &OF_MAPS, sealing.target(Duty::GuardMaps)))
+        retry_on_eperm(|| Self::attach(&instructions, &OF_MAPS, sealing.target(Duty::GuardMaps)))
     }
 
     /// Keeps the programs that are loaded from now on, and those out that could bypass one of these guards.
@@ -77,7 +77,7 @@ impl FirstGuard {
     /// Keeps everybody from this process. `task_tgid` is the offset of `task_struct.tgid`.
     pub fn of_command(sealing: &Sealing, task_tgid: u32) -> Result<Self, Error> {
         let instructions = of_command(task_tgid)?;
-        insist(|| Self::attach(&instructions, &OF_COMMAND, sealing.target(Duty::SealedTraced)))
+        retry_on_eperm(|| Self::attach(&instructions, &OF_COMMAND, sealing.target(Duty::SealedTraced)))
     }
 
     fn attach(instructions: &[bpf_insn], name: &[u8; 16], hook: sys::Target) -> Result<Self, Error> {
@@ -99,7 +99,7 @@ impl FirstGuard {
 ///
 /// # Errors
 /// [`Error::Foreign`] for each such program, and for each that cannot be looked at where no link proves it harmless.
-pub(super) fn none_before(
+pub(super) fn fail_if_bypassable(
     guards: &[FirstGuard],
     seal: &Seal,
     sealing: &Sealing,
@@ -146,7 +146,7 @@ pub(super) fn explained(error: Error) -> Error {
 }
 
 /// Creates something as [`object::create_despite_openers`] does.
-pub(super) fn insist<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn retry_on_eperm<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     object::create_despite_openers(create, |error| matches!(error, Error::NoPrivilege { .. }))
 }
 

@@ -16,7 +16,7 @@ use stockade_common::{
 
 use super::{
     access,
-    first_guards::{self, FirstGuard, insist},
+    first_guards::{self, FirstGuard, retry_on_eperm},
     lists,
     references::{self, Shared},
 };
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// What is known of the seal to be made.
-pub struct Set<'a> {
+pub struct SealInputs<'a> {
     /// Number of the policy.
     pub generation: u64,
     /// Whether new cgroups get their places.
@@ -55,7 +55,7 @@ pub struct Set<'a> {
 }
 
 /// The programs of a seal, loaded, its maps written and frozen.
-pub struct Made {
+pub struct UncommittedSeal {
     object: Object,
     maps: Maps,
     policy: KernelPolicy,
@@ -69,30 +69,30 @@ pub struct Made {
     pub seal: Seal,
 }
 
-impl Made {
+impl UncommittedSeal {
     /// Loads the programs for these duties and makes their maps.
     pub fn new(
         machine: &Machine,
         ready: &mut Ready,
         duties: &[Duty],
         sealing: &Sealing,
-        set: &Set<'_>,
+        set: &SealInputs<'_>,
     ) -> Result<Self, Error> {
         let task_tgid = machine.types.known_offsets().task_tgid;
         let mut first = vec![FirstGuard::of_programs(sealing).map_err(first_guards::explained)?];
         first.push(FirstGuard::of_command(sealing, task_tgid).map_err(first_guards::explained)?);
         // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
-        let (is_bounded, tried) = insist(|| instructions::try_bounds(&machine.types))?;
+        let (is_bounded, tried) = retry_on_eperm(|| instructions::try_bounds(&machine.types))?;
         let mut enforcing = Vec::new();
         let mut attach_guard = || {
             first.push(FirstGuard::of_maps(sealing).map_err(first_guards::explained)?);
             step("first-guard-attached");
             let hooks = [duties, &first_guards::HOOKS].concat();
             let seal = sealing.seal_on(&hooks, is_bounded);
-            enforcing = first_guards::none_before(&first, &seal, sealing, set.trust, set.staying)?;
+            enforcing = first_guards::fail_if_bypassable(&first, &seal, sealing, set.trust, set.staying)?;
             Ok(())
         };
-        let has_room = duties.contains(&Duty::SealedWhole);
+        let has_room = duties.contains(&Duty::SealedScoped);
         let object = Object::open_sealing(&machine.types, sealing.offsets, has_room, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
@@ -112,7 +112,7 @@ impl Made {
         }
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&[Duty::ListTasks]) {
-            programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
+            programs.insert(duty, retry_on_eperm(|| object.load(duty, sealing.target(duty)))?);
         }
         tables::place(&maps, &ready.tables.places, set.generation)?;
 
@@ -147,8 +147,8 @@ impl Made {
     }
 
     /// Waits until nobody is at a setting who was there before they were held.
-    pub fn waits_for_access(&self) -> Result<(), Error> {
-        access::none_from_before(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
+    pub fn wait_for_earlier_calls(&self) -> Result<(), Error> {
+        access::wait_for_earlier_calls(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
     }
 
     /// What the guards saw.
@@ -158,20 +158,22 @@ impl Made {
 
     /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is
     /// opened for reading.
-    pub fn no_writer_of(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
-        crate::sealed::kept_files::no_writer_of(files, &|| self.seen().map(|seen| seen.file))
+    pub fn wait_for_no_writer(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
+        crate::sealed::kept_files::wait_for_no_writer(files, &|| self.seen().map(|seen| seen.file))
     }
 
     /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
     /// known. Then what is decided by is read back.
-    pub fn is_alone(&mut self) -> Result<(), Error> {
+    pub fn wait_for_no_other_references(&mut self) -> Result<(), Error> {
         let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| info::id(program.as_fd()));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
         let programs = references::of_programs(&self.seal);
         let maps =
             references::of_maps(&self.seal, |_, id| self.map_programs.get(&id).copied().unwrap_or(0), 1);
-        let shared =
-            references::none_but(programs.chain(maps), &Witness { made: self, since: Cell::new(0) })?;
+        let shared = references::wait_for_known_references(
+            programs.chain(maps),
+            &Witness { made: self, since: Cell::new(0) },
+        )?;
         shared.map_or(Ok(()), |shared| Err(not_alone(&shared, iterator.as_slice())))?;
         self.check()
     }
@@ -179,7 +181,7 @@ impl Made {
 
 /// The map in which the guards write down what they count.
 struct Witness<'a> {
-    made: &'a Made,
+    made: &'a UncommittedSeal,
     since: Cell<u64>,
 }
 
@@ -233,7 +235,7 @@ fn users_of_maps(
     Ok(users)
 }
 
-impl Made {
+impl UncommittedSeal {
     /// Has the root cgroup hold the program for a duty.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))
@@ -266,7 +268,7 @@ fn seal(
     programs: &HashMap<Duty, OwnedFd>,
     map_programs: &MapPrograms,
     sealing: &Sealing,
-    set: &Set<'_>,
+    set: &SealInputs<'_>,
     bounded: u32,
 ) -> Result<Seal, Error> {
     let boot_id = host::boot_id();

@@ -110,7 +110,7 @@ impl Shared {
 
 /// Waits until there are no more references to any of these than are known: what is asked for in passing, as by a command that lists all
 /// programs, is let go of again.
-pub(super) fn none_but(
+pub(super) fn wait_for_known_references(
     known: impl IntoIterator<Item = Known>,
     witness: &dyn Witness,
 ) -> Result<Option<Shared>, Error> {

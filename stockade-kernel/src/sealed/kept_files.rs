@@ -65,7 +65,7 @@ fn kept(metadata: &std::fs::Metadata, setting: &CompiledSetting) -> KeptFile {
 
 /// Fails when one of these is open for writing: in a process, which is named, or on its way through a socket. `seen` is what the guard of the files
 /// saw last, see [`stockade_common::Seen::file`].
-pub(crate) fn no_writer_of(
+pub(crate) fn wait_for_no_writer(
     files: &[(PathBuf, KeptFile)],
     seen: &dyn Fn() -> Result<u64, Error>,
 ) -> Result<(), Error> {

@@ -124,9 +124,9 @@ impl Kernel {
         reason: u32,
         requester: &Requester,
     ) -> Option<Decision> {
-        let sealed = [Duty::Sealed.shown(), Duty::SealedWhole.shown()].contains(&program.name);
+        let sealed = [Duty::Sealed.shown(), Duty::SealedScoped.shown()].contains(&program.name);
         let mut decision = self.decides_as_applied(program, words, reason, requester);
-        if program.name == Duty::SealedWhole.shown() {
+        if program.name == Duty::SealedScoped.shown() {
             let slots = self.stacked().map_or_else(Vec::new, |stacked| stacked.slots.to_vec());
             let stacked = slots.iter().filter(|slot| slot.words.generation != 0);
             let all =
@@ -151,7 +151,7 @@ impl Kernel {
         if words.watched_anywhere & bit == 0 {
             return None;
         }
-        let whole = [Duty::DecideWhole.shown(), Duty::SealedWhole.shown()].contains(&program.name);
+        let whole = [Duty::DecideScoped.shown(), Duty::SealedScoped.shown()].contains(&program.name);
         if whole {
             return decide(words, reason, bit, &Here { kernel: self, program, requester });
         }

@@ -58,9 +58,9 @@ impl Comparison {
         if writing != 0 {
             return Ok(false);
         }
-        for (stacked, written) in sealed.stacked.iter().filter(|(stacked, _)| same(stacked, slot)) {
+        for (policy, written) in sealed.added_policies.iter().filter(|(policy, _)| same(policy, slot)) {
             let comparison = Self {
-                generation: stacked.words.generation,
+                generation: policy.words.generation,
                 written: usize::try_from(*written).unwrap_or(usize::MAX),
                 expected: Cell::new(0),
                 differs: Cell::new(false),

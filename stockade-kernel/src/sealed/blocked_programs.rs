@@ -33,7 +33,7 @@ use crate::{
 
 /// The loaded programs of others that a seal would keep out.
 #[derive(Debug, Default)]
-pub struct KeptOut {
+pub struct BlockedPrograms {
     /// What can be recorded.
     pub programs: Vec<(u32, LoadedProgram)>,
     /// What cannot: id and why.
@@ -44,7 +44,7 @@ pub struct KeptOut {
 ///
 /// # Errors
 /// [`Error::NoPrivilege`] without root, [`Error::Sealed`] on a sealed machine, where the guard shows no program that it keeps out.
-pub fn look() -> Result<KeptOut, Error> {
+pub fn look() -> Result<BlockedPrograms, Error> {
     if !host::is_root() {
         return Err(Error::no_privilege("looking at the BPF programs of others"));
     }
@@ -64,7 +64,7 @@ pub fn look() -> Result<KeptOut, Error> {
     let seal = sealing.seal_on(&Duty::SEALED, instructions::is_bounded(&KernelTypes::of_running_kernel()?)?);
     let others = Others::look()?;
     let links = &others.links;
-    let mut found = KeptOut::default();
+    let mut found = BlockedPrograms::default();
     let mut kept = Vec::new();
     for program in others.seen.into_iter().filter(|program| !is_ours(program)) {
         if program.number == kinds::TRACING && program.attach_type.is_none() {
@@ -93,7 +93,7 @@ fn is_ours(program: &Foreign) -> bool {
 }
 
 /// Adds them, with their hooks by name.
-fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
+fn record(kept: Vec<Foreign>, found: &mut BlockedPrograms) -> Result<(), Error> {
     let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
     let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
     let names = btf::function_names(&hooks)?;
