@@ -44,7 +44,7 @@ use crate::{
     program::{
         attach::Attachment,
         duty::Duty,
-        object::{LABELS, MAPS, Object},
+        object::{MapName, Object},
     },
     ready::Ready,
     seal,
@@ -319,9 +319,9 @@ fn start(
     pins::make_folder()?;
     step("folder");
     let pinned = (|| {
-        for (name, pin) in MAPS.iter().chain([&LABELS]) {
-            pins::pin(&object.map(name)?, pin)?;
-            step(pin);
+        for map in MapName::PINNED {
+            pins::pin(&object.map(map)?, map.pin())?;
+            step(map.pin());
         }
         for (duty, link) in &beside {
             pins::pin(link, duty.pin())?;

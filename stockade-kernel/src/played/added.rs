@@ -20,6 +20,7 @@ use crate::{
         pins::{self, Pinned},
         tables::{self, Entries, Sink, bytes},
     },
+    program::object::MapName,
     ready::Ready,
     sealed::{Sealed, Transaction},
     sys::fake::{Fate, Kind, Machine},
@@ -160,9 +161,9 @@ struct Twin<'a> {
 }
 
 impl Sink for Twin<'_> {
-    fn put(&self, table: &'static str, entries: Entries) -> Result<(), Error> {
+    fn put(&self, table: MapName, entries: Entries) -> Result<(), Error> {
         match (self.kind, table) {
-            ("no entry", _) | ("no exception", "EXCEPTIONS") => Ok(()),
+            ("no entry", _) | ("no exception", MapName::Exceptions) => Ok(()),
             _ => self.of.put(table, entries),
         }
     }

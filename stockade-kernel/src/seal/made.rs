@@ -27,7 +27,7 @@ use crate::{
     program::{
         duty::{Duty, Sealing},
         info, instructions,
-        object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN, STACKED},
+        object::{MapName, Object},
     },
     ready::Ready,
     sealed::{
@@ -97,11 +97,11 @@ impl UncommittedSeal {
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
-        sys::update(object.map(MAPS[0].0)?, &0u32, &policy)
+        sys::update(object.map(MapName::Policy)?, &0u32, &policy)
             .map_err(|e| Error::bpf("writing the policy", e))?;
-        sys::update(object.map(ADDED)?, &0u32, &Added::NONE)
+        sys::update(object.map(MapName::Added)?, &0u32, &Added::NONE)
             .map_err(|e| Error::bpf("writing what is added", e))?;
-        sys::update(object.map(STACKED)?, &0u32, &Stacked::NONE)
+        sys::update(object.map(MapName::AddedPolicies)?, &0u32, &Stacked::NONE)
             .map_err(|e| Error::bpf("writing what is stacked", e))?;
         lists::are_for_us(&object)?;
 
@@ -124,17 +124,18 @@ impl UncommittedSeal {
         for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(tried).chain(enforcing)) {
             *known = foreign::by_id(id);
         }
-        sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
+        sys::update(object.map(MapName::Seal)?, &0u32, &seal)
+            .map_err(|e| Error::bpf("writing the seal", e))?;
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
-        let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
-        for name in frozen.chain([SEAL, ADDED, STACKED, SEEN]) {
+        let frozen = MapName::PINNED.into_iter().filter(|name| *name != MapName::Events);
+        for name in frozen.chain(MapName::SEALED) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
-        check_value(&object, ADDED, &Added::NONE)?;
-        check_value(&object, STACKED, &Stacked::NONE)?;
-        if crate::pinned::labels::any_in(object.map(LABELS.0)?)? {
-            return Err(meddled(LABELS.0));
+        check_value(&object, MapName::Added, &Added::NONE)?;
+        check_value(&object, MapName::AddedPolicies, &Stacked::NONE)?;
+        if crate::pinned::labels::any_in(object.map(MapName::Labels)?)? {
+            return Err(meddled(MapName::Labels));
         }
         Ok(Self { object, maps, policy, programs, beside, map_programs, _first: first, seal })
     }
@@ -142,8 +143,8 @@ impl UncommittedSeal {
     /// Reads back what is decided by. To be called when nobody else has a reference to a map.
     fn check(&self) -> Result<(), Error> {
         self.maps.check()?;
-        check_value(&self.object, MAPS[0].0, &self.policy)?;
-        check_value(&self.object, SEAL, &self.seal)
+        check_value(&self.object, MapName::Policy, &self.policy)?;
+        check_value(&self.object, MapName::Seal, &self.seal)
     }
 
     /// Waits until nobody is at a setting who was there before they were held.
@@ -251,12 +252,12 @@ impl UncommittedSeal {
         if ready.executables.is_empty() {
             return Ok(Vec::new());
         }
-        crate::pinned::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
+        crate::pinned::labels::missing_in(self.object.map(MapName::Labels)?, &ready.description.programs)
     }
 }
 
 /// Fails unless a frozen map has this value.
-fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Error> {
+fn check_value<T: Copy>(object: &Object, name: MapName, value: &T) -> Result<(), Error> {
     let there =
         held::value(object.map(name)?).map_err(|e| Error::io(format!("read back the map {name}"), e))?;
     if there == tables::bytes(value) { Ok(()) } else { Err(meddled(name)) }
@@ -285,7 +286,7 @@ fn seal(
     let mut kept = 0;
     for (name, map) in object.maps() {
         let id = held::map_info(map).map_err(|e| Error::io("ask for a map's id", e))?.id;
-        match SHOWN.iter().position(|shown| *shown == name) {
+        match MapName::SHOWN.iter().position(|shown| shown.name() == name) {
             Some(at) => seal.shown[at] = id,
             None if kept == KEPT_MAPS_MAX => return Err(full("its maps")),
             None => {
