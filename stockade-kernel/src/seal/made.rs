@@ -39,30 +39,30 @@ use crate::{
     sys::{self, held, step},
 };
 
-/// What is known of the seal to be made.
+/// The inputs of a seal, beside the policy.
 pub struct SealInputs<'a> {
-    /// Number of the policy.
+    /// The generation of the sealed policy.
     pub generation: u64,
-    /// Whether new cgroups get their places.
+    /// Whether programs on tracepoints give new cgroups their places, see [`Seal::NEW_CGROUPS`].
     pub places: bool,
-    /// What the guard on programs lets in.
+    /// Programs of others that the guard on programs admits.
     pub trust: &'a Trust,
     pub files: &'a [(PathBuf, KeptFile)],
-    /// Bits of [`Seal::flags`] beyond what is left open.
+    /// [`Seal::SYSCTL_CLOSED`] or 0. The other bits of [`Seal::flags`] are found while the seal is made.
     pub flags: u32,
-    /// Programs of others that are asked for sysctls.
+    /// Programs of others that run on accesses to sysctls, are not trusted and stay.
     pub staying: &'a [Foreign],
 }
 
-/// The programs of a seal, loaded, its maps written and frozen.
+/// A seal before the commit: its programs are loaded, its maps written and frozen.
 pub struct UncommittedSeal {
     object: Object,
     maps: Maps,
     policy: KernelPolicy,
     programs: HashMap<Duty, OwnedFd>,
-    /// Attachments that are not the root cgroup's.
+    /// Links of the programs that give new cgroups their places. The root cgroup holds all other programs.
     pub beside: Vec<(Duty, OwnedFd)>,
-    /// How many programs of the seal use each map.
+    /// The number of programs of the seal that use each map.
     map_programs: MapPrograms,
     /// The guards that refuse other processes a descriptor of the seal's maps and programs until the commit.
     _first: Vec<FirstGuard>,
@@ -119,7 +119,8 @@ impl UncommittedSeal {
         let map_programs = users_of_maps(&programs, &beside)?;
         let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
-        // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is a program of others, and the guard on programs lets nobody see what it is.
+        // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is
+        // a program of others, and the guard on programs lets nobody see what it is.
         let free = seal.trusted.iter_mut().skip(set.trust.known.len());
         for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(tried).chain(enforcing)) {
             *known = foreign::by_id(id);
@@ -140,31 +141,32 @@ impl UncommittedSeal {
         Ok(Self { object, maps, policy, programs, beside, map_programs, _first: first, seal })
     }
 
-    /// Reads back what is decided by. To be called when nobody else has a reference to a map.
+    /// Reads back the maps that decide. To be called when no other process has a reference to a map.
     fn check(&self) -> Result<(), Error> {
         self.maps.check()?;
         check_value(&self.object, MapName::Policy, &self.policy)?;
         check_value(&self.object, MapName::Seal, &self.seal)
     }
 
-    /// Waits until nobody is at a setting who was there before they were held.
+    /// Waits for writes to settings and kexec calls that began before the programs of the seal were attached.
     pub fn wait_for_earlier_calls(&self) -> Result<(), Error> {
         access::wait_for_earlier_calls(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
     }
 
-    /// What the guards saw.
+    /// Reads the map in which the guards store what they saw.
     fn seen(&self) -> Result<Seen, Error> {
         lists::seen(&self.object)
     }
 
-    /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is
-    /// opened for reading.
+    /// Waits until no kept file is open for writing. The kernel counts the writers of an inode; the guard of the files stores whether there are any
+    /// when this
+    /// process opens the file for reading.
     pub fn wait_for_no_writer(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
         crate::sealed::kept_files::wait_for_no_writer(files, &|| self.seen().map(|seen| seen.file))
     }
 
-    /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
-    /// known. Then what is decided by is read back.
+    /// Closes all programs except the last guard, waits until there are only the known references to any program or map of the seal, and reads
+    /// back the maps that decide.
     pub fn wait_for_no_other_references(&mut self) -> Result<(), Error> {
         let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| info::id(program.as_fd()));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
@@ -180,7 +182,7 @@ impl UncommittedSeal {
     }
 }
 
-/// The map in which the guards write down what they count.
+/// The map in which the guards store the reference counts.
 struct Witness<'a> {
     made: &'a UncommittedSeal,
     since: Cell<u64>,
@@ -202,7 +204,7 @@ impl references::Witness for Witness<'_> {
     }
 }
 
-/// What a seal is known to hold on to by itself, once nobody has a descriptor of anything of it.
+/// Returns the known references of a seal of which no process has a descriptor.
 pub(super) fn known(seal: &Seal) -> impl Iterator<Item = Known> {
     let users = seal.map_programs;
     references::of_programs(seal).chain(references::of_maps(seal, move |at, _| users[at], 0))
@@ -212,10 +214,10 @@ fn not_alone(shared: &Shared, passing: &[u32]) -> Error {
     Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe(passing)))
 }
 
-/// How many programs use each map, by its id.
+/// The number of programs that use each map, by the id of the map.
 type MapPrograms = HashMap<u32, u32>;
 
-/// Of the programs that stay.
+/// Counts the programs of a seal that use each map.
 fn users_of_maps(
     programs: &HashMap<Duty, OwnedFd>,
     beside: &[(Duty, OwnedFd)],
@@ -223,7 +225,7 @@ fn users_of_maps(
     let failed = |e| Error::io("ask for the maps of a program", e);
     let mut users = MapPrograms::new();
     let mut count = |maps: Vec<u32>| maps.into_iter().for_each(|map| *users.entry(map).or_insert(0) += 1);
-    // The iterator is not there any more when references are counted.
+    // The iterator is closed before references are counted.
     for (_, program) in programs.iter().filter(|(duty, _)| **duty != Duty::ListTasks) {
         count(sys::program_maps(program.as_fd()).map_err(failed)?);
     }
@@ -237,7 +239,7 @@ fn users_of_maps(
 }
 
 impl UncommittedSeal {
-    /// Has the root cgroup hold the program for a duty.
+    /// Attaches the program for a duty to the root cgroup.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))
     }
@@ -247,7 +249,7 @@ impl UncommittedSeal {
         selftest::run(&machine.types, &selftest::counted(&counters), watched, machine.native)
     }
 
-    /// Processes that run an excepted program since before its labels were there.
+    /// Returns the processes that executed an excepted program before the seal and have no label.
     pub fn started_before(&self, ready: &Ready) -> Result<Vec<(u32, PathBuf)>, Error> {
         if ready.executables.is_empty() {
             return Ok(Vec::new());
@@ -263,7 +265,7 @@ fn check_value<T: Copy>(object: &Object, name: MapName, value: &T) -> Result<(),
     if there == tables::bytes(value) { Ok(()) } else { Err(meddled(name)) }
 }
 
-/// What the programs know of the seal.
+/// Returns the value of the map from which the programs read the seal.
 fn seal(
     object: &Object,
     programs: &HashMap<Duty, OwnedFd>,
@@ -274,7 +276,7 @@ fn seal(
 ) -> Result<Seal, Error> {
     let boot_id = host::boot_id();
     if boot_id == [0; 16] {
-        // It could not be corrected afterwards.
+        // The value cannot be changed after the map is frozen.
         let path = "/proc/sys/kernel/random/boot_id";
         return Err(Error::Request(format!("not sealed: {path} cannot be read, and a seal names its boot")));
     }
@@ -320,7 +322,7 @@ fn seal(
     Ok(seal)
 }
 
-/// The error where a program cannot be attached to the root cgroup.
+/// Returns the error if a program cannot be attached to the root cgroup.
 pub(super) fn cannot_attach(hook: &str, error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::Request(format!(
