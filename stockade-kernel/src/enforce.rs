@@ -44,7 +44,7 @@ use crate::{
     program::{
         attach::Attachment,
         duty::Duty,
-        object::{LABELS, MAPS, Object},
+        object::{MapName, Object},
     },
     ready::Ready,
     seal,
@@ -319,9 +319,9 @@ fn start(
     pins::make_folder()?;
     step("folder");
     let pinned = (|| {
-        for (name, pin) in MAPS.iter().chain([&LABELS]) {
-            pins::pin(&object.map(name)?, pin)?;
-            step(pin);
+        for map in MapName::PINNED {
+            pins::pin(&object.map(map)?, map.pin())?;
+            step(map.pin());
         }
         for (duty, link) in &beside {
             pins::pin(link, duty.pin())?;
@@ -377,11 +377,11 @@ fn replace(
         if missing.iter().any(|duty| Duty::LABELS.contains(duty)) {
             labels::forget_all()?;
         }
-        let needs_whole = ready.decider() == Duty::DecideWhole && !enforcement.is_whole()?;
-        if needs_whole || !missing.is_empty() {
+        let needs_scopes = ready.decider() == Duty::DecideScoped && !enforcement.supports_scopes()?;
+        if needs_scopes || !missing.is_empty() {
             let object = Object::open(types, pins::open_maps()?)?;
-            if needs_whole {
-                enforcement.exchange(object.attach(Duty::DecideWhole, attachment.target(types)?)?)?;
+            if needs_scopes {
+                enforcement.exchange(object.attach(Duty::DecideScoped, attachment.target(types)?)?)?;
             }
             for (duty, link) in object.attach_all(&missing)? {
                 // The pinned attachment does not work any more.

@@ -62,24 +62,24 @@ impl Reader {
     }
 
     /// Returns the next event, if there is one.
-    pub fn take(&mut self) -> Option<Told> {
+    pub fn take(&mut self) -> Option<EventKind> {
         let item = self.ring.next()?;
         // The two kinds of events differ in size.
         if item.len() == size_of::<SettingEvent>() {
             // SAFETY: a whole event of plain integers, for which any bytes are valid; read unaligned.
-            return Some(Told::Setting(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }));
+            return Some(EventKind::Setting(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }));
         }
         if item.len() < size_of::<Event>() {
             return None;
         }
         // SAFETY: at least a whole event of plain integers, for which any bytes are valid; read unaligned.
-        Some(Told::Request(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }))
+        Some(EventKind::Request(unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) }))
     }
 }
 
 /// An event of the kernel side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum EventKind {
     /// A request for a reason.
     Request(Event),
     /// A write to a setting.

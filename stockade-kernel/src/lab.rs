@@ -104,7 +104,7 @@ pub struct EmptyProgram {
 /// [`Error::Rejected`] when the verifier rejects it.
 pub fn load_only(types: &KernelTypes) -> Result<(), Error> {
     let object = Object::open(types, std::collections::HashMap::new())?;
-    for duty in [Duty::Decide, Duty::DecideWhole] {
+    for duty in [Duty::Decide, Duty::DecideScoped] {
         // The second program needs every field.
         if duty == Duty::Decide || types.missing.is_empty() {
             object.load(duty, Attachment::BpfLsm.target(types)?)?;

@@ -44,5 +44,5 @@ pub use error::Error;
 pub use machine::{Machine, btf, cgroups, executables, host};
 pub use pinned::{description, labels, pins};
 pub use program::{attach, loaded as programs, object::digest as object_digest};
-pub use sealed::{foreign, kept_out};
+pub use sealed::{blocked_programs, foreign};
 pub use stockade_common::{Event, SettingEvent, SettingRule, Verdict};

@@ -49,7 +49,7 @@ pub fn lift(force: bool) -> Result<Lifted, Error> {
             return Ok(Lifted::NothingToLift);
         }
         // Two pins cannot be removed at once, and the program for settings would outlive the deciding one: an empty policy comes first.
-        Ok(Pinned::Whole(mut enforcement)) if !pins::lacks(Duty::Settings) => enforcement.let_go()?,
+        Ok(Pinned::Whole(mut enforcement)) if !pins::lacks(Duty::Settings) => enforcement.disarm()?,
         Ok(Pinned::Whole(_)) => {}
         Err(Error::OtherVersion { .. } | Error::Damaged { .. }) if force => {}
         Err(e) => return Err(e),

@@ -77,7 +77,7 @@ impl Ready {
     pub fn decider(&self) -> Duty {
         // Settings have a program of their own.
         let whole = !self.tables.places.is_empty() || !self.tables.exceptions.is_empty();
-        if whole { Duty::DecideWhole } else { Duty::Decide }
+        if whole { Duty::DecideScoped } else { Duty::Decide }
     }
 
     /// Returns the duties that the policy needs beside the deciding program.
@@ -104,8 +104,8 @@ impl Ready {
         if !self.tables.settings.is_empty() {
             duties.push(Duty::Settings);
         }
-        let whole = self.decider() == Duty::DecideWhole || self.has_room();
-        duties.push(if whole { Duty::SealedWhole } else { Duty::Sealed });
+        let whole = self.decider() == Duty::DecideScoped || self.has_room();
+        duties.push(if whole { Duty::SealedScoped } else { Duty::Sealed });
         duties
     }
 

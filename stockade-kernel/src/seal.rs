@@ -2,21 +2,23 @@
 The steps to a seal, and the proof that it holds.
 
 ```text
-1 look: nothing that would make the seal worth nothing
-2 attach the first guards: nobody gets a descriptor of a program or a map that is made from now on; look that no program can bypass them
-3 load every program, write every map and freeze it
-4 attach the guard that knows the maps
-5 attach the guard that refuses other programs
-6 attach what decides, and prove that it does; wait for whoever was at a setting before it was held
-7 let go of the programs, and wait until there is no reference to any program or map but those that are known; read the maps back; look at
-  the loaded programs once more
-8 attach the guard that keeps all of them there: the commit
-9 let the first guards go; prove that the guards hold, and once more that there are no other references; let go of the pins
+1 check that nothing would make the seal worthless
+2 attach the first guards: other processes get no descriptor of a newer program and, once the counters and the ring buffer are created, of a
+  newer map; fail if a loaded program can bypass the guards
+3 create and write the other maps, load every program, freeze the maps
+4 attach the guard on maps
+5 attach the guard on programs
+6 attach the deciding program and those for labels, settings and files; wait for writes and kexec calls that began before; self-test
+7 close the programs except the last guard; wait until there are only the known references to any program or map; read the maps back; list the
+  loaded programs again
+8 attach the guard on calls, after which no program of the seal can be detached: the commit
+9 remove the pins, detach the first guards, prove that the guards hold and that there are only the known references
 ```
 
-Steps 6 and 7 are about calls that began before the guard on their way was there, see references.rs and access.rs. A kill before the
-commit leaves what was in force before, beside programs that the next command takes off again. After it nothing is taken back by anybody. What is stricter is added by the seal's own program, see [`crate::sealed`]: to that no
-descriptor, no further program and no further map is needed, and so nobody has to be let in.
+The waits in steps 6 and 7 are for calls that began before their guard was attached, see access.rs and references.rs. If the command is killed before the
+commit, the policy that was in force stays in force; the next command detaches the programs of the seal. After the commit nothing is undone.
+A stricter policy is added by the seal's own program, see [`crate::sealed`]: that needs no descriptor, no further program and no further map, so
+the guards have no exemption.
 */
 mod access;
 mod addition;
@@ -38,12 +40,12 @@ use stockade_reasons::Level;
 pub use crate::sealed::gap::Gap;
 pub use proof::{
     prove,
-    reasons::{Cause, Conclusion, Knock, Knocked, Proof, Untried},
+    reasons::{Cause, Conclusion, Probe, ProbeResult, Proof, Untried},
 };
 pub(crate) use {addition::add, proof::proof};
 
 use self::{
-    made::{Made, Set},
+    made::{SealInputs, UncommittedSeal},
     proof::problems_of,
 };
 use crate::{
@@ -66,49 +68,49 @@ use crate::{
     sys::{fs, step},
 };
 
-/// What to keep beside the seal, and what to do without.
+/// The options of [`seal`].
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Foreign programs that stay, beside those that the policy names: by id, or by tag in sixteen digits.
+    /// Programs of others that stay loaded, in addition to those that the policy names: by id, or by tag in sixteen digits.
     pub trust: Vec<String>,
     /// Seal although this kernel or this policy leaves something open.
     pub best_effort: bool,
 }
 
-/// What [`seal`] did.
+/// The result of [`seal`].
 #[derive(Debug)]
 pub struct Done {
-    /// The policy that was sealed.
+    /// The slot of the sealed policy.
     pub slot: Slot,
-    /// The same in words.
+    /// The sealed policy.
     pub policy: Policy,
-    /// What its `auto` was found to be.
+    /// The level that `auto` in the policy stands for.
     pub auto: Level,
-    /// When: nanoseconds since boot.
+    /// The time of the seal, in nanoseconds since boot.
     pub sealed_boot_ns: u64,
-    /// Foreign programs that were trusted.
+    /// Loaded programs that the command named as trusted.
     pub trusted: Vec<Foreign>,
-    /// Ids of loaded programs that were trusted and that another guard keeps from being looked at.
+    /// Ids of trusted programs of which another guard refuses a descriptor.
     pub trusted_by_id: Vec<u32>,
-    /// Programs that the policy trusts and that no hook of this kernel can have: name and hook.
+    /// Programs that the policy trusts for a hook that this kernel lacks: name and hook.
     pub trusted_without_hook: Vec<(String, String)>,
-    /// What is left open.
+    /// The gaps of the seal.
     pub open: Vec<Gap>,
-    /// Programs that are started already and excepted only when started anew: process id and path.
+    /// Processes that executed an excepted program before the seal and have no label, so that the exception does not apply: process id and path.
     pub started_before: Vec<(u32, PathBuf)>,
-    /// How long it took until it was in force; the proof of that and its record come after.
+    /// The time from the start of the command to the commit.
     pub effective_after: Duration,
-    /// Proof that it decides, as far as there was something to ask for.
+    /// The result of the self-test before the commit.
     pub self_test: SelfTest,
-    /// What is wrong with it, proven by trying; nothing when it holds.
+    /// Problems found after the commit: parts of the seal that do not hold, and steps that failed. Empty if there are none.
     pub problems: Vec<String>,
-    /// The kernel hooks in use.
+    /// The hooks of the seal's programs.
     pub hooks: Vec<&'static str>,
-    /// This kernel's types.
+    /// The types of the running kernel.
     pub types: KernelTypes,
 }
 
-/// Fails if the seal of this policy would have a gap, unless `options` accept gaps.
+/// Returns the gaps that a seal of this policy would have, and fails if there are any, unless `options` accept gaps.
 fn left_open(
     ready: &Ready,
     types: &KernelTypes,
@@ -137,11 +139,11 @@ fn left_open(
 
 /// Makes the policy in force irremovable until reboot. Needs root, kernel 6.0 and the bpf LSM.
 ///
-/// `before` is asked about the policy when nothing is in the way any more and nothing was done yet; what it returns is handed back.
+/// Calls `before` with the policy after the checks and before the first program is loaded, and returns its result.
 ///
 /// # Errors
-/// [`Error::Request`] for whatever would make the seal worth nothing, each with its remedy, and what `before` says. Nothing is
-/// sealed then.
+/// [`Error::Request`] for each condition that would make the seal worthless, with its remedy; [`Error::Foreign`] for programs that could bypass it;
+/// and the error of `before`. Nothing is sealed then.
 pub fn seal<T>(
     options: &Options,
     before: impl FnOnce(&Policy) -> Result<T, Error>,
@@ -189,10 +191,16 @@ pub fn seal<T>(
     let mut everything = duties.clone();
     everything.extend([Duty::GuardPrograms, Duty::GuardMaps, Duty::GuardCalls]);
     let flags = if sysctl.is_empty() { 0 } else { Seal::SYSCTL_CLOSED };
-    let set =
-        Set { generation: next_generation()?, places, trust: &trust, files: &files, flags, staying: &sysctl };
-    let attached = (|| -> Result<(Made, SelfTest), Error> {
-        let mut made = Made::new(&machine, &mut ready, &everything, &sealing, &set)?;
+    let set = SealInputs {
+        generation: next_generation()?,
+        places,
+        trust: &trust,
+        files: &files,
+        flags,
+        staying: &sysctl,
+    };
+    let attached = (|| -> Result<(UncommittedSeal, SelfTest), Error> {
+        let mut made = UncommittedSeal::new(&machine, &mut ready, &everything, &sealing, &set)?;
         step("sealed-loaded");
         made.attach(&root, Duty::GuardMaps)?;
         step("maps-guarded");
@@ -202,9 +210,9 @@ pub fn seal<T>(
             made.attach(&root, duty)?;
             step("sealed-attached");
         }
-        made.no_writer_of(&files)?;
-        made.waits_for_access()?;
-        // Looked at before. Now nobody can change it any more.
+        made.wait_for_no_writer(&files)?;
+        made.wait_for_earlier_calls()?;
+        // Checked before; now the seal refuses to change it.
         if host::tracing_is_off() {
             return Err(Error::Request(TRACING_IS_OFF.into()));
         }
@@ -218,7 +226,7 @@ pub fn seal<T>(
             pins::pin_waiting(link, *duty)?;
             step("sealed-pinned");
         }
-        made.is_alone()?;
+        made.wait_for_no_other_references()?;
         step("alone");
         is_asked_last(&root, &made)?;
         if let Some(problem) = proof::linked(&made.seal) {
@@ -236,7 +244,7 @@ pub fn seal<T>(
         anchor::tidy_up()?;
         keep_described();
         Err(match error {
-            // Only without the guard can it be asked who they are.
+            // The guard on programs, now detached, refused descriptors of them.
             Error::Foreign { programs, .. } => {
                 Error::Foreign { words: foreign::describe(&programs), programs }
             }
@@ -246,7 +254,7 @@ pub fn seal<T>(
     let sealed_boot_ns = made.seal.sealed_boot_ns;
     let effective_after = begin.elapsed();
     step("committed");
-    // There is no way back: what is wrong now is told and not undone.
+    // The commit cannot be undone: from here on errors are reported as problems.
     let mut problems = Vec::new();
     for (duty, _) in &made.beside {
         problems.extend(pins::waiting_takes_over(*duty).err().map(|e| e.to_string()));
@@ -285,15 +293,15 @@ pub fn seal<T>(
     Ok((done, asked))
 }
 
-/// Whether something is sealed.
+/// Reports whether the machine is sealed. False without root.
 ///
 /// # Errors
-/// [`Error::SealedByOther`], and whatever keeps from looking.
+/// [`Error::SealedByOther`], and errors of the calls that look for a seal.
 pub fn is_sealed() -> Result<bool, Error> {
     Ok(matches!(anchor::look()?, Found::Sealed(_)))
 }
 
-/// The policy in force in words, and what its `auto` was found to be.
+/// Returns the policy in force without grants that have ended, and the level that its `auto` stands for.
 fn in_force() -> Result<(Policy, Level), Error> {
     let Pinned::Whole(enforcement) = pins::open()? else {
         crate::pinned::elsewhere::nothing()?;
@@ -308,7 +316,7 @@ fn in_force() -> Result<(Policy, Level), Error> {
     Ok((policy, description.auto.into()))
 }
 
-/// Removes the description of what was not sealed after all.
+/// Removes every description except that of the policy in force, after sealing failed.
 fn keep_described() {
     if let Ok(Pinned::Whole(enforcement)) = pins::open()
         && let Ok(slot) = enforcement.slot()
@@ -323,21 +331,21 @@ const TRACING_IS_OFF: &str =
 const KERNEL_IS_LOADED: &str = "a kernel is loaded for kexec, and root could start it at any time: unload it with kexec --unload, or reboot into it";
 
 fn kernel_is_loaded() -> bool {
-    // The second name since 6.18.
+    // The second name is that of 6.18 and later.
     ["/sys/kernel/kexec_loaded", "/sys/kernel/kexec/loaded"]
         .iter()
         .any(|path| fs::read_to_string(path).is_ok_and(|loaded| loaded.trim() == "1"))
 }
 
-/// Whatever the policy says, it stays on.
+/// Makes the seal hold kernel.ftrace_enabled, whatever the policy says: 0 would silence its programs.
 fn hold_tracing(ready: &mut Ready) {
     ready.tables.settings.retain(|setting| setting.name != TRACING);
     let rule = SettingRule { hold: SettingRule::FREEZE, kind: SettingRule::HIGHER, ..SettingRule::default() };
     ready.tables.settings.push(CompiledSetting { name: TRACING.into(), rule, named: false });
 }
 
-/// The number of the sealed policy: its tables are new, and only its description lies beside that of the policy in force. Not one more than that of
-/// the policy in force, which root can write.
+/// Returns the generation of the sealed policy: 1, or 2 if the policy in force has 1. The tables are new, so only the names of the two descriptions
+/// must differ. Root can write the generation of the policy in force, so the result is not derived from it.
 fn next_generation() -> Result<u64, Error> {
     match pins::open()? {
         Pinned::Whole(enforcement) => Ok(if enforcement.slot()?.words.generation == 1 { 2 } else { 1 }),
@@ -345,7 +353,7 @@ fn next_generation() -> Result<u64, Error> {
     }
 }
 
-/// What keeps this machine from being sealed, whatever the policy: each with its remedy. `lsms` are the active security modules.
+/// Returns the reasons why this machine cannot be sealed, whatever the policy, each with its remedy. `lsms` are the active security modules.
 #[must_use]
 pub fn obstacles(lsms: &str) -> Vec<String> {
     let mut obstacles = Vec::new();
@@ -378,9 +386,9 @@ pub fn obstacles(lsms: &str) -> Vec<String> {
     obstacles
 }
 
-/// Whoever is asked for sysctls after us could change a value that we have let through. The kernel asks the programs of
-/// cgroups below first, and those of one cgroup in the order in which they were attached.
-fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
+/// Fails unless the seal's program runs last on accesses to sysctls: a program that runs later could change a value that it has checked. The kernel
+/// runs the programs of descendant cgroups first, and those of one cgroup in the order in which they were attached.
+fn is_asked_last(root: &Root, made: &UncommittedSeal) -> Result<(), Error> {
     let ours = Duty::SEALED.iter().position(|&duty| duty == Duty::Settings).map(|at| made.seal.programs[at]);
     let there = root.programs(kinds::ATTACH_CGROUP_SYSCTL);
     let there = there.map_err(|e| Error::io("ask which programs the root cgroup holds", e))?;
@@ -394,7 +402,7 @@ fn is_asked_last(root: &Root, made: &Made) -> Result<(), Error> {
     ))
 }
 
-/// Pins that stay: of what gives new cgroups their places.
+/// Returns the pins that stay: those of the programs that give new cgroups their places.
 fn pins_of(places: bool) -> Vec<&'static str> {
     if places { Duty::PLACES.map(Duty::pin).to_vec() } else { Vec::new() }
 }

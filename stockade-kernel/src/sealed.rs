@@ -5,12 +5,12 @@ Nobody gets a descriptor of what a seal decides by, Stockade included: see [`sto
 seal was answered by the program that keeps it there, and nobody else can answer in its place. The counters and the events
 alone are maps that can be opened: nothing is decided by them, and nothing proven.
 */
+mod added_policies;
 pub(crate) mod anchor;
+pub mod blocked_programs;
 pub mod foreign;
 pub(crate) mod gap;
 pub(crate) mod kept_files;
-pub mod kept_out;
-mod stacked;
 pub(crate) mod trust;
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
@@ -35,13 +35,16 @@ use crate::{
     },
 };
 
-pub(crate) use stacked::{Comparison, SAME_END, Transaction};
+pub(crate) use added_policies::{Comparison, SAME_END, Transaction};
 
 /// The switch that silences all programs, by the kernel's name.
 pub(crate) const TRACING: &str = "kernel/ftrace_enabled";
 
-/// [`Sealed::added`] and [`Sealed::stacked`].
-type Additions = (Added, Vec<(Slot, u64)>);
+/// Policies that were added with scopes or exceptions, in the order of their commits, each with its number of [`Stacked::entries`].
+type AddedPolicies = Vec<(Slot, u64)>;
+
+/// The values of [`Sealed::added`] and [`Sealed::added_policies`], from one reading.
+type Additions = (Added, AddedPolicies);
 
 /// A seal, as it was when it was asked.
 pub(crate) struct Sealed {
@@ -51,8 +54,8 @@ pub(crate) struct Sealed {
     policy: Policy,
     /// What was added since.
     pub added: Added,
-    /// Policies that were added with scopes or exceptions, in the order of their commits, each with its number of [`Stacked::entries`].
-    stacked: Vec<(Slot, u64)>,
+    /// The policies that were added with scopes or exceptions.
+    added_policies: AddedPolicies,
 }
 
 fn failed(error: std::io::Error) -> Error {
@@ -86,17 +89,17 @@ impl Sealed {
             return Err(Error::SealedByOther);
         }
         let missing = || Error::Object("a seal that does not tell what it holds".into());
-        let (added, stacked) = Self::added()?.ok_or_else(missing)?;
+        let (added, added_policies) = Self::read_additions()?.ok_or_else(missing)?;
         Ok(Some(Self {
             seal: read(dialogue::SEAL, &())?.ok_or_else(missing)?,
             policy: read(dialogue::POLICY, &())?.ok_or_else(missing)?,
             added,
-            stacked,
+            added_policies,
         }))
     }
 
     /// Slots that are being written when they are asked for have no number, and are left out.
-    fn stacked() -> Result<Vec<(Slot, u64)>, Error> {
+    fn read_added_policies() -> Result<AddedPolicies, Error> {
         let missing = || Error::Object("a seal that does not tell what was added".into());
         let begin = std::mem::offset_of!(Stacked, count);
         // A seal without room answers nothing.
@@ -117,12 +120,12 @@ impl Sealed {
     ///
     /// A process that adds something at every call must not keep others from adding, so after ten readings the last one is used. Additions only grow:
     /// the reading contains all that was added before the first one. The description is checked against its digest, and [`crate::seal::prove`] tries what is refused.
-    fn added() -> Result<Option<Additions>, Error> {
+    fn read_additions() -> Result<Option<Additions>, Error> {
         const TRIES: usize = 10;
         let mut before: Option<Additions> = None;
         for _ in 0..TRIES {
             let Some(added) = read::<Added, _>(dialogue::ADDED, &())? else { return Ok(None) };
-            let now = (Added { heard: 0, ..added }, Self::stacked()?);
+            let now = (Added { heard: 0, ..added }, Self::read_added_policies()?);
             if before.as_ref() == Some(&now) {
                 break;
             }
@@ -151,7 +154,7 @@ impl Sealed {
     ///
     /// # Errors
     /// Whatever keeps from asking, and [`Error::Request`] where the seal does not answer.
-    pub fn heard() -> Result<u64, Error> {
+    pub fn decided_requests() -> Result<u64, Error> {
         read_at(dialogue::ADDED, &(), std::mem::offset_of!(Added, heard))?
             .ok_or_else(|| Error::Request("the seal does not answer any more".into()))
     }
@@ -163,7 +166,7 @@ impl Sealed {
 
     /// The policies that decide as a whole: what was sealed, and what was added with scopes or exceptions.
     pub fn policies(&self) -> impl Iterator<Item = Slot> {
-        std::iter::once(self.slot()).chain(self.stacked.iter().map(|(slot, _)| *slot))
+        std::iter::once(self.slot()).chain(self.added_policies.iter().map(|(slot, _)| *slot))
     }
 
     /// What was sealed and what was added, together. What it says of itself in words is by whoever added last, as far as what is
@@ -175,8 +178,8 @@ impl Sealed {
         slot.words.watched |= added.watched;
         slot.words.deny |= added.deny;
         slot.words.quiet |= added.quiet;
-        for (stacked, _) in &self.stacked {
-            let words = stacked.words;
+        for (policy, _) in &self.added_policies {
+            let words = policy.words;
             slot.words.places |= words.places;
             // Root can add a policy whose scopes and exceptions let everybody through but the command that looks. Only refusals count that apply to everybody.
             if words.places == 0 {
@@ -212,7 +215,7 @@ impl Sealed {
             return Ok(None);
         }
         for cgroup in cgroups::own_ids()? {
-            if let Some(sets) = stacked::read_sets(policy.words.generation, cgroup)? {
+            if let Some(sets) = added_policies::read_sets(policy.words.generation, cgroup)? {
                 let watched = sets.watched & policy.words.watched_anywhere;
                 let effective = Sets { watched, deny: sets.deny & watched, ..sets };
                 return Ok(Some(effective).filter(|sets| sets.place != NO_PLACE));
@@ -252,7 +255,7 @@ impl Sealed {
 
     /// The id of the program that decides.
     pub fn decides(&self) -> u32 {
-        [Duty::Sealed, Duty::SealedWhole].into_iter().find_map(|duty| self.program(duty)).unwrap_or(0)
+        [Duty::Sealed, Duty::SealedScoped].into_iter().find_map(|duty| self.program(duty)).unwrap_or(0)
     }
 
     /// How a setting is held.

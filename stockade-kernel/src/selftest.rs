@@ -28,9 +28,9 @@ pub enum SelfTest {
     NothingToTest,
 }
 
-type Knock = fn() -> io::Result<()>;
+type Probe = fn() -> io::Result<()>;
 
-const DOORS: &[(&str, Knock)] = &[
+const DOORS: &[(&str, Probe)] = &[
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
     ("LOCKDOWN_IOPORT", io_port),
     ("LOCKDOWN_KCORE", kcore),

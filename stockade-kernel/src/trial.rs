@@ -27,7 +27,7 @@ use crate::{
     program::{
         attach::{Attachment, wait_until_detached},
         duty::Duty,
-        object::{MAPS, Object},
+        object::{MapName, Object},
     },
     sealed::anchor::{self, Found},
     selftest::{self, SelfTest},
@@ -74,7 +74,7 @@ pub(crate) fn attach(
 }
 
 pub(crate) fn write(object: &Object, policy: &KernelPolicy) -> Result<(), Error> {
-    let map = object.map(MAPS[0].0)?;
+    let map = object.map(MapName::Policy)?;
     sys::update(map, &0u32, policy).map_err(|e| Error::bpf("writing the policy", e))
 }
 

@@ -16,7 +16,7 @@ use stockade_common::Label;
 use crate::{
     Error,
     pinned::{description::Program, pins},
-    program::object::LABELS,
+    program::object::MapName,
     sys::{self, fs, process},
 };
 
@@ -51,7 +51,8 @@ pub fn forget_all() -> Result<(), Error> {
 
 fn map() -> Result<OwnedFd, Error> {
     let mut maps = pins::open_maps()?;
-    maps.remove(LABELS.0).ok_or(Error::Damaged { path: pins::FOLDER.into(), missing: LABELS.1 })
+    maps.remove(&MapName::Labels)
+        .ok_or(Error::Damaged { path: pins::FOLDER.into(), missing: MapName::Labels.pin() })
 }
 
 fn processes() -> Result<impl Iterator<Item = u32>, Error> {

@@ -31,10 +31,7 @@ use stockade_common::{COUNTERS, LAST_BIT, LAYOUT, LOST, MAGIC, Policy, Verdict, 
 use crate::{
     Error,
     machine::host,
-    program::{
-        duty::Duty,
-        object::{LABELS, MAPS},
-    },
+    program::{duty::Duty, object::MapName},
     sys::{self, Counters, fs, held},
 };
 
@@ -43,9 +40,6 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The folder with the pins.
 pub const FOLDER: &str = host::PINS;
 
-const POLICY: &str = "policy";
-const COUNTS: &str = "counters";
-const EVENTS: &str = "events";
 const LINK: &str = "link";
 
 /// Maximum time that another command may hold the lock, in seconds. The kernel releases the lock when that command ends. A large policy takes a
@@ -150,13 +144,13 @@ pub(crate) fn open() -> Result<Pinned, Error> {
         Err(e) => return Err(Error::bpf("opening the pinned link", e)),
     };
     let policy = open_policy()?;
-    let (counters, info) = open_as(COUNTS, sys::PERCPU_ARRAY, size_of::<u64>())?;
+    let (counters, info) = open_as(MapName::Counters, sys::PERCPU_ARRAY, size_of::<u64>())?;
     if info.entries != COUNTERS {
         return Err(other_version(&format!("{} counters", info.entries)));
     }
     let counters = Counters::of(counters);
     // Not read here, but without it no event would be readable.
-    open_as(EVENTS, sys::RINGBUF, 0)?;
+    open_as(MapName::Events, sys::RINGBUF, 0)?;
     Ok(Pinned::Whole(Box::new(Enforcement { policy, counters, link })))
 }
 
@@ -166,11 +160,9 @@ pub(crate) fn zero(counters: &Counters) -> Result<(), Error> {
     heard.try_for_each(|index| counters.zero(index)).map_err(|e| Error::io("reset a counter", e))
 }
 
-/// Opens every pinned map, by its name in the object.
-pub(crate) fn open_maps() -> Result<HashMap<String, OwnedFd>, Error> {
-    let names = MAPS.iter().chain([&LABELS]);
-    let maps = names.map(|&(name, pin)| Ok((name.to_owned(), open_fd(pin)?)));
-    maps.collect()
+/// Opens every pinned map.
+pub(crate) fn open_maps() -> Result<HashMap<MapName, OwnedFd>, Error> {
+    MapName::PINNED.into_iter().map(|map| Ok((map, open_fd(map)?))).collect()
 }
 
 /// Reports whether the attachment for a duty is pinned.
@@ -231,11 +223,11 @@ pub(crate) fn link_info() -> Option<sys::LinkInfo> {
 
 /// Opens the ring buffer.
 pub(crate) fn open_events() -> Result<RingBuf<MapData>, Error> {
-    RingBuf::try_from(open_map(EVENTS)?).map_err(|e| other_version(&e))
+    RingBuf::try_from(open_map(MapName::Events)?).map_err(|e| other_version(&e))
 }
 
 pub(crate) fn open_policy() -> Result<OwnedFd, Error> {
-    let (map, _) = open_as(POLICY, sys::ARRAY, size_of::<PolicyValue>())?;
+    let (map, _) = open_as(MapName::Policy, sys::ARRAY, size_of::<PolicyValue>())?;
     let value = PolicyValue::read(map.as_fd())?;
     if value.0.magic != MAGIC || value.0.layout != LAYOUT {
         return Err(other_version(&format!("layout {}", value.0.layout)));
@@ -243,16 +235,17 @@ pub(crate) fn open_policy() -> Result<OwnedFd, Error> {
     Ok(map)
 }
 
-fn open_fd(name: &'static str) -> Result<OwnedFd, Error> {
-    sys::open_pin(&c_path(name)).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::Damaged { path: FOLDER.into(), missing: name },
+fn open_fd(map: MapName) -> Result<OwnedFd, Error> {
+    sys::open_pin(&c_path(map.pin())).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::Damaged { path: FOLDER.into(), missing: map.pin() },
         _ => Error::bpf("opening a pinned map", e),
     })
 }
 
 /// Opens a pinned map and fails unless it has this kind and this size of values.
-fn open_as(name: &'static str, kind: u32, size: usize) -> Result<(OwnedFd, held::MapInfo), Error> {
+fn open_as(name: MapName, kind: u32, size: usize) -> Result<(OwnedFd, held::MapInfo), Error> {
     let map = open_fd(name)?;
+    let name = name.pin();
     let info = held::map_info(map.as_fd()).map_err(|e| Error::io(format!("ask for the map {name}"), e))?;
     if info.kind != kind || info.sizes.1 as usize != size {
         let found = format!("a map {name} of kind {} with values of {} bytes", info.kind, info.sizes.1);
@@ -261,7 +254,7 @@ fn open_as(name: &'static str, kind: u32, size: usize) -> Result<(OwnedFd, held:
     Ok((map, info))
 }
 
-fn open_map(name: &'static str) -> Result<Map, Error> {
+fn open_map(name: MapName) -> Result<Map, Error> {
     let fd = open_fd(name)?;
     let data = MapData::from_fd(fd).map_err(|e| Error::Object(e.to_string()))?;
     Map::from_map_data(data).map_err(|e| other_version(&e))

@@ -36,7 +36,7 @@ impl Enforcement {
     }
 
     /// Reports whether the deciding program supports places and exceptions.
-    pub(crate) fn is_whole(&self) -> Result<bool, Error> {
+    pub(crate) fn supports_scopes(&self) -> Result<bool, Error> {
         let failed = |e| Error::io("ask for the program that decides", e);
         let info = sys::link_info(self.link.as_fd()).map_err(failed)?;
         Ok(info::raw_name(info.program).map_err(failed)? == *PROGRAM_NAMES[1])
@@ -80,7 +80,7 @@ impl Enforcement {
     }
 
     /// Puts an empty policy in force: one byte for all attachments.
-    pub(crate) fn let_go(&mut self) -> Result<(), Error> {
+    pub(crate) fn disarm(&mut self) -> Result<(), Error> {
         let policy = self.policy()?;
         let other = usize::from(policy.active & 1 == 0);
         if policy.slots[other] != Slot::default() {

@@ -24,22 +24,22 @@ use crate::{
     Error,
     machine::{cgroups, executables::Executable},
     pinned::pins,
-    program::object::Object,
+    program::object::{MapName, Object},
     sys::held,
 };
 
 /// The hash maps of a policy.
 pub(crate) struct Maps {
-    maps: HashMap<&'static str, OwnedFd>,
+    maps: HashMap<MapName, OwnedFd>,
     /// The written entries as bytes, for [`Maps::check`].
-    written: Option<RefCell<HashMap<&'static str, Written>>>,
+    written: Option<RefCell<HashMap<MapName, Written>>>,
 }
 
 /// Keys and values of one map.
 type Written = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Returns the error for a map with other entries than those written.
-pub(crate) fn meddled(map: &str) -> Error {
+pub(crate) fn meddled(map: MapName) -> Error {
     Error::Request(format!(
         "not sealed: another process has written into the map {map} while it was made; find out who it is, and seal again"
     ))
@@ -51,15 +51,10 @@ pub(crate) fn bytes<T: Copy>(value: &T) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
 }
 
-/// Names of the maps in the object.
-const NAMES: [&str; 7] = ["CGROUPS", "PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "PROGRAMS", SETTINGS];
-
-pub(crate) const SETTINGS: &str = "SETTINGS";
-
 impl Maps {
     /// Returns the maps of a loaded object.
     pub fn of(object: &Object) -> Result<Self, Error> {
-        let maps = NAMES.iter().map(|&name| {
+        let maps = MapName::TABLES.into_iter().map(|name| {
             let map = object.map(name)?.try_clone_to_owned().map_err(|e| Error::io("keep a map", e))?;
             Ok((name, map))
         });
@@ -74,17 +69,17 @@ impl Maps {
     /// Returns the pinned maps.
     pub fn pinned() -> Result<Self, Error> {
         let mut there = pins::open_maps()?;
-        let maps = NAMES.iter().filter_map(|&name| Some((name, there.remove(name)?)));
+        let maps = MapName::TABLES.into_iter().filter_map(|name| Some((name, there.remove(&name)?)));
         Ok(Self { maps: maps.collect(), written: None })
     }
 
-    fn map(&self, name: &str) -> BorrowedFd<'_> {
-        self.maps[name].as_fd()
+    fn map(&self, name: MapName) -> BorrowedFd<'_> {
+        self.maps[&name].as_fd()
     }
 
     /// Writes all tables except `cgroups`, see [`place`].
     pub fn write(&self, tables: &Tables, executables: &[Executable], generation: u64) -> Result<(), Error> {
-        who_and_where(self, tables, executables, generation)?;
+        write_scopes_and_exceptions(self, tables, executables, generation)?;
         self.write_settings(&tables.settings, generation)?;
         let programs = executables.iter().zip(&tables.programs).map(|(executable, program)| {
             let inherit = if program.inherit { Program::INHERIT } else { 0 };
@@ -101,7 +96,7 @@ impl Maps {
                 entry.digest = program.digest;
             }
         }
-        self.put("PROGRAMS", Entries::of(by_key))
+        self.put(MapName::Programs, Entries::of(by_key))
     }
 
     fn write_settings(&self, settings: &[CompiledSetting], generation: u64) -> Result<(), Error> {
@@ -111,17 +106,17 @@ impl Maps {
             })?;
             Ok((key, setting.rule))
         });
-        self.put(SETTINGS, Entries::of(entries.collect::<Result<Vec<_>, Error>>()?))
+        self.put(MapName::Settings, Entries::of(entries.collect::<Result<Vec<_>, Error>>()?))
     }
 
     /// Reads back the settings that a policy holds, sorted by name.
     pub fn settings(&self, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
-        Self::settings_in(self.map(SETTINGS), generation)
+        Self::settings_in(self.map(MapName::Settings), generation)
     }
 
     /// Reads back the settings that a policy holds from this map.
     pub fn settings_in(map: BorrowedFd<'_>, generation: u64) -> Result<Vec<CompiledSetting>, Error> {
-        let failed = |e: io::Error| Error::io(format!("read the table {SETTINGS}"), e);
+        let failed = |e: io::Error| Error::io(format!("read the table {}", MapName::Settings), e);
         let mut settings = Vec::new();
         for key in crate::sys::keys::<SettingKey, SettingRule>(map).map_err(failed)? {
             if key.generation == generation
@@ -138,18 +133,18 @@ impl Maps {
 
     /// Deletes the entries of all other policies.
     pub fn keep_only(&self, generation: u64) -> Result<(), Error> {
-        self.sweep::<CgroupKey, Sets>("CGROUPS", |key| key.generation == generation)?;
-        self.sweep::<PathKey, Sets>("PATHS", |key| key.generation == generation)?;
-        self.sweep::<PathKey, [Pattern; PATTERNS]>("PATTERNS_BELOW", |key| key.generation == generation)?;
-        self.sweep::<ExceptionKey, Exception>("EXCEPTIONS", |key| key.generation == generation)?;
-        self.sweep::<UntilKey, Until>("UNTIL", |key| key.subject.generation == generation)?;
-        self.sweep::<ProgramKey, Program>("PROGRAMS", |key| key.generation == generation)?;
-        self.sweep::<SettingKey, SettingRule>(SETTINGS, |key| key.generation == generation)
+        self.sweep::<CgroupKey, Sets>(MapName::Cgroups, |key| key.generation == generation)?;
+        self.sweep::<PathKey, Sets>(MapName::Paths, |key| key.generation == generation)?;
+        self.sweep::<PathKey, [Pattern; PATTERNS]>(MapName::Patterns, |key| key.generation == generation)?;
+        self.sweep::<ExceptionKey, Exception>(MapName::Exceptions, |key| key.generation == generation)?;
+        self.sweep::<UntilKey, Until>(MapName::Until, |key| key.subject.generation == generation)?;
+        self.sweep::<ProgramKey, Program>(MapName::Programs, |key| key.generation == generation)?;
+        self.sweep::<SettingKey, SettingRule>(MapName::Settings, |key| key.generation == generation)
     }
 
     fn sweep<K: Copy + Default, V: Copy + Default>(
         &self,
-        name: &str,
+        name: MapName,
         keep: impl Fn(&K) -> bool,
     ) -> Result<(), Error> {
         let failed = |e: io::Error| Error::io(format!("clear the table {name}"), e);
@@ -164,10 +159,10 @@ impl Maps {
     pub fn check(&self) -> Result<(), Error> {
         let mut written = self.written.as_ref().map(RefCell::borrow_mut).expect("made to be checked");
         // The kernel side writes places of new cgroups, too.
-        for name in NAMES.into_iter().filter(|name| *name != "CGROUPS") {
+        for name in MapName::TABLES.into_iter().filter(|name| *name != MapName::Cgroups) {
             let there = held::entries(self.map(name))
                 .map_err(|e| Error::io(format!("read back the table {name}"), e))?;
-            if there != written.remove(name).unwrap_or_default() {
+            if there != written.remove(&name).unwrap_or_default() {
                 return Err(meddled(name));
             }
         }
@@ -202,12 +197,12 @@ impl Entries {
 
 /// Receives the entries of a policy.
 pub(crate) trait Sink {
-    /// Receives entries of the table with this name in the object.
-    fn put(&self, table: &'static str, entries: Entries) -> Result<(), Error>;
+    /// Receives entries of a table.
+    fn put(&self, table: MapName, entries: Entries) -> Result<(), Error>;
 }
 
 impl Sink for Maps {
-    fn put(&self, name: &'static str, entries: Entries) -> Result<(), Error> {
+    fn put(&self, name: MapName, entries: Entries) -> Result<(), Error> {
         if let Some(written) = &self.written {
             let entries = entries.each().map(|(key, value)| (key.to_vec(), value.to_vec()));
             written.borrow_mut().entry(name).or_default().extend(entries);
@@ -223,7 +218,7 @@ impl Sink for Maps {
 }
 
 /// Writes the tables for scopes and exceptions, except `cgroups`, see [`place`].
-pub(crate) fn who_and_where(
+pub(crate) fn write_scopes_and_exceptions(
     sink: &dyn Sink,
     tables: &Tables,
     executables: &[Executable],
@@ -240,7 +235,7 @@ pub(crate) fn place(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) 
     }
     let found = cgroups::place(places)?;
     let entries = found.into_iter().map(|(cgroup, sets)| (CgroupKey { generation, cgroup }, sets));
-    sink.put("CGROUPS", Entries::of(entries))
+    sink.put(MapName::Cgroups, Entries::of(entries))
 }
 
 fn write_paths(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Result<(), Error> {
@@ -275,8 +270,8 @@ fn write_paths(sink: &dyn Sink, places: &[CompiledPlace], generation: u64) -> Re
             Place::Unit(unit) => return Err(Error::Request(format!("the unit {unit} was not found"))),
         }
     }
-    sink.put("PATHS", Entries::of(paths))?;
-    sink.put("PATTERNS_BELOW", Entries::of(patterns))
+    sink.put(MapName::Paths, Entries::of(paths))?;
+    sink.put(MapName::Patterns, Entries::of(patterns))
 }
 
 fn write_exceptions(
@@ -308,8 +303,8 @@ fn write_exceptions(
             until.inherited = until.inherited.max(inherited);
         }
     }
-    sink.put("UNTIL", Entries::of(until))?;
-    sink.put("EXCEPTIONS", Entries::of(exceptions))
+    sink.put(MapName::Until, Entries::of(until))?;
+    sink.put(MapName::Exceptions, Entries::of(exceptions))
 }
 
 /// Removes the settings that are files of other security modules, which only a seal holds.

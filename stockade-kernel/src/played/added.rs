@@ -20,6 +20,7 @@ use crate::{
         pins::{self, Pinned},
         tables::{self, Entries, Sink, bytes},
     },
+    program::object::MapName,
     ready::Ready,
     sealed::{Sealed, Transaction},
     sys::fake::{Fate, Kind, Machine},
@@ -120,7 +121,8 @@ fn a_twin_without_its_entries_or_with_one_more_is_not_taken_for_the_policy() {
                 let transaction = Transaction::open().unwrap();
                 let generation = transaction.generation;
                 let twin = Twin { of: &transaction, kind };
-                tables::who_and_where(&twin, &ready.tables, &ready.executables, generation).unwrap();
+                tables::write_scopes_and_exceptions(&twin, &ready.tables, &ready.executables, generation)
+                    .unwrap();
                 tables::place(&twin, &ready.tables.places, generation).unwrap();
                 let (key, value) = match kind {
                     "an exception for a user" => {
@@ -159,9 +161,9 @@ struct Twin<'a> {
 }
 
 impl Sink for Twin<'_> {
-    fn put(&self, table: &'static str, entries: Entries) -> Result<(), Error> {
+    fn put(&self, table: MapName, entries: Entries) -> Result<(), Error> {
         match (self.kind, table) {
-            ("no entry", _) | ("no exception", "EXCEPTIONS") => Ok(()),
+            ("no entry", _) | ("no exception", MapName::Exceptions) => Ok(()),
             _ => self.of.put(table, entries),
         }
     }

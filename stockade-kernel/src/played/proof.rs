@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     machine::btf::KernelTypes,
-    seal::{self, Cause, Conclusion, Knocked, Proof},
+    seal::{self, Cause, Conclusion, ProbeResult, Proof},
     sealed::gap::Gap,
     sys::fake::{self, Ended, Fate, Machine},
 };
@@ -21,16 +21,16 @@ const OF_INTEGRITY: [&str; 5] = ["module-signature", "dev-mem", "kexec", "ioport
 const OF_CONFIDENTIALITY: [&str; 3] = ["kcore", "kprobes", "tracefs"];
 
 /// Asks the model for a reason.
-fn knock(id: &str) -> Knocked {
+fn knock(id: &str) -> ProbeResult {
     let types = KernelTypes::of_running_kernel().unwrap();
     let number = types.number(stockade_reasons::by_id(id).unwrap().enum_name).unwrap();
     match fake::asks(number).expect("a machine is played") {
-        Ok(()) => Knocked::LetThrough,
-        Err(_) => Knocked::Refused,
+        Ok(()) => ProbeResult::LetThrough,
+        Err(_) => ProbeResult::Refused,
     }
 }
 
-fn proven_by(machine: &Arc<Machine>, knock: &dyn Fn(&str) -> Knocked) -> Proof {
+fn proven_by(machine: &Arc<Machine>, knock: &dyn Fn(&str) -> ProbeResult) -> Proof {
     let prove = || seal::prove(&KernelTypes::of_running_kernel()?, knock);
     machine.run(Fate::Lives, prove).done().unwrap()
 }
@@ -99,7 +99,7 @@ fn a_seal_is_not_verified_where_one_reason_is_let_through() {
 #[test]
 fn a_refusal_that_the_seal_did_not_decide_is_no_proof() {
     let machine = sealed(&[INTEGRITY]);
-    let refused = |id: &str| if id == "kexec" { Knocked::Refused } else { knock(id) };
+    let refused = |id: &str| if id == "kexec" { ProbeResult::Refused } else { knock(id) };
     let proof = proven_by(&machine, &refused);
     assert_eq!(proof.conclusion(), Conclusion::NotVerified);
     assert!(proof.problems[0].contains("kexec was refused, and not by the seal"), "{:?}", proof.problems);
@@ -108,7 +108,7 @@ fn a_refusal_that_the_seal_did_not_decide_is_no_proof() {
 #[test]
 fn a_proof_that_tried_no_reason_is_unknown() {
     let machine = sealed(&[INTEGRITY]);
-    let absent = |_: &str| Knocked::NotTried(Cause::Absent, "no such device".into());
+    let absent = |_: &str| ProbeResult::NotTried(Cause::Absent, "no such device".into());
     let proof = proven_by(&machine, &absent);
     assert_eq!(proof.conclusion(), Conclusion::Unknown);
     assert_eq!(untried(&proof), OF_INTEGRITY.map(|id| (id, Cause::Absent)));
@@ -158,7 +158,7 @@ fn an_exception_for_another_program_excuses_nothing() {
     // The seal hears of it, and yet it goes through.
     let lets_through = |id: &str| {
         let knocked = knock(id);
-        if id == "kexec" { Knocked::LetThrough } else { knocked }
+        if id == "kexec" { ProbeResult::LetThrough } else { knocked }
     };
     let proof = proven_by(&machine, &lets_through);
     assert!(proof.problems[0].contains("kexec reached the seal and went through"), "{proof:?}");

@@ -3,7 +3,7 @@ The commands that are played.
 */
 use super::Command::{self, Enforce, Grant, Lift, Seal};
 
-/// A command, and what was done before it.
+/// A command, and the commands before it.
 #[derive(Debug)]
 pub(super) struct Story {
     pub name: &'static str,
@@ -45,7 +45,7 @@ const EXCEPTED: &str = "level = \"integrity\"\n\
 
 pub(super) const ROOM: &str = "level = \"integrity\"\n[seal]\nroom-for-scopes = true\n";
 
-/// Refuses everything but kcore below the cage, and that to nobody in the cage itself.
+/// Refuses integrity reasons everywhere and confidentiality reasons in the cage, except kcore below the cage.
 pub(super) const ROOMY: &str = "level = \"integrity\"\n[seal]\nroom-for-scopes = true\n\
     [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"confidentiality\"\n\
     [[exception]]\nname = \"below\"\nreasons = [\"kcore\"]\ncgroup = \"/cage/below\"\nwhy = \"w\"\n";
@@ -58,7 +58,7 @@ pub(super) const EVERYTHING_AND_MORE: &str = "level = \"confidentiality\"\n\
     [[exception]]\nname = \"the tool's own\"\nreasons = [\"tracefs\"]\nexe = \"/tool\"\ncgroup = \"/elsewhere\"\nexpires = 2999-01-01T00:00:00Z\nwhy = \"w\"\n\
     [settings]\nfreeze = [\"kernel.core_pattern\", \"kernel.modprobe\"]\n";
 
-/// What is granted.
+/// A policy with an exception that is granted.
 pub(super) const GRANTED: &str = "level = \"integrity\"\n\
     [[exception]]\nname = \"granted\"\nreasons = [\"msr\"]\nexe = \"/tool\"\nexpires = 2999-01-01T00:00:00Z\nwhy = \"w\"\n";
 

@@ -20,7 +20,7 @@ pub(crate) enum Duty {
     /// Decides for policies without places and exceptions.
     Decide,
     /// Decides for all policies.
-    DecideWhole,
+    DecideScoped,
     /// Gives new cgroups their places.
     PlaceNew,
     /// Removes the entries of released cgroups.
@@ -37,8 +37,8 @@ pub(crate) enum Duty {
     Settings,
     /// [`Duty::Decide`] on the root cgroup.
     Sealed,
-    /// [`Duty::DecideWhole`] on the root cgroup.
-    SealedWhole,
+    /// [`Duty::DecideScoped`] on the root cgroup.
+    SealedScoped,
     /// [`Duty::Label`] on the root cgroup.
     SealedLabel,
     /// [`Duty::HandOn`] on the root cgroup.
@@ -70,7 +70,7 @@ impl Duty {
     /// Duties whose links can be pinned.
     pub const PINNED: [Self; 9] = [
         Self::Decide,
-        Self::DecideWhole,
+        Self::DecideScoped,
         Self::Settings,
         Self::PlaceNew,
         Self::ForgetPlace,
@@ -83,7 +83,7 @@ impl Duty {
     pub const SEALED: [Self; 11] = [
         Self::Settings,
         Self::Sealed,
-        Self::SealedWhole,
+        Self::SealedScoped,
         Self::SealedLabel,
         Self::SealedHandOn,
         Self::SealedTraced,
@@ -98,7 +98,7 @@ impl Duty {
     pub fn program(self) -> &'static str {
         match self {
             Self::Decide => "locked_down",
-            Self::DecideWhole => "locked_down_whole",
+            Self::DecideScoped => "locked_down_whole",
             Self::PlaceNew => "cgroup_mkdir",
             Self::ForgetPlace => "cgroup_release",
             Self::Label => "bprm_committed_creds",
@@ -107,7 +107,7 @@ impl Duty {
             Self::TraceMe => "ptrace_traceme",
             Self::Settings => "settings",
             Self::Sealed => "sealed",
-            Self::SealedWhole => "sealed_whole",
+            Self::SealedScoped => "sealed_whole",
             Self::SealedLabel => "sealed_label",
             Self::SealedHandOn => "sealed_hand_on",
             Self::SealedTraced => "sealed_traced",
@@ -123,7 +123,7 @@ impl Duty {
     /// Returns the name of the pin of its link. Sealed programs have none.
     pub fn pin(self) -> &'static str {
         match self {
-            Self::Decide | Self::DecideWhole => "link",
+            Self::Decide | Self::DecideScoped => "link",
             Self::PlaceNew => "link-place-new",
             Self::ForgetPlace => "link-forget-place",
             Self::Label => "link-label",
@@ -150,7 +150,7 @@ impl Duty {
     /// Returns BTF kind and BTF name of its hook; `None` for a CGROUP_SYSCTL program.
     fn hook(self) -> Option<(u32, &'static str)> {
         Some(match self {
-            Self::Decide | Self::DecideWhole | Self::Sealed | Self::SealedWhole => {
+            Self::Decide | Self::DecideScoped | Self::Sealed | Self::SealedScoped => {
                 (btf::FUNC, "bpf_lsm_locked_down")
             }
             Self::PlaceNew => (btf::TYPEDEF, "btf_trace_cgroup_mkdir"),
@@ -172,7 +172,7 @@ impl Duty {
     pub fn shown(self) -> [u8; 16] {
         let name = match self {
             Self::Decide => return *PROGRAM_NAMES[0],
-            Self::DecideWhole => return *PROGRAM_NAMES[1],
+            Self::DecideScoped => return *PROGRAM_NAMES[1],
             held if Self::SEALED.contains(&held) || held == Self::ListTasks => {
                 format!("st_{}", held.program())
             }

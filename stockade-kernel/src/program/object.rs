@@ -6,7 +6,7 @@ Each duty has a program of its own. The deciding program is always loaded, the o
 */
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fmt, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::OnceLock,
 };
@@ -37,37 +37,123 @@ pub fn digest() -> [u8; 32] {
     Sha256::digest(OBJECT).into()
 }
 
-/// The map with a seal: read-only for programs.
-pub(crate) const SEAL: &str = ".data.seal";
+/// A map of the kernel side. The constants of its programs are in one more map, without a name here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum MapName {
+    /// The policy: read-only for programs.
+    Policy,
+    /// Refusals and audits.
+    Counters,
+    /// The ring buffer.
+    Events,
+    /// The sets of each cgroup with a place.
+    Cgroups,
+    /// Places by the path of a cgroup.
+    Paths,
+    /// Places by a pattern of a cgroup's name.
+    Patterns,
+    /// Exceptions by subject.
+    Exceptions,
+    /// Ends of exceptions.
+    Until,
+    /// Programs that exceptions name.
+    Programs,
+    /// Settings that are held.
+    Settings,
+    /// Task storage with the labels of processes.
+    Labels,
+    /// A seal: read-only for programs.
+    Seal,
+    /// Additions to a seal, written by its programs.
+    Added,
+    /// Policies with scopes or exceptions that were added to a seal, written by its programs.
+    AddedPolicies,
+    /// Reference counts, written by the guards of a seal.
+    Seen,
+}
 
-/// The map with additions to a seal, written by its programs.
-pub(crate) const ADDED: &str = ".data.added";
+impl MapName {
+    /// The pinned maps, in the order in which they are pinned.
+    pub const PINNED: [Self; 11] = [
+        Self::Policy,
+        Self::Counters,
+        Self::Events,
+        Self::Cgroups,
+        Self::Paths,
+        Self::Patterns,
+        Self::Exceptions,
+        Self::Until,
+        Self::Programs,
+        Self::Settings,
+        Self::Labels,
+    ];
+    /// The maps that only the programs of a seal use.
+    pub const SEALED: [Self; 4] = [Self::Seal, Self::Added, Self::AddedPolicies, Self::Seen];
+    /// Maps that decide nothing: processes may open them while the machine is sealed.
+    pub const SHOWN: [Self; 2] = [Self::Counters, Self::Events];
+    /// The hash maps of a policy, whose keys begin with its generation.
+    pub const TABLES: [Self; 7] = [
+        Self::Cgroups,
+        Self::Paths,
+        Self::Patterns,
+        Self::Exceptions,
+        Self::Until,
+        Self::Programs,
+        Self::Settings,
+    ];
 
-/// The map with policies with scopes or exceptions that were added to a seal, written by its programs.
-pub(crate) const STACKED: &str = ".data.stacked";
+    /// Returns the map's name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Policy => ".data.policy",
+            Self::Counters => "COUNTS",
+            Self::Events => "EVENTS",
+            Self::Cgroups => "CGROUPS",
+            Self::Paths => "PATHS",
+            Self::Patterns => "PATTERNS_BELOW",
+            Self::Exceptions => "EXCEPTIONS",
+            Self::Until => "UNTIL",
+            Self::Programs => "PROGRAMS",
+            Self::Settings => "SETTINGS",
+            Self::Labels => "LABELS",
+            Self::Seal => ".data.seal",
+            Self::Added => ".data.added",
+            Self::AddedPolicies => ".data.stacked",
+            Self::Seen => ".data.seen",
+        }
+    }
 
-/// The map with reference counts, written by the guards of a seal.
-pub(crate) const SEEN: &str = ".data.seen";
+    /// Returns the name of the map's pin. Maps of [`MapName::SEALED`] have none.
+    pub fn pin(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Counters => "counters",
+            Self::Events => "events",
+            Self::Cgroups => "cgroups",
+            Self::Paths => "paths",
+            Self::Patterns => "patterns",
+            Self::Exceptions => "exceptions",
+            Self::Until => "until",
+            Self::Programs => "programs",
+            Self::Settings => "settings",
+            Self::Labels => "labels",
+            Self::Seal | Self::Added | Self::AddedPolicies | Self::Seen => {
+                unreachable!("the map {self} is not pinned")
+            }
+        }
+    }
 
-/// Maps that decide nothing: processes may open them while the machine is sealed.
-pub(crate) const SHOWN: [&str; 2] = [MAPS[1].0, MAPS[2].0];
+    /// Returns the map with this name in the object.
+    fn find(name: &str) -> Option<Self> {
+        Self::PINNED.into_iter().chain(Self::SEALED).find(|map| map.name() == name)
+    }
+}
 
-/// The pinned maps: names in the object and names of the pins.
-pub(crate) const MAPS: [(&str, &str); 10] = [
-    (".data.policy", "policy"),
-    ("COUNTS", "counters"),
-    ("EVENTS", "events"),
-    ("CGROUPS", "cgroups"),
-    ("PATHS", "paths"),
-    ("PATTERNS_BELOW", "patterns"),
-    ("EXCEPTIONS", "exceptions"),
-    ("UNTIL", "until"),
-    ("PROGRAMS", "programs"),
-    ("SETTINGS", "settings"),
-];
-
-/// Task storage, which is pinned as well but created in another way.
-pub(crate) const LABELS: (&str, &str) = ("LABELS", "labels");
+impl fmt::Display for MapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The object with its maps. When it is dropped, the kernel frees the maps that are not pinned.
 pub(crate) struct Object {
@@ -77,12 +163,12 @@ pub(crate) struct Object {
 
 impl Object {
     /// Creates the maps that are not in `there`.
-    pub fn open(types: &KernelTypes, there: HashMap<String, OwnedFd>) -> Result<Self, Error> {
+    pub fn open(types: &KernelTypes, there: HashMap<MapName, OwnedFd>) -> Result<Self, Error> {
         Self::open_with(types, None, there, &mut || Ok(()))
     }
 
     /// Opens the object for a seal, whose programs write some of the maps; `has_room` allows adding policies with scopes or exceptions. Creates the
-    /// maps of [`SHOWN`], which any process may open, calls `attach_guard`, and creates the others.
+    /// maps of [`MapName::SHOWN`], which any process may open, calls `attach_guard`, and creates the others.
     pub fn open_sealing(
         types: &KernelTypes,
         offsets: GuardOffsets,
@@ -95,7 +181,7 @@ impl Object {
     fn open_with(
         types: &KernelTypes,
         sealing: Option<(GuardOffsets, bool)>,
-        mut there: HashMap<String, OwnedFd>,
+        mut there: HashMap<MapName, OwnedFd>,
         attach_guard: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| Error::Object(e.to_string());
@@ -115,21 +201,24 @@ impl Object {
         .map_err(|e| broken(&e))?;
 
         let (shown, kept): (Vec<_>, Vec<_>) =
-            elf.maps.drain().partition(|(name, _)| SHOWN.contains(&name.as_str()));
+            elf.maps.drain().partition(|(name, _)| MapName::SHOWN.iter().any(|shown| shown.name() == name));
         let mut maps = HashMap::new();
         for (name, map) in &shown {
-            if !there.contains_key(name) {
+            if let Some(known) = MapName::find(name)
+                && !there.contains_key(&known)
+            {
                 let fd = sys::create(name, map).map_err(|e| Error::bpf("creating a BPF map", e))?;
-                there.insert(name.clone(), fd);
+                there.insert(known, fd);
             }
         }
         attach_guard()?;
         let mut plan = Vec::new();
         for (name, mut map) in shown.into_iter().chain(kept) {
-            who_writes(&name, &mut map, sealing.is_some());
-            let fd = match there.remove(&name) {
+            let known = MapName::find(&name);
+            set_writers(known, &mut map, sealing.is_some());
+            let fd = match known.and_then(|known| there.remove(&known)) {
                 Some(fd) => fd,
-                None if name == LABELS.0 => create_despite_openers(task_storage, is_eperm)
+                None if known == Some(MapName::Labels) => create_despite_openers(task_storage, is_eperm)
                     .map_err(|e| Error::bpf("creating a BPF map for labels", e))?,
                 None if sealing.is_some() => create_despite_openers(|| sys::create(&name, &map), is_eperm)
                     .map_err(|e| Error::bpf("creating a BPF map", e))?,
@@ -154,15 +243,15 @@ impl Object {
         self.maps.iter().map(|(name, map)| (name.as_str(), map.as_fd()))
     }
 
-    /// Returns the map with this name.
-    pub fn map(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
-        let map = self.maps.get(name).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
+    /// Returns a map.
+    pub fn map(&self, name: MapName) -> Result<BorrowedFd<'_>, Error> {
+        let map = self.maps.get(name.name()).ok_or_else(|| Error::Object(format!("it has no map {name}")))?;
         Ok(map.as_fd())
     }
 
     /// Returns the counters.
     pub fn counters(&self) -> Result<Counters, Error> {
-        let map = self.map("COUNTS")?.try_clone_to_owned();
+        let map = self.map(MapName::Counters)?.try_clone_to_owned();
         map.map(Counters::of).map_err(|e| Error::io("duplicate the descriptor of the counters", e))
     }
 
@@ -273,13 +362,19 @@ fn lookups_can_be_busy(release: &str) -> bool {
 }
 
 /// Sets which maps programs may write: never the policy and the seal; the maps to which policies can be added, while sealing.
-fn who_writes(name: &str, map: &mut aya_obj::Map, sealing: bool) {
+fn set_writers(name: Option<MapName>, map: &mut aya_obj::Map, sealing: bool) {
     const BPF_F_RDONLY_PROG: u32 = 1 << 7;
     if let aya_obj::Map::Legacy(map) = map {
-        if [MAPS[0].0, SEAL].contains(&name) {
+        if let Some(MapName::Policy | MapName::Seal) = name {
             map.def.map_flags |= BPF_F_RDONLY_PROG;
         }
-        if sealing && ["PATHS", "PATTERNS_BELOW", "EXCEPTIONS", "UNTIL", "SETTINGS"].contains(&name) {
+        let is_added_to = matches!(
+            name,
+            Some(
+                MapName::Paths | MapName::Patterns | MapName::Exceptions | MapName::Until | MapName::Settings
+            )
+        );
+        if sealing && is_added_to {
             map.def.map_flags &= !BPF_F_RDONLY_PROG;
         }
     }

@@ -40,7 +40,7 @@ enum Place {
 }
 
 /// Waits until nobody is at a setting any more who was there before. `list` lists all tasks, as stockade-ebpf's `lists.rs` says.
-pub(super) fn none_from_before(list: &dyn Fn() -> Result<String, Error>) -> Result<(), Error> {
+pub(super) fn wait_for_earlier_calls(list: &dyn Fn() -> Result<String, Error>) -> Result<(), Error> {
     let mut left: Option<BTreeSet<Task>> = None;
     let mut patience = Patience::new();
     let processors = sys::EachProcessor::new();

@@ -120,14 +120,14 @@ fn but_held(error: Error, held: &[String]) -> Error {
 }
 
 fn write_to(sink: &dyn Sink, generation: u64, ready: &Ready) -> Result<(), Error> {
-    tables::who_and_where(sink, &ready.tables, &ready.executables, generation)?;
+    tables::write_scopes_and_exceptions(sink, &ready.tables, &ready.executables, generation)?;
     tables::place(sink, &ready.tables.places, generation)
 }
 
 /// Fails unless the seal has room for the policy as a whole.
 fn has_room(sealed: &Sealed, described: &Description, before: &Tables, ready: &Ready) -> Result<(), Error> {
     let places = ready.tables.places.is_empty() || sealed.seal.flags & Seal::NEW_CGROUPS != 0;
-    if sealed.program(Duty::SealedWhole).is_none() || !places {
+    if sealed.program(Duty::SealedScoped).is_none() || !places {
         return Err(cannot(
             "scopes, or exceptions other than those that were sealed, since the sealed policy left no room for them (room-for-scopes = true under [seal])",
         ));

@@ -2,19 +2,20 @@
 LSM programs that protect a seal while it is made.
 
 ```text
-bpf_prog               a newer program is given out only to this process and to the one that loads it; only this one loads any that could bypass these guards
-ptrace_access_check    nobody traces this process, reads its memory or takes its descriptors
-bpf_map                a newer map is given out only to the process that creates it
+bpf_prog               gives a descriptor of a newer program only to this process and the one that loads it; only this process can load programs that could bypass these guards
+ptrace_access_check    refuses to trace this process, to access its memory and to copy its descriptors
+bpf_map                gives a descriptor of a newer map only to the process that creates it
 ```
 
-`seal` attaches them in this order, before it creates the first map that the seal decides by and loads the first program of it. What is being created has
-a single reference. They stay attached until the commit, from which on the seal's own guards refuse these descriptors.
+`seal` attaches them in this order, before it creates the first map that decides and loads the first program of the seal. "Newer" objects have ids above the
+highest one when the guard was made; an object that is being created has a single reference. The guards stay attached until the first call of bpf(2) after the
+commit, from which on the seal's own guards refuse these descriptors.
 
 BPF links hold them, which support neither BPF_LINK_DETACH nor BPF_LINK_UPDATE for LSM programs, and which the kernel closes when the command is killed.
 Another process could write to a map, so they have none: the instructions are written here, with the ids and offsets as immediates.
 
 A program on the same hook, or one that modifies the return value of the hook, can bypass them. Once the first guard is attached no other process can load one, and
-[`none_before`] looks whether one is loaded already. It calls bpf(2) and uses no BPF iterator, since root could write to the iterator's map.
+[`fail_if_bypassable`] fails if one is loaded already. It calls bpf(2) and uses no BPF iterator, since root could write to the iterator's map.
 */
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -39,33 +40,33 @@ use crate::{
     sys::{self, held},
 };
 
-/// The names that they are loaded under.
+/// The names of the first guards in the kernel.
 pub(crate) const OF_MAPS: [u8; 16] = *b"st_first_maps\0\0\0";
 pub(crate) const OF_PROGRAMS: [u8; 16] = *b"st_first_progs\0\0";
 const OF_COMMAND: [u8; 16] = *b"st_first_self\0\0\0";
 
-/// Their hooks, and the hook `bpf`, on which a program can make bpf(2) fail.
+/// The hooks of the first guards, and the hook `bpf`, on which a program can make bpf(2) fail.
 pub(super) const HOOKS: [Duty; 4] =
     [Duty::GuardPrograms, Duty::SealedTraced, Duty::GuardMaps, Duty::GuardCalls];
 
-/// A guard, attached for as long as this lives.
+/// A first guard, attached until it is dropped.
 pub(super) struct FirstGuard {
     program: OwnedFd,
     _link: OwnedFd,
 }
 
 impl FirstGuard {
-    /// Keeps the maps that are made from now on.
+    /// Attaches the guard of the maps that are created from now on.
     pub fn of_maps(sealing: &Sealing) -> Result<Self, Error> {
         let map = sys::create_array("st_newest").map_err(|e| Error::bpf("creating a BPF map", e))?;
         let newest = held::map_info(map.as_fd()).map_err(|e| Error::io("ask for a map's id", e))?.id;
         let instructions = of_maps(still_counts(newest)?, &sealing.offsets)?;
-        insist(|| Self::attach(&instructions, &OF_MAPS, sealing.target(Duty::GuardMaps)))
+        retry_on_eperm(|| Self::attach(&instructions, &OF_MAPS, sealing.target(Duty::GuardMaps)))
     }
 
-    /// Keeps the programs that are loaded from now on, and those out that could bypass one of these guards.
+    /// Attaches the guard of the programs that are loaded from now on. It also refuses to load programs that could bypass a first guard.
     pub fn of_programs(sealing: &Sealing) -> Result<Self, Error> {
-        // Of a kind that reaches nothing: whoever gets hold of it keeps nothing from being sealed.
+        // A socket filter cannot bypass a guard, so another process that holds a reference to it does not prevent the seal.
         let program = instructions::load_constant(sys::Target::socket_filter(), 0)
             .map_err(|e| Error::bpf("loading a program that does nothing", e))?;
         let newest = info::id(program.as_fd()).unwrap_or(u32::MAX);
@@ -74,10 +75,10 @@ impl FirstGuard {
         Self::attach(&instructions, &OF_PROGRAMS, sealing.target(Duty::GuardPrograms))
     }
 
-    /// Keeps everybody from this process. `task_tgid` is the offset of `task_struct.tgid`.
+    /// Attaches the guard that refuses other processes access to this one. `task_tgid` is the offset of `task_struct.tgid`.
     pub fn of_command(sealing: &Sealing, task_tgid: u32) -> Result<Self, Error> {
         let instructions = of_command(task_tgid)?;
-        insist(|| Self::attach(&instructions, &OF_COMMAND, sealing.target(Duty::SealedTraced)))
+        retry_on_eperm(|| Self::attach(&instructions, &OF_COMMAND, sealing.target(Duty::SealedTraced)))
     }
 
     fn attach(instructions: &[bpf_insn], name: &[u8; 16], hook: sys::Target) -> Result<Self, Error> {
@@ -88,18 +89,21 @@ impl FirstGuard {
         Ok(Self { program, _link: link })
     }
 
-    /// The id of its program.
+    /// Returns the id of its program.
     pub fn id(&self) -> Option<u32> {
         info::id(self.program.as_fd())
     }
 }
 
-/// Looks whether a program is loaded that could bypass these guards or the programs of the seal, once all guards are attached. `seal` tells the hooks and flags of the
-/// seal to be made. Returns the ids of the programs with which Stockade enforces now.
+/// Fails if a loaded program could bypass these guards or the programs of the seal. To be called when all first guards are attached. `seal` has the
+/// hooks and flags of
+/// the seal to be made. Returns the ids of the pinned programs with which Stockade enforces now.
 ///
 /// # Errors
-/// [`Error::Foreign`] for each such program, and for each that cannot be looked at where no link proves it harmless.
-pub(super) fn none_before(
+/// [`Error::Foreign`] with all such programs, and those of which a guard refuses a descriptor and no link proves that they are harmless.
+/// [`Error::Request`] if another
+/// process traces this one.
+pub(super) fn fail_if_bypassable(
     guards: &[FirstGuard],
     seal: &Seal,
     sealing: &Sealing,
@@ -122,13 +126,13 @@ pub(super) fn none_before(
     if !programs.is_empty() {
         return Err(Error::Foreign { programs, words: String::new() });
     }
-    // A copy that root loaded is no part of what enforces.
+    // A copy that root loaded and did not pin does not enforce the policy.
     let pinned = pins::programs();
     let enforcing = others.seen.iter().filter(|program| is_enforcing(program)).map(|program| program.id);
     Ok(enforcing.filter(|id| pinned.contains(id)).collect())
 }
 
-/// Says more of an error where a guard cannot be loaded or attached although this process may.
+/// Explains an EPERM that root gets when a guard is loaded or attached.
 pub(super) fn explained(error: Error) -> Error {
     if !matches!(error, Error::NoPrivilege { .. }) || !host::is_root() {
         return error;
@@ -145,12 +149,13 @@ pub(super) fn explained(error: Error) -> Error {
     })
 }
 
-/// Creates something as [`object::create_despite_openers`] does.
-pub(super) fn insist<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+/// Retries a call that fails with EPERM, see [`object::create_despite_openers`].
+pub(super) fn retry_on_eperm<T>(create: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     object::create_despite_openers(create, |error| matches!(error, Error::NoPrivilege { .. }))
 }
 
-/// Fails for an id above 2^30. The kernel allocates ids of BPF objects in ascending order up to 2^31 - 2 and then starts again at 1: a map or program of the seal
+/// Fails for an id above 2^30. The kernel allocates ids of BPF objects in ascending order up to 2^31 - 2 and then starts again at 1: a map or
+/// program of the seal
 /// would then have a lower id than the guards compare it with. No process creates 2^30 objects while one seal is made.
 fn still_counts(id: u32) -> Result<u32, Error> {
     if id > 1 << 30 {
@@ -174,10 +179,10 @@ const SHIFT_RIGHT: u8 = 0x77;
 /// `BPF_FUNC_get_current_pid_tgid`
 const WHO_ASKS: i32 = 14;
 
-/// `PTRACE_MODE_ATTACH`: for tracing, memory and descriptors. Reading what /proc tells of a process is no such thing.
+/// `PTRACE_MODE_ATTACH`: for tracing, memory and descriptors. Reads of most files in /proc/PID have PTRACE_MODE_READ instead.
 const ATTACHES: i32 = 2;
 
-/// Registers. Calls overwrite all but the last two.
+/// Registers. A call overwrites all of them except `PROGRAM` and `MORE`.
 const ANSWER: u8 = 0;
 const OBJECT: u8 = 1;
 const SEEN: u8 = 2;
@@ -191,7 +196,7 @@ fn load(code: u8, to: u8, from: u8, offset: u32) -> Result<bpf_insn, Error> {
     Ok(instruction(code, (to, from), offset, 0))
 }
 
-/// A jump of the instruction with one number to that with another, which compares a register with a number.
+/// Returns a jump from instruction `at` to instruction `to` that compares a register with a number.
 const fn jump((at, to): (i16, i16), code: u8, register: u8, with: i32) -> bpf_insn {
     instruction(code, (register, 0), to - at - 1, with)
 }
@@ -216,7 +221,7 @@ fn of_maps(newest: u32, offsets: &GuardOffsets) -> Result<Vec<bpf_insn>, Error> 
         load(LOAD_LONG, SEEN, OBJECT, offsets.map_references)?,
         jump((5, REFUSED), JUMP_UNLESS, SEEN, 1),
         load(LOAD_LONG, SEEN, OBJECT, offsets.map_users)?,
-        // One reference, one user: it is being made.
+        // One reference and one user: the map is being created.
         jump((7, END), JUMP_IF, SEEN, 1),
         REFUSES,
         EXIT,
@@ -241,7 +246,7 @@ fn of_programs(newest: u32, hooks: &[u32; 4], offsets: &GuardOffsets) -> Result<
         instruction(SHIFT_RIGHT, (ANSWER, 0), 0, 32),
         jump((7, ALLOWED), JUMP_IF, ANSWER, this_process()),
         load(LOAD_LONG, SEEN, MORE, offsets.program_references)?,
-        // One reference: it is being loaded.
+        // One reference: the program is being loaded.
         jump((9, REFUSED), JUMP_UNLESS, SEEN, 1),
         load(LOAD_WORD, SEEN, PROGRAM, offsets.kind)?,
         load(LOAD_WORD, HOW, PROGRAM, offsets.attach_type)?,
@@ -250,7 +255,7 @@ fn of_programs(newest: u32, hooks: &[u32; 4], offsets: &GuardOffsets) -> Result<
         jump((14, ALLOWED), JUMP, 0, 0),
         jump((15, REFUSED), JUMP_IF, SEEN, kinds::EXT.cast_signed()),
         jump((16, ALLOWED), JUMP_UNLESS, SEEN, kinds::LSM.cast_signed()),
-        // On the hook of one of these guards it could bypass it.
+        // A program on the hook of a first guard could bypass it.
         load(LOAD_WORD, SEEN, MORE, offsets.hook)?,
         jump((18, REFUSED), JUMP_IF, SEEN, hooks[0].cast_signed()),
         jump((19, REFUSED), JUMP_IF, SEEN, hooks[1].cast_signed()),
@@ -263,7 +268,7 @@ fn of_programs(newest: u32, hooks: &[u32; 4], offsets: &GuardOffsets) -> Result<
     ])
 }
 
-/// `ptrace_access_check(child, mode)`: the kernel does not ask about a process that looks at itself.
+/// `ptrace_access_check(child, mode)`: the kernel does not call the hook when a process accesses itself.
 fn of_command(task_tgid: u32) -> Result<Vec<bpf_insn>, Error> {
     const END: i16 = 6;
     Ok(vec![

@@ -7,14 +7,14 @@ use stockade_common::Seen;
 
 use crate::{
     Error,
-    program::object::{Object, SEEN},
+    program::object::{MapName, Object},
     sys,
 };
 
 /// Makes this process the one for which the iterator writes a list.
 pub(super) fn are_for_us(object: &Object) -> Result<(), Error> {
     let seen = Seen { lister: std::process::id().into(), ..Seen::NONE };
-    sys::update(object.map(SEEN)?, &0u32, &seen)
+    sys::update(object.map(MapName::Seen)?, &0u32, &seen)
         .map_err(|e| Error::bpf("writing which process reads the list of tasks", e))
 }
 
@@ -41,7 +41,7 @@ pub(super) fn read(object: &Object, iterator: BorrowedFd<'_>) -> Result<String, 
 
 /// Reads the map in which the guards and the iterator store what they saw.
 pub(super) fn seen(object: &Object) -> Result<Seen, Error> {
-    let seen = sys::lookup(object.map(SEEN)?, &0u32);
+    let seen = sys::lookup(object.map(MapName::Seen)?, &0u32);
     let seen = seen.map_err(|e| Error::io("read what the guards saw", e))?;
     seen.ok_or_else(|| Error::Object("a map without a value".into()))
 }

@@ -16,7 +16,7 @@ use stockade_common::{
 
 use super::{
     access,
-    first_guards::{self, FirstGuard, insist},
+    first_guards::{self, FirstGuard, retry_on_eperm},
     lists,
     references::{self, Shared},
 };
@@ -27,7 +27,7 @@ use crate::{
     program::{
         duty::{Duty, Sealing},
         info, instructions,
-        object::{ADDED, LABELS, MAPS, Object, SEAL, SEEN, SHOWN, STACKED},
+        object::{MapName, Object},
     },
     ready::Ready,
     sealed::{
@@ -39,69 +39,69 @@ use crate::{
     sys::{self, held, step},
 };
 
-/// What is known of the seal to be made.
-pub struct Set<'a> {
-    /// Number of the policy.
+/// The inputs of a seal, beside the policy.
+pub struct SealInputs<'a> {
+    /// The generation of the sealed policy.
     pub generation: u64,
-    /// Whether new cgroups get their places.
+    /// Whether programs on tracepoints give new cgroups their places, see [`Seal::NEW_CGROUPS`].
     pub places: bool,
-    /// What the guard on programs lets in.
+    /// Programs of others that the guard on programs admits.
     pub trust: &'a Trust,
     pub files: &'a [(PathBuf, KeptFile)],
-    /// Bits of [`Seal::flags`] beyond what is left open.
+    /// [`Seal::SYSCTL_CLOSED`] or 0. The other bits of [`Seal::flags`] are found while the seal is made.
     pub flags: u32,
-    /// Programs of others that are asked for sysctls.
+    /// Programs of others that run on accesses to sysctls, are not trusted and stay.
     pub staying: &'a [Foreign],
 }
 
-/// The programs of a seal, loaded, its maps written and frozen.
-pub struct Made {
+/// A seal before the commit: its programs are loaded, its maps written and frozen.
+pub struct UncommittedSeal {
     object: Object,
     maps: Maps,
     policy: KernelPolicy,
     programs: HashMap<Duty, OwnedFd>,
-    /// Attachments that are not the root cgroup's.
+    /// Links of the programs that give new cgroups their places. The root cgroup holds all other programs.
     pub beside: Vec<(Duty, OwnedFd)>,
-    /// How many programs of the seal use each map.
+    /// The number of programs of the seal that use each map.
     map_programs: MapPrograms,
     /// The guards that refuse other processes a descriptor of the seal's maps and programs until the commit.
     _first: Vec<FirstGuard>,
     pub seal: Seal,
 }
 
-impl Made {
+impl UncommittedSeal {
     /// Loads the programs for these duties and makes their maps.
     pub fn new(
         machine: &Machine,
         ready: &mut Ready,
         duties: &[Duty],
         sealing: &Sealing,
-        set: &Set<'_>,
+        set: &SealInputs<'_>,
     ) -> Result<Self, Error> {
         let task_tgid = machine.types.known_offsets().task_tgid;
         let mut first = vec![FirstGuard::of_programs(sealing).map_err(first_guards::explained)?];
         first.push(FirstGuard::of_command(sealing, task_tgid).map_err(first_guards::explained)?);
         // After the guard: a process that held the LSM program that this loads would keep the machine from being sealed.
-        let (is_bounded, tried) = insist(|| instructions::try_bounds(&machine.types))?;
+        let (is_bounded, tried) = retry_on_eperm(|| instructions::try_bounds(&machine.types))?;
         let mut enforcing = Vec::new();
         let mut attach_guard = || {
             first.push(FirstGuard::of_maps(sealing).map_err(first_guards::explained)?);
             step("first-guard-attached");
             let hooks = [duties, &first_guards::HOOKS].concat();
             let seal = sealing.seal_on(&hooks, is_bounded);
-            enforcing = first_guards::none_before(&first, &seal, sealing, set.trust, set.staying)?;
+            enforcing = first_guards::fail_if_bypassable(&first, &seal, sealing, set.trust, set.staying)?;
             Ok(())
         };
-        let has_room = duties.contains(&Duty::SealedWhole);
+        let has_room = duties.contains(&Duty::SealedScoped);
         let object = Object::open_sealing(&machine.types, sealing.offsets, has_room, &mut attach_guard)?;
         let maps = Maps::to_be_checked(&object)?;
         ready.write(&maps, set.generation)?;
         let policy = KernelPolicy { slots: [ready.slot, Slot::default()], ..KernelPolicy::EMPTY };
-        sys::update(object.map(MAPS[0].0)?, &0u32, &policy)
+        sys::update(object.map(MapName::Policy)?, &0u32, &policy)
             .map_err(|e| Error::bpf("writing the policy", e))?;
-        sys::update(object.map(ADDED)?, &0u32, &Added::NONE)
+        sys::update(object.map(MapName::Added)?, &0u32, &Added::NONE)
             .map_err(|e| Error::bpf("writing what is added", e))?;
-        sys::update(object.map(STACKED)?, &0u32, &Stacked::NONE)
+        sys::update(object.map(MapName::AddedPolicies)?, &0u32, &Stacked::NONE)
             .map_err(|e| Error::bpf("writing what is stacked", e))?;
         lists::are_for_us(&object)?;
 
@@ -112,74 +112,79 @@ impl Made {
         }
         let mut programs = HashMap::new();
         for &duty in duties.iter().chain(&[Duty::ListTasks]) {
-            programs.insert(duty, insist(|| object.load(duty, sealing.target(duty)))?);
+            programs.insert(duty, retry_on_eperm(|| object.load(duty, sealing.target(duty)))?);
         }
         tables::place(&maps, &ready.tables.places, set.generation)?;
 
         let map_programs = users_of_maps(&programs, &beside)?;
         let bounded = if is_bounded { Seal::BOUNDED } else { 0 };
         let mut seal = seal(&object, &programs, &map_programs, sealing, set, bounded)?;
-        // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is a program of others, and the guard on programs lets nobody see what it is.
+        // Another process can keep what it got hold of before the guards were attached, and what enforces now stays until the commit. None of it is
+        // a program of others, and the guard on programs lets nobody see what it is.
         let free = seal.trusted.iter_mut().skip(set.trust.known.len());
         for (known, id) in free.zip(first.iter().filter_map(FirstGuard::id).chain(tried).chain(enforcing)) {
             *known = foreign::by_id(id);
         }
-        sys::update(object.map(SEAL)?, &0u32, &seal).map_err(|e| Error::bpf("writing the seal", e))?;
+        sys::update(object.map(MapName::Seal)?, &0u32, &seal)
+            .map_err(|e| Error::bpf("writing the seal", e))?;
 
         // Readers of events move their place in the buffer: it is the one map that user space goes on writing.
-        let frozen = MAPS.iter().chain([&LABELS]).map(|(name, _)| *name).filter(|name| *name != "EVENTS");
-        for name in frozen.chain([SEAL, ADDED, STACKED, SEEN]) {
+        let frozen = MapName::PINNED.into_iter().filter(|name| *name != MapName::Events);
+        for name in frozen.chain(MapName::SEALED) {
             held::freeze(object.map(name)?).map_err(|e| Error::io(format!("freeze the map {name}"), e))?;
         }
-        check_value(&object, ADDED, &Added::NONE)?;
-        check_value(&object, STACKED, &Stacked::NONE)?;
-        if crate::pinned::labels::any_in(object.map(LABELS.0)?)? {
-            return Err(meddled(LABELS.0));
+        check_value(&object, MapName::Added, &Added::NONE)?;
+        check_value(&object, MapName::AddedPolicies, &Stacked::NONE)?;
+        if crate::pinned::labels::any_in(object.map(MapName::Labels)?)? {
+            return Err(meddled(MapName::Labels));
         }
         Ok(Self { object, maps, policy, programs, beside, map_programs, _first: first, seal })
     }
 
-    /// Reads back what is decided by. To be called when nobody else has a reference to a map.
+    /// Reads back the maps that decide. To be called when no other process has a reference to a map.
     fn check(&self) -> Result<(), Error> {
         self.maps.check()?;
-        check_value(&self.object, MAPS[0].0, &self.policy)?;
-        check_value(&self.object, SEAL, &self.seal)
+        check_value(&self.object, MapName::Policy, &self.policy)?;
+        check_value(&self.object, MapName::Seal, &self.seal)
     }
 
-    /// Waits until nobody is at a setting who was there before they were held.
-    pub fn waits_for_access(&self) -> Result<(), Error> {
-        access::none_from_before(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
+    /// Waits for writes to settings and kexec calls that began before the programs of the seal were attached.
+    pub fn wait_for_earlier_calls(&self) -> Result<(), Error> {
+        access::wait_for_earlier_calls(&|| lists::read(&self.object, self.programs[&Duty::ListTasks].as_fd()))
     }
 
-    /// What the guards saw.
+    /// Reads the map in which the guards store what they saw.
     fn seen(&self) -> Result<Seen, Error> {
         lists::seen(&self.object)
     }
 
-    /// Who has a kept file open for writing, by whatever descriptor: the kernel counts them, and the guard of the files tells when the file is
-    /// opened for reading.
-    pub fn no_writer_of(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
-        crate::sealed::kept_files::no_writer_of(files, &|| self.seen().map(|seen| seen.file))
+    /// Waits until no kept file is open for writing. The kernel counts the writers of an inode; the guard of the files stores whether there are any
+    /// when this
+    /// process opens the file for reading.
+    pub fn wait_for_no_writer(&self, files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
+        crate::sealed::kept_files::wait_for_no_writer(files, &|| self.seen().map(|seen| seen.file))
     }
 
-    /// Lets go of all programs but the last guard, and waits until there is no reference to any program or map of the seal but those that are
-    /// known. Then what is decided by is read back.
-    pub fn is_alone(&mut self) -> Result<(), Error> {
+    /// Closes all programs except the last guard, waits until there are only the known references to any program or map of the seal, and reads
+    /// back the maps that decide.
+    pub fn wait_for_no_other_references(&mut self) -> Result<(), Error> {
         let iterator = self.programs.get(&Duty::ListTasks).and_then(|program| info::id(program.as_fd()));
         self.programs.retain(|duty, _| *duty == Duty::GuardCalls);
         let programs = references::of_programs(&self.seal);
         let maps =
             references::of_maps(&self.seal, |_, id| self.map_programs.get(&id).copied().unwrap_or(0), 1);
-        let shared =
-            references::none_but(programs.chain(maps), &Witness { made: self, since: Cell::new(0) })?;
+        let shared = references::wait_for_known_references(
+            programs.chain(maps),
+            &Witness { made: self, since: Cell::new(0) },
+        )?;
         shared.map_or(Ok(()), |shared| Err(not_alone(&shared, iterator.as_slice())))?;
         self.check()
     }
 }
 
-/// The map in which the guards write down what they count.
+/// The map in which the guards store the reference counts.
 struct Witness<'a> {
-    made: &'a Made,
+    made: &'a UncommittedSeal,
     since: Cell<u64>,
 }
 
@@ -199,7 +204,7 @@ impl references::Witness for Witness<'_> {
     }
 }
 
-/// What a seal is known to hold on to by itself, once nobody has a descriptor of anything of it.
+/// Returns the known references of a seal of which no process has a descriptor.
 pub(super) fn known(seal: &Seal) -> impl Iterator<Item = Known> {
     let users = seal.map_programs;
     references::of_programs(seal).chain(references::of_maps(seal, move |at, _| users[at], 0))
@@ -209,10 +214,10 @@ fn not_alone(shared: &Shared, passing: &[u32]) -> Error {
     Error::Request(format!("not sealed: {}\n  end it, and seal again", shared.describe(passing)))
 }
 
-/// How many programs use each map, by its id.
+/// The number of programs that use each map, by the id of the map.
 type MapPrograms = HashMap<u32, u32>;
 
-/// Of the programs that stay.
+/// Counts the programs of a seal that use each map.
 fn users_of_maps(
     programs: &HashMap<Duty, OwnedFd>,
     beside: &[(Duty, OwnedFd)],
@@ -220,7 +225,7 @@ fn users_of_maps(
     let failed = |e| Error::io("ask for the maps of a program", e);
     let mut users = MapPrograms::new();
     let mut count = |maps: Vec<u32>| maps.into_iter().for_each(|map| *users.entry(map).or_insert(0) += 1);
-    // The iterator is not there any more when references are counted.
+    // The iterator is closed before references are counted.
     for (_, program) in programs.iter().filter(|(duty, _)| **duty != Duty::ListTasks) {
         count(sys::program_maps(program.as_fd()).map_err(failed)?);
     }
@@ -233,8 +238,8 @@ fn users_of_maps(
     Ok(users)
 }
 
-impl Made {
-    /// Has the root cgroup hold the program for a duty.
+impl UncommittedSeal {
+    /// Attaches the program for a duty to the root cgroup.
     pub fn attach(&self, root: &Root, duty: Duty) -> Result<(), Error> {
         root.attach(duty, self.programs[&duty].as_fd()).map_err(|e| cannot_attach(duty.hook_name(), e))
     }
@@ -244,34 +249,34 @@ impl Made {
         selftest::run(&machine.types, &selftest::counted(&counters), watched, machine.native)
     }
 
-    /// Processes that run an excepted program since before its labels were there.
+    /// Returns the processes that executed an excepted program before the seal and have no label.
     pub fn started_before(&self, ready: &Ready) -> Result<Vec<(u32, PathBuf)>, Error> {
         if ready.executables.is_empty() {
             return Ok(Vec::new());
         }
-        crate::pinned::labels::missing_in(self.object.map(LABELS.0)?, &ready.description.programs)
+        crate::pinned::labels::missing_in(self.object.map(MapName::Labels)?, &ready.description.programs)
     }
 }
 
 /// Fails unless a frozen map has this value.
-fn check_value<T: Copy>(object: &Object, name: &str, value: &T) -> Result<(), Error> {
+fn check_value<T: Copy>(object: &Object, name: MapName, value: &T) -> Result<(), Error> {
     let there =
         held::value(object.map(name)?).map_err(|e| Error::io(format!("read back the map {name}"), e))?;
     if there == tables::bytes(value) { Ok(()) } else { Err(meddled(name)) }
 }
 
-/// What the programs know of the seal.
+/// Returns the value of the map from which the programs read the seal.
 fn seal(
     object: &Object,
     programs: &HashMap<Duty, OwnedFd>,
     map_programs: &MapPrograms,
     sealing: &Sealing,
-    set: &Set<'_>,
+    set: &SealInputs<'_>,
     bounded: u32,
 ) -> Result<Seal, Error> {
     let boot_id = host::boot_id();
     if boot_id == [0; 16] {
-        // It could not be corrected afterwards.
+        // The value cannot be changed after the map is frozen.
         let path = "/proc/sys/kernel/random/boot_id";
         return Err(Error::Request(format!("not sealed: {path} cannot be read, and a seal names its boot")));
     }
@@ -283,7 +288,7 @@ fn seal(
     let mut kept = 0;
     for (name, map) in object.maps() {
         let id = held::map_info(map).map_err(|e| Error::io("ask for a map's id", e))?.id;
-        match SHOWN.iter().position(|shown| *shown == name) {
+        match MapName::SHOWN.iter().position(|shown| shown.name() == name) {
             Some(at) => seal.shown[at] = id,
             None if kept == KEPT_MAPS_MAX => return Err(full("its maps")),
             None => {
@@ -317,7 +322,7 @@ fn seal(
     Ok(seal)
 }
 
-/// The error where a program cannot be attached to the root cgroup.
+/// Returns the error if a program cannot be attached to the root cgroup.
 pub(super) fn cannot_attach(hook: &str, error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM) => Error::Request(format!(

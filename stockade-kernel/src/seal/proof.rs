@@ -7,7 +7,7 @@ use stockade_common::{KnownProgram, Seal, Sets, kinds};
 use stockade_policy::compile::bit;
 use stockade_reasons::Level;
 
-use self::reasons::{Knock, Proof};
+use self::reasons::{Probe, Proof};
 use super::{made, references};
 use crate::{
     Error,
@@ -30,7 +30,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Request`] when nothing is sealed, and whatever keeps from trying.
-pub fn prove(types: &KernelTypes, knock: Knock<'_>) -> Result<Proof, Error> {
+pub fn prove(types: &KernelTypes, knock: Probe<'_>) -> Result<Proof, Error> {
     let Found::Sealed(sealed) = anchor::look()? else {
         return Err(Error::Request("nothing is sealed".into()));
     };
@@ -198,7 +198,7 @@ fn let_through(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
         }
     }
     if problems.is_empty() {
-        match references::none_but(made::known(&sealed.seal), &references::Asked) {
+        match references::wait_for_known_references(made::known(&sealed.seal), &references::Asked) {
             Ok(shared) => problems.extend(shared.map(|shared| shared.describe(&[]))),
             Err(error) => problems.push(error.to_string()),
         }
@@ -221,7 +221,7 @@ pub(crate) fn proof(sealed: &Sealed, types: &KernelTypes, native: Level) -> Resu
     }
     let heard = |number: u32| {
         // Where nobody is excepted, what the seal hears it refuses.
-        let heard = Sealed::heard()?;
+        let heard = Sealed::decided_requests()?;
         Ok(if refuses & bit(number) == 0 { [0, heard, 0] } else { [heard, 0, 0] })
     };
     selftest::run(types, &heard, watched, native)

@@ -1,11 +1,10 @@
 /*!
-Proof that there is no reference to what a seal consists of but those that are known.
+Proof that there are only the known references to the programs and maps of a seal.
 
-The kernel asks the guards when a call begins. A call that began before they were there can be held up, and take a program off or write a
-map when it goes on. For that it needs a descriptor, and each descriptor is a reference. The guards write down how many references there are to
-a program or a map whenever somebody asks for it, see [`stockade_common::Seen`]. Where there are none but those of the kernel's own
-attachments, of the seal's programs and of this process, there is no such call, wherever its descriptor is: in a process, on
-the way through a socket, or behind a pin.
+The kernel calls the guards when a system call begins. A call that began before they were attached can be delayed, and detach a program or write a
+map when it continues. For that it needs a reference, which it took from a descriptor. The guards store the reference count of a program or map
+whenever a process requests a descriptor of it, see [`stockade_common::Seen`]. If there are only the references of the attachments, of the seal's
+programs and of this process, there is no such call, wherever its descriptor is: in a process, in a socket, or behind a pin.
 */
 use std::io;
 
@@ -18,17 +17,17 @@ use crate::{
     sys::{self, held},
 };
 
-/// Whom the guards tell what they counted: the command that makes the seal, which has the map, or whoever asks the seal.
+/// A source of the counts: the map, for the command that makes the seal, or the dialogue.
 pub(super) trait Witness {
-    /// What was counted of something until now is of no interest.
+    /// Discards what was counted of an object until now.
     fn forget(&self, known: &Known) -> Result<(), Error>;
-    /// What was counted of it since.
+    /// Returns what was counted of it since.
     fn counted(&self, known: &Known) -> Result<Counted, Error>;
-    /// Whether this process makes the seal, so that the first guard on programs exempts it.
+    /// Reports whether this process makes the seal, so that the first guard on programs exempts it.
     fn is_making(&self) -> bool;
 }
 
-/// The seal itself.
+/// The dialogue with the seal.
 pub(super) struct Asked;
 
 impl Witness for Asked {
@@ -45,7 +44,7 @@ impl Witness for Asked {
     }
 }
 
-/// What is known of the programs of a seal: what attaches each has a reference, and whoever asks.
+/// Returns the known references to the programs of a seal: the attachment of each has one, and the call that requests a descriptor.
 pub(super) fn of_programs(seal: &Seal) -> impl Iterator<Item = Known> {
     let programs = seal.programs.into_iter().enumerate();
     programs.filter(|(_, id)| *id != 0).map(|(slot, id)| Known {
@@ -56,8 +55,8 @@ pub(super) fn of_programs(seal: &Seal) -> impl Iterator<Item = Known> {
     })
 }
 
-/// What is known of the maps of a seal: so many programs use each, and this process has so many descriptors of it. Whoever asks is one
-/// more.
+/// Returns the known references to the maps of a seal: `programs` use each, and this process has `ours` descriptors of it. The call that requests a
+/// descriptor has one more.
 pub(super) fn of_maps(
     seal: &Seal,
     programs: impl Fn(usize, u32) -> u32,
@@ -68,7 +67,7 @@ pub(super) fn of_maps(
         let programs = programs(at, id);
         let users = ours + 1;
         let slot = number(Known::MAPS + at);
-        // What nobody uses is gone.
+        // The kernel has freed a map without references.
         (programs + ours != 0).then_some(Known { slot, id, references: users + programs, users })
     })
 }
@@ -77,15 +76,15 @@ fn number(slot: usize) -> u32 {
     u32::try_from(slot).expect("there are a few")
 }
 
-/// Something that somebody else has a reference to, or may have.
+/// A program or map to which another process has a reference, or may have one.
 pub(super) struct Shared {
     known: Known,
-    /// Whether that was seen, or nothing was.
+    /// Whether a guard counted more references than are known. False if no guard was called.
     seen: bool,
 }
 
 impl Shared {
-    /// In words, with who it is. These programs use maps of the seal too, and do not stay.
+    /// Describes it and the processes that hold it. `passing` are programs that use maps of the seal and are unloaded before the commit.
     pub fn describe(&self, passing: &[u32]) -> String {
         let id = self.known.id;
         let (what, field) = if is_map(&self.known) { ("map", "map_id") } else { ("program", "prog_id") };
@@ -96,7 +95,7 @@ impl Shared {
         }
         let mut by = processes::holders(field, id);
         if is_map(&self.known) {
-            // A program that uses it, or a link that holds that one.
+            // A process can hold a program that uses the map, or a link to one.
             by.extend(passing.iter().flat_map(|program| processes::holders("prog_id", *program)));
         }
         let by: Vec<_> = by.into_iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
@@ -108,9 +107,9 @@ impl Shared {
     }
 }
 
-/// Waits until there are no more references to any of these than are known: what is asked for in passing, as by a command that lists all
-/// programs, is let go of again.
-pub(super) fn none_but(
+/// Waits until there are only the known references to each of these: a command that lists all programs, for example, has more only for a moment.
+/// Returns the first object that still has others after some seconds.
+pub(super) fn wait_for_known_references(
     known: impl IntoIterator<Item = Known>,
     witness: &dyn Witness,
 ) -> Result<Option<Shared>, Error> {
@@ -123,7 +122,8 @@ pub(super) fn none_but(
             } else {
                 is_refusal(&sys::program_by_id(known.id))
             };
-            // A guard that does not refuse this process refuses nobody. While the seal is made, the first guard on programs exempts this process alone.
+            // A guard that gives this process a descriptor gives every process one. While the seal is made, the first guard on programs exempts this
+            // process alone.
             let is_exempt = witness.is_making() && !is_map(&known);
             let counted = if refused || is_exempt { witness.counted(&known)? } else { Counted::More };
             if counted == Counted::Known || counted == Counted::NotSince && is_gone(&known)? {
@@ -137,7 +137,7 @@ pub(super) fn none_but(
     Ok(None)
 }
 
-/// Whether it is a map that is no longer there: the programs that used it alone have ended, such as those that root can end.
+/// Reports whether it is a map that the kernel has freed: root can detach the programs on tracepoints, which may be the only users.
 fn is_gone(known: &Known) -> Result<bool, Error> {
     let next = || sys::next_map(known.id - 1).map_err(|e| Error::io("list the BPF maps", e));
     Ok(is_map(known) && next()? != Some(known.id))
@@ -147,7 +147,9 @@ fn is_map(known: &Known) -> bool {
     known.slot as usize >= Known::MAPS
 }
 
-/// Whether a guard does not give something out.
+/// Reports whether a request for a descriptor failed with ENOENT, as the guards of a seal answer, or with EPERM, as the first guards do. ENOENT is
+/// also the
+/// error if the object does not exist.
 pub(super) fn is_refusal<T>(answer: &io::Result<T>) -> bool {
     matches!(answer, Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EPERM)))
 }

@@ -1,19 +1,19 @@
 /*!
-What the root of the cgroup tree holds: the programs of a seal.
+The programs of a seal on the root of the cgroup tree.
 
 ```text
 root cgroup, by BPF_PROG_ATTACH
   locked_down           decides
-  labels' four hooks    for policies that speak of programs
+  labels' four hooks    for policies with exceptions by program
   bpf_prog, bpf_map,    guards
   file_open
-  sysctl                holds settings: a kind of attachment of its own
-  bpf                   the guard that keeps all of them there     attached last: the commit
+  sysctl                holds settings, by another attach type
+  bpf                   the guard that refuses to detach them     attached last: the commit
 ```
 
-No pin, link, descriptor, mount or process is needed to keep them. What was attached before the commit can be taken off
-again: leftovers of a command that was killed, which are known by their tags, and the first guard by its name. After the commit
-nobody can take anything off, and the seal says itself what it is: see sealed.rs.
+No pin, link, descriptor, mount or process is needed to keep them attached. Before the commit they can be detached: a command recognises by their tags those
+that a killed command left. The kernel detaches the first guards itself, since only links hold them. After the commit no process can detach a program, and the
+seal answers what it is, see sealed.rs.
 */
 use std::{
     io,
@@ -31,7 +31,7 @@ use crate::{
     sys::{self, held},
 };
 
-/// What is attached to the root cgroup by BPF_PROG_ATTACH, by the kind of attachment.
+/// The attach types of the programs on the root cgroup.
 pub(crate) const KINDS: [u32; 2] = [kinds::ATTACH_CGROUP_SYSCTL, kinds::ATTACH_LSM_CGROUP];
 
 /// The root of the cgroup hierarchy of version 2, open.
@@ -44,18 +44,18 @@ impl AsFd for Root {
 }
 
 impl Root {
-    /// Opens it, see [`cgroups::open_root_anywhere`].
+    /// Opens the root cgroup, see [`cgroups::open_root_anywhere`].
     pub fn open() -> io::Result<Self> {
         cgroups::open_root_anywhere().map(Self)
     }
 
-    /// Has it hold a program.
+    /// Attaches a program to the root cgroup, which then holds it.
     pub fn attach(&self, duty: Duty, program: BorrowedFd<'_>) -> io::Result<()> {
         held::attach_to_cgroup(self.as_fd(), program, duty.held_as())
     }
 
-    /// Ids of the programs that run for it, by the kind of attachment, in the order in which they are asked. Empty where the
-    /// kernel knows no such kind.
+    /// Returns the ids of the programs on the root cgroup with this attach type, in the order in which they run. Empty if the kernel lacks the
+    /// attach type.
     pub fn programs(&self, kind: u32) -> io::Result<Vec<u32>> {
         match held::programs_of_cgroup(self.as_fd(), kind) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
@@ -63,8 +63,8 @@ impl Root {
         }
     }
 
-    /// Those of ours that it holds without a link. [`Error::SealedByOther`] where the guard is among them that is attached last: a seal
-    /// without the dialogue is one of another version.
+    /// Returns Stockade's programs that the root cgroup holds without a link. [`Error::SealedByOther`] if the guard on calls is among them: a seal
+    /// that does not answer the dialogue is one of another version.
     fn leftovers(&self) -> Result<Vec<Leftover>, Error> {
         let failed = |e| Error::io("ask which programs the root cgroup holds", e);
         let known = object::tags().map_err(failed)?;
@@ -72,13 +72,13 @@ impl Root {
         for kind in KINDS {
             for id in self.programs(kind).map_err(failed)? {
                 let program = match sys::program_by_id(id) {
-                    // A guard keeps it from being opened, and so it is none of ours: or it has ended meanwhile.
+                    // A guard refuses a descriptor, so it is not a leftover of Stockade; or it was unloaded meanwhile.
                     Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOENT)) => continue,
                     program => program.map_err(failed)?,
                 };
                 let info = sys::program_info(program.as_fd(), &mut []).map_err(failed)?;
                 let duty = known.iter().find(|(_, tag)| *tag == info.tag).map(|(duty, _)| *duty);
-                // By the tag: anybody can give a program its name.
+                // By the tag, since any process can give a program this name.
                 if duty == Some(Duty::GuardCalls) {
                     return Err(Error::SealedByOther);
                 }
@@ -94,14 +94,14 @@ impl Root {
         Ok(found)
     }
 
-    /// Has it let go of a program: works as long as the last guard is not attached.
+    /// Detaches a program from the root cgroup. The kernel refuses it once the guard on calls is attached.
     pub fn detach(&self, program: BorrowedFd<'_>, kind: u32) -> Result<(), Error> {
         held::detach_from_cgroup(self.as_fd(), program, kind)
             .map_err(|e| Error::io("take a program off the root cgroup", e))
     }
 }
 
-/// Ids of the programs that links attach.
+/// Returns the ids of the programs that links attach.
 pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
     let mut programs = Vec::new();
     let mut id = 0;
@@ -119,7 +119,8 @@ pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
             Ok(info) => programs.push(info.program),
             // The link was closed since it was listed.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-            // A program on the hook `bpf` keeps links of its own to itself, as that of systemd 262 does. Those that are not trusted keep a machine from being sealed.
+            // A program on the hook `bpf` may refuse descriptors of its own links, as that of systemd 262 does. Unless such a program is trusted,
+            // the machine cannot be sealed.
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
             Err(e) => return Err(e),
         }
@@ -130,22 +131,24 @@ pub(crate) fn programs_with_links() -> io::Result<Vec<u32>> {
 /// A program of a seal that was not finished.
 pub(crate) struct Leftover {
     id: u32,
-    /// How it is attached.
+    /// The attach type.
     kind: u32,
     program: OwnedFd,
 }
 
-/// What is found on the root cgroup.
+/// The result of [`look`].
 pub(crate) enum Found {
-    /// Nothing of ours.
+    /// No seal and no leftovers, or this process may not see them.
     Nothing,
-    /// Programs of ours without the last guard: left behind by a command that was killed. They can be taken off.
+    /// Programs that a killed command left on the root cgroup, without the guard on calls. They can be detached.
     Leftovers(Root, Vec<Leftover>),
     /// A seal.
     Sealed(Box<Sealed>),
 }
 
-/// Looks whether something is sealed. Whoever may not ask is told of nothing: what else they ask for says why.
+/// Looks for a seal, and for programs that a killed command left. Returns [`Found::Nothing`] without root, if the root cgroup cannot be opened and
+/// if a query
+/// fails with EPERM: a later call of the same command reports the missing privilege.
 pub(crate) fn look() -> Result<Found, Error> {
     if !host::is_root() {
         return Ok(Found::Nothing);
@@ -155,9 +158,9 @@ pub(crate) fn look() -> Result<Found, Error> {
     }
     let Ok(root) = Root::open() else { return Ok(Found::Nothing) };
     match root.leftovers() {
-        // Kernels before 5.2 aside, it is always answered.
+        // A capability is missing, or another security module refuses the query.
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Ok(Found::Nothing),
-        // Or sealed since it was asked.
+        // Another process may have sealed the machine since the first question.
         Err(Error::SealedByOther) => {
             Sealed::ask()?.map(|sealed| Found::Sealed(Box::new(sealed))).ok_or(Error::SealedByOther)
         }
@@ -168,7 +171,7 @@ pub(crate) fn look() -> Result<Found, Error> {
     }
 }
 
-/// Takes off what a command left behind that was killed before the commit.
+/// Detaches the programs and removes the pins that a command left which was killed before the commit.
 pub(crate) fn tidy_up() -> Result<(), Error> {
     match look()? {
         Found::Leftovers(root, left) => {

@@ -263,7 +263,7 @@ pub(crate) fn enforcing(sealing: &Sealing) -> Result<Vec<KnownProgram>, Error> {
     let tags = object::tags().map_err(|e| Error::io("read the built-in kernel program", e))?;
     let known = tags.iter().filter_map(|(duty, tag)| {
         let (twin, attach_type) = match duty {
-            Duty::Decide | Duty::DecideWhole => (Duty::Sealed, kinds::ATTACH_LSM),
+            Duty::Decide | Duty::DecideScoped => (Duty::Sealed, kinds::ATTACH_LSM),
             Duty::Label => (Duty::SealedLabel, kinds::ATTACH_LSM),
             Duty::HandOn => (Duty::SealedHandOn, kinds::ATTACH_LSM),
             Duty::Traced => (Duty::SealedTraced, kinds::ATTACH_LSM),

@@ -1,9 +1,9 @@
 /*!
-Files of other security modules by which root turns them off or thins them out. A policy names them among its settings;
-a seal keeps everybody from opening them for writing, by whichever mount or path.
+Files by which root disables or weakens other security modules. A policy names them among its settings; a seal refuses every process to open them for
+writing, by any mount and path.
 
-The sealed program knows a file by its inode: the file systems are the kernel's own, there is one of each, and its files
-come and go with the kernel. Who has one open for writing already would keep it: nothing is sealed then.
+The guard identifies a file by device and inode number: these are pseudo file systems with one instance each, whose files have the same inode until reboot. A
+process that already has a file open for writing could still write to it after the seal, so the machine is not sealed then.
 */
 use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -16,7 +16,7 @@ use crate::{
     sys::fs,
 };
 
-/// The files that these settings mean here, where their security modules are active.
+/// Returns the files for these settings, if their security modules are active.
 pub(crate) fn find(held: &[CompiledSetting], lsms: &str) -> Result<Vec<(PathBuf, KeptFile)>, Error> {
     let mut found = Vec::new();
     for setting in held {
@@ -63,9 +63,11 @@ fn kept(metadata: &std::fs::Metadata, setting: &CompiledSetting) -> KeptFile {
     }
 }
 
-/// Fails when one of these is open for writing: in a process, which is named, or on its way through a socket. `seen` is what the guard of the files
-/// saw last, see [`stockade_common::Seen::file`].
-pub(crate) fn no_writer_of(
+/// Waits until none of the files that the seal refuses to write is open for writing. Opens each for reading, so that the guard of the files stores
+/// whether it has
+/// writers; `seen` reads that, see [`stockade_common::Seen::file`]. Fails at once if a process has a file open for writing, and after some seconds if
+/// no process can be found.
+pub(crate) fn wait_for_no_writer(
     files: &[(PathBuf, KeptFile)],
     seen: &dyn Fn() -> Result<u64, Error>,
 ) -> Result<(), Error> {
@@ -77,7 +79,7 @@ pub(crate) fn no_writer_of(
             if seen == kept.inode << 1 {
                 break;
             }
-            // Another one may have been opened meanwhile.
+            // Another file may have been opened since, and `seen` be about that one.
             if seen == kept.inode << 1 | 1 {
                 no_process_writes(files)?;
             }
@@ -93,7 +95,7 @@ pub(crate) fn no_writer_of(
     Ok(())
 }
 
-/// Fails when a process has one of these open for writing.
+/// Fails if a process has one of these files open for writing.
 fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -116,7 +118,7 @@ fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a descriptor can be written through: the last octal digit of its flags is the way of access, 0 for reading alone.
+/// Reports whether a descriptor is open for writing: the two lowest bits of its flags are the access mode, 0 for O_RDONLY.
 fn is_writable(fd: &fs::DirEntry) -> bool {
     let info = fs::read_to_string(processes::fdinfo(fd)).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));

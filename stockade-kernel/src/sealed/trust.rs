@@ -1,5 +1,5 @@
 /*!
-Programs of others that a seal lets in: by the policy, before they are loaded, or by the command that seals.
+Programs of others that a seal trusts: the policy names them by tag, whether loaded or not; the sealing command names loaded ones.
 */
 use stockade_common::{KnownProgram, TRUSTED_MAX, kinds};
 use stockade_policy::{
@@ -13,21 +13,21 @@ use crate::{
     sealed::foreign::{self, Foreign, Others},
 };
 
-/// What a seal is told to let in.
+/// The programs of others that a seal trusts.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     /// Loaded programs that the command names.
     pub named: Vec<Foreign>,
-    /// Loaded programs that the command names by id, and that another guard keeps from being looked at.
+    /// Loaded programs that the command names by id, and of which another guard refuses a descriptor.
     pub by_id: Vec<u32>,
     /// Trusted programs that cannot be loaded on this kernel: name and hook.
     pub without_hook: Vec<(String, String)>,
-    /// All of that as the guard compares it.
+    /// All trusted programs in the form that the guard on programs compares.
     pub known: Vec<KnownProgram>,
 }
 
 impl Trust {
-    /// What the policy and these words of a command's name, each an id or a tag.
+    /// Returns the programs that the policy trusts and those that the command names, each by id or tag.
     ///
     /// # Errors
     /// [`Error::Request`] for a word that names no loaded program of such a kind, and for more than a seal has room for.
@@ -80,7 +80,7 @@ impl Trust {
         }
     }
 
-    /// The programs of others that run on accesses to sysctls and that are neither trusted nor among `ours`.
+    /// Returns the programs of others that run on accesses to sysctls and that are neither trusted nor among `ours`.
     pub fn untrusted_sysctl_programs(&self, others: &Others, ours: &[u32]) -> Vec<Foreign> {
         let runs = others.seen.iter().filter(|program| {
             program.number == kinds::CGROUP_SYSCTL && !ours.contains(&program.id) && !self.has(program)
@@ -88,18 +88,18 @@ impl Trust {
         runs.cloned().collect()
     }
 
-    /// Whether it lets a program in.
+    /// Reports whether a program is trusted.
     pub fn has(&self, program: &Foreign) -> bool {
         program.known().is_some_and(|known| self.known.contains(&known)) || self.is_named(program.id)
     }
 
-    /// Whether an administrator named it to the command that seals.
+    /// Reports whether the sealing command names the program.
     pub fn is_named(&self, id: u32) -> bool {
         self.by_id.contains(&id) || self.named.iter().any(|foreign| foreign.id == id)
     }
 }
 
-/// The kernel's number of a kind.
+/// Returns the number of a kind in [`KnownProgram::kind`].
 fn kind(kind: ProgramKind) -> u32 {
     match kind {
         ProgramKind::Lsm => kinds::of(kinds::LSM, kinds::ATTACH_LSM),
@@ -110,7 +110,7 @@ fn kind(kind: ProgramKind) -> u32 {
     }
 }
 
-/// BTF ids of the functions behind the hooks of these programs, as far as this kernel has them.
+/// Returns the kernel functions for the hooks that these programs name, each with its BTF id. Functions that this kernel lacks are left out.
 fn hooks(trusted: &[TrustedProgram]) -> Result<Vec<(String, u32)>, Error> {
     let functions: Vec<String> = trusted
         .iter()

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stockade_kernel::{
+    blocked_programs::{self, BlockedPrograms},
     host,
-    kept_out::{self, KeptOut},
 };
 use stockade_policy::{
     Source,
@@ -73,7 +73,7 @@ pub struct NotRecorded {
 
 pub fn run(flags: &flags::Trust, json: bool) -> Result<Exit> {
     let flags::TrustCommand::Record(flags) = &flags.command;
-    let found = kept_out::look()?;
+    let found = blocked_programs::look()?;
     let existing = flags.output.as_deref().map(existing).transpose()?.flatten();
     let loaded: Vec<LoadedProgram> = found.programs.iter().map(|(_, program)| program.clone()).collect();
     let fragment = fragment::record(existing.as_ref(), &loaded, &at()).map_err(|problems| {
@@ -143,7 +143,7 @@ fn write_whole(file: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("write {}", file.display()))
 }
 
-fn report(found: &KeptOut, fragment: Fragment, file: Option<&Path>) -> Report {
+fn report(found: &BlockedPrograms, fragment: Fragment, file: Option<&Path>) -> Report {
     let program = |(id, program): &(u32, LoadedProgram)| Program {
         id: *id,
         name: program.name.clone(),

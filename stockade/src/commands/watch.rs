@@ -15,7 +15,7 @@ use stockade_kernel::{
     attach::Attachment,
     btf::KernelTypes,
     description::Description,
-    events::{self, Reader, Told},
+    events::{self, EventKind, Reader},
     host,
     read_back::{InForce, program_in_force, read_back},
 };
@@ -58,8 +58,8 @@ fn watch(out: &mut impl Write, flags: &flags::Watch, json: bool) -> Result<Exit>
             && let Some(told) = watched.take()
         {
             let event = match told {
-                Told::Request(event) => event,
-                Told::Setting(event) => {
+                EventKind::Request(event) => event,
+                EventKind::Setting(event) => {
                     lines.push(Line::Setting(written(&event, &mut names)));
                     continue;
                 }
@@ -195,7 +195,7 @@ impl Watched {
         Ok(Self { reader, program, asked_after, lost_before: 0, checked: None, description })
     }
 
-    fn take(&mut self) -> Option<Told> {
+    fn take(&mut self) -> Option<EventKind> {
         self.reader.as_mut()?.take()
     }
 

@@ -147,9 +147,9 @@ impl Told for Ours<'_> {
     fn take(&mut self) -> Result<Vec<String>> {
         let mut told: Vec<String> = std::iter::from_fn(|| self.reader.take())
             .filter_map(|told| match told {
-                events::Told::Request(event) => Some(self.types.reason_id(event.reason)),
+                events::EventKind::Request(event) => Some(self.types.reason_id(event.reason)),
                 // No policy of the matrix holds settings.
-                events::Told::Setting(_) => None,
+                events::EventKind::Setting(_) => None,
             })
             .map(|id| stockade_reasons::by_id(&id).map_or(id, |reason| reason.kernel_string.to_owned()))
             .collect();

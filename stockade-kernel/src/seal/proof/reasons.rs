@@ -33,7 +33,7 @@ use crate::{
 
 /// What came of an attempt to do what a reason guards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Knocked {
+pub enum ProbeResult {
     /// It was refused in the way lockdown refuses it.
     Refused,
     /// It went through.
@@ -43,7 +43,7 @@ pub enum Knocked {
 }
 
 /// Tries a reason by its id, without an effect also where nothing refuses it.
-pub type Knock<'a> = &'a dyn Fn(&str) -> Knocked;
+pub type Probe<'a> = &'a dyn Fn(&str) -> ProbeResult;
 
 /// Why a reason was not tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -120,7 +120,7 @@ pub(super) fn try_all(
     sealed: &Sealed,
     types: &KernelTypes,
     native: Level,
-    knock: Knock<'_>,
+    knock: Probe<'_>,
 ) -> Result<Proof, Error> {
     let claims = Claims::of(sealed)?;
     let here = claims.0.iter().fold(0, |here, claim| here | claim.here);
@@ -150,25 +150,25 @@ fn try_one(
     reason: &KernelReason,
     id: String,
     claims: &Claims,
-    knock: Knock<'_>,
+    knock: Probe<'_>,
 ) -> Result<(), Error> {
-    let before = Sealed::heard()?;
+    let before = Sealed::decided_requests()?;
     let knocked = knock(&id);
-    let heard = Sealed::heard()? != before;
+    let heard = Sealed::decided_requests()? != before;
     match (knocked, heard) {
-        (Knocked::Refused, true) => proof.refused.push(id),
-        (Knocked::Refused, false) => proof
+        (ProbeResult::Refused, true) => proof.refused.push(id),
+        (ProbeResult::Refused, false) => proof
             .problems
             .push(format!("a request for {id} was refused, and not by the seal: it was not asked")),
-        (Knocked::LetThrough, true) => match claims.letting_through(reason) {
+        (ProbeResult::LetThrough, true) => match claims.letting_through(reason) {
             Ok(Some(why)) => proof.skip(id, Cause::LetThroughHere, why),
             Ok(None) => proof.problems.push(format!("a request for {id} reached the seal and went through")),
             Err(why) => proof.problems.push(format!("a request for {id} went through, and {why}")),
         },
-        (Knocked::LetThrough, false) => proof.problems.push(format!(
+        (ProbeResult::LetThrough, false) => proof.problems.push(format!(
             "a request for {id} went through, and the kernel did not ask the seal: the policy refuses {id}, and this kernel does not"
         )),
-        (Knocked::NotTried(cause, detail), _) => proof.skip(id, cause, detail),
+        (ProbeResult::NotTried(cause, detail), _) => proof.skip(id, cause, detail),
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 /*!
-bpf(2): from a command and its attributes to the call that the model plays. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
+bpf(2): maps a command and its attributes to a call of the model. Layouts: include/uapi/linux/bpf.h, `union bpf_attr`.
 */
 use std::{ffi::CStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
@@ -7,69 +7,77 @@ use stockade_common::dialogue::COMMAND;
 
 use super::{Kernel, Kind};
 
-/// A command's attributes, where the caller has them.
+/// The attributes of a command, in the caller's memory.
 #[derive(Clone, Copy)]
 pub(super) struct Attributes(*mut u8);
 
 impl Attributes {
     /// # Safety
-    /// Has to be a live block as the command wants it, whose addresses are those of live memory.
+    /// `attr` must be a live attribute block of the size that the command takes, and the addresses in it must be those of live memory of the lengths
+    /// that the command
+    /// takes, for as long as the result is used.
     pub unsafe fn of(attr: *mut u8) -> Self {
         Self(attr)
     }
 
     pub fn word(self, at: usize) -> u32 {
-        // SAFETY: as `of` demands.
+        // SAFETY: the caller of `Attributes::of` has a live block of the size that the command takes, which contains the word at `at`. The access
+        // may be unaligned.
         unsafe { self.0.add(at).cast::<u32>().read_unaligned() }
     }
 
     pub fn long(self, at: usize) -> u64 {
-        // SAFETY: as `of` demands.
+        // SAFETY: the caller of `Attributes::of` has a live block of the size that the command takes, which contains the long at `at`. The access
+        // may be unaligned.
         unsafe { self.0.add(at).cast::<u64>().read_unaligned() }
     }
 
     pub fn set(self, at: usize, word: u32) {
-        // SAFETY: as `of` demands.
+        // SAFETY: the caller of `Attributes::of` has a live block of the size that the command takes, which contains the word at `at`. The access
+        // may be unaligned.
         unsafe { self.0.add(at).cast::<u32>().write_unaligned(word) }
     }
 
-    /// What an address in it points at.
+    /// Returns the bytes at an address in the attributes.
     pub fn bytes(self, at: usize, length: usize) -> Vec<u8> {
         from(self.long(at), length)
     }
 
-    /// Fills what an address in it points at.
+    /// Writes bytes to an address in the attributes.
     pub fn fill(self, at: usize, bytes: &[u8]) {
         to(self.long(at), bytes);
     }
 
-    /// Bytes that it holds itself.
+    /// Returns bytes of the attributes themselves.
     pub fn array<const N: usize>(self, at: usize) -> [u8; N] {
-        // SAFETY: as `of` demands.
+        // SAFETY: the caller of `Attributes::of` has a live block of the size that the command takes, which contains the array at `at`. The access
+        // may be unaligned.
         unsafe { self.0.add(at).cast::<[u8; N]>().read_unaligned() }
     }
 
     pub fn path(self, at: usize) -> PathBuf {
-        // SAFETY: as `of` demands; paths end with a zero.
+        // SAFETY: the word at `at` is the address of a live path with a terminating zero: every command with a path takes it so.
         let path = unsafe { CStr::from_ptr(self.long(at) as usize as *const libc::c_char) };
         std::ffi::OsStr::from_bytes(path.to_bytes()).into()
     }
 }
 
-/// Memory of the caller's.
+/// Copies memory of the caller.
 pub(super) fn from(address: u64, length: usize) -> Vec<u8> {
-    // SAFETY: as `Attributes::of` demands.
+    // SAFETY: the address is from the attributes of a call in progress, whose caller has at least `length` live bytes there.
     unsafe { std::slice::from_raw_parts(address as usize as *const u8, length) }.to_vec()
 }
 
 pub(super) fn to(address: u64, bytes: &[u8]) {
-    // SAFETY: as `Attributes::of` demands.
+    // SAFETY: the address is from the attributes of a call in progress, whose caller has room for these bytes there; `bytes` is memory of the model,
+    // so
+    // that the two do not overlap.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as usize as *mut u8, bytes.len()) }
 }
 
-/// What kind of call it is, and on what.
+/// Returns the kind of a call, and the name or path that it is about.
 pub(super) fn kind(command: i64, attr: *mut u8) -> (Kind, String) {
-    // SAFETY: comes from our own callers.
+    // SAFETY: `sys` calls this with the attribute block of a bpf(2) call, which is live until the call returns.
     let attr = unsafe { Attributes::of(attr) };
     let text = |bytes: [u8; 16]| String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned();
     match command {
@@ -101,7 +109,7 @@ pub(super) fn kind(command: i64, attr: *mut u8) -> (Kind, String) {
 
 impl Kernel {
     /// # Safety
-    /// As for [`Attributes::of`].
+    /// `attr` must be a live attribute block for this command, as for [`Attributes::of`].
     pub(super) unsafe fn call(&mut self, command: i64, attr: Attributes) -> Result<i64, i32> {
         self.closes();
         match command {

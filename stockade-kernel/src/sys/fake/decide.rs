@@ -13,13 +13,7 @@ use super::{
     Kernel,
     objects::{Program, What},
 };
-use crate::{
-    pinned::tables::SETTINGS,
-    program::{
-        duty::Duty,
-        object::{self, MAPS},
-    },
-};
+use crate::program::{duty::Duty, object::MapName};
 
 /// How many reasons the machine knows at most.
 const REASONS: u32 = 12;
@@ -50,7 +44,7 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    fn find<K: Copy, V: Copy>(&self, map: &str, key: &K) -> Option<V> {
+    fn find<K: Copy, V: Copy>(&self, map: MapName, key: &K) -> Option<V> {
         let map = self.kernel.map(self.kernel.map_of(self.program, map)?)?;
         let value = map.entries.get(&crate::pinned::tables::bytes(key))?;
         assert_eq!(value.len(), size_of::<V>());
@@ -62,7 +56,7 @@ impl Here<'_> {
 impl World for Here<'_> {
     fn place(&self, generation: u64) -> Option<Sets> {
         let key = |cgroup| stockade_common::CgroupKey { generation, cgroup };
-        self.requester.cgroups.iter().find_map(|&cgroup| self.find("CGROUPS", &key(cgroup)))
+        self.requester.cgroups.iter().find_map(|&cgroup| self.find(MapName::Cgroups, &key(cgroup)))
     }
 
     fn label(&self) -> Option<Label> {
@@ -80,11 +74,11 @@ impl World for Here<'_> {
     }
 
     fn exception(&self, key: &ExceptionKey) -> Option<Exception> {
-        self.find("EXCEPTIONS", key)
+        self.find(MapName::Exceptions, key)
     }
 
     fn until(&self, key: &UntilKey) -> Option<Until> {
-        self.find("UNTIL", key)
+        self.find(MapName::Until, key)
     }
 }
 
@@ -98,13 +92,13 @@ impl Kernel {
         let programs = all.filter_map(|id| Some((id, self.program(id)?)));
         programs
             .filter(|(_, program)| {
-                program.hook == self.lockdown_hook && self.map_of(program, MAPS[0].0).is_some()
+                program.hook == self.lockdown_hook && self.map_of(program, MapName::Policy).is_some()
             })
             .collect()
     }
 
     pub(super) fn policy(&self, program: &Program) -> Option<Policy> {
-        let map = self.map(self.map_of(program, MAPS[0].0)?)?;
+        let map = self.map(self.map_of(program, MapName::Policy)?)?;
         let value = map.entries.values().next()?;
         assert_eq!(value.len(), size_of::<Policy>());
         // SAFETY: of its size, plain data for which any bytes are a value.
@@ -124,9 +118,9 @@ impl Kernel {
         reason: u32,
         requester: &Requester,
     ) -> Option<Decision> {
-        let sealed = [Duty::Sealed.shown(), Duty::SealedWhole.shown()].contains(&program.name);
+        let sealed = [Duty::Sealed.shown(), Duty::SealedScoped.shown()].contains(&program.name);
         let mut decision = self.decides_as_applied(program, words, reason, requester);
-        if program.name == Duty::SealedWhole.shown() {
+        if program.name == Duty::SealedScoped.shown() {
             let slots = self.stacked().map_or_else(Vec::new, |stacked| stacked.slots.to_vec());
             let stacked = slots.iter().filter(|slot| slot.words.generation != 0);
             let all =
@@ -151,7 +145,7 @@ impl Kernel {
         if words.watched_anywhere & bit == 0 {
             return None;
         }
-        let whole = [Duty::DecideWhole.shown(), Duty::SealedWhole.shown()].contains(&program.name);
+        let whole = [Duty::DecideScoped.shown(), Duty::SealedScoped.shown()].contains(&program.name);
         if whole {
             return decide(words, reason, bit, &Here { kernel: self, program, requester });
         }
@@ -169,9 +163,9 @@ impl Kernel {
         let (mut refused, mut heard) = (false, 0);
         for (_, program) in self.deciders() {
             if let Some(decision) = self.decides(program, &self.words(program), reason, &own) {
-                counted.extend(self.map_of(program, "COUNTS").map(|map| (map, decision.verdict)));
+                counted.extend(self.map_of(program, MapName::Counters).map(|map| (map, decision.verdict)));
                 refused = decision.verdict == Verdict::Refused;
-                heard += u64::from(self.map_of(program, object::ADDED).is_some());
+                heard += u64::from(self.map_of(program, MapName::Added).is_some());
             }
             if refused {
                 break;
@@ -223,7 +217,9 @@ impl Kernel {
         let linked = self.linked().map(|(_, id)| id).chain(self.root_cgroup.iter().map(|(_, id)| *id));
         for program in linked.filter_map(|id| self.program(id)).filter(|p| p.name == Duty::Settings.shown()) {
             let generation = self.words(program).generation;
-            let Some(map) = self.map_of(program, SETTINGS).and_then(|id| self.map(id)) else { continue };
+            let Some(map) = self.map_of(program, MapName::Settings).and_then(|id| self.map(id)) else {
+                continue;
+            };
             for key in map.entries.keys() {
                 // SAFETY: of its size, plain data.
                 let key = unsafe { key.as_ptr().cast::<SettingKey>().read_unaligned() };
@@ -262,7 +258,7 @@ impl Kernel {
         for (id, words, expected) in &under_way {
             let program = self.program(*id).expect("kept above");
             let mut now = self.refused_by(program, words);
-            if self.map_of(program, object::ADDED).is_some() {
+            if self.map_of(program, MapName::Added).is_some() {
                 // What is added counts from the moment on that it is there, and only refuses more.
                 now.refused.retain(|refused| expected.refused.contains(refused));
             }
@@ -348,7 +344,7 @@ impl Kernel {
         }
         for (_, program) in self.deciders() {
             let generation = self.words(program).generation;
-            for (name, _) in &MAPS[3..] {
+            for name in MapName::TABLES {
                 let Some(map) = self.map_of(program, name).and_then(|id| self.map(id)) else { continue };
                 for key in map.entries.keys() {
                     let of = u64::from_ne_bytes(key[..8].try_into().expect("keys begin with the generation"));

@@ -14,11 +14,8 @@ use stockade_common::{
 
 use super::{Kernel, calls::Attributes};
 use crate::{
-    pinned::tables::{SETTINGS, bytes},
-    program::{
-        duty::Duty,
-        object::{self, MAPS},
-    },
+    pinned::tables::bytes,
+    program::{duty::Duty, object::MapName},
     sys::fake::calls::from,
 };
 
@@ -30,41 +27,41 @@ pub(super) fn plain<T: Copy>(bytes: &[u8]) -> T {
 }
 
 /// A table by its number: its name, and the sizes of its keys and values.
-fn of_table(number: u32) -> (&'static str, usize, usize) {
+fn of_table(number: u32) -> (MapName, usize, usize) {
     match number {
-        table::CGROUPS => ("CGROUPS", size_of::<CgroupKey>(), size_of::<Sets>()),
-        table::PATHS => ("PATHS", size_of::<PathKey>(), size_of::<Sets>()),
-        table::PATTERNS => ("PATTERNS_BELOW", size_of::<PathKey>(), size_of::<[Pattern; PATTERNS]>()),
-        table::EXCEPTIONS => ("EXCEPTIONS", size_of::<ExceptionKey>(), size_of::<Exception>()),
-        table::UNTIL => ("UNTIL", size_of::<UntilKey>(), size_of::<Until>()),
+        table::CGROUPS => (MapName::Cgroups, size_of::<CgroupKey>(), size_of::<Sets>()),
+        table::PATHS => (MapName::Paths, size_of::<PathKey>(), size_of::<Sets>()),
+        table::PATTERNS => (MapName::Patterns, size_of::<PathKey>(), size_of::<[Pattern; PATTERNS]>()),
+        table::EXCEPTIONS => (MapName::Exceptions, size_of::<ExceptionKey>(), size_of::<Exception>()),
+        table::UNTIL => (MapName::Until, size_of::<UntilKey>(), size_of::<Until>()),
         other => panic!("table {other} is asked for by sealed::number"),
     }
 }
 
 impl Kernel {
     /// The map of the seal with this name; none where nothing is sealed.
-    fn sealed_map(&self, name: &str) -> Option<u32> {
+    fn sealed_map(&self, name: MapName) -> Option<u32> {
         let guard = self.guards(Duty::GuardCalls).next()?;
         self.map_of(guard, name)
     }
 
-    fn value(&self, name: &str) -> Option<Vec<u8>> {
+    fn value(&self, name: MapName) -> Option<Vec<u8>> {
         self.map(self.sealed_map(name)?)?.entries.values().next().cloned()
     }
 
-    fn entry(&self, name: &str, key: &[u8]) -> Option<Vec<u8>> {
+    fn entry(&self, name: MapName, key: &[u8]) -> Option<Vec<u8>> {
         self.map(self.sealed_map(name)?)?.entries.get(key).cloned()
     }
 
     /// What a seal tells of one thing.
     pub(super) fn tells(&self, what: u32, key: u64, mut range: Range<usize>) -> Option<Vec<u8>> {
         let told = match what {
-            SEAL => self.value(object::SEAL),
-            POLICY => self.value(MAPS[0].0),
-            ADDED => self.value(object::ADDED),
-            SETTING => self.entry(SETTINGS, &from(key, size_of::<SettingKey>())),
-            EXCEPTION => self.entry("EXCEPTIONS", &from(key, size_of::<ExceptionKey>())),
-            STACKED => self.value(object::STACKED),
+            SEAL => self.value(MapName::Seal),
+            POLICY => self.value(MapName::Policy),
+            ADDED => self.value(MapName::Added),
+            SETTING => self.entry(MapName::Settings, &from(key, size_of::<SettingKey>())),
+            EXCEPTION => self.entry(MapName::Exceptions, &from(key, size_of::<ExceptionKey>())),
+            STACKED => self.value(MapName::AddedPolicies),
             ENTRY => {
                 let (name, size, _) = of_table(u32::try_from(range.start).ok()? / table::FACTOR);
                 let first = range.start % table::FACTOR as usize;
@@ -103,11 +100,11 @@ impl Kernel {
     }
 
     fn counted(&mut self, known: &Known, forget: bool) -> u32 {
-        let mut seen: Seen = plain(&self.value(object::SEEN).expect("a seal has it"));
+        let mut seen: Seen = plain(&self.value(MapName::Seen).expect("a seal has it"));
         let slot = known.slot as usize;
         if forget {
             seen.since[slot] = seen.asked;
-            let map = self.sealed_map(object::SEEN).expect("as above");
+            let map = self.sealed_map(MapName::Seen).expect("as above");
             self.write_down(map, &seen);
             return DONE;
         }
@@ -119,7 +116,7 @@ impl Kernel {
     }
 
     fn add(&mut self, new: &Added) -> u32 {
-        let mut added: Added = plain(&self.value(object::ADDED).expect("a seal has it"));
+        let mut added: Added = plain(&self.value(MapName::Added).expect("a seal has it"));
         added.watched |= new.watched | new.deny;
         added.watched_anywhere |= added.watched;
         added.deny |= new.deny;
@@ -130,22 +127,23 @@ impl Kernel {
     }
 
     pub(super) fn added(&self) -> Option<Added> {
-        self.value(object::ADDED).map(|value| plain(&value))
+        self.value(MapName::Added).map(|value| plain(&value))
     }
 
     pub(super) fn write_added(&mut self, added: &Added) -> u32 {
-        let map = self.sealed_map(object::ADDED).and_then(|id| self.map_mut(id)).expect("a seal has it");
+        let map = self.sealed_map(MapName::Added).and_then(|id| self.map_mut(id)).expect("a seal has it");
         map.entries.insert(0u32.to_ne_bytes().to_vec(), bytes(added));
         DONE
     }
 
     /// Policies that were added as a whole, with what belongs to them.
     pub fn stacked(&self) -> Option<Stacked> {
-        self.value(object::STACKED).map(|value| plain(&value))
+        self.value(MapName::AddedPolicies).map(|value| plain(&value))
     }
 
     pub(super) fn write_stacked(&mut self, stacked: &Stacked) -> u32 {
-        let map = self.sealed_map(object::STACKED).and_then(|id| self.map_mut(id)).expect("a seal has it");
+        let map =
+            self.sealed_map(MapName::AddedPolicies).and_then(|id| self.map_mut(id)).expect("a seal has it");
         map.entries.insert(0u32.to_ne_bytes().to_vec(), bytes(stacked));
         DONE
     }
@@ -157,10 +155,10 @@ impl Kernel {
         self.write_stacked(&stacked)
     }
 
-    fn write_entry(&mut self, name: &str, key: &[u8], value: &[u8]) -> u32 {
+    fn write_entry(&mut self, name: MapName, key: &[u8], value: &[u8]) -> u32 {
         let mut stacked = self.stacked().expect("a seal has it");
         stacked.written += 1;
-        stacked.placed += u64::from(name == "CGROUPS");
+        stacked.placed += u64::from(name == MapName::Cgroups);
         self.write_stacked(&stacked);
         if stacked.pending == 0 || key[..8] != stacked.pending.to_ne_bytes() {
             return NOTHING;
@@ -201,24 +199,25 @@ impl Kernel {
     fn hold(&mut self, new: &NewSetting) -> u32 {
         let frozen = |rule: &SettingRule| rule.hold == SettingRule::FREEZE && rule.audit == 0;
         let key = bytes(&new.key);
-        if let Some(there) = self.entry(SETTINGS, &key)
+        if let Some(there) = self.entry(MapName::Settings, &key)
             && (frozen(&plain(&there)) || !frozen(&new.rule))
         {
             return NO_ROOM;
         }
-        let map = self.sealed_map(SETTINGS).and_then(|id| self.map_mut(id)).expect("a seal has it");
+        let map = self.sealed_map(MapName::Settings).and_then(|id| self.map_mut(id)).expect("a seal has it");
         map.entries.insert(key, bytes(&new.rule));
         DONE
     }
 
     fn revoke(&mut self, revoked: &Revoked) -> u32 {
         let key = bytes(&revoked.key);
-        let Some(there) = self.entry("EXCEPTIONS", &key) else { return NOTHING };
+        let Some(there) = self.entry(MapName::Exceptions, &key) else { return NOTHING };
         let mut there: Exception = plain(&there);
         there.always &= !revoked.ends.always;
         there.inherited &= !revoked.ends.inherited;
         there.timed &= !revoked.ends.timed;
-        let map = self.sealed_map("EXCEPTIONS").and_then(|id| self.map_mut(id)).expect("a seal has it");
+        let map =
+            self.sealed_map(MapName::Exceptions).and_then(|id| self.map_mut(id)).expect("a seal has it");
         map.entries.insert(key, bytes(&there));
         DONE
     }

@@ -15,7 +15,7 @@ use std::{
 use stockade_common::Words;
 
 use super::Table;
-use crate::program::duty::Duty;
+use crate::program::{duty::Duty, object::MapName};
 
 /// A map.
 #[derive(Clone)]
@@ -229,8 +229,9 @@ impl Kernel {
     }
 
     /// The map of this name that a program uses. The kernel keeps 15 bytes of a name.
-    pub fn map_of(&self, program: &Program, name: &str) -> Option<u32> {
-        let name = &name.as_bytes()[..name.len().min(15)];
+    pub fn map_of(&self, program: &Program, name: MapName) -> Option<u32> {
+        let name = name.name().as_bytes();
+        let name = &name[..name.len().min(15)];
         let is_it = |id: &u32| {
             self.map(*id).is_some_and(|map| map.name.starts_with(name) && map.name[name.len()] == 0)
         };

@@ -13,7 +13,7 @@ use crate::{
     pinned::tables::bytes,
     program::{
         duty::Duty,
-        object::{self, ADDED, SEAL, SEEN},
+        object::{self, MapName},
     },
     seal::first_guards,
     sys,
@@ -31,7 +31,8 @@ impl Kernel {
     }
 
     fn seal_of(&self, guard: &Program) -> Seal {
-        let map = self.map_of(guard, SEAL).and_then(|id| self.map(id)).expect("guards have the seal");
+        let map =
+            self.map_of(guard, MapName::Seal).and_then(|id| self.map(id)).expect("guards have the seal");
         let value = map.entries.values().next().expect("an array of one");
         assert_eq!(value.len(), size_of::<Seal>());
         // SAFETY: of its size, plain data for which any bytes are a value.
@@ -39,7 +40,7 @@ impl Kernel {
     }
 
     /// What a program writes into one of its maps.
-    fn written<T: Copy>(&self, program: &Program, map: &str) -> (u32, T) {
+    fn written<T: Copy>(&self, program: &Program, map: MapName) -> (u32, T) {
         let id = self.map_of(program, map).expect("programs of a seal have it");
         let value = self.map(id).and_then(|map| map.entries.values().next()).expect("an array of one");
         (id, super::dialogue::plain(value))
@@ -52,7 +53,7 @@ impl Kernel {
 
     /// Has the guards for a duty write down what they see.
     fn see(&mut self, duty: Duty, what: impl Fn(&Seal, &mut Seen)) {
-        let seen = |guard| (self.seal_of(guard), self.written(guard, SEEN));
+        let seen = |guard| (self.seal_of(guard), self.written(guard, MapName::Seen));
         let found: Vec<_> = self.guards(duty).map(seen).collect();
         for (seal, (map, mut seen)) in found {
             what(&seal, &mut seen);
@@ -63,8 +64,8 @@ impl Kernel {
     /// Somebody calls bpf(2) while the last guard is there.
     pub(super) fn closes(&mut self) {
         // One of another version has no such map.
-        let ours = self.guards(Duty::GuardCalls).filter(|guard| self.map_of(guard, ADDED).is_some());
-        let found: Vec<(u32, Added)> = ours.map(|guard| self.written(guard, ADDED)).collect();
+        let ours = self.guards(Duty::GuardCalls).filter(|guard| self.map_of(guard, MapName::Added).is_some());
+        let found: Vec<(u32, Added)> = ours.map(|guard| self.written(guard, MapName::Added)).collect();
         for (map, added) in found.into_iter().filter(|(_, added)| added.closed == 0) {
             self.write_down(map, &Added { closed: 1, ..added });
         }
@@ -129,7 +130,7 @@ impl Kernel {
         for guard in self.guards(Duty::GuardPrograms) {
             let seal = self.seal_of(guard);
             if id != 0 && seal.programs.contains(&id) {
-                if self.written::<Added>(guard, ADDED).1.closed != 0 {
+                if self.written::<Added>(guard, MapName::Added).1.closed != 0 {
                     answer = Err(libc::ENOENT);
                 }
                 continue;
@@ -249,7 +250,7 @@ impl Kernel {
         let What::Iterator { program: id } = self.objects[&self.find(file).ok()?].what else { return None };
         let program = self.program(id)?.clone();
         if program.name == Duty::ListTasks.shown() {
-            let (map, mut seen): (_, Seen) = self.written(&program, SEEN);
+            let (map, mut seen): (_, Seen) = self.written(&program, MapName::Seen);
             seen.asked += 1;
             seen.listed = seen.asked;
             assert_eq!(seen.lister, u64::from(std::process::id()));

@@ -18,6 +18,7 @@ use crate::{
         slots::same,
         tables::{Entries, Sink, bytes},
     },
+    program::object::MapName,
     sys::dialogue::{Answer, add, told, write},
 };
 
@@ -58,9 +59,9 @@ impl Comparison {
         if writing != 0 {
             return Ok(false);
         }
-        for (stacked, written) in sealed.stacked.iter().filter(|(stacked, _)| same(stacked, slot)) {
+        for (policy, written) in sealed.added_policies.iter().filter(|(policy, _)| same(policy, slot)) {
             let comparison = Self {
-                generation: stacked.words.generation,
+                generation: policy.words.generation,
                 written: usize::try_from(*written).unwrap_or(usize::MAX),
                 expected: Cell::new(0),
                 differs: Cell::new(false),
@@ -75,7 +76,7 @@ impl Comparison {
 }
 
 impl Sink for Comparison {
-    fn put(&self, name: &'static str, entries: Entries) -> Result<(), Error> {
+    fn put(&self, name: MapName, entries: Entries) -> Result<(), Error> {
         let of = table_number(name);
         for (key, value) in entries.each() {
             let there = read_entry(of, key, value.len())?;
@@ -113,13 +114,13 @@ fn ends_alike(one: &[u8], other: &[u8]) -> bool {
 pub(crate) const SAME_END: u64 = 2_000_000_000;
 
 /// The number of a table in the dialogue.
-fn table_number(name: &str) -> u32 {
+fn table_number(name: MapName) -> u32 {
     match name {
-        "CGROUPS" => table::CGROUPS,
-        "PATHS" => table::PATHS,
-        "PATTERNS_BELOW" => table::PATTERNS,
-        "EXCEPTIONS" => table::EXCEPTIONS,
-        "UNTIL" => table::UNTIL,
+        MapName::Cgroups => table::CGROUPS,
+        MapName::Paths => table::PATHS,
+        MapName::Patterns => table::PATTERNS,
+        MapName::Exceptions => table::EXCEPTIONS,
+        MapName::Until => table::UNTIL,
         _ => unreachable!("scopes and exceptions have no entries in {name}"),
     }
 }
@@ -178,7 +179,7 @@ impl Transaction {
 }
 
 impl Sink for Transaction {
-    fn put(&self, name: &'static str, entries: Entries) -> Result<(), Error> {
+    fn put(&self, name: MapName, entries: Entries) -> Result<(), Error> {
         entries
             .each()
             .try_for_each(|(key, value)| self.write_entry(table_number(name), &[key, value].concat()))

@@ -1,8 +1,8 @@
 /*!
-The loaded programs of others that a seal would keep out: what `stockade trust record` records. Nothing is changed and nothing attached.
+The loaded programs of others that a seal would block, for `stockade trust record`. Attaches no program and changes nothing.
 
-A seal has its own guard say which programs reach it. Here none is attached, so that whether a tracing program modifies what a function returns is
-taken from the link that attaches it.
+While a seal is made, its guard on programs tells which programs can bypass it. Here no guard is attached, so the link that attaches a tracing program tells
+whether it modifies a return value.
 */
 use std::path::Path;
 
@@ -31,20 +31,20 @@ use crate::{
     },
 };
 
-/// The loaded programs of others that a seal would keep out.
+/// The loaded programs of others that a seal would block.
 #[derive(Debug, Default)]
-pub struct KeptOut {
-    /// What can be recorded.
+pub struct BlockedPrograms {
+    /// Programs that can be recorded, by id.
     pub programs: Vec<(u32, LoadedProgram)>,
-    /// What cannot: id and why.
+    /// Programs that cannot be recorded: id and cause.
     pub not_recorded: Vec<(u32, String)>,
 }
 
-/// Looks at every loaded program. Needs root and the kernel that a seal needs.
+/// Returns the loaded programs of others that a seal would block. Needs root and Linux 6.0.
 ///
 /// # Errors
-/// [`Error::NoPrivilege`] without root, [`Error::Sealed`] on a sealed machine, where the guard shows no program that it keeps out.
-pub fn look() -> Result<KeptOut, Error> {
+/// [`Error::NoPrivilege`] without root, [`Error::Sealed`] on a sealed machine, since none of the blocked programs is loaded any more.
+pub fn look() -> Result<BlockedPrograms, Error> {
     if !host::is_root() {
         return Err(Error::no_privilege("looking at the BPF programs of others"));
     }
@@ -64,7 +64,7 @@ pub fn look() -> Result<KeptOut, Error> {
     let seal = sealing.seal_on(&Duty::SEALED, instructions::is_bounded(&KernelTypes::of_running_kernel()?)?);
     let others = Others::look()?;
     let links = &others.links;
-    let mut found = KeptOut::default();
+    let mut found = BlockedPrograms::default();
     let mut kept = Vec::new();
     for program in others.seen.into_iter().filter(|program| !is_ours(program)) {
         if program.number == kinds::TRACING && program.attach_type.is_none() {
@@ -86,14 +86,16 @@ pub fn look() -> Result<KeptOut, Error> {
     Ok(found)
 }
 
-/// Whether it is one of Stockade's: what is in force, or what a command left behind that was killed.
+/// Reports whether a program is one of Stockade's: pinned, or with the tag of one that a killed command left.
 fn is_ours(program: &Foreign) -> bool {
     let tagged = || object::tags().is_ok_and(|tags| tags.iter().any(|(_, tag)| *tag == program.tag));
     pins::programs().contains(&program.id) || tagged()
 }
 
-/// Adds them, with their hooks by name.
-fn record(kept: Vec<Foreign>, found: &mut KeptOut) -> Result<(), Error> {
+/// Records these programs in `found`: with the name of the hook, with its BTF id for a program that replaces a function of another, and without a
+/// hook for
+/// `CGROUP_SYSCTL`. A program whose attach type or hook name is not known is added to `not_recorded`.
+fn record(kept: Vec<Foreign>, found: &mut BlockedPrograms) -> Result<(), Error> {
     let ids: Vec<u32> = kept.iter().map(|program| program.id).collect();
     let hooks: Vec<u32> = kept.iter().map(|program| program.hook).collect();
     let names = btf::function_names(&hooks)?;
