@@ -360,7 +360,7 @@ fn replace(
         // Attachments of a command that was killed.
         end_all_but(&ready.duties())?;
         if policy.slots[1 - active].has_tables != 0 {
-            wait_for_decisions();
+            wait_for_decisions()?;
             Maps::pinned()?.keep_only(before.words.generation)?;
             enforcement.write_slot(1 - active, Slot::default())?;
         }
@@ -392,7 +392,7 @@ fn replace(
         }
         let retired = policy.slots[1 - active];
         if retired != Slot::default() {
-            wait_for_decisions();
+            wait_for_decisions()?;
         }
         if retired.has_tables != 0 {
             // Entries of a command that was killed.
@@ -411,11 +411,13 @@ fn replace(
         enforcement.flip()?;
         step("flipped");
         let proof = selftest::run(types, &selftest::counted(&enforcement.counters), watched, native);
-        proof.inspect_err(|_| {
+        proof.map_err(|error| {
             // A policy without a passed self-test does not stay in force.
-            if let Err(error) = enforcement.flip() {
-                eprintln!("stockade: the old policy could not be put back: {error}");
-            }
+            let Err(back) = enforcement.flip() else { return error };
+            let why = if let Error::SelfTest(why) = error { why } else { error.to_string() };
+            Error::Request(format!(
+                "self-test failed: {why}\n  the new policy is in force all the same, since the old one could not be put back: {back}"
+            ))
         })
     })();
     let proof = match written {
@@ -423,8 +425,7 @@ fn replace(
         Err(error) => {
             // The next command clears what cannot be cleared now. If the old policy is not in force again, the new one keeps its entries.
             if enforcement.slot().is_ok_and(|in_force| in_force == before) {
-                wait_for_decisions();
-                if maps.keep_only(before.words.generation).is_ok() {
+                if wait_for_decisions().is_ok() && maps.keep_only(before.words.generation).is_ok() {
                     let _ = enforcement.write_slot(1 - active, Slot::default());
                 }
                 for duty in missing {
@@ -436,7 +437,7 @@ fn replace(
         }
     };
     if before.has_tables != 0 {
-        wait_for_decisions();
+        wait_for_decisions()?;
         maps.keep_only(generation)?;
         // The next command then need not wait for readers of this slot.
         enforcement.write_slot(active, Slot::default())?;

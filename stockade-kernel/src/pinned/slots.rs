@@ -84,7 +84,8 @@ impl Enforcement {
         let policy = self.policy()?;
         let other = usize::from(policy.active & 1 == 0);
         if policy.slots[other] != Slot::default() {
-            wait_for_decisions();
+            // If this fails, a decision under way may see the empty policy a moment too early, which is what comes next anyway.
+            let _ = wait_for_decisions();
             self.write_slot(other, Slot::default())?;
         }
         self.flip()
@@ -96,8 +97,9 @@ impl Enforcement {
 }
 
 /// Waits until no decision reads the retired slot and its tables: LSM programs run inside RCU read-side critical sections.
-pub(crate) fn wait_for_decisions() {
-    if let Err(error) = grace_period() {
-        eprintln!("stockade: decisions under way may still see parts of the old policy: {error}");
-    }
+///
+/// # Errors
+/// If the kernel lets this process wait for no grace period.
+pub(crate) fn wait_for_decisions() -> Result<(), Error> {
+    grace_period().map_err(|e| Error::io("wait until no decision reads the retired policy", e))
 }

@@ -71,7 +71,8 @@ pub(crate) fn wait_for_no_writer(
     files: &[(PathBuf, KeptFile)],
     seen: &dyn Fn() -> Result<u64, Error>,
 ) -> Result<(), Error> {
-    for (path, kept) in files.iter().filter(|(_, file)| file.audit == 0) {
+    let refused: Vec<_> = files.iter().filter(|(_, file)| file.audit == 0).collect();
+    for (path, kept) in &refused {
         let mut patience = Patience::new();
         loop {
             fs::File::open(path).map_err(|e| Error::io(format!("open {}", path.display()), e))?;
@@ -81,7 +82,7 @@ pub(crate) fn wait_for_no_writer(
             }
             // Another file may have been opened since, and `seen` be about that one.
             if seen == kept.inode << 1 | 1 {
-                no_process_writes(files)?;
+                no_process_writes(&refused)?;
             }
             if !patience.wait() {
                 return Err(Error::Request(format!(
@@ -96,13 +97,13 @@ pub(crate) fn wait_for_no_writer(
 }
 
 /// Fails if a process has one of these files open for writing.
-fn no_process_writes(files: &[(PathBuf, KeptFile)]) -> Result<(), Error> {
+fn no_process_writes(files: &[&(PathBuf, KeptFile)]) -> Result<(), Error> {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         for fd in processes::descriptors(&entry.path()) {
             let Ok(metadata) = fs::metadata(fd.path()) else { continue };
-            let same = |(path, _): &&(PathBuf, KeptFile)| {
+            let same = |(path, _): &&&(PathBuf, KeptFile)| {
                 fs::metadata(path)
                     .is_ok_and(|file| (file.dev(), file.ino()) == (metadata.dev(), metadata.ino()))
             };
