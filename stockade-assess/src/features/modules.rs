@@ -3,7 +3,7 @@ What code gets into the kernel: modules, and another kernel by kexec.
 
 | file | what it owns |
 |---|---|
-| `signature.rs` | whether a module without a signature is let in, tried |
+| `signature.rs` | whether an unsigned module is accepted, tried |
 | `loaded.rs` | what is loaded already, and the kernel's taint |
 | `rare.rs` | modules that hardly anybody needs and that load by themselves |
 | `kexec.rs` | another kernel: whether one can be loaded, and is |
@@ -64,8 +64,10 @@ fn disabled(system: &System) -> Finding {
     const ID: &str = "modules.disabled";
     match system.number(DISABLED) {
         _ if has_no_modules(system) => without_modules(ID),
-        Ok(0) => Finding::new(ID, Verdict::Warn, How::Read, "root can load modules at any time")
-            .seen(DISABLED, "0"),
+        Ok(0) => {
+            Finding::new(ID, Verdict::Warn, How::Read, "root can load modules (kernel.modules_disabled = 0)")
+                .seen(DISABLED, "0")
+        }
         Ok(value) => {
             Finding::new(ID, Verdict::Pass, How::Read, "no module can be loaded before the next boot")
                 .seen(DISABLED, value.to_string())

@@ -44,7 +44,7 @@ fn cpu(system: &System) -> Finding {
     if !is_x86(&flags) {
         // The flag is part of every page table entry there (UXN, PXN since ARMv8.0).
         return if flags.have("asimd") {
-            Finding::new(ID, Verdict::Pass, How::Derived, "every processor of this architecture has it")
+            Finding::new(ID, Verdict::Pass, How::Derived, "every processor of this architecture has NX")
                 .seen(CPUINFO, "asimd: arm64")
         } else {
             Finding::unknown(ID, How::Read, "it is not known how this architecture tells")
@@ -59,16 +59,21 @@ fn cpu(system: &System) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "it was switched off on the kernel's command line",
+            "NX is off: noexec=off on the kernel command line",
         )
         .seen("the kernel's command line", "noexec=off");
     }
     if flags.have("nx") {
-        Finding::new(ID, Verdict::Pass, How::Read, "the processor can, and the kernel uses it")
+        Finding::new(ID, Verdict::Pass, How::Read, "the processor has NX, and the kernel uses it")
             .seen(format!("flags in {CPUINFO}"), "nx")
     } else {
-        Finding::new(ID, Verdict::Fail, How::Read, "the processor cannot, or it was switched off")
-            .seen(format!("flags in {CPUINFO}"), "no nx")
+        Finding::new(
+            ID,
+            Verdict::Fail,
+            How::Read,
+            "no NX: the processor lacks it, or the firmware has it off",
+        )
+        .seen(format!("flags in {CPUINFO}"), "no nx")
     }
 }
 
@@ -82,12 +87,14 @@ fn supervisor(system: &System) -> Finding {
         return Finding::unknown(ID, How::Read, "only looked for on x86");
     }
     let found = match (flags.have("smep"), flags.have("smap")) {
-        (true, true) => (Verdict::Pass, "the kernel neither runs nor reads memory of programs by mistake"),
+        (true, true) => (Verdict::Pass, "SMEP and SMAP are on"),
         (true, false) => {
-            (Verdict::Warn, "the kernel does not run memory of programs, but reads it by mistake")
+            (Verdict::Warn, "SMEP is on, SMAP is not: the kernel can be made to read user memory")
         }
-        (false, true) => (Verdict::Fail, "the kernel can be made to run memory of programs"),
-        (false, false) => (Verdict::Fail, "the kernel can be made to run and to read memory of programs"),
+        (false, true) => (Verdict::Fail, "no SMEP: the kernel can be made to execute user memory"),
+        (false, false) => {
+            (Verdict::Fail, "no SMEP and no SMAP: the kernel can be made to execute and to read user memory")
+        }
     };
     let shown =
         ["smep", "smap"].map(|name| if flags.have(name) { name.to_owned() } else { format!("no {name}") });

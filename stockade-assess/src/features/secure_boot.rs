@@ -48,7 +48,7 @@ fn check(system: &System, report: &mut Report) {
 /// The firmware to ask, or what there is to say without one.
 fn efi<'a>(id: &'static str, firmware: &'a Firmware<'_>) -> Result<&'a Firmware<'a>, Finding> {
     match firmware {
-        Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without EFI")
+        Firmware::None => Err(Finding::not_applicable(id, How::Read, "this machine was booted without UEFI")
             .seen(efi::EFI, "not there")),
         Firmware::Hidden(why) => Err(Finding::unknown(id, How::Read, why)),
         Firmware::Variables(_) => Ok(firmware),
@@ -62,16 +62,24 @@ fn enabled(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "nothing verifies what boots here: the machine was booted without EFI (by a BIOS or a hypervisor)",
+            "no Secure Boot: this machine was booted without UEFI (by a BIOS or a hypervisor)",
         )
         .seen(efi::EFI, "not there"),
         Firmware::Hidden(why) => Finding::unknown(ID, How::Read, why),
         Firmware::Variables(_) => match firmware.flag(Variable::SECURE_BOOT) {
-            Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "on: the firmware boots only what is signed"),
-            Ok(Some(false)) => Finding::new(ID, Verdict::Fail, How::Read, "off: the firmware boots anything"),
-            Ok(None) => {
-                Finding::new(ID, Verdict::Fail, How::Read, "this firmware has no Secure Boot and boots anything")
-            }
+            Ok(Some(true)) => Finding::new(ID, Verdict::Pass, How::Read, "Secure Boot is on"),
+            Ok(Some(false)) => Finding::new(
+                ID,
+                Verdict::Fail,
+                How::Read,
+                "Secure Boot is off: the firmware boots unsigned boot loaders",
+            ),
+            Ok(None) => Finding::new(
+                ID,
+                Verdict::Fail,
+                How::Read,
+                "this firmware has no Secure Boot: it boots unsigned boot loaders",
+            ),
             Err(unread) => return Finding::unknown(ID, How::Read, unread),
         }
         .seen(Variable::SECURE_BOOT.path(), firmware.in_words(Variable::SECURE_BOOT)),
@@ -89,17 +97,17 @@ fn setup_mode(firmware: &Firmware<'_>) -> Finding {
     let finding = match (setup, audit) {
         (Err(unread), _) | (_, Err(unread)) => return Finding::unknown(ID, How::Read, unread),
         (Ok(None), _) => {
-            return Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot to set up");
+            return Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot");
         }
-        (_, Ok(Some(true))) => {
-            Finding::new(ID, Verdict::Fail, How::Read, "audit mode: what fails the check is noted and booted")
-        }
-        (Ok(Some(true)), _) => Finding::new(
+        (_, Ok(Some(true))) => Finding::new(
             ID,
             Verdict::Fail,
             How::Read,
-            "setup mode: whoever is root can enrol keys of his own into the firmware",
+            "audit mode: a boot loader that fails the check is logged and booted",
         ),
+        (Ok(Some(true)), _) => {
+            Finding::new(ID, Verdict::Fail, How::Read, "setup mode: root can enrol keys into the firmware")
+        }
         (Ok(Some(false)), _) => Finding::new(
             ID,
             Verdict::Pass,
@@ -147,12 +155,12 @@ fn keys(firmware: &Firmware<'_>) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            format!("a key for tests, whose private half is public, is in {}", examples.join(", ")),
+            format!("a test key, whose private key is public, is in {}", examples.join(", ")),
         )
     } else if missing.is_empty() {
         Finding::new(ID, Verdict::Pass, How::Read, "PK, KEK and db hold keys, none of them a known test key")
     } else if firmware.flag(Variable::SECURE_BOOT) == Ok(None) {
-        Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot to hold keys for")
+        Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot")
     } else {
         Finding::new(ID, Verdict::Fail, How::Read, format!("no key in {}", missing.join(", ")))
     };
@@ -189,16 +197,13 @@ fn current(firmware: &Firmware<'_>) -> Finding {
         }
     }
     let finding = if !missing.is_empty() {
-        let found = format!("what is signed today is not recognised: {} is missing", missing.join(" and "));
+        let found =
+            format!("boot loaders that are signed today do not boot: {} is missing", missing.join(" and "));
         Finding::new(ID, Verdict::Warn, How::Read, found)
     } else if seen.is_empty() {
-        Finding::not_applicable(
-            ID,
-            How::Read,
-            "no keys of Microsoft's are enrolled that would have to be renewed",
-        )
+        Finding::not_applicable(ID, How::Read, "no key of Microsoft is enrolled, so none has to be renewed")
     } else {
-        Finding::new(ID, Verdict::Pass, How::Read, "the keys that sign boot loaders today are enrolled")
+        Finding::new(ID, Verdict::Pass, How::Read, "Microsoft's keys of 2023 are enrolled")
     };
     seen.into_iter().fold(finding, |finding, (path, words)| finding.seen(path, words))
 }
@@ -211,11 +216,7 @@ fn revocations(firmware: &Firmware<'_>) -> Finding {
     };
     let value = match firmware.value(Variable::DBX) {
         Ok(None) if firmware.flag(Variable::SECURE_BOOT) == Ok(None) => {
-            return Finding::not_applicable(
-                ID,
-                How::Read,
-                "this firmware has no Secure Boot to revoke anything for",
-            );
+            return Finding::not_applicable(ID, How::Read, "this firmware has no Secure Boot");
         }
         Ok(value) => value.unwrap_or_default(),
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
@@ -233,9 +234,9 @@ fn revocations(firmware: &Firmware<'_>) -> Finding {
     let entries = lists.entries();
     // Makers put in one digest that is nobody's, so that the variable is there.
     let finding = if entries > 1 {
-        Finding::new(ID, Verdict::Pass, How::Read, format!("{entries} keys and programs are revoked"))
+        Finding::new(ID, Verdict::Pass, How::Read, format!("{entries} entries in dbx"))
     } else {
-        let found = "nothing is revoked: boot loaders with known holes are as good as any";
+        let found = "dbx is empty: boot loaders with known vulnerabilities boot";
         Finding::new(ID, Verdict::Warn, How::Read, found)
     };
     #[expect(clippy::cast_precision_loss, reason = "a variable has no more than 8 MiB")]

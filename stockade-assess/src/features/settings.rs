@@ -51,7 +51,7 @@ fn bpf_jit(system: &System) -> Finding {
     const SETTING: &str = "net.core.bpf_jit_harden";
     const ENABLED: &str = "net.core.bpf_jit_enable";
     const USERS: &str = "kernel.unprivileged_bpf_disabled";
-    const NOT_COMPILED: &str = "this kernel does not compile BPF programs";
+    const NOT_COMPILED: &str = "this kernel has no BPF JIT";
     if number(system, ENABLED) == Ok(0) {
         return Finding::not_applicable(ID, How::Read, NOT_COMPILED).seen(ENABLED, "0");
     }
@@ -65,18 +65,21 @@ fn bpf_jit(system: &System) -> Finding {
     };
     let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string());
     if value >= 2 {
-        return seen(Verdict::Pass, "constants in all BPF programs are blinded");
+        return seen(Verdict::Pass, "constants of all BPF programs are blinded in JIT code");
     }
     let users = match number(system, USERS) {
         Ok(users) => users,
         Err(unread) => return Finding::unknown(ID, How::Read, unread).seen(SETTING, value.to_string()),
     };
     let finding = match (value, users) {
-        (1, _) => seen(Verdict::Pass, "constants in BPF programs of users without rights are blinded"),
-        (_, 0) => seen(Verdict::Fail, "every user can place bytes of his choice into the kernel's code"),
+        (1, _) => seen(Verdict::Pass, "constants of unprivileged BPF programs are blinded in JIT code"),
+        (_, 0) => seen(
+            Verdict::Fail,
+            "net.core.bpf_jit_harden = 0: every user can load BPF programs, whose constants are not blinded in JIT code",
+        ),
         _ => seen(
             Verdict::Warn,
-            "filters of sockets, which every user may load, place bytes of his choice into the kernel's code",
+            "net.core.bpf_jit_harden = 0: constants of socket filters, which every user may load, are not blinded in JIT code",
         ),
     };
     finding.seen(USERS, users.to_string())
@@ -92,22 +95,22 @@ fn core_pattern(system: &System) -> Finding {
     let seen = |verdict, found| Finding::new(ID, verdict, How::Read, found).seen(SETTING, &pattern);
     // Since 6.16.
     if pattern.starts_with('@') {
-        return seen(Verdict::Pass, "memory dumps go to who listens at a socket; the kernel starts nothing");
+        return seen(Verdict::Pass, "core dumps go to a socket; the kernel starts no program");
     }
     let Some(command) = pattern.strip_prefix('|') else {
-        return seen(Verdict::Pass, "memory dumps become files; nothing is started with root's rights");
+        return seen(Verdict::Pass, "core dumps are written to files; the kernel starts no program");
     };
     let program = command.split_whitespace().next().unwrap_or_default();
     // Where every user writes, or what a process has open; a name with `%` differs from crash to crash.
     let anybodys = ["/tmp/", "/var/tmp/", "/dev/", "/proc/", "/home/", "/run/user/"];
     if !program.starts_with('/') || program.contains('%') || anybodys.iter().any(|at| program.starts_with(at))
     {
-        return seen(Verdict::Fail, "a crash starts a program as root from where it should not be");
+        return seen(Verdict::Fail, "a crash starts, as root, a program from an unexpected folder");
     }
     if system.exists(program) {
-        seen(Verdict::Pass, "a crash starts the program that handles dumps")
+        seen(Verdict::Pass, "a crash starts a known core dump handler")
     } else {
-        seen(Verdict::Warn, "a crash is to start a program as root that is not there")
+        seen(Verdict::Warn, "a crash would start, as root, a program that does not exist")
     }
 }
 
@@ -131,14 +134,12 @@ fn modprobe(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let (verdict, found) = match path.as_str() {
-        "" => (Verdict::Pass, "the kernel starts no program to load modules"),
+        "" => (Verdict::Pass, "kernel.modprobe is empty: the kernel starts no program to load modules"),
         path if NOTHING.contains(&path) => {
-            (Verdict::Pass, "the kernel starts a program that does nothing where modules would be loaded")
+            (Verdict::Pass, "kernel.modprobe names a program that loads nothing")
         }
-        path if USUAL.contains(&path) => {
-            (Verdict::Pass, "the kernel starts the usual program to load modules")
-        }
-        _ => (Verdict::Fail, "the kernel starts an unusual program as root to load modules"),
+        path if USUAL.contains(&path) => (Verdict::Pass, "kernel.modprobe names the usual program"),
+        _ => (Verdict::Fail, "the kernel starts, as root, an unusual program to load modules"),
     };
     Finding::new(ID, verdict, How::Read, found).seen(SETTING, &path)
 }
@@ -151,9 +152,9 @@ fn suid_dumpable(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let (verdict, found) = match value {
-        0 => (Verdict::Pass, "programs with rights leave no memory dumps"),
-        2 => (Verdict::Pass, "programs with rights leave memory dumps that only root can read"),
-        1 => (Verdict::Fail, "programs with rights leave memory dumps that their user can read"),
+        0 => (Verdict::Pass, "set-user-ID programs leave no core dumps"),
+        2 => (Verdict::Pass, "core dumps of set-user-ID programs are readable by root alone"),
+        1 => (Verdict::Fail, "core dumps of set-user-ID programs are readable by the user who started them"),
         other => return Finding::unknown(ID, How::Read, Unread::not_understood(SETTING, &other.to_string())),
     };
     Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string())
@@ -168,18 +169,18 @@ fn sysrq(system: &System) -> Finding {
     let value = match number(system, SETTING) {
         Ok(value) => value,
         Err(unread) if is_absent(system, &unread) => {
-            return Finding::not_applicable(ID, How::Read, "this kernel has no SysRq key")
+            return Finding::not_applicable(ID, How::Read, "this kernel was built without SysRq")
                 .seen(SETTING, "not there");
         }
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let (verdict, found) = match value {
-        0 => (Verdict::Pass, "the SysRq key does nothing"),
-        1 => (Verdict::Warn, "the SysRq key takes every command from the console"),
+        0 => (Verdict::Pass, "SysRq is disabled"),
+        1 => (Verdict::Warn, "SysRq takes every command from the console"),
         bits if bits & (DUMPS | SIGNALS) != 0 => {
-            (Verdict::Warn, "the SysRq key dumps memory or ends processes for whoever is at the console")
+            (Verdict::Warn, "SysRq dumps memory or kills processes for anybody at the console")
         }
-        _ => (Verdict::Pass, "the SysRq key neither dumps memory nor ends processes"),
+        _ => (Verdict::Pass, "SysRq neither dumps memory nor kills processes"),
     };
     Finding::new(ID, verdict, How::Read, found).seen(SETTING, value.to_string())
 }
@@ -215,8 +216,8 @@ fn links(system: &System) -> Finding {
         1,
         Verdict::Fail,
         [
-            "links of others in folders for everybody lead nobody astray",
-            "links of others in folders for everybody can lead root's programs elsewhere",
+            "symlinks that other users placed in sticky world-writable directories are not followed, and users cannot hard-link files that they cannot write",
+            "root follows symlinks that other users placed in sticky world-writable directories, or users can hard-link files that they cannot write",
         ],
     )
 }
@@ -229,8 +230,8 @@ fn files(system: &System) -> Finding {
         1,
         Verdict::Warn,
         [
-            "nobody writes unawares into files of others in folders for everybody",
-            "programs can be made to write into files of others in folders for everybody",
+            "open with O_CREAT refuses FIFOs and files of other users in sticky world-writable directories",
+            "programs that create files in sticky world-writable directories can be made to write into FIFOs or files of other users",
         ],
     )
 }
@@ -247,12 +248,10 @@ fn line_disciplines(system: &System) -> Finding {
             .seen(DISABLED, "not there");
     }
     match number(system, SETTING) {
-        Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "only root has line disciplines loaded")
+        Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "only root can load line disciplines")
             .seen(SETTING, "0"),
-        Ok(value) => {
-            Finding::new(ID, Verdict::Warn, How::Read, "every user can have old line disciplines loaded")
-                .seen(SETTING, value.to_string())
-        }
+        Ok(value) => Finding::new(ID, Verdict::Warn, How::Read, "every user can load old line disciplines")
+            .seen(SETTING, value.to_string()),
         Err(unread) => Finding::unknown(ID, How::Read, unread),
     }
 }
@@ -269,17 +268,30 @@ fn oops(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     if panics != 0 {
-        return Finding::new(ID, Verdict::Pass, How::Read, "the kernel stops at its first error")
-            .seen(PANIC, panics.to_string());
+        return Finding::new(
+            ID,
+            Verdict::Pass,
+            How::Read,
+            "the kernel panics at the first oops (kernel.panic_on_oops)",
+        )
+        .seen(PANIC, panics.to_string());
     }
     let (verdict, found, limit) = match number(system, LIMIT) {
-        Ok(limit @ 1..=FEW) => {
-            (Verdict::Pass, format!("the kernel stops after {limit} errors"), limit.to_string())
-        }
-        Ok(0) => (Verdict::Warn, "the kernel goes on after any number of errors".into(), "0".into()),
-        Ok(limit) => (Verdict::Warn, format!("the kernel goes on until {limit} errors"), limit.to_string()),
+        Ok(limit @ 1..=FEW) => (
+            Verdict::Pass,
+            format!("kernel.oops_limit = {limit}: the kernel panics after so many oopses"),
+            limit.to_string(),
+        ),
+        Ok(0) => (Verdict::Warn, "the kernel survives any number of oopses".into(), "0".into()),
+        Ok(limit) => (
+            Verdict::Warn,
+            format!(
+                "kernel.oops_limit = {limit} (should be at most {FEW}): the kernel survives so many oopses before it panics"
+            ),
+            limit.to_string(),
+        ),
         Err(unread) if is_absent(system, &unread) => {
-            (Verdict::Warn, "the kernel goes on after any number of errors".into(), "not there".into())
+            (Verdict::Warn, "the kernel survives any number of oopses".into(), "not there".into())
         }
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
@@ -298,15 +310,18 @@ fn ftrace(system: &System) -> Finding {
             ID,
             Verdict::Fail,
             How::Read,
-            "live patches and programs on the kernel's functions are off",
+            "BPF programs and live patches on kernel functions do not run",
         )
         .seen(SETTING, "0"),
-        Ok(value) => {
-            Finding::new(ID, Verdict::Pass, How::Read, "what is attached to the kernel's functions works")
-                .seen(SETTING, value.to_string())
-        }
+        Ok(value) => Finding::new(
+            ID,
+            Verdict::Pass,
+            How::Read,
+            "kernel.ftrace_enabled = 1: BPF programs and live patches on kernel functions run",
+        )
+        .seen(SETTING, value.to_string()),
         Err(unread) if is_absent(system, &unread) => {
-            Finding::not_applicable(ID, How::Read, "this kernel lets nobody switch it off")
+            Finding::not_applicable(ID, How::Read, "this kernel has no such switch")
                 .seen(SETTING, "not there")
         }
         Err(unread) => Finding::unknown(ID, How::Read, unread),

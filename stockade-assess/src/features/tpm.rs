@@ -158,7 +158,7 @@ fn extended(bank: Bank, registers: &[Vec<u8>]) -> Finding {
         .map(|(number, _)| number.to_string())
         .collect();
     let (verdict, found) = if empty.is_empty() {
-        (Verdict::Pass, "the firmware measured into each of its registers, 0 to 7".to_owned())
+        (Verdict::Pass, "the firmware extended PCR 0 to 7".to_owned())
     } else {
         (Verdict::Fail, format!("nothing was measured into PCR {}", few(&empty)))
     };

@@ -59,13 +59,13 @@ pub(super) fn disabled(system: &System) -> Finding {
             ID,
             Verdict::Pass,
             How::Read,
-            "no more kernels can be loaded: the limits are used up",
+            "no kernel can be loaded by kexec: the limits kernel.kexec_load_limit_* are used up",
         ),
         Ok(0) => Finding::new(
             ID,
             Verdict::Warn,
             How::Read,
-            "root can load another kernel and start it without a reboot",
+            "root can load and start another kernel (kernel.kexec_load_disabled = 0)",
         ),
         Ok(_) => Finding::new(
             ID,
@@ -90,9 +90,9 @@ pub(super) fn loaded(system: &System) -> Finding {
     };
     let (path, image) = read(LOADED);
     let finding = match image {
-        Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "no kernel waits for a kexec").seen(path, "0"),
+        Ok(0) => Finding::new(ID, Verdict::Pass, How::Read, "no kexec image is loaded").seen(path, "0"),
         Ok(value) => {
-            let found = "a kernel is loaded that the next kexec starts in place of this one";
+            let found = "a kexec image is loaded, which the next kexec starts in place of this kernel";
             Finding::new(ID, Verdict::Warn, How::Read, found).seen(path, value.to_string())
         }
         Err(unread) if unread.is_missing() && has_none(system) => return without(ID),
@@ -100,7 +100,7 @@ pub(super) fn loaded(system: &System) -> Finding {
     };
     match read(CRASH_LOADED) {
         (path, Ok(value)) => {
-            finding.seen(path, if value == 0 { "0" } else { "1: a kernel for crashes, as kdump loads it" })
+            finding.seen(path, if value == 0 { "0" } else { "1: a crash kernel, as kdump loads it" })
         }
         (_, Err(_)) => finding,
     }
@@ -149,7 +149,7 @@ pub(in crate::features) fn try_unsigned(system: &System) -> [(&'static str, Answ
         return both(Answer::Unclear(format!("not tried, since {limit} counts attempts")));
     }
     let Some(door) = stockade_probe::doors_of("kexec").next() else {
-        return both(Answer::Unclear("there is no such door".into()));
+        return both(Answer::Unclear("this kernel has no such operation".into()));
     };
     // The call that takes memory and no file has no signature to check: unless it is refused, anything can be loaded.
     match door.knock().answer {
@@ -188,12 +188,12 @@ fn judged(id: &'static str, answers: &[(&'static str, Answer)]) -> Finding {
         let how = if follows { How::Derived } else { How::Tried };
         Finding::new(id, Verdict::Pass, how, "a kernel without a signature is refused")
     } else {
-        Finding::not_applicable(id, How::Tried, "this kernel has no way to load another one")
+        Finding::not_applicable(id, How::Tried, "this kernel was built without kexec")
     };
     answers.iter().fold(finding, |finding, (call, answer)| {
         let observed = match answer {
             Answer::Refused(by) | Answer::Follows(by) => by,
-            Answer::Free => "past every check",
+            Answer::Free => "accepted by every check",
             Answer::Absent(why) | Answer::Unclear(why) => why,
         };
         finding.seen(*call, observed)
@@ -247,7 +247,7 @@ fn try_file() -> Answer {
         Some(libc::EACCES) => Answer::Refused("EACCES: refused by IMA or another security module".into()),
         Some(
             libc::EKEYREJECTED | libc::ENODATA | libc::ELIBBAD | libc::EBADMSG | libc::ENOKEY | libc::ENOPKG,
-        ) => Answer::Refused(format!("its signature is demanded: {error}")),
+        ) => Answer::Refused(format!("a signature is required: {error}")),
         Some(libc::ENOSYS) => Answer::Absent("this kernel has no such call".into()),
         _ => Answer::Unclear(error.to_string()),
     }

@@ -65,7 +65,7 @@ pub(super) fn unsigned(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if !found.marked.is_empty() {
-        let what = "loaded without a signature that the kernel trusts, or forced in";
+        let what = "loaded without a signature that the kernel trusts, or by force";
         Finding::new(ID, Verdict::Fail, How::Read, format!("{what}: {}", few(&found.marked)))
             .seen(format!("{MODULES}/*/taint"), few(&found.marked))
     } else if found.loaded > 0 && !system.exists(ENFORCE) {
@@ -78,7 +78,7 @@ pub(super) fn unsigned(system: &System) -> Finding {
             ),
         )
     } else if !found.gone.is_empty() {
-        let what = "a module without a signature was loaded since boot, or forced in, and is gone";
+        let what = "an unsigned module was loaded since boot, or one by force, and was unloaded";
         Finding::new(ID, Verdict::Warn, How::Read, what)
     } else {
         let what = format!("all {} loaded modules are signed", found.loaded);
@@ -98,14 +98,14 @@ pub(super) fn foreign(system: &System) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if !found.marked.is_empty() {
-        let what = "loaded from outside the kernel's source, proprietary or of staging quality";
+        let what = "out-of-tree, proprietary or staging module";
         Finding::new(ID, Verdict::Warn, How::Read, format!("{what}: {}", few(&found.marked)))
             .seen(format!("{MODULES}/*/taint"), few(&found.marked))
     } else if !found.gone.is_empty() {
-        let what = "a module from outside the kernel's source was loaded since boot and is gone";
+        let what = "an out-of-tree module was loaded since boot and was unloaded";
         Finding::new(ID, Verdict::Warn, How::Read, what)
     } else {
-        let what = format!("all {} loaded modules are the kernel's own", found.loaded);
+        let what = format!("all {} loaded modules are in-tree", found.loaded);
         Finding::new(ID, Verdict::Pass, How::Read, what)
     };
     finding.seen(TAINTED, found.tainted.to_string())

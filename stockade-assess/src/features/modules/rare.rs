@@ -56,17 +56,17 @@ pub(super) fn finding(system: &System) -> Finding {
             ID,
             Verdict::Warn,
             How::Read,
-            format!("rarely needed modules are loaded: {}", few(&loaded)),
+            format!("rarely used modules are loaded: {}", few(&loaded)),
         )
     } else if let (false, Some(unread)) = (open.is_empty(), blocked.hidden.clone()) {
         Finding::unknown(ID, How::Read, unread)
     } else if !open.is_empty() {
-        let found = format!("{} rarely needed modules load by themselves when somebody asks", open.len());
+        let found = format!("{} rarely used modules are autoloaded on request", open.len());
         Finding::new(ID, Verdict::Warn, How::Read, found)
     } else if rare.is_empty() {
-        Finding::new(ID, Verdict::Pass, How::Read, "none of the rarely needed modules is installed")
+        Finding::new(ID, Verdict::Pass, How::Read, "no rarely used module is installed")
     } else {
-        let found = format!("all {} rarely needed modules that are installed are blocked", rare.len());
+        let found = format!("all {} installed rarely used modules are blocked", rare.len());
         Finding::new(ID, Verdict::Pass, How::Read, found)
     };
     let shut: Vec<&str> = rare.iter().copied().filter(|name| blocked.by(name).is_some()).collect();

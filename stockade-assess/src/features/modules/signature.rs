@@ -1,5 +1,5 @@
 /*!
-Whether a module without a signature is let in: the kernel is offered zeros, which are no module, and says how far they came.
+Whether an unsigned module is accepted: the kernel is offered zeros, which are no module, and says how far they came.
 */
 use std::io;
 
@@ -19,7 +19,7 @@ pub(in crate::features) enum Answer {
     Refused(String),
     /// It was not tried: why, and from what follows that it is refused.
     Follows(String),
-    /// It came past every check of a signature.
+    /// It came accepted by every check of a signature.
     Free,
     /// There is no such way in: why.
     Absent(String),
@@ -48,7 +48,7 @@ impl From<stockade_probe::Answer> for Answer {
 pub(in crate::features) fn try_unsigned() -> Answer {
     match stockade_probe::doors_of("module-signature").next() {
         Some(door) => door.knock().answer.into(),
-        None => Answer::Unclear("there is no such door".into()),
+        None => Answer::Unclear("this kernel has no such operation".into()),
     }
 }
 
@@ -98,14 +98,14 @@ fn judged(unsigned: &Answer, broken: impl FnOnce() -> Broken) -> Finding {
         Answer::Free => {
             let broken = broken();
             let found = match broken {
-                Broken::Refused => "signatures are checked, but a module without one is let in",
+                Broken::Refused => "signatures are checked, but an unsigned module is accepted",
                 Broken::Ignored => {
                     "this kernel does not look at signatures: it was built without CONFIG_MODULE_SIG"
                 }
-                Broken::Other(_) => "a module without a signature is let in",
+                Broken::Other(_) => "an unsigned module is accepted",
             };
             Finding::new(ID, Verdict::Fail, How::Tried, found)
-                .seen(TRIED, "ENOEXEC: past every check of a signature, refused as no ELF file")
+                .seen(TRIED, "ENOEXEC: accepted by every signature check, refused as no ELF file")
                 .seen("the same with a broken signature", broken.in_words())
         }
         // Modules are always tried.
@@ -126,7 +126,7 @@ impl Broken {
     fn in_words(&self) -> &str {
         match self {
             Broken::Refused => "EBADMSG: refused for its signature",
-            Broken::Ignored => "ENOEXEC: the signature was not looked at",
+            Broken::Ignored => "ENOEXEC: the signature was not checked",
             Broken::Other(error) => error,
         }
     }

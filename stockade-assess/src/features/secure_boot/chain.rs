@@ -29,7 +29,7 @@ pub(super) fn finding(system: &System, firmware: &Firmware<'_>) -> Finding {
     };
     let links = [
         ("firmware to boot loader", flag(firmware, Variable::SECURE_BOOT, true)),
-        ("who may enrol keys", flag(firmware, Variable::SETUP_MODE, false)),
+        ("setup mode", flag(firmware, Variable::SETUP_MODE, false)),
         ("shim to kernel", of_shim(firmware)),
         ("kernel to module", module(system)),
         ("kernel to next kernel", kernel(system)),
@@ -80,7 +80,7 @@ fn of_shim(firmware: &Firmware<'_>) -> Link {
     match (shim::is_told_not_to_verify(firmware), shim::is_used(firmware)) {
         (Ok(true), _) => Link::Broken("MokSBStateRT is 1".into()),
         (Ok(false), Ok(true)) => Link::Holds("MokSBStateRT is not 1".into()),
-        (Ok(false), Ok(false)) => Link::Holds("there is no shim between the firmware and the kernel".into()),
+        (Ok(false), Ok(false)) => Link::Holds("shim is not used".into()),
         (Err(unread), _) | (_, Err(unread)) => unclear(&unread),
     }
 }
@@ -118,8 +118,8 @@ fn of_answers(answers: &[(&str, Answer)]) -> Link {
     let mut unclear = None;
     for (call, answer) in answers {
         match answer {
-            Answer::Free => return Link::Broken(format!("{call} takes what is not signed")),
-            Answer::Refused(_) => refused.push(format!("{call} refuses what is not signed")),
+            Answer::Free => return Link::Broken(format!("{call} accepts unsigned images")),
+            Answer::Refused(_) => refused.push(format!("{call} refuses unsigned images")),
             Answer::Absent(why) | Answer::Follows(why) => refused.push(format!("{call}: {why}")),
             Answer::Unclear(why) => unclear = Some(format!("{call}: {why}")),
         }

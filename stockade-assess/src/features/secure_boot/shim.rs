@@ -41,13 +41,14 @@ pub(super) fn finding(firmware: &Firmware<'_>) -> Finding {
         Err(unread) => return Finding::unknown(ID, How::Read, unread),
     };
     let finding = if off {
-        let found = "shim was told not to verify what it starts, and the kernel takes Secure Boot as off";
+        let found =
+            "MokSBState disables validation: shim verifies nothing, and the kernel treats Secure Boot as off";
         Finding::new(ID, Verdict::Fail, How::Read, found)
     } else if !used {
-        let found = "this machine was not started by shim, so nothing rests on it";
+        let found = "this machine was not booted by shim";
         return Finding::not_applicable(ID, How::Read, found).seen(Variable::MOK_LIST.path(), "not there");
     } else if secure == Some(true) {
-        Finding::new(ID, Verdict::Pass, How::Read, "shim verifies what it starts")
+        Finding::new(ID, Verdict::Pass, How::Read, "shim verifies signatures (MokSBState)")
     } else {
         let found = "shim verifies nothing while Secure Boot is off, see secure-boot.enabled";
         return Finding::not_applicable(ID, How::Read, found)

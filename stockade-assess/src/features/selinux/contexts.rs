@@ -44,7 +44,12 @@ pub(super) fn unconfined(system: &System) -> Finding {
         return Finding::unknown(UNCONFINED, How::Read, why);
     }
     let finding = match found.len() {
-        0 => Finding::new(UNCONFINED, Verdict::Pass, How::Read, "no service runs unconfined"),
+        0 => Finding::new(
+            UNCONFINED,
+            Verdict::Pass,
+            How::Read,
+            "no service runs in an unconfined SELinux domain",
+        ),
         1 => Finding::new(
             UNCONFINED,
             Verdict::Warn,

@@ -33,8 +33,8 @@ const DOORS: &[Door] = &[
         settings: &[("vm.unprivileged_userfaultfd", |value| value == 0)],
         open: Verdict::Fail,
         told: [
-            "users cannot halt the kernel at their memory",
-            "every user can halt the kernel in the middle of an access",
+            "unprivileged users cannot suspend the kernel by userfaultfd",
+            "every user can suspend the kernel in the middle of a memory access by userfaultfd",
         ],
     },
     Door {
@@ -54,8 +54,8 @@ const DOORS: &[Door] = &[
         ],
         open: Verdict::Warn,
         told: [
-            "users cannot be root in a namespace of their own",
-            "every user can be root in a namespace of his own",
+            "unprivileged users cannot create user namespaces",
+            "every user can create user namespaces and be root in them",
         ],
     },
     Door {
@@ -70,7 +70,10 @@ const DOORS: &[Door] = &[
         what: What::Log,
         settings: &[("kernel.dmesg_restrict", |value| value == 1)],
         open: Verdict::Fail,
-        told: ["users cannot read the kernel log", "every user can read the kernel log"],
+        told: [
+            "kernel.dmesg_restrict = 1: unprivileged users cannot read the kernel log",
+            "every user can read the kernel log",
+        ],
     },
     Door {
         id: "settings.ptrace-scope",
@@ -78,8 +81,8 @@ const DOORS: &[Door] = &[
         settings: &[("kernel.yama.ptrace_scope", |value| value >= 1)],
         open: Verdict::Warn,
         told: [
-            "a process cannot read and change others of the same user",
-            "every process can read and change others of the same user",
+            "a process cannot attach to other processes of the same user (ptrace)",
+            "every process can attach to other processes of the same user (ptrace)",
         ],
     },
     Door {
@@ -88,14 +91,14 @@ const DOORS: &[Door] = &[
         settings: &[("vm.mmap_min_addr", |value| value >= 4096)],
         open: Verdict::Fail,
         told: [
-            "null pointers of the kernel lead to nothing",
-            "null pointers of the kernel lead to memory that users fill",
+            "vm.mmap_min_addr > 0: users cannot map the page at address 0",
+            "users can map the page at address 0, where null pointers of the kernel point to",
         ],
     },
 ];
 
 /// A filter of system calls refuses in the kernel's place.
-const FILTERED: &str = "what this process may ask is filtered (seccomp), so that a refusal says nothing";
+const FILTERED: &str = "this process has a seccomp filter, so that a refusal says nothing about the kernel";
 
 pub(super) fn check(system: &System, report: &mut Report) {
     let filtered = processes::is_filtered(system);
