@@ -33,11 +33,11 @@ use crate::{
 /// A policy for one kernel. Identities of cgroups and programs are the machine's business and not in here.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    /// What decisions read first. The generation is not set.
+    /// The words that decisions read first. The generation is not set.
     pub words: Words,
     /// Places, in the order of their numbers, the first of which is 1.
     pub places: Vec<CompiledPlace>,
-    /// Who is excepted from what.
+    /// Subjects with the reasons that they are excepted from.
     pub exceptions: Vec<(Subject, Excepted)>,
     /// Programs that exceptions speak of.
     pub programs: Vec<CompiledProgram>,
@@ -50,7 +50,7 @@ pub struct Tables {
 pub struct CompiledPlace {
     /// A path or a pattern.
     pub place: Place,
-    /// What is decided there.
+    /// The verdicts in that place.
     pub sets: Sets,
 }
 
@@ -59,7 +59,7 @@ pub struct CompiledPlace {
 pub struct CompiledProgram {
     /// Its path.
     pub path: PathBuf,
-    /// What its content has to be.
+    /// The digest that its content has to have.
     pub digest: Option<Digest>,
     /// Whether an exception says that children inherit.
     pub inherit: bool,
@@ -67,7 +67,7 @@ pub struct CompiledProgram {
     pub named_by: String,
 }
 
-/// Whom exceptions are for: the conjunction of what is said.
+/// The subject of exceptions: program, place and user, all of which have to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject {
     /// Index among the programs.
@@ -126,7 +126,7 @@ pub enum CompileError {
     /// More than the kernel's tables take.
     #[error("the policy needs {needed} entries for {what}, and the kernel's table takes {most}")]
     TooLarge {
-        /// What there are too many of.
+        /// The name of the table.
         what: &'static str,
         /// How many.
         needed: usize,

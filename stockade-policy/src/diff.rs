@@ -16,7 +16,7 @@ use crate::{
     words::Word,
 };
 
-/// What a change does.
+/// The effect of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
@@ -24,11 +24,11 @@ pub enum Effect {
     Stricter,
     /// Less is.
     Laxer,
-    /// That depends on what else is said.
+    /// It depends on the rest of the policy.
     Depends,
 }
 
-/// What a change is about.
+/// The part of a policy that a change is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum About {
@@ -51,11 +51,11 @@ pub struct Change {
     pub about: About,
     /// Its key; none where the whole of it was added or removed.
     pub key: Option<String>,
-    /// What was said: none where nothing was.
+    /// The old value; none if there was none.
     pub from: Option<String>,
-    /// What is said.
+    /// The new value.
     pub to: Option<String>,
-    /// What that does.
+    /// The effect.
     pub effect: Effect,
 }
 
@@ -85,7 +85,7 @@ pub struct VerdictChange {
 }
 
 impl VerdictChange {
-    /// What that does.
+    /// The effect.
     #[must_use]
     pub fn effect(&self) -> Effect {
         if self.to > self.from { Effect::Stricter } else { Effect::Laxer }
@@ -95,7 +95,7 @@ impl VerdictChange {
 /// All that is different.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What is said otherwise.
+    /// Changed keys, and what was added or removed.
     pub changes: Vec<Change>,
     /// Which reasons are decided otherwise, in the order of the table.
     pub verdicts: Vec<VerdictChange>,
@@ -188,11 +188,11 @@ fn fields_changed(changes: &mut Vec<Change>, about: &About, old: &Fields, new: &
     }
 }
 
-/// What has a name.
+/// A part of a policy that has a name.
 trait Named {
     fn about(&self) -> About;
     fn fields(&self) -> Fields;
-    /// What it does to add this; removing it does the opposite.
+    /// Returns the effect of adding this; removing it has the opposite effect.
     fn adding(&self) -> Effect;
     /// In a few words, where it was added or removed.
     fn summary(&self) -> String;
@@ -310,7 +310,7 @@ impl Named for Accepted {
         vec![("why".to_owned(), self.why.value.clone())]
     }
 
-    /// What is accepted is in force all the same.
+    /// Accepting a finding changes nothing that is in force.
     fn adding(&self) -> Effect {
         Effect::Depends
     }

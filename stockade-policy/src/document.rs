@@ -29,7 +29,7 @@ pub struct Document {
     pub seal: SealTable,
 }
 
-/// What one file says under `[seal]`.
+/// The table `[seal]` of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SealTable {
     /// `pcr`

@@ -34,7 +34,7 @@ const EXTENSION: &str = "toml";
 pub struct Found {
     /// How it is told, the root's path before it.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its content.
     pub bytes: Vec<u8>,
 }
 
@@ -47,12 +47,12 @@ pub struct PassedOver {
     pub why: String,
 }
 
-/// What was found.
+/// The files that were found.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// What is read, in order.
+    /// Files that are read, in order.
     pub found: Vec<Found>,
-    /// What is not.
+    /// Files that are not read.
     pub passed_over: Vec<PassedOver>,
     /// The folders that were looked through.
     pub folders: Vec<PathBuf>,

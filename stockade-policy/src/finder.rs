@@ -33,7 +33,7 @@ impl<'a> Finder<'a> {
         finder
     }
 
-    /// What is decided for the cgroup with this path by a place that names it.
+    /// Returns the verdicts of the place that names the cgroup with this path.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Sets> {
         if let Some(sets) = self.paths.get(path) {
@@ -43,7 +43,7 @@ impl<'a> Finder<'a> {
         self.patterns.get(above)?.iter().find(|place| place.place.names(path)).map(|place| place.sets)
     }
 
-    /// What decides for a cgroup: the nearest one upwards.
+    /// Returns the verdicts for a cgroup: those of the nearest place upwards.
     #[must_use]
     pub fn nearest(&self, path: &str) -> Option<Sets> {
         place::chain(path).into_iter().rev().find_map(|path| self.find(path))

@@ -21,11 +21,11 @@ pub struct LoadedProgram {
     pub name: String,
     /// Its kind.
     pub kind: ProgramKind,
-    /// What it is attached to.
+    /// The hook that it is attached to.
     pub hook: Option<ProgramHook>,
     /// Its tag.
     pub tag: ProgramTag,
-    /// Who loaded and who holds it, for a comment.
+    /// The user who loaded it and the processes that hold it, for a comment.
     pub about: String,
 }
 
@@ -40,7 +40,7 @@ pub struct Fragment {
     pub new_tags: Vec<String>,
 }
 
-/// What a reader has to do before a seal trusts what is recorded.
+/// Tells the reader what to do before a seal trusts the recorded programs.
 const HEADING: &str = "\
 # Programs of others that a seal keeps out, as they were loaded when `stockade trust record` looked.
 #

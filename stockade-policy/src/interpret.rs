@@ -1,8 +1,8 @@
 /*!
 The meaning of a policy: one request, one verdict, and the sentence of the policy that decides.
 
-Everything that asks what a policy says asks this module: [`crate::compile`] for the tables of the kernel, [`crate::check`], [`crate::diff`],
-[`crate::laxer`] and [`crate::replay`]. A property test holds the tables against it, with how the kernel side looks places and exceptions up.
+Everything that asks what a policy says asks this module: [`mod@crate::compile`] for the tables of the kernel, [`crate::check`], [`mod@crate::diff`],
+[`crate::laxer`] and [`mod@crate::replay`]. A property test holds the tables against it, with how the kernel side looks places and exceptions up.
 
 ```text
 the machine's verdict      [reasons], else the level under the mode
@@ -70,7 +70,7 @@ pub struct Request<'a> {
 /// Verdict and who gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruling<'a> {
-    /// What becomes of the request.
+    /// The verdict.
     pub verdict: Verdict,
     /// Which sentence of the policy says so.
     pub by: By<'a>,
@@ -83,7 +83,7 @@ pub enum By<'a> {
     Level,
     /// The machine's `[reasons]`.
     Reasons,
-    /// What is said of reasons that the table lacks.
+    /// `unknown-reasons`, for reasons that the table lacks.
     UnknownReasons,
     /// A scope.
     Scope(&'a Scope),

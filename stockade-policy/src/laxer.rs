@@ -101,7 +101,7 @@ fn watches(policy: &Policy, reason: &str) -> bool {
     })
 }
 
-/// The same of a scope by what it says itself. What it leaves to its surroundings is theirs, of which there is always the host.
+/// Reports whether a scope itself watches a reason. A reason that it leaves out is watched by its surroundings, at least by the host.
 fn scope_watches(scope: &Scope, reason: &str) -> bool {
     match scope.reasons.get(reason) {
         Some(said) => said.value != Verdict::Allow,

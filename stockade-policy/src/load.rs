@@ -38,7 +38,7 @@ pub enum Trust {
 /// A policy and what it was read from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What all files say together.
+    /// The policy of all files together.
     pub policy: Policy,
     /// The files in their order, with their text, which messages about the policy quote.
     pub sources: Vec<Source>,

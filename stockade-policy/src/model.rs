@@ -13,7 +13,7 @@ use stockade_reasons::{Level, Reason};
 pub use crate::said::{Origin, Said};
 use crate::{trusted::TrustedProgram, words::Word};
 
-/// What happens to a request. The order is that of strictness.
+/// The verdict on a request, in the order of strictness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -31,7 +31,7 @@ pub enum Verdict {
 pub enum LevelChoice {
     /// Refuse nothing.
     None,
-    /// What could change the running kernel.
+    /// Refuses requests that could change the running kernel.
     Integrity,
     /// Also what could read it.
     Confidentiality,
@@ -49,11 +49,11 @@ pub enum Mode {
     Audit,
 }
 
-/// What happens to a reason of this kernel that the table does not know.
+/// The verdict on a reason of this kernel that the table does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unknown {
-    /// As the kernel's own lockdown would: by its position between the level markers.
+    /// By the level, like the kernel's own lockdown: by its position between the level markers.
     #[default]
     Level,
     /// Let through.
@@ -95,7 +95,7 @@ pub struct Policy {
     pub settings: Settings,
     /// Parts of the cgroup tree with verdicts of their own. Names are unique.
     pub scopes: Vec<Scope>,
-    /// Who is let through where others are not. Names are unique.
+    /// Exceptions. Names are unique.
     pub exceptions: Vec<Exception>,
     /// Findings of the check that were looked at and accepted.
     pub accepted: Vec<Accepted>,
@@ -120,7 +120,7 @@ impl Seal {
     /// The registers that the operating system may measure into and that nobody can reset before the next boot.
     pub const PCRS: std::ops::RangeInclusive<u8> = 8..=15;
 
-    /// What holds where nothing is said.
+    /// Returns the default.
     #[must_use]
     pub fn unsaid(place: &str) -> Self {
         let no = || Said::at(false, place);
@@ -145,8 +145,7 @@ pub struct Scope {
     pub loosen: Said<bool>,
 }
 
-/// Who is let through where others are not. A subject is the conjunction of what is said: at least one
-/// of `exe` and `place`.
+/// An exception. Its subject is the conjunction of the parts that are given: at least one of `exe` and `place`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// Unique among exceptions.
@@ -155,7 +154,7 @@ pub struct Exception {
     pub reasons: Vec<Said<String>>,
     /// The program, by absolute path.
     pub exe: Option<Said<PathBuf>>,
-    /// What the program's content has to be when the policy is applied.
+    /// The digest that the program's content has to have when the policy is applied.
     pub digest: Option<Said<Digest>>,
     /// The cgroup, with all below it.
     pub place: Option<Said<Place>>,
@@ -232,7 +231,7 @@ impl Exception {
 /// Two ends that were worked out one after the other are the same within this: clocks are corrected by some seconds.
 const SAME_END_NS: u64 = 60_000_000_000;
 
-/// The same moment on two clocks.
+/// One moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// The one that people read and root can set.
@@ -321,7 +320,7 @@ impl Policy {
         levels.chain([&self.level]).any(|said| said.value == LevelChoice::Auto)
     }
 
-    /// The same once its audit period is over: every mode refuses. Single reasons stay as they are said.
+    /// Returns the policy after its audit period: every mode is enforce. Single reasons stay.
     #[must_use]
     pub fn enforcing(mut self) -> Self {
         for mode in self.scopes.iter_mut().filter_map(|scope| scope.mode.as_mut()).chain([&mut self.mode]) {
@@ -330,14 +329,14 @@ impl Policy {
         self
     }
 
-    /// The same with every unit replaced by the cgroup that it has.
+    /// Returns the policy with every unit replaced by its cgroup.
     #[must_use]
     pub fn with_units(self, find: impl Fn(&str) -> String) -> Self {
         let Ok(policy) = self.try_with_units(|unit| Ok::<_, std::convert::Infallible>(find(unit)));
         policy
     }
 
-    /// The same with every unit replaced by the cgroup that it has, where that can be told of each.
+    /// Returns the policy with every unit replaced by its cgroup, if that is known for each.
     ///
     /// # Errors
     /// The first answer of `find` that is one.

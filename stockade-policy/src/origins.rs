@@ -25,7 +25,7 @@ fn settings(settings: Settings) -> Settings {
 }
 
 impl Policy {
-    /// The same policy, said nowhere.
+    /// Returns the policy without origins.
     #[must_use]
     pub fn without_origins(self) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Policy {
 }
 
 impl Scope {
-    /// The same scope, said nowhere.
+    /// Returns the scope without origins.
     #[must_use]
     pub fn without_origins(self) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Scope {
 }
 
 impl Exception {
-    /// The same exception, said nowhere.
+    /// Returns the exception without origins.
     #[must_use]
     pub fn without_origins(self) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Exception {
 }
 
 impl TrustedProgram {
-    /// The same program, said nowhere.
+    /// Returns the trusted program without origins.
     #[must_use]
     pub fn without_origins(self) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl TrustedProgram {
 }
 
 impl Accepted {
-    /// The same, said nowhere.
+    /// Returns the accepted finding without origins.
     #[must_use]
     pub fn without_origins(self) -> Self {
         Self { code: self.code.bare(), about: bare(self.about), why: self.why.bare() }

@@ -1,20 +1,20 @@
 /*!
-What is wrong with a policy, and where: one [`Problem`] for each mistake.
+The mistakes in a policy: one [`Problem`] for each mistake.
 */
 use crate::said::Origin;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What is wrong, in one line.
+    /// The mistake, in one line.
     pub what: String,
-    /// Where.
+    /// Its place in the file.
     pub at: Origin,
     /// A few words for that place; may be empty.
     pub label: String,
     /// Other places that have to do with it, each with a few words.
     pub also: Vec<(Origin, String)>,
-    /// What would be right.
+    /// The right value.
     pub help: Option<String>,
     /// Whether it is about something that is not there.
     pub(crate) absence: bool,
@@ -33,7 +33,7 @@ impl Problem {
         Self { label: harmless(label), ..self }
     }
 
-    /// With what would be right.
+    /// With the right value.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(harmless(help)), ..self }

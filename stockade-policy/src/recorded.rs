@@ -20,7 +20,7 @@ const LONGEST_LINE: u64 = 1 << 20;
 /// By so much the clock of one boot may seem to run backwards: events of several processors arrive out of order.
 const DISORDER_NS: u64 = 10_000_000_000;
 
-/// What became of a request when it was recorded.
+/// The outcome of a request when it was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -40,9 +40,9 @@ pub enum Outcome {
 pub struct Event {
     /// Nanoseconds since boot.
     pub boot_ns: u64,
-    /// What became of it.
+    /// The outcome.
     pub verdict: Outcome,
-    /// Who decided: `stockade`, or `native`.
+    /// The lockdown that decided: `stockade`, or `native`.
     #[serde(default)]
     pub by: String,
     /// Id of the reason; the kernel's name for it where the table lacks it.
@@ -88,11 +88,11 @@ enum Line {
 pub struct Record {
     /// The requests that Stockade decided, in the record's order.
     pub events: Vec<Event>,
-    /// What is known to be missing.
+    /// The parts that are known to be missing.
     pub missing: Missing,
 }
 
-/// What a record lacks.
+/// The parts that a record lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Events that found the buffer full.
@@ -133,7 +133,7 @@ pub enum RecordError {
         file: String,
         /// Which, from 1.
         line: u64,
-        /// What is wrong.
+        /// The mistake.
         why: String,
     },
 }
@@ -240,7 +240,7 @@ impl Missing {
         }
     }
 
-    /// What a reader of anything made from the record has to know, one sentence each.
+    /// Returns the caveats for everything that is made from the record, one sentence each.
     #[must_use]
     pub fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();

@@ -10,7 +10,7 @@ use crate::{
     unit::{Home, Kind, home},
 };
 
-/// What the kernel adds to the path of a program that is not there any more.
+/// The suffix that the kernel adds to the path of a deleted program.
 const DELETED: &str = " (deleted)";
 
 /// Requests that any policy decides alike.
@@ -47,7 +47,7 @@ pub enum Program {
 }
 
 impl Asked {
-    /// What this event asked for. Names are taken as they are: whoever prints them makes them harmless.
+    /// Returns the request of this event. Names are not escaped: the code that prints them does that.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         let reason = match stockade_reasons::by_id(&event.reason) {

@@ -23,7 +23,7 @@ const NULL: &str = "/dev/null";
 /// Not to wait for whoever writes a pipe, nor to take a terminal.
 const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Bytes(Vec<u8>),

@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
 /// A value and where it was said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said<T> {
-    /// What.
+    /// The value.
     pub value: T,
     /// Where.
     pub origin: Origin,

@@ -19,7 +19,7 @@ include!(concat!(env!("OUT_DIR"), "/settings.rs"));
 /// A setting that is no sysctl: files of another security module that nobody may open for writing. Held by a seal alone.
 #[derive(Debug)]
 pub struct Files {
-    /// As the kernel side has it.
+    /// The name in the tables of the kernel side.
     pub kernel_name: &'static str,
     /// The security module, as /sys/kernel/security/lsm has it.
     pub module: &'static str,
@@ -45,29 +45,29 @@ pub const FILES: [Files; 2] = [
     },
 ];
 
-/// What stands in a list of settings for all that go with the level.
+/// The word in a list of settings for all that go with the level.
 pub const DEFAULT: &str = "default";
 
-/// What is known of a setting.
+/// The known facts about a setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// As sysctl(8) has it.
+    /// The name that sysctl(8) uses.
     pub name: &'static str,
-    /// As the kernel has it.
+    /// The kernel's name.
     pub kernel_name: &'static str,
-    /// What its values mean.
+    /// The meaning of its values.
     pub values: Values,
     /// The level from which on the default profile has it.
     pub profile: Option<Level>,
-    /// What a weaker value opens.
+    /// The attack that a weaker value opens.
     pub why: &'static str,
     /// Where the kernel says so.
     pub source: &'static str,
     /// The ways by which its value changes apart from a write to its own file; `None` where nobody has searched for them.
     pub ways: Option<&'static [&'static str]>,
-    /// What was searched for them.
+    /// The sources that were searched for other ways.
     pub ways_source: Option<&'static str>,
-    /// What closes these ways, where something does.
+    /// The remedy that closes these ways, if there is one.
     pub instead: Option<&'static str>,
 }
 
@@ -91,7 +91,7 @@ pub enum Coverage {
     NameOnly(&'static [&'static str]),
 }
 
-/// What the values of a setting mean.
+/// The meaning of the values of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
     /// A few numbers, from the weakest to the strictest.
@@ -100,7 +100,7 @@ pub enum Values {
     Higher,
     /// A number, the lower the stricter; what is negative is no limit.
     Lower,
-    /// The same, and 0 is no limit either.
+    /// Lower is stricter, and 0 means no limit.
     LowerButZero,
     /// A mask of what is permitted; 1 permits all.
     Bits,
@@ -153,7 +153,7 @@ pub fn all() -> &'static [Setting] {
     &SETTINGS
 }
 
-/// What is known of a setting, by the name that sysctl(8) has.
+/// Returns the known facts about a setting, by the name that sysctl(8) uses.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
@@ -218,7 +218,7 @@ pub fn dotted(name: &str) -> String {
         .collect()
 }
 
-/// What is wrong with a name in sysctl's spelling.
+/// Returns the mistake in a name in sysctl's spelling.
 #[must_use]
 pub fn wrong_name(name: &str) -> Option<String> {
     let kernel = dotted(name);

@@ -46,8 +46,7 @@ pub fn show(policy: &Policy) -> String {
     out
 }
 
-/// The same without where anything was said: policies that say the same give the same bytes, of which the record of a seal
-/// has the digest.
+/// Returns the text without origins: policies with the same values give the same bytes, whose digest is in the record of a seal.
 #[must_use]
 pub fn canonical(policy: &Policy) -> String {
     let nowhere = from(&Origin::default());
@@ -208,7 +207,7 @@ fn from(origin: &Origin) -> String {
     if origin == crate::merge::DEFAULT { format!("# {origin}") } else { format!("# from {origin}") }
 }
 
-/// As a policy spells it.
+/// The spelling in a policy file.
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (prefix, bytes) = match self {

@@ -25,19 +25,19 @@ impl Source {
         Self { name: name.into(), text, lines }
     }
 
-    /// What the file is called.
+    /// Returns the name of the file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// All of it.
+    /// Returns the whole text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What was said at these bytes.
+    /// Returns the origin of a value at these bytes.
     #[must_use]
     pub fn origin(&self, span: &Range<usize>) -> Origin {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

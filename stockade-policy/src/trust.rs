@@ -24,7 +24,7 @@ pub enum Untrusted {
     /// Somebody else's.
     #[error("{} belongs to user {uid}, who could change the policy{}; `chown root:root` it, or put the policy elsewhere", .path.display(), on_the_way(.to, .path))]
     Owner {
-        /// What belongs to somebody else.
+        /// The file or folder of another user.
         path: PathBuf,
         /// On the way to this.
         to: PathBuf,
@@ -34,7 +34,7 @@ pub enum Untrusted {
     /// Others may write.
     #[error("{} can be written by others than root (mode {mode:04o}), who could change the policy{}; `chmod go-w` it, or put the policy elsewhere", .path.display(), on_the_way(.to, .path))]
     Writable {
-        /// What can be written.
+        /// The file or folder that others can write.
         path: PathBuf,
         /// On the way to this.
         to: PathBuf,
@@ -44,7 +44,7 @@ pub enum Untrusted {
     /// It could not be looked at.
     #[error("who may write {} could not be told: {source}", .path.display())]
     Unknown {
-        /// What could not be looked at.
+        /// The file or folder that could not be read.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// As whoever runs the tests, who need not be root.
+    /// The verdict for the user who runs the tests, who need not be root.
     fn verdict(path: &Path) -> Result<(), String> {
         let me = fs::metadata("/proc/self").unwrap().uid();
         only_by(&[ROOT, me], path).map_err(|e| e.to_string())

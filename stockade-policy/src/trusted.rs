@@ -20,7 +20,7 @@ pub struct TrustedProgram {
     pub name: Said<String>,
     /// Its kind.
     pub kind: Said<ProgramKind>,
-    /// What it is attached to; none for kinds without a hook.
+    /// The hook that it is attached to; none for kinds without a hook.
     pub hook: Option<Said<ProgramHook>>,
     /// The tags that it has: another one for each version of its loader and for each kernel that it is adapted to.
     pub tags: Vec<Said<ProgramTag>>,
@@ -28,11 +28,11 @@ pub struct TrustedProgram {
     pub why: Option<Said<String>>,
 }
 
-/// What a seal compares of a program.
+/// The parts of a program that a seal compares.
 pub type Identity<'p> = (ProgramTag, ProgramKind, Option<&'p ProgramHook>);
 
 impl TrustedProgram {
-    /// What a seal compares: one for each tag.
+    /// Returns the identities that a seal compares: one for each tag.
     pub fn identities(&self) -> impl Iterator<Item = Identity<'_>> {
         self.tags.iter().map(|tag| (tag.value, self.kind.value, self.hook.as_ref().map(|hook| &hook.value)))
     }
@@ -91,7 +91,7 @@ impl ProgramKind {
     }
 }
 
-/// What a program is attached to.
+/// The hook that a program is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProgramHook {
     /// A hook of the security modules without `bpf_lsm_`, or a function of the kernel.

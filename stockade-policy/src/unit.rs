@@ -11,16 +11,16 @@ Which unit, session or container a cgroup's path belongs to, by the names that s
 */
 use std::{collections::HashMap, fmt};
 
-/// What a cgroup belongs to.
+/// The unit or container that a cgroup belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Home {
     /// Its path: the cgroup's, without what the unit made below its own.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What there is in the tree.
+/// The kinds of owners in the cgroup tree.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A unit of the system's manager.
@@ -45,7 +45,7 @@ pub enum Kind {
     Plain,
 }
 
-/// What this cgroup belongs to; none for the root, which everything is in.
+/// Returns the owner of this cgroup; none for the root.
 #[must_use]
 pub fn home(cgroup: &str) -> Option<Home> {
     if !cgroup.starts_with('/') || cgroup == "/" {

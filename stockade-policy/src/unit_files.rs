@@ -35,7 +35,7 @@ const FOLDERS: [&str; 13] = [
     "/run/systemd/generator.late",
 ];
 
-/// As many aliases of aliases are followed.
+/// The number of aliases of aliases that are followed.
 const ALIASES: usize = 8;
 
 /// The files of systemd's folders on the machine that a policy is for.

@@ -32,15 +32,15 @@ impl fmt::Display for Severity {
 pub struct Code {
     /// `SP001`: stable, never given a second meaning.
     pub id: &'static str,
-    /// The same in words: `level-void`.
+    /// The name of the code, such as `level-void`.
     pub name: &'static str,
     /// The worst it can be; a finding may be milder.
     pub severity: Severity,
-    /// What is wrong, in one line without a full stop.
+    /// The fault, in one line without a full stop.
     pub title: &'static str,
     /// Why that matters.
     pub explanation: &'static str,
-    /// What to do.
+    /// The remedy.
     pub remedy: &'static str,
     /// A policy that provokes it.
     pub wrong: &'static str,

@@ -29,7 +29,7 @@ struct Measured {
 /// SHA-256 over everything that can be read.
 ///
 /// # Errors
-/// What the reader answered.
+/// The error of the reader.
 pub fn sha256(file: &mut impl Read) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -43,10 +43,10 @@ pub fn sha256(file: &mut impl Read) -> io::Result<[u8; 32]> {
     }
 }
 
-/// What fs-verity measured; `None` where the file is not under it or its file system cannot do that. Since Linux 5.4.
+/// Returns the digest that fs-verity measured; `None` if the file has no fs-verity, or its file system does not support it. Since Linux 5.4.
 ///
 /// # Errors
-/// What the kernel answered, and [`io::ErrorKind::Unsupported`] for another algorithm than SHA-256.
+/// The kernel's error, and [`io::ErrorKind::Unsupported`] for another algorithm than SHA-256.
 pub fn verity(file: &File) -> io::Result<Option<[u8; 32]>> {
     let mut measured = Measured { algorithm: 0, size: 64, digest: [0; 64] };
     // SAFETY: the opcode is the one that writes at most `size` bytes behind a header of two u16, and

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::unit_files::{self, Placed, UnitFiles};
 
-/// As many links as the kernel follows.
+/// The number of symbolic links that the kernel follows in one path.
 const LINKS: usize = 40;
 
 /// The kernel reads no more of a line with `#!`.
@@ -46,7 +46,7 @@ const NETWORK: [(i64, &str); 7] = [
 #[derive(Clone, Debug)]
 pub struct Disk {
     root: PathBuf,
-    /// Who owns that folder: whoever unpacked a machine there stands for its root.
+    /// Owner and group of that folder: the user who unpacked a machine there stands for its root.
     owner: (u32, u32),
 }
 
@@ -54,7 +54,7 @@ impl Disk {
     /// `/` for this machine.
     ///
     /// # Errors
-    /// What the kernel answers about the folder.
+    /// The kernel's error about the folder.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
         let found = fs::metadata(&root)?;

@@ -280,7 +280,7 @@ fn because(reason: &'static Reason) -> String {
     steps.join(" ")
 }
 
-/// Who an exception is for, in words.
+/// Describes the subject of an exception.
 pub(super) fn subject(exception: &Exception) -> String {
     let place = exception.place.as_ref().map(|place| place.value.to_string());
     let exe = exception.exe.as_ref().map(|exe| exe.value.display().to_string());

@@ -17,7 +17,7 @@ use crate::{model::Place, unit_files::Placed};
 pub struct Machine<'a> {
     /// Level of the kernel's own lockdown.
     pub native: Option<Level>,
-    /// What `auto` comes to.
+    /// The level that `auto` stands for.
     pub auto: Option<Level>,
     /// Ids of the reasons of its kernel.
     pub reasons: Option<BTreeSet<String>>,
@@ -44,9 +44,9 @@ pub enum Now {
     Is(String),
 }
 
-/// What can be asked of the file systems of a machine.
+/// Questions about the file systems of a machine.
 pub trait Files {
-    /// What there is at a path, and on the way to it.
+    /// Returns the file at a path, with every folder and link on the way to it.
     ///
     /// # Errors
     /// [`Unseen`] where nothing is there or it could not be looked at.
@@ -55,16 +55,16 @@ pub trait Files {
     /// SHA-256 over the bytes of the file at a path.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     fn sha256(&self, exe: &Path) -> io::Result<[u8; 32]>;
 
-    /// What fs-verity measured when the file at a path was put under it; `None` where it was not.
+    /// Returns the digest that fs-verity measured when it was enabled for the file at a path; `None` if it was not.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     fn verity(&self, exe: &Path) -> io::Result<Option<[u8; 32]>>;
 
-    /// What systemd calls a unit, and where it would start it.
+    /// Returns systemd's name of a unit, and the cgroup that systemd would start it in.
     fn unit(&self, unit: &str) -> Placed;
 }
 
@@ -112,7 +112,7 @@ pub struct Step {
 /// A file system, as far as it matters for a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
-    /// Who keeps the content.
+    /// Where the content is stored.
     pub keeper: Keeper,
     /// Mounted noexec.
     pub no_exec: bool,
@@ -120,7 +120,7 @@ pub struct FileSystem {
     pub read_only: bool,
 }
 
-/// Who keeps the content of a file system.
+/// Where the content of a file system is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeper {
     /// This kernel, on a disk.

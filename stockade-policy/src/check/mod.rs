@@ -67,13 +67,13 @@ pub struct Finding {
     pub code: &'static Code,
     /// How bad it is here.
     pub severity: Severity,
-    /// What it is about.
+    /// The part of the policy that it is about.
     pub about: About,
-    /// What is wrong, in one line.
+    /// The fault, in one line.
     pub message: String,
     /// Why that matters here.
     pub why: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
     /// The sentence that is to blame.
     pub origin: Origin,
@@ -85,7 +85,7 @@ pub struct Finding {
     pub accepted: Option<String>,
 }
 
-/// What a finding is about.
+/// The part of a policy that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     /// The value of this key of the policy: `level`, `reasons.msr`.
@@ -164,12 +164,12 @@ impl Finding {
     }
 }
 
-/// What the check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The worst first, then in the order of the policy. Accepted ones last.
     pub findings: Vec<Finding>,
-    /// What could not be looked at, in words; nothing was argued about that.
+    /// Parts of the machine that could not be read; the check draws no conclusion about them.
     pub unseen: Vec<String>,
 }
 
@@ -193,13 +193,13 @@ impl Report {
     }
 }
 
-/// What every argument starts from.
+/// The facts that every argument starts from.
 struct Case<'a> {
     policy: &'a Policy,
     machine: &'a Machine<'a>,
-    /// What becomes of each reason outside all scopes.
+    /// The verdict of each reason outside all scopes.
     host: Verdicts,
-    /// The same once nothing is only audited by its mode: what the policy is meant to come to.
+    /// The verdicts outside all scopes with every mode set to enforce: the policy's purpose.
     meant: Verdicts,
     /// Where each scope is, units that are there by their paths.
     places: Vec<Place>,
@@ -207,7 +207,7 @@ struct Case<'a> {
     scopes: Vec<InScope>,
     /// Each scope and those around it, the nearest first.
     chains: Vec<Vec<usize>>,
-    /// The same once nothing is only audited by its mode.
+    /// The verdicts in each scope with every mode set to enforce.
     meant_scopes: Vec<Verdicts>,
     /// Reasons that are meant to be refused on the host or in a scope.
     denied: BTreeSet<&'static str>,

@@ -74,7 +74,7 @@ fn not_a_program(program: &Program) -> Option<String> {
     program.file_system.no_exec.then(|| "is on a file system that is mounted noexec".into())
 }
 
-/// Who else can write there, by the mode bits: an access control list shows in those of the group.
+/// Returns the other users who can write there, by the mode bits: an access control list shows in those of the group.
 fn others(
     exception: &Exception,
     program: &Program,
@@ -106,7 +106,7 @@ fn others(
     )
 }
 
-/// Who else can write in one step, and the command that ends it.
+/// Returns the other users who can write in one step, and the command that ends it.
 fn writer(step: &Step, way: &[Step]) -> Option<(String, String)> {
     // What a link points to is decided by who may write in its folder.
     if step.link {

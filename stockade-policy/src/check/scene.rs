@@ -12,7 +12,7 @@ use crate::{
     unit_files::{Placed, Unplaced},
 };
 
-/// What the files of the tests contain.
+/// The digest of the files of the tests.
 const CONTENT: [u8; 32] = [0x11; 32];
 
 /// Path, owner, mode, and what else there is to it.

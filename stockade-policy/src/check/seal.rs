@@ -4,14 +4,14 @@ How a seal is recorded: where others measure as well, and where nothing may be r
 use super::{About, Case, Finding, Report, code};
 use crate::{trusted::ProgramHook, words::nearest};
 
-/// Who else measures into a register of the operating system's, and when.
+/// Another program that extends a PCR of the operating system, and when.
 struct User {
     pcr: u8,
     who: &'static str,
 }
 
-/// As the Linux TPM PCR Registry of the UAPI Group has it. Register 13 is missing: what systemd-stub measures there, extensions
-/// of the system image, is measured before the kernel runs.
+/// From the Linux TPM PCR Registry of the UAPI Group. PCR 13 is missing: systemd-stub measures extensions of the system image there, before the
+/// kernel runs.
 const USERS: [User; 7] = [
     User { pcr: 8, who: "GRUB, for its commands" },
     User {

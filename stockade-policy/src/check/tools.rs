@@ -190,7 +190,7 @@ const STARTERS: &[&str] = &[
     "xargs",
 ];
 
-/// What is known about the program of this name.
+/// Returns the known facts about the program of this name.
 pub(crate) fn bidding(exe: &Path) -> Option<Bidding> {
     let name = exe.file_name()?.to_str()?;
     // The dynamic loader starts any program that is named to it.

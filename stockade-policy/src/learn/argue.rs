@@ -41,7 +41,7 @@ pub(super) fn arguments(subject: &Subject, reasons: &[(&'static Reason, u64)], t
     arguments
 }
 
-/// What else falls.
+/// Returns which other protection is void without this reason.
 pub(super) fn falls(reason: &'static Reason) -> Option<String> {
     let falls = closure(reason);
     let why = reason.implies_why;

@@ -41,12 +41,12 @@ use crate::{
 };
 use subject::Nobody;
 
-/// What to learn by.
+/// The policy and the level to learn by.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'p> {
-    /// What this policy lets through already is left out.
+    /// A policy whose allowed requests are left out.
     pub base: Option<&'p Policy>,
-    /// What the level `auto` stands for in it.
+    /// The level that `auto` stands for in it.
     pub auto: Level,
     /// Exceptions in it that have ended by now let nobody through.
     pub now: Timestamp,
@@ -56,7 +56,7 @@ pub struct Options<'p> {
     pub with_uid: bool,
 }
 
-/// What was learned.
+/// The learned exceptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
     /// How many events it was made from: those that were audited or refused.
@@ -67,9 +67,9 @@ pub struct Learned {
     pub exceptions: Vec<Suggestion>,
     /// Reasons whose requester cannot be told, so that they could only be allowed for everybody.
     pub everybody: Vec<Everybody>,
-    /// What no exception can be made for.
+    /// Requests that no exception can be made for.
     pub nobody: Vec<Unnamed>,
-    /// What a reader has to know about the record.
+    /// Caveats about the record.
     pub caveats: Vec<String>,
     /// When the host was booted, where that is known.
     pub booted: Option<Timestamp>,
@@ -80,7 +80,7 @@ pub struct Learned {
 pub struct Suggestion {
     /// Unique, also among those of the policy that was given.
     pub name: String,
-    /// Who.
+    /// The subject.
     pub subject: Subject,
     /// The unit or cgroup, as a policy has it.
     pub place: Option<Place>,
@@ -90,7 +90,7 @@ pub struct Suggestion {
     pub tally: Tally,
     /// The one unit that all of it came from, where naming it too would make the exception smaller.
     pub narrower: Option<Place>,
-    /// What speaks against it.
+    /// Arguments against it.
     pub arguments: Vec<String>,
 }
 
@@ -166,7 +166,7 @@ pub fn learn(record: &Record, options: &Options<'_>) -> Learned {
     learned
 }
 
-/// What came to an exception.
+/// The requests that one exception covers.
 #[derive(Default)]
 struct Share {
     reasons: BTreeMap<&'static str, u64>,

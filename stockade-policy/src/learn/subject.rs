@@ -17,7 +17,7 @@ use crate::{
     unit::{Home, home},
 };
 
-/// Who an exception is for: all that is said has to be so, and the program or the home is said.
+/// The subject of an exception: every part that is given has to fit, and the program or the cgroup is given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The program.
@@ -30,14 +30,14 @@ pub struct Subject {
 
 /// Why there is no subject.
 pub(super) enum Nobody {
-    /// Who asks for this reason cannot be told.
+    /// The requester of this reason is not known to the kernel.
     Everybody(&'static Reason),
-    /// As it is said.
+    /// The cause in words.
     Because(String),
 }
 
 impl Subject {
-    /// Who has to be excepted for this to pass.
+    /// Returns the subject that has to be excepted for this request to pass.
     pub(super) fn of(asked: &Asked, with_uid: bool) -> Result<Self, Nobody> {
         let Some(reason) = asked.reason.known() else {
             let why =

@@ -13,7 +13,7 @@ use crate::requester::Asked;
 /// A subject and a reason.
 type Grant<'a> = (&'a Subject, &'a str);
 
-/// What remains.
+/// The exceptions that remain.
 pub(super) struct Kept<'a> {
     grants: BTreeSet<Grant<'a>>,
     subjects: HashMap<&'a Subject, &'a Subject>,

@@ -18,7 +18,7 @@ const SHOWN: usize = 5;
 const WIDTH: usize = 100;
 
 impl Learned {
-    /// As a policy file, which [`crate::read()`] accepts. It says nothing of level or mode: it is an addition.
+    /// Returns a policy file, which [`crate::read()`] accepts. It has no level and no mode, since it is added to another file.
     #[must_use]
     pub fn toml(&self) -> String {
         let mut out = String::new();

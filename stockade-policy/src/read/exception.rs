@@ -55,7 +55,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What has to go together.
+    /// Reports keys that are missing beside others.
     fn subject(&mut self, table: &Table) {
         let place = table.has("cgroup") || table.has("unit");
         if !table.has("exe") && !place {

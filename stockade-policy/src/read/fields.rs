@@ -192,7 +192,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a value is, for `and this is …`.
+/// Describes the type of a value, for `and this is …`.
 fn described(value: &DeValue) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -205,7 +205,7 @@ fn described(value: &DeValue) -> &'static str {
     }
 }
 
-/// Whatever somebody typed, cut and without control characters.
+/// Returns the user's text, cut and without control characters.
 pub(super) fn printable(typed: &str) -> String {
     const LONGEST: usize = 80;
     stockade_text::harmless_within(typed, LONGEST)

@@ -1,8 +1,8 @@
 /*!
-What is wrong with a value.
+Mistakes in values.
 */
 
-/// What is wrong with a value, and what would be right.
+/// A mistake in a value, and the right value.
 pub(super) struct Wrong {
     pub(super) what: String,
     pub(super) help: String,

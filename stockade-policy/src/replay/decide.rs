@@ -17,7 +17,7 @@ use crate::{
     requester::{Asked, Program, Wanted},
 };
 
-/// What a policy makes of a request.
+/// The decision of a policy about a recorded request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Decision {
     /// Refused, and by which sentence.
@@ -99,7 +99,7 @@ fn candidates(policy: &Policy, asked: &Asked) -> Vec<String> {
     std::iter::once("/".to_owned()).chain(named).collect()
 }
 
-/// As the running kernel would have it; where the table lacks it, both that it can be.
+/// Returns the reason as the running kernel has it; if the table lacks it, once for each level that it can have.
 fn kernel_reasons(reason: &Wanted) -> Vec<KernelReason> {
     if let Some(known) = reason.known() {
         return vec![KernelReason::from(known)];

@@ -25,12 +25,12 @@ use crate::{
     requester::{Tally, gather},
 };
 
-/// What would come of a whole record.
+/// The decisions about a whole record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// What is refused first, then what cannot be told, is audited, excepted, allowed.
+    /// Refused requests first, then undecided, audited, excepted and allowed ones.
     pub groups: Vec<Group>,
-    /// What a reader has to know.
+    /// Caveats.
     pub caveats: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Replay {
-    /// As text. With the time of boot, times are by the wall clock.
+    /// Returns the text. With the time of boot, times are by the wall clock.
     #[must_use]
     pub fn text(&self, booted: Option<Timestamp>) -> String {
         let mut out = String::new();
@@ -84,7 +84,7 @@ fn line(out: &mut String, group: &Group, booted: Option<Timestamp>) {
     );
 }
 
-/// What came of it when it was recorded.
+/// Describes the outcomes when it was recorded.
 fn then(recorded: &BTreeMap<Outcome, u64>) -> String {
     let word = |outcome: &Outcome| match outcome {
         Outcome::Audited => "audited",

@@ -1,7 +1,7 @@
 //! The stories in docs/how-to, each played with the policies and commands that its page prints.
 //!
 //! What asks in them are copies of the guests' init under the names of the programs in the guide: told to, it
-//! [knocks](crate::scenarios::raw::knock) at one door, and its exit status is the errno. So every program is a file of its own, and what a
+//! [knocks](crate::raw::knock) at one door, and its exit status is the errno. So every program is a file of its own, and what a
 //! story needs of it is one system call.
 
 use std::{
