@@ -3,7 +3,7 @@ Doors by bare system calls: what `probe` does not do for callers that it calls n
 not, such as 32-bit ones.
 
 ```text
- scenario ──fork──▶ child: a namespace, if wanted ──fork──▶ grandchild: knocks at every door
+ scenario ──fork──▶ child: a namespace, if wanted ──fork──▶ grandchild: tries every door
      ◀───────────────── a shared page: one errno for each door ──────────┘
 ```
 
@@ -71,7 +71,7 @@ const VERBOSE: &str = "/sys/kernel/debug/sched/verbose";
 /// What `KEXEC_ARCH_X86_64` says: without it a 32-bit caller is turned away before lockdown is asked.
 const X86_64_IMAGE: usize = 62 << 16;
 
-/// Knocks at every door.
+/// Tries every door.
 pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
     let page = Page::new(libc::MAP_SHARED)?;
     let errnos = page.errnos();
@@ -84,8 +84,8 @@ pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
         }
         in_child(|| {
             let calls = Calls { entry, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? };
-            for ((_, knock), errno) in DOORS.iter().zip(errnos) {
-                errno.store(knock(&calls), Ordering::Relaxed);
+            for ((_, attempt), errno) in DOORS.iter().zip(errnos) {
+                errno.store(attempt(&calls), Ordering::Relaxed);
             }
             Ok(())
         })
@@ -97,13 +97,13 @@ pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
     Ok(answers)
 }
 
-/// Knocks at one door as the program that this process is, and returns the errno, 0 where it is free.
+/// Tries one door as the program that this process is, and returns the errno, 0 where it is free.
 ///
 /// # Errors
 /// When there is no such door.
-pub fn knock(door: &str) -> Result<i32> {
-    let (_, knock) = DOORS.iter().find(|(name, _)| *name == door).context("there is no such door")?;
-    Ok(knock(&Calls { entry: Entry::Native, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? }))
+pub fn try_door(door: &str) -> Result<i32> {
+    let (_, attempt) = DOORS.iter().find(|(name, _)| *name == door).context("there is no such door")?;
+    Ok(attempt(&Calls { entry: Entry::Native, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? }))
 }
 
 /// Writes to the start of a file as a 32-bit program does, and returns the errno or 0.
@@ -187,7 +187,7 @@ fn in_child(what: impl FnOnce() -> Result<()>) -> Result<()> {
             let mut status = 0;
             // SAFETY: waits for a child of this process.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
-            ensure!(status == 0, "a child that knocks ended with status {status:#x}");
+            ensure!(status == 0, "a child that tries the doors ended with status {status:#x}");
             Ok(())
         }
     }

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use anyhow::{Result, ensure};
 
 pub(crate) use crate::program::lift_all;
-pub use crate::raw::knock;
+pub use crate::raw::try_door;
 
 use crate::{attacks, scenario::Scenario};
 

@@ -1,8 +1,8 @@
 //! What is changed in a guest by Debian's programs, or around a disk or a TPM, and what flips with it.
 
-use std::{ffi::CString, fs, io, path::Path, process::Command, ptr};
+use std::{ffi::CString, fs, path::Path, process::Command, ptr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use stockade_record::tpm::{self, Tpm};
 
 use super::changes::{Change, Undo, enforce, write};
@@ -16,6 +16,7 @@ use crate::{
     program::run,
     scenarios::programs::debian,
     scenarios::selinux,
+    syscall::check,
     userland,
 };
 
@@ -290,10 +291,6 @@ fn mount(source: Option<&str>, target: &str, flags: libc::c_ulong) -> Result<()>
             ptr::null(),
         )
     };
-    check(answer).with_context(|| format!("mounting at {target}"))
-}
-
-fn check(answer: i32) -> Result<()> {
-    ensure!(answer == 0, "{}", io::Error::last_os_error());
+    check(answer).with_context(|| format!("mounting at {target}"))?;
     Ok(())
 }
