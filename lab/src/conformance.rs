@@ -27,7 +27,7 @@ const GUESTS: usize = 2;
 /// The policy or native lockdown level that is in force while the doors are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Setting {
+pub enum Regime {
     /// Neither a policy nor native lockdown.
     Nothing,
     /// Stockade audits the confidentiality level.
@@ -46,29 +46,29 @@ pub enum Setting {
     SealedConfidentiality,
 }
 
-/// The word on the command line of the guest that plays [`Setting::SEALED`].
+/// The word on the command line of the guest that plays [`Regime::SEALED`].
 pub const SEALED: &str = "stockade.sealed";
 
-impl Setting {
-    /// The settings that need a guest of their own, in order: neither a seal nor native lockdown can be lowered.
-    pub const SEALED: [Setting; 2] = [Setting::SealedIntegrity, Setting::SealedConfidentiality];
+impl Regime {
+    /// The regimes that need a guest of their own, in order: neither a seal nor native lockdown can be lowered.
+    pub const SEALED: [Regime; 2] = [Regime::SealedIntegrity, Regime::SealedConfidentiality];
 
-    /// The settings that one guest can play, in this order.
-    pub const ALL: [Setting; 6] = [
-        Setting::Nothing,
-        Setting::Audit,
-        Setting::OurIntegrity,
-        Setting::OurConfidentiality,
-        Setting::NativeIntegrity,
-        Setting::NativeConfidentiality,
+    /// The regimes that one guest can play, in this order.
+    pub const ALL: [Regime; 6] = [
+        Regime::Nothing,
+        Regime::Audit,
+        Regime::OurIntegrity,
+        Regime::OurConfidentiality,
+        Regime::NativeIntegrity,
+        Regime::NativeConfidentiality,
     ];
 }
 
 /// The result of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The setting in force.
-    pub setting: Setting,
+    /// The regime in force.
+    pub regime: Regime,
     /// The reason's id.
     pub reason: String,
     /// The operation.
@@ -80,7 +80,7 @@ pub struct Row {
 }
 
 /// The results of one door on one kernel.
-type Cells = BTreeMap<Setting, Row>;
+type Cells = BTreeMap<Regime, Row>;
 
 /// All results: per door, per kernel.
 pub struct Matrix {
@@ -163,20 +163,20 @@ impl Matrix {
                 self.doors.push(door);
             }
             let cells = self.cells.entry((row.door.clone(), kernel.to_owned())).or_default();
-            cells.insert(row.setting, row);
+            cells.insert(row.regime, row);
         }
     }
 
     /// Returns where Stockade and native lockdown differ, and where an audited policy has an effect. There should be none.
     #[must_use]
     pub fn differences(&self) -> Vec<String> {
-        use Setting::{
+        use Regime::{
             Audit, NativeConfidentiality, NativeIntegrity, Nothing, OurConfidentiality, OurIntegrity,
             SealedConfidentiality, SealedIntegrity,
         };
         let mut found = Vec::new();
         for ((door, kernel), cells) in &self.cells {
-            let mut compare = |ours: Setting, theirs: Setting, words: bool| {
+            let mut compare = |ours: Regime, theirs: Regime, words: bool| {
                 let (Some(ours_row), Some(theirs_row)) = (cells.get(&ours), cells.get(&theirs)) else {
                     found.push(format!("{kernel}: {door}: {ours:?} or {theirs:?} was not played"));
                     return;
@@ -252,8 +252,8 @@ impl Matrix {
 
 /// Returns the answers without lockdown, at integrity and at confidentiality.
 fn answers(cells: &Cells) -> [&str; 3] {
-    [Setting::Nothing, Setting::NativeIntegrity, Setting::NativeConfidentiality]
-        .map(|setting| cells.get(&setting).map_or("not played", |row| row.answer.as_str()))
+    [Regime::Nothing, Regime::NativeIntegrity, Regime::NativeConfidentiality]
+        .map(|regime| cells.get(&regime).map_or("not played", |row| row.answer.as_str()))
 }
 
 fn next<'a>(waiting: &Mutex<VecDeque<&'a Kernel>>) -> Option<&'a Kernel> {
@@ -328,22 +328,22 @@ const UNREACHABLE: &str = "
 mod tests {
     use super::*;
 
-    fn row(setting: Setting, answer: &str, told: &[&str]) -> Row {
+    fn row(regime: Regime, answer: &str, told: &[&str]) -> Row {
         let told = told.iter().map(ToString::to_string).collect();
-        Row { setting, reason: "kcore".into(), door: "open".into(), answer: answer.into(), told }
+        Row { regime, reason: "kcore".into(), door: "open".into(), answer: answer.into(), told }
     }
 
     fn matrix(ours: Row) -> Matrix {
         let mut matrix = Matrix { kernels: Vec::new(), doors: Vec::new(), cells: BTreeMap::new() };
         let rows = vec![
-            row(Setting::Nothing, "done", &[]),
-            row(Setting::Audit, "done", &["kcore"]),
-            row(Setting::OurIntegrity, "done", &[]),
-            row(Setting::NativeIntegrity, "done", &[]),
+            row(Regime::Nothing, "done", &[]),
+            row(Regime::Audit, "done", &["kcore"]),
+            row(Regime::OurIntegrity, "done", &[]),
+            row(Regime::NativeIntegrity, "done", &[]),
             ours,
-            row(Setting::NativeConfidentiality, "EPERM", &["kcore"]),
-            row(Setting::SealedIntegrity, "done", &[]),
-            row(Setting::SealedConfidentiality, "EPERM", &["kcore"]),
+            row(Regime::NativeConfidentiality, "EPERM", &["kcore"]),
+            row(Regime::SealedIntegrity, "done", &[]),
+            row(Regime::SealedConfidentiality, "EPERM", &["kcore"]),
         ];
         matrix.add("6.1", rows);
         matrix
@@ -351,16 +351,16 @@ mod tests {
 
     #[test]
     fn alike_is_no_difference() {
-        let same = matrix(row(Setting::OurConfidentiality, "EPERM", &["kcore"]));
+        let same = matrix(row(Regime::OurConfidentiality, "EPERM", &["kcore"]));
         assert_eq!(same.differences(), Vec::<String>::new());
         assert!(same.document().contains("| kcore | open | done | done | EPERM | all |"));
     }
 
     #[test]
     fn another_answer_or_another_word_is_a_difference() {
-        let free = matrix(row(Setting::OurConfidentiality, "done", &["kcore"]));
+        let free = matrix(row(Regime::OurConfidentiality, "done", &["kcore"]));
         assert_eq!(free.differences().len(), 1);
-        let silent = matrix(row(Setting::OurConfidentiality, "EPERM", &[]));
+        let silent = matrix(row(Regime::OurConfidentiality, "EPERM", &[]));
         assert_eq!(silent.differences().len(), 1);
     }
 }

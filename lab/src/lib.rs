@@ -40,6 +40,8 @@ mod saved;
 pub mod scenario;
 #[cfg(feature = "scenarios")]
 pub mod scenarios;
+#[cfg(feature = "scenarios")]
+pub mod syscall;
 pub mod systems;
 pub mod tool;
 pub mod tpm;

@@ -1,14 +1,13 @@
 /*!
-Doors by bare system calls: what `probe` does not do for callers that it calls needing root, or that it is
-not, such as 32-bit ones.
+Tries doors by bare system calls, for callers that `probe` does not cover: root of a user namespace, and 32-bit programs.
 
 ```text
- scenario ──fork──▶ child: a namespace, if wanted ──fork──▶ grandchild: knocks at every door
+ scenario ──fork──▶ child: a namespace, if wanted ──fork──▶ grandchild: tries every door
      ◀───────────────── a shared page: one errno for each door ──────────┘
 ```
 
-The two system call entries take the same arguments here: pointers lie below 4 GiB, and structures have one
-layout on both sides or are read back from the kernel.
+Both system call entries take the same arguments here: pointers are below 4 GiB, and structures have the same layout for both or were written by the
+kernel.
 */
 use std::{
     arch::asm,
@@ -18,29 +17,28 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// How a system call enters the kernel.
+/// The entry by which a system call enters the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// As 64-bit programs do.
+    /// The `syscall` instruction, as 64-bit programs use it.
     Native,
-    /// By `int 0x80`, as 32-bit programs do. Kernels with CONFIG_IA32_EMULATION let any process use it.
+    /// `int 0x80`, as 32-bit programs use it. Kernels with CONFIG_IA32_EMULATION let any process use it.
     Compat,
 }
 
-/// Who calls.
+/// The caller of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// Root of the machine.
     Root,
-    /// Root of new namespaces, user namespace included, as in a container. The machine's user behind it is the
-    /// one with this number.
+    /// Root of new namespaces, user namespace included, as in a container. It maps to this user id of the machine.
     Container(u32),
 }
 
-/// The errno of each door, 0 where it is free.
+/// The errno of each door, 0 if it is free.
 pub(crate) type Answers = Vec<(&'static str, i32)>;
 
-/// A door: what is tried, and trying it.
+/// A door: the operation in words, and the function that tries it.
 type Door = (&'static str, fn(&Calls) -> i32);
 
 const DOORS: [Door; 20] = [
@@ -68,10 +66,10 @@ const DOORS: [Door; 20] = [
 
 const VERBOSE: &str = "/sys/kernel/debug/sched/verbose";
 
-/// What `KEXEC_ARCH_X86_64` says: without it a 32-bit caller is turned away before lockdown is asked.
+/// `KEXEC_ARCH_X86_64`: without it the kernel refuses a 32-bit caller before it asks lockdown.
 const X86_64_IMAGE: usize = 62 << 16;
 
-/// Knocks at every door.
+/// Tries every door.
 pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
     let page = Page::new(libc::MAP_SHARED)?;
     let errnos = page.errnos();
@@ -84,8 +82,8 @@ pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
         }
         in_child(|| {
             let calls = Calls { entry, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? };
-            for ((_, knock), errno) in DOORS.iter().zip(errnos) {
-                errno.store(knock(&calls), Ordering::Relaxed);
+            for ((_, attempt), errno) in DOORS.iter().zip(errnos) {
+                errno.store(attempt(&calls), Ordering::Relaxed);
             }
             Ok(())
         })
@@ -97,22 +95,22 @@ pub(crate) fn answers(entry: Entry, caller: Caller) -> Result<Answers> {
     Ok(answers)
 }
 
-/// Knocks at one door as the program that this process is, and returns the errno, 0 where it is free.
+/// Tries one door from this process, and returns the errno, 0 if it is free.
 ///
 /// # Errors
 /// When there is no such door.
-pub fn knock(door: &str) -> Result<i32> {
-    let (_, knock) = DOORS.iter().find(|(name, _)| *name == door).context("there is no such door")?;
-    Ok(knock(&Calls { entry: Entry::Native, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? }))
+pub fn try_door(door: &str) -> Result<i32> {
+    let (_, attempt) = DOORS.iter().find(|(name, _)| *name == door).context("there is no such door")?;
+    Ok(attempt(&Calls { entry: Entry::Native, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? }))
 }
 
-/// Writes to the start of a file as a 32-bit program does, and returns the errno or 0.
+/// Writes to the start of a file by 32-bit system calls, and returns the errno or 0.
 pub(crate) fn write_by_compat(path: &str, bytes: &[u8]) -> Result<i32> {
     let calls = Calls { entry: Entry::Compat, memory: Page::new(libc::MAP_PRIVATE | libc::MAP_32BIT)? };
     Ok(calls.write(path, bytes))
 }
 
-/// The doors where two views differ, in words.
+/// Returns the doors that give two callers different answers, in words.
 pub(crate) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
     one.iter()
         .zip(other)
@@ -121,9 +119,9 @@ pub(crate) fn differences(one: &Answers, other: &Answers) -> Vec<String> {
         .collect()
 }
 
-/// How many doors were free in one view and are shut in another.
+/// Returns how many doors were free before and are shut now.
 pub(crate) fn shut(before: &Answers, now: &Answers) -> usize {
-    // bpf(2) and the calls that are asked with nonsense answer EINVAL, ENOEXEC past the check.
+    // A door is free also with another errno: bpf(2) and calls with invalid arguments answer EINVAL or ENOEXEC behind the check.
     before.iter().zip(now).filter(|((_, before), (_, now))| before != now && *now == libc::EPERM).count()
 }
 
@@ -134,13 +132,13 @@ fn word(errno: i32) -> String {
 const UNTRIED: i32 = i32::MIN;
 const PAGE: usize = 1 << 16;
 
-/// Some memory.
+/// Anonymous memory of [`PAGE`] bytes.
 struct Page(*mut u8);
 
 impl Page {
     fn new(flags: i32) -> Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: asks for new memory anywhere.
+        // SAFETY: an anonymous mapping at an address that the kernel chooses replaces no mapping.
         let place = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, flags | libc::MAP_ANONYMOUS, -1, 0) };
         ensure!(place != libc::MAP_FAILED, "map memory: {}", io::Error::last_os_error());
         Ok(Self(place.cast()))
@@ -154,7 +152,7 @@ impl Page {
     /// Copies bytes to an offset, with a zero behind them, and returns their address.
     fn put(&self, offset: usize, bytes: &[u8]) -> usize {
         assert!(offset + bytes.len() < PAGE);
-        // SAFETY: checked to lie inside the memory, which overlaps nothing of Rust's.
+        // SAFETY: the assertion above keeps both writes within the mapping, to which no reference exists.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.add(offset), bytes.len());
             self.0.add(offset + bytes.len()).write(0);
@@ -165,14 +163,14 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, with this length.
+        // SAFETY: `new` mapped this address with this length, and no reference outlives `self`.
         unsafe { libc::munmap(self.0.cast(), PAGE) };
     }
 }
 
-/// Runs something in a child, whose failure is told here.
+/// Runs a closure in a child, and fails if it fails.
 fn in_child(what: impl FnOnce() -> Result<()>) -> Result<()> {
-    // SAFETY: a scenario's process has one thread, so its copy is whole; the child leaves through _exit.
+    // SAFETY: a scenario's process has one thread, so the child's memory is consistent; the child leaves through _exit.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()).context("fork"),
         0 => {
@@ -180,20 +178,20 @@ fn in_child(what: impl FnOnce() -> Result<()>) -> Result<()> {
             if let Err(error) = &done {
                 println!("{error:#}");
             }
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(i32::from(done.is_err())) }
         }
         child => {
             let mut status = 0;
-            // SAFETY: waits for a child of this process.
+            // SAFETY: the status lives through the call; the child is this process's.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
-            ensure!(status == 0, "a child that knocks ended with status {status:#x}");
+            ensure!(status == 0, "a child that tries the doors ended with status {status:#x}");
             Ok(())
         }
     }
 }
 
-/// Root of new namespaces for this process and its children.
+/// Makes this process root of new namespaces, which its children inherit.
 pub(crate) fn enter_container(user: u32) -> Result<()> {
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -201,7 +199,7 @@ pub(crate) fn enter_container(user: u32) -> Result<()> {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWNET;
-    // SAFETY: both change this process alone, which has one thread.
+    // SAFETY: the calls take numbers only and change this process, which has one thread.
     let answer = unsafe {
         if libc::setresgid(user, user, user) == 0 && libc::setresuid(user, user, user) == 0 {
             // The files of /proc/self belong to root while the process is not dumpable.
@@ -217,7 +215,7 @@ pub(crate) fn enter_container(user: u32) -> Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {user} 1")).context("write gid_map")
 }
 
-/// A system call by its two numbers.
+/// The numbers of a system call in both tables.
 struct Number {
     native: libc::c_long,
     compat: u32,
@@ -234,29 +232,29 @@ const KEXEC_LOAD: Number = Number { native: libc::SYS_kexec_load, compat: 283 };
 const PERF_EVENT_OPEN: Number = Number { native: libc::SYS_perf_event_open, compat: 336 };
 const BPF: Number = Number { native: libc::SYS_bpf, compat: 357 };
 
-/// System calls by one entry, with memory that both can name.
+/// System calls by one entry, with memory whose addresses both entries can pass.
 struct Calls {
     entry: Entry,
     memory: Page,
 }
 
 impl Calls {
-    /// Calls, and returns what the kernel does: an errno is negative.
+    /// Makes a system call and returns its result; an errno is negative.
     fn call(&self, number: &Number, arguments: [usize; 5]) -> i32 {
         match self.entry {
             Entry::Native => {
                 let a = arguments;
-                // SAFETY: every pointer among the arguments is null or points into `memory` or to something larger
-                // than what the kernel reads there.
+                // SAFETY: every pointer among the arguments is null or points to memory that is larger than the kernel reads or writes there.
                 let answer = unsafe { libc::syscall(number.native, a[0], a[1], a[2], a[3], a[4]) };
                 if answer == -1 { -errno() } else { i32::try_from(answer).unwrap_or(i32::MAX) }
             }
-            // SAFETY: as above.
+            // SAFETY: every pointer among the arguments is null or points into `memory`, below 4 GiB, where the kernel reads and writes less than is
+            // there.
             Entry::Compat => unsafe { int80(number.compat, arguments) },
         }
     }
 
-    /// Calls, and returns the errno or 0. A descriptor that the call opens is closed with this process.
+    /// Makes a system call and returns the errno or 0. A file descriptor that the call opens stays open until this process ends.
     fn errno(&self, number: &Number, arguments: [usize; 5]) -> i32 {
         self.call(number, arguments).min(0).abs()
     }
@@ -285,11 +283,11 @@ fn errno() -> i32 {
 }
 
 /// # Safety
-/// As for the system call with this number of the 32-bit table.
+/// The arguments have to meet the requirements of the system call with this number in the 32-bit table.
 unsafe fn int80(number: u32, arguments: [usize; 5]) -> i32 {
     let answer: u64;
-    // SAFETY: the caller's. The first argument belongs into rbx, which the compiler keeps for itself; older
-    // kernels do not save r8 to r11 here.
+    // SAFETY: the caller ensures valid arguments. The first one belongs into rbx, which LLVM reserves, so it is swapped in and out; kernels before
+    // 4.17 do not preserve r8 to r11 here, so they are declared as clobbered.
     unsafe {
         asm!(
             "xchg {first}, rbx",
@@ -323,7 +321,7 @@ fn init_module(calls: &Calls) -> i32 {
     calls.errno(&INIT_MODULE, [image, 4096, calls.memory.put(0, b""), 0, 0])
 }
 
-/// Writes the current mode back; shown as disabled, it is refused.
+/// Writes the current hibernation mode back. The mode `disabled` counts as refused.
 fn hibernation(calls: &Calls) -> i32 {
     let Ok(modes) = fs::read_to_string("/sys/power/disk") else { return errno() };
     let current = modes.split(['[', ']']).nth(1).unwrap_or_default();
@@ -340,7 +338,7 @@ fn share_irqs(calls: &Calls) -> i32 {
     libc::ENOENT
 }
 
-/// Writes the vendor id back.
+/// Writes the vendor id of a PCI device back.
 fn pci_config(calls: &Calls) -> i32 {
     let path = "/sys/bus/pci/devices/0000:00:00.0/config";
     match fs::read(path) {
@@ -356,8 +354,8 @@ fn pci_controller(calls: &Calls) -> i32 {
     }
 }
 
-/// Reads the settings of a port that is nobody's console and asks for an impossible interrupt. The kernel has
-/// two layouts of the settings, which agree in where the interrupt stands.
+/// Reads the settings of a serial port that is no console, and writes them with an impossible IRQ. The 64-bit and the 32-bit layout of the settings
+/// have the IRQ at the same offset.
 fn tiocsserial(calls: &Calls) -> i32 {
     const IRQ: usize = 12;
     let port = match calls.descriptor("/dev/ttyS2", libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK) {
@@ -369,12 +367,12 @@ fn tiocsserial(calls: &Calls) -> i32 {
     if answer != 0 {
         return answer;
     }
-    // SAFETY: inside the settings that the kernel has just written.
+    // SAFETY: the address is within `memory`, in the settings that the kernel has just written.
     unsafe { ptr::write_unaligned((settings + IRQ) as *mut i32, i32::MAX) };
     calls.errno(&IOCTL, [port, 0x541f, settings, 0, 0])
 }
 
-/// A `struct perf_event_attr` of version 5, disabled, as words of 64 bits.
+/// Opens a disabled perf event. `words` are 64-bit words of a `struct perf_event_attr` of version 5, by index.
 fn perf(calls: &Calls, words: &[(usize, u64)]) -> i32 {
     const SIZE: u64 = 112;
     let mut attr = [0_u64; 14];
@@ -393,7 +391,7 @@ fn perf_registers(calls: &Calls) -> i32 {
     perf(calls, &[(0, 1), (2, 1_000_000), (3, 1 << 18), (12, 1)])
 }
 
-/// Not tried while ftrace is off: the kernel would register the probe, and then lose track of the function.
+/// Opens a perf event on a kprobe. Not tried while ftrace is off: the kernel would register the probe, and then lose track of the function.
 fn perf_kprobe(calls: &Calls) -> i32 {
     if fs::read_to_string("/proc/sys/kernel/ftrace_enabled").is_ok_and(|value| value.trim() == "0") {
         return libc::ENOENT;
@@ -404,7 +402,7 @@ fn perf_kprobe(calls: &Calls) -> i32 {
     perf(calls, &[(0, kind), (7, function)])
 }
 
-/// Loads a program that calls a helper, as `stockade-probe` does. EINVAL is the refusal.
+/// Loads a program that calls a helper, as `stockade-probe` does. The refusal is EINVAL.
 fn bpf(calls: &Calls, helper: u64) -> i32 {
     let set = |register: u64, value: u64| value << 32 | register << 8 | 0xb7;
     let frame_to = |register: u64| (0xa0 | register) << 8 | 0xbf;
@@ -424,7 +422,7 @@ fn bpf(calls: &Calls, helper: u64) -> i32 {
     let words = |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
     let instructions = calls.memory.put(4096, &words(&program)) as u64;
     let license = calls.memory.put(0, b"GPL") as u64;
-    // A kprobe program of eight instructions, then 32 zero bytes of log and version, name and attach type.
+    // prog_type (kprobe), insn_cnt (8), insns, license; the remaining fields are zero.
     let mut attr = [0; 9];
     attr[0] = 8 << 32 | 2;
     attr[1] = instructions;

@@ -229,22 +229,22 @@ impl Session<'_> {
         }
         let saved = saved_key(job).and_then(|key| shared.saved.get(&key));
         let state = saved.and_then(|saved| saved.get_or_init(|| save(&machine, job.boot, &label)).clone());
-        let mut telling = Telling::new(job, &label, shared);
-        let order = telling.order();
+        let mut results = GuestResults::new(job, &label, shared);
+        let order = results.order();
         let mut end = match &state {
             // The saved guest has already sent [`Event::Ready`].
             Some(state) => {
-                machine.resume(job.boot.facts().packaged, state, &order, |line| telling.hear(line))
+                machine.resume(job.boot.facts().packaged, state, &order, |line| results.hear(line))
             }
-            None => run(&machine, job.boot, |line| telling.hear(line)),
+            None => run(&machine, job.boot, |line| results.hear(line)),
         };
         // On two emulated processors, kernels that patch their own code during boot sometimes crash because of the emulator. A crash before
         // the guest's first event says nothing about Stockade.
-        if state.is_none() && job.boot.facts().hardware.processors > 1 && !telling.greeted {
+        if state.is_none() && job.boot.facts().hardware.processors > 1 && !results.greeted {
             println!("note {label} its kernel did not come up, and is booted once more");
-            end = run(&machine, job.boot, |line| telling.hear(line));
+            end = run(&machine, job.boot, |line| results.hear(line));
         }
-        telling.end(end, &machine);
+        results.end(end, &machine);
     }
 }
 
@@ -269,7 +269,7 @@ fn save(machine: &Machine<'_>, boot: Boot, label: &str) -> Option<PathBuf> {
 }
 
 /// Prints and counts the results of one guest as they arrive.
-struct Telling<'a, 'b> {
+struct GuestResults<'a, 'b> {
     job: &'a Job<'b>,
     label: &'a str,
     shared: &'a Shared<'b>,
@@ -283,10 +283,10 @@ struct Telling<'a, 'b> {
     between: Duration,
 }
 
-impl<'a, 'b> Telling<'a, 'b> {
+impl<'a, 'b> GuestResults<'a, 'b> {
     fn new(job: &'a Job<'b>, label: &'a str, shared: &'a Shared<'b>) -> Self {
         let (mark, between) = (Duration::ZERO, Duration::ZERO);
-        Telling {
+        GuestResults {
             job,
             label,
             shared,

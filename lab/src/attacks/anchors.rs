@@ -6,8 +6,8 @@ use anyhow::Result;
 use stockade_common::{Policy, Seal};
 
 use super::{
-    Attack, Pins, Tried,
-    bpf::{self, Kind, LSM_CGROUP, SYSCTL, What},
+    Attack, Attempt, Pins,
+    bpf::{self, Kind, LSM_CGROUP, ObjectType, SYSCTL},
     calls::{Undo, shell},
     later_programs::ROOT,
 };
@@ -41,13 +41,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let program = match bpf::load(SYSCTL, &bpf::returns(1), &bpf::Extra::default()) {
                 Ok(program) => program,
-                Err(error) => return Tried::refused(error),
+                Err(error) => return Attempt::refused(error),
             };
             let root = OwnedFd::from(File::open(ROOT)?);
             let attach = |flags| bpf::attach_to(&root, &program, SYSCTL, flags);
             let answer = attach(bpf::ALLOW_OVERRIDE).or_else(|_| attach(0));
             let _ = bpf::detach_from(&root, Some(&program), SYSCTL);
-            Tried::of(answer)
+            Attempt::from_result(answer)
         },
     )
     .refused_when_sealed(),
@@ -83,12 +83,12 @@ pub(super) fn roots() -> Result<Vec<OwnedFd>> {
 }
 
 /// Tries to detach every program that can be opened, those that the kernel lists, and any.
-fn detach(kind: Kind) -> Result<Tried> {
-    let programs = bpf::objects(What::Program);
+fn detach(kind: Kind) -> Result<Attempt> {
+    let programs = bpf::objects(ObjectType::Program);
     let mut last = "no program is there".to_owned();
     for root in roots()? {
         let known = bpf::query(&root, kind).unwrap_or_default();
-        let known = known.into_iter().filter_map(|id| bpf::by_id(What::Program, id).ok());
+        let known = known.into_iter().filter_map(|id| bpf::by_id(ObjectType::Program, id).ok());
         let known: Vec<_> = known.collect();
         let all = programs.iter().map(|(_, program)| program).chain(&known);
         for program in all.map(Some).chain([None]) {
@@ -97,18 +97,18 @@ fn detach(kind: Kind) -> Result<Tried> {
                 .unwrap_or_else(|| Err(io::Error::other("no program")))
                 .or_else(|_| bpf::detach_from(&root, program, kind))
             {
-                Ok(()) => return Tried::through(),
+                Ok(()) => return Attempt::through(),
                 Err(error) => last = error.to_string(),
             }
         }
     }
-    Tried::refused(last)
+    Attempt::refused(last)
 }
 
 /// Replaces each program by each other one, or by one that does nothing.
-fn replace() -> Result<Tried> {
+fn replace() -> Result<Attempt> {
     let harmless = bpf::load(SYSCTL, &bpf::returns(1), &bpf::Extra::default());
-    let programs = bpf::objects(What::Program);
+    let programs = bpf::objects(ObjectType::Program);
     let mut last = "no program is there".to_owned();
     let flags = bpf::ALLOW_MULTI | bpf::REPLACE;
     for root in roots()? {
@@ -117,29 +117,29 @@ fn replace() -> Result<Tried> {
                 let others = programs.iter().filter(|(id, _)| id != old_id).map(|(_, program)| program);
                 for new in others.chain(harmless.as_ref().ok()) {
                     match bpf::replace_in(&root, new, kind, flags, Some(old)) {
-                        Ok(()) => return Tried::through(),
+                        Ok(()) => return Attempt::through(),
                         Err(error) => last = error.to_string(),
                     }
                 }
             }
         }
     }
-    Tried::refused(last)
+    Attempt::refused(last)
 }
 
-fn every_link(change: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<Tried> {
+fn every_link(change: impl Fn(&OwnedFd) -> io::Result<()>) -> Result<Attempt> {
     let mut last = "no link is there".to_owned();
-    for (_, link) in bpf::objects(What::Link) {
+    for (_, link) in bpf::objects(ObjectType::Link) {
         match change(&link) {
-            Ok(()) => return Tried::through(),
+            Ok(()) => return Attempt::through(),
             Err(error) => last = error.to_string(),
         }
     }
-    Tried::refused(last)
+    Attempt::refused(last)
 }
 
 /// Binds empty maps with the names and sizes of Stockade's to every program.
-fn bind_maps() -> Result<Tried> {
+fn bind_maps() -> Result<Attempt> {
     let policy = u32::try_from(size_of::<Policy>())?;
     let seal = u32::try_from(size_of::<Seal>())?;
     let maps = [
@@ -148,8 +148,12 @@ fn bind_maps() -> Result<Tried> {
         bpf::create_array(b"COUNTS\0\0\0\0\0\0\0\0\0\0", 8)?,
     ];
     let mut bound = 0;
-    for (_, program) in bpf::objects(What::Program) {
+    for (_, program) in bpf::objects(ObjectType::Program) {
         bound += maps.iter().filter(|map| bpf::bind(&program, map).is_ok()).count();
     }
-    if bound == 0 { Tried::refused("no program could be opened and given a map") } else { Tried::through() }
+    if bound == 0 {
+        Attempt::refused("no program could be opened and given a map")
+    } else {
+        Attempt::through()
+    }
 }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use stockade_kernel::btf;
 
-use super::calls::{checked, descriptor};
+use crate::syscall::{check, descriptor};
+use stockade_kernel::btf;
 
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
@@ -63,7 +63,7 @@ pub(super) fn returns(value: u32) -> Vec<u64> {
 fn call(command: i32, words: &[u64]) -> io::Result<libc::c_long> {
     // SAFETY: the kernel accesses as many bytes as are passed, and what it writes back into this copy is not read; every caller keeps the
     // memory alive that the words point at.
-    checked(unsafe { libc::syscall(libc::SYS_bpf, command, words.to_vec().as_mut_ptr(), size_of_val(words)) })
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, words.to_vec().as_mut_ptr(), size_of_val(words)) })
 }
 
 fn opens(command: i32, words: &[u64]) -> io::Result<OwnedFd> {
@@ -173,7 +173,7 @@ pub(super) fn detach_with_more(cgroup: &OwnedFd, program: &OwnedFd, kind: Kind) 
     let attr = [low(cgroup) | high(program), u64::from(kind.attach), 0];
     let common = [0_u64; 2];
     // SAFETY: both blocks live through the call and have the sizes passed.
-    checked(unsafe {
+    check(unsafe {
         libc::syscall(
             libc::SYS_bpf,
             PROG_DETACH | COMMON_ATTRIBUTES,
@@ -233,30 +233,30 @@ pub(super) fn query(cgroup: &OwnedFd, kind: Kind) -> io::Result<Vec<u32>> {
     let [ids_at, flags_at] = [ids.as_mut_ptr() as u64, flags.as_mut_ptr() as u64];
     let mut attr = [low(cgroup) | u64::from(kind.attach) << 32, 0, ids_at, 64, flags_at, 0, 0, 0];
     // SAFETY: the block, the ids and their flags live through the call, and have the sizes passed.
-    checked(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, attr.as_mut_ptr(), size_of_val(&attr)) })?;
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, attr.as_mut_ptr(), size_of_val(&attr)) })?;
     let count = usize::try_from(attr[3] & 0xffff_ffff).unwrap_or(0);
     Ok(ids[..count.min(64)].to_vec())
 }
 
 /// The type of a BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum ObjectType {
     Program,
     Map,
     Link,
 }
 
 /// Opens every object of a type, and returns those that could be opened with their ids.
-pub(super) fn objects(what: What) -> Vec<(u32, OwnedFd)> {
-    ids(what).into_iter().filter_map(|id| Some((id, by_id(what, id).ok()?))).collect()
+pub(super) fn objects(object_type: ObjectType) -> Vec<(u32, OwnedFd)> {
+    ids(object_type).into_iter().filter_map(|id| Some((id, by_id(object_type, id).ok()?))).collect()
 }
 
 /// Returns every id of a type.
-pub(crate) fn ids(what: What) -> Vec<u32> {
-    let next = match what {
-        What::Program => PROG_GET_NEXT_ID,
-        What::Map => MAP_GET_NEXT_ID,
-        What::Link => LINK_GET_NEXT_ID,
+pub(crate) fn ids(object_type: ObjectType) -> Vec<u32> {
+    let next = match object_type {
+        ObjectType::Program => PROG_GET_NEXT_ID,
+        ObjectType::Map => MAP_GET_NEXT_ID,
+        ObjectType::Link => LINK_GET_NEXT_ID,
     };
     let mut found = Vec::new();
     let mut id = 0;
@@ -273,11 +273,11 @@ pub(crate) fn ids(what: What) -> Vec<u32> {
 }
 
 /// Opens an object.
-pub(crate) fn by_id(what: What, id: u32) -> io::Result<OwnedFd> {
-    let command = match what {
-        What::Program => PROG_GET_FD_BY_ID,
-        What::Map => MAP_GET_FD_BY_ID,
-        What::Link => LINK_GET_FD_BY_ID,
+pub(crate) fn by_id(object_type: ObjectType, id: u32) -> io::Result<OwnedFd> {
+    let command = match object_type {
+        ObjectType::Program => PROG_GET_FD_BY_ID,
+        ObjectType::Map => MAP_GET_FD_BY_ID,
+        ObjectType::Link => LINK_GET_FD_BY_ID,
     };
     opens(command, &[u64::from(id), 0])
 }

@@ -2,34 +2,17 @@
 
 use std::{
     io,
-    os::{
-        fd::{FromRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::{fd::FromRawFd, unix::process::CommandExt},
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Tried, Went};
-use crate::program::{Answer, run};
-
-/// Converts the result of a libc function, which is -1 on an error.
-pub(super) fn check(answer: i32) -> io::Result<i32> {
-    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-/// Converts the result of syscall(2), which is -1 on an error.
-pub(super) fn checked(answer: libc::c_long) -> io::Result<libc::c_long> {
-    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-/// Converts the result of a system call that creates a descriptor.
-pub(super) fn descriptor(answer: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = i32::try_from(checked(answer)?).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
+use super::{Attempt, Outcome};
+use crate::{
+    program::{Answer, run},
+    syscall::check,
+};
 
 /// Returns the command for a line of the guest's shell.
 fn command(line: &str) -> Command {
@@ -44,11 +27,11 @@ pub(super) fn shell(line: &str) -> Result<Answer> {
 }
 
 /// Runs an attack that is a line for the shell.
-pub(super) fn attack(line: &str) -> Result<Tried> {
+pub(super) fn attack(line: &str) -> Result<Attempt> {
     let answer = shell(line)?;
     match answer.code {
-        0 => Tried::through(),
-        code => Tried::refused(format!("status {code}: {}{}", answer.out, answer.err)),
+        0 => Attempt::through(),
+        code => Attempt::refused(format!("status {code}: {}{}", answer.out, answer.err)),
     }
 }
 
@@ -88,7 +71,7 @@ impl Drop for Running {
 }
 
 /// Runs something in a child process, so that its changes to namespaces, limits and root end with it, and returns its result.
-pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
+pub(super) fn in_child(what: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     let mut ends = [0; 2];
     // SAFETY: the array has room for the two descriptors that pipe2 writes.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }).context("make a pipe")?;
@@ -98,7 +81,7 @@ pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
     // SAFETY: the processes that play attacks have one thread, so the child's memory is consistent; the child leaves through _exit.
     match check(unsafe { libc::fork() }).context("fork")? {
         0 => {
-            let said: Result<Went, String> = what().map_err(|error| format!("{error:#}"));
+            let said: Result<Outcome, String> = what().map_err(|error| format!("{error:#}"));
             let sent = serde_json::to_writer(&mut teller, &said);
             // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(i32::from(sent.is_err())) }
@@ -111,7 +94,7 @@ pub(super) fn in_child(what: impl FnOnce() -> Result<Went>) -> Result<Went> {
             // SAFETY: the status lives through the call, and the child is this process's.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
             ensure!(!said.is_empty(), "the child ended with status {status:#x} and said nothing");
-            let said: Result<Went, String> = serde_json::from_str(&said)?;
+            let said: Result<Outcome, String> = serde_json::from_str(&said)?;
             said.map_err(anyhow::Error::msg)
         }
     }

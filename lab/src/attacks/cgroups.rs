@@ -5,10 +5,11 @@ use std::{fs, path::PathBuf};
 use anyhow::Context;
 
 use super::{
-    Attack, Pins, Tried,
-    calls::{Undo, attack, check},
-    proof::knock_after,
+    Attack, Attempt, Pins,
+    calls::{Undo, attack},
+    proof::try_doors_after,
 };
+use crate::syscall::check;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("unmount-cgroups", "unmount the cgroup hierarchy", Pins::Holds, || {
@@ -46,7 +47,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             fs::create_dir(folder).with_context(|| format!("make {}", folder.display()))?;
         }
         let list = folders.last().context("there are forty")?.join("cgroup.procs");
-        let answer = knock_after(|| Ok(fs::write(&list, "0")?));
+        let answer = try_doors_after(|| Ok(fs::write(&list, "0")?));
         for folder in folders.iter().rev() {
             fs::remove_dir(folder).with_context(|| format!("remove {}", folder.display()))?;
         }
@@ -57,18 +58,19 @@ pub(super) const ATTACKS: &[Attack] = &[
         for folder in ["here", "there"] {
             fs::create_dir(format!("/sys/fs/cgroup/attack-{folder}"))?;
         }
-        let mut answer = Tried::through();
+        let mut answer = Attempt::through();
         for turn in 0..10 {
             let folder = if turn % 2 == 0 { "here" } else { "there" };
-            answer =
-                knock_after(|| Ok(fs::write(format!("/sys/fs/cgroup/attack-{folder}/cgroup.procs"), "0")?));
+            answer = try_doors_after(|| {
+                Ok(fs::write(format!("/sys/fs/cgroup/attack-{folder}/cgroup.procs"), "0")?)
+            });
         }
         Ok(answer?.holding(undo))
     }),
     Attack::new("cgroup-namespace", "enter a cgroup namespace of one's own", Pins::Holds, || {
         let undo = Undo("rmdir /sys/fs/cgroup/attack-space");
         fs::create_dir("/sys/fs/cgroup/attack-space")?;
-        let answer = knock_after(|| {
+        let answer = try_doors_after(|| {
             fs::write("/sys/fs/cgroup/attack-space/cgroup.procs", "0")?;
             // SAFETY: takes flags only.
             check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })?;
@@ -79,7 +81,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("threaded-cgroups", "move into a threaded cgroup", Pins::Holds, || {
         let undo = Undo("rmdir /sys/fs/cgroup/attack-threads");
         fs::create_dir("/sys/fs/cgroup/attack-threads")?;
-        let answer = knock_after(|| {
+        let answer = try_doors_after(|| {
             fs::write("/sys/fs/cgroup/attack-threads/cgroup.type", "threaded")?;
             Ok(fs::write("/sys/fs/cgroup/attack-threads/cgroup.threads", "0")?)
         });

@@ -8,10 +8,10 @@ use std::{fs, path::Path, thread::sleep, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Attack, Pins, Setting, Tried, Went,
-    calls::{check, in_child, shell},
+    Attack, Attempt, Outcome, Pins, Setting,
+    calls::{in_child, shell},
 };
-use crate::program::stockade;
+use crate::{program::stockade, syscall::check};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new(
@@ -47,9 +47,9 @@ pub(super) const ATTACKS: &[Attack] = &[
             while raw_clock().saturating_sub(began) < left.mul_f64(1.3) {
                 sleep(Duration::from_millis(200));
             }
-            let went = excepted(GRANTED);
+            let outcome = excepted(GRANTED);
             slow_clock(false)?;
-            Ok(went?.into())
+            Ok(outcome?.into())
         },
     )
     .under(Setting::Exceptions),
@@ -66,7 +66,7 @@ pub(super) const ATTACKS: &[Attack] = &[
                 // This process's children are in the new namespace; the process itself enters it by execve on some kernels only.
                 in_child(|| excepted(GRANTED))
             })
-            .map(Tried::from)
+            .map(Attempt::from)
         },
     )
     .under(Setting::Exceptions),
@@ -104,9 +104,9 @@ pub(super) const ATTACKS: &[Attack] = &[
             let line = format!("echo 0 > {list} && dd if=/proc/kcore of=/dev/null bs=1 count=1");
             let answer = shell(&line)?;
             if answer.code == 0 {
-                Ok(Went::Reached("kcore".into()).into())
+                Ok(Outcome::Reached("kcore".into()).into())
             } else {
-                Tried::refused(answer.err)
+                Attempt::refused(answer.err)
             }
         },
     )
@@ -136,7 +136,7 @@ pub(super) fn enforce() -> Result<()> {
         .exits(0)?;
     fs::write(END, (since_boot() + GRANT_SECONDS).to_string())?;
     for (cgroup, wanted) in [(EXCEPTED, true), (GRANTED, true), (ASKED, false)] {
-        let got = matches!(excepted(cgroup)?, Went::Reached(_));
+        let got = matches!(excepted(cgroup)?, Outcome::Reached(_));
         ensure!(got == wanted, "before the attack, excepted in {cgroup}: {got}");
     }
     Ok(())
@@ -171,18 +171,18 @@ fn until_the_end() -> Result<Duration> {
 }
 
 /// Tries to open /dev/mem from a process in this cgroup.
-fn excepted(cgroup: &str) -> Result<Went> {
+fn excepted(cgroup: &str) -> Result<Outcome> {
     let line =
         format!("echo 0 > /sys/fs/cgroup{cgroup}/cgroup.procs && exec dd if=/dev/mem of=/dev/null count=0");
     let answer = shell(&line)?;
     Ok(if answer.code == 0 {
-        Went::Reached(format!("/dev/mem in {cgroup}"))
+        Outcome::Reached(format!("/dev/mem in {cgroup}"))
     } else {
-        Went::Refused(answer.err)
+        Outcome::Refused(answer.err)
     })
 }
 
-fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Result<Tried> {
+fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Outcome>) -> Result<Attempt> {
     let set = |by: i64| -> Result<()> {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the timespec lives through the call.
@@ -194,9 +194,9 @@ fn with_the_clock_at(seconds: i64, attack: impl FnOnce() -> Result<Went>) -> Res
         Ok(())
     };
     set(seconds)?;
-    let went = attack();
+    let outcome = attack();
     set(-seconds)?;
-    Ok(went?.into())
+    Ok(outcome?.into())
 }
 
 /// Sets the length of a tick, by which the kernel slows its clocks to no less than nine tenths.
@@ -218,16 +218,16 @@ fn raw_clock() -> Duration {
 }
 
 /// Runs a command of Stockade.
-fn command(arguments: &[&str]) -> Result<Tried> {
+fn command(arguments: &[&str]) -> Result<Attempt> {
     let answer = stockade(arguments)?;
-    if answer.code == 0 { Tried::through() } else { Tried::refused(answer.err) }
+    if answer.code == 0 { Attempt::through() } else { Attempt::refused(answer.err) }
 }
 
 /// Runs a command of Stockade that would let a cgroup through.
-fn asked(arguments: &[&str], cgroup: &str) -> Result<Tried> {
-    let tried = command(arguments)?;
+fn asked(arguments: &[&str], cgroup: &str) -> Result<Attempt> {
+    let attempt = command(arguments)?;
     match excepted(cgroup)? {
-        reached @ Went::Reached(_) => Ok(reached.into()),
-        _ => Ok(tried),
+        reached @ Outcome::Reached(_) => Ok(reached.into()),
+        _ => Ok(attempt),
     }
 }

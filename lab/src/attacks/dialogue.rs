@@ -21,13 +21,13 @@ use stockade_common::{
 };
 
 use super::{
-    Attack, Later, Pins, Setting, Tried,
+    Attack, Attempt, Later, Pins, Setting,
     anchors::roots,
-    bpf::{self, What},
-    calls::descriptor,
+    bpf::{self, ObjectType},
     maps::empty_policies,
     prepared,
 };
+use crate::syscall::descriptor;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::prepared(
@@ -90,7 +90,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         "add-exceptions-by-the-dialogue",
         "add a policy to the seal that refuses nothing, excepts root from everything, and says that the root cgroup is let through",
         Pins::Holds,
-        || if add_lax(&lax())? == DONE { Tried::through() } else { Tried::refused("it was not added") },
+        || if add_lax(&lax())? == DONE { Attempt::through() } else { Attempt::refused("it was not added") },
     )
     .under(Setting::Exceptions),
     Attack::new(
@@ -104,8 +104,8 @@ pub(super) const ATTACKS: &[Attack] = &[
             generations.extend((0..=written + 8).map(|written| Stacked::FIRST + written));
             let done = generations.into_iter().flat_map(entries).filter(|(table, entry)| write(*table, entry) == DONE);
             match done.count() {
-                0 => Tried::refused("no entry was written"),
-                _ => Tried::through(),
+                0 => Attempt::refused("no entry was written"),
+                _ => Attempt::through(),
             }
         },
     )
@@ -125,7 +125,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             }
             answers.sort_unstable();
             answers.dedup();
-            Tried::refused(format!("{answers:?}"))
+            Attempt::refused(format!("{answers:?}"))
         },
     ),
 ];
@@ -198,17 +198,17 @@ fn stacked(at: usize) -> Result<Option<u64>> {
 /// Opens the maps that are created from now on until the seal is complete. Later no process gets a descriptor, and the attacks that are
 /// played before this one need the processor.
 fn catch() -> Result<Later> {
-    let before = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
+    let before = bpf::ids(ObjectType::Map).into_iter().max().unwrap_or(0);
     // The maps that exist already are included.
-    let mut caught: Vec<OwnedFd> = bpf::objects(What::Map).into_iter().map(|(_, map)| map).collect();
+    let mut caught: Vec<OwnedFd> = bpf::objects(ObjectType::Map).into_iter().map(|(_, map)| map).collect();
     ensure!(!caught.is_empty(), "no map is there to begin with, and one of a policy in force should be");
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
     let thread = thread::spawn(move || {
         let mut newest = before;
         while !seen.load(Ordering::Relaxed) && !prepared::is_sealed() {
-            for id in bpf::ids(What::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
-                if let Ok(map) = bpf::by_id(What::Map, id) {
+            for id in bpf::ids(ObjectType::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
+                if let Ok(map) = bpf::by_id(ObjectType::Map, id) {
                     newest = newest.max(id);
                     caught.push(map);
                 }
@@ -227,8 +227,8 @@ fn catch() -> Result<Later> {
 /// Opens the programs and links that are created from now on, tries to detach and update each link, and later to detach each program from
 /// the root cgroup.
 fn catch_programs() -> Result<Later> {
-    let before =
-        [What::Program, What::Link].map(|what| (what, bpf::ids(what).into_iter().max().unwrap_or(0)));
+    let before = [ObjectType::Program, ObjectType::Link]
+        .map(|what| (what, bpf::ids(what).into_iter().max().unwrap_or(0)));
     let of_ours = bpf::load_for(bpf::LSM, "bpf_lsm_inode_rename", 0)?.context("load a program of root's")?;
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
@@ -239,7 +239,7 @@ fn catch_programs() -> Result<Later> {
                 for id in bpf::ids(*what).into_iter().filter(|id| id > newest).collect::<Vec<_>>() {
                     let Ok(object) = bpf::by_id(*what, id) else { continue };
                     *newest = id;
-                    if *what == What::Link {
+                    if *what == ObjectType::Link {
                         let _ = bpf::update_link(&object, &of_ours);
                         let _ = bpf::detach(&object);
                     } else {
@@ -263,7 +263,7 @@ fn catch_programs() -> Result<Later> {
                 off += usize::from(bpf::detach_from(&root, Some(program), kind).is_ok());
             }
         }
-        Ok(if off == 0 { Tried::refused("nothing was taken off")? } else { Tried::through()? }
+        Ok(if off == 0 { Attempt::refused("nothing was taken off")? } else { Attempt::through()? }
             .holding(caught))
     }))
 }
@@ -324,9 +324,9 @@ fn take_from_the_command() -> Result<Later> {
 }
 
 /// Sends questions to the seal. They are harmless even if they are obeyed, so the answers show little: the doors decide.
-fn say<T>(what: u32, questions: &[T]) -> Result<Tried> {
+fn say<T>(what: u32, questions: &[T]) -> Result<Attempt> {
     let done = questions.iter().filter(|question| answer(what, 0, *question) == DONE);
-    if done.count() == 0 { Tried::refused("nothing of it was done") } else { Tried::through() }
+    if done.count() == 0 { Attempt::refused("nothing of it was done") } else { Attempt::through() }
 }
 
 /// Returns the answer to a question that comes with data.

@@ -5,12 +5,15 @@ use std::{fs::File, io, os::fd::AsRawFd, os::unix::fs::OpenOptionsExt, path::Pat
 use anyhow::{Context, Result};
 
 use super::{
-    Attack, Pins, Tried, Went,
-    calls::{Undo, check, in_child, shell},
-    proof::{self, knock_after, reached},
+    Attack, Attempt, Outcome, Pins,
+    calls::{Undo, in_child, shell},
+    proof::{self, reached, try_doors_after},
     ring::{self, Ring},
 };
-use crate::raw::{self, Caller, Entry};
+use crate::{
+    raw::{self, Caller, Entry},
+    syscall::check,
+};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("user-namespace", "ask as root of a user namespace with root's number", Pins::Holds, || {
@@ -20,7 +23,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("32-bit-calls", "ask by the system calls of 32-bit programs", Pins::Holds, || {
         let theirs = proof::named(raw::answers(Entry::Compat, Caller::Root)?);
         if theirs.values().all(|errno| *errno == libc::ENOSYS) {
-            return Tried::impossible("this kernel has no system calls for 32-bit programs");
+            return Attempt::impossible("this kernel has no system calls for 32-bit programs");
         }
         Ok(reached(&proof::here()?, &theirs).into())
     }),
@@ -82,8 +85,8 @@ pub(super) const ATTACKS: &[Attack] = &[
                 paths.find(|path| File::open(path).is_ok()).copied()
             });
             match thread.join().ok().context("the thread has ended well")? {
-                Some(path) => Ok(Went::Reached((*path).to_owned()).into()),
-                None => Tried::refused("every device"),
+                Some(path) => Ok(Outcome::Reached((*path).to_owned()).into()),
+                None => Attempt::refused("every device"),
             }
         },
     ),
@@ -91,50 +94,50 @@ pub(super) const ATTACKS: &[Attack] = &[
 
 const DEVICES: [&str; 4] = ["/dev/mem", "/dev/port", "/proc/kcore", "/sys/kernel/debug/sched/verbose"];
 
-fn unshared(flags: i32) -> Result<Tried> {
+fn unshared(flags: i32) -> Result<Attempt> {
     let supported = in_child(|| {
         // SAFETY: unshare takes flags only. New PID and time namespaces hold for its children, which try the doors.
         let made = check(unsafe { libc::unshare(flags) });
         let why = |error| format!("no such namespace can be made: {error}");
-        Ok(made.map_or_else(|error| Went::Impossible(why(error)), |_| Went::Through))
+        Ok(made.map_or_else(|error| Outcome::Impossible(why(error)), |_| Outcome::Through))
     })?;
-    if supported != Went::Through {
+    if supported != Outcome::Through {
         return Ok(supported.into());
     }
-    knock_after(|| {
+    try_doors_after(|| {
         // SAFETY: unshare takes flags only, and this child has one thread.
         check(unsafe { libc::unshare(flags) })?;
         Ok(())
     })
 }
 
-fn opened<const N: usize>(paths: &[String; N], open: impl Fn(&str) -> io::Result<File>) -> Result<Tried> {
+fn opened<const N: usize>(paths: &[String; N], open: impl Fn(&str) -> io::Result<File>) -> Result<Attempt> {
     let there = paths.iter().filter(|path| Path::new(path).exists());
     let through: Vec<_> = there.filter(|path| open(path).is_ok()).cloned().collect();
     if through.is_empty() {
-        Tried::refused("every path")
+        Attempt::refused("every path")
     } else {
-        Ok(Went::Reached(through.join(", ")).into())
+        Ok(Outcome::Reached(through.join(", ")).into())
     }
 }
 
 /// Opens devices by io_uring in a child process, since workers keep the namespaces in which they were created.
-fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
-    let went = in_child(|| {
+fn by_ring(setup: u32, flags: u8) -> Result<Attempt> {
+    let outcome = in_child(|| {
         let mut ring = match Ring::new(setup) {
             Ok(ring) => ring,
-            Err(error) => return Ok(Went::Impossible(format!("io_uring cannot be set up: {error}"))),
+            Err(error) => return Ok(Outcome::Impossible(format!("io_uring cannot be set up: {error}"))),
         };
         // io_uring has to open a file that every process may open, or its refusals would prove nothing.
         ring.open(c"/dev/null", flags).context("open /dev/null by io_uring")?;
         for path in [c"/dev/mem", c"/proc/kcore"] {
             if ring.open(path, flags).is_ok() {
-                return Ok(Went::Reached(path.to_string_lossy().into_owned()));
+                return Ok(Outcome::Reached(path.to_string_lossy().into_owned()));
             }
         }
-        Ok(Went::Refused("both".into()))
+        Ok(Outcome::Refused("both".into()))
     })?;
-    Ok(went.into())
+    Ok(outcome.into())
 }
 
 /// Makes this process root of new namespaces, with the uid of the guest's root.

@@ -18,11 +18,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{
-    Attack, Pins, Setting, Tried, Went,
-    calls::{check, checked, descriptor},
+use super::{Attack, Attempt, Outcome, Pins, Setting};
+use crate::{
+    program::stockade,
+    syscall::{check, descriptor},
 };
-use crate::program::stockade;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new(
@@ -68,7 +68,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let excepted = Excepted::start(WAITS, |_| ())?;
             // SAFETY: PTRACE_SEIZE takes no pointers here.
-            let seized = checked(unsafe { libc::ptrace(libc::PTRACE_SEIZE, excepted.pid(), 0, 0) });
+            let seized = check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, excepted.pid(), 0, 0) });
             excepted.goes_on_after(seized)
         },
     )
@@ -99,12 +99,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         "start an excepted program with a variable that some library reads",
         Pins::Holds,
         || {
-            let mut last = Went::Through;
+            let mut last = Outcome::Through;
             for variable in
                 ["LD_PRELOAD", "OPENSSL_CONF", "MODPROBE_OPTIONS", "PYTHONPATH", "LANGUAGE", "PATHS"]
             {
-                last = started(|command| _ = command.env(variable, "/tmp"))?.went;
-                if matches!(last, Went::Reached(_)) {
+                last = started(|command| _ = command.env(variable, "/tmp"))?.outcome;
+                if matches!(last, Outcome::Reached(_)) {
                     break;
                 }
             }
@@ -130,7 +130,7 @@ pub(super) const ATTACKS: &[Attack] = &[
                 closes()
             };
             let small = started(|command| before_exec(command, closes))?;
-            if matches!(small.went, Went::Reached(_)) {
+            if matches!(small.outcome, Outcome::Reached(_)) {
                 return Ok(small);
             }
             started(|command| before_exec(command, grows_and_closes))
@@ -145,7 +145,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let probe = match uprobe(PROGRAM, EVERYBODY) {
                 Ok(probe) => probe,
-                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+                Err(error) => return Attempt::impossible(format!("no uprobe can be set: {error}")),
             };
             Ok(started(|_| ())?.holding(probe))
         },
@@ -159,7 +159,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let probe = match uprobe(PROGRAM, EVERYBODY) {
                 Ok(probe) => probe,
-                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+                Err(error) => return Attempt::impossible(format!("no uprobe can be set: {error}")),
             };
             let mut excepted = Excepted::start(TRAPS, |_| ())?;
             excepted.tell("ask\n")?;
@@ -179,7 +179,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             let mut taker = Excepted::start(TAKES, |_| ())?;
             let _probe = match uprobe(PROGRAM, taker.pid()) {
                 Ok(probe) => probe,
-                Err(error) => return Tried::impossible(format!("no uprobe can be set: {error}")),
+                Err(error) => return Attempt::impossible(format!("no uprobe can be set: {error}")),
             };
             taker.tell(&format!("{} {descriptor}\n", holder.pid()))?;
             taker.opens()
@@ -364,11 +364,11 @@ impl Excepted {
     }
 
     /// Lets it continue, and returns the outcome of its attempt at /dev/mem.
-    fn opens(self) -> Result<Tried> {
+    fn opens(self) -> Result<Attempt> {
         if self.gets_through()? {
-            Ok(Went::Reached("/dev/mem, by the excepted program".into()).into())
+            Ok(Outcome::Reached("/dev/mem, by the excepted program".into()).into())
         } else {
-            Tried::refused("the excepted program has no exception")
+            Attempt::refused("the excepted program has no exception")
         }
     }
 
@@ -383,16 +383,16 @@ impl Excepted {
     }
 
     /// Lets it continue after an attempt to get control of it.
-    fn goes_on_after<T>(self, attempt: io::Result<T>) -> Result<Tried> {
+    fn goes_on_after<T>(self, attempt: io::Result<T>) -> Result<Attempt> {
         let through = self.gets_through()?;
         match attempt {
             Ok(_) if through => {
-                Ok(Went::Reached("/dev/mem, by the hands of the excepted program".into()).into())
+                Ok(Outcome::Reached("/dev/mem, by the hands of the excepted program".into()).into())
             }
-            Ok(_) => Tried::through(),
+            Ok(_) => Attempt::through(),
             Err(error) => {
                 ensure!(through, "an access that was refused cost the program its exception");
-                Tried::refused(error)
+                Attempt::refused(error)
             }
         }
     }
@@ -409,7 +409,7 @@ impl Drop for Excepted {
 }
 
 /// Starts the program with this change, and lets it open /dev/mem.
-fn started(change: impl FnOnce(&mut Command)) -> Result<Tried> {
+fn started(change: impl FnOnce(&mut Command)) -> Result<Attempt> {
     Excepted::start(WAITS, change)?.opens()
 }
 
@@ -427,10 +427,10 @@ fn take(pid: i32, descriptor_there: i32) -> io::Result<OwnedFd> {
     descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, number, descriptor_there, 0) })
 }
 
-fn taken(pid: i32, descriptor_there: i32) -> Result<Tried> {
+fn taken(pid: i32, descriptor_there: i32) -> Result<Attempt> {
     match take(pid, descriptor_there) {
-        Ok(_) => Ok(Went::Reached("an open /dev/mem".into()).into()),
-        Err(error) => Tried::refused(error),
+        Ok(_) => Ok(Outcome::Reached("an open /dev/mem".into()).into()),
+        Err(error) => Attempt::refused(error),
     }
 }
 
@@ -447,7 +447,7 @@ fn supervised() -> io::Result<()> {
     let mut filter = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW }];
     let program = libc::sock_fprog { len: 1, filter: filter.as_mut_ptr() };
     // SAFETY: the filter and its one instruction live through the call.
-    let listener = checked(unsafe {
+    let listener = check(unsafe {
         libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &raw const program)
     })?;
     let listener = i32::try_from(listener).map_err(io::Error::other)?;
@@ -500,7 +500,7 @@ fn entry(program: &str) -> Result<u64> {
     bail!("{program} has no part with its first instruction")
 }
 
-fn shared_root() -> Result<Tried> {
+fn shared_root() -> Result<Attempt> {
     let words = [PROGRAM, "--excepted", OPENS].map(CString::new);
     let words: Vec<CString> = words.into_iter().collect::<Result<_, _>>()?;
     let mut arguments: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
@@ -508,7 +508,7 @@ fn shared_root() -> Result<Tried> {
     let environment = [std::ptr::null()];
     let flags = libc::CLONE_FS | libc::SIGCHLD;
     // SAFETY: without a stack of its own the child continues on a copy of this one, as after fork(2).
-    let child = checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    let child = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     if child == 0 {
         // SAFETY: the strings and lists are terminated and were made before the clone; _exit ends the child if execve fails.
         unsafe {
@@ -521,8 +521,8 @@ fn shared_root() -> Result<Tried> {
     unsafe { libc::waitpid(i32::try_from(child)?, &raw mut status, 0) };
     ensure!(libc::WIFEXITED(status), "the excepted program was killed");
     match libc::WEXITSTATUS(status) {
-        0 => Ok(Went::Reached("/dev/mem, by the excepted program".into()).into()),
-        1 => Tried::refused("the excepted program has no exception"),
+        0 => Ok(Outcome::Reached("/dev/mem, by the excepted program".into()).into()),
+        1 => Attempt::refused("the excepted program has no exception"),
         other => bail!("the excepted program ended with {other}"),
     }
 }

@@ -3,11 +3,12 @@
 use std::{fs::File, io, process::Command, thread::sleep, time::Duration};
 
 use super::{
-    Attack, Pins, Tried, Went,
+    Attack, Attempt, Outcome, Pins,
     bpf::{self, SOCKET_FILTER},
-    calls::{Running, Undo, attack, check, in_child, shell},
-    proof::knock_after,
+    calls::{Running, Undo, attack, in_child, shell},
+    proof::try_doors_after,
 };
+use crate::syscall::check;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new(
@@ -17,9 +18,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let through = (0..20_000).filter(|_| File::open("/proc/kcore").is_ok()).count();
             if through == 0 {
-                Tried::refused("every time")
+                Attempt::refused("every time")
             } else {
-                Ok(Went::Reached(format!("kcore, {through} times")).into())
+                Ok(Outcome::Reached(format!("kcore, {through} times")).into())
             }
         },
     ),
@@ -27,9 +28,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         let line = "for i in $(seq 200); do (dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null && echo through) & done; wait";
         let said = shell(line)?.exits(0)?.out;
         if said.is_empty() {
-            Tried::refused("each")
+            Attempt::refused("each")
         } else {
-            Ok(Went::Reached(format!("kcore: {said}")).into())
+            Ok(Outcome::Reached(format!("kcore: {said}")).into())
         }
     }),
     Attack::new("processes-without-end", "fork until a limit of processes stops it", Pins::Holds, || {
@@ -41,7 +42,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         )?;
         sleep(Duration::from_millis(1500));
         let kill = Undo("echo 1 > /sys/fs/cgroup/attack-bomb/cgroup.kill");
-        Ok(Tried::through()?.holding(bomb).holding(kill).holding(undo))
+        Ok(Attempt::through()?.holding(bomb).holding(kill).holding(undo))
     }),
     Attack::new("no-memory-left", "ask in a cgroup that has no memory left", Pins::Holds, || {
         let undo = Undo("rmdir /sys/fs/cgroup/attack-memory");
@@ -51,19 +52,19 @@ pub(super) const ATTACKS: &[Attack] = &[
                     for i in $(seq 20); do dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null && echo through; done; true";
         // The process does not get through, whether the kernel kills it for lack of memory or refuses the request.
         let said = shell(line)?.out;
-        let went = if said.is_empty() {
-            Went::Refused("each".into())
+        let outcome = if said.is_empty() {
+            Outcome::Refused("each".into())
         } else {
-            Went::Reached(format!("kcore: {said}"))
+            Outcome::Reached(format!("kcore: {said}"))
         };
-        Ok(Tried::from(went).holding(undo))
+        Ok(Attempt::from(outcome).holding(undo))
     }),
     Attack::new(
         "no-descriptors-left",
         "ask with limits of one descriptor more, no locked memory and no files",
         Pins::Holds,
         || {
-            knock_after(|| {
+            try_doors_after(|| {
                 for (what, most) in
                     [(libc::RLIMIT_NOFILE, 16), (libc::RLIMIT_MEMLOCK, 0), (libc::RLIMIT_FSIZE, 0)]
                 {
@@ -82,8 +83,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         let load = |_| bpf::load(SOCKET_FILTER, &bpf::returns(0), &bpf::Extra::default());
         let held: io::Result<Vec<_>> = (0..2000).map(load).collect();
         match held {
-            Ok(held) => Ok(Tried::through()?.holding(held)),
-            Err(error) => Tried::refused(error),
+            Ok(held) => Ok(Attempt::through()?.holding(held)),
+            Err(error) => Attempt::refused(error),
         }
     }),
     Attack::new("drop-caches", "have the kernel drop its caches", Pins::Holds, || {
@@ -93,12 +94,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         let watch = || Running::new(Command::new("/bin/stockade").arg("watch"));
         let (one, two) = (watch()?, watch()?);
         sleep(Duration::from_millis(300));
-        let went = in_child(|| {
+        let outcome = in_child(|| {
             Ok(match File::open("/proc/kcore") {
-                Ok(_) => Went::Reached("kcore".into()),
-                Err(error) => Went::Refused(error.to_string()),
+                Ok(_) => Outcome::Reached("kcore".into()),
+                Err(error) => Outcome::Refused(error.to_string()),
             })
         })?;
-        Ok(Tried::from(went).holding(one).holding(two))
+        Ok(Attempt::from(outcome).holding(one).holding(two))
     }),
 ];

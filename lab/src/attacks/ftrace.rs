@@ -12,12 +12,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Attack, Later, Pins, Tried,
+    Attack, Attempt, Later, Pins,
     bpf::{self, SYSCTL},
-    calls::{Undo, attack, check, in_child, shell},
+    calls::{Undo, attack, in_child, shell},
     elsewhere,
     later_programs::{Attached, ROOT},
 };
+use crate::syscall::check;
 
 /// Before 7.3 writing 0 succeeds while programs are attached.
 pub(super) const FALLS: Pins = Pins::FallsBefore(7, 3);
@@ -68,9 +69,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("ftrace-off-in-a-container", "the same as root of a user namespace of root's", FALLS, || {
         in_child(|| {
             elsewhere::enter_container()?;
-            Ok(written(fs::write(FILE, "0"))?.went)
+            Ok(written(fs::write(FILE, "0"))?.outcome)
         })
-        .map(Tried::from)
+        .map(Attempt::from)
     })
     .refused_when_sealed(),
     Attack::new("ftrace-off-in-a-child-cgroup", "the same in a cgroup of one's own", FALLS, || {
@@ -101,13 +102,13 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 /// Judges an attempt by whether ftrace is off now, not by the error.
-pub(super) fn written(answer: io::Result<()>) -> Result<Tried> {
+pub(super) fn written(answer: io::Result<()>) -> Result<Attempt> {
     if is_off()? {
-        return Tried::through();
+        return Attempt::through();
     }
     match answer {
-        Ok(()) => Tried::refused("nothing was said, and it is on"),
-        Err(error) => Tried::refused(error),
+        Ok(()) => Attempt::refused("nothing was said, and it is on"),
+        Err(error) => Attempt::refused(error),
     }
 }
 
@@ -125,7 +126,7 @@ pub(super) fn on_again() -> Result<()> {
 }
 
 /// Writes 1 from a cgroup with a program that changes every written value to 0.
-fn rewritten(folder: &str) -> Result<Tried> {
+fn rewritten(folder: &str) -> Result<Attempt> {
     const SET_NEW_VALUE: u64 = 104;
     let zero = u64::from(b'0');
     let program = [
@@ -141,22 +142,22 @@ fn rewritten(folder: &str) -> Result<Tried> {
     let cgroup = OwnedFd::from(File::open(folder)?);
     let program = match bpf::load(SYSCTL, &program, &bpf::Extra::default()) {
         Ok(program) => program,
-        Err(error) => return Tried::refused(format!("the program could not be loaded: {error}")),
+        Err(error) => return Attempt::refused(format!("the program could not be loaded: {error}")),
     };
     if let Err(error) = bpf::attach_to(&cgroup, &program, SYSCTL, bpf::ALLOW_MULTI) {
-        return Tried::refused(format!("the program could not be attached: {error}"));
+        return Attempt::refused(format!("the program could not be attached: {error}"));
     }
     let attached = Attached { cgroup, program, kind: SYSCTL };
     let list = format!("{folder}/cgroup.procs");
-    let went = in_child(|| {
+    let outcome = in_child(|| {
         fs::write(&list, "0")?;
-        Ok(written(fs::write(FILE, "1"))?.went)
+        Ok(written(fs::write(FILE, "1"))?.outcome)
     })?;
-    Ok(Tried::from(went).holding(attached))
+    Ok(Attempt::from(outcome).holding(attached))
 }
 
 /// Opens the file for writing, and has the caller write to it by a system call of its choice.
-pub(super) fn by(call: impl FnOnce(&File) -> io::Result<()>) -> Result<Tried> {
+pub(super) fn by(call: impl FnOnce(&File) -> io::Result<()>) -> Result<Attempt> {
     let file = File::options().write(true).open(FILE)?;
     written(call(&file))
 }

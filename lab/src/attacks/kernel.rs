@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Attack, Pins, Tried, Went,
-    calls::{Undo, attack, checked, shell},
+    Attack, Attempt, Outcome, Pins,
+    calls::{Undo, attack, shell},
     proof,
 };
-use crate::unsigned;
+use crate::{syscall::check, unsigned};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("kexec-load", "load another kernel by kexec_load", Pins::Holds, || {
@@ -23,7 +23,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         let segment = [page.as_ptr() as usize, page.len(), 16 << 20, page.len()];
         // SAFETY: the segment and its buffer live through the call.
         let answer = unsafe { libc::syscall(libc::SYS_kexec_load, 16 << 20, 1, segment.as_ptr(), 0) };
-        let answer = past_lockdown(checked(answer));
+        let answer = past_lockdown(check(answer));
         // SAFETY: without segments kexec_load reads no memory; it unloads the image.
         unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) };
         answer
@@ -33,7 +33,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         let image = File::open("/tmp/image")?;
         let no_initrd = 4;
         // SAFETY: the descriptor is open; the command line is one NUL byte.
-        past_lockdown(checked(unsafe {
+        past_lockdown(check(unsafe {
             libc::syscall(libc::SYS_kexec_file_load, image.as_raw_fd(), -1, 1_usize, c"".as_ptr(), no_initrd)
         }))
     }),
@@ -43,17 +43,17 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("load-an-unsigned-module", "load a module without its signature", Pins::Holds, || {
         let order = fs::read_to_string("/modules/order").unwrap_or_default();
         let Some(path) = order.lines().next() else {
-            return Tried::impossible("this guest has no modules");
+            return Attempt::impossible("this guest has no modules");
         };
         let module = unsigned::module(fs::read(path)?).with_context(|| format!("take {path}'s signature off"))?;
         // SAFETY: the length is that of the live buffer, and the string is NUL-terminated.
-        past_lockdown(checked(unsafe {
+        past_lockdown(check(unsafe {
             libc::syscall(libc::SYS_init_module, module.as_ptr(), module.len(), c"".as_ptr())
         }))
     }),
     Attack::new("load-a-signed-module", "unload a module of the distribution's and load it again", Pins::Holds, || {
         if !Path::new("/modules/xfrm_user.ko").exists() {
-            return Tried::impossible("this guest has no module that could be loaded again");
+            return Attempt::impossible("this guest has no module that could be loaded again");
         }
         attack("rmmod xfrm_user && insmod /modules/xfrm_user.ko")
     }),
@@ -72,17 +72,17 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("ask-from-every-processor", "ask from both processors at once, thousands of times", Pins::Holds, || {
         let line = "for i in 1 2 3 4; do (for j in $(seq 100); do dd if=/proc/kcore of=/dev/null bs=1 count=1 2>/dev/null && echo through; done) & done; wait";
         let said = shell(line)?.exits(0)?.out;
-        if said.is_empty() { Tried::refused("each") } else { Ok(Went::Reached(format!("kcore: {said}")).into()) }
+        if said.is_empty() { Attempt::refused("each") } else { Ok(Outcome::Reached(format!("kcore: {said}")).into()) }
     })
     .with_two_processors(),
 ];
 
 /// Judges whether lockdown's errno refused an attempt. Every other error comes from code behind the hook.
-fn past_lockdown<T>(answer: io::Result<T>) -> Result<Tried> {
+fn past_lockdown<T>(answer: io::Result<T>) -> Result<Attempt> {
     match answer {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Tried::refused(error),
-        Err(error) => Ok(Went::Reached(format!("past lockdown, then: {error}")).into()),
-        Ok(_) => Ok(Went::Reached("done".into()).into()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Attempt::refused(error),
+        Err(error) => Ok(Outcome::Reached(format!("past lockdown, then: {error}")).into()),
+        Ok(_) => Ok(Outcome::Reached("done".into()).into()),
     }
 }
 
@@ -100,17 +100,17 @@ fn image() -> Vec<u8> {
 }
 
 /// Suspends as far as the kernel's own test, which resumes by itself: nothing else would wake up a guest of the lab.
-fn suspend() -> Result<Tried> {
+fn suspend() -> Result<Attempt> {
     const TEST: &str = "/sys/power/pm_test";
     let states = fs::read_to_string("/sys/power/state").unwrap_or_default();
     if !states.split_whitespace().any(|word| word == "freeze") {
-        return Tried::impossible(format!("this guest cannot suspend: it has {}", states.trim()));
+        return Attempt::impossible(format!("this guest cannot suspend: it has {}", states.trim()));
     }
     if fs::write(TEST, "devices").is_err() {
-        return Tried::impossible(
+        return Attempt::impossible(
             "this kernel cannot suspend for a test, and nothing would wake the guest up",
         );
     }
     let undo = Undo("echo none > /sys/power/pm_test");
-    Ok(Tried::of(fs::write("/sys/power/state", "freeze"))?.holding(undo))
+    Ok(Attempt::from_result(fs::write("/sys/power/state", "freeze"))?.holding(undo))
 }

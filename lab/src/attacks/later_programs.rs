@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use stockade_kernel::{btf::KernelTypes, lab};
 
 use super::{
-    Attack, Pins, Setting, Tried,
-    bpf::{self, EXTENSION, Extra, Kind, LSM, LSM_CGROUP, MODIFY_RETURN, SOCKET_FILTER, What},
+    Attack, Attempt, Pins, Setting,
+    bpf::{self, EXTENSION, Extra, Kind, LSM, LSM_CGROUP, MODIFY_RETURN, ObjectType, SOCKET_FILTER},
     calls::Undo,
 };
 
@@ -23,7 +23,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("later-lsm-program-by-link-create", "the same by BPF_LINK_CREATE", Pins::Open, || {
         match bpf::load_for(LSM, "bpf_lsm_locked_down", 0)? {
             Ok(program) => attached(bpf::link(&program, None, LSM), program),
-            Err(error) => Tried::refused(error),
+            Err(error) => Attempt::refused(error),
         }
     })
     .refused_when_sealed_before(6, 12),
@@ -101,10 +101,10 @@ pub(super) const ATTACKS: &[Attack] = &[
                 }
             }
             if through.is_empty() {
-                return Tried::refused("each");
+                return Attempt::refused("each");
             }
             println!("loaded: {}", through.join(", "));
-            Tried::through()
+            Attempt::through()
         },
     )
     .refused_when_sealed(),
@@ -128,33 +128,33 @@ pub(super) const ATTACKS: &[Attack] = &[
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 const CHILD: &str = "/sys/fs/cgroup/attack-lsm";
 
-fn attached(answer: std::io::Result<OwnedFd>, program: OwnedFd) -> Result<Tried> {
+fn attached(answer: std::io::Result<OwnedFd>, program: OwnedFd) -> Result<Attempt> {
     match answer {
-        Ok(link) => Ok(Tried::through()?.holding(link).holding(program)),
-        Err(error) => Tried::refused(format!("loaded, not attached: {error}")),
+        Ok(link) => Ok(Attempt::through()?.holding(link).holding(program)),
+        Err(error) => Attempt::refused(format!("loaded, not attached: {error}")),
     }
 }
 
-fn load_and_attach(kind: Kind, function: &str) -> Result<Tried> {
+fn load_and_attach(kind: Kind, function: &str) -> Result<Attempt> {
     match bpf::load_for(kind, function, 0)? {
         Ok(program) => attached(bpf::attach(&program), program),
-        Err(error) => Tried::refused(format!("not loaded: {error}")),
+        Err(error) => Attempt::refused(format!("not loaded: {error}")),
     }
 }
 
 /// Attaches a program to a cgroup, where 1 lets a request through.
-fn on_cgroup(folder: &str, by_link: bool) -> Result<Tried> {
+fn on_cgroup(folder: &str, by_link: bool) -> Result<Attempt> {
     let cgroup = OwnedFd::from(File::open(folder)?);
     let program = match bpf::load_for(LSM_CGROUP, "bpf_lsm_locked_down", 1)? {
         Ok(program) => program,
-        Err(error) => return Tried::refused(format!("not loaded: {error}")),
+        Err(error) => return Attempt::refused(format!("not loaded: {error}")),
     };
     if by_link {
         return attached(bpf::link(&program, Some(&cgroup), LSM_CGROUP), program);
     }
     match bpf::attach_to(&cgroup, &program, LSM_CGROUP, bpf::ALLOW_MULTI) {
-        Ok(()) => Ok(Tried::through()?.holding(Attached { cgroup, program, kind: LSM_CGROUP })),
-        Err(error) => Tried::refused(format!("loaded, not attached: {error}")),
+        Ok(()) => Ok(Attempt::through()?.holding(Attached { cgroup, program, kind: LSM_CGROUP })),
+        Err(error) => Attempt::refused(format!("loaded, not attached: {error}")),
     }
 }
 
@@ -171,18 +171,18 @@ impl Drop for Attached {
     }
 }
 
-fn extend(target: &OwnedFd, types: &OwnedFd) -> Result<Tried> {
+fn extend(target: &OwnedFd, types: &OwnedFd) -> Result<Attempt> {
     let extra = Extra { function: MAIN, target: Some(target), types: Some((types, MAIN)) };
     match bpf::load(EXTENSION, &bpf::returns(0), &extra) {
         Ok(program) => attached(bpf::attach(&program), program),
-        Err(error) => Tried::refused(format!("not loaded: {error}")),
+        Err(error) => Attempt::refused(format!("not loaded: {error}")),
     }
 }
 
 /// Tries to load an extension for every function that a program's BTF may have, for every program that can be opened.
-fn extend_ours() -> Result<Tried> {
+fn extend_ours() -> Result<Attempt> {
     let types = bpf::load_types(&types()).context("load types")?;
-    for (_, program) in bpf::objects(What::Program) {
+    for (_, program) in bpf::objects(ObjectType::Program) {
         for function in 1..=16 {
             let extra = Extra { function, target: Some(&program), types: Some((&types, MAIN)) };
             if let Ok(extension) = bpf::load(EXTENSION, &bpf::returns(0), &extra) {
@@ -190,7 +190,7 @@ fn extend_ours() -> Result<Tried> {
             }
         }
     }
-    Tried::refused("no extension of any program could be loaded")
+    Attempt::refused("no extension of any program could be loaded")
 }
 
 /// The BTF id of the function in [`types`].

@@ -15,18 +15,18 @@ use anyhow::{Context, Result, ensure};
 use stockade_common::{Policy, Words};
 
 use super::{
-    Attack, Later, Pins, Setting, Tried, Went,
-    bpf::{self, MapInfo, SOCKET_FILTER, What},
-    calls::{Running, descriptor},
+    Attack, Attempt, Later, Outcome, Pins, Setting,
+    bpf::{self, MapInfo, ObjectType, SOCKET_FILTER},
+    calls::Running,
 };
-use crate::guest::patience;
+use crate::{guest::patience, syscall::descriptor};
 
 /// A limit in seconds: an emulator needs some to start a program.
 const PATIENCE: u64 = 20;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("write-the-policy-by-id", "empty the policy in its map, found by id", Pins::Falls, || {
-        empty_policies(bpf::objects(What::Map).into_iter().map(|(_, map)| map))
+        empty_policies(bpf::objects(ObjectType::Map).into_iter().map(|(_, map)| map))
     }),
     Attack::new(
         "write-the-policy-by-pin",
@@ -34,7 +34,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Falls,
         || match bpf::open_pin(POLICY_PIN) {
             Ok(map) => empty_policies([map]),
-            Err(error) => Tried::refused(format!("{error:#}")),
+            Err(error) => Attempt::refused(format!("{error:#}")),
         },
     ),
     Attack::prepared(
@@ -113,7 +113,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 const POLICY_PIN: &str = "/sys/fs/bpf/stockade/policy";
 
 /// Removes every refusal from those of these maps that are policies.
-pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Tried> {
+pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<Attempt> {
     let (mut written, mut refused) = (0, "no map is a policy".to_owned());
     for map in maps {
         // A descriptor of anything but a map has no such info.
@@ -126,7 +126,7 @@ pub(super) fn empty_policies(maps: impl IntoIterator<Item = OwnedFd>) -> Result<
             Err(error) => refused = format!("{}: {error}", info.name),
         }
     }
-    if written == 0 { Tried::refused(refused) } else { Tried::through() }
+    if written == 0 { Attempt::refused(refused) } else { Attempt::through() }
 }
 
 /// Removes every refusal, except for these reasons, from one map, which has to be a policy.
@@ -165,11 +165,11 @@ fn in_memory() -> Result<Later> {
     let place = place as usize;
     Ok(Box::new(move || {
         if place == libc::MAP_FAILED as usize {
-            return Tried::refused(format!("the map cannot be mapped: {error}"));
+            return Attempt::refused(format!("the map cannot be mapped: {error}"));
         }
         // SAFETY: the mapping is writable and larger than a policy, and no reference of this process points into it.
         unsafe { std::ptr::write_bytes(place as *mut u8, 0, size_of::<Policy>()) };
-        Tried::through()
+        Attempt::through()
     }))
 }
 
@@ -185,7 +185,7 @@ fn wait_in_poll(program: &Running) -> Result<()> {
     Ok(())
 }
 
-fn steal() -> Result<Tried> {
+fn steal() -> Result<Attempt> {
     let watch = Running::new(Command::new("/bin/stockade").arg("watch"))?;
     wait_in_poll(&watch)?;
     // SAFETY: takes numbers only.
@@ -198,18 +198,18 @@ fn steal() -> Result<Tried> {
         })
         .collect();
     if stolen.is_empty() {
-        return Tried::refused("stockade watch has no descriptors that could be taken");
+        return Attempt::refused("stockade watch has no descriptors that could be taken");
     }
     Ok(empty_policies(stolen)?.holding(watch))
 }
 
 /// Changes every map, and reports whether anything was changed.
-fn every_map(change: impl Fn(&OwnedFd, &MapInfo) -> Result<usize>) -> Result<Tried> {
+fn every_map(change: impl Fn(&OwnedFd, &MapInfo) -> Result<usize>) -> Result<Attempt> {
     let mut changed = 0;
-    for (_, map) in bpf::objects(What::Map) {
+    for (_, map) in bpf::objects(ObjectType::Map) {
         changed += change(&map, &bpf::map_info(&map)?)?;
     }
-    if changed == 0 { Tried::refused("nothing could be changed") } else { Tried::through() }
+    if changed == 0 { Attempt::refused("nothing could be changed") } else { Attempt::through() }
 }
 
 /// Returns the number of possible processors: a per-CPU map needs a value for each.
@@ -220,10 +220,10 @@ fn processors() -> Result<usize> {
 }
 
 /// Gives the root cgroup the entry of the excepted cgroup.
-fn except_all() -> Result<Tried> {
+fn except_all() -> Result<Attempt> {
     let root = fs::metadata("/sys/fs/cgroup")?.ino();
-    let mut answer: Tried = Went::Refused("no map of cgroups can be opened".into()).into();
-    for (_, map) in bpf::objects(What::Map) {
+    let mut answer: Attempt = Outcome::Refused("no map of cgroups can be opened".into()).into();
+    for (_, map) in bpf::objects(ObjectType::Map) {
         let info = bpf::map_info(&map)?;
         if info.name != "CGROUPS" {
             continue;
@@ -234,8 +234,8 @@ fn except_all() -> Result<Tried> {
             of_root[8..16].copy_from_slice(&root.to_ne_bytes());
             bpf::update(&map, &of_root, &value)
         });
-        answer = Tried::of(written)?;
-        if answer.went == Went::Through {
+        answer = Attempt::from_result(written)?;
+        if answer.outcome == Outcome::Through {
             break;
         }
     }
@@ -244,9 +244,9 @@ fn except_all() -> Result<Tried> {
 
 /// Loads a program that deletes from each map, to see whether the verifier allows it, and never runs it. `harmless` are maps without effect
 /// on decisions.
-fn changed_by_a_program(harmless: &[&str]) -> Result<Tried> {
+fn changed_by_a_program(harmless: &[&str]) -> Result<Attempt> {
     let mut through = Vec::new();
-    for (_, map) in bpf::objects(What::Map) {
+    for (_, map) in bpf::objects(ObjectType::Map) {
         let info = bpf::map_info(&map)?;
         if harmless.contains(&info.name.as_str()) || info.key == 0 {
             continue;
@@ -256,8 +256,8 @@ fn changed_by_a_program(harmless: &[&str]) -> Result<Tried> {
         }
     }
     if through.is_empty() {
-        return Tried::refused("for every map");
+        return Attempt::refused("for every map");
     }
     println!("a program may change: {}", through.join(", "));
-    Tried::through()
+    Attempt::through()
 }

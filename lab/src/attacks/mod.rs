@@ -3,11 +3,12 @@ Attacks of root on enforcement, each in one small function.
 
 ```text
 pins only                                sealed, once for all attacks of a boot
-  world    a mount namespace with a        enforce, take the first step of
-           BPF file system of its own      prepared attacks (prepared), seal
-  enforce  confidentiality
-  attack   (theme).rs                      attack, the same function
-  proof    every door, tried by new processes in the root cgroup and below it
+  mount_namespace                          prepared
+    a mount namespace with a BPF file        enforce, take the first step of
+    system of its own                        prepared attacks, seal
+  begin   enforce confidentiality
+  THEME   the attack                       THEME   the attack, the same function
+  proof   try every door by new processes in the root cgroup and below it
 ```
 
 An attack names its effect on enforcement that hangs on pins, and the suite requires exactly this effect: the table in SECURITY.md is
@@ -37,6 +38,7 @@ mod ftrace;
 mod kernel;
 mod later_programs;
 mod maps;
+mod mount_namespace;
 mod pins;
 mod play;
 mod prepared;
@@ -48,7 +50,6 @@ mod starved;
 mod table;
 mod trampoline;
 mod usermode;
-mod world;
 
 pub(crate) use dialogue::add_lax;
 pub use exceptions::play_excepted;
@@ -99,15 +100,15 @@ pub enum Sealed {
 #[derive(Clone, Copy, Debug)]
 enum Play {
     /// In one step.
-    Now(fn() -> Result<Tried>),
+    Now(fn() -> Result<Attempt>),
     /// In two steps of the same process: one before the seal, one after it.
     Prepared(fn() -> Result<Later>),
     /// It kills every process but PID 1, which starts the proof afterwards.
-    EndsEveryone(fn() -> Result<Tried>),
+    EndsEveryone(fn() -> Result<Attempt>),
 }
 
 /// The second step of a prepared attack.
-type Later = Box<dyn FnOnce() -> Result<Tried>>;
+type Later = Box<dyn FnOnce() -> Result<Attempt>>;
 
 /// The policy that is enforced, and the mounts around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,14 +126,14 @@ enum Setting {
 }
 
 /// An attempt. Resources that it took, such as links and frozen processes, are held until this is dropped.
-struct Tried {
-    went: Went,
+struct Attempt {
+    outcome: Outcome,
     held: Vec<Box<dyn Any>>,
 }
 
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-enum Went {
+enum Outcome {
     /// The attempt succeeded. The doors show whether enforcement goes on.
     Through,
     /// The attempt was refused, with this error.
@@ -148,21 +149,21 @@ enum Went {
     clippy::needless_pass_by_value,
     reason = "attacks end with these, with a literal, words made for it or an error"
 )]
-impl Tried {
+impl Attempt {
     fn through() -> Result<Self> {
-        Ok(Went::Through.into())
+        Ok(Outcome::Through.into())
     }
 
     fn refused(what: impl ToString) -> Result<Self> {
-        Ok(Went::Refused(what.to_string()).into())
+        Ok(Outcome::Refused(what.to_string()).into())
     }
 
     fn impossible(why: impl ToString) -> Result<Self> {
-        Ok(Went::Impossible(why.to_string()).into())
+        Ok(Outcome::Impossible(why.to_string()).into())
     }
 
     /// Converts a result: through, or refused with this error.
-    fn of<T>(answer: std::io::Result<T>) -> Result<Self> {
+    fn from_result<T>(answer: std::io::Result<T>) -> Result<Self> {
         match answer {
             Ok(_) => Self::through(),
             Err(error) => Self::refused(error),
@@ -175,9 +176,9 @@ impl Tried {
     }
 }
 
-impl From<Went> for Tried {
-    fn from(went: Went) -> Self {
-        Self { went, held: Vec::new() }
+impl From<Outcome> for Attempt {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, held: Vec::new() }
     }
 }
 
@@ -186,7 +187,7 @@ impl Attack {
         name: &'static str,
         tries: &'static str,
         pins_only: Pins,
-        run: fn() -> Result<Tried>,
+        run: fn() -> Result<Attempt>,
     ) -> Self {
         Self {
             name,
@@ -205,12 +206,12 @@ impl Attack {
         pins_only: Pins,
         prepare: fn() -> Result<Later>,
     ) -> Self {
-        let mut attack = Self::new(name, tries, pins_only, Tried::through);
+        let mut attack = Self::new(name, tries, pins_only, Attempt::through);
         attack.play = Play::Prepared(prepare);
         attack
     }
 
-    const fn ends_everyone(name: &'static str, tries: &'static str, run: fn() -> Result<Tried>) -> Self {
+    const fn ends_everyone(name: &'static str, tries: &'static str, run: fn() -> Result<Attempt>) -> Self {
         let mut attack = Self::new(name, tries, Pins::Holds, run);
         attack.play = Play::EndsEveryone(run);
         attack.setting = Setting::Guest;

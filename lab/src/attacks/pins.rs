@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    Attack, Pins, Setting, Tried,
+    Attack, Attempt, Pins, Setting,
     calls::{Undo, attack},
     prepared,
 };
@@ -64,15 +64,15 @@ pub(super) const ATTACKS: &[Attack] = &[
 
 /// Runs a line as root of a tree to which /sys, with all its mounts, was moved. The guest's own root, an initramfs, cannot be unmounted.
 /// Sealed, all of it happens in another mount namespace: a guest without /sys can play no more attacks.
-fn in_a_root_of_its_own(line: &str) -> Result<Tried> {
+fn in_a_root_of_its_own(line: &str) -> Result<Attempt> {
     let namespace = if prepared::is_sealed() { "unshare -m" } else { "" };
     let inside = format!(
         "/bin/busybox mount -t tmpfs none /m && /bin/busybox mkdir /m/old /m/bin && /bin/busybox cp /bin/busybox /m/bin/ && {line}"
     );
     let undo = Undo("umount -l /tmp/root");
-    let tried = attack(&format!(
+    let attempt = attack(&format!(
         "mkdir -p /tmp/root && {namespace} sh -c 'mount -t tmpfs none /tmp/root && cd /tmp/root && mkdir sys bin m \
          && cp /bin/busybox bin/ && mount -o move /sys sys && chroot . /bin/busybox sh -c \"{inside}\"'"
     ))?;
-    Ok(tried.holding(undo))
+    Ok(attempt.holding(undo))
 }

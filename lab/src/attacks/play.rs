@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use stockade_kernel::host;
 
 use super::{
-    Attack, Pins, Play, Sealed, Setting, Tried, Went,
+    Attack, Attempt, Outcome, Pins, Play, Sealed, Setting,
     begin::{FOLDER, enforce, is_sealed},
-    clocks, ftrace, of_scenario, prepared,
+    clocks, ftrace,
+    mount_namespace::{MountNamespace, mount_again, wait_until_free},
+    of_scenario, prepared,
     proof::{Prover, opened, shut, wait_for},
-    world::{World, mount_again, wait_until_free},
 };
 use crate::{
     guest::Guest,
@@ -38,30 +39,30 @@ pub(super) fn pins_only(guest: &Guest) -> Result<()> {
     if let Some(shut) = before_the_end(&attack)? {
         let opened = opened(&shut, &prover.root()?)?;
         lift_all()?;
-        return as_expected(&attack, false, &Went::Through, &opened);
+        return as_expected(&attack, false, &Outcome::Through, &opened);
     }
     lift_all()?;
     wait_until_free()?;
-    let world = World::enter(attack.setting)?;
-    let played = play_in_world(guest, &attack, &prover);
+    let namespace = MountNamespace::enter(attack.setting)?;
+    let played = play_in_namespace(guest, &attack, &prover);
     // While ftrace is off, the kernel cannot detach programs from a function, and loses track of it.
     let played = played.and(ftrace::on_again());
-    drop(world);
+    drop(namespace);
     // In the attack's own mount namespace enforcement has ended with it; in the guest's it has to be lifted.
     let ended = if attack.setting == Setting::Guest { lift_all() } else { wait_until_free() };
     clocks::forget();
     played.and(ended)
 }
 
-fn play_in_world(guest: &Guest, attack: &Attack, prover: &Prover) -> Result<()> {
+fn play_in_namespace(guest: &Guest, attack: &Attack, prover: &Prover) -> Result<()> {
     enforce(attack.setting)?;
     let (root, child) = (shut(&prover.root()?)?, shut(&prover.child()?)?);
-    let tried = match attack.play {
+    let attempt = match attack.play {
         Play::Now(run) => run()?,
         Play::Prepared(prepare) => prepare()?()?,
         Play::EndsEveryone(run) => ends_everyone(guest, &root, run)?,
     };
-    skip_if_impossible(&tried.went)?;
+    skip_if_impossible(&attempt.outcome)?;
     let expected = falls(attack.pins_only, guest)?;
     let mut now_open = Vec::new();
     if expected {
@@ -74,22 +75,22 @@ fn play_in_world(guest: &Guest, attack: &Attack, prover: &Prover) -> Result<()> 
         now_open = opened(&root, &prover.root()?)?;
         now_open.extend(opened(&child, &prover.child()?)?);
     }
-    let judged = as_expected(attack, expected, &tried.went, &now_open);
-    drop(tried);
+    let judged = as_expected(attack, expected, &attempt.outcome, &now_open);
+    drop(attempt);
     judged
 }
 
-fn as_expected(attack: &Attack, falls: bool, went: &Went, opened: &[String]) -> Result<()> {
-    let fell = !opened.is_empty() || matches!(went, Went::Reached(_));
+fn as_expected(attack: &Attack, falls: bool, outcome: &Outcome, opened: &[String]) -> Result<()> {
+    let fell = !opened.is_empty() || matches!(outcome, Outcome::Reached(_));
     ensure!(
         fell == falls,
-        "pins only: listed as {:?}, and it {}; the attempt: {went:?}; open now: {opened:?}",
+        "pins only: listed as {:?}, and it {}; the attempt: {outcome:?}; open now: {opened:?}",
         attack.pins_only,
         if fell { "falls" } else { "holds" }
     );
     ensure!(
-        attack.pins_only != Pins::Open || *went == Went::Through,
-        "pins only: listed as a way in that is open, and it was not let in: {went:?}"
+        attack.pins_only != Pins::Open || *outcome == Outcome::Through,
+        "pins only: listed as a way in that is open, and it was not let in: {outcome:?}"
     );
     Ok(())
 }
@@ -109,24 +110,24 @@ fn falls(expected: Pins, guest: &Guest) -> Result<bool> {
     })
 }
 
-fn skip_if_impossible(went: &Went) -> Result<()> {
-    match went {
-        Went::Impossible(why) => Err(Skip(why.clone()).into()),
+fn skip_if_impossible(outcome: &Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Impossible(why) => Err(Skip(why.clone()).into()),
         _ => Ok(()),
     }
 }
 
 /// Runs an attack that kills every process, after which PID 1 plays the scenario again.
-fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Tried>) -> Result<Tried> {
+fn ends_everyone(guest: &Guest, shut: &[String], run: fn() -> Result<Attempt>) -> Result<Attempt> {
     fs::write(SHUT, serde_json::to_vec(shut)?)?;
     fs::write(AGAIN, guest.scenario().unwrap_or_default())?;
-    let tried = run();
+    let attempt = run();
     sleep(Duration::from_secs(10));
     fs::remove_file(AGAIN)?;
     fs::remove_file(SHUT)?;
-    match tried?.went {
-        impossible @ Went::Impossible(_) => Ok(impossible.into()),
-        went => bail!("{went:?}, and this process was not ended"),
+    match attempt?.outcome {
+        impossible @ Outcome::Impossible(_) => Ok(impossible.into()),
+        outcome => bail!("{outcome:?}, and this process was not ended"),
     }
 }
 
@@ -154,40 +155,40 @@ fn play_sealed(guest: &Guest) -> Result<()> {
     prepared::seal(attack.boot(true))?;
     let prover = Prover::new()?;
     if let Some(shut) = before_the_end(&attack)? {
-        still_sealed(&attack, &Went::Through, &opened(&shut, &prover.root()?)?)?;
+        still_sealed(&attack, &Outcome::Through, &opened(&shut, &prover.root()?)?)?;
         return is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?);
     }
     let (root, child) = (shut(&prover.root()?)?, shut(&prover.child()?)?);
-    let (mut tried, mut process) = (None, None);
-    let went = match attack.play {
-        Play::Now(run) => tried.insert(run()?).went.clone(),
-        Play::EndsEveryone(run) => ends_everyone(guest, &root, run)?.went,
-        Play::Prepared(_) => process.insert(prepared::Process::of(attack.name)?).go()?,
+    let (mut attempt, mut process) = (None, None);
+    let outcome = match attack.play {
+        Play::Now(run) => attempt.insert(run()?).outcome.clone(),
+        Play::EndsEveryone(run) => ends_everyone(guest, &root, run)?.outcome,
+        Play::Prepared(_) => process.insert(prepared::Process::find(attack.name)?).go()?,
     };
-    skip_if_impossible(&went)?;
+    skip_if_impossible(&outcome)?;
     sleep(SETTLED);
     let mut now_open = opened(&root, &prover.root()?)?;
     mount_again()?;
     now_open.extend(opened(&child, &prover.child()?)?);
-    still_sealed(&attack, &went, &now_open)?;
-    drop((tried, process));
+    still_sealed(&attack, &outcome, &now_open)?;
+    drop((attempt, process));
     // The doors also have to be shut after the attack has released its resources.
     mount_again()?;
-    still_sealed(&attack, &went, &opened(&root, &prover.root()?)?)?;
+    still_sealed(&attack, &outcome, &opened(&root, &prover.root()?)?)?;
     is_sealed(&stockade(&["status", "--json"])?.exits(0)?.json()?)
 }
 
-fn still_sealed(attack: &Attack, went: &Went, opened: &[String]) -> Result<()> {
-    ensure!(opened.is_empty(), "the seal is broken: open now: {opened:?}; the attempt: {went:?}");
-    ensure!(!matches!(went, Went::Reached(_)), "the attack got through the seal: {went:?}");
+fn still_sealed(attack: &Attack, outcome: &Outcome, opened: &[String]) -> Result<()> {
+    ensure!(opened.is_empty(), "the seal is broken: open now: {opened:?}; the attempt: {outcome:?}");
+    ensure!(!matches!(outcome, Outcome::Reached(_)), "the attack got through the seal: {outcome:?}");
     let demanded = match attack.sealed {
         Sealed::Holds => false,
         Sealed::Refused => true,
         Sealed::RefusedBefore(major, minor) => !host::is_at_least(major, minor),
     };
     ensure!(
-        !demanded || matches!(went, Went::Refused(_)),
-        "sealed, the attempt itself has to be refused, and it was let in: {went:?}"
+        !demanded || matches!(outcome, Outcome::Refused(_)),
+        "sealed, the attempt itself has to be refused, and it was let in: {outcome:?}"
     );
     Ok(())
 }

@@ -4,7 +4,7 @@ The state that attacks prepare before the seal, and the seal itself.
 ```text
  scenario ─ enforce ─▶ fork, one process for each prepared attack ─▶ seal
                            │ prepare, say so, wait
- scenario of the attack ───┴▶ go ─▶ the rest, in that process ─▶ how it went
+ scenario of the attack ───┴▶ go ─▶ the rest, in that process ─▶ its outcome
 ```
 */
 use std::{
@@ -19,14 +19,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Later, Play, Setting, Went, all,
+    Later, Outcome, Play, Setting, all,
     begin::{self, FOLDER},
-    calls::check,
     proof::wait_for,
 };
 use crate::{
     program::{lift_all, stockade},
     scenario::Boot,
+    syscall::check,
 };
 
 const MARK: &str = "/run/attacks/sealed";
@@ -90,14 +90,14 @@ impl Process {
     }
 
     /// Returns the process that was started for this attack.
-    pub(super) fn of(name: &'static str) -> Result<Self> {
+    pub(super) fn find(name: &'static str) -> Result<Self> {
         let pid =
             fs::read_to_string(file(name, "pid")).with_context(|| format!("{name} was not prepared"))?;
         Ok(Self { name, pid: pid.parse()? })
     }
 
     /// Lets the process continue, and returns the outcome.
-    pub(super) fn go(&self) -> Result<Went> {
+    pub(super) fn go(&self) -> Result<Outcome> {
         let answer = file(self.name, "answer");
         // With O_NONBLOCK, opening fails if the process has died, instead of waiting for a reader forever.
         let mut fifo = File::options();
@@ -106,7 +106,7 @@ impl Process {
             .with_context(|| format!("{} waits no more", self.name))?
             .write_all(b"go")?;
         ensure!(wait_for(60, || Ok(Path::new(&answer).exists()))?, "{} does not answer", self.name);
-        let said: Result<Went, String> = serde_json::from_slice(&fs::read(answer)?)?;
+        let said: Result<Outcome, String> = serde_json::from_slice(&fs::read(answer)?)?;
         said.map_err(anyhow::Error::msg)
     }
 }
@@ -131,9 +131,9 @@ fn wait_and_play(name: &str, prepare: fn() -> Result<Later>) -> ! {
     if File::open(file(name, "go")).and_then(|mut go| go.read_to_string(&mut word)).is_err() || word != "go" {
         exit(1);
     }
-    let tried = later();
-    let said: Result<Went, String> =
-        tried.as_ref().map(|tried| tried.went.clone()).map_err(|error| format!("{error:#}"));
+    let attempt = later();
+    let said: Result<Outcome, String> =
+        attempt.as_ref().map(|attempt| attempt.outcome.clone()).map_err(|error| format!("{error:#}"));
     tell(&file(name, "answer"), &serde_json::to_vec(&said).unwrap_or_default());
     // The resources of the attack are held until this process is killed.
     loop {

@@ -5,32 +5,33 @@ use std::{fs, io, process::Command, ptr, thread::sleep, time::Duration};
 use anyhow::Result;
 
 use super::{
-    Attack, Pins, Tried,
-    calls::{Running, Undo, attack, checked, shell},
+    Attack, Attempt, Pins,
+    calls::{Running, Undo, attack, shell},
 };
+use crate::syscall::check;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("kill", "end every process of Stockade's by SIGKILL", Pins::Holds, || {
         let watch = watch()?;
-        Tried::of(watch.send(libc::SIGKILL))
+        Attempt::from_result(watch.send(libc::SIGKILL))
     }),
     Attack::new("stop", "stop every process of Stockade's by SIGSTOP", Pins::Holds, || {
         let watch = watch()?;
-        Ok(Tried::of(watch.send(libc::SIGSTOP))?.holding(watch))
+        Ok(Attempt::from_result(watch.send(libc::SIGSTOP))?.holding(watch))
     }),
     Attack::new("trace", "trace a process of Stockade's, and hold it", Pins::Holds, || {
         let watch = watch()?;
-        Ok(Tried::of(trace(watch.pid()))?.holding(watch))
+        Ok(Attempt::from_result(trace(watch.pid()))?.holding(watch))
     }),
     Attack::new("kill-a-cgroup", "end processes of Stockade's by cgroup.kill", Pins::Holds, || {
         let (watch, undo) = in_cgroup("attack-kill")?;
         let killed = fs::write("/sys/fs/cgroup/attack-kill/cgroup.kill", "1");
-        Ok(Tried::of(killed)?.holding(watch).holding(undo))
+        Ok(Attempt::from_result(killed)?.holding(watch).holding(undo))
     }),
     Attack::new("freeze-a-cgroup", "freeze processes of Stockade's", Pins::Holds, || {
         let (watch, undo) = in_cgroup("attack-kill")?;
         let frozen = fs::write("/sys/fs/cgroup/attack-kill/cgroup.freeze", "1");
-        Ok(Tried::of(frozen)?.holding(watch).holding(undo))
+        Ok(Attempt::from_result(frozen)?.holding(watch).holding(undo))
     }),
     Attack::new(
         "replace-the-program",
@@ -76,13 +77,13 @@ fn in_cgroup(name: &str) -> Result<(Running, Undo)> {
 fn trace(pid: i32) -> io::Result<()> {
     let call = |request: u32| {
         // SAFETY: neither request accesses memory of this process: the data is a set of options.
-        checked(unsafe { libc::ptrace(request, pid, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) })
+        check(unsafe { libc::ptrace(request, pid, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) })
     };
     call(libc::PTRACE_SEIZE)?;
     call(libc::PTRACE_INTERRUPT).map(drop)
 }
 
 /// Presses a sysrq key. The key kills this process too, so a result means that it did not work.
-fn sysrq(key: &str) -> Result<Tried> {
-    Tried::of(fs::write("/proc/sysrq-trigger", key))
+fn sysrq(key: &str) -> Result<Attempt> {
+    Attempt::from_result(fs::write("/proc/sysrq-trigger", key))
 }

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Tried, Went, calls::in_child};
+use super::{Attempt, Outcome, calls::in_child};
 use crate::{
     guest::patience,
     raw::{self, Caller, Entry},
@@ -55,15 +55,15 @@ impl Prover {
 
     /// Tries every door from a new process in the root cgroup.
     pub(super) fn root(&self) -> Result<Doors> {
-        self.knock(None)
+        self.try_doors(None)
     }
 
     /// Tries every door from a new process in a cgroup that is created for it.
     pub(super) fn child(&self) -> Result<Doors> {
-        self.knock(Some(CHILD))
+        self.try_doors(Some(CHILD))
     }
 
-    fn knock(&self, cgroup: Option<&'static str>) -> Result<Doors> {
+    fn try_doors(&self, cgroup: Option<&'static str>) -> Result<Doors> {
         let mut command = Command::new("/init");
         command.arg("--attack-doors").stdin(Stdio::null());
         let namespace = self.namespace.as_raw_fd();
@@ -82,10 +82,10 @@ impl Prover {
                 Ok(())
             });
         }
-        let output = command.output().context("start a process that knocks")?;
+        let output = command.output().context("start a process that tries the doors")?;
         let said = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&said).with_context(|| {
-            format!("the process that knocks said {said}{}", String::from_utf8_lossy(&output.stderr))
+            format!("the process that tries the doors said {said}{}", String::from_utf8_lossy(&output.stderr))
         })
     }
 }
@@ -130,7 +130,7 @@ pub(super) fn wait_for(seconds: u64, mut condition: impl FnMut() -> Result<bool>
 }
 
 /// Returns the doors that are refused here and open there. A missing path and a missing capability are no open doors.
-pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
+pub(super) fn reached(here: &Doors, there: &Doors) -> Outcome {
     let closed = [libc::EPERM, libc::ENOENT, libc::EACCES];
     let refused = here.iter().filter(|(_, errno)| **errno == libc::EPERM);
     let through: Vec<_> = refused
@@ -138,15 +138,19 @@ pub(super) fn reached(here: &Doors, there: &Doors) -> Went {
         .filter(|(_, errno)| !closed.contains(errno))
         .map(|(door, errno)| format!("{door} ({errno})"))
         .collect();
-    if through.is_empty() { Went::Refused("every door".into()) } else { Went::Reached(through.join(", ")) }
+    if through.is_empty() {
+        Outcome::Refused("every door".into())
+    } else {
+        Outcome::Reached(through.join(", "))
+    }
 }
 
 /// Prepares a child process, and tries every door from it.
-pub(super) fn knock_after(prepare: impl FnOnce() -> Result<()>) -> Result<Tried> {
+pub(super) fn try_doors_after(prepare: impl FnOnce() -> Result<()>) -> Result<Attempt> {
     let before = here()?;
-    let went = in_child(|| {
+    let outcome = in_child(|| {
         prepare()?;
         Ok(reached(&before, &here()?))
     })?;
-    Ok(went.into())
+    Ok(outcome.into())
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::calls::{checked, descriptor};
+use crate::syscall::{check, descriptor};
 
 /// Setup flag: a kernel thread polls for submissions.
 pub(super) const SQPOLL: u32 = 2;
@@ -98,7 +98,7 @@ impl Ring {
         let (submit, flags) = if polled { (0, ENTER_WAKEUP) } else { (1, ENTER_GETEVENTS) };
         let wait = usize::from(!polled);
         // SAFETY: the descriptor is open, and the null signal mask means none.
-        checked(unsafe {
+        check(unsafe {
             libc::syscall(ENTER, self.fd.as_raw_fd(), submit, wait, flags, ptr::null::<u8>(), 0)
         })?;
         let [head, tail, mask, completions] = COMPLETION;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Attack, Tried, Went,
+    Attack, Attempt, Outcome,
     calls::{Undo, in_child, shell},
     ftrace::{FALLS, FILE, by, counted, is_off, written},
     ring::{self, Ring},
@@ -43,11 +43,11 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("ftrace-off-byte-by-byte", "write a space and a 0 in two calls", FALLS, || {
         let undo = Undo("echo 1 > /proc/sys/kernel/sysctl_writes_strict");
         fs::write("/proc/sys/kernel/sysctl_writes_strict", "-1")?;
-        let tried = by(|mut file| {
+        let attempt = by(|mut file| {
             let _ = file.write(b" ");
             file.write_all(b"0")
         });
-        Ok(tried?.holding(undo))
+        Ok(attempt?.holding(undo))
     })
     .refused_when_sealed(),
     Attack::new("ftrace-off-by-pwrite", "write 0 by pwrite(2)", FALLS, || {
@@ -129,7 +129,7 @@ const LONG: &str = concat!(
 );
 
 /// Tries one form after the other until one switches ftrace off.
-fn each<F: Fn() -> io::Result<()>, const N: usize>(ways: [F; N]) -> Result<Tried> {
+fn each<F: Fn() -> io::Result<()>, const N: usize>(ways: [F; N]) -> Result<Attempt> {
     let mut last = Ok(());
     for way in ways {
         last = way();
@@ -141,13 +141,13 @@ fn each<F: Fn() -> io::Result<()>, const N: usize>(ways: [F; N]) -> Result<Tried
 }
 
 /// Writes by io_uring in a child process, since workers keep the namespaces in which they were created.
-fn by_ring(setup: u32, flags: u8) -> Result<Tried> {
-    let went = in_child(|| {
+fn by_ring(setup: u32, flags: u8) -> Result<Attempt> {
+    let outcome = in_child(|| {
         let mut ring = match Ring::new(setup) {
             Ok(ring) => ring,
-            Err(error) => return Ok(Went::Impossible(format!("io_uring cannot be set up: {error}"))),
+            Err(error) => return Ok(Outcome::Impossible(format!("io_uring cannot be set up: {error}"))),
         };
-        Ok(by(|file| ring.write(file, b"0", flags))?.went)
+        Ok(by(|file| ring.write(file, b"0", flags))?.outcome)
     })?;
-    Ok(went.into())
+    Ok(outcome.into())
 }

@@ -16,8 +16,7 @@ use stockade_kernel::btf::KernelTypes;
 
 use super::{
     begin::is_sealed,
-    bpf::{self, What},
-    calls::check,
+    bpf::{self, ObjectType},
     maps,
     proof::{Prover, opened, shut},
 };
@@ -25,6 +24,7 @@ use crate::{
     guest::Guest,
     program::{Answer, lift_all, run, stockade},
     scenario::{Boot, Depends, Scenario},
+    syscall::check,
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -142,16 +142,16 @@ fn meddled(_: &Guest) -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     let kept = ["LOCKDOWN_KCORE", "LOCKDOWN_IOPORT"].iter().filter_map(|name| types.number(name));
     let kept = kept.fold(0, |set, number| set | 1_u64 << number);
-    let there: HashSet<u32> = bpf::ids(What::Map).into_iter().collect();
+    let there: HashSet<u32> = bpf::ids(ObjectType::Map).into_iter().collect();
     // SAFETY: a scenario's process has one thread; the child leaves through _exit.
     let meddler = check(unsafe { libc::fork() }).context("fork")?;
     if meddler == 0 {
         let begin = Instant::now();
         let (mut tried, mut written) = (0_usize, 0_usize);
         while begin.elapsed() < Duration::from_mins(1) {
-            for id in bpf::ids(What::Map).into_iter().filter(|id| !there.contains(id)) {
+            for id in bpf::ids(ObjectType::Map).into_iter().filter(|id| !there.contains(id)) {
                 tried += 1;
-                if let Ok(map) = bpf::by_id(What::Map, id)
+                if let Ok(map) = bpf::by_id(ObjectType::Map, id)
                     && maps::keep(&map, kept).is_ok()
                 {
                     written += 1;

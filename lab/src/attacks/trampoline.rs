@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 
 use super::{
-    Attack, Pins, Tried,
+    Attack, Attempt, Pins,
     bpf::{self, FENTRY, FEXIT, Kind},
     calls::Undo,
 };
@@ -36,14 +36,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         || {
             let program = match bpf::load_for(FENTRY, "bpf_lsm_locked_down", 0)? {
                 Ok(program) => program,
-                Err(error) => return Tried::refused(error),
+                Err(error) => return Attempt::refused(error),
             };
             for _ in 0..50 {
                 if let Err(error) = bpf::attach(&program) {
-                    return Tried::refused(error);
+                    return Attempt::refused(error);
                 }
             }
-            Tried::through()
+            Attempt::through()
         },
     ),
     Attack::new(
@@ -52,7 +52,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Holds,
         || {
             let undo = Undo("echo 1 > /proc/sys/net/core/bpf_jit_enable");
-            Ok(Tried::of(std::fs::write("/proc/sys/net/core/bpf_jit_enable", "0"))?.holding(undo))
+            Ok(Attempt::from_result(std::fs::write("/proc/sys/net/core/bpf_jit_enable", "0"))?.holding(undo))
         },
     ),
     Attack::new(
@@ -61,7 +61,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Pins::Holds,
         || {
             let undo = Undo("echo 0 > /proc/sys/kernel/bpf_stats_enabled");
-            Ok(Tried::of(std::fs::write("/proc/sys/kernel/bpf_stats_enabled", "1"))?.holding(undo))
+            Ok(Attempt::from_result(std::fs::write("/proc/sys/kernel/bpf_stats_enabled", "1"))?.holding(undo))
         },
     ),
 ];
@@ -69,7 +69,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 /// More programs than a trampoline holds, which is 38.
 const ENOUGH: usize = 64;
 
-fn fill(kind: Kind, function: &str) -> Result<Tried> {
+fn fill(kind: Kind, function: &str) -> Result<Attempt> {
     let mut held: Vec<(OwnedFd, OwnedFd)> = Vec::new();
     let mut refused = None;
     for _ in 0..ENOUGH {
@@ -85,7 +85,7 @@ fn fill(kind: Kind, function: &str) -> Result<Tried> {
     }
     match refused {
         // A full trampoline is the aim of the attack.
-        Some(error) if held.is_empty() => Tried::refused(error),
-        _ => Ok(Tried::through()?.holding(held)),
+        Some(error) if held.is_empty() => Attempt::refused(error),
+        _ => Ok(Attempt::through()?.holding(held)),
     }
 }

@@ -5,20 +5,19 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Attack, Pins, Tried,
+    Attack, Attempt, Outcome, Pins,
     calls::{Undo, in_child},
     ftrace::{FALLS, FILE, written},
     proof::reached,
     proof::{self, Doors, wait_for},
 };
-use crate::attacks::Went;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("core-pattern-helper", "ask from the helper of kernel.core_pattern", Pins::Holds, || {
-        knock(by_core_pattern)
+        try_doors_by(by_core_pattern)
     }),
     Attack::new("modprobe-helper", "ask from the helper of kernel.modprobe", Pins::Holds, || {
-        knock(by_modprobe)
+        try_doors_by(by_modprobe)
     }),
     Attack::new(
         "ftrace-off-by-a-core-pattern-helper",
@@ -98,12 +97,12 @@ fn by_modprobe(line: &str) -> Result<()> {
 }
 
 /// Tries every door from the helper.
-fn knock(start: fn(&str) -> Result<()>) -> Result<Tried> {
+fn try_doors_by(start: fn(&str) -> Result<()>) -> Result<Attempt> {
     let undo = Undo("rm -f /run/attacks/helper.answer");
     start(&format!("/init --attack-doors > {ANSWER}"))?;
     let theirs: Doors = serde_json::from_slice(&fs::read(ANSWER)?).context("read what the helper told")?;
     let here = in_child(|| Ok(reached(&proof::here()?, &theirs)))?;
     let counted = theirs.values().filter(|errno| **errno == libc::EPERM).count();
-    ensure!(counted >= 6 || matches!(here, Went::Reached(_)), "the helper tried too little: {theirs:?}");
-    Ok(Tried::from(here).holding(undo))
+    ensure!(counted >= 6 || matches!(here, Outcome::Reached(_)), "the helper tried too little: {theirs:?}");
+    Ok(Attempt::from(here).holding(undo))
 }

@@ -48,7 +48,7 @@ fn first_word(path: &str, word: &str) -> Answer {
     match fs::read_to_string(path) {
         Ok(text) if text.split_whitespace().any(|w| w == word) => Answer::Done(format!("it has {word}")),
         Ok(_) => Answer::Done(format!("it does not have {word}")),
-        Err(e) => Answer::of::<()>(Err(e)),
+        Err(e) => Answer::from_result::<()>(Err(e)),
     }
 }
 
@@ -57,7 +57,7 @@ fn write_mode() -> Answer {
     let modes = fs::read_to_string("/sys/power/disk").unwrap_or_default();
     let current = modes.split(['[', ']']).nth(1).unwrap_or_default();
     let mode = if current == "disabled" { "shutdown" } else { current };
-    Answer::of(fs::write("/sys/power/disk", mode))
+    Answer::from_result(fs::write("/sys/power/disk", mode))
 }
 
 fn write_share_irqs() -> Answer {
@@ -66,8 +66,8 @@ fn write_share_irqs() -> Answer {
         return Answer::Absent("the serial driver has no such parameter".into());
     };
     match fs::read(path) {
-        Ok(value) => Answer::of(fs::write(path, value)),
-        Err(e) => Answer::of::<()>(Err(e)),
+        Ok(value) => Answer::from_result(fs::write(path, value)),
+        Err(e) => Answer::from_result::<()>(Err(e)),
     }
 }
 
@@ -76,7 +76,7 @@ fn chmod() -> Answer {
     match fs::metadata(path) {
         Ok(file) => {
             let mode = file.permissions().mode() & 0o7777;
-            Answer::of(fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+            Answer::from_result(fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         }
         Err(_) => missing(path),
     }
@@ -92,7 +92,7 @@ fn register(list: &str, add: &str, remove: &str) -> Answer {
         file.write_all(line.as_bytes())
     };
     match write(add) {
-        Ok(()) => Answer::of(write(remove)),
-        Err(e) => Answer::of::<()>(Err(e)),
+        Ok(()) => Answer::from_result(write(remove)),
+        Err(e) => Answer::from_result::<()>(Err(e)),
     }
 }

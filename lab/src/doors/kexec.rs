@@ -52,7 +52,7 @@ fn load_file() -> Answer {
     }
     let image = match File::open(IMAGE) {
         Ok(image) => image,
-        Err(e) => return Answer::of::<()>(Err(e)),
+        Err(e) => return Answer::from_result::<()>(Err(e)),
     };
     let call = |image: i32, flags: usize| {
         // SAFETY: the command line is one NUL byte, and the other arguments are numbers.
@@ -65,6 +65,6 @@ fn load_file() -> Answer {
             Ok(()) => Answer::DONE,
             Err(e) => Answer::Done(format!("and could not be unloaded: {e}")),
         },
-        Err(e) => Answer::of::<()>(Err(e)),
+        Err(e) => Answer::from_result::<()>(Err(e)),
     }
 }

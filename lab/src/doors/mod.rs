@@ -26,7 +26,7 @@ pub struct Door {
     pub reason: &'static str,
     /// The operation in words; unique.
     pub name: &'static str,
-    knock: fn() -> Answer,
+    attempt: fn() -> Answer,
 }
 
 /// The answer that user space gets.
@@ -43,7 +43,7 @@ pub enum Answer {
 impl Answer {
     const DONE: Self = Self::Done(String::new());
 
-    fn of<T>(result: io::Result<T>) -> Self {
+    fn from_result<T>(result: io::Result<T>) -> Self {
         match result {
             Ok(_) => Self::DONE,
             Err(e) => Self::Errno(e.raw_os_error().unwrap_or(libc::EIO)),
@@ -52,7 +52,7 @@ impl Answer {
 
     /// Converts the return value of a system call, which sets errno.
     fn call(returned: i64) -> Self {
-        if returned < 0 { Self::of::<()>(Err(io::Error::last_os_error())) } else { Self::DONE }
+        if returned < 0 { Self::from_result::<()>(Err(io::Error::last_os_error())) } else { Self::DONE }
     }
 }
 
@@ -74,15 +74,15 @@ pub fn all() -> Vec<Door> {
 }
 
 impl Door {
-    const fn new(reason: &'static str, name: &'static str, knock: fn() -> Answer) -> Self {
-        Self { reason, name, knock }
+    const fn new(reason: &'static str, name: &'static str, attempt: fn() -> Answer) -> Self {
+        Self { reason, name, attempt }
     }
 
     /// Tries the door in a child process, and returns the answer in words.
     ///
     /// # Errors
     /// When no child can be created, or it ends without an answer.
-    pub fn knock(&self) -> io::Result<String> {
+    pub fn try_door(&self) -> io::Result<String> {
         let mut ends = [0; 2];
         // SAFETY: the array has room for the two descriptors that pipe2 writes.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -94,7 +94,7 @@ impl Door {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                let sent = told.write_all((self.knock)().to_string().as_bytes());
+                let sent = told.write_all((self.attempt)().to_string().as_bytes());
                 // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
                 unsafe { libc::_exit(i32::from(sent.is_err())) }
             }
@@ -116,7 +116,7 @@ impl Door {
 
 /// Opens a file, or reports that it is absent.
 fn open(path: &str, options: &OpenOptions) -> Answer {
-    if Path::new(path).exists() { Answer::of(options.open(path)) } else { missing(path) }
+    if Path::new(path).exists() { Answer::from_result(options.open(path)) } else { missing(path) }
 }
 
 fn missing(path: &str) -> Answer {

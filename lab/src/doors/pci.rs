@@ -24,7 +24,7 @@ pub(super) const DOORS: &[Door] = &[
     Door::new("pci-access", "ioctl PCIIOC_MMAP_IS_MEM", || with_proc(|fd| ioctl(fd, 2))),
     Door::new("pci-access", "map a BAR through /proc/bus/pci", || with_proc(map_proc)),
     Door::new("pci-access", "read config in sysfs", || match edu() {
-        Ok(device) => Answer::of(fs::read(device.join("config"))),
+        Ok(device) => Answer::from_result(fs::read(device.join("config"))),
         Err(absent) => absent,
     }),
 ];
@@ -56,7 +56,7 @@ fn proc_edu() -> Result<PathBuf, Answer> {
 
 fn write_back(path: &Path) -> Answer {
     let vendor = [0x34, 0x12];
-    Answer::of(fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
+    Answer::from_result(fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&vendor)
     }))
@@ -68,7 +68,7 @@ fn map(file: &fs::File) -> Answer {
         libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
     };
     if place == libc::MAP_FAILED {
-        return Answer::of::<()>(Err(io::Error::last_os_error()));
+        return Answer::from_result::<()>(Err(io::Error::last_os_error()));
     }
     // SAFETY: the address and the length are those of the mapping, which nothing uses.
     unsafe { libc::munmap(place, 4096) };
@@ -79,7 +79,7 @@ fn map_sysfs() -> Answer {
     match edu() {
         Ok(device) => match reading().open(device.join("resource0")) {
             Ok(file) => map(&file),
-            Err(e) => Answer::of::<()>(Err(e)),
+            Err(e) => Answer::from_result::<()>(Err(e)),
         },
         Err(absent) => absent,
     }
@@ -94,7 +94,7 @@ fn write_io() -> Answer {
     let Some(device) = devices().into_iter().find(has_io_bar) else {
         return Answer::Absent("this guest has no device with an I/O BAR".into());
     };
-    Answer::of(
+    Answer::from_result(
         fs::OpenOptions::new()
             .write(true)
             .open(device.join("resource4"))
@@ -106,7 +106,7 @@ fn with_proc(what: fn(&fs::File) -> Answer) -> Answer {
     match proc_edu() {
         Ok(path) => match fs::OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => what(&file),
-            Err(e) => Answer::of::<()>(Err(e)),
+            Err(e) => Answer::from_result::<()>(Err(e)),
         },
         Err(absent) => absent,
     }
@@ -131,5 +131,9 @@ fn map_proc(file: &fs::File) -> Answer {
     let place = unsafe {
         libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), start)
     };
-    if place == libc::MAP_FAILED { Answer::of::<()>(Err(io::Error::last_os_error())) } else { Answer::DONE }
+    if place == libc::MAP_FAILED {
+        Answer::from_result::<()>(Err(io::Error::last_os_error()))
+    } else {
+        Answer::DONE
+    }
 }

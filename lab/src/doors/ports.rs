@@ -14,7 +14,7 @@ pub(super) const DOORS: &[Door] = &[
     Door::new("ioport", "ioctl KDENABIO on a console", || console(0x4b36, 0)),
     Door::new("ioport", "ioctl KDDISABIO on a console", || console(0x4b37, 0)),
     Door::new("msr", "zero-length write to /dev/cpu/0/msr", || match msr() {
-        Ok(mut device) => Answer::of(device.write(&[])),
+        Ok(mut device) => Answer::from_result(device.write(&[])),
         Err(answer) => answer,
     }),
     Door::new("msr", "ioctl X86_IOC_WRMSR_REGS of TSC_AUX as it is", write_registers),
@@ -42,7 +42,7 @@ fn console(request: u64, port: u64) -> Answer {
     match tty {
         // SAFETY: these requests take a number.
         Ok(tty) => Answer::call(unsafe { libc::ioctl(tty.as_raw_fd(), request, port) }.into()),
-        Err(e) => Answer::of::<()>(Err(e)),
+        Err(e) => Answer::from_result::<()>(Err(e)),
     }
 }
 
@@ -56,7 +56,7 @@ fn msr() -> Result<std::fs::File, Answer> {
     if !Path::new(path).exists() {
         return Err(missing(path));
     }
-    OpenOptions::new().read(true).write(true).open(path).map_err(|e| Answer::of::<()>(Err(e)))
+    OpenOptions::new().read(true).write(true).open(path).map_err(|e| Answer::from_result::<()>(Err(e)))
 }
 
 /// Issues an ioctl with the registers eax, ecx, edx, ebx, esp, ebp, esi, edi.
@@ -87,12 +87,12 @@ fn serial(irq: Option<i32>) -> Answer {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path);
     let tty = match tty {
         Ok(tty) => tty,
-        Err(e) => return Answer::of::<()>(Err(e)),
+        Err(e) => return Answer::from_result::<()>(Err(e)),
     };
     let mut settings = [0_i32; 32];
     // SAFETY: the kernel writes a structure of 72 bytes, and the array has 128.
     if unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGSERIAL, settings.as_mut_ptr()) } != 0 {
-        return Answer::of::<()>(Err(std::io::Error::last_os_error()));
+        return Answer::from_result::<()>(Err(std::io::Error::last_os_error()));
     }
     if let Some(irq) = irq {
         settings[IRQ] = irq;

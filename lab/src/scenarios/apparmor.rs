@@ -1,5 +1,5 @@
 /*!
-AppArmor beside Stockade: each goes on deciding its own, and our program works under its own profile.
+AppArmor beside Stockade: each module still refuses its own operations, and `stockade` works under its AppArmor profile.
 */
 use std::{
     collections::BTreeMap,
@@ -40,16 +40,16 @@ const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario
 /// The profile that is shipped.
 const PROFILE: &str = include_str!("../../../packaging/apparmor/usr.bin.stockade");
 
-/// A place the profile is for.
+/// A path to which the profile attaches.
 const CONFINED: &str = "/usr/local/sbin/stockade";
 
-/// A file for AppArmor to refuse.
+/// A file that [`NARROW`] denies.
 const KEPT: &str = "/etc/kept";
 
-/// A file for lockdown to refuse.
+/// A file that the integrity level refuses.
 const VERBOSE: &str = "/sys/kernel/debug/sched/verbose";
 
-/// Lets through everything but raw input and output, silently, and one file, with a line in the log.
+/// A profile that denies CAP_SYS_RAWIO without an audit line, and one file with an audit line. Everything else is allowed.
 const NARROW: &str = "abi <abi/3.0>,
 profile narrow {
   capability,
@@ -68,7 +68,7 @@ fn load(profile: &str) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's log since the last call, with no line left out.
+/// Returns the kernel log since the last call, with rate limiting off.
 fn log() -> Result<String> {
     fs::write("/proc/sys/kernel/printk_ratelimit", "0")?;
     Ok(run(Command::new("/bin/busybox").args(["dmesg", "-c"]))?.out)
@@ -94,7 +94,7 @@ fn confined(_: &Guest) -> Result<()> {
     log()?;
     same_residue()?;
     confined_stockade(&["check-host"])?.exits(0)?;
-    // Its findings would be AppArmor's.
+    // Under the profile the findings would show AppArmor's restrictions.
     confined_stockade(&["assess", "--quick"])?.exits(2)?.says("aa-exec -p unconfined")?;
     confined_stockade(&["enforce", "integrity", "--audit"])?.exits(0)?.says("proven")?;
     confined_stockade(&["enforce", "confidentiality"])?.exits(0)?;
@@ -133,7 +133,7 @@ fn sealed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The reasons that this copy of the program tries to prove a seal.
+/// Returns the reasons that this copy of `stockade` tries for the proof of the seal.
 fn tried(program: &str) -> Result<Vec<String>> {
     let status = run(Command::new(program).args(["status", "--json"]))?.exits(0)?.json()?;
     let proof = &status["stockade"]["sealed"]["proof"];
@@ -142,7 +142,7 @@ fn tried(program: &str) -> Result<Vec<String>> {
     Ok(refused.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// Applies a policy from files from inside the profile, with a scope, an exception and a grant.
+/// Applies a policy from a file under the profile, with a scope, an exception and a grant.
 fn policies() -> Result<()> {
     fs::create_dir_all("/etc/stockade")?;
     fs::write(
@@ -160,7 +160,7 @@ fn policies() -> Result<()> {
     Ok(())
 }
 
-/// Demands that the profile is in force for a program that runs.
+/// Requires that a running `stockade` is confined by the profile.
 fn is_confined() -> Result<()> {
     let mut child = Command::new(CONFINED).arg("watch").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut label = String::new();
@@ -175,7 +175,7 @@ fn is_confined() -> Result<()> {
     Ok(())
 }
 
-/// Demands that what is left open looks alike from inside the profile, with a file that is.
+/// Requires that `residual` finds an open /dev/mem, and the same number of findings with and without the profile.
 fn same_residue() -> Result<()> {
     let _left_open = File::open("/dev/mem")?;
     let found = |program: &str| -> Result<Value> {
@@ -190,14 +190,14 @@ fn same_residue() -> Result<()> {
     Ok(())
 }
 
-/// Demands that the doors answer the confined program as they answer an unconfined one.
+/// Requires that the doors give the confined and the unconfined program the same answers.
 fn same_answers() -> Result<()> {
     let (inside, outside) = (probed(CONFINED)?, probed("/bin/stockade")?);
     ensure!(inside == outside, "confined: {inside:?}\nunconfined: {outside:?}");
     Ok(())
 }
 
-/// Runs something while debugfs and tracefs are mounted nowhere, so that `probe` mounts them for itself.
+/// Runs a closure while debugfs and tracefs are not mounted, so that `probe` mounts them for itself.
 fn unmounted(then: impl FnOnce() -> Result<()>) -> Result<()> {
     let busybox = |arguments: &[&str]| run(Command::new("/bin/busybox").args(arguments))?.exits(0);
     let of_interest = |line: &&str| line.contains(" debugfs ") || line.contains(" tracefs ");
@@ -214,7 +214,7 @@ fn unmounted(then: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-/// What each door answers this copy of the program.
+/// Returns the answers of the doors to this copy of `stockade`.
 fn probed(program: &str) -> Result<BTreeMap<String, String>> {
     doors(&run(Command::new(program).args(["probe", "--json"]))?)
 }
@@ -225,9 +225,9 @@ fn doors(answer: &Answer) -> Result<BTreeMap<String, String>> {
     Ok(doors.iter().map(|d| (format!("{} {}", d["reason"], d["door"]), d["answer"].to_string())).collect())
 }
 
-/// Runs something under a profile.
+/// Makes a command change to a profile before it executes its program.
 fn under<'a>(profile: &'static str, command: &'a mut Command) -> &'a mut Command {
-    // SAFETY: the child opens and writes one file before it becomes the program.
+    // SAFETY: a scenario's process has one thread, so the child may allocate; it opens and writes one file.
     unsafe { command.pre_exec(move || change_profile(profile)) }
 }
 
@@ -248,12 +248,12 @@ fn left_out(_: &Guest) -> Result<()> {
     let refused = under("stockade", &mut shell()).status().err().and_then(|e| e.raw_os_error());
     ensure!(refused == Some(libc::EACCES), "a shell under the profile: {refused:?}");
     let mut reader = Command::new("/bin/true");
-    // SAFETY: the child opens one file.
+    // SAFETY: a scenario's process has one thread, so the child may allocate; it opens one file.
     unsafe { reader.pre_exec(|| File::open("/etc/shadow").map(drop)) };
     ensure!(reader.status()?.success(), "/etc/shadow can be read unconfined");
     let mut reader = Command::new(CONFINED);
     reader.arg("--version");
-    // SAFETY: the child writes and opens one file each.
+    // SAFETY: a scenario's process has one thread, so the child may allocate; it writes one file and opens another.
     unsafe {
         reader.pre_exec(|| change_profile("stockade").and_then(|()| File::open("/etc/shadow").map(drop)))
     };
@@ -303,7 +303,7 @@ fn attributed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The reasons `watch` has to show now.
+/// Returns the reasons of the events that `watch` shows now.
 fn events() -> Result<Vec<String>> {
     let answer = stockade(&["watch", "--no-follow", "--json"])?.exits(0)?;
     answer

@@ -1,4 +1,4 @@
-//! What an administrator gets wrong, and hosts that lack something: a clear message, nothing half-applied.
+//! Mistakes of administrators, and hosts that lack a requirement: the message is clear, and no policy is applied in part.
 
 use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
@@ -175,7 +175,7 @@ fn busy(_: &Guest) -> Result<()> {
     })
 }
 
-/// With the kernel's tracing switch off, a program is attached and never asked.
+/// While kernel.ftrace_enabled is 0, a program is attached but never called.
 fn unproven(_: &Guest) -> Result<()> {
     let switch = "/proc/sys/kernel/ftrace_enabled";
     lift_all()?;
@@ -223,7 +223,7 @@ fn half_removed(_: &Guest) -> Result<()> {
         stockade(&["lift", "--force"])?.exits(0)?;
         ensure!(fs::File::open("/proc/kcore").is_ok(), "lift --force did not end it");
     }
-    // The link gone: nothing is enforced, and the next enforce starts afresh.
+    // Without the pinned link nothing is enforced, and the next `enforce` loads everything anew.
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
     fs::remove_file("/sys/fs/bpf/stockade/link")?;
     stockade(&["status"])?.exits(1)?;
@@ -234,7 +234,7 @@ fn half_removed(_: &Guest) -> Result<()> {
 fn other_version(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
-    // Another version's policy map: the ring buffer's pin under the policy's name serves.
+    // A policy map of another version: the pin of the ring buffer is moved to the name of the policy map.
     fs::remove_file("/sys/fs/bpf/stockade/policy")?;
     fs::rename("/sys/fs/bpf/stockade/events", "/sys/fs/bpf/stockade/policy").context("move a pin")?;
     for command in [&["status"][..], &["enforce", "integrity"], &["lift"]] {
@@ -246,7 +246,7 @@ fn other_version(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The policy map's own version number, raised by one as a later program would write it.
+/// Raises the layout number in the policy map by one, as a later version of Stockade would write it.
 fn other_layout(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "confidentiality"])?.exits(0)?;
@@ -277,7 +277,7 @@ fn explain(_: &Guest) -> Result<()> {
 
 fn closed_pipe(_: &Guest) -> Result<()> {
     let mut shell = Command::new("/bin/busybox");
-    // The reader has ended before anything is written.
+    // The reader of the pipe has exited before `stockade` writes.
     let line = "(sleep 1; stockade explain dev-mem; echo status=$? >&2) | true";
     shell.args(["sh", "-c", line]).env("PATH", "/bin");
     let answer = run(&mut shell)?;

@@ -1,5 +1,5 @@
 /*!
-The guest itself: what every other scenario takes for granted.
+The guest itself: the requirements of every other scenario.
 */
 use std::{fs::File, io::Read};
 

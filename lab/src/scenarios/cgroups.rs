@@ -1,5 +1,5 @@
-//! Hosts with cgroups of version 1, of both versions, of version 2: enforcement does not depend on them, and
-//! `watch` names a cgroup only where it is the right one.
+//! Hosts with cgroup v1, with both versions and with cgroup v2: enforcement does not depend on the version, and `watch` names a cgroup only if it is
+//! a v2 cgroup with a known path.
 
 use std::{
     ffi::CString,
@@ -42,10 +42,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Controllers that every kernel still has a v1 hierarchy for.
+/// Controllers that have a v1 hierarchy in every kernel of the lab.
 pub(super) const CONTROLLERS: [&str; 3] = ["cpu", "pids", "freezer"];
 
-/// A folder in a cgroup hierarchy, removed with the scenario.
+/// A cgroup in some hierarchy, removed when this is dropped.
 struct Cgroup(String);
 
 impl Cgroup {
@@ -74,7 +74,7 @@ fn unified(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// As systemd mounts them: v1 hierarchies, and v2 beside them.
+/// Mounts v1 hierarchies and a v2 hierarchy beside them, as systemd does in its hybrid mode.
 fn hybrid(_: &Guest) -> Result<()> {
     let [_, pids, _] = mount_v1()?;
     let v2 = format!("{ROOT}/unified");
@@ -86,10 +86,10 @@ fn hybrid(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The v2 hierarchy is mounted nowhere, and every process is in its root.
+/// The v2 hierarchy is not mounted, and every process is in its root.
 fn legacy(_: &Guest) -> Result<()> {
     let [cpu, pids, _] = mount_v1()?;
-    // A named hierarchy without controllers too, as systemd had.
+    // Also a named hierarchy without controllers, as systemd has in its legacy mode.
     let named = format!("{ROOT}/systemd");
     mount("cgroup", &named, "none,name=systemd")?;
     let cgroups = [Cgroup::new(&cpu)?, Cgroup::new(&pids)?, Cgroup::new(&named)?];
@@ -101,12 +101,12 @@ fn legacy(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// In a mount namespace of this scenario, so that the next one finds the guest as it was.
+/// Replaces the cgroup mounts with v1 hierarchies in a new mount namespace, so that the mounts of the guest stay. Returns the folders.
 pub(super) fn mount_v1() -> Result<[String; 3]> {
-    // SAFETY: takes flags only; a scenario's process has one thread.
+    // SAFETY: unshare takes flags only; a scenario's process has one thread.
     let answer = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     ensure!(answer == 0, "unshare: {}", std::io::Error::last_os_error());
-    // SAFETY: the strings live through the calls. Nothing of these mounts is to be seen outside.
+    // SAFETY: the strings live through the calls. The mounts become private, so that no other namespace sees later ones.
     let answer = unsafe {
         let flags = libc::MS_REC | libc::MS_PRIVATE;
         libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null())
@@ -132,8 +132,8 @@ pub(super) fn mount(kind: &str, folder: &str, options: &str) -> Result<()> {
     Ok(())
 }
 
-/// The event of a process in these cgroups that is refused, told while it lives; enforcement, `watch` and
-/// `status` work there.
+/// Returns the event of a process in these cgroups whose request is refused, read while the process runs. Requires that enforcement, `watch` and
+/// `status` work.
 fn refused_in(cgroups: &[&Cgroup]) -> Result<Value> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?.says("proven")?;

@@ -1,4 +1,4 @@
-//! 32-bit callers: another entry into the kernel, the same check points.
+//! 32-bit system calls enter the kernel by another path and get the same answers.
 
 use anyhow::{Result, ensure};
 
@@ -17,7 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     run: same,
 }];
 
-/// Against native lockdown they are compared where it can be raised, see [`super::conformance`].
+/// Compares 32-bit with 64-bit callers. [`super::conformance`] compares 32-bit callers with native lockdown.
 fn same(_: &Guest) -> Result<()> {
     lift_all()?;
     let free = answers(Entry::Compat, Caller::Root)?;

@@ -1,6 +1,5 @@
-//! The same doors, the same answers: Stockade against the kernel's own lockdown raised at run time, as seen by
-//! root, by a 32-bit program of root's and by root of a user namespace. Plays in a boot of its own, since
-//! native lockdown only goes up.
+//! Compares the answers under Stockade with those under native lockdown raised at run time: to root, to a 32-bit program of root and to root of a
+//! user namespace. It has a boot of its own, since native lockdown cannot be lowered.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +22,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// What a caller sees at each door.
+/// The answers that one caller gets, by door.
 type View = BTreeMap<String, String>;
 
-/// Who looks, and how.
+/// A caller, and the function that tries the doors as this caller.
 type Look = (&'static str, fn() -> Result<View>);
 
 const CALLERS: [Look; 4] = [
@@ -44,7 +43,7 @@ fn same(_: &Guest) -> Result<()> {
         ours.push((level, views()?));
     }
     for (level, ours) in ours {
-        // Raised while Stockade lets everything through: it must not be in native's way.
+        // Native lockdown is raised while Stockade's level is none, so Stockade must not change an answer.
         stockade(&["enforce", "none"])?.exits(0)?;
         std::fs::write(LOCKDOWN, level)?;
         compare(&format!("{level}, native above Stockade's none"), &views()?, &ours)?;
@@ -78,7 +77,7 @@ fn views() -> Result<Vec<View>> {
     CALLERS.iter().map(|(_, look)| look()).collect()
 }
 
-/// What `probe` says, whoever refuses.
+/// Returns the answers of `probe`, without the component that refuses.
 fn probe() -> Result<View> {
     let view = doors()?.into_iter().map(|((reason, door), (answer, errno))| {
         let refused = if answer.starts_with("refused") { "refused" } else { "free" };

@@ -1,4 +1,4 @@
-//! Levels, audit and single reasons, seen from outside: which doors does root still get through?
+//! Levels, audit mode and single reasons: the doors that are refused to root under each policy.
 
 use std::{collections::BTreeMap, fs::File, process::Command};
 
@@ -95,10 +95,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// An answer and its errno, by reason and door.
+/// The answer and errno of each door, by reason and door.
 type Doors = BTreeMap<(String, String), (String, Option<i64>)>;
 
-/// The doors that can be tried here.
+/// Returns the doors that can be tried in this guest, with their answers.
 pub(super) fn doors() -> Result<Doors> {
     let probe = stockade(&["probe", "--json"])?;
     let report = probe.json()?;
@@ -118,7 +118,7 @@ pub(super) fn doors() -> Result<Doors> {
     Ok(doors)
 }
 
-/// Demands of every door that it is refused by Stockade exactly when `refused` says so.
+/// Requires that Stockade refuses exactly the doors for which `refused` returns true.
 pub(super) fn expect(refused: impl Fn(&str, bool) -> bool) -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     let mut wrong = Vec::new();
@@ -226,7 +226,7 @@ fn outlives(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The kernel detaches some time after the last pin is gone; `lift` must not return before.
+/// The kernel detaches a program some time after its last pin was removed; `lift` must not return before.
 fn lift_is_done(_: &Guest) -> Result<()> {
     lift_all()?;
     for round in 0..20 {
@@ -286,11 +286,11 @@ fn status(_: &Guest) -> Result<()> {
     ensure!(status["stockade"]["sealed"].is_null(), "{status}");
     ensure!(status["stockade"]["allowed"][0] == "msr", "{status}");
     ensure!(status["native_lockdown"] == "none", "{status}");
-    // A switch that silences every BPF LSM program must not go unnoticed.
+    // kernel.ftrace_enabled=0 keeps every BPF LSM program from being called; `status` must report it.
     let switch = "/proc/sys/kernel/ftrace_enabled";
     match std::fs::write(switch, "0") {
         Ok(()) => {}
-        // Newer kernels refuse it while it would silence a program; then there is nothing to notice.
+        // Newer kernels refuse the write while a program is attached; then there is nothing to report.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => return Ok(()),
         Err(e) => bail!("write 0 to {switch}: {e}"),
     }

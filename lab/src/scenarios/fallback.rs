@@ -1,4 +1,4 @@
-//! Without bpf among the active security modules: the weaker attachment, and an honest account of it.
+//! Kernels whose active security modules do not include bpf: the weaker attachment (modify-return), and the reports about it.
 
 use std::{fs::File, time::Duration};
 
@@ -39,7 +39,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::NewestSeries,
         run: skipped,
     },
-    // Last: native lockdown only goes up.
+    // Last, since native lockdown cannot be lowered.
     Scenario {
         name: "the weaker attachment beside native lockdown",
         boot: Boot::NoBpfLsm,
@@ -97,8 +97,8 @@ fn audit(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Eight processes ask for a port at once. Where the kernel switches tasks in the middle of decisions some
-/// get one without having been asked about, and the account says so; elsewhere none does.
+/// Eight processes request a port at once. On a kernel that may preempt a task within a decision, some requests succeed because the program was
+/// skipped, and `status` counts them; on other kernels none does.
 fn skipped(_: &Guest) -> Result<()> {
     lift_all()?;
     let switches = host::may_switch_in_kernel();
@@ -119,7 +119,7 @@ fn skipped(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own lockdown at integrity, which an earlier scenario may have raised.
+/// Raises native lockdown to integrity, unless an earlier scenario did.
 fn raise_native() -> Result<()> {
     if host::native_lockdown()? < Level::Integrity {
         std::fs::write("/sys/kernel/security/lockdown", "integrity")?;
@@ -147,7 +147,7 @@ fn beside_native(_: &Guest) -> Result<()> {
 fn one_line(_: &Guest) -> Result<()> {
     lift_all()?;
     raise_native()?;
-    // The kernel writes at most ten lines in five seconds.
+    // The kernel writes at most ten lockdown lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
     stockade(&["enforce", "confidentiality", "--audit"])?.exits(0)?;
     super::watching::of_dd()?;
@@ -166,15 +166,15 @@ fn one_line(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Requests at any moment of the reader's round: between its look at the one stream and at the other, too.
+/// Makes requests at any moment of `watch`'s loop, also between its reads of the kernel log and of the events.
 fn one_line_each(_: &Guest) -> Result<()> {
     const REQUESTS: usize = 8;
     lift_all()?;
     raise_native()?;
     stockade(&["enforce", "integrity", "--audit"])?.exits(0)?;
-    // The kernel writes at most ten lines in five seconds.
+    // The kernel writes at most ten lockdown lines in five seconds.
     std::thread::sleep(Duration::from_secs(6));
-    // Earlier lines of the log, whose events were read long ago, are told each time.
+    // Each run of `watch` shows earlier lines of the kernel log again, whose events were read before.
     let old = super::watching::of_dd()?.iter().filter(|e| e["type"] == "native").count();
     let mut watch = Watching::start("/tmp/one-line-each")?;
     for _ in 0..REQUESTS {
@@ -191,7 +191,7 @@ fn one_line_each(_: &Guest) -> Result<()> {
         Ok(events(&seen) >= REQUESTS)
     });
     came.with_context(|| format!("{REQUESTS} requests: {seen:?}"))?;
-    // What is one too many comes with the next round.
+    // A surplus event would come with the next round of `watch`.
     std::thread::sleep(Duration::from_millis(1500));
     let seen = watch.seen()?;
     ensure!(events(&seen) == REQUESTS, "{} events for {REQUESTS} requests: {seen:?}", events(&seen));

@@ -1,5 +1,5 @@
 /*!
-Machines: `check-host` tries before it says yes, and machines on which Stockade cannot enforce are told why, by every command alike.
+`check-host` attaches a program before it reports that the host can enforce. On hosts that cannot, every command gives the same reason.
 */
 use std::{fs, io, path::Path};
 
@@ -61,14 +61,14 @@ fn kcore_opens() -> bool {
     fs::File::open("/proc/kcore").is_ok()
 }
 
-/// How many BPF programs are loaded, and whether /proc/kcore opens, which some kernels lack.
+/// Returns the number of loaded BPF programs, and whether /proc/kcore opens, which some kernels lack.
 fn machine() -> Result<(usize, bool)> {
     Ok((programs::look(None)?.looked_at, kcore_opens()))
 }
 
-/// Nothing of Stockade's is pinned, loaded or decides: the machine is as before.
+/// Requires that no pin and no program of Stockade is left, and that the machine is as before.
 fn nothing_is_left(before: (usize, bool)) -> Result<()> {
-    // Waits until the kernel has forgotten what nobody holds.
+    // `status` waits until the kernel has freed programs without references.
     stockade(&["status"])?.exits(1)?.says("enforces nothing")?;
     ensure!(!Path::new("/sys/fs/bpf/stockade").exists(), "something is pinned");
     let now = machine()?;
@@ -111,7 +111,7 @@ fn in_force(_: &Guest) -> Result<()> {
     let state = || -> Result<_> {
         let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
         let mut policy = status["stockade"].clone();
-        // The one thing that changes by itself.
+        // The only field that changes without a command.
         policy["applied_seconds_ago"].take();
         Ok((policy, programs::look(None)?.looked_at))
     };
@@ -123,7 +123,7 @@ fn in_force(_: &Guest) -> Result<()> {
     lift_all()
 }
 
-/// With the kernel's tracing switch off, a program is attached and never asked.
+/// While kernel.ftrace_enabled is 0, a program is attached but never called.
 fn silenced(_: &Guest) -> Result<()> {
     no_tracer_is_another_story()?;
     lift_all()?;
@@ -143,7 +143,7 @@ fn silenced(_: &Guest) -> Result<()> {
     nothing_is_left(before)
 }
 
-/// Kernels without the function tracer play their own scenario.
+/// Skips the scenario on kernels without the function tracer, which [`no_tracer`] covers.
 fn no_tracer_is_another_story() -> Result<()> {
     match host::tracing() {
         Tracing::Missing => Err(Skip("this kernel has no function tracer".into()).into()),
@@ -167,7 +167,7 @@ fn no_tracer(_: &Guest) -> Result<()> {
     nothing_is_left(before)
 }
 
-/// The commands that change what is in force, and the one that says whether they can.
+/// The commands that change the policy in force, `check-host` and `status`.
 fn too_old(_: &Guest) -> Result<()> {
     let release = host::kernel_release();
     if host::is_new_enough().is_ok() {

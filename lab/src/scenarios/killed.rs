@@ -1,4 +1,4 @@
-//! SIGKILL between any two steps of `enforce`: the old state or the new one, never neither.
+//! SIGKILL between any two steps of `enforce` leaves either the old state or the new one.
 
 use anyhow::{Result, ensure};
 
@@ -38,7 +38,7 @@ fn kcore_opens() -> bool {
 }
 
 fn starting(_: &Guest) -> Result<()> {
-    // Two of the steps: the tests of stockade-kernel play a kill at every call.
+    // Two of the steps; the tests of stockade-kernel kill at every call.
     for step in ["attached", "counters"] {
         lift_all()?;
         killed_at(step, "confidentiality")?;
@@ -49,7 +49,7 @@ fn starting(_: &Guest) -> Result<()> {
     lift_all()?;
     killed_at("link-pinned", "confidentiality")?;
     ensure!(level()?.as_deref() == Some("confidentiality") && !kcore_opens(), "killed after the commit");
-    // A leftover of an interrupted start is nothing that lift stumbles over.
+    // `lift` removes the leftovers of an interrupted start.
     lift_all()?;
     killed_at("counters", "integrity")?;
     stockade(&["lift"])?.exits(0)?.says("Nothing to lift")?;

@@ -1,4 +1,4 @@
-//! Many requests at once: every one is decided by the policy in force and told, or counted as not told.
+//! Many requests at once: the policy in force decides each, and each has an event or is counted as a lost event.
 
 use std::{
     fs,
@@ -60,8 +60,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Eight processes ask for a port as fast as they can for five seconds, with a reader attached. Every
-/// refusal counted by the kernel is an event that was read, or one that was counted as lost.
+/// Eight processes request a port as fast as they can for five seconds, while `watch` runs. The number of refusals has to be the number of events
+/// that were read and of those that were counted as lost.
 fn storm(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
@@ -70,8 +70,7 @@ fn storm(_: &Guest) -> Result<()> {
     ensure!(through == 0, "{through} requests were not refused");
     let (refused, lost) = counted()?;
     let (mut seen, mut told_lost) = (0, 0);
-    // The reader has caught up when its file stops growing and everything has been told. Should that never be, what is
-    // missing is told below.
+    // `watch` has caught up when its file stops growing and has every event. If that does not happen, the checks below report the missing ones.
     let _ = until("every event", || {
         let size = fs::metadata("/tmp/storm")?.len();
         sleep(Duration::from_millis(2500));
@@ -89,7 +88,7 @@ fn storm(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// How many events of refused requests for a port were told, and how many were told to be lost.
+/// Returns the numbers of events about refused ports and of events reported as lost, from the output of `watch`.
 fn told(lines: &[Value]) -> (u64, u64) {
     let (mut seen, mut lost) = (0, 0);
     for line in lines {
@@ -102,7 +101,7 @@ fn told(lines: &[Value]) -> (u64, u64) {
     (seen, lost)
 }
 
-/// How many requests for a port were refused, and how many events of any kind found the buffer full.
+/// Returns the numbers of refused requests for a port and of lost events, from `status`.
 fn counted() -> Result<(u64, u64)> {
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
     let counters = status["stockade"]["counters"].as_array().cloned().unwrap_or_default();
@@ -114,7 +113,7 @@ fn counted() -> Result<(u64, u64)> {
     ))
 }
 
-/// More refusals than the buffer has room for, and no reader.
+/// Makes more refusals than the ring buffer has room for, without a reader.
 fn lost(_: &Guest) -> Result<()> {
     const REQUESTS: u64 = 10_000;
     lift_all()?;
@@ -122,7 +121,7 @@ fn lost(_: &Guest) -> Result<()> {
     let (before, none) = counted()?;
     ensure!(none == 0, "{none} events were lost before anything happened");
     for _ in 0..REQUESTS {
-        // SAFETY: asks the kernel for a port, which it refuses.
+        // SAFETY: ioperm takes numbers only, and the port is not used.
         ensure!(unsafe { libc::ioperm(0x80, 1, 1) } != 0, "a request was not refused");
     }
     let (refused, lost) = counted()?;
@@ -137,17 +136,17 @@ fn lost(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Four processes ask for a port as fast as they can while one policy that refuses it replaces another.
+/// Four processes request a port as fast as they can while policies that refuse it replace each other.
 fn swaps(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let mut swaps = 0;
     let through = ports_granted_while(4, Duration::from_secs(6), |deadline| {
-        // Before those who ask: what is tested is what happens during changes, not how long they wait for their turn.
-        // SAFETY: takes numbers; the commands started from here on inherit it.
+        // A higher priority than the requesting processes have: the scenario tests requests during changes, not the scheduling of changes.
+        // SAFETY: setpriority takes numbers only. Commands that are started later inherit the priority.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
         for level in ["confidentiality", "integrity"].into_iter().cycle() {
-            // A busy machine takes longer for a few.
+            // A busy host takes longer for four swaps.
             if Instant::now() > deadline && swaps >= 4 {
                 break;
             }
@@ -163,12 +162,12 @@ fn swaps(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Processes ask for a port as fast as they can for so long. How often one was granted.
+/// Lets processes request a port as fast as they can for this time, and returns how often it was granted.
 pub(super) fn ports_granted(processes: u32, duration: Duration) -> Result<u64> {
     ports_granted_while(processes, duration, |_| Ok(()))
 }
 
-/// The same while this process does something, until the given time or longer.
+/// Lets processes request a port while this process runs `meanwhile`, which gets the deadline and may take longer.
 fn ports_granted_while(
     processes: u32,
     duration: Duration,
@@ -181,18 +180,18 @@ fn ports_granted_while(
     sleep(deadline.saturating_duration_since(Instant::now()));
     shared.told().over.store(true, Ordering::Relaxed);
     for child in children {
-        // SAFETY: waits for a child of this process; no status is wanted.
+        // SAFETY: waitpid takes a null pointer when no status is wanted; the child is this process's.
         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     }
     done?;
     Ok(shared.told().granted.load(Ordering::Relaxed))
 }
 
-/// What children and this process tell each other.
+/// The state that children share with this process.
 struct Told {
-    /// How often a port was granted.
+    /// The number of granted requests.
     granted: AtomicU64,
-    /// Nobody has to ask any more.
+    /// Whether the children have to stop.
     over: AtomicBool,
 }
 
@@ -203,38 +202,38 @@ impl Shared {
     fn new() -> Result<Self> {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: asks for new memory; nothing is replaced.
+        // SAFETY: an anonymous mapping at an address that the kernel chooses replaces no mapping.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Told>(), protection, flags, -1, 0) };
         ensure!(page != libc::MAP_FAILED, "map a page: {}", std::io::Error::last_os_error());
         Ok(Self(page))
     }
 
     fn told(&self) -> &Told {
-        // SAFETY: the page is as big, zeroed, which is a value, aligned, and lives as long as `self`.
+        // SAFETY: the mapping is large enough, page-aligned, zeroed, which is a valid value, and lives as long as `self`.
         unsafe { &*self.0.cast() }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this size.
+        // SAFETY: `new` mapped this address with this size, and no reference outlives `self`.
         unsafe { libc::munmap(self.0, size_of::<Told>()) };
     }
 }
 
 fn asking(shared: &Shared) -> libc::pid_t {
-    // SAFETY: the child only asks for a port and leaves; it takes no lock and allocates nothing.
+    // SAFETY: the child only requests a port and leaves through _exit; it takes no lock and allocates nothing.
     match unsafe { libc::fork() } {
         0 => {
             while !shared.told().over.load(Ordering::Relaxed) {
-                // SAFETY: asks the kernel for a port, which is not used.
+                // SAFETY: ioperm takes numbers only, and the port is not used.
                 if unsafe { libc::ioperm(0x80, 1, 1) } == 0 {
                     shared.told().granted.fetch_add(1, Ordering::Relaxed);
-                    // SAFETY: gives it back.
+                    // SAFETY: ioperm takes numbers only.
                     unsafe { libc::ioperm(0x80, 1, 0) };
                 }
             }
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(0) }
         }
         child => child,

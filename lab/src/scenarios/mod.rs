@@ -1,12 +1,12 @@
 /*!
-What is played in the guests: one file per topic, one function per scenario.
+The scenarios: one file per topic, one function per scenario.
 */
 use std::ffi::CString;
 
 use anyhow::{Result, ensure};
 
 pub(crate) use crate::program::lift_all;
-pub use crate::raw::knock;
+pub use crate::raw::try_door;
 
 use crate::{attacks, scenario::Scenario};
 
@@ -38,11 +38,11 @@ mod waiting;
 mod watching;
 mod weaknesses;
 
-/// Every scenario, in the order in which those of one boot are played.
+/// Returns every scenario, in the order in which those of one boot are played.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
     [
-        // First: what is assessed is what was booted.
+        // First, so that `assess` sees the guest as it was booted.
         &flips::all(),
         boots::SCENARIOS,
         table::SCENARIOS,
@@ -76,11 +76,11 @@ pub fn all() -> Vec<Scenario> {
     .concat()
 }
 
-/// A mount that ends with the scenario.
+/// A mount that is removed when this is dropped.
 struct Mounted(CString);
 
 impl Mounted {
-    /// Covers a folder with an empty one.
+    /// Mounts an empty tmpfs over a folder.
     fn tmpfs(path: &str) -> Result<Self> {
         let path = CString::new(path)?;
         // SAFETY: the strings live through the call; tmpfs needs no data.
@@ -93,7 +93,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // SAFETY: the path lives through the call. Lazily: nothing of the cover is kept.
+        // SAFETY: the path lives through the call. MNT_DETACH, since open files may still use the mount.
         unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
     }
 }

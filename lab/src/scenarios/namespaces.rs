@@ -1,4 +1,4 @@
-//! Root of a user namespace, as in a container: no more and no less than natively, and nothing wrong is said.
+//! Root of a user namespace, as in a container: it gets the answers that native lockdown gives, and no command makes a false report.
 
 use std::{
     fs,
@@ -53,7 +53,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 const NOBODY: u32 = 65534;
 
-/// Some doors ask for no capability: there, lockdown alone stands before a container that has root's number.
+/// Some doors need no capability: there only lockdown refuses a container whose root has user id 0 of the machine.
 fn refused(_: &Guest) -> Result<()> {
     lift_all()?;
     let container = || answers(Entry::Native, Caller::Container(0));
@@ -88,8 +88,8 @@ fn user(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Runs a shell line as root of new namespaces of every kind, with this map of users. It has root's capabilities
-/// from its first exec on: before, there is no map.
+/// Runs a shell line as root of new namespaces of every kind, with this uid map. The shell has capabilities only after the exec that follows the
+/// map.
 pub(super) fn inside(map: &str, line: &str) -> Result<Answer> {
     let root = map.split(' ').nth(1).context("a map has three numbers")?.parse()?;
     let mut unshare = Command::new("/bin/busybox");
@@ -107,7 +107,7 @@ pub(super) fn inside(map: &str, line: &str) -> Result<Answer> {
     while fs::read_link(of("ns/user"))? == mine {
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Only somebody outside may map more than one user.
+    // Only a process outside the namespace may map more than one user.
     for (file, text) in [("setgroups", "deny"), ("uid_map", map), ("gid_map", map)] {
         fs::write(of(file), text).with_context(|| format!("write {text} to {}", of(file)))?;
     }
@@ -121,8 +121,8 @@ pub(super) fn inside(map: &str, line: &str) -> Result<Answer> {
     })
 }
 
-/// Whatever the map is: root of the machine by number, every user of the machine, or users of its own. A
-/// container that does not see the machine's pins must not read that as nothing enforced.
+/// Plays maps with only root of the machine, with every user and with other users. A container that does not see the pins must not report that
+/// nothing is enforced.
 fn claims(_: &Guest) -> Result<()> {
     let root_of_the_machine = ("0 0 1", "/bin/busybox mount -t tmpfs none /sys/fs/bpf && ");
     let maps = [root_of_the_machine, ("0 0 4294967295", ""), ("0 100000 65536", "")];
@@ -157,7 +157,7 @@ fn nothing_is_claimed((map, prepare): (&str, &str)) -> Result<()> {
     Ok(())
 }
 
-/// As in a privileged container: root of the machine, with a BPF file system of its own.
+/// Root of the machine with another BPF file system, as in a privileged container.
 fn another_bpffs(_: &Guest) -> Result<()> {
     lift_all()?;
     let line = "mount -t bpf bpf /sys/fs/bpf && exec stockade";
@@ -172,7 +172,7 @@ fn another_bpffs(_: &Guest) -> Result<()> {
         inside(arguments)?.exits(2)?.says("a program of Stockade's is loaded")?.says("nsenter")?;
     }
     ensure!(fs::File::open("/proc/kcore").is_err(), "it was lifted from behind another BPF file system");
-    // What probe finds refused there is refused, by a program it cannot ask.
+    // Stockade refuses these doors, and `probe`, which does not see the pins, attributes the refusals to something else.
     let doors = inside("probe --json")?.exits(0)?.json()?;
     let doors = doors["doors"].as_array().context("probe lists doors")?;
     let refused = doors.iter().filter(|door| door["answer"] == "refused-by-other").count();
@@ -182,7 +182,7 @@ fn another_bpffs(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A weakness that SECURITY.md names: whoever has root's number owns root's files.
+/// A weakness that SECURITY.md names: a process with user id 0 owns the files of root.
 fn remove_pins(_: &Guest) -> Result<()> {
     lift_all()?;
     let kcore_opens = || fs::File::open("/proc/kcore").is_ok();

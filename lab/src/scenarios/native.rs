@@ -1,4 +1,4 @@
-//! Beside the kernel's own lockdown.
+//! Stockade beside native lockdown.
 
 use anyhow::{Result, ensure};
 use stockade_kernel::btf::KernelTypes;
@@ -94,9 +94,8 @@ fn confidentiality(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Native lockdown goes up from none and from integrity while Stockade is at integrity; then every level of
-/// Stockade is started on top of it. Native over Stockade's none is played where native alone is, see
-/// [`super::conformance`].
+/// Raises native lockdown from none and from integrity while Stockade enforces integrity, then starts every level of Stockade on top of it.
+/// [`super::conformance`] plays native lockdown above Stockade's none.
 fn over_integrity(_: &Guest) -> Result<()> {
     for native in [Level::Integrity, Level::Confidentiality] {
         raise_over(Level::Integrity, native)?;
@@ -111,7 +110,7 @@ fn over_integrity(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The same over confidentiality; then the policy on top of native is replaced by every level.
+/// Raises native lockdown while Stockade enforces confidentiality, then replaces the policy by every level.
 fn over_confidentiality(_: &Guest) -> Result<()> {
     for native in [Level::Integrity, Level::Confidentiality] {
         raise_over(Level::Confidentiality, native)?;
@@ -137,7 +136,7 @@ fn enforce(level: Level) -> Result<()> {
     Ok(())
 }
 
-/// Each door is refused by the stricter of the two, and by native where both would: it is asked first.
+/// Requires that the stricter of both refuses each door. Where both would, native lockdown refuses, since the kernel calls it first.
 fn both(native: Level, ours: Level) -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     for ((reason, door), (answer, errno)) in doors()? {

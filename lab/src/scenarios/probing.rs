@@ -1,4 +1,4 @@
-//! `probe` leaves the machine as it was.
+//! `probe` leaves the machine unchanged.
 
 use std::{collections::BTreeMap, fs};
 
@@ -20,7 +20,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 
 const MODULES: &str = "/proc/modules";
 
-/// What its doors could change. Not every kernel has each, and not every level shows each.
+/// Files that the doors could change. Some are absent on some kernels, or refused at some levels.
 const STATE: [&str; 17] = [
     "/proc/mounts",
     MODULES,
@@ -46,7 +46,7 @@ type State = BTreeMap<&'static str, Option<String>>;
 fn state() -> State {
     let read = |path: &str| {
         let text = String::from_utf8_lossy(&fs::read(path).ok()?).into_owned();
-        // Who uses a module is another matter: a probe's network namespace ends on the kernel's own time.
+        // Reference counts of modules are left out: the kernel frees the network namespace of a probe asynchronously.
         let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
         Some(if path == MODULES { text.lines().map(first).collect::<Vec<_>>().join("\n") } else { text })
     };
@@ -55,7 +55,7 @@ fn state() -> State {
 
 fn as_before(_: &Guest) -> Result<()> {
     lift_all()?;
-    // The first knock may load what its door takes, such as a cipher: that is the kernel's own doing.
+    // The first attempt may make the kernel load modules that the operation needs, such as a cipher.
     stockade(&["probe"])?.exits(1)?;
     let free = state();
     let readable = free.values().flatten().count();

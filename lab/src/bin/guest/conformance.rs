@@ -1,4 +1,4 @@
-//! Plays the conformance matrix in a guest: every door under every setting, with the words that the administrator gets. Prints one line of
+//! Plays the conformance matrix in a guest: every door under every regime, with the words that the administrator gets. Prints one line of
 //! JSON for each.
 //!
 //! Native lockdown comes last, since it can only be raised. It writes at most ten lines in five seconds to the kernel log, so there is a
@@ -20,7 +20,7 @@ use stockade_kernel::{
     events::{self, Reader},
 };
 use stockade_lab::{
-    conformance::{Row, SEALED, Setting},
+    conformance::{Regime, Row, SEALED},
     doors,
 };
 
@@ -31,35 +31,37 @@ const INTERVAL: Duration = Duration::from_millis(5200);
 pub fn run() -> Result<()> {
     let types = KernelTypes::of_running_kernel()?;
     let sealed = fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == SEALED);
-    let settings = if sealed { &Setting::SEALED[..] } else { &Setting::ALL };
-    for &setting in settings {
-        set(setting)?;
-        let mut told: Box<dyn Told> = match setting {
-            Setting::Nothing => Box::new(Nobody),
-            Setting::Audit
-            | Setting::OurIntegrity
-            | Setting::OurConfidentiality
-            | Setting::SealedIntegrity
-            | Setting::SealedConfidentiality => Box::new(Ours { reader: Reader::open()?, types: &types }),
-            Setting::NativeIntegrity | Setting::NativeConfidentiality => Box::new(Native::open()?),
+    let regimes = if sealed { &Regime::SEALED[..] } else { &Regime::ALL };
+    for &regime in regimes {
+        enter(regime)?;
+        let mut log: Box<dyn RefusalLog> = match regime {
+            Regime::Nothing => Box::new(NoLog),
+            Regime::Audit
+            | Regime::OurIntegrity
+            | Regime::OurConfidentiality
+            | Regime::SealedIntegrity
+            | Regime::SealedConfidentiality => {
+                Box::new(StockadeEvents { reader: Reader::open()?, types: &types })
+            }
+            Regime::NativeIntegrity | Regime::NativeConfidentiality => Box::new(KernelLog::open()?),
         };
-        for (reason, name, answer) in knocks() {
-            told.prepare()?;
+        for (reason, name, answer) in all_doors() {
+            log.prepare()?;
             let answer = answer()?;
-            let row = Row { setting, reason: reason.into(), door: name.into(), answer, told: told.take()? };
+            let row = Row { regime, reason: reason.into(), door: name.into(), answer, told: log.take()? };
             println!("{}", serde_json::to_string(&row)?);
         }
     }
     Ok(())
 }
 
-type Knock = Box<dyn Fn() -> Result<String>>;
+type DoorAttempt = Box<dyn Fn() -> Result<String>>;
 
 /// Returns the lab's own doors, and those harmless doors that the lab's do not include.
-fn knocks() -> Vec<(&'static str, &'static str, Knock)> {
-    let mut all: Vec<(&str, &str, Knock)> = doors::all()
+fn all_doors() -> Vec<(&'static str, &'static str, DoorAttempt)> {
+    let mut all: Vec<(&str, &str, DoorAttempt)> = doors::all()
         .into_iter()
-        .map(|door| (door.reason, door.name, Box::new(move || Ok(door.knock()?)) as Knock))
+        .map(|door| (door.reason, door.name, Box::new(move || Ok(door.try_door()?)) as DoorAttempt))
         .collect();
     for door in stockade_probe::doors() {
         if ["perf", "kprobes", "xfrm-secret"].contains(&door.reason) {
@@ -84,7 +86,7 @@ fn harmless(door: &stockade_probe::Door) -> String {
     }
 }
 
-fn set(setting: Setting) -> Result<()> {
+fn enter(regime: Regime) -> Result<()> {
     let stockade = |args: &[&str]| -> Result<()> {
         let output = Command::new("/bin/stockade").args(args).output().context("run stockade")?;
         ensure!(output.status.success(), "stockade {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -95,34 +97,34 @@ fn set(setting: Setting) -> Result<()> {
         fs::write("/sys/kernel/security/lockdown", level)
             .with_context(|| format!("raise lockdown to {level}"))
     };
-    match setting {
-        Setting::Nothing => Ok(()),
-        Setting::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
-        Setting::OurIntegrity => stockade(&["enforce", "integrity"]),
+    match regime {
+        Regime::Nothing => Ok(()),
+        Regime::Audit => stockade(&["enforce", "confidentiality", "--audit"]),
+        Regime::OurIntegrity => stockade(&["enforce", "integrity"]),
         // On a seal this adds the stricter policy.
-        Setting::OurConfidentiality | Setting::SealedConfidentiality => {
+        Regime::OurConfidentiality | Regime::SealedConfidentiality => {
             stockade(&["enforce", "confidentiality"])
         }
-        Setting::SealedIntegrity => {
+        Regime::SealedIntegrity => {
             stockade(&["enforce", "integrity"])?;
             stockade(&["seal"])
         }
-        Setting::NativeIntegrity => native("integrity"),
-        Setting::NativeConfidentiality => native("confidentiality"),
+        Regime::NativeIntegrity => native("integrity"),
+        Regime::NativeConfidentiality => native("confidentiality"),
     }
 }
 
 /// A source of the words by which the administrator learns of a refusal.
-trait Told {
+trait RefusalLog {
     /// Prepares for the next door.
     fn prepare(&mut self) -> Result<()>;
     /// Returns the kernel's words for each reason since then, without consecutive repetitions.
     fn take(&mut self) -> Result<Vec<String>>;
 }
 
-struct Nobody;
+struct NoLog;
 
-impl Told for Nobody {
+impl RefusalLog for NoLog {
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
@@ -133,12 +135,12 @@ impl Told for Nobody {
 }
 
 /// Stockade's events.
-struct Ours<'a> {
+struct StockadeEvents<'a> {
     reader: Reader,
     types: &'a KernelTypes,
 }
 
-impl Told for Ours<'_> {
+impl RefusalLog for StockadeEvents<'_> {
     fn prepare(&mut self) -> Result<()> {
         while self.reader.take().is_some() {}
         Ok(())
@@ -159,18 +161,18 @@ impl Told for Ours<'_> {
 }
 
 /// The kernel log.
-struct Native {
+struct KernelLog {
     log: File,
     lines: usize,
     since: Instant,
 }
 
-impl Native {
+impl KernelLog {
     fn open() -> Result<Self> {
         let log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
-        let mut native = Self { log, lines: BURST, since: Instant::now() };
-        native.read();
-        Ok(native)
+        let mut log = Self { log, lines: BURST, since: Instant::now() };
+        log.read();
+        Ok(log)
     }
 
     fn read(&mut self) -> Vec<String> {
@@ -191,7 +193,7 @@ impl Native {
     }
 }
 
-impl Told for Native {
+impl RefusalLog for KernelLog {
     /// Leaves room for two lines: no door makes the kernel write more.
     fn prepare(&mut self) -> Result<()> {
         self.read();

@@ -35,7 +35,9 @@ use stockade_lab::{
     guest::{Guest, exit_status, patience},
     protocol::{AGAIN, Event, Listed, Order, Outcome, TOLD, is_trouble},
     scenario::{Scenario, Skip},
-    scenarios, userland,
+    scenarios,
+    syscall::check,
+    userland,
 };
 
 /// The limit for a scenario in seconds, see [`patience`]. A scenario that takes longer counts as hung.
@@ -66,7 +68,7 @@ pub fn run() -> ExitCode {
     match arguments[..] {
         ["--list"] => list(),
         ["--play", name] => play(name),
-        ["--knock", door] => knock(door),
+        ["--knock", door] => try_door(door),
         ["--attack-doors"] => attack_doors(),
         ["--excepted", what] => play_excepted(what),
         // The kernel passes unknown words of its command line to PID 1 as arguments.
@@ -119,11 +121,11 @@ fn play(name: &str) -> ExitCode {
 }
 
 /// Tries a door for a scenario that runs a copy of this program. The exit status is the errno.
-fn knock(door: &str) -> ExitCode {
-    match scenarios::knock(door).map(u8::try_from) {
+fn try_door(door: &str) -> ExitCode {
+    match scenarios::try_door(door).map(u8::try_from) {
         Ok(Ok(errno)) => ExitCode::from(errno),
         answer => {
-            eprintln!("knocking at {door}: {answer:?}");
+            eprintln!("trying {door}: {answer:?}");
             ExitCode::from(u8::MAX)
         }
     }
@@ -137,7 +139,7 @@ fn attack_doors() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("knocking at every door: {error:#}");
+            eprintln!("trying every door: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -259,7 +261,7 @@ fn play_one(scenario: &Scenario) -> anyhow::Result<(Outcome, String)> {
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     // SAFETY: setsid is async-signal-safe and takes nothing.
     unsafe {
-        command.pre_exec(|| check(libc::setsid()));
+        command.pre_exec(|| check(libc::setsid()).map(drop));
     }
     let mut child = command.spawn().context("starting the scenario's process")?;
     let status = wait(&mut child)?;
@@ -346,7 +348,7 @@ fn shell() -> anyhow::Result<()> {
     unsafe {
         command.pre_exec(|| {
             check(libc::setsid())?;
-            check(libc::ioctl(0, libc::TIOCSCTTY, 0))
+            check(libc::ioctl(0, libc::TIOCSCTTY, 0)).map(drop)
         });
     }
     command.status().context("running the shell")?;
@@ -435,6 +437,7 @@ fn mount_legacy_cgroups() -> anyhow::Result<()> {
     // SAFETY: the strings are constants.
     check(unsafe { libc::mount(kind, FOLDER.as_ptr(), kind, 0, c"pids".as_ptr().cast()) })
         .context("mounting cgroups of version 1")
+        .map(drop)
 }
 
 /// Mounts file systems that modules provide: EFI variables where there are any, and configfs, in which the door of ACPI tables is.
@@ -453,6 +456,7 @@ fn mount_as(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> io:
     let (source, target, kind) = (CString::new(source)?, CString::new(target)?, CString::new(kind)?);
     // SAFETY: the strings outlive the call; no data is passed.
     check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, ptr::null()) })
+        .map(drop)
 }
 
 /// Mounts the disk with Debian's programs, and binds the file systems that they need into it.
@@ -486,10 +490,6 @@ fn load_modules(order: &str) -> Vec<String> {
     let failures =
         failures.filter(|(_, error)| !matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EEXIST)));
     failures.map(|(path, error)| format!("{path} did not load: {error}")).collect()
-}
-
-fn check(answer: i32) -> io::Result<()> {
-    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn power_off() -> ! {

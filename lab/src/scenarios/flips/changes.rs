@@ -1,4 +1,4 @@
-//! What is changed in a guest that runs, one thing at a time, and what flips with it.
+//! Changes in a running guest, one at a time, and the findings that flip with each.
 
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -18,14 +18,14 @@ use crate::{
     unsigned,
 };
 
-/// How a change is undone.
+/// Undoes a change.
 pub(super) type Undo = Box<dyn FnOnce() -> Result<()>>;
 
-/// One thing that is changed.
+/// A change.
 pub(super) struct Change {
     pub name: &'static str,
     pub boot: Boot,
-    /// Makes it; nothing is returned where only a reboot undoes it.
+    /// Makes the change. Returns none if only a reboot undoes it.
     pub make: fn() -> Result<Option<Undo>>,
     pub flips: &'static [Flip],
     pub also: &'static [&'static str],
@@ -49,17 +49,17 @@ const fn for_good(
     Change { name, boot: Boot::AssessedForGood, make, flips, also }
 }
 
-/// One that flips from pass to this.
+/// Makes a flip from pass to this verdict.
 const fn spoils(finding: &'static str, to: Verdict) -> Flip {
     flip(finding, Pass, to, "")
 }
 
-/// One that flips from this to pass.
+/// Makes a flip from this verdict to pass.
 const fn mends(finding: &'static str, from: Verdict) -> Flip {
     flip(finding, from, Pass, "")
 }
 
-/// In the order in which they are made. Those for good are each made on top of those before.
+/// The changes, in the order in which they are made. Those that only a reboot undoes are each made on top of the ones before.
 pub(super) const ALL: &[Change] = &[
     change(
         "flips: KSM on",
@@ -246,7 +246,7 @@ pub(super) const ALL: &[Change] = &[
         "flips: kernel.kexec_load_disabled=1",
         || for_ever("kernel.kexec_load_disabled", "1"),
         &[mends("modules.kexec-disabled", Warn), mends("modules.kexec-signature", Fail)],
-        // One door less.
+        // kexec_load has no effect any more, so there is one door less.
         &["lockdown.doors"],
     ),
     for_good(
@@ -277,7 +277,7 @@ pub(super) fn play(guest: &Guest) -> Result<()> {
     judge(change.flips, change.also, &before, &after?)
 }
 
-/// What was found before: every change was undone, so it is looked for once.
+/// Returns the findings before the change. They are computed once, since every change is undone.
 fn before() -> Result<Answers> {
     match fs::read(BEFORE) {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
@@ -298,7 +298,7 @@ fn remember(answers: Option<&Answers>) -> Result<()> {
     .with_context(|| format!("keeping what was found in {BEFORE}"))
 }
 
-/// Writes a file of the kernel's, which may refuse without a word.
+/// Writes a value to a file of the kernel, and returns the undo. The kernel may ignore the value without an error.
 pub(super) fn write(path: &str, value: &str) -> Result<Option<Undo>> {
     if !Path::new(path).exists() {
         bail!(Skip(format!("this kernel has no {path}")));
@@ -334,7 +334,7 @@ pub(super) fn enforce(level: &str) -> Result<Option<Undo>> {
     Ok(Some(Box::new(|| stockade(&["lift"])?.exits(0).map(drop))))
 }
 
-/// Loads one of the kernel's own modules anew, without its signature.
+/// Unloads a module of the kernel's package and loads it again without its signature.
 fn unsigned_module() -> Result<Option<Undo>> {
     const MODULE: &str = "/modules/msr.ko";
     let bytes = unsigned::module(fs::read(MODULE).with_context(|| format!("reading {MODULE}"))?)?;

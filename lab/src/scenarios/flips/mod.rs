@@ -1,5 +1,5 @@
 /*!
-Flips: what `stockade assess` finds in guests that differ in one thing, and before and after one thing was changed.
+Flips: the findings of `stockade assess` in guests that differ in one thing, and before and after one change.
 */
 use std::fs;
 
@@ -18,7 +18,7 @@ mod changes;
 mod programs;
 pub(super) mod traces;
 
-/// Where a guest keeps what was found before the next change.
+/// The file of a guest for the findings before the next change.
 const BEFORE: &str = "/run/assessed";
 
 /// Boots that every run of the tests plays: the bases of the comparisons, and one boot for each source that stockade-assess reads. The other boots
@@ -36,19 +36,19 @@ const IN_TESTS: &[Boot] = &[
     Boot::SecureBoot,
 ];
 
-/// Every change.
+/// Returns every change.
 fn all_changes() -> impl Iterator<Item = &'static changes::Change> {
     changes::ALL.iter().chain(programs::ALL)
 }
 
-/// What every guest tells the host, and then what is changed in one that runs.
+/// Returns every scenario: first those that send the findings of a guest to the host, then the changes in a running guest.
 pub(super) fn all() -> Vec<Scenario> {
     let booted = BOOTED.iter().map(|booted| booted.boot);
     let mut boots: Vec<Boot> = booted.chain(BASES.iter().copied()).collect();
     boots.sort();
     boots.dedup();
     let tell = |boot: Boot| -> Scenario {
-        // Listed a few times in a process's life.
+        // The leak is small: a process calls this a few times.
         let name: &'static str =
             Box::leak(format!("flips: what is assessed in the guest {boot}").into_boxed_str());
         let depends = if IN_TESTS.contains(&boot) { Depends::NewestSeries } else { Depends::FullTest };
@@ -63,14 +63,14 @@ pub(super) fn all() -> Vec<Scenario> {
     boots.into_iter().map(tell).chain(changed).collect()
 }
 
-/// What `stockade assess` finds now, as root, without what has to be measured.
+/// Returns the current findings of `stockade assess --quick` as root, without slow measurements.
 fn assess() -> Result<Answers> {
     let answer = stockade(&["assess", "--json", "--quick"])?;
     ensure!(matches!(answer.code, 0 | 1), "{} ended with {}\n{}", answer.line, answer.code, answer.err);
     flips::read(&answer.json()?)
 }
 
-/// Tells the host.
+/// Sends the findings to the host.
 fn tell(_: &Guest) -> Result<()> {
     let event = Event::Assessed(Assessed { measured: false, answers: assess()? });
     fs::write(TOLD, serde_json::to_vec(&event)?).with_context(|| format!("writing {TOLD}"))

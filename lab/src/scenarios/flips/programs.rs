@@ -1,8 +1,8 @@
-//! What is changed in a guest by Debian's programs, or around a disk or a TPM, and what flips with it.
+//! Changes made with Debian's programs, a disk or a TPM, and the findings that flip with each.
 
-use std::{ffi::CString, fs, io, path::Path, process::Command, ptr};
+use std::{ffi::CString, fs, path::Path, process::Command, ptr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use stockade_record::tpm::{self, Tpm};
 
 use super::changes::{Change, Undo, enforce, write};
@@ -16,6 +16,7 @@ use crate::{
     program::run,
     scenarios::programs::debian,
     scenarios::selinux,
+    syscall::check,
     userland,
 };
 
@@ -29,7 +30,7 @@ const fn change(
     Change { name, boot, make, flips, also }
 }
 
-/// In the order in which they are made.
+/// The changes, in the order in which they are made.
 pub(super) const ALL: &[Change] = &[
     change(
         Boot::AssessedTpm,
@@ -64,7 +65,7 @@ pub(super) const ALL: &[Change] = &[
             flip("ipsec.secrets", NotApplicable, Warn, ""),
             flip("ipsec.states", NotApplicable, Pass, ""),
         ],
-        // Whether a state is for what comes in is known on newer kernels only.
+        // Only newer kernels report whether a state is for inbound packets.
         &["ipsec.replay"],
     ),
     change(
@@ -164,14 +165,14 @@ pub(super) const ALL: &[Change] = &[
             Ok(Some(Box::new(|| debian("kexec --kexec-file-syscall -u")?.exits(0).map(drop))))
         },
         &[flip("modules.kexec-loaded", Pass, Warn, "")],
-        // It stays among what lockdown came too late for.
+        // The loaded image is also a finding of `residual`.
         &["lockdown.residual"],
     ),
     change(
         Boot::AssessedPolicy,
         "flips: the files of SELinux are there, and no policy",
         || selinux::mount_selinuxfs().map(|()| None),
-        // Without the files, the processes' contexts tell it.
+        // Without selinuxfs the contexts of processes show it.
         &[flip("selinux.policy", Fail, Fail, "no policy is loaded")],
         SELINUX,
     ),
@@ -191,7 +192,7 @@ pub(super) const ALL: &[Change] = &[
     ),
 ];
 
-/// What the policy is asked for, and the one right that it refuses to programs of this guest.
+/// Findings that depend on the policy, and nx.remap, whose permission the policy refuses to programs of this guest.
 const SELINUX: &[&str] = &[
     "nx.remap",
     "selinux.booleans",
@@ -202,13 +203,13 @@ const SELINUX: &[&str] = &[
     "selinux.unconfined",
 ];
 
-/// The disk to write on, behind that with Debian's programs.
+/// The scratch disk, after the one with Debian's programs.
 const DISK: &str = "/dev/vdb";
 
-/// The same through dm-crypt.
+/// The scratch disk through dm-crypt.
 const ENCRYPTED: &str = "/dev/dm-0";
 
-/// What is said of mounts is said of others where the root is another, and who changed it can make no user namespaces.
+/// Findings about mounts, which are others under another root, and about user namespaces, which a process in a chroot cannot create.
 const ELSEWHERE: &[&str] =
     &["encryption.data", "encryption.files", "encryption.key", "modules.rare", "settings.user-namespaces"];
 
@@ -222,7 +223,7 @@ fn profile(flags: &str) -> Result<Option<Undo>> {
     Ok(Some(Box::new(|| debian("apparmor_parser --remove /tmp/profile")?.exits(0).map(drop))))
 }
 
-/// An association in one direction, and a policy that sends something through it.
+/// Adds an IPsec state for one direction, and a policy that uses it.
 fn association(algorithms: &str) -> Result<Option<Undo>> {
     let ends = "src 192.0.2.1 dst 192.0.2.2";
     debian(&format!(
@@ -238,7 +239,7 @@ fn swap(device: &'static str) -> Result<Option<Undo>> {
     Ok(Some(Box::new(move || busybox(&["swapoff", device]))))
 }
 
-/// The disk through dm-crypt, with a key that anybody can read in this file.
+/// Sets up the scratch disk through dm-crypt, with a key that is public: it is in this file.
 fn encrypted() -> Result<Undo> {
     let sectors =
         fs::read_to_string("/sys/class/block/vdb/size").context("this guest has no disk to write on")?;
@@ -246,15 +247,15 @@ fn encrypted() -> Result<Undo> {
         format!("0 {} crypt aes-xts-plain64 {} 0 {DISK} 0", sectors.trim(), "0123456789abcdef".repeat(8));
     debian(&format!("dmsetup create --noudevsync -u CRYPT-LUKS2-00112233-flips flips --table '{table}'"))?
         .exits(0)?;
-    // As soon as nobody has it open: a process whose root it is has until it ends.
+    // Deferred: a process whose root is on the device keeps it open until it ends.
     Ok(Box::new(|| debian("dmsetup remove --noudevsync --deferred flips")?.exits(0).map(drop)))
 }
 
-/// Gives this process a root on this device, with what it had otherwise.
+/// Gives this process a root file system on this device, with the other folders bind-mounted into it.
 fn root_on(device: &str) -> Result<Option<Undo>> {
     const ROOT: &str = "/tmp/root";
     busybox(&["mke2fs", device])?;
-    // SAFETY: unshare takes a number.
+    // SAFETY: unshare takes flags only; a scenario's process has one thread.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("leaving the namespace of mounts")?;
     mount(None, "/", libc::MS_REC | libc::MS_PRIVATE)?;
     fs::create_dir_all(ROOT)?;
@@ -273,7 +274,7 @@ fn root_on(device: &str) -> Result<Option<Undo>> {
     fs::create_dir_all(format!("{ROOT}/tmp"))?;
     std::os::unix::fs::chroot(ROOT).context("changing the root")?;
     std::env::set_current_dir("/")?;
-    // What was mounted is gone with this process.
+    // The mount namespace ends with this process.
     Ok(Some(Box::new(|| Ok(()))))
 }
 
@@ -290,10 +291,6 @@ fn mount(source: Option<&str>, target: &str, flags: libc::c_ulong) -> Result<()>
             ptr::null(),
         )
     };
-    check(answer).with_context(|| format!("mounting at {target}"))
-}
-
-fn check(answer: i32) -> Result<()> {
-    ensure!(answer == 0, "{}", io::Error::last_os_error());
+    check(answer).with_context(|| format!("mounting at {target}"))?;
     Ok(())
 }

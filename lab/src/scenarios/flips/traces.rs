@@ -1,4 +1,4 @@
-//! What `stockade assess` leaves behind: nothing, also when it is killed.
+//! `stockade assess` leaves nothing behind, also when it is killed.
 
 use std::{
     collections::BTreeMap,
@@ -35,10 +35,10 @@ pub(in crate::scenarios) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// A moment of the system: what it holds, by where.
+/// A snapshot of the system: the state of each file, module and process, by its name.
 type Moment = BTreeMap<String, String>;
 
-/// Settings that the kernel changes by itself, or that count.
+/// Files below /proc/sys that are counters or that the kernel changes by itself.
 const RESTLESS: [&str; 9] = [
     "/proc/sys/fs/dentry-state",
     "/proc/sys/fs/file-nr",
@@ -51,10 +51,10 @@ const RESTLESS: [&str; 9] = [
     "/proc/sys/net/netfilter/nf_conntrack_count",
 ];
 
-/// Modules behind the generator that the kernel's ciphers share.
+/// Modules of the random number generator that the kernel's ciphers share.
 const KEPT_BY_THE_KERNEL: [&str; 4] = ["drbg", "jitterentropy_rng", "sha512_generic", "sha512"];
 
-/// Files that list what there is.
+/// Files that list objects of the kernel.
 const LISTS: [&str; 10] = [
     "/proc/keys",
     "/proc/swaps",
@@ -76,7 +76,7 @@ fn now() -> Result<Moment> {
         moment.insert(file.into(), text);
     }
     let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
-    // How many use a key, and until when, changes with every process.
+    // The reference count and the expiry of a key change with every process, so they are left out.
     let named = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         [words.first().copied().unwrap_or_default(), &words.get(7..).unwrap_or_default().join(" ")].join(" ")
@@ -85,8 +85,8 @@ fn now() -> Result<Moment> {
     let modules = fs::read_to_string("/proc/modules").context("reading /proc/modules")?;
     for module in modules.lines() {
         let words: Vec<&str> = module.split_whitespace().collect();
-        // The first IPsec association, which a door of lockdown asks for, has the kernel take a generator of random numbers that it
-        // keeps: its modules have a user more from then on. None is loaded for it.
+        // A door of lockdown creates the kernel's first IPsec state. The kernel then takes a reference to a random number generator and keeps it, so
+        // the reference counts of its modules grow. No module is loaded for it.
         let kept = KEPT_BY_THE_KERNEL.contains(&words[0]);
         let facts = if kept { String::new() } else { words[1..].join(" ") };
         moment.insert(format!("module {}", words[0]), facts);
@@ -118,7 +118,7 @@ fn settings(folder: &Path, moment: &mut Moment) {
     }
 }
 
-/// Names, kinds, owners and sizes.
+/// Adds the names, types, owners and sizes of the files below a folder.
 fn files(folder: &Path, moment: &mut Moment) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -135,7 +135,7 @@ fn files(folder: &Path, moment: &mut Moment) {
     }
 }
 
-/// Processes, and threads of the kernel that are no workers: those come and go.
+/// Returns the processes and kernel threads, without kworkers, which come and go.
 fn processes() -> Result<BTreeMap<u32, String>> {
     let mut processes = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("listing /proc")?.flatten() {
@@ -158,7 +158,7 @@ fn demand_the_same(before: &Moment, after: &Moment) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's log since the last call.
+/// Returns the kernel log since the last call.
 fn log() -> Result<String> {
     Ok(run(Command::new("/bin/busybox").args(["dmesg", "-c"]))?.out)
 }
@@ -178,21 +178,21 @@ fn nothing_left(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Makes this process the parent of orphans, as a machine's first program is: the guest's own never asks how they ended.
+/// Makes this process the reaper of orphans, as PID 1 of a machine is: PID 1 of the guest does not reap them.
 fn adopt_orphans() -> Result<()> {
-    // SAFETY: takes no memory of ours.
+    // SAFETY: this prctl takes numbers only.
     let done = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
     ensure!(done == 0, "PR_SET_CHILD_SUBREAPER: {}", io::Error::last_os_error());
     Ok(())
 }
 
-/// Asks how orphans ended: as long as nobody has, the kernel keeps what they held, keys among it.
+/// Reaps orphans: until a process is reaped, the kernel keeps its resources, such as keys.
 fn bury_orphans() {
-    // SAFETY: takes no memory of ours; every child that a scenario waits for itself has ended by now.
+    // SAFETY: waitpid takes a null pointer when no status is wanted; every child that the scenario waits for itself has been reaped.
     while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Demands that the system is as it was within ten seconds. A child that is killed in a system call ends only when the call returns.
+/// Requires that the system returns to the snapshot within ten seconds. A child that is killed in a system call ends only when the call returns.
 fn settled(before: &Moment) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -208,7 +208,7 @@ fn settled(before: &Moment) -> Result<()> {
 fn killed(_: &Guest) -> Result<()> {
     adopt_orphans()?;
     let before = now()?;
-    // A whole run takes some two seconds here, five when it measures.
+    // A whole run takes about two seconds here, five with measurements.
     for (delay, measured) in [
         (20, false),
         (150, false),

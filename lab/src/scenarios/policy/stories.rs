@@ -97,7 +97,7 @@ struct Chapter {
 
 impl Chapter {
     /// The policies of a page are its blocks of TOML. Its commands are those of its console blocks that begin with `# stockade`.
-    fn of(page: &str) -> Self {
+    fn read(page: &str) -> Self {
         let mut chapter = Self { policies: Vec::new(), commands: Vec::new() };
         for Block { language, text } in page::blocks(page) {
             match language.as_str() {
@@ -140,7 +140,7 @@ fn program(path: &str) -> Result<Tool> {
 const ANOTHER: &str = "/proc/self/exe";
 
 /// Demands an errno of a program that knocks at a door, in a cgroup if one is named.
-fn knock(program: &str, at: Option<&Cgroup>, door: &str, wanted: i32, who: &str) -> Result<()> {
+fn try_door(program: &str, at: Option<&Cgroup>, door: &str, wanted: i32, who: &str) -> Result<()> {
     let mut command = Command::new(program);
     command.args(["--knock", door]);
     if let Some(cgroup) = at {
@@ -178,7 +178,7 @@ const MODULE: &str = "init_module";
 
 fn hibernation(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(HIBERNATION);
+    let chapter = Chapter::read(HIBERNATION);
     apply(chapter.policy(0)?)?.says("allowed by name: hibernation")?;
     stockade(&["policy", "check"])?.exits(0)?;
     enforcement::expect(|reason, integrity| integrity && reason != "hibernation")?;
@@ -190,10 +190,10 @@ fn hibernation(_: &Guest) -> Result<()> {
 
 fn msr_tool(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(MSR_TOOL);
+    let chapter = Chapter::read(MSR_TOOL);
     let path = "/opt/vendor/bin/msrtool";
     let tool = program(path)?;
-    knock(path, None, MSR, 0, "the tool with nothing in force")?;
+    try_door(path, None, MSR, 0, "the tool with nothing in force")?;
 
     // The digest in the guide is nobody's: nothing is applied, and the check tells the right one.
     let printed = chapter.policy(0)?;
@@ -204,9 +204,9 @@ fn msr_tool(_: &Guest) -> Result<()> {
     apply(&policy)?;
     stockade(&["policy", "check"])?.exits(0)?;
 
-    knock(path, None, MSR, 0, "the tool")?;
-    knock(path, None, "ioperm", libc::EPERM, "the tool for another reason")?;
-    knock(ANOTHER, None, MSR, libc::EPERM, "another program")?;
+    try_door(path, None, MSR, 0, "the tool")?;
+    try_door(path, None, "ioperm", libc::EPERM, "the tool for another reason")?;
+    try_door(ANOTHER, None, MSR, libc::EPERM, "another program")?;
     let seen = watched()?;
     ensure!(
         seen.iter().any(|e| e["verdict"] == "excepted" && e["exception"] == "msrtool"),
@@ -219,9 +219,9 @@ fn msr_tool(_: &Guest) -> Result<()> {
     let mut content = fs::read(&tool.0)?;
     content.push(0);
     fs::write(&tool.0, content)?;
-    knock(path, None, MSR, libc::EPERM, "the tool with other content")?;
+    try_door(path, None, MSR, libc::EPERM, "the tool with other content")?;
     stockade(&["enforce"])?.exits(2)?.says("content is another")?;
-    knock(path, None, MSR, libc::EPERM, "the tool with other content, after applying in vain")?;
+    try_door(path, None, MSR, libc::EPERM, "the tool with other content, after applying in vain")?;
     enforcement::expect(|_, integrity| integrity)
 }
 
@@ -242,7 +242,7 @@ fn told_digest(wrong: &str) -> Result<String> {
 
 fn kdump(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(KDUMP);
+    let chapter = Chapter::read(KDUMP);
     let path = "/usr/sbin/kexec";
     let _tool = program(path)?;
     fs::create_dir_all("/run/systemd/system")?;
@@ -252,10 +252,10 @@ fn kdump(_: &Guest) -> Result<()> {
     let service = branch("/system.slice/kdump-tools.service")?;
     let service = deepest(&service)?;
     stockade(&["policy", "check"])?.exits(0)?;
-    knock(path, Some(service), KEXEC, libc::EINVAL, "kexec in the service")?;
-    knock(path, None, KEXEC, libc::EPERM, "kexec outside of the service")?;
-    knock(ANOTHER, Some(service), KEXEC, libc::EPERM, "another program in the service")?;
-    knock(path, Some(service), MODULE, libc::EPERM, "kexec in the service for another reason")?;
+    try_door(path, Some(service), KEXEC, libc::EINVAL, "kexec in the service")?;
+    try_door(path, None, KEXEC, libc::EPERM, "kexec outside of the service")?;
+    try_door(ANOTHER, Some(service), KEXEC, libc::EPERM, "another program in the service")?;
+    try_door(path, Some(service), MODULE, libc::EPERM, "kexec in the service for another reason")?;
     enforcement::expect(|_, integrity| integrity)
 }
 
@@ -268,13 +268,13 @@ fn incident(_: &Guest) -> Result<()> {
         ("perf registers", libc::EPERM),
     ];
     lift_all()?;
-    let chapter = Chapter::of(INCIDENT);
+    let chapter = Chapter::read(INCIDENT);
     let path = "/usr/bin/bpftrace";
     let _tool = program(path)?;
     let session = branch("/oncall.slice/run-u1.scope")?;
     let on_call = deepest(&session)?;
     let refused = |at, program, who| {
-        DOORS.iter().try_for_each(|(door, refusal)| knock(program, at, door, *refusal, who))
+        DOORS.iter().try_for_each(|(door, refusal)| try_door(program, at, door, *refusal, who))
     };
     apply(chapter.policy(0)?)?;
     stockade(&["policy", "check"])?.exits(0)?;
@@ -289,11 +289,11 @@ fn incident(_: &Guest) -> Result<()> {
         grant[time] = &shorter;
         stockade(&grant)?.exits(0)?;
         for (door, _) in DOORS {
-            knock(path, Some(on_call), door, 0, "bpftrace of the on-call group")?;
+            try_door(path, Some(on_call), door, 0, "bpftrace of the on-call group")?;
         }
         refused(None, path, "bpftrace of somebody else")?;
         refused(Some(on_call), ANOTHER, "another program of the on-call group")?;
-        knock(path, Some(on_call), "bpf_probe_write_user", libc::EINVAL, "what is not granted")?;
+        try_door(path, Some(on_call), "bpf_probe_write_user", libc::EINVAL, "what is not granted")?;
         let uses: Vec<_> = watched()?
             .into_iter()
             .filter(|e| e["verdict"] == "excepted" && e["exception"] == "incident")
@@ -314,14 +314,14 @@ fn incident(_: &Guest) -> Result<()> {
     // Or somebody does, before the time that is printed.
     stockade(&chapter.command(&["grant", "bpf-read-kernel"])?)?.exits(0)?;
     stockade(&list)?.exits(0)?.says("incident")?;
-    knock(path, Some(on_call), "perf kprobe", 0, "bpftrace of the on-call group, granted once more")?;
+    try_door(path, Some(on_call), "perf kprobe", 0, "bpftrace of the on-call group, granted once more")?;
     stockade(&chapter.command(&["grant", "--revoke"])?)?.exits(0)?;
     refused(Some(on_call), path, "bpftrace after the grant was revoked")
 }
 
 fn pods(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(PODS);
+    let chapter = Chapter::read(PODS);
     let kcore = || opens("/bin/busybox", "/proc/kcore");
     let mem = || opens("/bin/busybox", "/dev/mem");
     // One pod runs already; the others come later.
@@ -337,10 +337,10 @@ fn pods(_: &Guest) -> Result<()> {
         let new = branch(path)?;
         deepest(&new)?.expect(kcore(), false)?;
         deepest(&new)?.expect(mem(), false)?;
-        knock(ANOTHER, Some(deepest(&new)?), "perf kprobe", libc::EPERM, "a new pod")?;
+        try_door(ANOTHER, Some(deepest(&new)?), "perf kprobe", libc::EPERM, "a new pod")?;
     }
     expect(&mut kcore(), true, "the host")?;
-    knock(ANOTHER, None, "perf kprobe", 0, "the host")?;
+    try_door(ANOTHER, None, "perf kprobe", 0, "the host")?;
     expect(&mut mem(), false, "the host, at integrity")?;
     stockade(&chapter.command(&["status"])?)?.exits(0)?.says("pods (/kubepods.slice/kubepods-*.slice)")?;
     // What is beside the pods is the host's.
@@ -351,7 +351,7 @@ fn pods(_: &Guest) -> Result<()> {
 
 fn settings(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(SETTINGS);
+    let chapter = Chapter::read(SETTINGS);
     let sysctl = |said: &str| run(Command::new("/bin/busybox").args(["sysctl", "-w", said]));
     let before = fs::read_to_string("/proc/sys/kernel/kptr_restrict")?;
     sysctl("kernel.kptr_restrict=1")?.exits(0)?;
@@ -378,7 +378,7 @@ fn settings(_: &Guest) -> Result<()> {
 
 fn farm(_: &Guest) -> Result<()> {
     lift_all()?;
-    let chapter = Chapter::of(BUILD_FARM);
+    let chapter = Chapter::read(BUILD_FARM);
     let path = "/usr/bin/kmod";
     let _tool = program(path)?;
     let service = branch("/system.slice/farm-modules.service")?;
@@ -391,9 +391,9 @@ fn farm(_: &Guest) -> Result<()> {
     let done = (|| {
         stockade(&boot)?.exits(0)?;
         stockade(&["policy", "check", "--policy", boot[2]])?.exits(0)?;
-        knock(path, Some(service), MODULE, libc::ENOEXEC, "kmod in the service while booting")?;
-        knock(path, None, MODULE, libc::EPERM, "kmod elsewhere")?;
-        knock(ANOTHER, Some(service), MODULE, libc::EPERM, "another program in the service")?;
+        try_door(path, Some(service), MODULE, libc::ENOEXEC, "kmod in the service while booting")?;
+        try_door(path, None, MODULE, libc::EPERM, "kmod elsewhere")?;
+        try_door(ANOTHER, Some(service), MODULE, libc::EPERM, "another program in the service")?;
         enforcement::expect(|_, integrity| integrity)
     })();
     fs::remove_file(boot[2])?;
@@ -402,7 +402,7 @@ fn farm(_: &Guest) -> Result<()> {
     ensure!(chapter.commands.iter().any(|command| command == &["enforce"]), "the second step is not printed");
     stockade(&["enforce"])?.exits(0)?.says("instead of the policy before")?;
     stockade(&["policy", "check"])?.exits(0)?;
-    knock(path, Some(service), MODULE, libc::EPERM, "kmod in the service once boot is done")?;
+    try_door(path, Some(service), MODULE, libc::EPERM, "kmod in the service once boot is done")?;
     enforcement::expect(|_, integrity| integrity)?;
     ensure!(Path::new(POLICY).exists(), "the policy of this host is gone");
     Ok(())
@@ -419,7 +419,7 @@ mod tests {
     fn the_pages_print_policies_that_can_be_read() {
         for page in PAGES {
             let title = page.lines().next().unwrap();
-            let policies = Chapter::of(page).policies;
+            let policies = Chapter::read(page).policies;
             assert!(!policies.is_empty(), "{title} has no policy");
             for policy in policies {
                 if let Err(problems) = read(&Source::new(title, policy)) {

@@ -5,24 +5,17 @@ use std::{
     ffi::CString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     ptr,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::scenario::Skip;
-
-fn check(answer: i64) -> io::Result<i64> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-fn owned(answer: i64) -> OwnedFd {
-    let fd = i32::try_from(answer).expect("descriptors fit an int");
-    // SAFETY: a descriptor the kernel has just made for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
+use crate::{
+    scenario::Skip,
+    syscall::{check, descriptor},
+};
 
 /// A node of one's own for a device, under a name that says nothing.
 pub struct Node(pub PathBuf);
@@ -33,7 +26,7 @@ impl Node {
         let name = CString::new(path)?;
         let device = libc::makedev(major, minor);
         // SAFETY: the path lives through the call.
-        check(unsafe { libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o600, device) }.into())
+        check(unsafe { libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o600, device) })
             .with_context(|| format!("mknod {path}"))?;
         Ok(Self(path.into()))
     }
@@ -79,7 +72,7 @@ impl Mount {
         fs::create_dir_all(path)?;
         let (kind, path) = (CString::new(kind)?, CString::new(path)?);
         // SAFETY: the strings live through the call.
-        check(unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, ptr::null()) }.into())
+        check(unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
             .with_context(|| format!("mount {kind:?}"))?;
         Ok(Self(path))
     }
@@ -129,9 +122,8 @@ pub fn perf_kprobe() -> Result<OwnedFd> {
     attr[5] = 1;
     attr[7] = function.as_ptr() as u64;
     // SAFETY: the kernel reads 112 bytes of `attr`, and the terminated name.
-    let fd = check(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 8) })
-        .context("perf_event_open of a kprobe")?;
-    Ok(owned(fd))
+    descriptor(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 8) })
+        .context("perf_event_open of a kprobe")
 }
 
 /// A kprobe program of eight instructions that calls this helper with harmless arguments. It is never attached.
@@ -188,10 +180,8 @@ pub fn program(name: &[u8; 16], helper: i32) -> Result<OwnedFd> {
         prog_name: *name,
     };
     // SAFETY: the attributes point to eight instructions and a terminated licence that outlive the call.
-    let fd =
-        check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<Attr>()) })
-            .with_context(|| format!("load a program with helper {helper}"))?;
-    Ok(owned(fd))
+    descriptor(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<Attr>()) })
+        .with_context(|| format!("load a program with helper {helper}"))
 }
 
 /// Gives a program a name in the BPF file system.
@@ -328,7 +318,7 @@ impl Children {
                 unsafe { libc::pause() };
             }
         }
-        check(pid.into()).context("fork")?;
+        check(pid).context("fork")?;
         self.0.push(pid);
         drop(writer);
         let mut byte = [0];

@@ -23,7 +23,7 @@ use super::{
     lift_all, would_seal,
 };
 use crate::{
-    attacks::bpf::{self, What},
+    attacks::bpf::{self, ObjectType},
     guest::Guest,
     program::stockade,
     scenario::{Boot, Depends, Scenario, Skip},
@@ -62,7 +62,7 @@ fn denied(_: &Guest) -> Result<()> {
     let program = Foreign::load(Kind::LsmCgroup, 51)?;
     let denier = Foreign::load(Kind::Denier, program.id)?;
     let attached = denier.attach()?;
-    ensure!(bpf::by_id(What::Program, program.id).is_err(), "it can be opened");
+    ensure!(bpf::by_id(ObjectType::Program, program.id).is_err(), "it can be opened");
     // Also where the program that hides it is trusted.
     for trust in [&[][..], &["--trust", &denier.tag]] {
         let answer = stockade(&[&["seal"], trust].concat())?.exits(2)?;
@@ -120,15 +120,15 @@ impl InFront {
     /// Has it there, opens every newer map, and lets go of it as soon as it has one that nobody should have: a list that is read afterwards does not have
     /// the program. What it could open, by name; none where it could not even be loaded.
     fn meddle(self, over: &AtomicBool, ready: &AtomicBool) -> Result<Option<Vec<String>>> {
-        let mut newest = bpf::ids(What::Map).into_iter().max().unwrap_or(0);
+        let mut newest = bpf::ids(ObjectType::Map).into_iter().max().unwrap_or(0);
         let mut held = self.load()?;
         ready.store(true, Ordering::Relaxed);
         let mut was_loaded = false;
         let mut caught = Vec::new();
         while !over.load(Ordering::Relaxed) {
             was_loaded |= held.is_some();
-            for id in bpf::ids(What::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
-                let Ok(map) = bpf::by_id(What::Map, id) else { continue };
+            for id in bpf::ids(ObjectType::Map).into_iter().filter(|id| *id > newest).collect::<Vec<_>>() {
+                let Ok(map) = bpf::by_id(ObjectType::Map, id) else { continue };
                 newest = id;
                 let name = bpf::map_info(&map)?.name;
                 if !SHOWN.contains(&name.as_str()) {

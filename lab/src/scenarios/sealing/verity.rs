@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write},
+    io::Write,
     os::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, PermissionsExt},
@@ -22,6 +22,7 @@ use crate::{
     guest::Guest,
     program::{run, stockade},
     scenario::{Boot, Depends, Scenario},
+    syscall::check,
     userland,
 };
 
@@ -88,7 +89,7 @@ fn mount() -> Result<()> {
     let mut image = File::open(userland::with_verity()).context("open the image of the file system")?;
     let mut device =
         OpenOptions::new().write(true).open(userland::SCRATCH).context("open the disk to write on")?;
-    io::copy(&mut image, &mut device).context("write the file system")?;
+    std::io::copy(&mut image, &mut device).context("write the file system")?;
     device.sync_all()?;
     fs::create_dir_all(MOUNTED)?;
     run(Command::new(BUSYBOX).args(["mount", "-t", "ext4", userland::SCRATCH, MOUNTED]))?.exits(0)?;
@@ -141,6 +142,7 @@ fn enable(file: &File) -> Result<()> {
     // SAFETY: a live argument of the size that the number says.
     check(unsafe { libc::ioctl(file.as_raw_fd(), ENABLE_VERITY, argument.as_ptr()) })
         .context("put the file under fs-verity")
+        .map(drop)
 }
 
 /// `FS_IOC_GETVERSION`, which fills in an int.
@@ -158,8 +160,5 @@ fn set_generation(file: &File, version: u32) -> Result<()> {
     // SAFETY: the int that the kernel reads.
     check(unsafe { libc::ioctl(file.as_raw_fd(), SET_VERSION, &raw const version) })
         .context("set the generation")
-}
-
-fn check(answer: i32) -> Result<()> {
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error().into()) }
+        .map(drop)
 }

@@ -9,11 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    Setting,
-    calls::{check, shell},
-    proof::wait_for,
-};
+use super::{Setting, calls::shell, proof::wait_for};
+use crate::syscall::check;
 
 /// The mounts of PID 1, in its order: type and path.
 const MOUNTS: [(&str, &str); 7] = [
@@ -27,11 +24,11 @@ const MOUNTS: [(&str, &str); 7] = [
 ];
 
 /// The mount namespace of an attack. When this is dropped, this process returns to the guest's.
-pub(super) struct World {
+pub(super) struct MountNamespace {
     outside: File,
 }
 
-impl World {
+impl MountNamespace {
     pub(super) fn enter(setting: Setting) -> Result<Self> {
         let outside = File::open("/proc/self/ns/mnt").context("open this process's mount namespace")?;
         if setting == Setting::Guest {
@@ -49,7 +46,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for MountNamespace {
     fn drop(&mut self) {
         // SAFETY: the descriptor is open; this process has one thread.
         unsafe { libc::setns(self.outside.as_raw_fd(), libc::CLONE_NEWNS) };
@@ -89,6 +86,6 @@ pub(super) fn mount_again() -> Result<()> {
 /// Waits until nothing is enforced any more.
 pub(super) fn wait_until_free() -> Result<()> {
     let free = wait_for(10, || Ok(File::open("/proc/kcore").is_ok()))?;
-    ensure!(free, "the attack's world has ended, and kcore is still refused");
+    ensure!(free, "the mount namespace of the attack has ended, and kcore is still refused");
     Ok(())
 }
