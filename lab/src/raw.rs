@@ -286,8 +286,8 @@ fn errno() -> i32 {
 /// The arguments have to meet the requirements of the system call with this number in the 32-bit table.
 unsafe fn int80(number: u32, arguments: [usize; 5]) -> i32 {
     let answer: u64;
-    // SAFETY: the caller ensures valid arguments. The first one belongs into rbx, which LLVM reserves, so it is swapped in and out; kernels before
-    // 4.17 do not preserve r8 to r11 here, so they are declared as clobbered.
+    // SAFETY: the caller ensures valid arguments. The first one belongs into rbx, which LLVM reserves, so it is swapped in and out; older kernels do
+    // not preserve r8 to r11 here, so these are clobbers.
     unsafe {
         asm!(
             "xchg {first}, rbx",

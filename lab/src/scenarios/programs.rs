@@ -1,9 +1,8 @@
 /*!
-Programs from Debian's archive, which know nothing of Stockade: what they print and how they end is the same
-under Stockade as under native lockdown of the same level.
+Programs from Debian's archive: their output and exit status under Stockade are those under native lockdown at the same level.
 
-One boot, in this order, since native lockdown only goes up: nothing, audit, Stockade at both levels, native
-lockdown at both levels. Each state is a scenario and leaves what it heard for the later ones.
+They are played in one boot, in this order, since native lockdown cannot be lowered: nothing enforced, audit, Stockade at both levels, native
+lockdown at both levels. Each state is a scenario and keeps its results for the later ones.
 */
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -33,21 +32,21 @@ const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario
     Scenario { name, boot: Boot::Programs, depends: Depends::NewestSeries, run }
 }
 
-/// A program, and what lockdown has to do with it.
+/// A program, and the effect of lockdown on it.
 struct Program {
-    /// What a shell runs.
+    /// The shell command.
     line: &'static str,
-    /// What has to be there for it.
+    /// The path that it requires.
     needs: &'static str,
-    /// Run afterwards, whatever came of it.
+    /// The shell command that undoes it, run also after a failure.
     undo: &'static str,
-    /// How it ends while nothing refuses.
+    /// The exit status while nothing is refused.
     works: i32,
-    /// From which level on lockdown has it behave otherwise; none when it goes on as before.
+    /// The level from which on lockdown changes its behaviour; none if no level does.
     hit: Level,
-    /// It looks for native lockdown by itself, and says something else then: it has to fail under both or neither.
+    /// Whether it reads the level of native lockdown itself, so that its output differs: it must fail under both or under neither.
     looks: bool,
-    /// It takes seconds in an emulated guest, and is left out at a level that does not concern it.
+    /// Whether it takes seconds in an emulated guest: it is then left out at integrity, which does not change its behaviour.
     slow: bool,
 }
 
@@ -69,7 +68,7 @@ const PROGRAMS: &[Program] = &[
         undo: "kexec --kexec-file-syscall -u",
         ..INTEGRITY
     },
-    // The number of the processor, which is 0 anyway.
+    // MSR_TSC_AUX has the number of the processor, which is 0 already.
     Program { line: "wrmsr -p 0 0xc0000103 0", needs: "/dev/cpu/0/msr", ..INTEGRITY },
     Program { line: "rdmsr -p 0 0xc0000103", needs: "/dev/cpu/0/msr", ..UNCONCERNED },
     Program { line: "setpci -v -s 00:00.0 3c.b=0", ..INTEGRITY },
@@ -83,9 +82,9 @@ const PROGRAMS: &[Program] = &[
         ..INTEGRITY
     },
     Program { line: "dmidecode --no-sysfs -s bios-vendor", needs: "/dev/mem", ..INTEGRITY },
-    // The emulated machine has no chip that it knows: it fails anyway, and says which way.
+    // The emulated machine has no flash chip that it knows, so it always fails; its output shows the cause.
     Program { line: "flashrom -p internal", works: 1, ..INTEGRITY },
-    // It asks whether the kernel would; nothing here may really hibernate.
+    // It only asks whether the kernel can hibernate; a guest must not hibernate.
     Program { line: "pm-is-supported --hibernate", ..INTEGRITY },
     Program {
         line: "bpftrace -e 'kprobe:vfs_fsync {} interval:ms:1 { exit(); }'",
@@ -98,7 +97,7 @@ const PROGRAMS: &[Program] = &[
         slow: true,
         ..CONFIDENTIALITY
     },
-    // It reads until it is ended.
+    // It reads until it is killed.
     Program {
         line: "timeout -s KILL 2 bpftool prog tracelog",
         needs: "/debian/usr/sbin/bpftool",
@@ -108,17 +107,17 @@ const PROGRAMS: &[Program] = &[
     Program { line: "ip xfrm state", ..CONFIDENTIALITY },
 ];
 
-/// What came of a program.
+/// The result of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Heard {
     code: i32,
     text: String,
 }
 
-/// By command line.
+/// The results by command line.
 type Record = BTreeMap<String, Heard>;
 
-/// Demands that Debian's programs are there. A kernel that came without modules may not be able to read them.
+/// Requires that the disk with Debian's programs is mounted. Skips the scenario if the kernel came without the modules to read it.
 pub(super) fn mounted() -> Result<()> {
     if Path::new(userland::MOUNTED).join("usr/bin").exists() {
         return Ok(());
@@ -128,7 +127,7 @@ pub(super) fn mounted() -> Result<()> {
     Err(Skip("this kernel came without modules to read the disk with Debian's programs".into()).into())
 }
 
-/// Runs a command line among Debian's programs.
+/// Runs a shell command in the root of Debian's programs.
 pub(super) fn debian(line: &str) -> Result<Answer> {
     mounted()?;
     let mut command = Command::new("/bin/busybox");
@@ -137,11 +136,11 @@ pub(super) fn debian(line: &str) -> Result<Answer> {
 }
 
 impl Program {
-    /// Why it cannot be run here.
+    /// Returns the reason why the program cannot run here.
     fn missing(&self) -> Option<String> {
         let program = self.line.split(' ').next().unwrap_or_default();
         let folders = ["usr/sbin", "usr/bin", "sbin", "bin"];
-        // Some are links, absolute ones that mean the programs' own root.
+        // Some programs are absolute symlinks, which are relative to the root of Debian's programs.
         let found =
             |folder| fs::symlink_metadata(Path::new(userland::MOUNTED).join(folder).join(program)).is_ok();
         if !folders.into_iter().any(found) {
@@ -160,13 +159,13 @@ impl Program {
     }
 }
 
-/// Text with every address of the process replaced: each run has its own.
+/// Returns a text with addresses of the process replaced, since each run has others.
 fn without_addresses(text: &str) -> String {
     let mut parts = text.split("0x");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let digits = part.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(part.len());
-        // Shorter numbers are the kernel's or the hardware's, and have to be the same.
+        // Shorter numbers come from the kernel or the hardware, and must be equal.
         if digits == 12 {
             out += "0xADDRESS";
         } else {
@@ -182,14 +181,14 @@ fn present() -> impl Iterator<Item = &'static Program> {
     PROGRAMS.iter().filter(|program| program.missing().is_none())
 }
 
-/// Runs those that are worth it at this level.
+/// Runs the programs that are not left out at this level.
 fn run_all(level: Level) -> Result<Record> {
     mounted()?;
     let worth = |program: &&Program| !program.slow || level != Level::Integrity;
     present().filter(worth).map(|program| Ok((program.line.to_owned(), program.run()?))).collect()
 }
 
-/// The programs in a record, with what came of them there and in another.
+/// Returns the programs that are in both records, with both results.
 fn compare<'a>(
     record: &'a Record,
     other: &'a Record,
@@ -225,7 +224,7 @@ fn nothing(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What the programs work on.
+/// Writes the files that the programs use.
 fn prepare() -> Result<()> {
     if Path::new(userland::KERNEL_IMAGE).exists() {
         fs::write("/tmp/vmlinuz", unsigned::image(fs::read(userland::KERNEL_IMAGE)?)?)?;

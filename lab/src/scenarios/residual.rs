@@ -1,5 +1,5 @@
-//! What was opened or loaded before and goes on: found by `residual`, of the right process and reason, and found
-//! neither before it was opened nor after it was closed.
+//! Resources that were opened or loaded before lockdown and stay usable: `residual` finds each with its process and reason, and neither before it is
+//! opened nor after it is closed.
 
 use std::{
     fs::{self, File},
@@ -143,7 +143,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::UserSide,
         run: many,
     },
-    // The kernel never forgets an unsigned module: nothing is clean after this one.
+    // Last: an unsigned module taints the kernel until reboot.
     Scenario {
         name: "residue: an unsigned module is found, loaded and gone",
         boot: Boot::Plain,
@@ -178,7 +178,7 @@ fn residual() -> Result<Value> {
     Ok(report)
 }
 
-/// What was found of this kind and reason. Nothing else may be found but what earlier scenarios could not take back.
+/// Returns the findings of this kind and reason. No other finding is allowed except a taint, which earlier scenarios cannot undo.
 fn found(kind: &str, reason: &str) -> Result<Vec<Value>> {
     let report = residual()?;
     let all = report["found"].as_array().cloned().unwrap_or_default();
@@ -195,14 +195,14 @@ fn none(kind: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// The one that was found.
+/// Returns the finding of this kind and reason, of which there must be one.
 fn one(kind: &str, reason: &str) -> Result<Value> {
     let mut found = found(kind, reason)?;
     ensure!(found.len() == 1, "not one but {}: {found:#?}", found.len());
     Ok(found.remove(0))
 }
 
-/// Enforces a level, which must tell that something goes on, and returns the one thing that does.
+/// Enforces a level, requires that `enforce` reports one residue, and returns its finding.
 fn left_after(level: &str, kind: &str, reason: &str) -> Result<Value> {
     stockade(&["enforce", level])?
         .exits(0)?
@@ -213,7 +213,7 @@ fn left_after(level: &str, kind: &str, reason: &str) -> Result<Value> {
     Ok(found)
 }
 
-/// Demands that it is this process's, under these names.
+/// Requires that a finding names this process and its executable.
 fn is_ours(found: &Value) -> Result<()> {
     let process = &found["process"];
     ensure!(process["pid"] == std::process::id(), "{found:#}");
@@ -227,7 +227,7 @@ fn nothing(_: &Guest) -> Result<()> {
     stockade(&["residual"])?.exits(0)?.says("Nothing was found.")?.says("ioperm")?;
     let report = residual()?;
     ensure!(report["processes"].as_u64() > Some(10), "{report:#}");
-    // Neither our own program nor anything of the kernel's counts; and uprobes are hidden then.
+    // Neither Stockade's programs nor resources of the kernel are findings. Under confidentiality uprobes cannot be seen.
     let enforced = stockade(&["enforce", "integrity"])?.exits(0)?;
     ensure!(!enforced.out.contains("residual"), "{}", enforced.out);
     stockade(&["residual"])?.exits(0)?;
@@ -236,7 +236,7 @@ fn nothing(_: &Guest) -> Result<()> {
         .exits(2)?
         .says("Nothing was found in what could be looked at")?
         .says("tracefs")?;
-    // What is refused is not tried: looking leaves no refusal behind.
+    // `residual` does not try refused operations, so it causes no refusal.
     let status = stockade(&["status", "--json"])?.json()?;
     let counters = status["stockade"]["counters"].as_array().cloned().unwrap_or_default();
     ensure!(counters.iter().all(|c| c["reason"] != "tracefs" && c["reason"] != "debugfs"), "{counters:?}");
@@ -274,7 +274,7 @@ fn snapshot(_: &Guest) -> Result<()> {
     left_open("/dev/snapshot", (10, 231), "hibernation")
 }
 
-/// A device, where the kernel has it.
+/// Plays an open device; skips the scenario if the kernel does not have it.
 fn left_open(path: &str, (major, minor): (u32, u32), reason: &str) -> Result<()> {
     lift_all()?;
     none("file", reason)?;
@@ -297,7 +297,7 @@ fn left_open(path: &str, (major, minor): (u32, u32), reason: &str) -> Result<()>
 fn dev_mem_mapped(_: &Guest) -> Result<()> {
     lift_all()?;
     none("file", "dev-mem")?;
-    // The BIOS's page, which a kernel with CONFIG_STRICT_DEVMEM lets be mapped.
+    // A page of the BIOS, which can be mapped also with CONFIG_STRICT_DEVMEM.
     let mapped = Mapped::page(Path::new("/dev/mem"), 0xf0000)?;
     let found = left_after("integrity", "file", "dev-mem")?;
     is_ours(&found)?;
@@ -338,10 +338,10 @@ fn debugfs(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// In a mount namespace without debugfs and tracefs, as in most containers and on hardened hosts.
+/// `residual` in a mount namespace without debugfs and tracefs, as in most containers and on hardened hosts.
 fn unmounted(_: &Guest) -> Result<()> {
     lift_all()?;
-    // SAFETY: all take strings that live through the calls; this process has one thread.
+    // SAFETY: the strings live through the calls; this process has one thread.
     let answer = unsafe {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         libc::unshare(libc::CLONE_NEWNS)
@@ -350,7 +350,7 @@ fn unmounted(_: &Guest) -> Result<()> {
     };
     ensure!(answer == 0, "a namespace of one's own: {}", std::io::Error::last_os_error());
     let file = File::open("/sys/kernel/debug/sched/verbose")?;
-    // SAFETY: as above.
+    // SAFETY: the string lives through the call.
     let answer = unsafe { libc::umount2(c"/sys/kernel/debug".as_ptr(), libc::MNT_DETACH) };
     ensure!(answer == 0, "umount debugfs: {}", std::io::Error::last_os_error());
     is_ours(&one("file", "debugfs")?)?;
@@ -368,7 +368,7 @@ fn tracefs(_: &Guest) -> Result<()> {
     let found = left_after("confidentiality", "file", "tracefs")?;
     is_ours(&found)?;
     lift_all()?;
-    // Under integrity it contradicts nothing, and is listed all the same.
+    // Integrity does not refuse the file, but it is listed.
     stockade(&["enforce", "integrity"])?.exits(0)?;
     let found = one("file", "tracefs")?;
     ensure!(found["refused_now_by"].is_null() && found["level"] == "confidentiality", "{found:#}");
@@ -380,7 +380,7 @@ fn bar(_: &Guest) -> Result<()> {
     lift_all()?;
     none("pci-bar", "pci-access")?;
     let resource = left_open::edu_bar()?;
-    // Open it may be: the mapping is what lockdown guards.
+    // Lockdown refuses the mapping and not the open.
     let open = File::open(&resource)?;
     none("pci-bar", "pci-access")?;
     let mapped = Mapped::page(&resource, 0)?;
@@ -391,7 +391,7 @@ fn bar(_: &Guest) -> Result<()> {
     none("pci-bar", "pci-access")
 }
 
-/// With an offset where functions begin with a landing mark.
+/// Reports whether a finding is a kprobe on vfs_fsync. With IBT the probe is at an offset, behind the ENDBR instruction.
 fn is_on_vfs_fsync(found: &Value) -> bool {
     found["what"].as_str().is_some_and(|what| what.starts_with("kprobe on vfs_fsync"))
 }
@@ -403,7 +403,7 @@ fn kprobe(_: &Guest) -> Result<()> {
     let found = one("kprobe", "kprobes")?;
     ensure!(is_on_vfs_fsync(&found), "{found:#}");
     ensure!(found["advice"].as_str().is_some_and(|a| a.contains("'-:kprobes/residual'")), "{found:#}");
-    // tracefs is shut then, and the list of kprobes in debugfs is not.
+    // Confidentiality refuses tracefs, but not the list of kprobes in debugfs.
     left_after("confidentiality", "kprobe", "kprobes")?;
     lift_all()?;
     drop(event);
@@ -448,7 +448,7 @@ fn kexec(_: &Guest) -> Result<()> {
     let image = KexecImage::load()?;
     let found = left_after("integrity", "kexec-image", "kexec")?;
     ensure!(found["advice"].as_str().is_some_and(|a| a.contains("kexec -s -u")), "{found:#}");
-    // The advice works while the level is in force.
+    // The advised command works while the level is in force.
     KexecImage::unload().context("unload as advised")?;
     none("kexec-image", "kexec")?;
     drop(image);
@@ -472,7 +472,7 @@ fn bpf_read(_: &Guest) -> Result<()> {
     ensure!(found["advice"] == "remove its pins: rm /sys/fs/bpf/residual", "{found:#}");
     fs::remove_file("/sys/fs/bpf/residual")?;
     soon("bpf-program", "bpf-read-kernel")?;
-    // A program without such a helper is no residue: bpf_ktime_get_ns.
+    // A program with another helper, bpf_ktime_get_ns, is no residue.
     let harmless = left_open::program(b"residual_clock\0\0", 5)?;
     none("bpf-program", "bpf-read-kernel")?;
     drop(harmless);
@@ -489,7 +489,7 @@ fn bpf_write(_: &Guest) -> Result<()> {
     soon("bpf-program", "bpf-write-user")
 }
 
-/// The kernel frees a program a moment after nobody holds it any more.
+/// Waits until there is no finding of this kind and reason: the kernel frees a program some time after its last reference is gone.
 fn soon(kind: &str, reason: &str) -> Result<()> {
     until("what nobody holds to be gone", || Ok(none(kind, reason).is_ok())).or_else(|_| none(kind, reason))
 }
@@ -498,11 +498,11 @@ fn threads(_: &Guest) -> Result<()> {
     lift_all()?;
     none("file", "dev-mem")?;
     let mut children = Children::default();
-    // A thread that parted with its process's descriptors.
+    // A thread with a file descriptor table of its own.
     let pid = children.start(|| {
         let (done, ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || -> Result<()> {
-            // SAFETY: changes this thread alone.
+            // SAFETY: unshare takes flags only, and CLONE_FILES changes this thread alone.
             ensure!(unsafe { libc::unshare(libc::CLONE_FILES) } == 0, "unshare");
             let _mem = File::open("/dev/mem")?;
             done.send(())?;
@@ -519,7 +519,7 @@ fn threads(_: &Guest) -> Result<()> {
     );
     drop(children);
     none("file", "dev-mem")?;
-    // A process whose first thread has ended: its own folder shows neither descriptors nor memory.
+    // A process whose main thread has ended: /proc/PID shows neither file descriptors nor mappings.
     let mut children = Children::default();
     let pid = children.start(|| {
         let (done, ready) = std::sync::mpsc::channel();
@@ -544,9 +544,9 @@ fn threads(_: &Guest) -> Result<()> {
     none("file", "dev-mem")
 }
 
-/// Ends the first thread of a child that is prepared for it, and waits until it is a zombie.
+/// Ends the main thread of a child by a signal, and waits until it is a zombie.
 fn end_first_thread(pid: u32) -> Result<()> {
-    // SAFETY: our own child, to whose first thread the signal goes.
+    // SAFETY: tgkill takes numbers only; the signal goes to the main thread of a child that was not reaped.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGUSR1) };
     until("the first thread's end", || Ok(fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") Z ")))
 }
@@ -572,7 +572,7 @@ fn churn(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The promise is 300 ms on a real machine; an emulated one on a busy host may take many times as long.
+/// 2000 processes. The promise is 300 ms on a real machine; an emulated machine on a busy host may take many times as long.
 fn many(_: &Guest) -> Result<()> {
     lift_all()?;
     let mut children = Children::default();

@@ -1,4 +1,4 @@
-//! The record of a seal: what the TPM holds is what the log gives, and nothing else is.
+//! The record of a seal: the PCR of the TPM has the value that a replay of the log gives, and that no altered log gives.
 
 use std::{
     fs,
@@ -49,7 +49,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::UserSide,
         run: refused,
     },
-    // Last: nothing ends it before the guest does.
+    // Last: a seal lasts until reboot.
     Scenario {
         name: "stockade seal measures its record into the TPM",
         boot: Boot::Tpm,
@@ -68,7 +68,7 @@ fn seal(pcr: u8, require: bool) -> Seal {
     Seal { pcr: Some(Said::at(pcr, "test")), require_tpm: Said::at(require, "test"), ..Seal::unsaid("test") }
 }
 
-/// Records that this policy was sealed. The seal itself plays no part in it.
+/// Records a seal of this policy, without sealing.
 fn record(policy: &Policy) -> Result<Recorded> {
     let prepared = prepare(&policy.seal)?;
     let sealed = Sealed {
@@ -87,7 +87,7 @@ fn policy(level: LevelChoice, pcr: u8) -> Policy {
     Policy { seal: seal(pcr, true), ..Policy::level(level, "test") }
 }
 
-/// What the kernel says that a register holds, in this bank.
+/// Returns the value of a PCR in this bank, as the kernel reports it.
 fn held(bank: &str, pcr: u8) -> Result<String> {
     let path = format!("/sys/class/tpm/tpm0/pcr-{bank}/{pcr}");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -98,7 +98,7 @@ fn no_records() {
     let _ = fs::remove_file(LOG);
 }
 
-/// Gives records to `seal-record` on its standard input.
+/// Runs `seal-record` on a file with these records.
 fn replay(log: &str, arguments: &[&str]) -> Result<Answer> {
     fs::write("/tmp/records", log)?;
     let mut command = Command::new("/bin/stockade");
@@ -119,7 +119,7 @@ fn replayed(_: &Guest) -> Result<()> {
     ensure!(second.record.previous == Some(first.digest), "{second:?}");
     let measured = second.measured.as_ref().context("it was not measured")?;
 
-    // Every bank that the kernel knows of was extended, and none beside.
+    // Every bank that the kernel knows was extended, and no other PCR.
     let mut banks = Vec::new();
     for entry in fs::read_dir("/sys/class/tpm/tpm0")?.flatten() {
         if let Some(bank) = entry.file_name().to_string_lossy().strip_prefix("pcr-") {
@@ -140,7 +140,7 @@ fn replayed(_: &Guest) -> Result<()> {
     let text = stockade(&["seal-record"])?.exits(0)?;
     text.says(&format!("PCR {PCR} must be {value}"))?.says("left open foreign-program 7")?;
 
-    // Without any code of ours: the lines hashed by busybox.
+    // The PCR computed without Stockade: busybox hashes the lines.
     let script = format!(
         "p=$(printf '%064d' 0); while read -r l; do d=$(printf %s \"$l\" | sha256sum | cut -c1-64); \
          e=$(printf %s $d | xxd -r -p | sha256sum | cut -c1-64); p=$(printf %s $p$e | xxd -r -p | sha256sum | cut -c1-64); \
@@ -156,7 +156,7 @@ fn replayed(_: &Guest) -> Result<()> {
         ensure!(kernel.contains(&format!("stockade: sealed {line}")), "{kernel}");
     }
 
-    // What the program says of itself is what anybody can hash; the policy's digest is that of `policy show --canonical`.
+    // The digest of the program is that of its file; the digest of the policy is that of `policy show --canonical`.
     let text = "level = \"confidentiality\"\n[seal]\npcr = 13\nrequire-tpm = true\n";
     fs::write("/tmp/policy.toml", text)?;
     let shown = stockade(&["policy", "show", "--canonical", "--policy", "/tmp/policy.toml"])?.exits(0)?.out;
@@ -174,7 +174,7 @@ fn altered(_: &Guest) -> Result<()> {
     let value = held("sha256", PCR)?;
     let log = fs::read_to_string(LOG)?;
     replay(&log, &[])?.exits(0)?.says(&value)?;
-    // The last line fits, and gives another value; any other does not fit.
+    // With an altered last line the chain is valid and gives another value; an altered earlier line breaks the chain.
     let last = second.record.line()?;
     let changed =
         log.replace(&last, &last.replace("\"left_open\":[\"foreign-program 7\"]", "\"left_open\":[]"));
@@ -200,7 +200,7 @@ fn shared(_: &Guest) -> Result<()> {
     replay(&log, &[])?.exits(1)?.says("something else was measured into it")?;
     let value = held("sha256", PCR)?;
     replay(&log, &["--from", &from])?.exits(0)?.says(&value)?;
-    // In between.
+    // Another program extends the PCR between two records.
     somebody.event(PCR, b"between")?;
     record(&policy(LevelChoice::Integrity, PCR))?;
     replay(&fs::read_to_string(LOG)?, &["--from", &from])?.exits(1)?.says("line 2")?;
@@ -208,7 +208,7 @@ fn shared(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// And so does a stricter policy that is stacked on it.
+/// A seal and a stricter policy added to it are both measured.
 fn sealed(_: &Guest) -> Result<()> {
     const PCR: u8 = 13;
     const TAIL: &str = "[seal]\npcr = 13\nrequire-tpm = true\n";
@@ -239,7 +239,7 @@ fn sealed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// No policy can name such a register; a TPM may still have it for others.
+/// PCR 17, which no policy can name: the TPM refuses to extend it from this locality.
 fn refused(_: &Guest) -> Result<()> {
     no_records();
     match record(&policy(LevelChoice::Integrity, 17)).map_err(anyhow::Error::downcast::<Error>) {
@@ -249,7 +249,7 @@ fn refused(_: &Guest) -> Result<()> {
         }
         other => bail!("{other:?}"),
     }
-    // The seal stands, and what is told of it is that nothing was measured.
+    // `seal-record` reports that the seal was not measured.
     stockade(&["seal-record"])?.exits(0)?.says("measured  nowhere")?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Guests that EFI firmware booted: what Secure Boot changes, and what `auto` makes of it.
+//! Guests booted by EFI firmware: the effect of Secure Boot, and the level that `auto` derives from it.
 //!
-//! efi-test is not played: no Debian kernel has the module behind /dev/efi_test.
+//! efi-test is not played: no Debian kernel has the module for /dev/efi_test.
 
 use std::{
     collections::BTreeMap,
@@ -86,12 +86,12 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// Played by the host: that the firmware says no is the whole story.
+/// Fails when it is played: the host expects that the firmware refuses to boot this guest.
 fn must_not_boot(_: &Guest) -> Result<()> {
     bail!("the firmware booted an image that it has no good signature for, though keys are enrolled")
 }
 
-/// The firmware's own word: four bytes of attributes, then the value.
+/// Returns the EFI variable SecureBoot. In its file, four bytes of attributes precede the value.
 fn secure_boot() -> Result<Option<u8>> {
     let path = format!("{VARIABLES}/{SECURE_BOOT}");
     Ok(fs::read(&path).with_context(|| format!("read {path}"))?.get(4).copied())
@@ -135,7 +135,7 @@ fn auto_is_integrity(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What `probe` answers at the doors that are there, by reason.
+/// Returns the answers of `probe` for the doors that this guest has, by reason.
 fn probe() -> Result<BTreeMap<String, Vec<Value>>> {
     let report = stockade(&["probe", "--json"])?.json()?;
     let mut doors: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -147,7 +147,7 @@ fn probe() -> Result<BTreeMap<String, Vec<Value>>> {
     Ok(doors)
 }
 
-/// That IMA would have measured a kernel is shown last, by one that is refused.
+/// `assess` causes no IMA measurement. At the end a kexec that is refused shows that IMA measures kernels here.
 fn nothing_measured(_: &Guest) -> Result<()> {
     const LOG: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
     const NO_INITRAMFS: libc::c_ulong = 4;
@@ -171,8 +171,8 @@ fn nothing_measured(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Debian's kernel answers at two doors before it asks about lockdown: IMA demands signatures of kernels, and
-/// has the module loader demand them of modules.
+/// At two doors Debian's kernel refuses before it asks lockdown: IMA requires signatures of kernels, and makes the module loader require them of
+/// modules.
 fn who(_: &Guest) -> Result<()> {
     lift_all()?;
     let earlier = BTreeMap::from([("kexec", libc::EACCES), ("module-signature", libc::EKEYREJECTED)]);
@@ -209,7 +209,7 @@ fn exception(_: &Guest) -> Result<()> {
     let overruled = "an exception in Stockade has no effect on that";
     stockade(&["check-host"])?.exits(0)?.says(overruled)?;
     stockade(&["probe"])?.says(overruled)?;
-    // Above native's level an exception works, and nothing is said against it.
+    // An exception from a reason above the level of native lockdown works, and `enforce` prints no warning.
     let answer_to = stockade(&["enforce", "confidentiality", "--allow", "kcore"])?.exits(0)?;
     ensure!(!answer_to.out.contains("stays refused"), "{}", answer_to.out);
     ensure!(answer("kcore")? == "free", "{}", answer("kcore")?);
@@ -233,7 +233,7 @@ fn unreadable(_: &Guest) -> Result<()> {
         Ok(())
     };
     refuses("No such file")?;
-    // Files of somebody else are not the firmware's.
+    // Files on another file system are not taken for variables of the firmware.
     fs::write(format!("{VARIABLES}/BootOrder"), b"1234")?;
     refuses("No such file")?;
     fs::write(format!("{VARIABLES}/{SECURE_BOOT}"), b"12")?;

@@ -1,5 +1,5 @@
 /*!
-SELinux beside Stockade, with Debian's policy enforced: each goes on deciding its own.
+SELinux beside Stockade, with Debian's policy enforced: each module still refuses its own operations.
 */
 use std::{
     ffi::CString,
@@ -34,10 +34,10 @@ const fn scenario(name: &'static str, run: fn(&Guest) -> Result<()>) -> Scenario
 
 const SELINUXFS: &str = "/sys/fs/selinux";
 
-/// A domain that the policy lets the guest's first program, which runs as the kernel, not enter by itself.
+/// A domain that the policy does not let kernel_t, the domain of the guest's init, enter.
 const DOMAIN: &str = "system_u:system_r:ping_t:s0";
 
-/// Loads the policy, unless an earlier scenario has.
+/// Loads the policy, unless an earlier scenario did.
 pub(super) fn load_policy() -> Result<()> {
     mounted()?;
     if !Path::new(SELINUXFS).join("load").exists() {
@@ -84,12 +84,12 @@ fn lockdown(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Tries to run a program in the domain: the errno that comes of it.
+/// Tries to run a program in the domain, and returns the errno.
 fn enter_domain() -> Option<i32> {
     let mut command = Command::new("/bin/busybox");
     command.arg("true");
     let ask = || OpenOptions::new().write(true).open("/proc/self/attr/exec")?.write_all(DOMAIN.as_bytes());
-    // SAFETY: the child writes one file before it becomes the program.
+    // SAFETY: a scenario's process has one thread, so the child may allocate; it opens and writes one file.
     unsafe { command.pre_exec(ask) };
     command.status().err().and_then(|error| error.raw_os_error())
 }
@@ -114,8 +114,8 @@ fn both(_: &Guest) -> Result<()> {
     denied_alone()
 }
 
-/// A switch of Debian's policy takes the right to load modules from everybody. The kernel asks for that right
-/// before it asks lockdown.
+/// The boolean secure_mode_insmod of Debian's policy denies module loading to every domain. The kernel checks that permission before it asks
+/// lockdown.
 fn attributed(_: &Guest) -> Result<()> {
     load_policy()?;
     lift_all()?;
@@ -130,7 +130,7 @@ fn attributed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The door's answer while the policy takes the right. The policy has no line in the log for it.
+/// Returns the door's answer while the boolean is on. The policy does not audit this denial.
 fn with_the_switch() -> Result<String> {
     switch("secure_mode_insmod", true)?;
     let answer = module_doors();
@@ -138,13 +138,13 @@ fn with_the_switch() -> Result<String> {
     answer
 }
 
-/// What the door of unsigned modules answers.
+/// Returns the answer of the door for unsigned modules.
 fn module_doors() -> Result<String> {
     let report = stockade(&["probe", "module-signature", "--json"])?.json()?;
     Ok(report["doors"][0]["answer"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Turns a switch of the policy.
+/// Sets a boolean of the policy.
 fn switch(name: &str, on: bool) -> Result<()> {
     let value = if on { "1" } else { "0" };
     for (file, value) in [(format!("booleans/{name}"), value), ("commit_pending_bools".to_owned(), "1")] {
@@ -158,7 +158,7 @@ fn switch(name: &str, on: bool) -> Result<()> {
     Ok(())
 }
 
-/// Demands that SELinux refuses the domain, and nothing else meanwhile.
+/// Requires that SELinux refuses the transition to the domain, and denies nothing else meanwhile.
 fn denied_alone() -> Result<()> {
     log()?;
     let errno = enter_domain();
@@ -168,7 +168,7 @@ fn denied_alone() -> Result<()> {
     Ok(())
 }
 
-/// The reasons `watch` has to show now.
+/// Returns the reasons of the events that `watch` shows now.
 fn events() -> Result<Vec<String>> {
     let answer = stockade(&["watch", "--no-follow", "--json"])?.exits(0)?;
     let reason = |line: &str| -> Result<String> {
@@ -178,14 +178,14 @@ fn events() -> Result<Vec<String>> {
     answer.out.lines().map(reason).collect()
 }
 
-/// The kernel's log since the last call, with no line left out.
+/// Returns the kernel log since the last call, with rate limiting off.
 fn log() -> Result<String> {
     fs::write("/proc/sys/kernel/printk_ratelimit", "0")?;
     Ok(run(Command::new("/bin/busybox").args(["dmesg", "-c"]))?.out)
 }
 
-/// Reading links in map_files asks for CAP_CHECKPOINT_RESTORE first and takes CAP_SYS_ADMIN in its place; the
-/// policy refuses the one, with a line, and grants the other.
+/// Returns SELinux's denials in a log, without those of CAP_CHECKPOINT_RESTORE: a read of a link in map_files checks it first, which the policy
+/// denies with an audit line, and then CAP_SYS_ADMIN, which the policy grants.
 fn denials(log: &str) -> Vec<String> {
     log.lines()
         .filter(|line| line.contains("avc:") && line.contains("denied"))

@@ -1,4 +1,4 @@
-//! The table of reasons against the running kernel.
+//! The table of reasons compared with the running kernel.
 
 use anyhow::{Result, ensure};
 use stockade_kernel::{btf::KernelTypes, lab};
@@ -54,7 +54,7 @@ fn offsets(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What [`KernelTypes`] says where a field of the chain to the executable is missing.
+/// Loads the program with the offsets that [`KernelTypes`] has if a field of the path to the executable is missing.
 fn no_executable(_: &Guest) -> Result<()> {
     let mut types = KernelTypes::of_running_kernel()?;
     types.offsets.task_mm = 0;
@@ -64,7 +64,7 @@ fn no_executable(_: &Guest) -> Result<()> {
     types.offsets.inode_superblock = 0;
     types.offsets.superblock_device = 0;
     lab::load_only(&types)?;
-    // The test can fail: a chain that lands beside its fields is refused.
+    // The test can fail: the verifier refuses an offset that points into a field.
     types.offsets.task_mm = 1;
     ensure!(lab::load_only(&types).is_err(), "the verifier took an offset that points into a field");
     Ok(())

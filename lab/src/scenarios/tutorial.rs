@@ -1,4 +1,4 @@
-//! docs/tutorial.md: each command is run by one shell, in order, and prints the lines that the page shows.
+//! docs/tutorial.md: one shell runs each command in order, and each prints the lines that the page shows.
 
 use std::{
     fmt,
@@ -53,12 +53,12 @@ fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-/// The words of a line, whatever columns they stand in.
+/// Returns the words of a line, without the width of its columns.
 fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The first of these lines that is not part of a printed line behind the one before.
+/// Returns the first of the shown lines that is not part of a printed line after that of the previous one.
 fn missing<'a>(shown: &'a [String], printed: &[String]) -> Option<&'a String> {
     let mut rest = printed.iter();
     shown.iter().find(|line| !rest.any(|printed| printed.contains(line.as_str())))
@@ -71,13 +71,13 @@ struct Shell {
     output: BufReader<ChildStdout>,
 }
 
-/// The line behind a command's output, before its exit status.
+/// The prefix of the line after a command's output; the exit status follows.
 const END: &str = "@@ exit status";
 
 impl Shell {
     fn start() -> Result<Self> {
         let mut command = Command::new("/bin/busybox");
-        // The environment of a login: any other variable costs an excepted program its exception.
+        // The environment of a login shell: with another variable an excepted program would lose its exception.
         command.arg("sh").env_clear().envs([("PATH", "/bin"), ("HOME", "/root"), ("TERM", "dumb")]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("run a shell")?;
@@ -89,7 +89,7 @@ impl Shell {
 
     /// Runs a command and returns the lines that it printed, with its exit status.
     fn run(&mut self, command: &str) -> Result<(Vec<String>, i32)> {
-        // On a line of its own also behind output without a newline.
+        // The newline puts the prefix on a line of its own, also after output without one.
         write!(self.input, "{command}\nprintf '\\n{END} %s\\n' $?\n")?;
         let mut printed = Vec::new();
         loop {

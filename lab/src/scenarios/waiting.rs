@@ -1,4 +1,4 @@
-//! Waiting for what has to come, however long a busy host lets a guest take for it.
+//! Waits for conditions, with limits that hold on a busy host.
 
 use std::{
     thread::sleep,
@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::guest::patience;
 
-/// Waits until a condition holds. Fails, with what was waited for, when it does not come to hold.
+/// Waits until a condition holds. The error after a minute of [`patience`] names the condition.
 pub(super) fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let (begin, patience) = (Instant::now(), patience(60));
     while !condition()? {
@@ -19,8 +19,8 @@ pub(super) fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> 
     Ok(())
 }
 
-/// Plays what has to be over within a number of seconds, which it is told: few at first, and more where this machine took
-/// longer than that, whatever came of it. Returns when the time is over.
+/// Runs a closure that must end within a number of seconds, which it gets. If this machine took longer, runs it again with the next, larger number,
+/// whatever its result. Returns the end of the time.
 pub(super) fn within(seconds: &[u64], mut play: impl FnMut(u64) -> Result<()>) -> Result<Instant> {
     for &seconds in seconds {
         let end = Instant::now() + Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! What `watch` sees, what it writes to the kernel log, and a storm.
+//! The events that `watch` shows, and its lines in the kernel log.
 
 use std::{
     fs,
@@ -110,7 +110,7 @@ fn kernel_log(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What dd did, as watch shows it.
+/// Returns the events of dd that `watch` shows now.
 pub(super) fn of_dd() -> Result<Vec<Value>> {
     let seen = events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)?;
     Ok(seen.into_iter().filter(|e| e["comm"] == "dd").collect())
@@ -131,14 +131,14 @@ fn own_lines(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// `watch --json` in the background, with its output in a file.
+/// A background `watch --json` with its output in a file.
 pub(super) struct Watching {
     child: Child,
     into: PathBuf,
 }
 
 impl Watching {
-    /// Starts it, and waits until it reads the events: it then has opened the kernel log, which it does after.
+    /// Starts `watch`, and waits until it has opened the kernel log, which it does after the ring buffer.
     pub(super) fn start(into: &str) -> Result<Self> {
         let out = fs::File::create(into)?;
         let mut command = Command::new("/bin/stockade");
@@ -160,14 +160,14 @@ impl Watching {
         Ok(())
     }
 
-    /// What it has written so far, as far as its lines are whole.
+    /// Returns the events on the complete lines that `watch` has written.
     pub(super) fn seen(&mut self) -> Result<Vec<Value>> {
         self.lives()?;
         let text = fs::read_to_string(&self.into)?;
         events(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
     }
 
-    /// The same, once these words are in it.
+    /// Waits until there is an event of a program with this name, and returns the events.
     pub(super) fn until(&mut self, comm: &str) -> Result<Vec<Value>> {
         let mut seen = Vec::new();
         let came = until(comm, || {
@@ -195,7 +195,7 @@ fn anew(_: &Guest) -> Result<()> {
     one_of_dd(&mut watch)
 }
 
-/// Demands that a request of dd is seen, and once: what was asked after it has been seen as well.
+/// Requires that a request of dd has one event. The event of a later request shows that no other is pending.
 pub(super) fn one_of_dd(watch: &mut Watching) -> Result<()> {
     dd("/dev/mem")?;
     watch.until("dd")?;
@@ -206,8 +206,8 @@ pub(super) fn one_of_dd(watch: &mut Watching) -> Result<()> {
     Ok(())
 }
 
-/// `watch` looks for enforcement once a second: also when it is loaded and not yet pinned, where it may stay for as long as a
-/// busy machine lets it.
+/// `watch` looks for enforcement once a second, also while `enforce` has loaded the programs and not pinned them, which takes long on a busy
+/// machine.
 fn half_started(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
@@ -218,7 +218,7 @@ fn half_started(_: &Guest) -> Result<()> {
             Command::new("/bin/stockade").args(["enforce", "integrity"]).stdout(Stdio::null()).spawn()?;
         let halted = halt_unpinned(&mut enforce)?;
         if halted {
-            // Longer than it is between two looks.
+            // Longer than the interval between two looks.
             sleep(Duration::from_secs(3));
             signal(&enforce, libc::SIGCONT)?;
         }
@@ -231,7 +231,7 @@ fn half_started(_: &Guest) -> Result<()> {
     bail!("enforce could not be halted between loading and pinning")
 }
 
-/// Halts `enforce` while it holds a program that is not pinned; whether it could be.
+/// Stops `enforce` while it holds a link that is not pinned, and reports whether that succeeded.
 fn halt_unpinned(enforce: &mut Child) -> Result<bool> {
     while enforce.try_wait()?.is_none() {
         let open = fs::read_dir(format!("/proc/{}/fd", enforce.id()))?;
@@ -250,7 +250,7 @@ fn halt_unpinned(enforce: &mut Child) -> Result<bool> {
 }
 
 fn signal(child: &Child, number: i32) -> Result<()> {
-    // SAFETY: takes numbers; the child was not waited for, so its number is nobody else's.
+    // SAFETY: kill takes numbers only; the child was not reaped, so its process id is not reused.
     let answer = unsafe { libc::kill(i32::try_from(child.id())?, number) };
     ensure!(answer == 0, "signal {number}: {}", std::io::Error::last_os_error());
     Ok(())
@@ -258,7 +258,7 @@ fn signal(child: &Child, number: i32) -> Result<()> {
 
 fn native(_: &Guest) -> Result<()> {
     lift_all()?;
-    // The kernel writes at most ten lines in five seconds.
+    // The kernel writes at most ten lockdown lines in five seconds.
     sleep(Duration::from_secs(6));
     dd("/dev/mem")?;
     let alone = of_dd()?;
@@ -270,7 +270,7 @@ fn native(_: &Guest) -> Result<()> {
     dd("/dev/mem")?;
     dd("/proc/kcore")?;
     dd("/dev/mem")?;
-    // The log still has the first one. Its clock runs apart from that of events, so order says nothing.
+    // The log still has the first line. The clocks of log and events differ, so the order is not checked.
     let mut told: Vec<_> =
         of_dd()?.iter().map(|e| (e["type"].to_string(), e["reason"].to_string())).collect();
     told.sort();

@@ -1,4 +1,4 @@
-//! Grants: exceptions for a time, which end without anybody's doing.
+//! Grants: exceptions that expire without a command.
 
 use std::{
     thread::sleep,
@@ -74,25 +74,25 @@ fn ends(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Root can set the clock, and with it nothing here.
+/// Setting the clock back does not extend a grant.
 fn clock(_: &Guest) -> Result<()> {
     lift_all()?;
     let tool = Tool::new(TOOL)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     stockade(&["grant", "dev-mem", "--for", "5s", "--exe", TOOL])?.exits(0)?;
     let set_back = |seconds: i64| -> Result<()> {
-        // SAFETY: timespec is plain data.
+        // SAFETY: timespec has integers only, for which zeros are valid.
         let mut now: libc::timespec = unsafe { std::mem::zeroed() };
-        // SAFETY: a live timespec.
+        // SAFETY: the timespec lives through the call.
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
         now.tv_sec -= seconds;
-        // SAFETY: as above.
+        // SAFETY: the timespec lives through the call, which only reads it.
         let answer = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) };
         ensure!(answer == 0, "the clock could not be set");
         Ok(())
     };
     set_back(3600)?;
-    // Writing the tables anew must not begin anew either.
+    // A second grant writes the tables anew, which must not restart the first.
     let other = stockade(&["grant", "msr", "--for", "1h", "--exe", TOOL]);
     sleep(Duration::from_secs(6));
     let through = super::through(&mut tool.opens_mem());
@@ -104,12 +104,12 @@ fn clock(_: &Guest) -> Result<()> {
 
 fn now(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a live timespec.
+    // SAFETY: the timespec lives through the call.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
     now
 }
 
-/// The date is another one as long as this lives; then it is the right one again.
+/// Another date on the real-time clock. When this is dropped, the clock is right again.
 struct Date {
     right: i64,
     began: i64,
@@ -122,7 +122,7 @@ impl Date {
 
     fn set(seconds: i64) -> Result<()> {
         let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
-        // SAFETY: a live timespec.
+        // SAFETY: the timespec lives through the call.
         let answer = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) };
         ensure!(answer == 0, "the clock could not be set");
         Ok(())
@@ -135,10 +135,10 @@ impl Drop for Date {
     }
 }
 
-/// The clock is wrong when a policy is applied and something is granted, and is set right afterwards.
+/// The clock is wrong while a policy is applied and a grant is made, and is corrected afterwards.
 fn wrong_clock(_: &Guest) -> Result<()> {
     const BATTERYLESS: i64 = 1_000;
-    // In November 2026, and half a year later.
+    // Two dates: November 2026, and half a year later.
     const WRONG: i64 = 1_793_600_000;
     const RIGHT: i64 = 1_810_000_000;
     lift_all()?;
@@ -182,22 +182,22 @@ fn wrong_clock(_: &Guest) -> Result<()> {
     expect(&mut other.opens_mem(), false, "the exception has expired, and the policy was applied again")?;
     expect(&mut tool.opens_mem(), true, "a grant outlives that")?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
-    // As a machine without a battery whose policy is in force already.
+    // The clock of a machine without a battery, with the policy already in force.
     Date::set(BATTERYLESS)?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
     drop(date);
     Ok(())
 }
 
-/// Root has the kernel slow its clocks.
+/// A grant on clocks that root slows by adjtimex(2).
 fn slowed_clock(_: &Guest) -> Result<()> {
     const SECONDS: i64 = 6;
     let tick = |length: libc::c_long| -> Result<()> {
-        // SAFETY: timex is plain data.
+        // SAFETY: timex has integers only, for which zeros are valid.
         let mut timex: libc::timex = unsafe { std::mem::zeroed() };
         timex.modes = libc::ADJ_TICK;
         timex.tick = length;
-        // SAFETY: a live timex.
+        // SAFETY: the timex lives through the call.
         ensure!(unsafe { libc::adjtimex(&raw mut timex) } >= 0, "the clock could not be slowed");
         Ok(())
     };
@@ -212,7 +212,7 @@ fn slowed_clock(_: &Guest) -> Result<()> {
         let began = now(libc::CLOCK_MONOTONIC_RAW).tv_sec;
         stockade(&["status"])?.exits(0)?.says("the clock since boot is slowed by 10 % (adjtimex)")?;
         expect(&mut tool.opens_mem(), true, "during the grant")?;
-        // Three tenths longer, and what was left of a second when it began.
+        // 30 % longer than the grant, and one second for the fraction at the start.
         while now(libc::CLOCK_MONOTONIC_RAW).tv_sec - began <= SECONDS * 13 / 10 + 1 {
             sleep(Duration::from_millis(100));
         }
@@ -237,7 +237,7 @@ fn life(_: &Guest) -> Result<()> {
     let list = stockade(&["grant", "--list", "--json"])?.exits(0)?.json()?;
     ensure!(list["grants"].as_array().map(Vec::len) == Some(2), "{list}");
     oncall.expect(opens("/bin/busybox", "/dev/mem"), true)?;
-    // The policy is applied again, and another one.
+    // Grants outlive the same policy applied again, and another policy.
     apply("level = \"integrity\"\n")?;
     expect(&mut tool.opens_mem(), true, "after the same policy")?;
     apply("level = \"confidentiality\"\n")?;

@@ -25,7 +25,7 @@ mod swaps;
 
 pub(super) use subjects::traced_through;
 
-/// Every scenario of this folder.
+/// Returns every scenario of this folder.
 pub(super) fn all() -> Vec<Scenario> {
     [
         subjects::SCENARIOS,
@@ -40,19 +40,19 @@ pub(super) fn all() -> Vec<Scenario> {
 
 pub(super) const POLICY: &str = "/etc/stockade/policy.toml";
 
-/// Makes this the system's policy.
+/// Writes the policy file of the system.
 pub(super) fn write(text: &str) -> Result<()> {
     fs::create_dir_all("/etc/stockade")?;
     fs::write(POLICY, text).with_context(|| format!("write {POLICY}"))
 }
 
-/// Makes this the system's policy and applies it.
+/// Writes the policy file of the system and applies it.
 pub(super) fn apply(text: &str) -> Result<Answer> {
     write(text)?;
     stockade(&["enforce"])?.exits(0)
 }
 
-/// A program of its own: a copy of busybox, which does what its first argument says.
+/// A copy of busybox under another path, which an exception can name. Its first argument selects the applet.
 pub(super) struct Tool(PathBuf);
 
 impl Tool {
@@ -62,7 +62,7 @@ impl Tool {
         Ok(Self(path.into()))
     }
 
-    /// A command that opens /dev/mem and reads nothing of it.
+    /// Returns a command that opens /dev/mem and reads nothing.
     pub(in crate::scenarios) fn opens_mem(&self) -> Command {
         opens(&self.0, "/dev/mem")
     }
@@ -80,7 +80,7 @@ pub(super) fn opens(program: impl AsRef<Path>, file: &str) -> Command {
     command
 }
 
-/// Whether a command that opens something got through.
+/// Reports whether a command could open its file.
 fn through(command: &mut Command) -> Result<bool> {
     let answer = run(command)?;
     let refused = answer.err.contains("Operation not permitted");
@@ -88,40 +88,40 @@ fn through(command: &mut Command) -> Result<bool> {
     Ok(!refused)
 }
 
-/// Demands that a command gets through, or is refused.
+/// Requires that a command can open its file, or that the open is refused.
 pub(super) fn expect(command: &mut Command, wanted: bool, who: &str) -> Result<()> {
     let got = through(command)?;
     ensure!(got == wanted, "{who} {}", if got { "got through" } else { "was refused" });
     Ok(())
 }
 
-/// What `watch` has to tell.
+/// Returns the events that `watch` shows now.
 fn watched() -> Result<Vec<Value>> {
     events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)
 }
 
-/// A cgroup, removed with the scenario, and everything below that is empty.
+/// A cgroup, removed when this is dropped if it has no child cgroups.
 pub(super) struct Cgroup(String);
 
 pub(super) const TREE: &str = "/sys/fs/cgroup";
 
 impl Cgroup {
-    /// Makes the cgroup with this path.
+    /// Creates the cgroup with this path.
     pub(in crate::scenarios) fn new(path: &str) -> Result<Self> {
         fs::create_dir(format!("{TREE}{path}")).with_context(|| format!("make the cgroup {path}"))?;
         Ok(Self(path.to_owned()))
     }
 
-    /// One that is there.
+    /// Returns a cgroup that exists.
     pub(in crate::scenarios) fn there(path: &str) -> Self {
         Self(path.to_owned())
     }
 
-    /// Lets a command run in it.
+    /// Makes a command run in this cgroup.
     pub(in crate::scenarios) fn runs(&self, command: &mut Command) -> Result<()> {
         use std::ffi::CString;
         let file = CString::new(format!("{TREE}{}/cgroup.procs", self.0))?;
-        // SAFETY: only async-signal-safe calls on data made before the fork.
+        // SAFETY: the closure makes async-signal-safe calls on data that was allocated before the fork.
         unsafe {
             command.pre_exec(move || {
                 let fd = libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
@@ -135,7 +135,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Demands of a program in it what [`expect`] demands.
+    /// Requires of a command in this cgroup what [`expect`] requires.
     pub(in crate::scenarios) fn expect(&self, mut command: Command, wanted: bool) -> Result<()> {
         self.runs(&mut command)?;
         expect(&mut command, wanted, &self.0)
@@ -148,7 +148,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Whether anything is enforced: what a policy with a mistake must not change.
+/// Reports whether a policy is in force.
 fn enforced() -> Result<bool> {
     Ok(!stockade(&["status", "--json"])?.json()?["stockade"].is_null())
 }

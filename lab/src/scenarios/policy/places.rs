@@ -1,4 +1,4 @@
-//! Scopes and exceptions by cgroup: those that are there, and those that appear later.
+//! Scopes and exceptions by cgroup, for cgroups that exist when the policy is applied and for later ones.
 
 use std::fs;
 
@@ -93,7 +93,7 @@ fn later(_: &Guest) -> Result<()> {
     other.expect(kcore(), true)?;
     let podman = Cgroup::new("/machine.slice/podman-docker-x.scope")?;
     podman.expect(kcore(), true)?;
-    // The most specific applies: this one says less than the pattern does.
+    // The most specific scope applies; this one is laxer than the pattern.
     let one = Cgroup::new("/machine.slice/docker-one.scope")?;
     one.expect(kcore(), true)?;
     one.expect(opens(BUSYBOX, "/dev/mem"), false)?;
@@ -104,12 +104,12 @@ fn later(_: &Guest) -> Result<()> {
     let top = Cgroup::new("/top-x")?;
     top.expect(kcore(), false)?;
     drop(below);
-    // Made anew, as when a unit is restarted.
+    // The cgroup is created anew, as when a unit is restarted.
     drop(late);
     let late = Cgroup::new("/late.slice")?;
     late.expect(kcore(), false)?;
     drop(late);
-    // A path that is too long to be looked up is counted.
+    // Cgroups whose path is too long to be looked up are counted.
     let long = format!("/machine.slice/{}", "x".repeat(250));
     let long = Cgroup::new(&long)?;
     long.expect(kcore(), true)?;
@@ -129,7 +129,7 @@ fn nested(_: &Guest) -> Result<()> {
          [[scope]]\nname = \"c\"\ncgroup = \"/a/b/c\"\nlevel = \"none\"\nloosen = true\n",
     )?;
     a.expect(kcore(), false)?;
-    // Laxer, but without saying that it loosens.
+    // This scope is laxer than its parent, but has no `loosen = true`.
     b.expect(kcore(), false)?;
     c.expect(kcore(), true)?;
     c.expect(opens(BUSYBOX, "/dev/mem"), true)?;
@@ -155,14 +155,14 @@ fn unit(_: &Guest) -> Result<()> {
     let excepted = seen.iter().find(|e| e["verdict"] == "excepted").context("no event of its use")?;
     ensure!(excepted["exception"] == "flash", "{excepted}");
     drop(service);
-    // Restarted: another cgroup with the same path.
+    // A restarted unit has another cgroup with the same path.
     let service = Cgroup::new("/system.slice/flash.service")?;
     service.expect(opens(BUSYBOX, "/dev/mem"), true)?;
     drop(service);
     Ok(())
 }
 
-/// Nothing can be seen to work where native lockdown refuses first; but everything has to load.
+/// Native lockdown refuses first, so the scenario checks only that every program loads.
 fn under_native(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = super::Tool::new("/tmp/tool")?;

@@ -1,4 +1,4 @@
-//! Kernel security settings that a policy holds: whoever writes, from wherever, however it is spelt.
+//! Kernel security settings that a policy holds, against every writer, from every mount and namespace, in every spelling of the value.
 
 use std::{
     ffi::CString,
@@ -120,14 +120,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// A setting, put back with the scenario. Declared before what is enforced, so that it is free again by then.
+/// A sysctl. When this is dropped, the policy is lifted and the value restored.
 struct Setting {
     path: String,
     before: String,
 }
 
 impl Setting {
-    /// By the kernel's name; none where this kernel lacks it.
+    /// Returns the setting with this path below /proc/sys, or none if the kernel does not have it.
     fn there(name: &str) -> Result<Option<Self>> {
         let path = format!("/proc/sys/{name}");
         match fs::read_to_string(&path) {
@@ -141,7 +141,7 @@ impl Setting {
         Self::there(name)?.with_context(|| format!("this kernel has no setting {name}"))
     }
 
-    /// With this value.
+    /// Sets a setting to this value.
     fn set(name: &str, value: &str) -> Result<Self> {
         let setting = Self::new(name)?;
         setting.writes(value.as_bytes(), true)?;
@@ -155,7 +155,7 @@ impl Setting {
             .to_owned())
     }
 
-    /// Demands that a write gets through, or is refused with EPERM and leaves the value.
+    /// Requires that a write succeeds, or that it fails with EPERM and leaves the value.
     fn writes(&self, bytes: &[u8], wanted: bool) -> Result<()> {
         let before = self.value()?;
         let answer = put(&self.path, bytes);
@@ -180,13 +180,13 @@ impl Drop for Setting {
     }
 }
 
-/// One write(2).
+/// Writes bytes by one write(2).
 fn put(path: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     file.write(bytes).map(drop)
 }
 
-/// Whether a write was refused with EPERM.
+/// Reports whether a write failed with EPERM.
 fn refused(answer: &io::Result<usize>) -> bool {
     matches!(answer, Err(e) if e.raw_os_error() == Some(libc::EPERM))
 }
@@ -239,7 +239,7 @@ fn frozen(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A procfs of its own, unmounted with the scenario.
+/// Another procfs mount, unmounted when this is dropped.
 struct Proc(CString);
 
 impl Proc {
@@ -260,21 +260,21 @@ impl Drop for Proc {
     }
 }
 
-/// In a namespace of its own, root may write this setting: each has its own value.
+/// Root of a user namespace may write this setting, which has a value for each user namespace.
 fn per_namespace(_: &Guest) -> Result<()> {
     lift_all()?;
     let most = Setting::set("user/max_user_namespaces", "1000")?;
     let mapped = |script: &str| -> Result<String> {
         let mut command = Command::new("/bin/busybox");
         command.args(["sh", "-c", script]);
-        // SAFETY: system calls on constants, all of them safe after a fork.
+        // SAFETY: the closure makes async-signal-safe system calls on constants.
         unsafe {
             command.pre_exec(|| {
                 let map = b"0 0 1";
                 let step =
                     |answer: i64| if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) };
                 step(libc::unshare(libc::CLONE_NEWUSER).into())?;
-                // Before exec, which takes the rights away from who is not root in its namespace.
+                // Before exec, at which a process without user id 0 in its namespace loses its capabilities.
                 let fd = step(libc::open(c"/proc/self/uid_map".as_ptr(), libc::O_WRONLY).into())?;
                 let fd = i32::try_from(fd).map_err(io::Error::other)?;
                 step(libc::write(fd, map.as_ptr().cast(), map.len()) as i64)?;
@@ -365,7 +365,7 @@ fn name_only(_: &Guest) -> Result<()> {
     stockade(&["policy", "show"])?
         .exits(0)?
         .says("# held under this name only, see SP315: kernel.hostname, kernel.panic")?;
-    // Refused under the name, and changed by the other way.
+    // A write to the name is refused, and the other way changes the value.
     kptr.writes(b"0", false)?;
     panic.writes(b"17", false)?;
     hostname.writes(b"door", false)?;
@@ -417,7 +417,7 @@ fn swapped(_: &Guest) -> Result<()> {
     dmesg.writes(b"0", false)?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
     dmesg.writes(b"0", false)?;
-    // A grant is the policy in force with one exception more.
+    // A grant is applied as the policy in force with one more exception.
     stockade(&["grant", "msr", "--for", "5m", "--exe", "/bin/busybox"])?.exits(0)?;
     dmesg.writes(b"0", false)?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
@@ -429,7 +429,7 @@ fn swapped(_: &Guest) -> Result<()> {
     dmesg.writes(b"1", true)
 }
 
-/// Every setting of the profile takes the value that it has: nothing of an ordinary boot is refused.
+/// Every setting of the default profile accepts a write of its current value, so an ordinary boot has no refusal.
 fn default(_: &Guest) -> Result<()> {
     lift_all()?;
     let held = |level: &str| -> Result<Vec<String>> {
@@ -449,7 +449,7 @@ fn default(_: &Guest) -> Result<()> {
     for name in &confidentiality {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let Ok(value) = fs::read_to_string(&path) else { continue };
-        // The kernel's own rule: these go one way only, and what they begin with is not taken even where it is the value.
+        // The kernel lets these settings change in one direction only, and refuses a write of their initial value even while they have it.
         if name == "kernel.modules_disabled" || name.starts_with("kernel.kexec_load_") {
             continue;
         }

@@ -1,8 +1,7 @@
 //! The stories in docs/how-to, each played with the policies and commands that its page prints.
 //!
-//! What asks in them are copies of the guests' init under the names of the programs in the guide: told to, it
-//! [knocks](crate::raw::knock) at one door, and its exit status is the errno. So every program is a file of its own, and what a
-//! story needs of it is one system call.
+//! The programs of a story are copies of the guest's init under the paths in the guide. With `--knock` a copy tries one door
+//! by one system call, and its exit status is the errno.
 
 use std::{
     fs,
@@ -70,7 +69,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The pages: the policies and commands that a page prints are those that are played.
+/// Includes the pages: the scenarios play the policies and commands that a page prints.
 macro_rules! pages {
     ($($name:ident $file:literal)*) => {
         $(const $name: &str = include_str!(concat!("../../../../docs/how-to/", $file));)*
@@ -96,7 +95,7 @@ struct Chapter {
 }
 
 impl Chapter {
-    /// The policies of a page are its blocks of TOML. Its commands are those of its console blocks that begin with `# stockade`.
+    /// Reads a page. Its policies are its TOML blocks; its commands are the lines of console blocks that begin with `# stockade`.
     fn read(page: &str) -> Self {
         let mut chapter = Self { policies: Vec::new(), commands: Vec::new() };
         for Block { language, text } in page::blocks(page) {
@@ -117,7 +116,7 @@ impl Chapter {
         Ok(self.policies.get(number).context("the chapter has too few policies")?)
     }
 
-    /// Its command that begins with these words.
+    /// Returns the command of the page that begins with these words.
     fn command(&self, words: &[&str]) -> Result<Vec<&str>> {
         let command = self
             .commands
@@ -127,7 +126,7 @@ impl Chapter {
     }
 }
 
-/// A copy of the guests' init at the path of a story's program.
+/// Copies the guest's init to the path of a story's program.
 fn program(path: &str) -> Result<Tool> {
     fs::create_dir_all(Path::new(path).parent().context("a program has a folder")?)?;
     let _ = fs::remove_file(path);
@@ -136,10 +135,10 @@ fn program(path: &str) -> Result<Tool> {
     Ok(Tool(path.into()))
 }
 
-/// What nobody excepted.
+/// A program that no policy excepts.
 const ANOTHER: &str = "/proc/self/exe";
 
-/// Demands an errno of a program that knocks at a door, in a cgroup if one is named.
+/// Requires that a program that tries a door, in a cgroup if one is given, gets this errno.
 fn try_door(program: &str, at: Option<&Cgroup>, door: &str, wanted: i32, who: &str) -> Result<()> {
     let mut command = Command::new(program);
     command.args(["--knock", door]);
@@ -157,7 +156,7 @@ fn try_door(program: &str, at: Option<&Cgroup>, door: &str, wanted: i32, who: &s
     Ok(())
 }
 
-/// A cgroup with what is missing above it; the deepest first, in which order they can be removed.
+/// Creates a cgroup and its missing parents. The deepest comes first, so that they are removed in this order.
 fn branch(path: &str) -> Result<Vec<Cgroup>> {
     let mut made = Vec::new();
     for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
@@ -195,7 +194,7 @@ fn msr_tool(_: &Guest) -> Result<()> {
     let tool = program(path)?;
     try_door(path, None, MSR, 0, "the tool with nothing in force")?;
 
-    // The digest in the guide is nobody's: nothing is applied, and the check tells the right one.
+    // The digest in the guide belongs to no file: the policy is not applied, and `policy check` reports the right digest.
     let printed = chapter.policy(0)?;
     write(printed)?;
     stockade(&["enforce"])?.exits(2)?.says("content is another")?;
@@ -213,8 +212,8 @@ fn msr_tool(_: &Guest) -> Result<()> {
         "no event of the exception's use: {seen:?}"
     );
 
-    // One more byte: still a program, and not that one. Its time of change has moved by then: clocks of
-    // file systems tick in steps of ten milliseconds at most.
+    // One byte more: the file is still a program, but has another digest. Timestamps of file systems have a granularity of at most ten milliseconds,
+    // so the change time differs after this sleep.
     sleep(Duration::from_millis(50));
     let mut content = fs::read(&tool.0)?;
     content.push(0);
@@ -225,13 +224,13 @@ fn msr_tool(_: &Guest) -> Result<()> {
     enforcement::expect(|_, integrity| integrity)
 }
 
-/// The digest in a text: its only word of that shape.
+/// Returns the first SHA-256 digest in a text.
 fn digest(text: &str) -> Result<&str> {
     let begin = text.find("sha256:").context("it has no digest")?;
     text.get(begin..begin + "sha256:".len() + 64).context("its digest is cut off")
 }
 
-/// The digest that `policy check` tells instead of this one.
+/// Returns the digest that `policy check` reports instead of this one.
 fn told_digest(wrong: &str) -> Result<String> {
     let answer = stockade(&["policy", "check", "--json"])?.exits(1)?.json()?;
     let findings = answer["findings"].as_array().context("no findings")?;
@@ -248,7 +247,7 @@ fn kdump(_: &Guest) -> Result<()> {
     fs::create_dir_all("/run/systemd/system")?;
     fs::write("/run/systemd/system/kdump-tools.service", "[Service]\nExecStart=/usr/sbin/kexec -p\n")?;
     apply(chapter.policy(0)?)?;
-    // Made when the service starts, after the policy was applied.
+    // The cgroup is created when the service starts, after the policy was applied.
     let service = branch("/system.slice/kdump-tools.service")?;
     let service = deepest(&service)?;
     stockade(&["policy", "check"])?.exits(0)?;
@@ -261,7 +260,7 @@ fn kdump(_: &Guest) -> Result<()> {
 
 fn incident(_: &Guest) -> Result<()> {
     const DOORS: [(&str, i32); 4] = [
-        // The kernel says of a helper that it withholds that there is none.
+        // For a helper that lockdown refuses, the verifier answers as for an unknown helper.
         ("bpf_probe_read_kernel", libc::EINVAL),
         ("perf kprobe", libc::EPERM),
         ("open tracing_on", libc::EPERM),
@@ -282,7 +281,7 @@ fn incident(_: &Guest) -> Result<()> {
 
     let end = waiting::within(&[15, 60], |seconds| {
         stockade(&chapter.command(&["grant", "--revoke"])?)?;
-        // As printed, but for a time that a test can wait for.
+        // The printed command with a shorter time.
         let mut grant = chapter.command(&["grant", "bpf-read-kernel"])?;
         let time = grant.iter().position(|word| *word == "--for").context("a grant without a time")? + 1;
         let shorter = format!("{seconds}s");
@@ -304,14 +303,14 @@ fn incident(_: &Guest) -> Result<()> {
         Ok(())
     })?;
 
-    // Nobody has to end it.
+    // The grant ends without a command.
     sleep(end.saturating_duration_since(Instant::now()));
     waiting::until("the grant's end", || Ok(refused(Some(on_call), path, "").is_ok()))?;
     refused(Some(on_call), path, "bpftrace after the grant")?;
     let list = chapter.command(&["grant", "--list"])?;
     stockade(&list)?.exits(1)?.says("Nothing is granted")?;
 
-    // Or somebody does, before the time that is printed.
+    // A grant that is revoked ends before its time.
     stockade(&chapter.command(&["grant", "bpf-read-kernel"])?)?.exits(0)?;
     stockade(&list)?.exits(0)?.says("incident")?;
     try_door(path, Some(on_call), "perf kprobe", 0, "bpftrace of the on-call group, granted once more")?;
@@ -324,7 +323,7 @@ fn pods(_: &Guest) -> Result<()> {
     let chapter = Chapter::read(PODS);
     let kcore = || opens("/bin/busybox", "/proc/kcore");
     let mem = || opens("/bin/busybox", "/dev/mem");
-    // One pod runs already; the others come later.
+    // One pod runs already; the others start later.
     let old = branch("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-a.scope")?;
     apply(chapter.policy(0)?)?;
     stockade(&["policy", "check"])?.exits(0)?;
@@ -343,7 +342,7 @@ fn pods(_: &Guest) -> Result<()> {
     try_door(ANOTHER, None, "perf kprobe", 0, "the host")?;
     expect(&mut mem(), false, "the host, at integrity")?;
     stockade(&chapter.command(&["status"])?)?.exits(0)?.says("pods (/kubepods.slice/kubepods-*.slice)")?;
-    // What is beside the pods is the host's.
+    // Cgroups beside those of the pods belong to the host.
     let service = branch("/system.slice/kubelet.service")?;
     deepest(&service)?.expect(kcore(), true)?;
     Ok(())
@@ -367,7 +366,7 @@ fn settings(_: &Guest) -> Result<()> {
     sysctl("kernel.kptr_restrict=0")?.says("Operation not permitted")?;
     stockade(&chapter.command(&["watch"])?)?.exits(0)?.says("refused kernel.kptr_restrict = \"0\"")?;
     stockade(&chapter.command(&["status"])?)?.exits(0)?.says("kernel.core_pattern, kernel.modprobe")?;
-    // Again, and stricter.
+    // The same value and stricter ones are accepted.
     sysctl("kernel.kptr_restrict=1")?.exits(0)?;
     sysctl("kernel.kptr_restrict=2")?.exits(0)?;
     sysctl("kernel.kptr_restrict=1")?.says("Operation not permitted")?;
@@ -383,7 +382,7 @@ fn farm(_: &Guest) -> Result<()> {
     let _tool = program(path)?;
     let service = branch("/system.slice/farm-modules.service")?;
     let service = deepest(&service)?;
-    // Both policies are where the guide puts them.
+    // Both policies are at the paths of the guide.
     let boot = chapter.command(&["enforce", "--policy"])?;
     write(chapter.policy(1)?)?;
     fs::write(boot[2], chapter.policy(0)?)?;
@@ -414,7 +413,7 @@ mod tests {
 
     use super::*;
 
-    /// Which is much quicker to learn here than in a guest.
+    /// The scenarios read the pages too, but a guest takes longer.
     #[test]
     fn the_pages_print_policies_that_can_be_read() {
         for page in PAGES {

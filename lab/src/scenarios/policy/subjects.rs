@@ -1,4 +1,4 @@
-//! Exceptions by program: who is known as that program, and who only looks like it.
+//! Exceptions by program: the processes that are labelled as that program, and processes that only resemble it.
 
 use std::{
     fs,
@@ -108,10 +108,10 @@ fn program(_: &Guest) -> Result<()> {
     ensure!(status["stockade"]["exceptions"][0]["name"] == "vendor", "{status}");
     let counted = status["stockade"]["counters"].as_array().into_iter().flatten();
     ensure!(counted.into_iter().any(|c| c["excepted"] == 1), "{status}");
-    // Applied again it is what was in force, and excepts the same.
+    // The same policy applied again changes nothing.
     apply(&policy(""))?.says("Already in force")?;
     expect(&mut tool.opens_mem(), true, "the program once more")?;
-    // Another policy without it.
+    // A policy without the exception.
     apply("level = \"integrity\"")?;
     expect(&mut tool.opens_mem(), false, "the program without its exception")?;
     Ok(())
@@ -122,13 +122,14 @@ fn replaced(_: &Guest) -> Result<()> {
     let tool = Tool::new(TOOL)?;
     apply(&policy(""))?;
     expect(&mut tool.opens_mem(), true, "the program")?;
-    // Another file under its name.
+    // Another file at the program's path.
     fs::copy("/bin/busybox", "/tmp/other")?;
     fs::rename("/tmp/other", TOOL)?;
     expect(&mut tool.opens_mem(), false, "another file under its name")?;
     apply(&policy(""))?;
     expect(&mut tool.opens_mem(), true, "the other file once the policy was applied again")?;
-    // The same file with other content: clocks of file systems tick in steps of ten milliseconds at most.
+    // The same inode written again. Timestamps of file systems have a granularity of at most ten milliseconds, so the change time differs after this
+    // sleep.
     sleep(Duration::from_millis(20));
     let same = fs::read("/bin/busybox")?;
     fs::write(TOOL, same)?;
@@ -151,24 +152,24 @@ fn influenced(_: &Guest) -> Result<()> {
     for variable in ["PATH", "LC_ALL", "_", "DBUS_SESSION_BUS_ADDRESS", "MEMORY_PRESSURE_WATCH"] {
         expect(tool.opens_mem().env(variable, "LD_PRELOAD=/tmp"), true, variable)?;
     }
-    // Long strings are looked over and not into.
+    // The content of a long string is not searched for variables.
     let long = "LD_".repeat(2000);
     expect(tool.opens_mem().env("HOME", &long).env("LD_PRELOAD", "/tmp"), false, "behind a long variable")?;
     expect(tool.opens_mem().env("HOME", &long), true, "a long variable")?;
-    // An argument is no variable.
+    // An argument is not taken for a variable.
     expect(
         Command::new(TOOL).arg0("busybox").args(["sh", "-c", ": < /dev/mem", "LD_PRELOAD=x"]),
         true,
         "an argument",
     )?;
-    // More than anybody looks at: then it is not known.
+    // More variables than the kernel side examines: the process gets no label.
     let mut many = tool.opens_mem();
     many.envs((0..20_000).map(|n| (format!("LC_{n}"), "x")));
     expect(&mut many, false, "too many variables to be looked at")?;
 
-    // Traced from its first instruction on.
+    // A program that is traced from its first instruction.
     let mut traced = tool.opens_mem();
-    // SAFETY: one async-signal-safe call.
+    // SAFETY: the closure makes one async-signal-safe call, which takes numbers only.
     unsafe {
         traced.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             0 => Ok(()),
@@ -177,7 +178,7 @@ fn influenced(_: &Guest) -> Result<()> {
     }
     ensure!(!traced_through(traced)?, "a traced program got through");
 
-    // Taken over later, by a look into its memory.
+    // A program whose /proc/PID/mem was opened for writing while it runs.
     let mut running = Command::new(TOOL);
     running.arg0("busybox").args(["sh", "-c", "echo; read line; : < /dev/mem"]);
     running.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -194,19 +195,19 @@ fn influenced(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that has asked to be traced, with its stops let go, and says whether it got through.
+/// Runs a command that has called PTRACE_TRACEME, continues it after each stop, and reports whether it succeeded.
 pub(in crate::scenarios) fn traced_through(mut command: Command) -> Result<bool> {
     let child = command.stderr(Stdio::null()).spawn()?;
     let pid = i32::try_from(child.id())?;
     loop {
         let mut status = 0;
-        // SAFETY: a live integer.
+        // SAFETY: the status lives through the call.
         ensure!(unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid, "wait for the traced program");
         if libc::WIFEXITED(status) {
             return Ok(libc::WEXITSTATUS(status) == 0);
         }
         ensure!(libc::WIFSTOPPED(status), "the traced program was killed");
-        // SAFETY: our own stopped child.
+        // SAFETY: the child is stopped and traced by this process, and the arguments are numbers.
         unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0, 0) };
     }
 }
@@ -224,26 +225,26 @@ fn children(_: &Guest) -> Result<()> {
     ensure!(!by_thread(forked())?, "a child got through without inheriting");
     apply(&policy("inherit = true\n"))?;
     ensure!(by_thread(forked())?, "a child did not inherit");
-    // What a child executes is another program.
+    // A program that the excepted program executes does not inherit.
     let mut other = Command::new(TOOL);
     other.arg0("busybox").args(["sh", "-c", "exec /bin/busybox dd if=/dev/mem of=/dev/null count=0"]);
     expect(&mut other, false, "a program executed by the excepted one")?;
     Ok(())
 }
 
-/// Another process can make its link say that it is the excepted program.
+/// A process can make /proc/PID/exe show the excepted program, by PR_SET_MM_EXE_FILE; it gets no exception.
 fn disguised(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = Tool::new(TOOL)?;
     apply(&policy(""))?;
-    // SAFETY: forks; the child makes system calls only.
+    // SAFETY: a scenario's process has one thread; the child makes system calls only.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: system calls on constants; every mapping of the old executable goes away with the fork's end.
+        // SAFETY: system calls on constants; the child leaves through _exit.
         unsafe {
             let file = libc::open(c"/tmp/msrtool".as_ptr(), libc::O_RDONLY);
             let set = libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file, 0, 0);
-            // With the old executable still mapped the kernel answers EBUSY: then there is no disguise to test.
+            // While the old executable is mapped, PR_SET_MM_EXE_FILE fails with EBUSY; then the link does not change.
             let open = libc::open(c"/dev/mem".as_ptr(), libc::O_RDONLY);
             libc::_exit(if open >= 0 {
                 1
@@ -255,7 +256,7 @@ fn disguised(_: &Guest) -> Result<()> {
         }
     }
     let mut status = 0;
-    // SAFETY: our child and a live integer.
+    // SAFETY: the status lives through the call; the child is this process's.
     ensure!(unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid, "wait for the disguised process");
     ensure!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 1, "the disguised process got through");
     Ok(())
@@ -288,7 +289,7 @@ fn before(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = Tool::new(TOOL)?;
     let mut running = Command::new(TOOL);
-    // Returns once it is executed.
+    // `spawn` returns after the exec.
     let mut running = running.arg0("busybox").args(["sleep", "180"]).spawn()?;
     let told = apply(&policy(""));
     running.kill()?;
@@ -297,7 +298,7 @@ fn before(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Nobody looks at what is executed while the policy in force names no program.
+/// Programs that are executed while the policy in force names no program get no label.
 fn meanwhile(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = Tool::new(TOOL)?;
@@ -350,12 +351,12 @@ fn wrong(_: &Guest) -> Result<()> {
         stockade(&["enforce"])?.exits(2)?.says(words)?;
         ensure!(!enforced()?, "something is enforced after: {words}");
     }
-    // While somebody may still write it, a file has no content that could be told.
+    // While the file is open for writing, its digest is not computed.
     let writer = fs::OpenOptions::new().write(true).open(TOOL)?;
     write(&policy("digest = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n"))?;
     stockade(&["enforce"])?.exits(2)?.says("open for writing")?;
     drop(writer);
-    // What is in force stays in force.
+    // A policy with a mistake leaves the policy in force.
     apply(&policy(""))?;
     write("level = \"none\"\nnonsense = 1\n")?;
     stockade(&["enforce"])?.exits(2)?.says("nonsense")?;
@@ -363,7 +364,7 @@ fn wrong(_: &Guest) -> Result<()> {
     stockade(&["enforce"])?.exits(2)?;
     expect(&mut tool.opens_mem(), true, "the excepted program after a mistake")?;
     expect(&mut opens("/bin/busybox", "/dev/mem"), false, "another program after a mistake")?;
-    // A file that others may write is not applied.
+    // A policy file that other users may write is not applied.
     fs::set_permissions(super::POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     let answer = stockade(&["enforce"])?;
     fs::set_permissions(super::POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;

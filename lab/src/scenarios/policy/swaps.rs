@@ -1,4 +1,4 @@
-//! Policies change whole: whoever asks meanwhile is answered by the old one or the new one.
+//! A change of the policy is atomic: every request meanwhile is decided by either the old policy or the new one.
 
 use std::{
     fmt::Write,
@@ -50,12 +50,12 @@ const TOOL: &str = "/tmp/flipper";
 const FLIPS: usize = 10_000;
 const WHOLE_CHANGES: usize = 200;
 
-/// Refuses dev-mem everywhere, and excepts the tool.
+/// A policy that refuses dev-mem everywhere and excepts the tool.
 const STRICT: &str = "level = \"integrity\"\n\
     [[scope]]\nname = \"elsewhere\"\ncgroup = \"/elsewhere\"\nlevel = \"confidentiality\"\n\
     [[exception]]\nname = \"tool\"\nreasons = [\"dev-mem\"]\nexe = \"/tmp/flipper\"\n";
 
-/// Refuses dev-mem in one cgroup only, and excepts the tool from something else.
+/// A policy that refuses dev-mem in one cgroup only and excepts the tool from another reason.
 const LAX: &str = "level = \"none\"\n\
     [[scope]]\nname = \"cage\"\ncgroup = \"/cage\"\nlevel = \"integrity\"\n\
     [[exception]]\nname = \"tool\"\nreasons = [\"msr\"]\nexe = \"/tmp/flipper\"\n";
@@ -65,8 +65,8 @@ fn read(text: &str) -> Result<Policy> {
     Ok(load(Where::Named(&[super::POLICY.into()]), Trust::RootOnly)?.policy)
 }
 
-/// Under both policies the tool gets through outside of the cage, and nobody else inside. The words of one with
-/// the tables of the other would answer otherwise.
+/// Both policies let the tool open /dev/mem outside the cgroup `/cage` and refuse other programs within it. The policy words of one with the tables
+/// of the other would decide otherwise.
 fn flips(_: &Guest) -> Result<()> {
     lift_all()?;
     let _tool = Tool::new(TOOL)?;
@@ -102,7 +102,7 @@ fn flips(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// First whole changes, from file to effect; then the last step of one alone, with both policies' tables there.
+/// Changes the policy: first by whole changes, then by the last step alone, while the tables of both policies are loaded.
 fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Result<usize> {
     let mut unanswered = |done: usize| -> Result<()> {
         for asker in askers.iter_mut() {
@@ -119,12 +119,12 @@ fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Resu
         }
         Ok(())
     };
-    // Before those who ask: what is tested is what happens during changes, not how long they wait for their turn.
-    // SAFETY: takes numbers.
+    // A higher priority than the requesting processes have: the scenario tests requests during changes, not the scheduling of changes.
+    // SAFETY: setpriority takes numbers only.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
     let deadline = Instant::now() + Duration::from_secs(40);
     let mut whole = 0;
-    // How many there are is the machine's business.
+    // The number of changes depends on the speed of the machine.
     while whole < 2 || (whole < WHOLE_CHANGES && Instant::now() < deadline) {
         enforce_on(machine.clone(), &policies[(whole + 1) % 2], Level::None)?;
         whole += 1;
@@ -137,7 +137,7 @@ fn flip(machine: &Machine, policies: &[Policy; 2], askers: &mut [Child]) -> Resu
     for done in 0..FLIPS {
         stockade_kernel::lab::flip()?;
         if done % 20 == 0 {
-            // Let them ask under this one.
+            // Time for requests under this policy.
             std::thread::sleep(Duration::from_micros(500));
             unanswered(whole + done)?;
         }
@@ -167,7 +167,7 @@ fn killed(_: &Guest) -> Result<()> {
         expect(&mut opens("/bin/busybox", "/dev/mem"), false, step)?;
         cage.expect(opens("/bin/busybox", "/dev/mem"), false)
     };
-    // From a policy of words to one that takes another program to decide.
+    // From a policy without tables to one that needs another deciding program.
     for step in ["taken-over", "link-label"] {
         lift_all()?;
         apply("level = \"integrity\"\n")?;
@@ -186,7 +186,7 @@ fn killed(_: &Guest) -> Result<()> {
     write(LAX)?;
     kill_at(step)?;
     strict(step)?;
-    // The killed command's leftovers do not keep the next `enforce` from applying a policy.
+    // The leftovers of a killed command do not prevent the next `enforce`.
     apply(STRICT)?;
     strict(step)?;
     write(LAX)?;
@@ -195,7 +195,7 @@ fn killed(_: &Guest) -> Result<()> {
     cage.expect(opens("/bin/busybox", "/dev/mem"), false)?;
     apply(STRICT)?;
     strict("the policy after a kill")?;
-    // A duty that the next policy does not need, and the one after that does.
+    // A program that the next policy does not need, and the one after it does.
     apply("level = \"integrity\"\n")?;
     ensure!(
         !Path::new("/sys/fs/bpf/stockade/link-label").exists(),
@@ -205,7 +205,7 @@ fn killed(_: &Guest) -> Result<()> {
     strict("attached once more")
 }
 
-/// Loads, decides, and is gone again. How long it takes is measured in the benchmark.
+/// A large policy can be loaded, decides, and can be lifted. The benchmark measures the time.
 fn large(_: &Guest) -> Result<()> {
     lift_all()?;
     fs::create_dir_all("/tmp/many")?;

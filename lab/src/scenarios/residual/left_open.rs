@@ -1,5 +1,4 @@
-//! What a program opens or loads before lockdown comes, each as a value that takes it back when it is dropped,
-//! where the kernel lets it be taken back.
+//! Resources that a program opens or loads before lockdown. Each is a value that releases its resource when it is dropped, if the kernel allows it.
 
 use std::{
     ffi::CString,
@@ -17,7 +16,7 @@ use crate::{
     syscall::{check, descriptor},
 };
 
-/// A node of one's own for a device, under a name that says nothing.
+/// A device node under a name that does not show the device, removed when this is dropped.
 pub struct Node(pub PathBuf);
 
 impl Node {
@@ -38,7 +37,7 @@ impl Drop for Node {
     }
 }
 
-/// A page of a file, mapped with its descriptor closed.
+/// A mapped page of a file whose file descriptor is closed.
 pub struct Mapped(*mut libc::c_void);
 
 impl Mapped {
@@ -48,7 +47,7 @@ impl Mapped {
             .write(true)
             .open(path)
             .with_context(|| path.display().to_string())?;
-        // SAFETY: a new mapping of an open file, at an address the kernel chooses.
+        // SAFETY: a new mapping of an open file, at an address that the kernel chooses, replaces no mapping.
         let at = unsafe {
             libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset)
         };
@@ -59,12 +58,12 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: mapped by us, used by nobody.
+        // SAFETY: `page` mapped this address with this length, and no reference to it exists.
         unsafe { libc::munmap(self.0, 4096) };
     }
 }
 
-/// A file system mounted for the scenario. Dropped, it is unmounted lazily: what is open stays open.
+/// A file system mounted for the scenario. When this is dropped, it is unmounted lazily: open files stay open.
 pub struct Mount(CString);
 
 impl Mount {
@@ -85,14 +84,14 @@ impl Drop for Mount {
     }
 }
 
-/// A trace event made by a line in one of tracefs's files.
+/// A trace event, defined by a line in a file of tracefs and removed when this is dropped.
 pub struct TraceEvent {
     file: PathBuf,
     name: &'static str,
 }
 
 impl TraceEvent {
-    /// `line` defines an event of this name, `group/event`.
+    /// Creates an event by a line that defines the name `group/event`.
     pub fn new(file: &str, line: &str, name: &'static str) -> Result<Self> {
         let file = Path::new("/sys/kernel/tracing").join(file);
         append(&file, line)?;
@@ -112,7 +111,7 @@ fn append(file: &Path, line: &str) -> Result<()> {
     writeln!(opened, "{line}").with_context(|| format!("write {line} to {}", file.display()))
 }
 
-/// A disabled perf event on a kprobe of `vfs_fsync`.
+/// Opens a disabled perf event on a kprobe of `vfs_fsync`.
 pub fn perf_kprobe() -> Result<OwnedFd> {
     let kind: u32 = fs::read_to_string("/sys/bus/event_source/devices/kprobe/type")?.trim().parse()?;
     let function = c"vfs_fsync";
@@ -126,7 +125,7 @@ pub fn perf_kprobe() -> Result<OwnedFd> {
         .context("perf_event_open of a kprobe")
 }
 
-/// A kprobe program of eight instructions that calls this helper with harmless arguments. It is never attached.
+/// Loads a kprobe program of eight instructions that calls this helper with harmless arguments. It is never attached.
 pub fn program(name: &[u8; 16], helper: i32) -> Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
@@ -184,7 +183,7 @@ pub fn program(name: &[u8; 16], helper: i32) -> Result<OwnedFd> {
         .with_context(|| format!("load a program with helper {helper}"))
 }
 
-/// Gives a program a name in the BPF file system.
+/// Pins a program in the BPF file system.
 pub fn pin(program: &OwnedFd, path: &str) -> Result<()> {
     const BPF_OBJ_PIN: i32 = 6;
     let path = CString::new(path)?;
@@ -195,7 +194,7 @@ pub fn pin(program: &OwnedFd, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A page that kexec would jump to. Nobody ever does.
+/// A kexec image of one page, which is never booted. It is unloaded when this is dropped.
 pub struct KexecImage;
 
 const UNLOAD: u64 = 1;
@@ -214,7 +213,7 @@ impl KexecImage {
         Ok(Self)
     }
 
-    /// As `kexec -s -u` does.
+    /// Unloads the image, as `kexec -s -u` does.
     pub fn unload() -> io::Result<()> {
         // SAFETY: unloading takes no pointers.
         check(unsafe { libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, ptr::null::<u8>(), UNLOAD) })
@@ -228,7 +227,7 @@ impl Drop for KexecImage {
     }
 }
 
-/// A module with its signature cut off, in place of the same module signed.
+/// A module without its signature, loaded in place of the signed module, which is loaded again when this is dropped.
 pub struct Unsigned(Vec<u8>);
 
 const MODULE: &str = "/modules/msr.ko";
@@ -257,7 +256,7 @@ impl Drop for Unsigned {
 }
 
 fn remove() -> Result<()> {
-    // SAFETY: a terminated name and flags.
+    // SAFETY: the name is a NUL-terminated constant.
     check(unsafe { libc::syscall(libc::SYS_delete_module, c"msr".as_ptr(), libc::O_NONBLOCK) })
         .context("rmmod msr")?;
     Ok(())
@@ -269,14 +268,14 @@ fn load(module: &[u8]) -> io::Result<()> {
         .map(drop)
 }
 
-/// The first register file of QEMU's teaching device.
+/// Returns the first BAR of QEMU's `edu` device.
 pub fn edu_bar() -> Result<PathBuf> {
     for device in fs::read_dir("/sys/bus/pci/devices")?.flatten() {
         let is = |file: &str, value: &str| {
             fs::read_to_string(device.path().join(file)).is_ok_and(|text| text.trim() == value)
         };
         if is("vendor", "0x1234") && is("device", "0x11e8") {
-            // Its memory is switched on by a driver, or by hand.
+            // A driver would enable the memory of the device; here no driver does.
             let _ = fs::write(device.path().join("enable"), "1");
             return Ok(device.path().join("resource0"));
         }
@@ -284,23 +283,23 @@ pub fn edu_bar() -> Result<PathBuf> {
     anyhow::bail!("this guest has no edu device")
 }
 
-/// From here on SIGUSR1 ends the thread it is sent to, and no other.
+/// Makes SIGUSR1 end only the thread to which it is sent.
 pub fn end_this_thread_on_signal() {
     extern "C" fn end(_: libc::c_int) {
-        // SAFETY: ends the thread that runs this.
+        // SAFETY: exit(2) takes a number and ends the calling thread only.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
     let handler: extern "C" fn(libc::c_int) = end;
-    // SAFETY: the handler makes one system call.
+    // SAFETY: the handler is async-signal-safe, since it makes one system call.
     unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
 }
 
-/// Children of this process that live until it is dropped.
+/// Children of this process, killed when this is dropped.
 #[derive(Default)]
 pub struct Children(Vec<i32>);
 
 impl Children {
-    /// A child that does this and then waits, and is waited for until it has.
+    /// Starts a child that runs a closure and then pauses. Returns its process id after the closure has returned.
     pub fn start(&mut self, does: impl FnOnce() -> Result<()>) -> Result<u32> {
         let (ready, mut writer) = pipe()?;
         // SAFETY: this process has one thread; the child runs this program's code and leaves through _exit.
@@ -309,12 +308,12 @@ impl Children {
             drop(ready);
             if let Err(error) = does() {
                 eprintln!("child: {error:#}");
-                // SAFETY: ends the child.
+                // SAFETY: _exit takes a number; it ends the child without running the parent's exit handlers.
                 unsafe { libc::_exit(1) };
             }
             let _ = writer.write_all(b"1");
             loop {
-                // SAFETY: no arguments.
+                // SAFETY: pause takes no arguments.
                 unsafe { libc::pause() };
             }
         }
@@ -330,7 +329,7 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         for &pid in &self.0 {
-            // SAFETY: our own children, not reaped yet.
+            // SAFETY: the process ids belong to children of this process that were not reaped, and a null status pointer is allowed.
             unsafe {
                 libc::kill(pid, libc::SIGKILL);
                 libc::waitpid(pid, ptr::null_mut(), 0);

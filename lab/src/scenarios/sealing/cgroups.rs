@@ -1,4 +1,4 @@
-//! Where the hierarchy of cgroups is mounted, or is not: the seal needs it nowhere.
+//! The seal does not depend on the mounts of the cgroup hierarchy.
 
 use std::{fs, process::Command};
 
@@ -34,7 +34,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::NewestSeries,
         run: elsewhere,
     },
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: with cgroup v1 alone it holds",
         boot: Boot::SealedLegacy,
@@ -49,7 +49,7 @@ fn enforce_and_seal() -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
     would_seal(&[])?;
-    // Found again where it was left, and taken off.
+    // The next command finds the unfinished seal and removes it.
     super::as_before()
 }
 
@@ -64,7 +64,7 @@ fn covered(_: &Guest) -> Result<()> {
     enforce_and_seal()
 }
 
-/// Beside a mount whose root is another cgroup.
+/// Seals while another mount shows only a part of the hierarchy.
 fn elsewhere(_: &Guest) -> Result<()> {
     mount_v1()?;
     let whole = "/tmp/a place with spaces";
@@ -84,7 +84,7 @@ fn mem() -> Command {
     opens(BUSYBOX, "/dev/mem")
 }
 
-/// The v2 hierarchy is mounted in no namespace of the guest when it is sealed, and later is.
+/// The v2 hierarchy is not mounted in any namespace while the guest is sealed, and is mounted later.
 fn legacy(_: &Guest) -> Result<()> {
     run(Command::new(BUSYBOX).args(["umount", ROOT]))?.exits(0)?;
     mount("tmpfs", ROOT, "")?;

@@ -1,4 +1,4 @@
-//! Programs that were loaded before, and hide, and processes that are in a write to a sysctl since before the program that would refuse it was
+//! Programs that were loaded before a seal and hide from it, and a process whose write to a sysctl began before the program that would refuse it was
 //! attached.
 
 use std::{
@@ -63,7 +63,7 @@ fn denied(_: &Guest) -> Result<()> {
     let denier = Foreign::load(Kind::Denier, program.id)?;
     let attached = denier.attach()?;
     ensure!(bpf::by_id(ObjectType::Program, program.id).is_err(), "it can be opened");
-    // Also where the program that hides it is trusted.
+    // The seal is refused also if the program that hides it is trusted.
     for trust in [&[][..], &["--trust", &denier.tag]] {
         let answer = stockade(&[&["seal"], trust].concat())?.exits(2)?;
         answer.says(&format!("program {}: it is loaded, and bpf(2) says that there is none", program.id))?;
@@ -74,7 +74,7 @@ fn denied(_: &Guest) -> Result<()> {
     as_before()
 }
 
-/// How a program can answer before an LSM program on the same hook.
+/// A way in which a program can answer before an LSM program on the same hook.
 #[derive(Clone, Copy)]
 struct InFront {
     kind: bpf::Kind,
@@ -90,10 +90,10 @@ const IN_FRONT: &[InFront] = &[
 
 const IN_FRONT_CGROUP: &str = "/sys/fs/cgroup/in-front";
 
-/// Maps that everybody may open.
+/// Maps of a seal that every program may open.
 const SHOWN: &[&str] = &["COUNTS", "EVENTS", "st_newest"];
 
-/// Enters a cgroup, about whose processes a program is asked that it holds.
+/// Enters a cgroup whose attached programs are called for this process.
 fn enter_cgroup() -> Result<OwnedFd> {
     fs::create_dir_all(IN_FRONT_CGROUP)?;
     fs::write(format!("{IN_FRONT_CGROUP}/cgroup.procs"), "0")?;
@@ -106,7 +106,7 @@ fn leave_cgroup() -> Result<()> {
 }
 
 impl InFront {
-    /// Loads it and attaches it, where that is not refused.
+    /// Loads and attaches the program. Returns none if either is refused.
     fn load(self) -> Result<Option<[OwnedFd; 2]>> {
         let Ok(program) = bpf::load_for(self.kind, self.function, self.returned)? else { return Ok(None) };
         let link = if self.kind == bpf::LSM_CGROUP {
@@ -117,8 +117,8 @@ impl InFront {
         Ok(link.ok().map(|link| [link, program]))
     }
 
-    /// Has it there, opens every newer map, and lets go of it as soon as it has one that nobody should have: a list that is read afterwards does not have
-    /// the program. What it could open, by name; none where it could not even be loaded.
+    /// Keeps the program attached and opens every newer map. Detaches it once a map of the seal was opened, so that a later list of programs does
+    /// not show it. Returns the names of the opened maps; none if the program could not be loaded.
     fn meddle(self, over: &AtomicBool, ready: &AtomicBool) -> Result<Option<Vec<String>>> {
         let mut newest = bpf::ids(ObjectType::Map).into_iter().max().unwrap_or(0);
         let mut held = self.load()?;
@@ -170,11 +170,11 @@ fn in_front(_: &Guest) -> Result<()> {
     as_before()
 }
 
-/// A program on the way of each load has bpf(2) return the number of a descriptor that the command has already.
+/// A program on a hook of each load makes bpf(2) return the number of a file descriptor that the command already has.
 fn answered(_: &Guest) -> Result<()> {
     lift_all()?;
     stockade(&["enforce", "integrity"])?.exits(0)?;
-    // Those with alloc until 6.9.
+    // Kernels before 6.9 have the hooks with `alloc`.
     let mut program = Err(io::ErrorKind::NotFound.into());
     for hook in ["bpf_prog_load", "bpf_map_create", "bpf_prog_alloc_security", "bpf_map_alloc_security"] {
         if program.is_err() {
@@ -191,7 +191,7 @@ fn answered(_: &Guest) -> Result<()> {
     as_before()
 }
 
-/// A page that nobody has written yet: whoever reads it waits until the descriptor is closed.
+/// A page without content, registered with a userfaultfd: a read of it blocks until the file descriptor is closed.
 struct Missing {
     handler: OwnedFd,
     page: *mut u8,
@@ -207,20 +207,20 @@ impl Missing {
         let checked = |answer: i64| {
             if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
         };
-        // SAFETY: no memory is touched.
+        // SAFETY: userfaultfd takes flags only.
         let fd = checked(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) })
             .context("make a userfaultfd")?;
-        // SAFETY: just made.
+        // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
         let handler = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) };
         let mut api = [API.1, 0, 0];
-        // SAFETY: a live block of the size that the call takes.
+        // SAFETY: the block lives through the call and has the size of `struct uffdio_api`.
         checked(unsafe { libc::ioctl(handler.as_raw_fd(), API.0, api.as_mut_ptr()) }.into())?;
         let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping.
+        // SAFETY: an anonymous mapping at an address that the kernel chooses replaces no mapping.
         let page = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, rights, flags, -1, 0) };
         ensure!(page != libc::MAP_FAILED, "map a page: {}", io::Error::last_os_error());
         let mut range = [page as u64, Self::SIZE as u64, MODE_MISSING, 0];
-        // SAFETY: as above.
+        // SAFETY: the block lives through the call and has the size of `struct uffdio_register`.
         checked(unsafe { libc::ioctl(handler.as_raw_fd(), REGISTER, range.as_mut_ptr()) }.into())
             .context("have faults of a page handled")?;
         Ok(Self { handler, page: page.cast() })
@@ -234,16 +234,16 @@ fn setting(_: &Guest) -> Result<()> {
     let page = missing.page as usize;
     let writer = thread::spawn(move || -> io::Result<usize> {
         let mut file = OpenOptions::new().write(true).open("/proc/sys/kernel/ftrace_enabled")?;
-        // SAFETY: mapped above, and never unmapped: only the kernel reads it.
+        // SAFETY: the page is mapped with a larger size and never unmapped; only the kernel reads it.
         file.write(unsafe { std::slice::from_raw_parts(page as *const u8, 2) })
     });
-    // Until it is inside, where the count is that the seal waits for.
+    // Time for the thread to block in the write, which the seal waits for.
     thread::sleep(Duration::from_millis(500));
     ensure!(!writer.is_finished(), "the write did not wait for its page");
     stockade(&["seal"])?.exits(2)?.says("has been reading or writing a file below /proc/sys for")?;
     enforced_unsealed()?;
     drop(missing.handler);
-    // Zeros are no number.
+    // The page is read as zeros, which are not a number.
     let wrote = writer.join().map_err(|_| anyhow::anyhow!("the thread died"))?;
     ensure!(wrote.is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)), "zeros were taken for a number");
     // A zombie, which has no kernel stack, does not block the seal.

@@ -1,4 +1,4 @@
-//! Programs of somebody else's, of the kinds that a seal asks about and of one that it does not.
+//! Foreign BPF programs: of the kinds that a seal considers, and of kinds that it does not.
 
 use std::{
     ffi::CStr,
@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use stockade_kernel::btf;
 
-/// What a program is and where it goes.
+/// The type of a program and the hook that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Of the security module, on the hook that decides.
+    /// An LSM program on the hook that decides.
     Lsm,
     /// An LSM program on a hook to which a seal attaches nothing.
     LsmElsewhere,
@@ -23,13 +23,13 @@ pub(super) enum Kind {
     LsmCgroupForLink,
     /// An LSM_CGROUP program on the hook `bpf_map`.
     LsmCgroupOfMaps,
-    /// Changes what the function returns that asks all security modules.
+    /// A modify-return program on `security_locked_down`.
     ModifyReturn,
-    /// Is asked for sysctls.
+    /// A cgroup sysctl program.
     CgroupSysctl,
-    /// Looks at a function and changes nothing.
+    /// An fentry program, which cannot change a result.
     Fentry,
-    /// An LSM program that gives out no descriptor of the program whose id is its number.
+    /// An LSM program on the hook `bpf_prog`: EPERM for the program with this id.
     Guard,
     /// An LSM program on the hook `bpf`: ENOENT for BPF_PROG_GET_FD_BY_ID with this id.
     Denier,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Program type, attach type, function, name, and what it answers for letting through.
+    /// Returns the program type, attach type, function, name, and the return value that allows a request.
     fn parts(self) -> (u32, u32, &'static str, &'static [u8], u64) {
         match self {
             Self::Lsm => (29, 27, "bpf_lsm_locked_down", b"lab_lsm", 0),
@@ -55,12 +55,12 @@ impl Kind {
         }
     }
 
-    /// Its name, as the kernel keeps it.
+    /// Returns the name of its programs in the kernel.
     pub fn name(self) -> &'static str {
         std::str::from_utf8(self.parts().3).expect("plain letters")
     }
 
-    /// Its type in words.
+    /// Returns its type in the words of `stockade seal`.
     pub fn words(self) -> &'static str {
         match self {
             Self::Lsm
@@ -84,19 +84,19 @@ const LSM_CGROUP: u32 = 43;
 #[derive(Debug)]
 pub(super) struct Foreign {
     program: OwnedFd,
-    /// As `bpftool prog` shows it.
+    /// Its id, as `bpftool prog` shows it.
     pub id: u32,
-    /// The same, in sixteen digits.
+    /// Its tag, in sixteen hexadecimal digits.
     pub tag: String,
 }
 
 impl Foreign {
-    /// Loads one that lets everything through. `number` makes it another: the kernel's tag is of the instructions.
+    /// Loads a program that allows everything. `number` is an operand of its instructions, so each number gives another tag.
     pub fn load(kind: Kind, number: u32) -> Result<Self> {
         Self::try_load(kind, number)?.with_context(|| format!("load a program of kind {kind:?}"))
     }
 
-    /// The same, with the kernel's answer.
+    /// Loads a program as [`Self::load`] does, and returns the kernel's error separately.
     pub fn try_load(kind: Kind, number: u32) -> Result<io::Result<Self>> {
         #[repr(C)]
         struct Attr {
@@ -110,7 +110,7 @@ impl Foreign {
             prog_name: [u8; 16],
             prog_ifindex: u32,
             expected_attach_type: u32,
-            /// File of types, functions and lines.
+            /// prog_btf_fd and the fields of func_info and line_info.
             none: [u64; 4],
             line_info_cnt: u32,
             attach_btf_id: u32,
@@ -158,13 +158,13 @@ impl Foreign {
         Ok(Ok(Self { program, id, tag }))
     }
 
-    /// Attaches it to its function, as long as the value returned lives.
+    /// Attaches it to its function. It is detached when the returned link is dropped, unless that is pinned.
     pub fn attach(&self) -> Result<OwnedFd> {
         let attr = [0, u64::from(number_of(self.program.as_fd()))];
         bpf(RAW_TRACEPOINT_OPEN, &attr).map(owned).context("attach a program")
     }
 
-    /// The id of a link.
+    /// Returns the id of a link.
     pub fn link_id(link: &OwnedFd) -> Result<u32> {
         // struct bpf_link_info: type, id.
         let mut info = [0u32; 4];
@@ -173,13 +173,13 @@ impl Foreign {
         Ok(info[1])
     }
 
-    /// Pins it.
+    /// Pins the program.
     pub fn pin(&self, path: &CStr) -> Result<()> {
         let attr = [path.as_ptr() as u64, u64::from(number_of(self.program.as_fd()))];
         bpf(OBJ_PIN, &attr).map(drop).context("pin a program")
     }
 
-    /// Has this cgroup hold it beside others.
+    /// Attaches it to this cgroup with BPF_F_ALLOW_MULTI, beside others.
     pub fn attach_to(&self, cgroup: &File) -> io::Result<()> {
         const ALLOW_MULTI: u32 = 2;
         self.at_cgroup(PROG_ATTACH, cgroup, ALLOW_MULTI)
@@ -190,7 +190,7 @@ impl Foreign {
         self.at_cgroup(PROG_ATTACH, cgroup, 0)
     }
 
-    /// Has this cgroup let go of it.
+    /// Detaches it from this cgroup.
     pub fn detach_from(&self, cgroup: &File) -> io::Result<()> {
         self.at_cgroup(PROG_DETACH, cgroup, 0)
     }
@@ -201,7 +201,7 @@ impl Foreign {
     }
 }
 
-/// Instructions of a guard on the hook `bpf_prog`: EPERM for the program with this id, 0 for every other.
+/// Returns the instructions of a guard on the hook `bpf_prog`: EPERM for the program with this id, 0 for every other.
 fn guard(id: u32) -> Result<Vec<u64>> {
     const EIGHT_BYTES: u64 = 0x79;
     const FOUR_BYTES: u64 = 0x61;
@@ -226,13 +226,13 @@ fn guard(id: u32) -> Result<Vec<u64>> {
     ])
 }
 
-/// Instructions of a program on the hook `bpf`: this errno for this command with this id, 0 for everything else.
+/// Returns the instructions of a program on the hook `bpf`: this errno for this command with this id, 0 for everything else.
 fn fails_for(command: u32, id: u32, errno: i32) -> Vec<u64> {
     let immediate = |code: u64, register: u64, value: u32| u64::from(value) << 32 | register << 8 | code;
     let load = |size: u64, to: u64, from: u64, offset: u64| size | to << 8 | from << 12 | offset << 16;
     let skip_unless = |register: u64, value: u32, count: u64| immediate(0x55, register, value) | count << 16;
     vec![
-        // The command, and the attributes, whose first word is the id.
+        // r2 = the command; r3 = the attributes, then their first word, the id.
         load(0x79, 2, 1, 0),
         load(0x79, 3, 1, 8),
         load(0x61, 3, 3, 0),
@@ -255,14 +255,14 @@ const OBJ_GET_INFO_BY_FD: i64 = 15;
 const RAW_TRACEPOINT_OPEN: i64 = 17;
 
 fn bpf<T>(call: i64, attr: &T) -> io::Result<i64> {
-    // SAFETY: the block and what it points at live through the call.
+    // SAFETY: the attributes and the memory that they point to live through the call, and the size is that of the attributes.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, call, &raw const *attr, size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 fn owned(answer: i64) -> OwnedFd {
     let fd = i32::try_from(answer).expect("descriptors fit an int");
-    // SAFETY: a descriptor the kernel has just made for us.
+    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -1,4 +1,4 @@
-//! SIGKILL between any two steps of `seal` and of what is added to one: the old state or the new one, never neither.
+//! SIGKILL between any two steps of `seal`, or of an addition to a seal, leaves either the old state or the new one.
 
 use std::{fs, path::Path};
 
@@ -26,7 +26,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::UserSide,
         run: cleaned_up,
     },
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: killed after the commit it holds",
         boot: Boot::SealedKilled,
@@ -54,13 +54,13 @@ fn enforce_and_kill(step: &str) -> Result<()> {
 fn before(_: &Guest) -> Result<()> {
     for step in BEFORE {
         enforce_and_kill(step)?;
-        // Once a sealed program decides, what it refuses is told where nobody reads before the commit.
+        // Once a sealed program decides, its events go to a ring buffer that `watch` reads only after the commit.
         if step != "alone" {
             watching::dd("/dev/mem")?;
             let seen = watching::of_dd()?;
             ensure!(seen.iter().any(|e| e["reason"] == "dev-mem"), "killed at {step}: watch shows {seen:?}");
         }
-        // Nothing goes on deciding once it is lifted.
+        // No program decides after `lift`.
         as_before()?;
     }
     Ok(())
@@ -71,11 +71,11 @@ fn cleaned_up(_: &Guest) -> Result<()> {
         enforce_and_kill(step)?;
         stockade(&["enforce", "none"])?.exits(0)?;
         ensure!(mem_opens(), "killed at {step}: leftovers refuse what the next policy allows");
-        // The next seal begins anew, whatever was left.
+        // The next seal starts anew, whatever step the killed one had reached.
         enforce_and_kill(step)?;
         killed_at("sealed-heard", &["seal"])?;
         as_before()?;
-        // Pins that are gone are no reason to leave the leftovers.
+        // `lift` removes the leftovers also without the pins.
         enforce_and_kill(step)?;
         fs::remove_dir_all(PINS)?;
         stockade(&["lift"])?.exits(0)?.says("Nothing to lift")?;
@@ -104,7 +104,7 @@ fn after(_: &Guest) -> Result<()> {
     stockade(&["enforce", "integrity", "--deny", "kcore"])?.exits(0)?.says("added to what is sealed")?;
     ensure!(!kcore_opens() && !mem_opens(), "what was added is not refused");
     verified(2)?;
-    // What was pinned before decides no more than what is sealed, and nobody needs it.
+    // The pins of the policy before the seal are not needed any more.
     fs::remove_dir_all(PINS)?;
     ensure!(!kcore_opens() && !mem_opens(), "refused by pins alone");
     verified(2)?;

@@ -1,4 +1,4 @@
-//! What a seal does, from its start on.
+//! The behaviour of a seal, from its start on.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: integrity is sealed and verified",
         boot: Boot::Sealed,
@@ -55,7 +55,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// After everything else that is sealed.
+/// Scenarios that come after every other sealed one.
 pub(super) const LAST: &[Scenario] = &[Scenario {
     name: "seal: without its description it holds and is not added to",
     boot: Boot::Sealed,
@@ -93,7 +93,7 @@ fn seals(refused: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Neither pins nor file systems nor processes.
+/// The seal needs no pins, no mounts and no processes.
 fn needs_nothing(_: &Guest) -> Result<()> {
     seal_once(&["integrity"])?;
     ensure!(!Path::new(PINS).exists(), "something is pinned still");
@@ -155,7 +155,7 @@ fn laxer(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// How often a reason was refused until a call of `status` began, and until it ended: the proof of the seal tries each reason once.
+/// The numbers of refusals for a reason before and after a call of `status`, whose proof of the seal tries each reason once.
 pub(super) struct Refusals {
     pub before: u64,
     pub after: u64,
@@ -170,7 +170,7 @@ pub(super) fn refusals(reason: &str) -> Result<Refusals> {
     Ok(Refusals { before, after: before + u64::from(tried) })
 }
 
-/// A request is told once and counted once.
+/// Each request has one event and is counted once.
 fn goes_on(_: &Guest) -> Result<()> {
     seal_once(&["integrity"])?;
     while !watching::of_dd()?.is_empty() {}

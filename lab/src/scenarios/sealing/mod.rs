@@ -1,7 +1,7 @@
-//! The seal's own behaviour: what is refused before it, what it does, what is still possible after it.
+//! The seal: the states that it refuses to seal, its effect, and the operations that stay possible.
 //!
-//! A seal lasts until reboot, so what ends sealed has a boot of its own. What has to leave the guest as it was goes first,
-//! and plays a seal by having it killed before its last step.
+//! A seal lasts until reboot, so scenarios that end sealed have boots of their own. Scenarios that must leave the guest unsealed come first, and
+//! play a seal by killing it before its last step.
 
 use std::fs::File;
 
@@ -30,7 +30,7 @@ mod stacked;
 mod trusting;
 mod verity;
 
-/// Every scenario of this folder. Those of one boot are played in this order.
+/// Returns every scenario of this folder. Those of one boot are played in this order.
 pub(super) fn all() -> Vec<Scenario> {
     [
         refusals::SCENARIOS,
@@ -56,14 +56,14 @@ pub(super) fn all() -> Vec<Scenario> {
 const BUSYBOX: &str = "/bin/busybox";
 const PINS: &str = "/sys/fs/bpf/stockade";
 
-/// What status says of what is in force.
+/// Returns the report of `status` about the policy in force.
 fn in_force() -> Result<Value> {
     let answer = stockade(&["status", "--json"])?;
     ensure!(answer.code < 2, "{} ended with {}: {}{}", answer.line, answer.code, answer.out, answer.err);
     Ok(answer.json()?["stockade"].clone())
 }
 
-/// Demands a seal that holds, of so many policies.
+/// Requires a verified seal of this many policies, and returns the report of `status`.
 fn verified(policies: u64) -> Result<Value> {
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
     let seal = &status["stockade"]["sealed"];
@@ -75,7 +75,7 @@ fn verified(policies: u64) -> Result<Value> {
     Ok(status)
 }
 
-/// Demands integrity enforced, not sealed, and that it is lifted when asked for.
+/// Requires that integrity is enforced and not sealed, and that `lift` lifts it.
 fn as_before() -> Result<()> {
     enforced_unsealed()?;
     stockade(&["lift"])?.exits(0)?.says("Lifted")?;
@@ -84,7 +84,7 @@ fn as_before() -> Result<()> {
     Ok(())
 }
 
-/// Demands integrity enforced and not sealed.
+/// Requires that integrity is enforced and not sealed.
 fn enforced_unsealed() -> Result<()> {
     let now = in_force()?;
     ensure!(now["level"] == "integrity" && now["sealed"].is_null(), "another state: {now:#}");
@@ -94,18 +94,17 @@ fn enforced_unsealed() -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to be killed at this step, before or after it.
+/// Runs a command that kills itself at this step.
 fn killed_at(step: &str, arguments: &[&str]) -> Result<()> {
     with_env(arguments, &[("STOCKADE_STOP_AT", step)])?.exits(-1).map(drop)
 }
 
-/// Demands that a seal succeeds up to its last step, and leaves it there: everything but the commit was done, the proof that it
-/// decides included. The next command takes it off again.
+/// Requires that a seal succeeds up to the commit, its proof included, and kills it there. The next command removes the leftovers.
 fn would_seal(arguments: &[&str]) -> Result<()> {
     killed_at("alone", &[&["seal"], arguments].concat())
 }
 
-/// Enforces this and seals it, unless that was done in this boot.
+/// Enforces a policy and seals it, unless this boot is sealed already.
 fn seal_once(enforce: &[&str]) -> Result<()> {
     if in_force()?["sealed"].is_null() {
         lift_all()?;
@@ -115,7 +114,7 @@ fn seal_once(enforce: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Demands of an answer every one of these words.
+/// Requires each of these texts in an answer.
 fn says_all(answer: Answer, words: &[impl AsRef<str>]) -> Result<Answer> {
     words.iter().try_fold(answer, |answer, word| answer.says(word.as_ref()))
 }

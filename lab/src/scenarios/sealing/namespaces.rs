@@ -1,4 +1,4 @@
-//! Sealing in containers and namespaces, and what is said there of a machine that is sealed.
+//! Sealing in containers and namespaces, and the reports in them about a sealed machine.
 
 use std::{fs, process::Command};
 
@@ -12,7 +12,7 @@ use crate::{
     scenarios::namespaces::inside,
 };
 
-/// Before anything is sealed.
+/// Scenarios before the guest is sealed.
 pub(super) const BEFORE: &[Scenario] = &[Scenario {
     name: "seal: a container seals nothing and says so",
     boot: Boot::Sealed,
@@ -20,7 +20,7 @@ pub(super) const BEFORE: &[Scenario] = &[Scenario {
     run: before,
 }];
 
-/// Once it is.
+/// Scenarios in a sealed guest.
 pub(super) const AFTER: &[Scenario] = &[
     Scenario {
         name: "seal: it holds for containers and in other cgroups",
@@ -36,18 +36,18 @@ pub(super) const AFTER: &[Scenario] = &[
     },
 ];
 
-/// Root of new namespaces of the given kinds, in a cgroup of its own, as a privileged container is.
+/// Runs a shell line as root in new namespaces of these kinds and in a new cgroup, as in a privileged container.
 fn unshared(kinds: &[&str], line: &str) -> Result<Answer> {
     let cgroup = Cgroup::new("/container")?;
     let mut unshare = Command::new(BUSYBOX);
-    // busybox's unshare knows no cgroup namespace.
+    // busybox's unshare does not support cgroup namespaces.
     let line = format!("exec /bin/unshare {} sh -c '{line}'", kinds.join(" "));
     unshare.args(["sh", "-c", &line]).env("PATH", "/bin");
     cgroup.runs(&mut unshare)?;
     run(&mut unshare)
 }
 
-/// The same in a cgroup namespace, with its view of the hierarchy mounted instead of the machine's.
+/// Runs a shell line as root in a new cgroup namespace, with its view of the hierarchy mounted.
 fn in_cgroup_namespace(line: &str) -> Result<Answer> {
     use std::os::unix::process::CommandExt;
     let cgroup = Cgroup::new("/container")?;
@@ -55,7 +55,7 @@ fn in_cgroup_namespace(line: &str) -> Result<Answer> {
     let line = format!("umount /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && {line}");
     shell.args(["sh", "-c", &line]).env("PATH", "/bin");
     cgroup.runs(&mut shell)?;
-    // SAFETY: system calls on constants alone.
+    // SAFETY: the closure makes async-signal-safe system calls on constants.
     unsafe {
         shell.pre_exec(|| {
             let private = libc::MS_REC | libc::MS_PRIVATE;
@@ -79,10 +79,10 @@ fn before(_: &Guest) -> Result<()> {
             .says("on the host")?;
         enforced_unsealed()?;
     }
-    // Root of the machine in namespaces that take nothing away may seal; in a cgroup namespace it does not see the root.
+    // Root of the machine may seal in namespaces that hide nothing relevant. In a cgroup namespace it does not see the root cgroup.
     in_cgroup_namespace("exec stockade seal")?.exits(2)?.says("cgroup namespace of its own")?;
     enforced_unsealed()?;
-    // In a pid namespace it does not see all processes.
+    // In a PID namespace it does not see every process.
     unshared(&["-m", "-p", "-f"], "exec stockade seal")?.exits(2)?.says("pid namespace of its own")?;
     enforced_unsealed()?;
     unshared(&["-m", "-i", "-u", "-n"], "STOCKADE_STOP_AT=alone stockade seal; test $? = 137")?.exits(0)?;
@@ -101,7 +101,7 @@ fn holds(_: &Guest) -> Result<()> {
     ] {
         answer.exits(1)?.says("Operation not permitted")?;
     }
-    // Deep below.
+    // A process in a cgroup nine levels below the root is refused too.
     let mut path = "/deep".to_owned();
     let mut cgroups = vec![Cgroup::new(&path)?];
     for level in 0..8 {

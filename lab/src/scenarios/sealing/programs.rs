@@ -1,4 +1,4 @@
-//! Exceptions by program, sealed: who is let through, who is not, and what can still end.
+//! Sealed exceptions by program: the processes that they cover, and the changes that stay possible.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    // One story: what was sealed stays, so each goes on where the last one ended.
+    // One sequence: the seal stays, so each scenario continues where the previous one ended.
     Scenario {
         name: "seal: an excepted program gets through and no other",
         boot: Boot::SealedPrograms,
@@ -55,7 +55,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-// Kept over all scenarios: their files are what is excepted.
+// The excepted programs, whose files are kept through all scenarios.
 const VENDOR: &str = "/root/vendor";
 const ENDING: &str = "/root/ending";
 const REVOKED: &str = "/root/revoked";
@@ -73,7 +73,7 @@ fn policies() -> Result<u64> {
     Ok(in_force()?["sealed"]["policies"].as_u64().unwrap_or_default())
 }
 
-/// How many lines a shell of this program reads before it opens /dev/mem.
+/// Returns a command that runs the program as a shell, which reads a line and then opens /dev/mem.
 fn shell(program: &str) -> Command {
     let mut command = Command::new(program);
     command.arg0("busybox").args(["sh", "-c", "read line; : < /dev/mem"]);
@@ -81,7 +81,7 @@ fn shell(program: &str) -> Command {
     command
 }
 
-/// When what was granted before the seal ends, on the clock that goes on while nobody looks.
+/// The duration of a grant that is made before the seal.
 const GRANTED: Duration = Duration::from_secs(25);
 const SINCE: &str = "/run/granted-at";
 
@@ -112,7 +112,7 @@ fn sealed(_: &Guest) -> Result<()> {
     word?.exits(2)?.says("root can be whom these exceptions are for")?.says("vendor, revoked, ending")?;
     let answer = answer?.exits(0)?.says("excepted: vendor, revoked, ending")?;
     answer.says(&format!("{VENDOR} runs as process {pid} and is excepted only once it is started anew"))?;
-    // That one too, whatever it was excepted for before.
+    // A shell that was labelled before the seal loses its exception too.
     drop(labelled.stdin.take());
     ensure!(!labelled.wait()?.success(), "a program that ran before the seal got through");
 
@@ -133,14 +133,14 @@ fn sealed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The sealed programs label for themselves. What gets at a running program is refused and costs it nothing.
+/// The sealed programs label processes themselves. Opening the memory of a labelled process is refused, and the process keeps its exception.
 fn lost(_: &Guest) -> Result<()> {
     ensure!(policies()? >= 1, "play these scenarios together");
     expect(mem(VENDOR).env("LD_PRELOAD", "/tmp"), false, "with a loader's variable")?;
     expect(mem(VENDOR).env("LC_ALL", "C.UTF-8"), true, "with a locale")?;
     expect(mem(VENDOR).env("LC_ALL", "/tmp"), false, "with a locale of root's making")?;
     let mut traced = mem(VENDOR);
-    // SAFETY: one async-signal-safe call.
+    // SAFETY: the closure makes one async-signal-safe call, which takes numbers only.
     unsafe {
         traced.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             0 => Ok(()),
@@ -177,7 +177,7 @@ fn ends(_: &Guest) -> Result<()> {
     expect(&mut mem(ENDING), false, "after the grant's end")?;
     expect(&mut mem(REVOKED), true, "a grant that has not ended")?;
     stockade(&["grant", "--list"])?.exits(0)?.says("revoked: dev-mem")?;
-    // Applied again, it is without what has ended.
+    // The policy applied again lacks the expired grant.
     stockade(&["enforce"])?.exits(0)?;
     expect(&mut mem(ENDING), false, "after the policy was applied again")?;
     expect(&mut mem(REVOKED), true, "a grant that outlives it")?;
@@ -211,7 +211,7 @@ fn taken_away(_: &Guest) -> Result<()> {
     stockade(&["enforce", "integrity"])?.exits(0)?.says("added to what is sealed")?;
     expect(&mut mem(VENDOR), false, "a program without its exception")?;
     verified(before + 1)?;
-    // The file of the policy still has it.
+    // The policy file still has the exception.
     stockade(&["enforce"])?.exits(2)?.says("the exception vendor is new")?;
     expect(&mut mem(VENDOR), false, "a program whose exception was not given back")?;
     Ok(())

@@ -32,7 +32,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Demands that each refused reason was tried and refused, these among them, or is listed with a cause that this machine explains.
+/// Requires that each refused reason was tried and refused, or is listed as not tried with a cause, and that `wanted` were tried.
 pub(super) fn all_tried(status: &Value, wanted: &[&str]) -> Result<()> {
     let now = &status["stockade"];
     let proof = &now["sealed"]["proof"];
@@ -84,7 +84,7 @@ fn told(_: &Guest) -> Result<()> {
     for reason in tried {
         let counted = refused(&second, reason) - refused(&first, reason);
         let told = seen.iter().filter(|e| e["reason"] == reason && e["comm"] == "stockade-proof").count();
-        // One request is enough for some kernels to ask several times: while they verify a BPF program, for instance.
+        // For one request some kernels ask lockdown several times, such as while they verify a BPF program.
         let once = counted == 1 || reason.starts_with("bpf-") && counted > 1;
         let alike = u64::try_from(told)? == 2 * counted;
         ensure!(once && alike, "{reason}: {counted} counted of one proof, {told} told of two");

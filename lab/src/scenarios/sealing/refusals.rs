@@ -1,4 +1,4 @@
-//! What `seal` refuses before anything is done. Each leaves the state as it was: enforced, not sealed, to be lifted.
+//! States that `seal` refuses to seal. Each refusal leaves the policy enforced, unsealed and liftable.
 
 use std::{
     ffi::{CStr, OsStr},
@@ -98,7 +98,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Demands that sealing integrity is refused with these words and leaves it as it was.
+/// Requires that `seal` is refused with these texts, and that integrity stays enforced and unsealed.
 fn refused(words: &[&str]) -> Result<()> {
     says_all(stockade(&["seal"])?.exits(2)?, words)?;
     enforced_unsealed()
@@ -128,7 +128,7 @@ fn idle(_: &Guest) -> Result<()> {
         ensure!(!now.is_null() && now["sealed"].is_null() && mem_opens(), "{policy:?}: {now:#}");
         stockade(&["lift"])?.exits(0)?.says("Lifted")?;
     }
-    // One reason is enough.
+    // One refused reason is enough.
     stockade(&["enforce", "none", "--deny", "dev-mem"])?.exits(0)?;
     let answer = stockade(&["seal"])?.exits(2)?.says("what is not refused: module-signature, ")?;
     ensure!(!answer.err.contains("dev-mem"), "what is refused is named: {}", answer.err);
@@ -178,8 +178,7 @@ fn description(_: &Guest) -> Result<()> {
 
 const KINDS: [Kind; 4] = [Kind::LsmCgroup, Kind::ModifyReturn, Kind::Lsm, Kind::CgroupSysctl];
 
-/// Those that could answer in the place of a sealed program. Since 6.12 the verifier bounds what a program of the first kind
-/// returns.
+/// Returns the kinds of programs that could answer in place of a sealed program. Since 6.12 the verifier bounds the return value of LSM programs.
 fn reaching() -> Vec<Kind> {
     let mut kinds = vec![Kind::LsmCgroup, Kind::ModifyReturn];
     if !host::is_at_least(6, 12) {
@@ -188,10 +187,10 @@ fn reaching() -> Vec<Kind> {
     kinds
 }
 
-/// What has to be said of it.
+/// Returns the texts that the refusal must have about a foreign program.
 fn account(kind: Kind, program: &Foreign) -> [String; 5] {
     [
-        // A tracing program that nothing attaches is told with why it is in the way.
+        // Without the closing parenthesis: the report about an unattached tracing program continues with the reason for the refusal.
         format!("{} {} ({}", program.id, kind.name(), kind.words()),
         "loaded by user 0".into(),
         format!("({})", std::process::id()),
@@ -210,19 +209,19 @@ fn foreign(_: &Guest) -> Result<()> {
         enforced_unsealed()?;
         loaded.push((kind, program));
     }
-    // All at once.
+    // With every program loaded, the refusal names each.
     let mut answer = stockade(&["seal"])?.exits(2)?;
     for (kind, program) in &loaded {
         answer = says_all(answer, &account(*kind, program))?;
     }
     drop(loaded);
-    // One that is asked for sysctls stays, and whoever loaded it cannot do so again: that wants a word.
+    // A sysctl program stays, but cannot be loaded again after the seal, so `seal` asks for a confirmation.
     let sysctl = Foreign::load(Kind::CgroupSysctl, 1)?;
     let named = format!("{} {}", sysctl.id, Kind::CgroupSysctl.name());
     refused(&["asked for sysctls stay as they are", &named, "--best-effort"])?;
     would_seal(&["--best-effort"])?;
     would_seal(&["--trust", &sysctl.tag])?;
-    // One on a hook that no program of a seal uses is nobody's business.
+    // A program on a hook that the seal does not use is no obstacle.
     let _elsewhere = Foreign::load(Kind::LsmElsewhere, 1)?;
     drop(sysctl);
     would_seal(&[])?;
@@ -242,7 +241,7 @@ fn attached(_: &Guest) -> Result<()> {
     let root = fs::File::open("/sys/fs/cgroup")?;
     let alone = Foreign::load(Kind::LsmCgroupOfMaps, 3)?;
     alone.attach_alone_to(&root)?;
-    // It could answer before a guard, and where that is trusted the guard cannot be attached beside it.
+    // This program could answer before a guard. If it is trusted, the guard cannot be attached beside it.
     refused(&[&format!("{} lab_of_maps (LSM)", alone.id)])?;
     let trusted = stockade(&["seal", "--trust", &alone.tag])?.exits(2)?;
     says_all(trusted, &["LSM_CGROUP program for bpf_map", "without BPF_F_ALLOW_MULTI"])?;
@@ -266,11 +265,11 @@ fn trust(_: &Guest) -> Result<()> {
     let by_tag: Vec<&str> = programs.iter().flat_map(|program| ["--trust", program.tag.as_str()]).collect();
     would_seal(&by_id)?;
     would_seal(&by_tag)?;
-    // One is left out: it alone is named.
+    // The refusal names only the program that is not trusted.
     let answer = stockade(&[&["seal"], &by_id[2..]].concat())?.exits(2)?;
     let answer = says_all(answer, &account(KINDS[0], &programs[0]))?;
     ensure!(!answer.err.contains(KINDS[1].name()), "a trusted program is named: {}", answer.err);
-    // Nobody has that one.
+    // An id and a tag that no loaded program has.
     for unknown in ["4294967295", "0123456789abcdef"] {
         let answer = stockade(&["seal", "--trust", unknown])?.exits(2)?;
         let there = KINDS.iter().zip(&ids).map(|(kind, id)| format!("{id} ({})", kind.name()));
@@ -299,10 +298,10 @@ fn no_lsm(_: &Guest) -> Result<()> {
     as_before()
 }
 
-/// A process and a pin whose names clear the screen, set the window's title and begin a line of their own.
+/// Names of a process and a pin with escape sequences that clear the screen and set the window title, and with a line break.
 fn named_by_an_attacker(_: &Guest) -> Result<()> {
     const COMM: &[u8] = b"\x1b[2J\x1b]0;x\x07\nok";
-    // The kernel takes no dots there.
+    // The BPF file system refuses names with dots.
     const PIN: &CStr = c"/sys/fs/bpf/\x1b[2J\xe2\x80\xaepin\nSealed: integrity!";
     enforce_integrity()?;
     let before = fs::read("/proc/self/comm")?;

@@ -1,4 +1,4 @@
-//! Scopes and exceptions that are added to a seal with room for them.
+//! Scopes and exceptions added to a seal that has room for them.
 
 use std::{
     os::unix::process::CommandExt,
@@ -47,7 +47,7 @@ const VERBOSE: &str = "/sys/kernel/tracing/tracing_on";
 const BEGINNING: &str = "level = \"integrity\"\n[seal]\nroom-for-scopes = true\n\
      [[exception]]\nname = \"vendor\"\nreasons = [\"dev-mem\"]\nexe = \"/root/vendor\"\n";
 
-/// A scope, by a path and by a pattern, and tracefs for nobody but the backup.
+/// The additions: one scope by path and one by pattern, and tracefs refused to every process outside the cgroup `/backup`.
 const SCOPES: &str = "[reasons]\ntracefs = \"deny\"\n\
      [[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n\
      [[scope]]\nname = \"jobs\"\ncgroup = \"/job-*\"\nlevel = \"confidentiality\"\n\
@@ -73,12 +73,12 @@ fn added(_: &Guest) -> Result<()> {
     std::fs::copy(BUSYBOX, VENDOR).context("copy busybox")?;
     let pods = Cgroup::new("/pods")?;
     apply(BEGINNING)?;
-    // For the exception alone: the room leaves nothing open.
+    // `--best-effort` is needed for the exception only: the room itself leaves nothing open.
     let sealed = stockade(&["seal", "--best-effort", "--json"])?.exits(0)?.json()?;
     ensure!(texts(&sealed["left_open"]).len() == 1, "{sealed:#}");
     verified(1)?;
     pods.expect(kcore(), true)?;
-    // It is excepted before and after the addition.
+    // This process is excepted before and after the addition.
     let mut running = Command::new(VENDOR);
     running.arg0("busybox").args(["sh", "-c", "read line; : < /dev/mem"]);
     let mut running = running.stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -102,7 +102,7 @@ fn added(_: &Guest) -> Result<()> {
     }
     stockade(&["status"])?.exits(0)?.says("one policy added since")?.says("pods (/pods)")?;
 
-    // A cgroup that is made anew, and one that was never there, have their place.
+    // The scopes apply to a cgroup that is created anew and to a new one.
     drop(pods);
     let pods = Cgroup::new("/pods")?;
     holds(&pods)?;
@@ -110,7 +110,7 @@ fn added(_: &Guest) -> Result<()> {
     below.expect(kcore(), false)?;
     Cgroup::new("/job-1")?.expect(kcore(), false)?;
     drop(below);
-    // Nothing is taken back.
+    // An added scope cannot be removed.
     policy::write(BEGINNING)?;
     stockade(&["enforce"])?.exits(2)?.says("the scope pods is gone")?;
     policy::write(&format!("{BEGINNING}{SCOPES}"))?;
@@ -120,12 +120,12 @@ fn added(_: &Guest) -> Result<()> {
     let unmounted = verified(2);
     mount("cgroup2", TREE, "nsdelegate")?;
     unmounted.context("where the cgroup tree is not mounted")?;
-    // It stays for the next scenario.
+    // The cgroup stays for the next scenario.
     std::mem::forget(pods);
     Ok(())
 }
 
-/// Demands what the sealed policy and the added one decide together.
+/// Requires the decisions of the sealed and the added policy together.
 fn holds(pods: &Cgroup) -> Result<()> {
     let vendor = || opens(VENDOR, "/dev/mem");
     let backup = Cgroup::new("/backup")?;
@@ -146,13 +146,13 @@ fn filled(_: &Guest) -> Result<()> {
     ensure!(!in_force()?["sealed"].is_null(), "play these scenarios together");
     let pods = Cgroup::there("/pods");
     policy::write(&format!("{BEGINNING}{SCOPES}{MORE}"))?;
-    // Somebody adds one that lets everybody through.
+    // Root adds a policy that allows everything, without the command.
     let policy = Slot { digest: 7, ..Slot::default() };
     ensure!(add_lax(&policy)? == DONE, "not added");
     stockade(&["enforce"])?.exits(0)?.says("added to what is sealed")?;
     let more = Cgroup::new("/more")?;
     more.expect(kcore(), false)?;
-    // And goes on until there is no room left.
+    // Root adds such policies until there is no slot left.
     for _ in 3..STACKED_MAX {
         ensure!(add_lax(&policy)? == DONE, "not added");
     }

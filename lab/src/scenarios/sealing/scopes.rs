@@ -1,4 +1,4 @@
-//! A policy with scopes: sealed only with `--best-effort`, and what is left open is told for good.
+//! A policy with scopes is sealed only with `--best-effort`, and `status` reports the weakness until reboot.
 
 use std::{cmp::Ordering, fs, os::unix::fs::MetadataExt, process::Command, thread::sleep, time::Duration};
 
@@ -23,7 +23,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::NewestSeries,
         run: refused,
     },
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: scopes hold, and new cgroups get theirs",
         boot: Boot::SealedScopes,
@@ -61,10 +61,10 @@ fn refused(_: &Guest) -> Result<()> {
         .says("new cgroups get their scopes from programs that root can end")?
         .says("--best-effort")?;
     enforced_unsealed()?;
-    // As far as it goes without the commit, twice: what was left in the tables is no matter.
+    // Two seals that are killed before the commit: entries that the first left in the tables do not matter.
     super::would_seal(&["--best-effort"])?;
     super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
-    // The scopes go on as before, for cgroups that are there and for new ones.
+    // The scopes still apply, to existing cgroups and to new ones.
     pods.expect(kcore(), false)?;
     Cgroup::new("/late")?.expect(kcore(), false)?;
     super::killed_at("sealed-pinned", &["seal", "--best-effort"])?;
@@ -99,7 +99,7 @@ fn holds(_: &Guest) -> Result<()> {
     other.expect(kcore(), true)?;
     other.expect(opens(BUSYBOX, "/dev/mem"), false)?;
     drop(below);
-    // It stays for the next scenario: its place is sealed.
+    // The cgroup stays for the next scenario, since its scope is sealed.
     std::mem::forget(pods);
     stockade(&["lift", "--force"])?.exits(2)?.says("sealed until it is rebooted")?;
     stockade(&["enforce"])?.exits(0)?.says("Already in force")?;
@@ -107,7 +107,7 @@ fn holds(_: &Guest) -> Result<()> {
     verified(1).map(drop)
 }
 
-/// Each hierarchy gives its own ids to cgroups, and root can make as many of version 1 as it likes.
+/// A v1 cgroup with the id of a v2 cgroup changes no scope: ids are unique only within a hierarchy, and root can create any number of v1 cgroups.
 fn same_id(_: &Guest) -> Result<()> {
     ensure!(!super::in_force()?["sealed"].is_null(), "play these scenarios together");
     mount("cgroup", V1, "none,name=lab")?;
@@ -130,10 +130,10 @@ fn same_id(_: &Guest) -> Result<()> {
 
 const V1: &str = "/tmp/v1";
 
-/// How long the kernel takes at most to release a cgroup that was removed.
+/// The time after which the kernel has released a removed cgroup.
 const RELEASE: Duration = Duration::from_secs(1);
 
-/// Makes a cgroup v1 with this path whose id is that of a cgroup v2 with the other path.
+/// Creates a v1 cgroup and a v2 cgroup with these paths and the same id.
 fn collide(v1: &str, v2: &str) -> Result<Cgroup> {
     let v1 = format!("{V1}{v1}");
     fs::create_dir(&v1)?;
@@ -165,7 +165,7 @@ fn unpinned(_: &Guest) -> Result<()> {
     let status = verified(1)?;
     ensure!(texts(&status["stockade"]["sealed"]["left_open"]).len() == 1, "{status:#}");
     let late = Cgroup::new("/late")?;
-    // What surrounds it decides: the weakness that was told.
+    // The policy of the parent decides for a new cgroup: the weakness that `status` reports.
     late.expect(opens(BUSYBOX, "/dev/mem"), false)?;
     stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
     Ok(())

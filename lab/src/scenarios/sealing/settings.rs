@@ -1,4 +1,4 @@
-//! Settings that a seal holds: sysctls, and files by which root turns other security modules off.
+//! Settings that a seal holds: sysctls, and files by which root could disable other security modules.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,7 +23,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         depends: Depends::NewestSeries,
         run: held_open,
     },
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: settings and files of other modules are held",
         boot: Boot::SealedSettings,
@@ -38,7 +38,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Settings that are frozen as a whole: writes to their files are refused, and there is no other way.
+/// Settings that can be changed only by writes to their files, which are refused.
 const FROZEN: [&str; 15] = [
     "fs.protected_symlinks",
     "fs.suid_dumpable",
@@ -86,7 +86,7 @@ fn held_open(_: &Guest) -> Result<()> {
     needs_apparmor()?;
     lift_all()?;
     apply(&policy())?.says("apparmor.policy_removal is held by a seal alone")?;
-    // Nothing holds it yet, and nothing says so.
+    // The setting is not held before the seal, and `status` does not list it.
     let status = stockade(&["status", "--json"])?.exits(0)?.json()?;
     ensure!(texts(&status["stockade"]["settings"]["frozen"]) == FROZEN, "{status:#}");
     let open = for_writing(format!("{FOLDER}/.remove"))?;
@@ -113,7 +113,7 @@ fn holds(_: &Guest) -> Result<()> {
             && texts(&status["stockade"]["settings"]["name_only"]) == ["apparmor.policy_removal"],
         "held is something else: {status:#}"
     );
-    // Both doors, by every path, and no other.
+    // Both files are refused by every path, and no other file is.
     fs::create_dir_all("/tmp/securityfs")?;
     let mut mount = Command::new(BUSYBOX);
     run(mount.args(["mount", "-t", "securityfs", "none", "/tmp/securityfs"]))?.exits(0)?;
@@ -127,12 +127,12 @@ fn holds(_: &Guest) -> Result<()> {
     ensure!(for_writing(format!("{FOLDER}/.replace")).is_ok(), "another file is refused");
     ensure!(is_refused(fs::write(SYSRQ, "1")) && fs::read_to_string(SYSRQ)? == sysrq, "sysrq was changed");
     ensure!(is_refused(fs::write("/proc/sys/kernel/ftrace_enabled", "0")), "the switch was turned");
-    // What was there may be written again.
+    // A write of the current value succeeds.
     fs::write(SYSRQ, &sysrq)?;
     let told = watching::events(&stockade(&["watch", "--no-follow", "--json"])?.exits(0)?.out)?;
     let of_file = told.iter().filter(|event| event["setting"] == "apparmor.policy_removal").count();
     ensure!(of_file == 3, "{of_file} refusals of the file are told: {told:?}");
-    // A policy that holds fewer is not added.
+    // A policy that holds fewer settings cannot be added.
     stockade(&["enforce", "confidentiality"])?
         .exits(2)?
         .says("settings that it does not hold as well: apparmor.policy_removal, fs.protected_symlinks, ")?;
@@ -143,13 +143,13 @@ fn file_of(setting: &str) -> String {
     format!("/proc/sys/{}", setting.replace('.', "/"))
 }
 
-/// The values of what is frozen, as far as this kernel has it.
+/// Returns the values of the frozen settings that this kernel has.
 fn values() -> Vec<(&'static str, String)> {
     let value = |name| Some((name, fs::read_to_string(file_of(name)).ok()?));
     FROZEN.into_iter().chain(["kernel.ftrace_enabled"]).filter_map(value).collect()
 }
 
-/// Files that are named as one of these settings, where the kernel has second names of sysctls.
+/// Returns the files in /sys/module and /sys/kernel with the name of one of these settings, since the kernel has second names of sysctls there.
 fn second_names(settings: &[&str]) -> Vec<PathBuf> {
     let lasts: Vec<_> = settings.iter().filter_map(|name| name.rsplit('.').next()).collect();
     let modules = fs::read_dir("/sys/module").into_iter().flatten().flatten();
@@ -159,7 +159,7 @@ fn second_names(settings: &[&str]) -> Vec<PathBuf> {
     files.map(|file| file.path()).filter(same).collect()
 }
 
-/// Root tries what changes other settings: a second name, a system call, another mount, namespaces of its own.
+/// Root tries the ways by which other settings can be changed: a second name, a system call, another mount, new namespaces.
 fn other_ways(_: &Guest) -> Result<()> {
     needs_apparmor()?;
     if stockade(&["status", "--json"])?.json()?["stockade"]["sealed"].is_null() {
@@ -170,7 +170,7 @@ fn other_ways(_: &Guest) -> Result<()> {
     verified(1)?;
     let before = values();
     ensure!(before.len() > 12, "this kernel has few of the settings: {before:?}");
-    // It is known which settings have second names; they are found by this search, so that it would find others.
+    // The search finds a known second name, so it would find others.
     ensure!(!second_names(&["kernel.panic"]).is_empty(), "the search for second names finds none");
     for file in second_names(&FROZEN) {
         for value in ["0", "1", "2"] {
@@ -179,12 +179,12 @@ fn other_ways(_: &Guest) -> Result<()> {
         ensure!(values() == before, "{} is a second name of a frozen setting", file.display());
     }
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname")?;
-    // SAFETY: the string is of the length that is given; the others take numbers.
+    // SAFETY: the strings have the lengths that are passed; prctl and syslog take numbers here.
     unsafe {
         libc::sethostname(c"lab".as_ptr(), 3);
         libc::sethostname(hostname.trim().as_ptr().cast(), hostname.trim().len());
         libc::prctl(libc::PR_SET_DUMPABLE, 1);
-        // The level of the console's messages.
+        // SYSLOG_ACTION_CONSOLE_LEVEL.
         libc::syscall(libc::SYS_syslog, 8, 0, 7);
     }
     ensure!(values() == before, "a system call changed a frozen setting");
@@ -196,7 +196,7 @@ fn other_ways(_: &Guest) -> Result<()> {
         ensure!(is_refused(fs::write(&elsewhere, "7")), "{elsewhere} is written");
     }
     run(Command::new(BUSYBOX).args(["umount", "/tmp/proc-doors"]))?.exits(0)?;
-    // As root of the namespaces that settings may belong to, and with a network of its own.
+    // As root in new namespaces of the kinds that settings may belong to.
     let script =
         format!("for f in {}; do for v in 0 1 2 7; do echo $v > $f; done; done; true", files.join(" "));
     for namespaces in

@@ -1,4 +1,4 @@
-//! Stricter policies on top of what is sealed.
+//! Stricter policies added to a seal.
 
 use anyhow::{Result, ensure};
 
@@ -40,7 +40,7 @@ fn policies() -> Result<u64> {
 fn added(_: &Guest) -> Result<()> {
     seal_once(&["integrity"])?;
     ensure!(policies()? == 1 && kcore_opens(), "something was added already: play this in a fresh guest");
-    // It goes on reading while policies are added.
+    // `watch` runs while policies are added.
     let mut watch = Watching::start("/tmp/added")?;
     add_two()?;
     let wanted = ["kcore", "tracefs", "dev-mem"];
@@ -63,12 +63,12 @@ fn add_two() -> Result<()> {
     expect(&mut opens(BUSYBOX, VERBOSE), true, "what nobody refuses yet")?;
     let status = verified(2)?;
     ensure!(texts(&status["stockade"]["refused"]).contains(&"kcore"), "{status:#}");
-    // The one reason that the addition alone refuses is tried, beside those that were sealed.
+    // The proof also tries the reason that only the added policy refuses.
     all_tried(&status, &["dev-mem", "kcore"])?;
     stockade(&["status"])?.exits(0)?.says("one policy added since")?;
-    // What was sealed first is laxer now.
+    // The first sealed policy is now laxer than the seal.
     stockade(&["enforce", "integrity"])?.exits(2)?.says("allow instead of deny: kcore\n")?;
-    // Nor is there room for scopes.
+    // The seal has no room for scopes.
     policy::write(
         "level = \"integrity\"\n[[scope]]\nname = \"pods\"\ncgroup = \"/pods\"\nlevel = \"confidentiality\"\n",
     )?;

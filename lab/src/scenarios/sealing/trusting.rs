@@ -1,5 +1,4 @@
-//! A seal beside programs of others that an administrator trusts: by command, by the policy, and by id where a guard of another's hides
-//! them.
+//! A seal beside foreign programs that the administrator trusts: by `--trust`, by the policy, and by id if a foreign guard hides them.
 
 use std::{
     fs::{self, File},
@@ -24,7 +23,7 @@ use crate::{
 };
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    // From here on sealed.
+    // From here on the guest is sealed.
     Scenario {
         name: "seal: trusted programs stay and no others come",
         boot: Boot::SealedTrusting,
@@ -78,11 +77,11 @@ fn trusting(_: &Guest) -> Result<()> {
     verified(1)?;
     stockade(&["lift"])?.exits(2)?.says("sealed until it is rebooted")?;
 
-    // The same may come again, no other may: whatever it would be attached to.
+    // A program with a trusted tag can be loaded again; another cannot, even without being attached.
     for (kind, number) in [(Kind::Lsm, 11), (Kind::CgroupSysctl, 12), (Kind::LsmCgroup, 13)] {
         Foreign::load(kind, number)?;
         if bounded && kind == Kind::Lsm {
-            // It can only refuse more.
+            // Since 6.12 an LSM program can only refuse more.
             continue;
         }
         let answer = Foreign::try_load(kind, number + 100)?;
@@ -91,7 +90,7 @@ fn trusting(_: &Guest) -> Result<()> {
             "{kind:?}: {answer:?}"
         );
     }
-    // What is attached to the root stays there.
+    // A program that is attached to the root cgroup cannot be detached.
     let gone = beside.detach_from(&root);
     ensure!(gone.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied), "{gone:?}");
     ensure!(!mem_opens(), "/dev/mem opens");
@@ -117,9 +116,9 @@ fn trusting_policy(_: &Guest) -> Result<()> {
         .exits(0)?
         .says("No program of others is loaded that a seal would keep out")?;
 
-    // Two versions of an agent, one after the other, as under two kernels.
+    // Two versions of an agent are recorded one after the other, as under two kernels.
     let root = File::open("/sys/fs/cgroup")?;
-    // Not attached: the kernel tells the expected attach type all the same.
+    // Not attached: the kernel reports the expected attach type of a loaded program.
     let agent = Foreign::load(Kind::LsmCgroup, 31)?;
     let report = stockade(&[&record[..], &["--json"]].concat())?.exits(0)?.json()?;
     let program = &report["programs"][0];
@@ -160,7 +159,7 @@ fn trusting_policy(_: &Guest) -> Result<()> {
     verified(1)?;
     stockade(&["trust", "record"])?.exits(2)?.says("sealed until it is rebooted")?;
 
-    // None was loaded when it was sealed.
+    // None of the trusted programs was loaded when the guest was sealed.
     let there = [
         Foreign::load(Kind::LsmCgroup, 31)?,
         Foreign::load(Kind::LsmCgroup, 32)?,
@@ -221,7 +220,7 @@ fn hidden(_: &Guest) -> Result<()> {
         .says(&format!("{} lab_link_guard (LSM)", link_guard.id))?;
 
     let mut trust = vec!["seal", "--json", "--trust", &id, "--trust", &link_guard.tag];
-    // On its hook is a guard of the seal. Since 6.12 it can only refuse more.
+    // The foreign guards are on the hook of a guard of the seal. Since 6.12 they can only refuse more.
     if !host::is_at_least(6, 12) {
         trust.extend(["--trust", &guard.tag, "--trust", &other_guard.tag]);
     }

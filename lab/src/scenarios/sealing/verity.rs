@@ -1,4 +1,4 @@
-//! An exception for a program that fs-verity binds, sealed: the digest is what counts, and not the file that had it.
+//! A sealed exception with an fs-verity digest: it holds for the content, not for the inode.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -49,7 +49,7 @@ fn bound(_: &Guest) -> Result<()> {
     ensure!(digest.len() == 64, "no digest in: {}", refused.err);
     apply(&excepting(&digest))?;
 
-    // Whatever its content: root can change by uprobes what the process does.
+    // Also with a digest: root can change the behaviour of a process by uprobes.
     stockade(&["seal"])?.exits(2)?.says("or change by uprobes what the program does")?;
     stockade(&["seal", "--best-effort"])?.exits(0)?;
     let binds = !host::is_at_least(6, 18);
@@ -62,7 +62,7 @@ fn bound(_: &Guest) -> Result<()> {
         "a file under fs-verity was opened for writing"
     );
 
-    // The change time counts only where the digest cannot be compared.
+    // The change time matters only on kernels where the digest cannot be compared.
     fs::set_permissions(TOOL, Permissions::from_mode(0o700))?;
     expect(&mut mem, binds, "the program after its change time changed")?;
     if !binds {
@@ -84,7 +84,7 @@ fn excepting(digest: &str) -> String {
     )
 }
 
-/// Mounts a file system that can do it, on the disk to write on.
+/// Writes a file system with fs-verity to the scratch disk, and mounts it.
 fn mount() -> Result<()> {
     let mut image = File::open(userland::with_verity()).context("open the image of the file system")?;
     let mut device =
@@ -96,7 +96,7 @@ fn mount() -> Result<()> {
     Ok(())
 }
 
-/// Makes the program's file, with this content.
+/// Creates the program's file with this content.
 fn make(content: &[u8]) -> Result<()> {
     let mut file = File::create(TOOL)?;
     file.write_all(content)?;
@@ -105,7 +105,7 @@ fn make(content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Puts another file in the program's place that has its number and its generation.
+/// Replaces the program by another file with the same inode number and generation.
 fn replace(content: &[u8], under_verity: bool) -> Result<()> {
     let was = (fs::metadata(TOOL)?.ino(), generation(&File::open(TOOL)?)?);
     fs::remove_file(TOOL)?;
@@ -132,32 +132,32 @@ fn replace(content: &[u8], under_verity: bool) -> Result<()> {
     Ok(())
 }
 
-/// `FS_IOC_ENABLE_VERITY`: SHA-256 in blocks of 4096 bytes.
+/// Enables fs-verity on a file by `FS_IOC_ENABLE_VERITY`, with SHA-256 and blocks of 4096 bytes.
 fn enable(file: &File) -> Result<()> {
     const ENABLE_VERITY: libc::Ioctl = 0x4080_6685;
     const SHA256: u32 = 1;
     // struct fsverity_enable_arg: version, algorithm, size of a block; no salt and no signature.
     let mut argument = [0u32; 32];
     argument[..3].copy_from_slice(&[1, SHA256, 4096]);
-    // SAFETY: a live argument of the size that the number says.
+    // SAFETY: the argument lives through the call and has the size that the ioctl number encodes.
     check(unsafe { libc::ioctl(file.as_raw_fd(), ENABLE_VERITY, argument.as_ptr()) })
         .context("put the file under fs-verity")
         .map(drop)
 }
 
-/// `FS_IOC_GETVERSION`, which fills in an int.
+/// Returns the generation of an inode by `FS_IOC_GETVERSION`.
 fn generation(file: &File) -> Result<u32> {
     const GET_VERSION: libc::Ioctl = 0x8008_7601;
     let mut version = 0;
-    // SAFETY: room for the int that the kernel writes.
+    // SAFETY: the kernel writes an int, for which `version` has room.
     check(unsafe { libc::ioctl(file.as_raw_fd(), GET_VERSION, &raw mut version) })?;
     Ok(version)
 }
 
-/// `FS_IOC_SETVERSION`, which reads an int.
+/// Sets the generation of an inode by `FS_IOC_SETVERSION`.
 fn set_generation(file: &File, version: u32) -> Result<()> {
     const SET_VERSION: libc::Ioctl = 0x4008_7602;
-    // SAFETY: the int that the kernel reads.
+    // SAFETY: the kernel reads an int, which lives through the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), SET_VERSION, &raw const version) })
         .context("set the generation")
         .map(drop)

@@ -1,4 +1,4 @@
-//! The attachment that holds settings: made or not made whole, lost, impossible.
+//! The attachment of the program that holds settings: interrupted, detached by root, and impossible.
 
 use std::{ffi::CString, fs, io, path::Path};
 
@@ -49,7 +49,7 @@ pub(super) fn killed(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What root can do while nothing is sealed; but nobody is told that a setting is held when it is not.
+/// Root can detach the program while no policy is sealed; `status` then does not report the setting as held.
 pub(super) fn detached(_: &Guest) -> Result<()> {
     lift_all()?;
     let kptr = Setting::set("kernel/kptr_restrict", "1")?;
@@ -66,22 +66,22 @@ pub(super) fn detached(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// BPF_LINK_DETACH.
+/// Detaches the pinned link by BPF_LINK_DETACH.
 fn detach(pin: &str) -> Result<()> {
     const BPF_OBJ_GET: i64 = 7;
     const BPF_LINK_DETACH: i64 = 34;
     let path = CString::new(pin)?;
     let mut attr = [0u64; 2];
     attr[0] = path.as_ptr() as u64;
-    // SAFETY: a path that lives through the call, and zeros behind it.
+    // SAFETY: the attributes and the path live through the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attr.as_mut_ptr(), 16) };
     ensure!(fd >= 0, "open {pin}: {}", io::Error::last_os_error());
     let fd = u64::try_from(fd)?;
     let mut attr = [fd];
-    // SAFETY: the descriptor as the kernel has just given it.
+    // SAFETY: the attributes live through the call.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, attr.as_mut_ptr(), 4) };
     let error = io::Error::last_os_error();
-    // SAFETY: ours.
+    // SAFETY: the kernel has just created the descriptor, and nothing else owns it.
     unsafe { libc::close(i32::try_from(fd)?) };
     ensure!(answer == 0, "detach {pin}: {error}");
     Ok(())
@@ -103,7 +103,7 @@ pub(super) fn no_cgroups(_: &Guest) -> Result<()> {
     drop(covered);
     answer?.exits(2)?.says("mount -t cgroup2")?;
     other?.exits(0)?;
-    // A part of the tree is not enough: whoever is elsewhere would write.
+    // A part of the cgroup tree is not enough: processes in other cgroups could write.
     lift_all()?;
     let part = Cgroup::new("/part")?;
     let bound = Bound::new("/sys/fs/cgroup/part", "/sys/fs/cgroup")?;
@@ -115,13 +115,13 @@ pub(super) fn no_cgroups(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A folder shown at another place, until the scenario ends.
+/// A bind mount, removed when this is dropped.
 struct Bound(CString);
 
 impl Bound {
     fn new(from: &str, to: &str) -> Result<Self> {
         let (from, to) = (CString::new(from)?, CString::new(to)?);
-        // SAFETY: the strings live through the call; a bind mount needs nothing else.
+        // SAFETY: the strings live through the call; a bind mount needs neither type nor data.
         let answer = unsafe {
             libc::mount(from.as_ptr(), to.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
         };

@@ -1,4 +1,4 @@
-//! Values of settings that are held: which pass, however they are spelt.
+//! The values that a held setting accepts, in every spelling.
 
 use std::{
     fs::OpenOptions,
@@ -11,8 +11,8 @@ use anyhow::{Result, ensure};
 use super::{Setting, hold, lift_all, put, refused};
 use crate::guest::Guest;
 
-/// Name, value to begin with, weaker or unknown values, then stricter ones in the order in which they are written, each
-/// with what is refused afterwards. Only settings that the kernel lets go back when they are lifted.
+/// Name, initial value, weaker or unknown values, then stricter values in the order in which they are written, each with the values that are refused
+/// afterwards. Only settings that can be set back after `lift`.
 type Way =
     (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static [&'static str])]);
 
@@ -54,7 +54,7 @@ pub(super) fn ratchets(_: &Guest) -> Result<()> {
             None => absent.push(way.0),
         }
     }
-    // What a cloud kernel leaves out; the rest has to be there.
+    // A cloud kernel lacks up to five of these settings.
     ensure!(absent.len() <= 5, "this kernel lacks {absent:?}");
     let names: Vec<_> = there.iter().map(|(_, way)| way.0).collect();
     hold(&format!("ratchet = {names:?}"))?;
@@ -131,12 +131,12 @@ pub(super) fn spellings(_: &Guest) -> Result<()> {
         }
         kptr.writes(b"\xa00", false)?;
         let file = OpenOptions::new().write(true).open(&kptr.path)?;
-        // The kernel tells programs the lower half of a position only.
+        // The kernel passes only the lower 32 bits of a position to sysctl programs.
         for position in [1, 2, 1 << 31, 1 << 32] {
             ensure!(refused(&file.write_at(b"0", position)), "a write at {position} got through");
         }
         ensure!(refused(&file.write_at(b"2", 1)), "the same value at another position got through");
-        // In pieces: the second one is at another position.
+        // A value in two writes: the second write is at another position.
         let mut pieces = OpenOptions::new().write(true).open(&kptr.path)?;
         pieces.write_all(b"2")?;
         ensure!(refused(&pieces.write(b"0")), "a second piece got through");
@@ -150,7 +150,7 @@ pub(super) fn spellings(_: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A small generator: the same numbers on each run.
+/// A xorshift generator, which gives the same numbers on each run.
 struct Chance(u64);
 
 impl Chance {
@@ -172,7 +172,7 @@ pub(super) fn any_bytes(_: &Guest) -> Result<()> {
     const WRITES: usize = 4000;
     lift_all()?;
     let kptr = Setting::set("kernel/kptr_restrict", "1")?;
-    // Not held, many of them change the value: the bytes are worth something.
+    // The bytes are a useful test: many of these writes change the value while it is not held.
     let (mut chance, mut changed) = (Chance(7), 0);
     for _ in 0..WRITES {
         let _ = put(&kptr.path, &chance.bytes());
@@ -223,7 +223,7 @@ pub(super) fn texts(_: &Guest) -> Result<()> {
     ensure!(refused(&file.write_at(b"x", 1)), "the end of a string was changed");
     modprobe.writes(b"/tmp/mine", false)?;
     modprobe.writes(modprobe.value()?.as_bytes(), true)?;
-    // The kernel shows tabs; people write spaces.
+    // The kernel shows tabs, and administrators write spaces.
     let now = list.value()?;
     list.writes(now.as_bytes(), true)?;
     list.writes(now.replace('\t', " ").as_bytes(), true)?;
