@@ -140,7 +140,7 @@ fn settle(policy: &mut Policy, in_force: &[Exception]) {
 /// Changes the policy in force by `change` and applies the result.
 ///
 /// # Errors
-/// As for [`enforce`]; [`Error::Request`] if nothing is in force or its description is lost, and the errors of `change`.
+/// The errors of [`enforce`]; [`Error::Request`] if nothing is in force or its description is lost, and the errors of `change`.
 pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Applied, Error> {
     let machine = Machine::look()?;
     let _lock = Lock::take()?;
@@ -177,7 +177,7 @@ pub fn amend(change: impl FnOnce(&mut Policy) -> Result<(), Error>) -> Result<Ap
 /// Applies a policy to a machine whose facts are known, see [`enforce`].
 ///
 /// # Errors
-/// As for [`enforce`].
+/// The errors of [`enforce`].
 pub fn enforce_on(machine: Machine, policy: &Policy, auto: Level) -> Result<Applied, Error> {
     let _lock = Lock::take()?;
     let mut policy = policy.clone();

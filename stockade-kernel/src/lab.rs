@@ -25,7 +25,7 @@ use crate::{
 /// Attaches a program that only returns 0, as long as the returned value lives: the minimum cost of any BPF program on the hook.
 ///
 /// # Errors
-/// As for [`crate::enforce::enforce`].
+/// The errors of [`crate::enforce::enforce`].
 pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> {
     let target = Attachment::BpfLsm.target(types)?;
     let program = load_constant(target, 0).map_err(|e| Error::bpf("loading the empty program", e))?;
@@ -37,7 +37,7 @@ pub fn attach_empty_program(types: &KernelTypes) -> Result<EmptyProgram, Error> 
 /// accept a program by its instructions alone.
 ///
 /// # Errors
-/// As for [`crate::enforce::enforce`], as far as the object is concerned.
+/// The errors of [`crate::enforce::enforce`] about the object.
 pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Result<()>)>, Error> {
     let sealing = Sealing::look()?;
     let object = Object::open_sealing(types, sealing.offsets, false, &mut || Ok(()))?;
@@ -64,7 +64,7 @@ pub fn load_sealed_as_others(types: &KernelTypes) -> Result<Vec<(String, io::Res
 /// Attaches an empty program to the root cgroup, like a sealed program.
 ///
 /// # Errors
-/// As for [`attach_empty_program`]; while the machine is sealed the program cannot be loaded.
+/// The errors of [`attach_empty_program`]; while the machine is sealed the program cannot be loaded.
 pub fn hold_empty_program(types: &KernelTypes) -> Result<HeldProgram, Error> {
     let hook = types.hook.ok_or(Error::TooOld("the hook bpf_lsm_locked_down"))?;
     // An LSM_CGROUP program returns 1 to allow.

@@ -1,9 +1,9 @@
 /*!
-A seal as it says itself what it is.
+A seal, read by its dialogue.
 
-Nobody gets a descriptor of what a seal decides by, Stockade included: see [`stockade_common::dialogue`]. So whatever is said of a
-seal was answered by the program that keeps it there, and nobody else can answer in its place. The counters and the events
-alone are maps that can be opened: nothing is decided by them, and nothing proven.
+No process gets a descriptor of a map that a seal decides by, Stockade included: see [`stockade_common::dialogue`]. Everything that is reported about a
+seal was answered by the program that keeps it attached, and no other program can answer in its place. The maps of counters and events
+alone can be opened: nothing is decided by them, and nothing proven.
 */
 mod added_policies;
 pub(crate) mod anchor;
@@ -46,13 +46,13 @@ type AddedPolicies = Vec<(Slot, u64)>;
 /// The values of [`Sealed::added`] and [`Sealed::added_policies`], from one reading.
 type Additions = (Added, AddedPolicies);
 
-/// A seal, as it was when it was asked.
+/// A seal, as it was when it was read.
 pub(crate) struct Sealed {
-    /// What its programs know of it.
+    /// The state that its programs read.
     pub seal: Seal,
-    /// What was sealed.
+    /// The sealed policy.
     policy: Policy,
-    /// What was added since.
+    /// Additions since.
     pub added: Added,
     /// The policies that were added with scopes or exceptions.
     added_policies: AddedPolicies,
@@ -62,12 +62,12 @@ fn failed(error: std::io::Error) -> Error {
     Error::io("ask what is sealed", error)
 }
 
-/// One of the things that a seal tells. `T` is plain data, for which any bytes are a value.
+/// Reads one value of the dialogue. `T` is plain data, for which any bytes are a value.
 fn read<T: Copy, K>(what: u32, key: &K) -> Result<Option<T>, Error> {
     read_at(what, key, 0)
 }
 
-/// A part of one of the things that a seal tells, which begins at this byte.
+/// Reads a part of one value of the dialogue, from this byte on.
 fn read_at<T: Copy, K>(what: u32, key: &K, at: usize) -> Result<Option<T>, Error> {
     let Some(bytes) = told(what, key, at..at + size_of::<T>()).map_err(failed)? else { return Ok(None) };
     assert_eq!(bytes.len(), size_of::<T>(), "as many as were asked for");
@@ -76,10 +76,10 @@ fn read_at<T: Copy, K>(what: u32, key: &K, at: usize) -> Result<Option<T>, Error
 }
 
 impl Sealed {
-    /// Asks for the seal; `None` where there is none.
+    /// Reads the seal; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::SealedByOther`] where it is of another version, and whatever keeps from asking.
+    /// [`Error::SealedByOther`] if it is of another version, and errors of bpf(2).
     pub fn ask() -> Result<Option<Self>, Error> {
         // Magic number and layout come first, whatever follows in another version.
         let Some(begin) = read::<[u64; 2], _>(dialogue::SEAL, &())? else {
@@ -134,7 +134,7 @@ impl Sealed {
         Ok(before)
     }
 
-    /// What its guards counted of something until now is of no interest any more.
+    /// Discards the reference counts that the guards have stored for an object.
     pub fn forget(known: &Known) -> Result<(), Error> {
         done(add(dialogue::FORGET, known), "what it counted")
     }
@@ -153,7 +153,7 @@ impl Sealed {
     /// where the seal decided nothing in between, and tell no more than that where it did.
     ///
     /// # Errors
-    /// Whatever keeps from asking, and [`Error::Request`] where the seal does not answer.
+    /// Errors of bpf(2), and [`Error::Request`] if the seal does not answer.
     pub fn decided_requests() -> Result<u64, Error> {
         read_at(dialogue::ADDED, &(), std::mem::offset_of!(Added, heard))?
             .ok_or_else(|| Error::Request("the seal does not answer any more".into()))
@@ -169,8 +169,8 @@ impl Sealed {
         std::iter::once(self.slot()).chain(self.added_policies.iter().map(|(slot, _)| *slot))
     }
 
-    /// What was sealed and what was added, together. What it says of itself in words is by whoever added last, as far as what is
-    /// refused bears it out.
+    /// Returns the sealed policy and all additions as one slot. Digest and description are those of the last addition, as far as the refused reasons
+    /// confirm them.
     pub fn in_force(&self, types: &KernelTypes) -> Slot {
         let mut slot = self.slot();
         let (added, told) = (&self.added, self.added.told);
@@ -236,7 +236,7 @@ impl Sealed {
         shown.words.generation
     }
 
-    /// What is in force in words: by whoever added last, or what was sealed.
+    /// Returns the description of the last addition, or that of the sealed policy.
     pub fn newest_description(&self) -> Option<Description> {
         self.told().or_else(|| self.description())
     }
@@ -303,7 +303,7 @@ fn done(answer: std::io::Result<Option<Answer>>, what: &str) -> Result<(), Error
     }
 }
 
-/// What is left of an exception of the policy that was sealed.
+/// Reads the rest of an exception of the sealed policy.
 pub(crate) fn exception(key: &ExceptionKey) -> Result<Option<Exception>, Error> {
     read(dialogue::EXCEPTION, key)
 }

@@ -1,8 +1,8 @@
-//! What a probe can find out, and how an error of the kernel is read.
+//! The results of a probe, and the meaning of the kernel's errors.
 
 use std::io;
 
-/// What the kernel answered at a door.
+/// The kernel's answer at a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The kernel refuses the operation in the way lockdown does.
@@ -57,7 +57,7 @@ impl Outcome {
         Self { answer: Answer::Failed(what.into()), errno: None }
     }
 
-    /// The same answer, with the errno that led to it.
+    /// Adds the errno that led to the answer.
     pub(crate) fn with(mut self, error: &io::Error) -> Self {
         self.errno = error.raw_os_error();
         self

@@ -5,7 +5,7 @@
 //! anything, and says whether the kernel answered [`Answer::Refused`] or [`Answer::Free`]. Doors that
 //! cannot be tried without harm are in the table too, as [`Answer::Never`], so that a report is complete.
 //!
-//! What this crate does not do: it does not say *who* refused. The kernel's own lockdown and Stockade
+//! This crate does not tell *which* lockdown refused. The kernel's own lockdown and Stockade
 //! refuse at the same place with the same errno; telling them apart takes a look at both their states.
 #![deny(missing_docs)]
 
@@ -44,12 +44,12 @@ const LIMIT: Limit = Limit::of_processor_time(Duration::from_secs(20));
 pub struct Door {
     /// The id of the lockdown reason the kernel names at this door, such as `dev-mem`.
     pub reason: &'static str,
-    /// What is tried, in words, such as `open /dev/mem`. Unique in the table.
+    /// The operation, such as `open /dev/mem`. Unique in the table.
     pub name: &'static str,
     probe: Probe,
 }
 
-/// What an attempt at a door changes where nothing refuses it. The proof of a seal tries the doors without an effect alone: it runs often,
+/// The effect of an attempt that nothing refuses. The proof of a seal tries the doors without an effect alone: it runs often,
 /// beside anything else that happens on the machine, and where the seal is broken nothing refuses.
 #[derive(Debug)]
 enum Effect {
@@ -59,7 +59,7 @@ enum Effect {
     Some(&'static str),
 }
 
-/// What there is to do at a door.
+/// The attempt at a door.
 #[derive(Debug)]
 enum Probe {
     /// Run this in a child process, which must be root and hold this capability.
@@ -70,14 +70,14 @@ enum Probe {
     NeverWhere { path: &'static str, absent: &'static str, why: &'static str },
 }
 
-/// What was found at a door.
+/// The result at a door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The id of the lockdown reason.
     pub reason: &'static str,
     /// The [name](Door::name) of the door.
     pub door: &'static str,
-    /// What the kernel answered.
+    /// The kernel's answer.
     pub answer: Answer,
     /// The errno behind the answer, where one system call decided it. A free door can have one too: the
     /// error the kernel gives *after* the lockdown check.

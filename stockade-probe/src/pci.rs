@@ -54,7 +54,7 @@ fn first_entry(directory: &Path) -> Option<PathBuf> {
     sorted(directory).into_iter().next()
 }
 
-/// What a directory holds, by name; nothing if it cannot be read.
+/// Returns the entries of a directory, sorted by name; none if it cannot be read.
 fn sorted(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

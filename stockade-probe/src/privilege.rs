@@ -1,4 +1,4 @@
-//! What the caller lacks to knock.
+//! Privileges that the caller lacks for a probe.
 //!
 //! A missing capability and a refusal by lockdown both read EPERM, so a probe is not even started where
 //! the caller lacks the right: the answer would be misread.
@@ -19,7 +19,7 @@ pub(crate) const SYS_RAWIO: Capability = Capability { number: 17, name: "CAP_SYS
 pub(crate) const SYS_ADMIN: Capability = Capability { number: 21, name: "CAP_SYS_ADMIN" };
 pub(crate) const SYS_BOOT: Capability = Capability { number: 22, name: "CAP_SYS_BOOT" };
 
-/// What the caller lacks: root, the machine's own user namespace, or the capability. Where /proc cannot
+/// Returns the privilege that the caller lacks: root, the machine's own user namespace, or the capability. Where /proc cannot
 /// be read, root is taken to hold everything.
 pub(crate) fn lacking(needs: Option<Capability>) -> Option<String> {
     // SAFETY: geteuid has no precondition and cannot fail.

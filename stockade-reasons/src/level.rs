@@ -13,9 +13,9 @@ use serde::Serialize;
 pub enum Level {
     /// Nothing is refused.
     None,
-    /// What lets user space change the running kernel is refused.
+    /// Refuses operations that let user space change the running kernel.
     Integrity,
-    /// What lets user space read the kernel's secrets is refused too.
+    /// Also refuses operations that let user space read secrets of the kernel.
     Confidentiality,
 }
 

@@ -19,8 +19,8 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// What a register that holds this holds once this event was measured into it: TPM2_PCR_Event hashes the event and extends
-    /// the register with what comes out.
+    /// Returns the value of a PCR with this value after this event was measured into it: TPM2_PCR_Event hashes the event and extends
+    /// the PCR with the digest.
     ///
     /// ```
     /// use stockade_record::Digest;
@@ -49,7 +49,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// What is wrong with a text that should be a digest.
+/// The error about a text that is no digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 digest is 64 hexadecimal digits, with or without sha256: or 0x before them")]
 pub struct NoDigest;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::{Digest, FORMAT, Record};
 
-/// What a log says.
+/// The result of replaying a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Its records, in order.
     pub records: Vec<Record>,
-    /// What each register that they name must hold after the last one, in the SHA-256 bank.
+    /// The value that each named PCR must have after the last record, in the SHA-256 bank.
     pub values: BTreeMap<u8, Digest>,
 }
 
@@ -20,7 +20,7 @@ pub struct Replayed {
 pub struct Misfit {
     /// From 1.
     pub line: usize,
-    /// What does not fit.
+    /// The contradiction.
     pub what: String,
 }
 
@@ -98,7 +98,7 @@ mod tests {
         (format!("{first}\n{second}\n"), two)
     }
 
-    /// What readers of the log rely on: the order of keys, and how each value is written.
+    /// Readers of the log rely on the order of keys and the form of each value.
     #[test]
     fn the_line_is_as_it_is_documented() {
         let line = record(None).line().unwrap();

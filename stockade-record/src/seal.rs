@@ -63,7 +63,7 @@ pub enum Error {
         "{source}\n  the policy says require-tpm = true, so nothing was sealed; with require-tpm = false the seal is recorded in the logs alone"
     )]
     TpmRequired {
-        /// What is the matter with it.
+        /// The error of the TPM.
         source: tpm::Error,
     },
     /// The TPM answered before and failed after the seal, which is in force.
@@ -75,9 +75,9 @@ pub enum Error {
     NotMeasured {
         /// The register.
         pcr: u8,
-        /// What is the matter with the TPM.
+        /// The error of the TPM.
         source: tpm::Error,
-        /// What was recorded all the same.
+        /// The record that was made all the same.
         recorded: Box<Recorded>,
     },
 }
@@ -100,12 +100,12 @@ struct Register {
     pcr: u8,
 }
 
-/// What was sealed.
+/// A sealed policy.
 #[derive(Clone, Debug)]
 pub struct Sealed<'a> {
     /// The policy in force.
     pub policy: &'a Policy,
-    /// What its level `auto` was found to be.
+    /// The level that `auto` stands for.
     pub auto: Level,
     /// Of the compiled kernel side.
     pub object: Digest,
@@ -115,7 +115,7 @@ pub struct Sealed<'a> {
     pub at: Clock,
 }
 
-/// What was recorded, and where.
+/// The record and its places.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The record.
@@ -126,7 +126,7 @@ pub struct Recorded {
     pub measured: Option<Measured>,
     /// The file that it was added to.
     pub log: PathBuf,
-    /// What else did not work, in words. None of it weakens the seal or what the TPM proves.
+    /// Other failures, in words. None of them weakens the seal or the proof by the TPM.
     pub problems: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ pub struct Measured {
     pub pcr: u8,
     /// The banks that were extended.
     pub banks: Vec<String>,
-    /// What it holds now, in the SHA-256 bank, if nobody else measured into it meanwhile.
+    /// Its value now, in the SHA-256 bank, unless another program has extended it meanwhile.
     pub value: Digest,
 }
 
@@ -150,10 +150,10 @@ pub fn prepare(seal: &Seal) -> Result<Prepared, Error> {
 }
 
 impl Prepared {
-    /// As [`prepare`], elsewhere.
+    /// Does what [`prepare`] does, with other paths.
     ///
     /// # Errors
-    /// As [`prepare`].
+    /// The errors of [`prepare`].
     pub fn at(seal: &Seal, places: Places) -> Result<Self, Error> {
         let mut notice = None;
         let register = match &seal.pcr {
@@ -183,7 +183,7 @@ impl Prepared {
         })
     }
 
-    /// What the administrator should know before the seal.
+    /// Returns the notice for the administrator before the seal.
     #[must_use]
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
@@ -283,7 +283,7 @@ fn last(log: &Path) -> Option<Digest> {
     text.lines().rfind(|line| !line.is_empty()).map(|line| Digest::of(line.as_bytes()))
 }
 
-/// As a notice, which the journal takes from there. A line that is too long for the kernel is told by its digest.
+/// Writes a line at the level notice, which the journal reads from there. Of a line that is too long for the kernel log, the digest is written.
 fn write_kernel_log(path: &Path, line: &str, digest: Digest) -> io::Result<()> {
     let told = |what: &dyn Display| format!("<5>stockade: sealed {what}\n");
     let mut text = told(&line);

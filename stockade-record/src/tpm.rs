@@ -49,7 +49,7 @@ pub enum Error {
     /// Its device cannot be used.
     #[error("{what} {}: {source}", path.display())]
     Device {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
         /// Its device.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum Error {
     /// It said no.
     #[error("the TPM refuses to {what}: {code}{}", words(*code))]
     Refused {
-        /// What was asked for.
+        /// The command.
         what: &'static str,
         /// Its answer.
         code: TpmRc,
@@ -73,14 +73,14 @@ pub enum Error {
     /// Its answer is none.
     #[error("the TPM's answer to {what} cannot be understood: {why}")]
     Garbled {
-        /// What was asked for.
+        /// The command.
         what: &'static str,
-        /// What is wrong with it.
+        /// The fault of the answer.
         why: String,
     },
 }
 
-/// What a code means for an administrator, where that is known.
+/// Returns the meaning of a response code for an administrator, if it is known.
 fn words(code: TpmRc) -> &'static str {
     match code.base() {
         TpmRcBase::Initialize => " (the firmware has not started it)",
@@ -254,7 +254,7 @@ mod tests {
 
     const ABC: &str = "589f9ffed4c477966bfb8d41f37895b08c69047df8f911d6f3b57fbe08faee8d";
 
-    /// What `tpm2_pcrread sha256:13` asked of swtpm 0.7, and what that answered after `abc` had been measured.
+    /// The command of `tpm2_pcrread sha256:13` to swtpm 0.7, and the answer after `abc` had been measured.
     #[test]
     fn a_register_is_read_as_tpm2_tools_do_it() {
         let mut tpm = answering(&[
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(tpm.device.asked, ["8001000000140000017e00000001000b03002000"]);
     }
 
-    /// What swtpm 0.7 answered to this command, which has no password, as part 3 of the specification writes it.
+    /// The answer of swtpm 0.7 to this command without a password, as in part 3 of the specification.
     #[test]
     fn an_event_is_measured_into_every_bank() {
         let mut tpm = answering(&[
@@ -288,7 +288,7 @@ mod tests {
         assert!(error.contains("was not extended by"), "{error}");
     }
 
-    /// What swtpm 0.7 answered for PCR 17, among others.
+    /// Answers of swtpm 0.7, for PCR 17 among others.
     #[test]
     fn refusals_are_told_in_words() {
         for (answer, words) in [

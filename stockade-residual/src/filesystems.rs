@@ -31,7 +31,7 @@ pub type Device = (u32, u32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     pub device: Device,
-    /// What of the file system is mounted; `/` for all of it.
+    /// The mounted folder of the file system; `/` for all of it.
     pub root: PathBuf,
     pub folder: PathBuf,
     pub kind: String,
@@ -72,7 +72,7 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes))
 }
 
-/// What kind of file system a device number stands for.
+/// The types of file systems by device number.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds(HashMap<Device, String>);
 

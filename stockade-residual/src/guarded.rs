@@ -16,14 +16,14 @@ use crate::{
     filesystems::{Device, Kinds, Trees},
 };
 
-/// What statx(2) says of a file, as far as it matters here.
+/// Numbers of a file from statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     pub kind: FileType,
     pub mode: u16,
     pub device: Device,
     pub inode: u64,
-    /// What a device node stands for.
+    /// The device of a device node.
     pub special: Device,
 }
 
@@ -122,7 +122,7 @@ impl Guard {
         }
     }
 
-    /// What an open file is, if it is guarded. `process` is its owner's folder in /proc, `file` a path to it,
+    /// Returns the kind of an open file, if it is guarded. `process` is its owner's folder in /proc, `file` a path to it,
     /// both for asking further where the numbers leave a doubt.
     pub fn open_file(
         &self,
@@ -159,7 +159,7 @@ impl Guard {
         }
     }
 
-    /// The same for a mapped file, which can also be the registers of a PCI device: there the mapping is
+    /// Returns the kind of a mapped file, which can also be the registers of a PCI device: there the mapping is
     /// checked, not the open.
     pub fn mapped_file(
         &self,

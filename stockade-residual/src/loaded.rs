@@ -100,7 +100,7 @@ fn modules(root: &Path, residue: &mut Residue) -> String {
     all
 }
 
-/// What modules that are gone, and tables, left behind.
+/// Adds the traces of unloaded modules and of replaced ACPI tables.
 fn taint(root: &Path, modules: &str, residue: &mut Residue) {
     let path = root.join("proc/sys/kernel/tainted");
     let read = fs::read_to_string(path).and_then(|text| {

@@ -78,7 +78,7 @@ struct Kprobe {
     kind: &'static str,
     /// Function and offset, `vfs_fsync` or `vfs_fsync+4`.
     target: String,
-    /// What the kernel adds, such as `[DISABLED]`.
+    /// The suffix of the kernel, such as `[DISABLED]`.
     state: String,
 }
 

@@ -36,7 +36,7 @@ mod files;
 const WORTH_A_THREAD: usize = 200;
 const MOST_THREADS: usize = 8;
 
-/// What else the walk came by.
+/// Other results of the walk.
 #[derive(Debug, Default)]
 pub struct Walk {
     /// Open perf events: process and descriptor.
@@ -84,7 +84,7 @@ fn pids(proc: &Path) -> std::io::Result<Vec<u32>> {
     Ok(names.filter_map(|name| name.to_str()?.parse().ok()).filter(|&pid| pid != own).collect())
 }
 
-/// What one worker found.
+/// The results of one worker.
 #[derive(Default)]
 struct Part {
     looked_at: usize,

@@ -7,7 +7,7 @@ something other than it is (marks of direction, characters without width), or fi
 that a character which is harmful in one place is not harmless in another.
 */
 
-/// What replaces a character that is not fit to print.
+/// The replacement of a character that is not fit to print.
 const INSTEAD: char = '?';
 
 /// Of a text that is longer, only so many characters are printed. A path has at most as many.
@@ -20,7 +20,7 @@ pub fn harmless(text: impl AsRef<[u8]>) -> String {
     harmless_within(text, LONGEST)
 }
 
-/// As [`harmless`], with another limit.
+/// Does what [`harmless`] does, with another limit.
 #[must_use]
 pub fn harmless_within(text: impl AsRef<[u8]>, longest: usize) -> String {
     // A character has at most four bytes. What is longer is not looked at, but that there is more.

@@ -45,7 +45,7 @@ pub(crate) fn fdinfo(fd: &fs::DirEntry) -> PathBuf {
     thread.join("fdinfo").join(fd.file_name())
 }
 
-/// What a process calls itself, fit to print. It ends with a line break of the kernel's.
+/// Returns the name of a process, fit to print. The kernel's text ends with a line break.
 pub(crate) fn comm(process: &Path) -> String {
     let comm = fs::read(process.join("comm")).unwrap_or_default();
     harmless(comm.strip_suffix(b"\n").unwrap_or(&comm))

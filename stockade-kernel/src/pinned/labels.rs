@@ -68,7 +68,7 @@ pub fn missing(programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
     missing_in(map()?.as_fd(), programs)
 }
 
-/// The same, of these labels.
+/// Does what [`missing`] does, with this map of labels.
 pub(crate) fn missing_in(labels: BorrowedFd<'_>, programs: &[Program]) -> Result<Vec<(u32, PathBuf)>, Error> {
     let mut missing = Vec::new();
     for pid in processes()? {
@@ -103,7 +103,7 @@ fn has_label(pid: u32, labels: BorrowedFd<'_>) -> Result<Option<bool>, Error> {
     }
 }
 
-/// The same by its descriptor. An empty one is none.
+/// Returns the label of the process with this pidfd. An empty label is none.
 fn found_by(process: &OwnedFd, labels: BorrowedFd<'_>) -> io::Result<Option<Label>> {
     let label = sys::lookup::<i32, Label>(labels, &process.as_raw_fd())?;
     Ok(label.filter(|label| label.inode != 0))

@@ -167,8 +167,8 @@ impl Command {
     }
 }
 
-/// What is in force, as it is read back: the slot without its time and number, whether its description is there, how many
-/// policies are sealed. None for nothing, and for a policy that decides nothing.
+/// The state in force, as it is read back: the slot without its time and number, whether its description is there, and the number of
+/// sealed policies. `None` if nothing is in force, and for a policy that decides nothing.
 type Told = Option<(Slot, bool, usize)>;
 
 fn tells(in_force: Option<&InForce>) -> Told {
@@ -240,8 +240,8 @@ impl Played {
         *table == self.old.table || *table == self.new.table || self.story.stacks() && settings_first()
     }
 
-    /// Whatever has happened to the command: the machine is in the old state or in the new one, and the command works the next time and leaves
-    /// what it leaves when nothing happens. Says which state it is.
+    /// Checks that the machine is in the old state or in the new one, whatever happened to the command, and that the command works the next time and leaves
+    /// the state of an undisturbed run. Returns the state.
     fn judge(&mut self, machine: &Arc<Machine>, what: &str) -> State {
         let there = machine.kernel().fingerprint();
         if let Some(state) = self.judged.get(&there) {

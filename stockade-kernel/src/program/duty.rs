@@ -223,7 +223,7 @@ impl Sealing {
     /// [`Sealing::look`] and [`KernelTypes::of_running_kernel`] in one pass over the kernel's BTF.
     ///
     /// # Errors
-    /// As [`KernelTypes::of_running_kernel`]; within, as [`Sealing::look`].
+    /// The errors of [`KernelTypes::of_running_kernel`]; in the inner result, those of [`Sealing::look`].
     pub fn look_with_types() -> Result<(KernelTypes, Result<Self, Error>), Error> {
         let (types, found, offsets) = btf::types_ids_and_offsets(&Self::hooks(), &GuardOffsets::FIELDS)?;
         Ok((types, Self::new(found, offsets)))

@@ -1,6 +1,6 @@
 /*!
-What links say of the programs that they attach. A guard on BPF programs can refuse a descriptor of a program and not the one of
-its link, and the link tells kind and hook.
+Facts that links give about the programs that they attach. A guard on BPF programs can refuse a descriptor of a program and not the one of
+its link, and the link has type and hook of the program.
 */
 use std::os::fd::AsFd;
 
@@ -20,18 +20,18 @@ const TRACING_LINK: u32 = 2;
 /// `BPF_LINK_TYPE_CGROUP`
 const CGROUP_LINK: u32 = 3;
 
-/// Every link that this process may look at.
+/// All links that this process may read.
 #[derive(Debug, Default)]
 pub(crate) struct Links(Vec<LinkInfo>);
 
-/// What a program is, as a link tells it. Both are decided when a program is loaded, and never change.
+/// Type, attach type and hook of a program, read from its link. They are set when the program is loaded, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nature {
-    /// Of the kinds that can reach ours: one of `enum bpf_prog_type`. None for another kind.
+    /// The program type, of `enum bpf_prog_type`, if programs of this type can bypass ours; `None` for another type.
     pub kind: Option<u32>,
-    /// One of `enum bpf_attach_type`.
+    /// The attach type, of `enum bpf_attach_type`.
     pub attach_type: u32,
-    /// The BTF id of what it is attached to; none where the link does not tell.
+    /// The BTF id of the hook; `None` if the link does not have it.
     pub hook: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ impl Nature {
         }
     }
 
-    /// Whether such a program could answer in the place of one of this seal's. Where the hook is not told, as if it was the worst.
+    /// Reports whether such a program could bypass one of this seal. An unknown hook counts as the hook of the dialogue.
     fn reaches(self, seal: &Seal) -> bool {
         let Some(kind) = self.kind else { return false };
         let hook = self.hook.map_or(Hook::Dialogue, |hook| on(seal, hook));
@@ -68,7 +68,7 @@ impl Nature {
     }
 }
 
-/// Whose hook this is.
+/// Reports whether this is the hook of the dialogue, another hook of the seal, or neither.
 pub(crate) fn on(seal: &Seal, hook: u32) -> Hook {
     if hook == seal.dialogue_hook {
         Hook::Dialogue
@@ -80,7 +80,7 @@ pub(crate) fn on(seal: &Seal, hook: u32) -> Hook {
 }
 
 impl Links {
-    /// Looks at all of them. What cannot be asked is left out: nothing is concluded from a link that is missing.
+    /// Reads all links. Links that cannot be read are left out: nothing is concluded from a missing link.
     pub fn look() -> Self {
         let mut links = Vec::new();
         let mut id = 0;
@@ -91,18 +91,18 @@ impl Links {
         Self(links)
     }
 
-    /// What a program is, where a link attaches it.
+    /// Returns type and hook of a program that a link attaches.
     pub fn nature(&self, program: u32) -> Option<Nature> {
         self.0.iter().find(|link| link.program == program).map(Nature::of)
     }
 
-    /// Whether a link proves that a program cannot answer in the place of one of this seal's.
+    /// Reports whether a link proves that a program cannot bypass one of this seal.
     pub fn prove_harmless(&self, program: u32, seal: &Seal) -> bool {
         self.nature(program).is_some_and(|nature| !nature.reaches(seal))
     }
 
-    /// The guards of others on BPF programs, LSM programs that links attach to the hooks `bpf_prog` and `bpf`, in words; empty where none
-    /// can be seen.
+    /// Describes the guards of others on BPF programs: LSM programs that links attach to the hooks `bpf_prog` and `bpf`. Empty if none
+    /// is visible.
     pub(crate) fn guards_in_words(&self) -> String {
         let hooks = ["bpf_lsm_bpf_prog", "bpf_lsm_bpf"].map(|name| (btf::FUNC, name));
         let hooks = btf::ids(&hooks).unwrap_or_default();
@@ -128,8 +128,8 @@ impl Links {
     }
 }
 
-/// The sentence on a program of which a guard refuses a descriptor, as far as it can be seen which guard that is. `a_guard` is `a guard`, or
-/// `another guard` where it is none of ours.
+/// Returns the sentence about a program of which a guard refuses a descriptor, with the guard if it is visible. `a_guard` is `a guard`, or
+/// `another guard` if it is none of ours.
 #[cold]
 #[inline(never)]
 pub(crate) fn refused_by(a_guard: &str, links: &Links) -> String {

@@ -16,7 +16,7 @@ use crate::{
     sys::{self, fs},
 };
 
-/// What the functions begin with by which files below /proc/sys are read and written (fs/proc/proc_sysctl.c).
+/// The prefix of the kernel functions that read and write files below /proc/sys (fs/proc/proc_sysctl.c).
 const AT_SETTING: &str = " proc_sys_";
 
 /// Functions of kexec_load(2) and kexec_file_load(2) (kernel/kexec.c, kernel/kexec_file.c), as a stack trace shows them.

@@ -30,7 +30,7 @@ use crate::{
     sys::step,
 };
 
-/// What is to be added.
+/// The parts of a policy that are added to a seal.
 #[derive(Debug, Default)]
 struct Addition {
     reasons: Added,
@@ -230,7 +230,7 @@ fn difference(
     Ok(addition)
 }
 
-/// Whom an exception is for, whatever number a program has.
+/// Returns the subject of an exception with the path of its program in place of the index.
 fn named(tables: &Tables, subject: Subject) -> (Option<&std::path::Path>, u32, u32) {
     (subject.program.map(|at| tables.programs[at].path.as_path()), subject.place, subject.uid)
 }
@@ -239,7 +239,7 @@ fn all(excepted: &Excepted) -> ReasonSet {
     excepted.timed.iter().fold(excepted.always | excepted.inherited, |all, (reason, ..)| all | bit(*reason))
 }
 
-/// What of an exception does not hold any more; none where only its end is another, which a seal cannot change.
+/// Returns the part of an exception that ends; `None` if only its expiry differs, which a seal cannot change.
 fn ends(before: &Excepted, after: Option<&Excepted>) -> Option<Exception> {
     let timed = |excepted: &Excepted| excepted.timed.iter().fold(0, |all, (reason, ..)| all | bit(*reason));
     let none = Excepted::default();

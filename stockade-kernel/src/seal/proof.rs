@@ -1,5 +1,5 @@
 /*!
-The proof that a seal holds, by trying: its guards here, the reasons in `proof/reasons.rs`.
+Proves that a seal holds by trying: its guards here, the reasons in `proof/reasons.rs`.
 */
 pub(super) mod reasons;
 
@@ -45,14 +45,14 @@ pub fn prove(types: &KernelTypes, knock: Probe<'_>) -> Result<Proof, Error> {
     Ok(Proof { problems, ..proof })
 }
 
-/// What is wrong with the seal right after it was made: its guards are tried, and one door.
+/// Returns the problems of a seal right after it was made: tries its guards, and one door.
 pub(super) fn problems_of(sealed: &Sealed, types: &KernelTypes, native: Level) -> Vec<String> {
     let mut problems = guard_problems(sealed, types);
     problems.extend(proof(sealed, types, native).err().map(|error| error.to_string()));
     problems
 }
 
-/// What is wrong with what keeps the seal in force.
+/// Returns the problems of the guards, programs and settings that keep the seal in force.
 fn guard_problems(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     let mut problems = Vec::new();
     if host::tracing_is_off() {
@@ -170,7 +170,7 @@ fn is_harmless(sealed: &Sealed, id: u32) -> bool {
         || sealed.seal.trusted.contains(&known)
 }
 
-/// What the guards do not refuse.
+/// Returns the operations that the guards do not refuse.
 fn let_through(sealed: &Sealed, types: &KernelTypes) -> Vec<String> {
     let mut problems = Vec::new();
     let refused = |answer: std::io::Result<()>| answer.is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));

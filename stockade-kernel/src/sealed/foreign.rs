@@ -1,5 +1,5 @@
 /*!
-Programs of others that could stand between a question and the answer of a sealed one, and who holds what.
+Programs of others that could bypass the programs of a seal, and the processes that hold them.
 */
 use std::{os::fd::AsFd, path::Path};
 
@@ -22,24 +22,24 @@ use crate::{
 /// guard lets none in by it: what is loaded stays, and nothing like it can be loaded.
 const BY_ID: u32 = u32::MAX;
 
-/// A loaded program of another's.
+/// A loaded program of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// As `bpftool prog` shows it.
+    /// The id that `bpftool prog` shows.
     pub id: u32,
     /// The name it was loaded under.
     pub name: String,
     /// Its type, in words.
     pub kind: String,
-    /// What the kernel made of its instructions.
+    /// The kernel's hash of its instructions.
     pub tag: [u8; 8],
     /// User who loaded it.
     pub uid: u32,
     /// Its type: one of `enum bpf_prog_type`.
     pub(crate) number: u32,
-    /// What it is attached to: a BTF id; 0 for none.
+    /// The BTF id of the function that it is attached to; 0 for none.
     pub(crate) hook: u32,
-    /// How it is attached: one of `enum bpf_attach_type`. None for a tracing program that no link attaches, and where another guard refuses to tell.
+    /// The attach type, of `enum bpf_attach_type`. `None` for a tracing program that no link attaches, and if another guard refuses the descriptor.
     pub(crate) attach_type: Option<u32>,
     /// The id of the type information that the hook is of; 0 for none.
     types: u32,
@@ -52,8 +52,7 @@ impl Foreign {
         format!("{:016x}", u64::from_be_bytes(self.tag))
     }
 
-    /// How guards know it. For another hook, or attached in another way, the same instructions are another program. None for an LSM program of
-    /// which the attach type is not known.
+    /// Returns the identity that guards compare: tag, type and hook. `None` for an LSM program whose attach type is not known.
     pub(crate) fn known(&self) -> Option<KnownProgram> {
         let kind = match (self.number, self.attach_type) {
             (kinds::LSM, None) => return None,
@@ -62,7 +61,8 @@ impl Foreign {
         Some(KnownProgram { tag: u64::from_ne_bytes(self.tag), kind, hook: self.hook })
     }
 
-    /// Whether it could answer in the place of a program of this seal. A tracing program that no link attaches calls nothing.
+    /// Reports whether it could bypass a program of this seal. A tracing program that no link attaches cannot yet; callers that run before the seal's guard on programs
+    /// is attached have to assume that it will be attached.
     pub(crate) fn reaches(&self, seal: &Seal) -> bool {
         let hook = links::on(seal, self.hook);
         match (self.number, self.attach_type) {
@@ -73,12 +73,12 @@ impl Foreign {
         }
     }
 
-    /// Whether the hook is the kernel's own, not a module's or another program's. The kernel's types are the first that have an id.
+    /// Reports whether the hook is a function of the kernel, not of a module or of another program. The kernel's BTF has the first id.
     pub(crate) fn is_on_kernel(&self) -> bool {
         self.types == 1
     }
 
-    /// Whether an administrator means it: by id or by tag.
+    /// Reports whether an administrator named it, by id or by tag.
     fn is_named(&self, name: &str) -> bool {
         self.id.to_string() == name || self.tag_words() == name
     }
@@ -327,7 +327,7 @@ pub(crate) fn describe(ids: &[u32]) -> String {
     text
 }
 
-/// Who holds a program, in words.
+/// Describes the links, pins and processes that hold a program.
 pub(crate) fn held_by(id: u32, holds: &[(u32, loaded::Hold)]) -> String {
     let mut by: Vec<String> = holds
         .iter()

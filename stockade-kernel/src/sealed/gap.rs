@@ -1,5 +1,5 @@
 /*!
-What a seal of a policy leaves open: `seal` refuses it without `--best-effort`, and `status` lists it until reboot.
+Gaps of a seal: `seal` refuses to leave one without `--best-effort`, and `status` lists them until reboot.
 */
 use std::fmt;
 
@@ -14,17 +14,17 @@ use crate::{
     sealed::Sealed,
 };
 
-/// What the seal does not close: told as long as it lasts.
+/// A gap that the seal does not close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// Root can end the attachments that give new cgroups their places.
+    /// Root can detach the programs that give new cgroups their places.
     NewCgroups,
-    /// These programs of others are asked for sysctls. They stay, and are asked before ours; none can be attached any more.
+    /// These programs of others run on accesses to sysctls. They stay, and run before ours; none can be attached any more.
     Sysctl(Vec<String>),
-    /// A policy with scopes was added. What it refuses holds where its scopes say, which anybody who is root may have written.
+    /// A policy with scopes was added. Its verdicts hold in its scopes, which any process of root may have written.
     AddedScopes,
-    /// These exceptions let integrity reasons through, and root can be whom they are for: by moving into a unit or a cgroup, by becoming
-    /// a user, by passing for a program whose content nothing binds, or by uprobes in its memory.
+    /// These exceptions let integrity reasons through, and root can become their subject: by moving into a unit or a cgroup, by becoming
+    /// a user, by replacing a program without a digest, or by uprobes in its memory.
     Exceptions(Vec<String>),
     /// These exceptions end, and root can put that off: by keeping the kernel from counting time.
     Ends(Vec<String>),
@@ -37,7 +37,7 @@ pub enum Gap {
 }
 
 impl Gap {
-    /// In a word or two, for a record: `new-cgroups`, or the reasons.
+    /// Returns a word or two for a record: `new-cgroups`, or the reasons.
     #[must_use]
     pub fn word(&self) -> String {
         match self {
@@ -52,7 +52,7 @@ impl Gap {
         }
     }
 
-    /// What a seal leaves open.
+    /// Returns the gaps of a seal.
     pub(crate) fn of_seal(sealed: &Sealed, types: &KernelTypes) -> Vec<Self> {
         let mut slot = sealed.slot();
         slot.words.deny |= sealed.added.deny;
@@ -95,7 +95,7 @@ impl Gap {
         (!scopes.is_empty()).then_some(Self::Scopes(scopes))
     }
 
-    /// Those of the exceptions of a policy that end.
+    /// Returns the exceptions of a policy that end.
     pub(crate) fn ends(policy: &Policy) -> Option<Self> {
         let now = host::now();
         let end = policy.exceptions.iter().filter(|exception| exception.ends(now) != u64::MAX);
@@ -103,7 +103,7 @@ impl Gap {
         (!names.is_empty()).then_some(Self::Ends(names))
     }
 
-    /// Those of the exceptions of a policy that void the level.
+    /// Returns the exceptions of a policy that void the level.
     pub(crate) fn exceptions(policy: &Policy, types: &KernelTypes) -> Option<Self> {
         let is_integrity = |reason: &Said<String>| {
             let number =
@@ -117,7 +117,7 @@ impl Gap {
         (!names.is_empty()).then_some(Self::Exceptions(names))
     }
 
-    /// What a policy with this slot leaves open once it is sealed.
+    /// Returns the gaps that a seal of a policy with this slot has.
     pub(crate) fn of(slot: &Slot, new_cgroups: bool, types: &KernelTypes) -> Vec<Self> {
         let mut open = Vec::new();
         let reasons = types.reasons.iter().map(|reason| reason.number);

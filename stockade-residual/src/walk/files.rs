@@ -59,7 +59,7 @@ pub(super) fn link(path: &PathBuf) -> String {
     fs::read_link(path).map_or_else(|_| "(closed meanwhile)".into(), |l| l.to_string_lossy().into_owned())
 }
 
-/// What a descriptor was opened for; none when it is closed by now, or names a file without having it open (`O_PATH`).
+/// Returns the access mode of a descriptor; `None` if it is closed by now, or names a file without having it open (`O_PATH`).
 pub(super) fn access(folder: &OwnedFd, number: u32) -> Option<Access> {
     const O_ACCMODE: u32 = libc::O_ACCMODE.cast_unsigned();
     const O_PATH: u32 = libc::O_PATH.cast_unsigned();

@@ -31,7 +31,7 @@ use crate::{
     sys,
 };
 
-/// What came of an attempt to do what a reason guards.
+/// The result of an attempt at an operation that a reason governs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
     /// It was refused in the way lockdown refuses it.
@@ -70,14 +70,14 @@ pub struct Untried {
     pub reason: String,
     /// Why not.
     pub cause: Cause,
-    /// The same in words, about this machine.
+    /// The cause in words, about this machine.
     pub detail: String,
 }
 
-/// What trying has shown.
+/// The result of trying a seal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// What does not hold.
+    /// The problems.
     pub problems: Vec<String>,
     /// Ids of the reasons that were tried and that the seal refused.
     pub refused: Vec<String>,
@@ -85,7 +85,7 @@ pub struct Proof {
     pub untried: Vec<Untried>,
 }
 
-/// What a [`Proof`] comes to.
+/// The conclusion of a [`Proof`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conclusion {
@@ -98,7 +98,7 @@ pub enum Conclusion {
 }
 
 impl Proof {
-    /// What it comes to.
+    /// Returns the conclusion.
     #[must_use]
     pub fn conclusion(&self) -> Conclusion {
         if !self.problems.is_empty() {
@@ -173,10 +173,10 @@ fn try_one(
     Ok(())
 }
 
-/// What the policies of a seal refuse to this process: what was sealed, each one that was added with scopes or exceptions, and what was added for everybody.
+/// The reasons that a seal refuses to this process: by the sealed policy, by each policy that was added with scopes or exceptions, and by additions for all processes.
 struct Claims(Vec<Claim>);
 
-/// What one of them refuses.
+/// The reasons that one policy refuses.
 struct Claim {
     /// Refused where this process is, exceptions aside.
     here: ReasonSet,

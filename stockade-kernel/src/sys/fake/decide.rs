@@ -21,7 +21,7 @@ const REASONS: u32 = 12;
 /// Somebody who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Requester {
-    /// What to call it.
+    /// Its name.
     pub name: &'static str,
     /// Ids of its cgroup and those above, the root aside.
     pub cgroups: Vec<u64>,
@@ -30,7 +30,7 @@ pub(crate) struct Requester {
     pub uid: u32,
 }
 
-/// Who is refused what, and which settings are held.
+/// The refused requests, and the held settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     pub refused: BTreeSet<(&'static str, u32)>,
@@ -110,7 +110,7 @@ impl Kernel {
         policy.slots[usize::from(policy.active & 1 == 1)].words
     }
 
-    /// What one program decides by these words.
+    /// Decides as one program does by these words.
     fn decides(
         &self,
         program: &Program,
@@ -207,7 +207,7 @@ impl Kernel {
         ]
     }
 
-    /// What everybody gets now.
+    /// Returns the decisions about all requests.
     pub fn table(&self) -> Table {
         let mut table = Table::default();
         let requesters = self.requesters();
@@ -274,12 +274,12 @@ impl Kernel {
         self.under_way = under_way;
     }
 
-    /// Whoever decides has finished.
+    /// Ends all decisions under way.
     pub fn grace_period(&mut self) {
         self.under_way.clear();
     }
 
-    /// The same, and what the policies of the programs that decide say.
+    /// Returns the inventory, with the policies of the deciding programs.
     pub fn fingerprint(&self) -> Vec<String> {
         let mut all = self.inventory();
         for (_, program) in self.deciders() {
@@ -301,8 +301,8 @@ impl Kernel {
         all
     }
 
-    /// What a machine has of ours, in words that are alike for alike machines: programs, attachments, pins, descriptions, and of
-    /// which generations the tables have entries.
+    /// Returns the parts of Stockade on a machine, in words that are equal for equal machines: programs, attachments, pins, descriptions, and the
+    /// generations of which the tables have entries.
     pub fn inventory(&self) -> Vec<String> {
         let text = |name: &[u8]| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
         let (mut all, mut maps) = (Vec::new(), BTreeSet::new());

@@ -53,7 +53,7 @@ impl Kernel {
         self.map(self.sealed_map(name)?)?.entries.get(key).cloned()
     }
 
-    /// What a seal tells of one thing.
+    /// Returns the bytes that a seal answers about one value.
     pub(super) fn tells(&self, what: u32, key: u64, mut range: Range<usize>) -> Option<Vec<u8>> {
         let told = match what {
             SEAL => self.value(MapName::Seal),

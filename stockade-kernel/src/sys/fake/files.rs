@@ -55,7 +55,7 @@ pub(crate) fn read_dir(path: impl AsRef<Path>) -> io::Result<impl Iterator<Item 
     Ok(entries.map(move |entry| entry.map(|entry| DirEntry { path: folder.join(entry.file_name()), entry })))
 }
 
-/// What is in a folder.
+/// An entry of a folder.
 pub(crate) struct DirEntry {
     path: PathBuf,
     entry: std::fs::DirEntry,

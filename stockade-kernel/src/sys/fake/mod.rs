@@ -52,7 +52,7 @@ use crate::machine::executables::Executable;
 /// How many processors the machine has.
 pub(crate) const PROCESSORS: usize = 2;
 
-/// What a call asks for.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     MapCreate,
@@ -93,7 +93,7 @@ pub(crate) enum Kind {
     Add,
 }
 
-/// What becomes of a process.
+/// The fate of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It ends by itself.
@@ -118,7 +118,7 @@ pub(crate) enum Ended<T> {
 }
 
 impl<T> Ended<T> {
-    /// What it ended with.
+    /// Returns the result; panics if the process was killed.
     #[track_caller]
     pub fn done(self) -> T {
         match self {
@@ -129,18 +129,18 @@ impl<T> Ended<T> {
     }
 }
 
-/// What a process did.
+/// The calls of a process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     /// How many calls it made.
     pub calls: usize,
-    /// What it was in the middle of when it was killed or failed: kind, on what, errno.
+    /// The call that was killed or failed: kind, object, errno.
     pub hit: Option<(Kind, String, i32)>,
     /// The first call that was hit: its number, kind, and on what.
     pub first: Option<(usize, Kind, String)>,
 }
 
-/// What is to happen before each call: given its number from 1, and its kind.
+/// Runs before each call, with its number from 1 and its kind.
 type Before<'a> = dyn FnMut(usize, Kind) + 'a;
 
 struct Process {
@@ -214,7 +214,7 @@ impl Machine {
         kernel
     }
 
-    /// What the process did that ended last.
+    /// Returns the calls of the process that ended last.
     pub fn last(&self) -> Account {
         self.last.lock().unwrap().clone()
     }
@@ -224,7 +224,7 @@ impl Machine {
         self.run_with(fate, None, command)
     }
 
-    /// The same while something else happens before each of its calls.
+    /// Runs a process, with `meddles` before each of its calls.
     pub fn run_beside<'a, T>(
         self: &Arc<Self>,
         before: impl FnMut(usize, Kind) + 'a,

@@ -357,7 +357,7 @@ fn moved_key(mut key: Vec<u8>, moved: &[(u64, u64)]) -> Vec<u8> {
     key
 }
 
-/// What a pin names.
+/// Returns the object that a pin names.
 fn named(path: &Path) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.parse().ok()
 }

@@ -39,7 +39,7 @@ impl Kernel {
         unsafe { value.as_ptr().cast::<Seal>().read_unaligned() }
     }
 
-    /// What a program writes into one of its maps.
+    /// Returns the value that a program writes into one of its maps.
     fn written<T: Copy>(&self, program: &Program, map: MapName) -> (u32, T) {
         let id = self.map_of(program, map).expect("programs of a seal have it");
         let value = self.map(id).and_then(|map| map.entries.values().next()).expect("an array of one");
@@ -245,7 +245,7 @@ impl Kernel {
         links.map(|program| *program = by).count()
     }
 
-    /// What reading the file of an iterator gives, and what its program writes down.
+    /// Returns the text of an iterator's file, and stores what its program writes.
     pub(super) fn read_iterator(&mut self, file: u32, tasks: &str) -> Option<String> {
         let What::Iterator { program: id } = self.objects[&self.find(file).ok()?].what else { return None };
         let program = self.program(id)?.clone();
