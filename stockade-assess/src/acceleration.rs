@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_millis(40);
 
 /// Algorithms that one sort of instructions speeds up.
 pub(crate) struct Family {
-    /// As the kernel names them.
+    /// Names in /proc/crypto.
     pub names: &'static [&'static str],
     /// Any of these instructions helps, on any architecture.
     pub instructions: &'static [&'static str],
@@ -50,7 +50,7 @@ impl Way {
     }
 }
 
-/// Who serves each of these.
+/// Returns the implementation that serves each of these algorithms.
 pub(crate) fn serving(
     id: &'static str,
     system: &System,

@@ -28,7 +28,7 @@ const FAMILY: u16 = 38;
 /// The sockets' module, and the name by which opening one asks for it.
 const MODULE: [&str; 2] = ["af_alg", "net_pf_38"];
 
-/// What the child says when it got one.
+/// The child's word when it got a socket.
 const OPENED: &str = "opened";
 
 mod socket;
@@ -53,7 +53,7 @@ impl Kind {
         }
     }
 
-    /// That of an implementation in /proc/crypto; none where sockets do not give it.
+    /// Returns the type of an implementation in /proc/crypto; `None` if AF_ALG sockets do not offer it.
     pub fn of(implementation: &Implementation) -> Option<Self> {
         match implementation.kind.as_str() {
             "shash" | "ahash" => Some(Kind::Hash),
@@ -97,9 +97,9 @@ impl Kind {
 pub(crate) enum Reach {
     /// The sockets are there.
     Registered {
-        /// What [`RESTRICT`] says; nothing before 7.3.
+        /// The value of [`RESTRICT`]; `None` before 7.3.
         restrict: Option<String>,
-        /// What came of opening one as a user without rights, if that was tried.
+        /// The result of opening one as an unprivileged user, if that was tried.
         tried: Option<Result<(), String>>,
     },
     /// Opening one would load them: the option that says so, and its value.
@@ -159,7 +159,7 @@ fn registered(system: &System) -> Result<bool, String> {
     Ok(text.lines().any(|line| line.split_whitespace().next() == Some("ALG")))
 }
 
-/// What comes of opening one, for a child without rights.
+/// Opens one in an unprivileged child.
 fn open() -> Result<(), String> {
     let ended = child::run(child::TRIAL, |out| {
         let opened = nobody::become_nobody().and_then(|()| {

@@ -64,7 +64,7 @@ impl Algorithms {
     /// registers rest on an internal one, `__…`, and wrap that in `cryptd(__…)` when they are first used; the wrapping stays in the list.
     ///
     /// # Errors
-    /// What would be registered.
+    /// The implementations that would be registered.
     pub fn is_in_use(&self, one: &Implementation) -> Result<(), String> {
         let internal = format!("__{}", one.driver);
         let wrapped = format!("cryptd({internal})");

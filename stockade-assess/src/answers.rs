@@ -19,7 +19,7 @@ pub(crate) struct Answers {
     random: usize,
     asked: Vec<String>,
     wrong: Vec<String>,
-    /// What was not asked or did not answer, and why.
+    /// Algorithms that were not tried or did not answer, and why.
     left_out: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ impl Answers {
         answers
     }
 
-    /// What it comes to. `reference` computed the answers to random questions.
+    /// Returns the finding. `reference` computed the answers to random inputs.
     pub fn finding(self, id: &'static str, what: &str, reference: &str) -> Finding {
         let finding = if !self.wrong.is_empty() {
             let found = format!("wrong answers for {what}");

@@ -30,7 +30,7 @@ pub(crate) const TRIAL: Limit = Limit::of_processor_time(Duration::from_secs(20)
 /// How long a killed child may take to go. One that is stuck in the kernel may never go.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// As much is taken from one child as this, in bytes.
+/// The maximum output that is read from one child, in bytes.
 const SIZE: usize = 4 << 20;
 
 /// Why nothing was tried, for a finding that rests on it alone.
@@ -51,7 +51,7 @@ pub enum End {
     Unseen,
 }
 
-/// What the child did, such as `ended with status 1`.
+/// The end of the child, such as `ended with status 1`.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,7 +113,7 @@ impl Child {
         self.allowance.look_again_in()
     }
 
-    /// What becomes readable when it says something, and when it ends.
+    /// Returns the descriptor that becomes readable when the child writes and when it ends.
     #[must_use]
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.said.as_fd(), self.pidfd.as_fd()]
@@ -155,7 +155,7 @@ impl Child {
         }
     }
 
-    /// What it has said so far.
+    /// Returns its output so far.
     #[must_use]
     pub fn said(&self) -> &[u8] {
         &self.text
@@ -183,7 +183,7 @@ impl Child {
         let _ = kill_process(self.pid, Signal::KILL);
     }
 
-    /// What the child left running in its group is ended with it.
+    /// Kills the processes that the child left in its process group.
     fn reap(&self, options: WaitOptions) -> End {
         // Before it is reaped: afterwards its number may be somebody else's.
         let _ = kill_process_group(self.pid, Signal::KILL);

@@ -12,7 +12,7 @@ const ATTRIBUTES: usize = 4;
 /// Below /sys/firmware: verified boot of IBM's mainframes and of POWER.
 const OTHERS: [&str; 2] = ["ipl", "secvar"];
 
-/// What boards without ACPI are, as their loader tells the kernel.
+/// The model of a board without ACPI, from the device tree of its boot loader.
 const BOARD: &str = "/sys/firmware/devicetree/base/compatible";
 
 /// EFI_GLOBAL_VARIABLE.
@@ -61,7 +61,7 @@ pub(crate) fn value(file: &[u8]) -> Option<&[u8]> {
     file.get(ATTRIBUTES..)
 }
 
-/// What is known of the firmware.
+/// The firmware's variables.
 pub(crate) enum Firmware<'a> {
     /// The machine was booted without EFI.
     None,
@@ -120,7 +120,7 @@ impl<'a> Firmware<'a> {
         }
     }
 
-    /// The same for people.
+    /// Describes the value for people.
     pub(crate) fn in_words(&self, variable: Variable) -> &'static str {
         match self.flag(variable) {
             Ok(Some(true)) => "1",

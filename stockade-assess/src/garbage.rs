@@ -31,7 +31,7 @@ const LIMIT: Limit = Limit { processor: Duration::from_mins(1), idle: Duration::
 const MACHINES: u64 = 9;
 const ROUNDS: usize = 3;
 
-/// What files of the kernel are made of.
+/// Words in files of the kernel.
 const WORDS: &[&str] = &[
     "",
     "0",
@@ -208,7 +208,7 @@ impl Dice {
     }
 }
 
-/// What the machine that has everything is made of: lines `== PATH`, each with the content behind it. A path that ends with a slash is an
+/// The files of the machine that has everything: lines `== PATH`, each with the content behind it. A path that ends with a slash is an
 /// empty folder, and content that begins with `-> ` a symbolic link's.
 const MACHINE: &str = include_str!("garbage/machine.txt");
 

@@ -26,7 +26,7 @@ struct Parameters {
 pub(crate) struct PublicKey(i32);
 
 impl PublicKey {
-    /// That of a certificate in DER.
+    /// Returns the key of a certificate in DER.
     ///
     /// # Errors
     /// The kernel's: ENOSYS where it has no key service, EBADMSG where it reads no certificates.

@@ -11,7 +11,7 @@ use crate::{
 /// The active security modules, in the kernel's order.
 pub(crate) const LIST: &str = "/sys/kernel/security/lsm";
 
-/// What there is of each module that is active.
+/// Files that exist for each active module.
 const OTHERWISE: &str = "/sys/fs/selinux, /sys/module/apparmor/parameters/enabled, /sys/fs/smackfs";
 
 /// A security module for mandatory access control.
@@ -35,7 +35,7 @@ impl Module {
         }
     }
 
-    /// As the kernel lists it.
+    /// Returns the name in the kernel's list.
     fn name(self) -> &'static str {
         match self {
             SeLinux => "selinux",
@@ -44,7 +44,7 @@ impl Module {
         }
     }
 
-    /// What distributions install for it, and nobody else has.
+    /// Returns a file that distributions install for it alone.
     fn set_up_by(self) -> &'static str {
         match self {
             SeLinux => "/etc/selinux/config",

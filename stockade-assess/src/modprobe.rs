@@ -26,7 +26,7 @@ const FOLDERS: [&str; 5] = [
 pub(crate) struct Blocked {
     /// The place that says so, and its words, by the name with `-` as `_`.
     by: HashMap<String, (String, String)>,
-    /// What could not be read, and may block more.
+    /// A file that could not be read, and may block more.
     pub hidden: Option<Unread>,
 }
 
@@ -58,7 +58,7 @@ impl Blocked {
         this
     }
 
-    /// What blocks this module, or this name for one: where it is written, and the words. With `_` in place of `-`.
+    /// Returns the line that blocks this module or alias, with its file. Names have `_` in place of `-`.
     pub fn by(&self, name: &str) -> Option<(&str, &str)> {
         self.by.get(name).map(|(place, words)| (place.as_str(), words.as_str()))
     }

@@ -37,7 +37,7 @@ fn become_user() -> io::Result<()> {
     if getppid() == parent { Ok(()) } else { Err(io::Error::other("the parent has ended meanwhile")) }
 }
 
-/// What somebody else's number leaves: a service may have been given capabilities, and securebits(7) may have root keep his.
+/// Drops the capabilities that a change of the user id leaves: a service may have ambient ones, and securebits(7) may let root keep its own.
 fn drop_capabilities() -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`, and this process.
     const HEADER: [u32; 2] = [0x2008_0522, 0];

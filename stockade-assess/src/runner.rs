@@ -57,7 +57,7 @@ impl Feature {
         Self { id: "", title: "", check, measure: None, limit: LIMIT, clean_up: None }
     }
 
-    /// What the check reports, in this process.
+    /// Runs the check in this process and returns its findings.
     #[cfg(test)]
     pub(crate) fn findings(&self, system: &System) -> HashMap<String, Finding> {
         let mut report = Report::default();
@@ -198,7 +198,7 @@ impl Phase {
     }
 }
 
-/// What has come from a feature's children.
+/// The results of a feature's children.
 #[derive(Default)]
 struct Collected {
     findings: Vec<Finding>,

@@ -20,10 +20,10 @@ use crate::config::Config;
 /// The maximum size of an unpacked kernel configuration, in bytes.
 const CONFIG_SIZE: u64 = 4 << 20;
 
-/// As much of a file is read as this, in bytes. The largest one that is wanted, a configuration, has a twentieth.
+/// The maximum that is read of a file, in bytes. The largest file that is needed, a configuration, has a twentieth.
 pub(crate) const SIZE: u64 = 8 << 20;
 
-/// As many entries of a folder are listed as this.
+/// The maximum number of entries of a folder that are listed.
 const ENTRIES: usize = 100_000;
 
 /// A machine.
@@ -36,7 +36,7 @@ pub struct System {
     config: OnceCell<Result<Config, Unread>>,
     #[cfg(test)]
     folder: Option<tempfile::TempDir>,
-    /// What checks wanted to see, for tests that then put something there.
+    /// Paths that checks have read, for tests that then put something there.
     #[cfg(test)]
     pub(crate) asked: std::cell::RefCell<std::collections::BTreeSet<String>>,
 }
@@ -44,7 +44,7 @@ pub struct System {
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// What.
+    /// The path.
     pub path: String,
     /// Why.
     pub why: Why,
@@ -159,7 +159,7 @@ impl System {
         &self.root
     }
 
-    /// The same machine with one file more, whose content is not text.
+    /// Returns the machine with one file more, whose content is not text.
     #[cfg(test)]
     pub(crate) fn with(self, path: &str, content: &[u8]) -> Self {
         let at = self.at(path);
@@ -168,7 +168,7 @@ impl System {
         self
     }
 
-    /// The same machine, seen by somebody who is not root.
+    /// Returns the machine as a user without root sees it.
     #[cfg(test)]
     pub(crate) fn not_root(mut self) -> Self {
         self.lacks = Some("run this as root".into());
@@ -187,7 +187,7 @@ impl System {
         self.live && self.measures
     }
 
-    /// What the caller would have to do to see and try everything; nothing for root on the machine itself.
+    /// Returns what the caller has to do to read and try everything; `None` for root on the machine itself.
     #[must_use]
     pub fn lacks_root(&self) -> Option<&str> {
         self.lacks.as_deref()
@@ -303,7 +303,7 @@ impl System {
         }
     }
 
-    /// What the kernel was built with.
+    /// Returns the kernel's configuration.
     ///
     /// # Errors
     /// [`Unread`] when no copy of its configuration is found.
@@ -319,7 +319,7 @@ impl System {
         Ok(words(&self.text("/proc/cmdline")?))
     }
 
-    /// What a parameter was set to on the kernel's command line: the last one counts, `-` and `_` are the same, and one without a
+    /// Returns the value of a parameter on the kernel's command line: the last one counts, `-` and `_` are the same, and one without a
     /// value is an empty string.
     ///
     /// # Errors

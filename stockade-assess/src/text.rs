@@ -63,7 +63,7 @@ impl Text {
         TEXTS
     }
 
-    /// That of a finding.
+    /// Returns the text of a finding.
     #[must_use]
     pub fn of(id: &str) -> Option<&'static Text> {
         TEXTS.binary_search_by(|text| text.id.cmp(id)).ok().map(|at| &TEXTS[at])

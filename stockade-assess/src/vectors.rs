@@ -13,7 +13,7 @@ pub(crate) struct Aes {
     pub iv: &'static [u8],
     pub plain: &'static [u8],
     pub cipher: &'static [u8],
-    /// What is authenticated besides, for `gcm(aes)`.
+    /// Additional authenticated data, for `gcm(aes)`.
     pub associated: &'static [u8],
     pub tag: &'static [u8],
 }

@@ -27,7 +27,7 @@ pub(crate) const TAG: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Algorithm(OwnedFd);
 
-/// What is asked of a cipher.
+/// The direction of a cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Encrypt,
@@ -75,7 +75,7 @@ impl Algorithm {
     }
 }
 
-/// What takes one message after the other.
+/// A socket that takes one message after the other.
 #[derive(Debug)]
 pub(crate) struct Operation(OwnedFd);
 

@@ -51,7 +51,7 @@ fn active(system: &System) -> Finding {
     finding.seen(mandatory::LIST, list)
 }
 
-/// What Landlock's first interface can refuse, of which reading files is enough (linux/landlock.h).
+/// `LANDLOCK_ACCESS_FS_READ_FILE`, part of Landlock's first ABI (linux/landlock.h).
 const READ_FILE: u64 = 1 << 2;
 
 /// Asks for the number of the interface instead of making a ruleset.
@@ -61,7 +61,7 @@ const VERSION: u32 = 1;
 const LOGS: i64 = 7;
 const LOG_NOTHING: u32 = 1;
 
-/// What the child has to read: its own, and always there.
+/// The file that the child reads: it exists always.
 const FILE: &str = "/proc/self/stat";
 
 /// How the child ends.
@@ -93,7 +93,7 @@ fn landlock(system: &System) -> Finding {
     judge(end).seen("landlock_create_ruleset(2)", format!("interface {version}"))
 }
 
-/// What no number means. A filter of this process, such as a container's, may have said that there is no such call.
+/// Returns the finding for ENOSYS. A seccomp filter of this process, such as a container's, may have returned it.
 fn absent(error: &io::Error, is_filtered: bool) -> Finding {
     let found = match error.raw_os_error() {
         Some(libc::ENOSYS) if is_filtered => {

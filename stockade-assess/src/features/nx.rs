@@ -197,7 +197,7 @@ fn remap(system: &System) -> Finding {
     })
 }
 
-/// What runs with an executable stack, and how much runs with memory that is writable and executable, as compilers at run time need it.
+/// Finds processes with an executable stack, and counts those with memory that is writable and executable, which JIT compilers need.
 fn binaries(system: &System) -> Finding {
     const ID: &str = "nx.binaries";
     let pids = match system.processes() {

@@ -26,7 +26,7 @@ pub(super) const FEATURE: Feature = Feature { id: "random", title: "Random numbe
 const CURRENT: &str = "/sys/class/misc/hw_random/rng_current";
 /// How much of what the device gives counts as random, of 1024.
 const QUALITY: &str = "/sys/class/misc/hw_random/rng_quality";
-/// The same before 5.18.
+/// The parameter before 5.18.
 const OLD_QUALITY: &str = "/sys/module/rng_core/parameters/current_quality";
 
 /// How much of the kernel's numbers is examined, in bytes.

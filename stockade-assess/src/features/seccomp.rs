@@ -17,7 +17,7 @@ const SPECULATION: &str = "seccomp.speculation";
 const AVAILABLE: &str = "/proc/sys/kernel/seccomp/actions_avail";
 const LOGGED: &str = "/proc/sys/kernel/seccomp/actions_logged";
 
-/// What sandboxes are built on. All there since Linux 5.0.
+/// Actions that sandboxes use. All exist since Linux 5.0.
 const WANTED: [&str; 6] = ["kill_process", "trap", "errno", "user_notif", "log", "allow"];
 
 /// There where the kernel has auditing (CONFIG_AUDIT), which is what logs.

@@ -60,7 +60,7 @@ const FAMILIES: [Family; 4] = [
 /// Around blocks of 64, 72, 104, 128, 136 and 144 bytes, and some longer ones.
 const LENGTHS: [usize; 12] = [0, 1, 63, 64, 65, 127, 128, 129, 136, 144, 1000, 4096];
 
-/// What is measured, 64 KiB at a time.
+/// Algorithms that are measured, 64 KiB at a time.
 const MEASURED: [&str; 4] = ["sha1", "sha256", "sha512", "sha3-256"];
 const REQUEST: usize = 65536;
 
@@ -130,7 +130,7 @@ fn trial(answers: &mut Answers, name: &str, driver: &str, algorithm: &Algorithm)
     Ok(())
 }
 
-/// The same by another implementation.
+/// Computes the digest by another implementation.
 fn computed(name: &str, key: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     fn of<D: Digest>(message: &[u8]) -> Vec<u8> {
         D::digest(message).to_vec()

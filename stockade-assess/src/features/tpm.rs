@@ -171,7 +171,7 @@ fn extended(bank: Bank, registers: &[Vec<u8>]) -> Finding {
     finding
 }
 
-/// As it is at power-on, or with nothing but the system's separator. Register 0 may begin with the locality from which the TPM was started.
+/// Reports whether a PCR has its value at power-on, or only the separator of the operating system. PCR 0 may begin with the locality from which the TPM was started.
 fn is_empty(bank: Bank, value: &[u8]) -> bool {
     (0..=4).any(|locality| {
         let mut begin = vec![0; bank.size()];

@@ -42,7 +42,7 @@ pub(super) struct Stockade {
     pub(super) weaker: bool,
     /// Whether the kernel does not run its BPF programs (kernel.ftrace_enabled = 0).
     pub(super) silent: bool,
-    /// What the seal leaves open; none if there is no seal.
+    /// The gaps of the seal; none if there is no seal.
     pub(super) sealed: Option<Vec<String>>,
     /// The number of refusals by reason.
     pub(super) counts: BTreeMap<String, u64>,

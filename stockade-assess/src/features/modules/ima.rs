@@ -8,12 +8,12 @@ use crate::{
     mandatory,
 };
 
-/// What IMA shows of itself: Documentation/ABI/testing/ima_policy, since Linux 2.6.30.
+/// The folder of IMA in securityfs: Documentation/ABI/testing/ima_policy, since Linux 2.6.30.
 const FOLDER: &str = "/sys/kernel/security/ima";
 const POLICY: &str = "/sys/kernel/security/ima/policy";
 const COUNT: &str = "/sys/kernel/security/ima/runtime_measurements_count";
 
-/// What systemd hands to the kernel at boot.
+/// The policy that systemd loads at boot.
 const FROM_SYSTEMD: &str = "/etc/ima/ima-policy";
 
 /// Why a file may be measured. None where it is not.

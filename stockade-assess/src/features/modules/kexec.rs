@@ -159,7 +159,7 @@ pub(in crate::features) fn try_unsigned(system: &System) -> [(&'static str, Answ
     }
 }
 
-/// What is said to a kernel in a file: tried, unless that would be kept.
+/// Tries kexec_file_load(2) with an unsigned kernel, unless IMA would log it.
 fn of_file(system: &System) -> Answer {
     match (ima::would_measure(system), locked_down(system)) {
         (None, _) => try_file(),
@@ -264,7 +264,7 @@ fn sealed_file(content: &[u8]) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
 }
 
-/// As much of a kernel's head as the kernel looks at before the signature: Documentation/arch/x86/boot.rst.
+/// The part of a kernel's header that the kernel reads before the signature: Documentation/arch/x86/boot.rst.
 #[cfg(target_arch = "x86_64")]
 #[expect(clippy::unnecessary_wraps, reason = "other architectures have none")]
 fn image() -> Option<Vec<u8>> {

@@ -7,7 +7,7 @@ use crate::{Finding, How, System, Unread, Verdict, few, modprobe::has_no_modules
 const MODULES: &str = "/sys/module";
 const TAINTED: &str = "/proc/sys/kernel/tainted";
 
-/// What is here only where the kernel checks signatures.
+/// The parameter that exists only in kernels that check signatures.
 const ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
 
 /// Flags of a module, and their bits in the kernel's taint: Documentation/admin-guide/tainted-kernels.rst.

@@ -12,7 +12,7 @@ use crate::{
 const ID: &str = "modules.signature";
 const ENFORCE: &str = "/sys/module/module/parameters/sig_enforce";
 
-/// What the kernel says to something unsigned.
+/// The kernel's answer to an unsigned image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::features) enum Answer {
     /// Refused since it is not signed, or by lockdown, which is the same: by whom.
@@ -27,7 +27,7 @@ pub(in crate::features) enum Answer {
     Unclear(String),
 }
 
-/// What lockdown answers; some other module could as well.
+/// The errno of lockdown; another security module could return it too.
 pub(super) const AS_LOCKDOWN: &str = "EPERM, as lockdown refuses";
 
 impl From<stockade_probe::Answer> for Answer {
@@ -115,7 +115,7 @@ fn judged(unsigned: &Answer, broken: impl FnOnce() -> Broken) -> Finding {
     }
 }
 
-/// What the kernel says to an image whose signature cannot be one.
+/// The kernel's answer to an image with a malformed signature.
 enum Broken {
     Refused,
     Ignored,

@@ -28,7 +28,7 @@ pub(super) enum Place {
     Heap,
     /// In a mapping that is written and made executable afterwards.
     Remapped,
-    /// The same in a child that gave that up before.
+    /// Executes remapped memory in a child that has set PR_SET_MDWE.
     RemappedWithMdwe,
     /// In a mapping made executable as it should be: shows that the instruction works.
     #[cfg(test)]
@@ -58,7 +58,7 @@ impl Place {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Ran,

@@ -8,7 +8,7 @@ pub(super) const WINDOW: usize = 512;
 /// A sound source fails at a given place once in 2 to the power of this: the rarest that the document recommends, since a fleet asks often.
 const RARE: f64 = 40.0;
 
-/// What a source fails with.
+/// The failure of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ill {
     /// One value came so often in a row.

@@ -9,7 +9,7 @@ use crate::{
     processes::{field, is_kernels, unseen},
 };
 
-/// What the processes of a service have in common.
+/// The seccomp state of all processes of a service.
 #[derive(Clone, Copy)]
 struct Service {
     filtered: bool,

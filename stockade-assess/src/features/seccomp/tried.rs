@@ -6,14 +6,14 @@ use std::{io, mem};
 use super::{AVAILABLE, FILTER, SPECULATION, no_filters};
 use crate::{Finding, How, System, Verdict, child, child::End};
 
-/// What the filter answers in the kernel's place: nothing that getppid(2) could say.
+/// The errno of the filter: getppid(2) itself never fails.
 const REFUSAL: i32 = libc::EXDEV;
 
 /// How a child ends that got the trap it waits for, and one that went past it.
 const TRAPPED: i32 = 42;
 const NOT_TRAPPED: i32 = 0;
 
-/// As a child's first word when it could not install the filter.
+/// The beginning of the child's output if it could not install the filter.
 const NOT_INSTALLED: &str = "filter not installed: ";
 
 /// A filter, tried on three system calls that change nothing: what it refuses is refused, to children as well, what it traps is
@@ -178,7 +178,7 @@ const ENABLED: i32 = 2;
 const DISABLED: i32 = 4;
 const FORCE_DISABLED: i32 = 8;
 
-/// What came of asking the kernel to switch speculation off for a child.
+/// The result of disabling speculative store bypass for a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speculation {
     NotAffected,

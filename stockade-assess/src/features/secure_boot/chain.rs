@@ -15,7 +15,7 @@ use crate::{
 
 const ID: &str = "secure-boot.chain";
 
-/// What a link comes to.
+/// The state of a link.
 enum Link {
     Holds(String),
     Broken(String),
@@ -102,7 +102,7 @@ fn kernel(system: &System) -> Link {
     }
 }
 
-/// What is known of the kernel where nothing can be tried.
+/// Returns the state of the kernel's links if nothing can be tried.
 fn in_place_of_trying(system: &System) -> Option<Link> {
     let why_not = if system.is_live() { system.lacks_root()? } else { "nothing was tried" };
     Some(match native(system) {

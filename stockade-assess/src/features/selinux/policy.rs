@@ -31,7 +31,7 @@ const PRIMARY: u32 = 1;
 /// An expression that names types, roles or users.
 const NAMES: u32 = 5;
 
-/// What was found.
+/// The result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub(super) version: u32,

@@ -5,7 +5,7 @@ use std::{fs, io, ptr};
 
 use crate::{child, nobody};
 
-/// What is asked for.
+/// An operation that a setting guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Log,
@@ -30,7 +30,7 @@ const ALL: [What; 8] = [
     What::UserNamespace,
 ];
 
-/// What came of it.
+/// The result of one trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tried {
     Allowed,
@@ -78,7 +78,7 @@ impl What {
     }
 }
 
-/// What came of all.
+/// The results of all trials.
 pub(super) struct All(Vec<(usize, i32)>);
 
 impl All {

@@ -15,7 +15,7 @@ struct Door {
     settings: &'static [(&'static str, Closes)],
     /// The verdict where it is open.
     open: Verdict,
-    /// What is so when it is closed, and when it is open.
+    /// The values for people: if unprivileged users are refused, and if they are not.
     told: [&'static str; 2],
 }
 
@@ -113,7 +113,7 @@ pub(super) fn check(system: &System, report: &mut Report) {
     }
 }
 
-/// What an answer is worth: under a filter, only that something was allowed.
+/// Discards a refusal if this process has a seccomp filter: then only success proves something.
 fn weighed(tried: Option<Tried>, filtered: bool) -> Result<Option<Tried>, &'static str> {
     match tried {
         Some(Tried::Refused(_) | Tried::NotThere) if filtered => Err(FILTERED),
@@ -121,7 +121,7 @@ fn weighed(tried: Option<Tried>, filtered: bool) -> Result<Option<Tried>, &'stat
     }
 }
 
-/// What the settings say of a door.
+/// The state by the settings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     Closed,

@@ -21,11 +21,11 @@ const EV_NO_ACTION: u32 = 3;
 /// A variable of the firmware that decides what is booted.
 const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
 
-/// What systemd measures into the firmware's registers when it first sees the TPM, so that nothing that came before can be mistaken for
-/// something that came later. Version 261 and later.
+/// The separator that systemd measures into the firmware's PCRs when it first sees the TPM, so that earlier events cannot be mistaken for
+/// later ones. Version 261 and later.
 const SEPARATOR: &[u8] = b"os-separator";
 
-/// As often as this: once for each kernel that was started by the one before.
+/// The maximum number of separators: one for each kernel that kexec started.
 const SEPARATORS: u32 = 8;
 
 /// More algorithms than any TPM has.
@@ -44,7 +44,7 @@ impl Bank {
     /// Every bank, the one to rely on first.
     pub(super) const ALL: [Bank; 4] = [Bank::Sha256, Bank::Sha384, Bank::Sha512, Bank::Sha1];
 
-    /// As the kernel names it.
+    /// Returns the kernel's name.
     pub(super) fn name(self) -> &'static str {
         match self {
             Bank::Sha1 => "sha1",
@@ -129,7 +129,7 @@ impl fmt::Display for Garbled {
     }
 }
 
-/// What a log says about a variable of the firmware.
+/// The measured value of an EFI variable in a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Variable<'a> {
     pub(super) value: &'a [u8],
@@ -206,7 +206,7 @@ impl<'a> Log<'a> {
         told.find_map(|event| event.data.strip_prefix(b"StartupLocality\0")?.first().copied()).unwrap_or(0)
     }
 
-    /// What it says about the firmware's global variable of this name: the first time that it was measured.
+    /// Returns the first measured value of the EFI global variable with this name.
     pub(super) fn variable(&self, bank: Bank, name: &str) -> Option<Variable<'a>> {
         self.events
             .iter()

@@ -171,7 +171,7 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect()
 }
 
-/// As people read them.
+/// Returns the bytes in hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const SHOWN: usize = 64;
     let mut text = String::new();
