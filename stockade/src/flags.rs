@@ -141,14 +141,14 @@ pub enum Command {
 /// `stockade enforce`
 #[derive(Debug, Args)]
 pub struct Enforce {
-    /// What to refuse. auto: integrity where EFI Secure Boot is on, otherwise none. Without a level the system's
-    /// policy is applied: /etc/stockade/policy.toml and what belongs to it
+    /// Level to enforce. auto: integrity if EFI Secure Boot is on, otherwise none. Without a level, the policy of this system
+    /// is applied: /etc/stockade/policy.toml and the files in policy.d
     #[arg(value_parser = one_of::<LevelChoice>(&["none", "integrity", "confidentiality", "auto"]), conflicts_with = "policy")]
     pub level: Option<LevelChoice>,
     /// Apply this file, or this folder laid out like /etc/stockade (repeatable: later ones override earlier ones)
     #[arg(long, value_name = "FILE")]
     pub policy: Vec<PathBuf>,
-    /// Let through and report what would be refused, apart from what --deny names
+    /// Audit: allow and report requests that would be refused, except those that --deny names
     #[arg(long)]
     pub audit: bool,
     /// Let this reason through in spite of the level (repeatable)
@@ -160,7 +160,7 @@ pub struct Enforce {
     /// Let this reason through and report it, whatever the level (repeatable)
     #[arg(long, value_name = "REASON", requires = "level")]
     pub audit_reason: Vec<String>,
-    /// What happens to reasons of this kernel that this version does not know
+    /// Verdict on reasons of this kernel that this version does not know
     #[arg(long, value_name = "VERDICT", requires = "level", value_parser = one_of::<Unknown>(&["level", "allow", "audit", "deny"]))]
     pub unknown_reasons: Option<Unknown>,
 }
@@ -170,19 +170,19 @@ pub struct Enforce {
 #[command(group(ArgGroup::new("what").required(true).args(["reasons", "list", "revoke"])))]
 #[command(group(ArgGroup::new("subject").multiple(true).args(["unit", "cgroup", "exe"])))]
 pub struct Grant {
-    /// What to let through
+    /// Reasons to allow
     #[arg(value_name = "REASON", requires_all = ["time", "subject"])]
     pub reasons: Vec<String>,
     /// For how long, from now on: 10m, 2h 30m
     #[arg(long = "for", id = "time", value_name = "TIME", allow_hyphen_values = true)]
     pub time: Option<String>,
-    /// Whoever is in this systemd unit or slice
+    /// For processes in this systemd unit or slice
     #[arg(long, conflicts_with = "cgroup")]
     pub unit: Option<String>,
-    /// Whoever is in this cgroup or below it: a path from the root of the hierarchy
+    /// For processes in this cgroup or below it: a path from the root of the hierarchy
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
-    /// Whoever executes this program from now on
+    /// For processes that execute this program from now on
     #[arg(long, value_name = "PATH")]
     pub exe: Option<PathBuf>,
     /// Only with this real user id
@@ -191,7 +191,7 @@ pub struct Grant {
     /// Also the processes that the program forks
     #[arg(long, requires = "exe")]
     pub inherit: bool,
-    /// What the grant is called in status and watch; made up where it is left out
+    /// Name of the grant in status and watch; without it, one is made up
     #[arg(long)]
     pub name: Option<String>,
     /// List what is granted and has not ended. Exit status 1 when nothing is
@@ -284,7 +284,7 @@ pub struct SealRecord {
     /// The records; - for standard input
     #[arg(value_name = "FILE", default_value = stockade_record::LOG)]
     pub file: PathBuf,
-    /// What the register held before the first seal, in the SHA-256 bank: 64 hexadecimal digits
+    /// Value of the PCR before the first seal, in the SHA-256 bank: 64 hexadecimal digits
     #[arg(long, value_name = "DIGEST", default_value_t = stockade_record::Digest::default(), hide_default_value = true)]
     pub from: stockade_record::Digest,
 }
@@ -436,7 +436,7 @@ pub struct PolicyTest {
     /// Which policy
     #[command(flatten)]
     pub files: PolicyFiles,
-    /// As if the policy said enforce wherever it says mode = "audit"
+    /// Decide as if every mode in the policy was enforce
     #[arg(long)]
     pub enforce: bool,
     /// When the host of the record was booted, such as 2027-01-31T06:00:00Z: times are told by the wall clock then
@@ -494,7 +494,7 @@ pub struct Assess {
     pub html: Option<PathBuf>,
 }
 
-/// What makes the exit status 1; each has what stands before it as well.
+/// The verdicts that make the exit status 1; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum FailOn {
     /// Nothing

@@ -21,7 +21,7 @@ const KERNEL_LOG: &str = "/dev/kmsg";
 /// The kernel's words around the number of lines it left out.
 const SUPPRESSED: (&str, &str) = ("lockdown_is_locked_down: ", " callbacks suppressed");
 
-/// What the kernel's log has to say of lockdown.
+/// A line of the kernel log about lockdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// The kernel's own lockdown refused something.
@@ -29,7 +29,7 @@ pub enum Record {
         /// Nanoseconds since boot, suspend included. The log's clock stops while the machine is suspended:
         /// records from before the last time are told too late.
         boot_ns: u64,
-        /// What the task called itself.
+        /// The task's comm.
         comm: String,
         /// The kernel's words for the reason.
         kernel_string: String,

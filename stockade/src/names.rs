@@ -9,7 +9,7 @@ use clap::{
 use stockade_assess::{Feature, Text, everything};
 use stockade_policy::words::nearest;
 
-/// What is wanted; everything, where no name is given.
+/// The wanted findings; all of them if no name is given.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Vec<String>);
 
@@ -54,7 +54,7 @@ pub fn near(typed: &str) -> Option<&'static str> {
     nearest(typed, all())
 }
 
-/// What to say of a name that is none.
+/// Returns the error for an unknown name.
 pub fn none(typed: &str) -> String {
     if let Some(near) = near(typed) {
         return format!("there is no feature or finding {typed:?}; did you mean {near}?");

@@ -13,10 +13,10 @@ use stockade_policy::{LoadError, Problems};
 pub use stockade_text::harmless;
 use stockade_text::{harmless_json, harmless_lines};
 
-/// What is printed in JSON when a command could not be asked.
+/// The JSON output when a command failed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Failure {
-    /// What went wrong and what to do.
+    /// The failure and its remedy.
     pub error: String,
     /// What is wrong with the policy or the waivers, one by one, where that is why
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -38,7 +38,7 @@ pub struct Mistake {
     pub help: Option<String>,
 }
 
-/// What cannot be printed was to go there.
+/// The operation that fails when the output cannot be written.
 const PRINTED: &str = "write to standard output";
 
 /// Prints one JSON document.

@@ -8,7 +8,7 @@ use serde::Serialize;
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// What is printed.
+/// The document.
 #[derive(Debug, Serialize)]
 pub struct Log {
     #[serde(rename = "$schema")]
@@ -66,7 +66,7 @@ pub enum Level {
     None,
 }
 
-/// What sort of result it is; a problem where nothing is said.
+/// The kind of a result; a problem if it is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
@@ -95,7 +95,7 @@ struct Message {
     text: String,
 }
 
-/// What a code means.
+/// The meaning of a code.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
@@ -186,7 +186,7 @@ struct Suppression {
 }
 
 impl Log {
-    /// What one run found, and what it could not look at.
+    /// Makes a run of its results and of the parts that it could not read.
     pub fn new(rules: Vec<Rule>, results: Vec<Finding>, unseen: &[String]) -> Self {
         let notification = |text: &String| Notification {
             level: Level::Note,

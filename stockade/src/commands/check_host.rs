@@ -19,7 +19,7 @@ use stockade_kernel::{
 
 use crate::{Exit, output};
 
-/// What `check-host --json` prints.
+/// The output of `check-host --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether `stockade enforce` can work here
@@ -200,7 +200,7 @@ fn sealing() -> String {
     }
 }
 
-/// What policies can say on this kernel beyond levels and single reasons.
+/// Describes the parts of policies that this kernel supports beyond levels and single reasons.
 fn policies(types: &KernelTypes) -> String {
     if let Some((owner, field)) = types.missing.first() {
         return format!(

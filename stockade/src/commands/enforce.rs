@@ -26,7 +26,7 @@ use crate::{Exit, flags, output};
 
 const UNDO: &str = "stockade lift";
 
-/// What `enforce --json` prints.
+/// The output of `enforce --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// started, replaced, tightened (added to what is sealed) or unchanged
@@ -172,7 +172,7 @@ fn of_flags(level: LevelChoice, flags: &flags::Enforce) -> Result<Policy> {
     Ok(policy)
 }
 
-/// What the level `auto` is on this machine, and why.
+/// Returns the level that `auto` stands for on this machine, and the cause.
 pub fn auto() -> Result<(Level, Option<&'static str>)> {
     Ok(match host::secure_boot()? {
         SecureBoot::On => (Level::Integrity, Some("auto is integrity: EFI Secure Boot is on")),

@@ -15,7 +15,7 @@ use super::assess::report::About;
 use crate::names;
 use crate::{Exit, flags, output};
 
-/// What `explain --json` prints.
+/// The output of `explain --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The reason's id
@@ -50,7 +50,7 @@ pub struct Report {
     pub comm: Option<String>,
 }
 
-/// What `explain --json` prints of a code of `policy check`.
+/// The output of `explain --json` for a code of `policy check`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CodeReport {
     /// The code, such as SP001
@@ -71,7 +71,7 @@ pub struct CodeReport {
     pub right: String,
 }
 
-/// What `explain --json` prints of a finding of `assess`.
+/// The output of `explain --json` for a finding of `assess`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FindingReport {
     /// The finding
@@ -81,7 +81,7 @@ pub struct FindingReport {
     pub about: About,
 }
 
-/// What `explain --json` prints of a feature that `assess` looks at.
+/// The output of `explain --json` for a feature that `assess` looks at.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FeatureReport {
     /// The feature

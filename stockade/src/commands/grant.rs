@@ -19,14 +19,14 @@ use crate::{Exit, flags, output};
 
 const GRANT: &str = "stockade grant";
 
-/// What `grant --list --json` prints.
+/// The output of `grant --list --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct List {
     /// What is granted and has not ended
     pub grants: Vec<ExceptionLine>,
 }
 
-/// What `grant --json` prints when something was granted or revoked.
+/// The output of `grant --json` when something was granted or revoked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The grant

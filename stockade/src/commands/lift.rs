@@ -12,7 +12,7 @@ use stockade_reasons::Level;
 
 use crate::{Exit, flags, output};
 
-/// What `lift --json` prints.
+/// The output of `lift --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether anything was in force

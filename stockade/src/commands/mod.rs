@@ -66,7 +66,7 @@ fn attachment(attachment: Attachment) -> &'static str {
     }
 }
 
-/// What to say of a machine on which [`Attachment::ModifyReturn`] is all there is.
+/// Returns the warning for a machine on which only [`Attachment::ModifyReturn`] works.
 fn weaker(active_lsms: &str, may_switch: Option<bool>) -> String {
     let how_weak = match may_switch {
         Some(false) => {
@@ -84,7 +84,7 @@ fn weaker(active_lsms: &str, may_switch: Option<bool>) -> String {
     )
 }
 
-/// What to say of an exception where the kernel's own lockdown has a level.
+/// Returns the warning for an exception while the kernel's own lockdown has a level.
 fn overruled(native: Level) -> Option<String> {
     (native > Level::None).then(|| {
         format!(

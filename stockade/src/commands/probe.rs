@@ -17,7 +17,7 @@ use stockade_reasons::Level;
 
 use crate::{Exit, flags, output};
 
-/// What `probe --json` prints.
+/// The output of `probe --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// `uname -r`

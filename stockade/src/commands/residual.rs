@@ -33,7 +33,7 @@ const HANG: Duration = Duration::from_secs(15);
 /// How often it is looked whether the count has used too much.
 const STEP: Duration = Duration::from_millis(50);
 
-/// What `residual --json` prints.
+/// The output of `residual --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// `uname -r`
@@ -107,7 +107,7 @@ pub struct Descriptor {
     pub access: Access,
 }
 
-/// What a descriptor was opened for.
+/// The access mode of a descriptor.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
@@ -130,7 +130,7 @@ pub struct NotLookedAt {
     pub hidden_by: Option<String>,
 }
 
-/// Who refuses a reason.
+/// The lockdown that refuses a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refuser {
@@ -181,7 +181,7 @@ impl From<stockade_residual::Kind> for Kind {
     }
 }
 
-/// Who refuses what at present.
+/// The reasons that are refused at present, and by which lockdown.
 struct InForce<'a> {
     /// None on a kernel that describes no types: the table's levels serve there.
     types: Option<&'a KernelTypes>,
@@ -282,7 +282,7 @@ pub fn notice(types: &KernelTypes, native: Level, deny: u64) -> Option<String> {
     }
 }
 
-/// What another thread of this process answers while this one waits, unless it uses too much processor time or hangs.
+/// Waits for the answer of another thread of this process, unless it uses too much processor time or hangs.
 fn heard<T>(answer: &mpsc::Receiver<T>, patience: Duration, hang: Duration) -> Result<T, String> {
     let (used_before, begin) = (processor_time(), Instant::now());
     loop {

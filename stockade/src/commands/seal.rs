@@ -20,7 +20,7 @@ use stockade_reasons::Level;
 use super::record;
 use crate::{Exit, flags, output};
 
-/// What `seal --json` prints.
+/// The output of `seal --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The level that is sealed

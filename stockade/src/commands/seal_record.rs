@@ -10,7 +10,7 @@ use stockade_record::{LOG, Misfit, Record, Replayed, replay};
 
 use crate::{Exit, flags, output};
 
-/// What `seal-record --json` prints.
+/// The output of `seal-record --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The records, the first one first

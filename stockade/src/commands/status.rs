@@ -19,7 +19,7 @@ use stockade_reasons::Level;
 
 use crate::{Exit, output};
 
-/// What `status --json` prints.
+/// The output of `status --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// `uname -r`
@@ -32,7 +32,7 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// What Stockade has in force.
+/// The state that Stockade has in force.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct InForce {
     /// none, integrity or confidentiality
@@ -93,7 +93,7 @@ pub struct Seal {
     pub left_open: Vec<String>,
 }
 
-/// What was tried of a seal.
+/// The result of trying a seal.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Proof {
     /// What it came to
@@ -104,7 +104,7 @@ pub struct Proof {
     pub not_tried: Vec<NotTried>,
 }
 
-/// What a proof comes to.
+/// The conclusion of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conclusion {
@@ -383,7 +383,7 @@ pub fn run(json: bool) -> Result<Exit> {
     Ok(exit(report.stockade.as_ref()))
 }
 
-/// What does not hold settles the question; that nothing could be tried leaves it open.
+/// Returns `No` if something does not hold, and `Unknown` if nothing could be tried.
 fn exit(stockade: Option<&InForce>) -> Exit {
     let Some(stockade) = stockade.filter(|stockade| stockade.in_effect) else { return Exit::No };
     match stockade.sealed.as_ref().map(|seal| seal.proof.conclusion) {
@@ -452,13 +452,13 @@ fn warnings(stockade: Option<&InForce>, native: Level, types: &KernelTypes) -> V
     warnings
 }
 
-/// What is wrong with the clocks, where something that is in force has an end.
+/// Returns the faults of the clocks if something in force has an end.
 fn clock_warnings(
     stockade: Option<&InForce>,
     implausible: Option<String>,
     care: Option<host::ClockCare>,
 ) -> Vec<String> {
-    /// What NTP corrects at most, and a little more.
+    /// A little more than NTP corrects at most.
     const ORDINARY_PPM: i64 = 1_000;
     let mut warnings = Vec::new();
     if let Some(wrong) = implausible {

@@ -28,7 +28,7 @@ use crate::{Exit, flags, output};
 /// Permissions of a new file: a policy is root's alone to write.
 const MODE: u32 = 0o644;
 
-/// What `trust record --json` prints.
+/// The output of `trust record --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The programs that a seal would keep out
@@ -178,7 +178,7 @@ fn printed(report: &Report) -> String {
     out
 }
 
-/// What became of the file.
+/// Describes the change of the file.
 fn summary(report: &Report) -> String {
     let mut out = String::new();
     let file = output::harmless(report.file.as_deref().unwrap_or_default());

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{Exit, build_id::build_id, output};
 
-/// What `--version --json` prints.
+/// The output of `--version --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The version

@@ -35,7 +35,7 @@ pub fn run(flags: &flags::Watch, json: bool) -> Result<Exit> {
     watch(&mut BufWriter::new(io::stdout().lock()), flags, json)
 }
 
-/// What is there, as `--json --no-follow` prints it. What was read once is in the buffer no more.
+/// Returns the events in the buffer, as `--json --no-follow` prints them. Events that were read once are not in the buffer any more.
 pub fn recorded() -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     watch(&mut lines, &flags::Watch { kernel_log: false, no_follow: true }, true)?;

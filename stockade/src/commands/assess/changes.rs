@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stockade_assess::Verdict;
 
-/// What changed since the baseline.
+/// Changes since the baseline.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// When the baseline was made, by UTC
@@ -78,7 +78,7 @@ impl Change {
 }
 
 impl Changes {
-    /// What it comes to, in one sentence.
+    /// Returns the summary, in one sentence.
     pub fn headline(&self) -> String {
         let count = |direction| self.count(direction);
         let since = format!("since {}", self.since);
@@ -103,7 +103,7 @@ impl Changes {
         self.list.iter().filter(|change| change.direction == direction).count()
     }
 
-    /// That of a finding.
+    /// Returns the change of a finding.
     pub fn of(&self, id: &str) -> Option<&Change> {
         self.list.iter().find(|change| change.id == id)
     }

@@ -49,7 +49,7 @@ mod table;
 mod waiver_file;
 mod waivers;
 
-/// As much of an assessment is read as this, in bytes. A whole one has a hundredth.
+/// The maximum size of an assessment that is read, in bytes. A complete one has a hundredth.
 const LARGEST: u64 = 32 << 20;
 
 /// Where the text of the table is broken when nobody sees a terminal.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What takes less than this says nothing.
+/// The time before progress is shown.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The line.

@@ -15,7 +15,7 @@ use crate::output::harmless;
 /// Of the document's form. It changes when a reader of the earlier form would be misled.
 pub const FORM: u32 = 1;
 
-/// What `assess --json` prints.
+/// The output of `assess --json`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The form of this document, 1
@@ -67,7 +67,7 @@ pub struct Counts {
     pub waived: usize,
 }
 
-/// What was found out about a feature.
+/// The findings of a feature.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Feature {
     /// Its id
@@ -94,7 +94,7 @@ pub struct Found {
     pub waived: Option<Waived>,
 }
 
-/// What is known about a finding beforehand.
+/// The texts of a finding.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct About {
     /// What is so when it passes
@@ -244,7 +244,7 @@ impl Report {
         self.counts = counts;
     }
 
-    /// What it comes to, in one sentence that claims no more than was seen.
+    /// Returns the summary, in one sentence that claims no more than was seen.
     pub fn headline(&self) -> String {
         if let Some(changes) = &self.changes {
             return changes.headline();
@@ -302,7 +302,7 @@ impl Found {
         Some(Self { finding, about, waived: None })
     }
 
-    /// What is to be done about it: nothing about what passes.
+    /// Reports whether something is to be done about it: not if it passes.
     pub fn is_open(&self) -> bool {
         matches!(self.state(), State::Is(Verdict::Fail | Verdict::Warn))
     }
@@ -359,7 +359,7 @@ impl Fix {
     }
 }
 
-/// What os-release(5) calls the system.
+/// Returns the name of the system from os-release(5).
 fn distribution(system: &System) -> Option<String> {
     let text = system.text("/etc/os-release").or_else(|_| system.text("/usr/lib/os-release")).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;

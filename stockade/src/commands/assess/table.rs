@@ -18,10 +18,10 @@ const WIDTHS: (usize, usize) = (40, 140);
 /// So much has to be left for what was found, or it goes below the name.
 const LEFT: usize = 34;
 
-/// As wide as the longest word for a verdict.
+/// The width of the longest word for a verdict.
 const WORD: usize = 7;
 
-/// As wide as the longest word for how it was established.
+/// The width of the longest word for how it was established.
 const HOW: usize = 7;
 
 /// The report as styled text, at this width.
@@ -155,7 +155,7 @@ impl Table {
         self.out.push('\n');
     }
 
-    /// What a person does next.
+    /// Writes the next steps.
     fn foot(&mut self, report: &Report) {
         self.out.push('\n');
         for (verdict, words) in [

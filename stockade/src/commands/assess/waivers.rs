@@ -1,10 +1,10 @@
 /*!
-What came of a file of waivers, as it is reported.
+The effect of a file of waivers, as it is reported.
 */
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What came of a file of waivers.
+/// The effect of a file of waivers.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Waivers {
     /// The file

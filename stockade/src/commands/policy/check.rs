@@ -30,7 +30,7 @@ const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Where the text of a message is broken.
 const WIDTH: usize = 100;
 
-/// What `policy check --format json` prints.
+/// The output of `policy check --format json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The files that were read, later ones over earlier ones

@@ -15,7 +15,7 @@ use stockade_policy::{
 
 use crate::{Exit, flags, output};
 
-/// What `policy diff --json` prints.
+/// The output of `policy diff --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether the two policies differ

@@ -18,7 +18,7 @@ use stockade_reasons::Level;
 use super::Times;
 use crate::{Exit, commands::watch, flags, output};
 
-/// What `policy learn --json` prints.
+/// The output of `policy learn --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// How many events were audited or refused

@@ -59,7 +59,7 @@ fn record(events: &Path) -> Result<Record> {
     Ok(read_record(&name, BufReader::new(file))?)
 }
 
-/// What the level `auto` of a policy stands for here, and a word on that.
+/// Returns the level that `auto` of a policy stands for here, and the cause.
 fn auto(policy: &stockade_policy::model::Policy) -> Result<(Level, Option<&'static str>)> {
     if policy.says_auto() { super::enforce::auto() } else { Ok((Level::None, None)) }
 }

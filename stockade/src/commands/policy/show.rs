@@ -16,7 +16,7 @@ use stockade_policy::{
 use super::NotRead;
 use crate::{Exit, flags, output};
 
-/// What `policy show --json` prints.
+/// The output of `policy show --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The files that were read, later ones over earlier ones
@@ -87,7 +87,7 @@ pub struct ScopeReport {
     pub reasons: BTreeMap<String, Sourced<String>>,
 }
 
-/// Who is let through where others are not.
+/// An exception.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ExceptionReport {
     /// Its name
@@ -181,7 +181,7 @@ fn reasons(reasons: &Reasons) -> BTreeMap<String, Sourced<String>> {
     reasons.iter().map(|(id, verdict)| (id.clone(), word(verdict))).collect()
 }
 
-/// As `cgroup` and as `unit`.
+/// Returns a place as `cgroup` and as `unit`.
 fn place(place: Option<&Said<Place>>) -> (Option<Sourced<String>>, Option<Sourced<String>>) {
     match place {
         Some(said) if matches!(said.value, Place::Unit(_)) => (None, Some(text(said))),

@@ -18,7 +18,7 @@ use stockade_policy::{
 use super::Times;
 use crate::{Exit, flags, output};
 
-/// What `policy test --json` prints.
+/// The output of `policy test --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// The files of the policy, later ones over earlier ones

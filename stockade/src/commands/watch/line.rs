@@ -255,7 +255,7 @@ pub(super) fn print(out: &mut impl Write, line: &Line, json: bool) -> Result<()>
     }
 }
 
-/// As the kernel log writes it.
+/// Returns the time in the form of the kernel log.
 fn clock(boot_ns: u64) -> String {
     format!("[{:>5}.{:06}]", boot_ns / 1_000_000_000, boot_ns / 1000 % 1_000_000)
 }

@@ -58,7 +58,7 @@ pub fn figures(feature: &Feature) -> Markup {
 }
 
 fn bar(measure: &Measure, largest: f64) -> Markup {
-    /// As wide as the drawing is in its own measure.
+    /// The width of the drawing in its own units.
     const WIDE: f64 = 400.0;
     let at = |value: f64| if largest > 0.0 { (value / largest).clamp(0.0, 1.0) * WIDE } else { 0.0 };
     html! {

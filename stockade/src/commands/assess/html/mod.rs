@@ -70,7 +70,7 @@ pub fn page(report: &Report) -> String {
     .into_string()
 }
 
-/// As a content security policy names what it lets through.
+/// Returns the digest of a content as a content security policy spells it.
 fn digest(content: &str) -> String {
     format!("sha256-{}", BASE64.encode(&Sha256::digest(content)))
 }
