@@ -436,7 +436,7 @@ pub struct PolicyTest {
     /// Which policy
     #[command(flatten)]
     pub files: PolicyFiles,
-    /// Decide as if every mode in the policy was enforce
+    /// Decide as if every mode in the policy were enforce
     #[arg(long)]
     pub enforce: bool,
     /// When the host of the record was booted, such as 2027-01-31T06:00:00Z: times are told by the wall clock then
